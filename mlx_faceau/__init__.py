@@ -1,0 +1,44 @@
+"""Facial landmarks, head pose and action units on your own machine.
+
+Everything public is loaded on first use (PEP 562): importing the package needs the standard
+library alone, and a library is imported only when something that needs it is touched.
+"""
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+try:
+    __version__ = version("mlx-faceau")
+except PackageNotFoundError:  # run from a source tree that was never installed
+    __version__ = "0+unknown"
+
+_HOMES = {
+    "AU_NAMES": ".facs",
+    "NUM_AUS": ".facs",
+    "load_predictor": ".predictor",
+    "load_au_predictor": ".predictor",
+    "LandmarkPosePredictor": ".predictor",
+    "AUPredictor": ".predictor",
+    "FaceAligner": ".align",
+    "UnifiedLandmarkPoseNet": ".models",
+    "AUPredictionNet": ".models",
+    "WingLoss": ".models",
+    "LandmarkPoseLoss": ".models",
+    "ConcordanceCorrelationLoss": ".models",
+    "AUPredictionLoss": ".models",
+    "TrainingDataWriter": ".data.hdf5",
+    "export_to_onnx": ".convert.export_onnx",
+    "export_to_coreml": ".convert.export_coreml",
+}
+__all__ = [*_HOMES]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name], __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -1,0 +1,338 @@
+"""The two networks as data: one settings table a backbone, from which MLX, torch and converters build.
+
+Nothing here imports a framework. Names and shapes of all weights follow from the tables, in MLX
+names and layout (convolutions are (out, height, width, in / groups)).
+
+References:
+    Sandler et al., MobileNetV2, CVPR 2018. Tan and Le, EfficientNet, ICML 2019.
+    He et al., Delving Deep into Rectifiers, ICCV 2015 (initialisation).
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar
+
+import numpy as np
+
+from .facs import NUM_AUS
+from .landmarks import NUM_LANDMARKS
+
+BN_EPS = 1e-5
+BN_MOMENTUM = 0.1
+IMAGE_SIZE = 112
+
+
+@dataclass(frozen=True)
+class Stage:
+    expand: int  # hidden width / input width
+    channels: int  # output width
+    repeats: int  # blocks in the stage
+    stride: int  # of the first block; the others keep 1
+    squeeze: bool = False  # squeeze-and-excitation on the hidden width
+
+
+@dataclass(frozen=True)
+class Block:
+    """One inverted residual block: [expand 1x1] -> depthwise 3x3 -> [squeeze] -> project 1x1."""
+
+    in_channels: int
+    hidden: int
+    out_channels: int
+    stride: int
+    expand: bool  # whether the 1x1 expansion exists
+    squeeze: int  # squeeze width; 0: no squeeze-and-excitation
+
+    @property
+    def residual(self) -> bool:
+        return self.stride == 1 and self.in_channels == self.out_channels
+
+
+@dataclass(frozen=True)
+class Backbone:
+    activation: str  # "relu6" or "silu"
+    stem: int  # channels of the first 3x3 stride 2 convolution
+    head: int  # channels of the last 1x1 convolution
+    stages: tuple[Stage, ...]
+
+    def stem_channels(self, width_mult: float) -> int:
+        return int(self.stem * width_mult)
+
+    def head_channels(self, width_mult: float) -> int:
+        return int(self.head * max(1.0, width_mult))
+
+    def blocks(self, width_mult: float) -> Iterator[Block]:
+        channels = self.stem_channels(width_mult)
+        for stage in self.stages:
+            out = int(stage.channels * width_mult)
+            for index in range(stage.repeats):
+                hidden = round(channels * stage.expand)
+                yield Block(
+                    in_channels=channels,
+                    hidden=hidden,
+                    out_channels=out,
+                    stride=stage.stride if index == 0 else 1,
+                    expand=stage.expand != 1,
+                    squeeze=max(1, hidden // 4) if stage.squeeze else 0,
+                )
+                channels = out
+
+
+# Sandler et al. 2018, table 2, for a 112 x 112 input.
+MOBILENET_V2 = Backbone(
+    activation="relu6",
+    stem=32,
+    head=1280,
+    stages=(
+        #     expand channels repeats stride
+        Stage(1, 16, 1, 1),
+        Stage(6, 24, 2, 2),
+        Stage(6, 32, 3, 2),
+        Stage(6, 64, 4, 2),
+        Stage(6, 96, 3, 1),
+        Stage(6, 160, 3, 2),
+        Stage(6, 320, 1, 1),
+    ),
+)
+
+# Tan and Le 2019, table 1, all depthwise kernels 3x3, squeeze-and-excitation from the third stage.
+EFFICIENTNET_3X3 = Backbone(
+    activation="silu",
+    stem=32,
+    head=1280,
+    stages=(
+        #     expand channels repeats stride squeeze
+        Stage(1, 16, 1, 1),
+        Stage(6, 24, 2, 2),
+        Stage(6, 40, 2, 2, True),
+        Stage(6, 80, 3, 2, True),
+        Stage(6, 112, 3, 1, True),
+        Stage(6, 192, 4, 2, True),
+        Stage(6, 320, 1, 1, True),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Head:
+    """A stack of linear layers with ReLU between; ``dropouts[i]`` follows hidden layer ``i``."""
+
+    name: str  # attribute of the net
+    output: str  # key of the prediction
+    hidden: tuple[int, ...]
+    outputs: int
+    dropouts: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class LandmarkPoseConfig:
+    """Settings of ``UnifiedLandmarkPoseNet``."""
+
+    kind: ClassVar[str] = "landmark_pose"
+    backbone: ClassVar[Backbone] = MOBILENET_V2
+
+    width_mult: float = 1.0
+    num_landmarks: int = NUM_LANDMARKS
+    num_local_params: int = 34
+    image_size: int = IMAGE_SIZE
+
+    def __post_init__(self) -> None:
+        _check_sizes(self)
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        drop = (0.2, 0.0)
+        return (
+            Head("landmark_head", "landmarks", (512, 256), 2 * self.num_landmarks, drop),
+            Head("global_head", "global_params", (256, 128), 6, drop),
+            Head("local_head", "local_params", (256, 128), self.num_local_params, drop),
+        )
+
+    @property
+    def output_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each prediction of one face, in output order."""
+        return {
+            "landmarks": (self.num_landmarks, 2),
+            "global_params": (6,),
+            "local_params": (self.num_local_params,),
+        }
+
+
+@dataclass(frozen=True)
+class AUPredictionConfig:
+    """Settings of ``AUPredictionNet``."""
+
+    kind: ClassVar[str] = "au_prediction"
+    backbone: ClassVar[Backbone] = EFFICIENTNET_3X3
+    image_size: ClassVar[int] = IMAGE_SIZE
+
+    width_mult: float = 1.0
+    dropout: float = 0.3
+
+    def __post_init__(self) -> None:
+        _check_sizes(self)
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"dropout is {self.dropout}, expected 0 <= dropout < 1")
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        drop = (self.dropout, self.dropout)
+        return (Head("au_head", "au_intensities", (256, 128), NUM_AUS, drop),)
+
+    @property
+    def output_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each prediction of one face, in output order."""
+        return {"au_intensities": (NUM_AUS,)}
+
+
+ModelConfig = LandmarkPoseConfig | AUPredictionConfig
+CONFIGS: dict[str, type[LandmarkPoseConfig] | type[AUPredictionConfig]] = {
+    config.kind: config for config in (LandmarkPoseConfig, AUPredictionConfig)
+}
+
+
+def _check_sizes(config: ModelConfig) -> None:
+    if not np.isfinite(config.width_mult) or not 0 < config.width_mult <= 8:
+        raise ValueError(f"width_mult is {config.width_mult}, expected a number in (0, 8]")
+    narrowest = min(s.channels for s in config.backbone.stages)
+    if int(narrowest * config.width_mult) < 1:
+        raise ValueError(f"width_mult {config.width_mult} leaves a stage without channels")
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if field.type in (int, "int") and (not isinstance(value, int) or not 0 < value <= 4096):
+            raise ValueError(f"{field.name} is {value!r}, expected a whole number in [1, 4096]")
+
+
+def config_from_dict(kind: str, settings: Mapping[str, Any]) -> ModelConfig:
+    """The model configuration of a checkpoint's or an exported file's metadata.
+
+    Raises:
+        ValueError: for an unknown kind, an unknown key or a value out of range.
+    """
+    if kind not in CONFIGS:
+        raise ValueError(f"unknown kind of net {kind!r}, expected one of {', '.join(CONFIGS)}")
+    config = CONFIGS[kind]
+    unknown = set(settings) - {field.name for field in fields(config)}
+    if unknown:
+        raise ValueError(f"unknown setting of a {kind} net: {', '.join(sorted(unknown))}")
+    for name, value in settings.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise ValueError(f"{name} is {value!r}, expected a number")
+    return config(**settings)
+
+
+def config_to_dict(config: ModelConfig) -> dict[str, Any]:
+    return asdict(config)
+
+
+def weight_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every weight and BatchNorm statistic, in MLX names and layout."""
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def conv_norm(name: str, out: int, kernel: int, fan_in: int) -> None:
+        shapes[f"{name}.conv.weight"] = (out, kernel, kernel, fan_in)
+        for part in ("weight", "bias", "running_mean", "running_var"):
+            shapes[f"{name}.norm.{part}"] = (out,)
+
+    def linear(name: str, out: int, fan_in: int) -> None:
+        shapes[f"{name}.weight"] = (out, fan_in)
+        shapes[f"{name}.bias"] = (out,)
+
+    width, backbone = config.width_mult, config.backbone
+    conv_norm("backbone.stem", backbone.stem_channels(width), 3, 3)
+    channels = 0
+    for index, block in enumerate(backbone.blocks(width)):
+        name = f"backbone.blocks.{index}"
+        if block.expand:
+            conv_norm(f"{name}.expand", block.hidden, 1, block.in_channels)
+        conv_norm(f"{name}.depthwise", block.hidden, 3, 1)
+        if block.squeeze:
+            shapes[f"{name}.squeeze.reduce.weight"] = (block.squeeze, 1, 1, block.hidden)
+            shapes[f"{name}.squeeze.reduce.bias"] = (block.squeeze,)
+            shapes[f"{name}.squeeze.excite.weight"] = (block.hidden, 1, 1, block.squeeze)
+            shapes[f"{name}.squeeze.excite.bias"] = (block.hidden,)
+        conv_norm(f"{name}.project", block.out_channels, 1, block.hidden)
+        channels = block.out_channels
+    features = backbone.head_channels(width)
+    conv_norm("backbone.head", features, 1, channels)
+    for head in config.heads:
+        widths = (features, *head.hidden, head.outputs)
+        for index, (fan_in, out) in enumerate(zip(widths, widths[1:], strict=False)):
+            linear(f"{head.name}.layers.{index}", out, fan_in)
+    return shapes
+
+
+def is_statistic(name: str) -> bool:
+    """Whether a weight is a BatchNorm running statistic: saved, never trained."""
+    return name.endswith((".running_mean", ".running_var"))
+
+
+def count_parameters(config: ModelConfig) -> int:
+    """Number of trainable parameters."""
+    shapes = weight_shapes(config)
+    return sum(int(np.prod(shape)) for name, shape in shapes.items() if not is_statistic(name))
+
+
+def initial_weights(config: ModelConfig, seed: int) -> dict[str, np.ndarray]:
+    """Weights of an untrained net, the same for both frameworks.
+
+    Convolutions are He normal (fan-out), linear layers N(0, 0.01), BatchNorm gamma 1 and beta 0,
+    biases 0.
+
+    Args:
+        seed: any whole number >= 0.
+
+    Returns:
+        float32 arrays in MLX names and layout, every name of :func:`weight_shapes`.
+    """
+    rng = np.random.default_rng(seed)
+    weights = {}
+    for name, shape in weight_shapes(config).items():
+        if len(shape) == 4:
+            deviation = np.sqrt(2.0 / (shape[0] * shape[1] * shape[2]))
+            value = rng.standard_normal(shape, dtype=np.float32) * np.float32(deviation)
+        elif len(shape) == 2:
+            value = rng.standard_normal(shape, dtype=np.float32) * np.float32(0.01)
+        elif name.endswith((".norm.weight", ".running_var")):
+            value = np.ones(shape, np.float32)
+        else:
+            value = np.zeros(shape, np.float32)
+        weights[name] = value
+    return weights
+
+
+def output_biases(config: ModelConfig, means: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Biases of the last layers that make an untrained net predict the mean target.
+
+    Each mean goes through the inverse of its head's activation; action units start at 0.1 at
+    least, so that no ReLU output starts dead.
+
+    Args:
+        means: mean target of each output, by its name and in its shape.
+
+    Returns:
+        float32 biases by weight name.
+    """
+    inverse = {
+        "landmarks": lambda m: _logit(np.asarray(m, np.float64).reshape(-1) / config.image_size),
+        "global_params": _inverse_global,
+        "local_params": np.asarray,
+        "au_intensities": lambda m: np.maximum(m, 0.1),
+    }
+    return {
+        f"{head.name}.layers.{len(head.hidden)}.bias": np.asarray(
+            inverse[head.output](means[head.output]), np.float32
+        )
+        for head in config.heads
+    }
+
+
+def _logit(fraction: np.ndarray) -> np.ndarray:
+    inside = np.clip(fraction, 1e-3, 1 - 1e-3)
+    return np.log(inside) - np.log1p(-inside)
+
+
+def _inverse_global(mean: np.ndarray) -> np.ndarray:
+    scale, angles, shift = mean[:1], mean[1:4], mean[4:]
+    above = np.maximum(np.asarray(scale, np.float64) - 0.1, 1e-3)
+    turned = np.arctanh(np.clip(np.asarray(angles, np.float64) / (np.pi / 2), -0.99, 0.99))
+    return np.concatenate([above + np.log(-np.expm1(-above)), turned, np.asarray(shift) / 100])

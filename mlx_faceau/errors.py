@@ -1,0 +1,42 @@
+"""What can go wrong for a reason that the user can mend: every text says what, where and what to do.
+
+Bad arguments raise ``ValueError``; everything here is about files, machines and missing libraries.
+The command line turns each into one line and exit status 2.
+"""
+
+
+class FaceauError(Exception):
+    """Base of all errors of this package."""
+
+
+class DatasetError(FaceauError):
+    """A training file cannot be read, is malformed, or holds too little."""
+
+
+class CheckpointError(FaceauError):
+    """A checkpoint cannot be read, is malformed, or belongs to another net."""
+
+
+class ExportError(FaceauError):
+    """A model cannot be written in the format that was asked for, or fails its check."""
+
+
+class BackendError(FaceauError):
+    """The backend that was asked for cannot run here."""
+
+
+class MissingDependency(FaceauError, ImportError):
+    """A library of an optional extra is not installed.
+
+    Args:
+        library: the name that failed to import, such as ``"onnxruntime"``.
+        extra: the extra that brings it, such as ``"cpu"``.
+    """
+
+    def __init__(self, library: str, extra: str) -> None:
+        super().__init__(f'{library} is not installed; run: pip install "mlx-faceau[{extra}]"')
+        self.library = library
+        self.extra = extra
+
+    def __reduce__(self) -> tuple[type["MissingDependency"], tuple[str, str]]:
+        return type(self), (self.library, self.extra)

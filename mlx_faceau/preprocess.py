@@ -1,0 +1,62 @@
+"""From crops to network input: the one place where colour order and pixel scale change.
+
+Crops are (112, 112, 3) uint8 BGR as cv2 gives them; training files hold RGB; every network and
+every exported file reads float32 RGB in [0, 1].
+"""
+
+import numpy as np
+
+from .architectures import IMAGE_SIZE
+
+CROP_SHAPE = (IMAGE_SIZE, IMAGE_SIZE, 3)
+PIXEL_SCALE = np.float32(1.0 / 255.0)
+COLOR_ORDER = "RGB"
+
+
+def check_crops(crops: np.ndarray) -> np.ndarray:
+    """Check crops given to a predictor.
+
+    Args:
+        crops: (112, 112, 3) or (N, 112, 112, 3) uint8, BGR. N may be 0.
+
+    Returns:
+        The same pixels as (N, 112, 112, 3).
+
+    Raises:
+        ValueError: for anything else, naming what came and what to do.
+    """
+    if not isinstance(crops, np.ndarray):
+        raise ValueError(
+            f"a crop is a NumPy array of shape {CROP_SHAPE}, got {type(crops).__name__}; "
+            "read images with cv2.imread"
+        )
+    if crops.shape[-3:] != CROP_SHAPE or crops.ndim not in (3, 4):
+        raise ValueError(
+            f"crops have shape {crops.shape}, expected {CROP_SHAPE} or (N, *{CROP_SHAPE}) BGR; "
+            "cut faces out with FaceAligner().align(frame, bbox)"
+        )
+    if crops.dtype != np.uint8:
+        raise ValueError(
+            f"crops are {crops.dtype}, expected uint8 in [0, 255]; do not scale them beforehand"
+        )
+    return crops.reshape(-1, *CROP_SHAPE)
+
+
+def to_network_input(crops: np.ndarray) -> np.ndarray:
+    """BGR crops as network input.
+
+    Args:
+        crops: (112, 112, 3) or (N, 112, 112, 3) uint8 BGR.
+
+    Returns:
+        (N, 112, 112, 3) float32 RGB in [0, 1], contiguous.
+
+    Raises:
+        ValueError: see :func:`check_crops`.
+    """
+    return scale_rgb(check_crops(crops)[..., ::-1])
+
+
+def scale_rgb(images: np.ndarray) -> np.ndarray:
+    """(N, 112, 112, 3) uint8 RGB as contiguous float32 in [0, 1]."""
+    return np.multiply(images, PIXEL_SCALE, dtype=np.float32, order="C")
