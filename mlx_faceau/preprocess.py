@@ -9,7 +9,7 @@ import numpy as np
 from .architectures import IMAGE_SIZE
 
 CROP_SHAPE = (IMAGE_SIZE, IMAGE_SIZE, 3)
-PIXEL_SCALE = np.float32(1.0 / 255.0)
+PIXEL_MAX = 255.0
 COLOR_ORDER = "RGB"
 
 
@@ -59,4 +59,4 @@ def to_network_input(crops: np.ndarray) -> np.ndarray:
 
 def scale_rgb(images: np.ndarray) -> np.ndarray:
     """(N, 112, 112, 3) uint8 RGB as contiguous float32 in [0, 1]."""
-    return np.multiply(images, PIXEL_SCALE, dtype=np.float32, order="C")
+    return np.divide(images, np.float32(PIXEL_MAX), dtype=np.float32, order="C")
