@@ -1,0 +1,40 @@
+"""The torch twins of the MLX nets and losses, for training and prediction where MLX is not."""
+
+from typing import TYPE_CHECKING
+
+from mlx_faceau.architectures import LandmarkPoseConfig, ModelConfig
+from mlx_faceau.errors import MissingDependency
+
+try:
+    from .au_prediction import AUPredictionNet
+    from .landmark_pose import UnifiedLandmarkPoseNet
+    from .losses import (
+        AUPredictionLoss,
+        ConcordanceCorrelationLoss,
+        LandmarkPoseLoss,
+        WingLoss,
+    )
+except ModuleNotFoundError as error:
+    if error.name != "torch":
+        raise
+    raise MissingDependency("torch", extra="torch") from error
+
+if TYPE_CHECKING:
+    from .backbone import FaceNet
+
+__all__ = [
+    "AUPredictionLoss",
+    "AUPredictionNet",
+    "ConcordanceCorrelationLoss",
+    "LandmarkPoseLoss",
+    "UnifiedLandmarkPoseNet",
+    "WingLoss",
+    "build",
+]
+
+
+def build(config: ModelConfig) -> "FaceNet":
+    """The untrained net of a configuration: its kind picks the class."""
+    is_landmark_net = config.kind == LandmarkPoseConfig.kind
+    net = UnifiedLandmarkPoseNet if is_landmark_net else AUPredictionNet
+    return net.from_config(config)

@@ -1,0 +1,34 @@
+"""``AUPredictionNet`` in torch: the intensities of 17 facial action units of one crop."""
+
+import torch
+from torch.nn import functional as F
+
+from mlx_faceau.architectures import AUPredictionConfig
+
+from .backbone import FaceNet
+from .layers import LinearHead
+
+
+class AUPredictionNet(FaceNet):
+    """EfficientNet-like backbone with one head (the torch twin of ``mlx_faceau.AUPredictionNet``).
+
+    Args:
+        width_mult: factor on every channel count.
+        dropout: probability in [0, 1) after each hidden layer of the head.
+    """
+
+    au_head: LinearHead
+
+    def __init__(self, width_mult: float = 1.0, dropout: float = 0.3) -> None:
+        super().__init__(AUPredictionConfig(width_mult, dropout))
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Predict action units.
+
+        Args:
+            images: (N, 3, 112, 112) RGB in [0, 1].
+
+        Returns:
+            ``au_intensities`` (N, 17) >= 0, in the order of ``AU_NAMES``; not clamped to 5.
+        """
+        return {"au_intensities": F.relu(self.au_head(self.backbone(images)))}

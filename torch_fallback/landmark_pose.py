@@ -1,0 +1,65 @@
+"""``UnifiedLandmarkPoseNet`` in torch: 68 landmarks, 6 pose and 34 shape parameters of one crop."""
+
+import math
+
+import torch
+from torch.nn import functional as F
+
+from mlx_faceau.architectures import IMAGE_SIZE, LandmarkPoseConfig
+from mlx_faceau.landmarks import NUM_LANDMARKS
+
+from .backbone import FaceNet
+from .layers import LinearHead
+
+
+class UnifiedLandmarkPoseNet(FaceNet):
+    """MobileNetV2 with three heads (the torch twin of ``mlx_faceau.UnifiedLandmarkPoseNet``).
+
+    Args:
+        width_mult: factor on every channel count.
+        num_landmarks: points of the landmark head.
+        num_local_params: shape parameters of the point distribution model.
+        image_size: side of the crop in pixels; landmarks lie in [0, image_size].
+    """
+
+    landmark_head: LinearHead
+    global_head: LinearHead
+    local_head: LinearHead
+
+    def __init__(
+        self,
+        width_mult: float = 1.0,
+        num_landmarks: int = NUM_LANDMARKS,
+        num_local_params: int = 34,
+        image_size: int = IMAGE_SIZE,
+    ) -> None:
+        super().__init__(
+            LandmarkPoseConfig(width_mult, num_landmarks, num_local_params, image_size)
+        )
+        self.num_landmarks = num_landmarks
+        self.image_size = image_size
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Predict landmarks and pose.
+
+        Args:
+            images: (N, 3, 112, 112) RGB in [0, 1].
+
+        Returns:
+            ``landmarks`` (N, 68, 2) px in [0, 112]; ``global_params`` (N, 6) scale, rx, ry, rz
+            (radians), tx, ty (px); ``local_params`` (N, 34).
+        """
+        features = self.backbone(images)
+        landmarks = torch.sigmoid(self.landmark_head(features)) * self.image_size
+        return {
+            "landmarks": landmarks.reshape(-1, self.num_landmarks, 2),
+            "global_params": _global_params(self.global_head(features)),
+            "local_params": self.local_head(features),
+        }
+
+
+def _global_params(x: torch.Tensor) -> torch.Tensor:
+    scale, angles, shift = x[:, :1], x[:, 1:4], x[:, 4:]
+    # softplus, written so that it stays exact where float16 hardware overflows it.
+    positive = F.relu(scale) + torch.log1p(torch.exp(-scale.abs()))
+    return torch.cat([positive + 0.1, torch.tanh(angles) * (math.pi / 2), shift * 100.0], dim=1)
