@@ -27,11 +27,11 @@ _HOMES = {
     "LandmarkPoseLoss": ".models",
     "ConcordanceCorrelationLoss": ".models",
     "AUPredictionLoss": ".models",
-    "TrainingDataWriter": ".data.hdf5",
+    "TrainingDataWriter": ".data.writer",
     "export_to_onnx": ".convert.export_onnx",
     "export_to_coreml": ".convert.export_coreml",
 }
-__all__ = [*_HOMES]  # noqa: PLE0604
+__all__ = [*_HOMES]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The two networks as data: one settings table a backbone, from which MLX, torch and converters build.
+"""The two networks as data: one settings table a backbone, from which MLX and torch build.
 
 Nothing here imports a framework. Names and shapes of all weights follow from the tables, in MLX
 names and layout (convolutions are (out, height, width, in / groups)).
@@ -10,6 +10,7 @@ References:
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
@@ -256,7 +257,7 @@ def weight_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     conv_norm("backbone.head", features, 1, channels)
     for head in config.heads:
         widths = (features, *head.hidden, head.outputs)
-        for index, (fan_in, out) in enumerate(zip(widths, widths[1:], strict=False)):
+        for index, (fan_in, out) in enumerate(pairwise(widths)):
             linear(f"{head.name}.layers.{index}", out, fan_in)
     return shapes
 
@@ -312,27 +313,20 @@ def output_biases(config: ModelConfig, means: Mapping[str, np.ndarray]) -> dict[
     Returns:
         float32 biases by weight name.
     """
-    inverse = {
-        "landmarks": lambda m: _logit(np.asarray(m, np.float64).reshape(-1) / config.image_size),
-        "global_params": _inverse_global,
-        "local_params": np.asarray,
-        "au_intensities": lambda m: np.maximum(m, 0.1),
-    }
-    return {
-        f"{head.name}.layers.{len(head.hidden)}.bias": np.asarray(
-            inverse[head.output](means[head.output]), np.float32
-        )
-        for head in config.heads
-    }
+    biases = {}
+    for head in config.heads:
+        mean = np.asarray(means[head.output], np.float64).reshape(-1)
+        bias = _inverse_activation(head.output, mean, config.image_size)
+        biases[f"{head.name}.layers.{len(head.hidden)}.bias"] = bias.astype(np.float32)
+    return biases
 
 
-def _logit(fraction: np.ndarray) -> np.ndarray:
-    inside = np.clip(fraction, 1e-3, 1 - 1e-3)
-    return np.log(inside) - np.log1p(-inside)
-
-
-def _inverse_global(mean: np.ndarray) -> np.ndarray:
-    scale, angles, shift = mean[:1], mean[1:4], mean[4:]
-    above = np.maximum(np.asarray(scale, np.float64) - 0.1, 1e-3)
-    turned = np.arctanh(np.clip(np.asarray(angles, np.float64) / (np.pi / 2), -0.99, 0.99))
-    return np.concatenate([above + np.log(-np.expm1(-above)), turned, np.asarray(shift) / 100])
+def _inverse_activation(output: str, mean: np.ndarray, image_size: int) -> np.ndarray:
+    if output == "landmarks":
+        inside = np.clip(mean / image_size, 1e-3, 1 - 1e-3)
+        return np.asarray(np.log(inside) - np.log1p(-inside))
+    if output == "global_params":
+        above = np.maximum(mean[:1] - 0.1, 1e-3)
+        angles = np.arctanh(np.clip(mean[1:4] / (np.pi / 2), -0.99, 0.99))
+        return np.concatenate([above + np.log(-np.expm1(-above)), angles, mean[4:] / 100])
+    return np.maximum(mean, 0.1) if output == "au_intensities" else mean

@@ -1,4 +1,4 @@
-"""What can go wrong for a reason that the user can mend: every text says what, where and what to do.
+"""Errors that the user can mend: every text says what, where and what to do.
 
 Bad arguments raise ``ValueError``; everything here is about files, machines and missing libraries.
 The command line turns each into one line and exit status 2.

@@ -1,4 +1,4 @@
-"""Spaces and how labels move between them: PDM projection, Euler angles, similarities, flips, crops.
+"""Spaces and how labels move between them: PDM, Euler angles, similarities, flips, crops.
 
 Coordinates are pixels with centres at whole numbers, x to the right and y down; angles are radians.
 Global parameters are ``[scale, rx, ry, rz, tx, ty]`` of the point distribution model (PDM):
@@ -76,7 +76,7 @@ def project(
     shape = mean + np.einsum("pck,...k->...pc", basis, np.asarray(local_params, np.float64))
     rows = euler_to_matrix(params[..., 1:4])[..., :2, :]
     flat = np.einsum("...ij,...pj->...pi", rows, shape)
-    return params[..., None, :1] * flat + params[..., None, 4:]
+    return np.asarray(params[..., None, :1] * flat + params[..., None, 4:])
 
 
 def similarity_matrix(scale: float, angle: float, shift: tuple[float, float]) -> np.ndarray:
@@ -97,7 +97,7 @@ def transform_points(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
     """
     matrix = np.asarray(matrix, np.float64)
     turned = np.einsum("...ij,...pj->...pi", matrix[..., :2], np.asarray(points, np.float64))
-    return turned + matrix[..., None, :, 2]
+    return np.asarray(turned + matrix[..., None, :, 2])
 
 
 def transform_global_params(matrix: np.ndarray, global_params: np.ndarray) -> np.ndarray:

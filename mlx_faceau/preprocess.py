@@ -59,4 +59,4 @@ def to_network_input(crops: np.ndarray) -> np.ndarray:
 
 def scale_rgb(images: np.ndarray) -> np.ndarray:
     """(N, 112, 112, 3) uint8 RGB as contiguous float32 in [0, 1]."""
-    return np.divide(images, np.float32(PIXEL_MAX), dtype=np.float32, order="C")
+    return np.asarray(np.divide(images, np.float32(PIXEL_MAX), dtype=np.float32, order="C"))

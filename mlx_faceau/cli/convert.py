@@ -1,0 +1,63 @@
+"""``mlx-faceau convert``: weights between our checkpoints and the original tool's ``.pt`` files."""
+
+import argparse
+from pathlib import Path
+
+HELP = "convert weights: the original tool's .pt to .safetensors, or back"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="SOURCE", help=".pt, .safetensors or a run's folder")
+    parser.add_argument(
+        "--output", required=True, metavar="FILE", help="ends with .safetensors or .pt"
+    )
+    parser.add_argument(
+        "--width-mult",
+        type=float,
+        help="width of the .pt's net; needed only when it is none of the usual ones",
+    )
+    parser.add_argument("--force", action="store_true", help="overwrite the output")
+
+
+def run(args: argparse.Namespace) -> int:
+    source, target = Path(args.source), Path(args.output)
+    if target.suffix not in (".safetensors", ".pt"):
+        raise ValueError(f"--output {target}: the ending must be .safetensors or .pt")
+    if target.exists() and not args.force:
+        raise ValueError(f"--output {target}: exists already; give --force to overwrite it")
+    if source.suffix == ".pt":
+        if target.suffix == ".pt":
+            raise ValueError("both files are .pt; --output must end with .safetensors")
+        _import(source, target, args.width_mult)
+    else:
+        if args.width_mult is not None:
+            raise ValueError("--width-mult is for .pt files; a checkpoint knows its width")
+        _export(source, target)
+    return 0
+
+
+def _import(source: Path, target: Path, width_mult: float | None) -> None:
+    from mlx_faceau.checkpoint import describe, file_hash, save_checkpoint
+    from mlx_faceau.convert.pyfaceau import read_pyfaceau
+
+    config, weights = read_pyfaceau(source, width_mult=width_mult)
+    arrays = {f"model.{name}": array for name, array in weights.items()}
+    metadata = describe(config, source={"file": source.name, "sha256": file_hash(source)})
+    save_checkpoint(target, arrays, metadata)
+    print(f"{target}: {config.kind}, width {config.width_mult:g}, from {source}")
+
+
+def _export(source: Path, target: Path) -> None:
+    from mlx_faceau.checkpoint import describe, load_checkpoint, save_checkpoint
+    from mlx_faceau.convert.pyfaceau import write_pyfaceau
+
+    checkpoint = load_checkpoint(source)
+    config, weights = checkpoint.config, checkpoint.weights()
+    if target.suffix == ".pt":
+        write_pyfaceau(target, config, weights)
+    else:
+        keep = ("target_statistics", "data", "training")
+        more = {key: checkpoint.metadata[key] for key in keep if key in checkpoint.metadata}
+        arrays = {f"model.{name}": array for name, array in weights.items()}
+        save_checkpoint(target, arrays, describe(config, **more))
+    print(f"{target}: {config.kind}, width {config.width_mult:g}, from {checkpoint.path}")

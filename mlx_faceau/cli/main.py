@@ -1,0 +1,75 @@
+"""The command line ``mlx-faceau``: one file a subcommand, each with HELP, add_arguments and run.
+
+Exit status: 0 done; 1 a check or target failed; 2 bad input or usage; 130 interrupted.
+"""
+
+import argparse
+import logging
+import os
+import sys
+from importlib import import_module
+
+from mlx_faceau.errors import FaceauError
+
+# Subcommand -> module; the order is the order of --help.
+COMMANDS = {
+    "convert": "convert",
+    "predict": "predict",
+    "info": "info",
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole parser; the command line reference is generated from it."""
+    from mlx_faceau import __version__
+
+    parser = argparse.ArgumentParser(
+        prog="mlx-faceau",
+        description="Facial landmarks, head pose and action units: train, export, predict.",
+    )
+    parser.add_argument("--version", action="version", version=f"mlx-faceau {__version__}")
+    parser.add_argument("-v", "--verbose", action="store_true", help="log what is decided and why")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, module_name in COMMANDS.items():
+        module = import_module(f".{module_name}", __package__)
+        command = commands.add_parser(name, help=module.HELP, description=module.HELP)
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command line.
+
+    Args:
+        arguments: without the program's name; None takes ``sys.argv``.
+
+    Returns:
+        The exit status.
+    """
+    args = build_parser().parse_args(arguments)
+    level = logging.INFO if args.verbose else logging.WARNING
+    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
+    try:
+        return int(args.run(args))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader went away (a pipe into head): nothing more to say, and no traceback at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (FaceauError, ValueError, OSError) as error:
+        print(f"mlx-faceau: {one_line(error)}", file=sys.stderr)
+        return 2
+
+
+def one_line(error: BaseException) -> str:
+    """An error's text on one line, with the file where the system names one."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+if __name__ == "__main__":
+    sys.exit(main())
