@@ -1,0 +1,166 @@
+"""Batches of a training file: shuffled with bounded memory, resumable, read ahead by threads.
+
+The order of an epoch is a pure function of (seed, epoch). How whole blocks are read and mixed is
+:mod:`~mlx_faceau.data.mixing`'s part.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol
+
+import numpy as np
+
+from .mixing import MixingPlan
+from .split import check_batch
+
+Batch = dict[str, np.ndarray]
+# image (112, 112, 3) uint8 RGB, its labels and masks, a generator of its own -> both, changed
+Augment = Callable[[np.ndarray, Batch, np.random.Generator], tuple[np.ndarray, Batch]]
+
+MIXING_WINDOW = 4096  # samples in the buffer: 154 MB
+_BLOCKS_IN_WINDOW = 8  # at least, for files whose blocks are large
+
+
+class Source(Protocol):
+    """The part of a data set that batches are made of."""
+
+    @property
+    def labels(self) -> Batch: ...
+
+    @property
+    def masks(self) -> Batch: ...
+
+    @property
+    def block_size(self) -> int: ...
+
+    def read_images(self, indices: np.ndarray) -> np.ndarray: ...
+
+
+class Batches:
+    """Batches of some samples of a data set, epoch by epoch.
+
+    Args:
+        dataset: a :class:`~mlx_faceau.data.hdf5.FaceDataset`.
+        indices: (n,) samples to use.
+        batch_size: samples in a batch.
+        seed: of the order and of the augmentation.
+        augment: changes one sample; its generator depends on (seed, epoch, sample index) alone.
+        shuffle: mix the samples; else they come in ascending order.
+        drop_last: leave out the last batch when it is short.
+        workers: threads that read ahead and augment; 0 does it in the caller's thread.
+
+    Raises:
+        ValueError: for a batch size below 1 or a negative number of workers.
+        DatasetError: if ``drop_last`` would leave no batch, or there are no samples.
+    """
+
+    def __init__(
+        self,
+        dataset: Source,
+        indices: np.ndarray,
+        batch_size: int,
+        seed: int = 42,
+        augment: Augment | None = None,
+        shuffle: bool = True,
+        drop_last: bool = True,
+        workers: int = 2,
+    ) -> None:
+        if batch_size < 1 or workers < 0:
+            raise ValueError(f"batch_size {batch_size} must be >= 1 and workers {workers} >= 0")
+        self.dataset = dataset
+        self.indices = np.sort(np.asarray(indices, dtype=np.int64))
+        self.batch_size = batch_size
+        self.seed = seed
+        self.augment = augment
+        self.shuffle = shuffle
+        self.drop_last = drop_last
+        self.workers = workers
+        check_batch(len(self.indices), batch_size if drop_last else 1)
+
+    def __len__(self) -> int:
+        """Number of batches in an epoch."""
+        whole, rest = divmod(len(self.indices), self.batch_size)
+        return whole + (rest > 0 and not self.drop_last)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch, from batch ``start`` on exactly as in the whole epoch.
+
+        Threads end when the iterator is used up, closed, or forgotten. What goes wrong in them is
+        raised here.
+
+        Args:
+            epoch: number of the epoch, >= 0.
+            start: index of the first batch wanted.
+
+        Yields:
+            ``images`` (B, 112, 112, 3) uint8 RGB, ``landmarks``, ``global_params``,
+            ``local_params``, ``au_intensities``, ``global_mask``, ``local_mask`` (float32) and
+            ``index`` (B,) int64, the samples' numbers in the data set.
+        """
+        if not 0 <= start <= len(self):
+            raise ValueError(f"start is {start}, expected 0..{len(self)}")
+        raw = self._read(epoch, start)
+        if self.workers:
+            return self._ahead(raw, epoch)
+        return (self._finish(images, index, epoch) for images, index in raw)
+
+    def order(self, epoch: int) -> np.ndarray:
+        """(n,) int64 samples of an epoch in their order."""
+        return self._plan(epoch).order if self.shuffle else self.indices
+
+    def _plan(self, epoch: int) -> MixingPlan:
+        block = self.dataset.block_size
+        window = max(MIXING_WINDOW, _BLOCKS_IN_WINDOW * block)
+        return MixingPlan(self.indices, block, window, (self.seed, epoch))
+
+    def _read(self, epoch: int, start: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Images and indices, batch by batch."""
+        first = start * self.batch_size
+        if self.shuffle:
+            plan = self._plan(epoch)
+            order, stream = plan.order, plan.images(self.dataset.read_images, first)
+        else:
+            order, stream = self.indices, None
+        for begin in range(first, len(self) * self.batch_size, self.batch_size):
+            index = order[begin : begin + self.batch_size]
+            if stream is None:
+                yield self.dataset.read_images(index), index
+                continue
+            images = np.empty((len(index), 112, 112, 3), np.uint8)
+            for row in range(len(index)):
+                images[row] = next(stream)
+            yield images, index
+
+    def _finish(self, images: np.ndarray, index: np.ndarray, epoch: int) -> Batch:
+        columns = {**self.dataset.labels, **self.dataset.masks}
+        labels = {name: values[index] for name, values in columns.items()}
+        if self.augment is not None:
+            for row, sample in enumerate(index.tolist()):
+                rng = np.random.default_rng((self.seed, epoch, sample))
+                one = {name: values[row] for name, values in labels.items()}
+                images[row], changed = self.augment(images[row], one, rng)
+                for name, value in changed.items():
+                    labels[name][row] = value
+        return {"images": images, **labels, "index": index}
+
+    def _ahead(self, raw: Iterator[tuple[np.ndarray, np.ndarray]], epoch: int) -> Iterator[Batch]:
+        """One thread reads, ``workers`` threads finish; a fixed number of batches is under way."""
+        reader = ThreadPoolExecutor(1, "mlx-faceau-reader")
+        finishers = ThreadPoolExecutor(self.workers, "mlx-faceau-batch")
+
+        def finished(reading: Future[tuple[np.ndarray, np.ndarray] | None]) -> Batch | None:
+            read = reading.result()
+            return None if read is None else self._finish(*read, epoch)
+
+        def under_way() -> Future[Batch | None]:
+            return finishers.submit(finished, reader.submit(next, raw, None))
+
+        try:
+            pending = deque(under_way() for _ in range(2 * self.workers))
+            while (batch := pending.popleft().result()) is not None:
+                pending.append(under_way())
+                yield batch
+        finally:
+            reader.shutdown(cancel_futures=True)
+            finishers.shutdown(cancel_futures=True)

@@ -1,0 +1,166 @@
+"""What a training file holds: names, shapes and attributes, and the checks of a file against them.
+
+Layout: HDF5, one row a face. Images are RGB; landmarks and global parameters are in pixels of the
+112 x 112 crop, except in files of the original tool, which carry no ``format`` attribute.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from mlx_faceau.errors import DatasetError
+from mlx_faceau.facs import AU_NAMES, NUM_AUS
+from mlx_faceau.landmarks import NUM_LANDMARKS
+
+FORMAT = "mlx-faceau"
+VERSION = 1
+IMAGE_SHAPE = (112, 112, 3)
+CHUNK_ROWS = 16
+HOG_SIZE = 4464
+
+LABEL_SHAPES: dict[str, tuple[int, ...]] = {
+    "landmarks": (NUM_LANDMARKS, 2),
+    "global_params": (6,),
+    "local_params": (34,),
+    "au_intensities": (NUM_AUS,),
+}
+FRAME_SHAPES: dict[str, tuple[int, ...]] = {"bboxes": (4,), "warp_matrices": (2, 3)}
+_CHECK_HINT = "see 'mlx-faceau data check'"
+
+
+@contextmanager
+def opened(path: Path, **options: Any) -> Iterator[h5py.File]:
+    """The HDF5 file for reading; whatever goes wrong with the file is a one-line DatasetError."""
+    with named_errors(path), open_file(path, **options) as file:
+        yield file
+
+
+def open_file(path: Path, **options: Any) -> h5py.File:
+    """Open an HDF5 file for reading.
+
+    Raises:
+        DatasetError: if there is no such file, or it is no HDF5 file, or truncated.
+    """
+    if not path.is_file():
+        raise DatasetError(f"{path}: no such file; give the path of an HDF5 training file")
+    with named_errors(path):
+        if not h5py.is_hdf5(path):
+            raise DatasetError(f"{path}: not an HDF5 file; give a file made by 'mlx-faceau data'")
+        return h5py.File(path, "r", locking="best-effort", **options)
+
+
+@contextmanager
+def named_errors(path: Path) -> Iterator[None]:
+    """Turn the errors of the HDF5 library into a DatasetError that names the file."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise DatasetError(f"{path}: damaged or incomplete, write it again ({reason})") from error
+
+
+def check_root(path: Path, file: h5py.File) -> bool:
+    """Check the root attributes; tell whether the file is ours (else the original tool's).
+
+    Raises:
+        DatasetError: for another format, version, landmark space, colour order or image size.
+    """
+    ours = "format" in file.attrs
+    if ours and _text(file.attrs["format"]) != FORMAT:
+        raise DatasetError(f"{path}: format is {file.attrs['format']!r}, expected {FORMAT!r}")
+    if ours and file.attrs.get("version") != VERSION:
+        version = file.attrs.get("version")
+        raise DatasetError(f"{path}: version is {version}, this release reads {VERSION}; update it")
+    if ours and _text(file.attrs.get("landmark_space")) != "crop":
+        space = file.attrs.get("landmark_space")
+        raise DatasetError(f"{path}: landmark_space is {space!r}, expected 'crop'; convert it")
+    color = _text(file.attrs.get("color_format"))
+    if color != "RGB":
+        raise DatasetError(f"{path}: color_format is {color!r}, expected 'RGB'; convert the images")
+    size = np.ravel(file.attrs.get("image_size", ())).tolist()
+    if size != [112, 112]:
+        raise DatasetError(f"{path}: image_size is {size}, expected [112, 112]; crop anew")
+    return ours
+
+
+def au_order(path: Path, file: h5py.File) -> np.ndarray:
+    """Columns of the file's ``au_intensities`` in the order of AU_NAMES: (17,) int.
+
+    Raises:
+        DatasetError: if the attribute is missing or names other units.
+    """
+    names = [_text(name) for name in np.ravel(file.attrs.get("au_names", ()))]
+    if sorted(map(str, names)) != sorted(AU_NAMES):
+        wrong = sorted(set(map(str, names)) ^ set(AU_NAMES)) or ["a repeated one"]
+        raise DatasetError(
+            f"{path}: au_names does not name the {NUM_AUS} units once each; "
+            f"missing or unknown: {', '.join(wrong)}"
+        )
+    return np.array([names.index(name) for name in AU_NAMES])
+
+
+def check_datasets(path: Path, file: h5py.File) -> int:
+    """Check presence, shapes and types of all data sets; return the number of rows.
+
+    Raises:
+        DatasetError: for a missing data set, a wrong shape or type, or a file without rows.
+    """
+    _check_array(path, file, "images", IMAGE_SHAPE, None)
+    count = int(file["images"].shape[0])
+    if file["images"].dtype != np.uint8:
+        raise DatasetError(f"{path}: 'images' is {file['images'].dtype}, expected uint8 RGB")
+    for name, shape in LABEL_SHAPES.items():
+        _check_array(path, file, name, shape, count)
+        _check_float(path, file, name)
+    for name, shape in {**FRAME_SHAPES, "metadata/quality_scores": ()}.items():
+        if name in file:
+            _check_array(path, file, name, shape, count)
+            _check_float(path, file, name)
+    for name in ("video_names", "subjects", "groups"):
+        if f"metadata/{name}" in file:
+            _check_array(path, file, f"metadata/{name}", (), count)
+    if count == 0:
+        raise DatasetError(f"{path}: holds no samples")
+    return count
+
+
+def read_texts(path: Path, file: h5py.File, name: str) -> np.ndarray | None:
+    """The strings of ``metadata/<name>``: (N,) object array of str, or None where absent."""
+    dataset = file.get(f"metadata/{name}")
+    if dataset is None:
+        return None
+    if h5py.check_string_dtype(dataset.dtype) is None:
+        raise DatasetError(f"{path}: 'metadata/{name}' is {dataset.dtype}, expected strings")
+    try:
+        return np.asarray(dataset.asstr()[:], dtype=object)
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path}: 'metadata/{name}' is not UTF-8 text ({error})") from error
+
+
+def _check_array(
+    path: Path, file: h5py.File, name: str, shape: tuple[int, ...], count: int | None
+) -> None:
+    dataset = file.get(name)
+    if not isinstance(dataset, h5py.Dataset):
+        raise DatasetError(f"{path}: no data set {name!r}; {_CHECK_HINT}")
+    found = tuple(dataset.shape or ())
+    rows = "N" if count is None else str(count)
+    if not found or found[1:] != shape or count not in (None, found[0]):
+        expected = f"({', '.join([rows, *map(str, shape)])}{',' if not shape else ''})"
+        raise DatasetError(
+            f"{path}: {name!r} has shape {found}, expected {expected}; {_CHECK_HINT}"
+        )
+
+
+def _check_float(path: Path, file: h5py.File, name: str) -> None:
+    kind = file[name].dtype
+    if not np.issubdtype(kind, np.floating):
+        raise DatasetError(f"{path}: {name!r} is {kind}, expected float32; {_CHECK_HINT}")
+
+
+def _text(value: Any) -> Any:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
