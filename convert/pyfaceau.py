@@ -1,0 +1,276 @@
+"""Weights to and from the ``.pt`` checkpoints of the original tool (pyfaceau).
+
+Such a file is a pickle inside a zip archive, without configuration: the kind of net follows from
+its keys, the width from its shapes. Nothing in it is run: torch's restricted reader builds
+tensors, plain containers and the NumPy scalars of the training history, and refuses the rest.
+"""
+
+import math
+import pickle
+import zipfile
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlx_faceau.architectures import (
+    AUPredictionConfig,
+    LandmarkPoseConfig,
+    ModelConfig,
+)
+from mlx_faceau.checkpoint import atomic_file, check_weights
+from mlx_faceau.errors import CheckpointError, MissingDependency
+
+from .pyfaceau_names import pyfaceau_names, pyfaceau_shapes
+
+try:
+    import torch
+
+    from .torch_weights import COUNTER, state_dict_from_weights, weights_from_state_dict
+except ModuleNotFoundError as error:
+    if error.name != "torch":
+        raise
+    raise MissingDependency("torch", extra="torch") from error
+
+WIDTHS = (0.25, 0.5, 0.75, 1.0, 1.3, 1.4)
+_FIRST_TORCH = (2, 6)  # the first whose restricted reader takes an allow-list by name
+
+# What torch.load and the classes it builds raise on damaged and on hostile files.
+_READ_ERRORS = (
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
+
+def read_pyfaceau(
+    path: Path | str, width_mult: float | None = None, dropout: float | None = None
+) -> tuple[ModelConfig, dict[str, np.ndarray]]:
+    """Read a checkpoint of the original tool without running code from it.
+
+    Args:
+        path: a ``.pt`` file with ``model_state_dict``.
+        width_mult: the net's width; found among ``WIDTHS`` if None.
+        dropout: of an action unit net's head, for training on; the net's default if None.
+
+    Returns:
+        The net's settings, and its float32 weights in MLX names and layout.
+
+    Raises:
+        CheckpointError: if the file is missing, damaged, asks for anything but tensors and plain
+            values, or its weights do not fit: with every key, shape and type that is wrong.
+        ValueError: if the width or the dropout is out of range, or a landmark net gets a dropout.
+    """
+    path = Path(path)
+    state = _read_state(path)
+    kind = _kind(state, path)
+    if dropout is not None and kind is LandmarkPoseConfig:
+        raise ValueError(f"dropout is {dropout}, but {path} holds a landmark net: leave it out")
+    width = _fitting_width(kind, state, path) if width_mult is None else width_mult
+    config = kind(width_mult=width) if dropout is None else AUPredictionConfig(width, dropout)
+    return config, _our_weights(config, state, path)
+
+
+def write_pyfaceau(
+    path: Path | str, config: ModelConfig, weights: Mapping[str, np.ndarray]
+) -> None:
+    """Write a checkpoint that the original tool loads strictly; complete or not at all.
+
+    Args:
+        path: ends with ``.pt``.
+        config: the net's settings.
+        weights: in MLX names and layout.
+
+    Raises:
+        CheckpointError: if the weights are not those of ``config``.
+        OSError: if the file cannot be written.
+    """
+    _check_torch(Path(path))
+    check_weights(config, weights, "weights")
+    tensors = state_dict_from_weights(weights)
+    state = {}
+    for ours, theirs in pyfaceau_names(config).items():
+        state[theirs] = tensors[ours]
+        if theirs.endswith(".running_var"):
+            state[theirs.replace(".running_var", COUNTER)] = torch.tensor(0)
+    checkpoint = {
+        "epoch": 0,
+        "model_state_dict": state,
+        "best_val_loss": math.inf,
+        "train_history": [],
+        "val_history": [],
+    }
+    with atomic_file(path) as temporary:
+        torch.save(checkpoint, temporary)
+
+
+def _read_state(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of ``model_state_dict``, mapped from the file: only what is used is read."""
+    _check_torch(path)
+    _check_archive(path)
+    try:
+        with torch.serialization.safe_globals(_allowed_globals()):
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except _READ_ERRORS as error:
+        raise CheckpointError(f"{path}: {_refusal(path, error)}") from None
+    state = checkpoint.get("model_state_dict") if isinstance(checkpoint, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+        raise CheckpointError(
+            f"{path}: holds no 'model_state_dict' of named tensors; it is no pyfaceau checkpoint"
+        )
+    strange = [name for name, value in state.items() if not _is_plain_tensor(value)]
+    if strange:
+        raise CheckpointError(f"{path}: no plain tensors: {', '.join(strange[:8])}")
+    return state
+
+
+def _check_torch(path: Path) -> None:
+    version = tuple(int(part) for part in torch.__version__.split(".")[:2])
+    if version < _FIRST_TORCH:
+        raise CheckpointError(
+            f"{path}: .pt files need torch {_FIRST_TORCH[0]}.{_FIRST_TORCH[1]} or later, this is "
+            f"{torch.__version__} (Intel Macs have none later than 2.2): convert the file to "
+            ".safetensors on another machine"
+        )
+
+
+def _check_archive(path: Path) -> None:
+    """A checkpoint is an uncompressed zip: what claims to hold more than its file is refused."""
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise CheckpointError(f"{path}: no torch .pt archive, or cut short: {error}") from None
+    packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
+    if packed or sum(entry.file_size for entry in entries) > path.stat().st_size:
+        raise CheckpointError(f"{path}: its parts are compressed or overlap, torch writes neither")
+
+
+def _allowed_globals() -> list[Any]:
+    """NumPy's scalars and arrays under the module names of NumPy 1 and 2, and nothing else."""
+    try:
+        multiarray = import_module("numpy._core.multiarray")
+    except ModuleNotFoundError:  # NumPy 1
+        multiarray = import_module("numpy.core.multiarray")
+    named = [
+        (getattr(multiarray, name), f"numpy.{module}.multiarray.{name}")
+        for name in ("scalar", "_reconstruct")
+        for module in ("core", "_core")
+    ]
+    dtypes = [type(np.dtype(name)) for name in ("float64", "float32", "int64", "bool")]
+    return [*named, np.dtype, np.ndarray, *dtypes]
+
+
+def _refusal(path: Path, error: Exception) -> str:
+    """One line on why torch would not read the file, with the names it refused."""
+    try:
+        with torch.serialization.safe_globals(_allowed_globals()):
+            refused = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except _READ_ERRORS:
+        refused = []
+    if refused:
+        return (
+            f"refused, because it asks for {', '.join(sorted(refused))}; a pyfaceau checkpoint "
+            "needs only tensors and NumPy scalars, and nothing from the file was run"
+        )
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return f"no readable torch .pt archive: {reason[:200]}"
+
+
+def _is_plain_tensor(value: object) -> bool:
+    return (
+        isinstance(value, torch.Tensor)
+        and value.layout == torch.strided
+        and not value.is_quantized
+        and not value.is_neg()
+        and value.device.type == "cpu"
+    )
+
+
+def _kind(
+    state: Mapping[str, torch.Tensor], path: Path
+) -> type[LandmarkPoseConfig] | type[AUPredictionConfig]:
+    heads = {name.split(".", 1)[0] for name in state}
+    if "landmark_head" in heads and "au_head" not in heads:
+        return LandmarkPoseConfig
+    if "au_head" in heads and "landmark_head" not in heads:
+        return AUPredictionConfig
+    raise CheckpointError(
+        f"{path}: holds neither one 'landmark_head' nor one 'au_head' net; "
+        "it is no checkpoint of pyfaceau's landmark or action unit net"
+    )
+
+
+def _fitting_width(
+    kind: type[LandmarkPoseConfig] | type[AUPredictionConfig],
+    state: Mapping[str, torch.Tensor],
+    path: Path,
+) -> float:
+    misfits = {
+        width: list(_misshapen(kind(width_mult=width), state))  # fits if every known key does
+        for width in WIDTHS
+    }
+    best = min(WIDTHS, key=lambda width: len(misfits[width]))
+    if misfits[best]:
+        raise CheckpointError(
+            f"{path}: no width of {', '.join(map(str, WIDTHS))} fits all shapes (nearest {best}: "
+            f"{_listed(misfits[best])}); give the net's own with width_mult= or --width-mult"
+        )
+    return best
+
+
+def _misshapen(config: ModelConfig, state: Mapping[str, torch.Tensor]) -> Iterator[str]:
+    for theirs, shape in pyfaceau_shapes(config).items():
+        if theirs in state and tuple(state[theirs].shape) != shape:
+            yield f"{theirs} has shape {tuple(state[theirs].shape)}, expected {shape}"
+
+
+def _our_weights(
+    config: ModelConfig, state: Mapping[str, torch.Tensor], path: Path
+) -> dict[str, np.ndarray]:
+    problems = list(_problems(config, state))
+    if problems:
+        raise CheckpointError(
+            f"{path}: not the weights of the {config.kind} net of width {config.width_mult}: "
+            f"{_listed(problems)}"
+        )
+    named = {ours: state[theirs] for ours, theirs in pyfaceau_names(config).items()}
+    return weights_from_state_dict(named)
+
+
+def _problems(config: ModelConfig, state: Mapping[str, torch.Tensor]) -> Iterator[str]:
+    shapes = pyfaceau_shapes(config)
+    variances = [name for name in shapes if name.endswith(".running_var")]
+    known = shapes.keys() | {name.replace(".running_var", COUNTER) for name in variances}
+    yield from (f"{name} is missing" for name in shapes if name not in state)
+    yield from (f"{name} is unknown" for name in state if name not in known)
+    yield from _misshapen(config, state)
+    for name, shape in shapes.items():
+        tensor = state.get(name)
+        if tensor is None or tuple(tensor.shape) != shape:
+            continue
+        if tensor.dtype != torch.float32:
+            yield f"{name} is {tensor.dtype}, expected torch.float32"
+        elif not bool(torch.isfinite(tensor).all()):
+            yield f"{name} holds NaN or infinity"
+        elif name.endswith(".running_var") and bool((tensor < 0).any()):
+            yield f"{name} holds a negative variance"
+
+
+def _listed(problems: list[str]) -> str:
+    rest = f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
+    return "; ".join(problems[:8]) + rest
