@@ -1,7 +1,7 @@
 """What both torch nets share: a backbone built from its settings table, heads, and weights."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import Self
 
 import numpy as np
 import torch
@@ -13,9 +13,6 @@ from mlx_faceau.checkpoint import check_weights
 from mlx_faceau.convert.torch_weights import state_dict_from_weights, weights_from_state_dict
 
 from .layers import ACTIVATIONS, ConvNorm, InvertedResidual, LinearHead
-
-if TYPE_CHECKING:
-    from typing import Self
 
 
 class Backbone(nn.Module):
@@ -51,7 +48,7 @@ class FaceNet(nn.Module):
         self.load_weights_dict(initial_weights(config, seed))
 
     @classmethod
-    def from_config(cls, config: ModelConfig) -> "Self":
+    def from_config(cls, config: ModelConfig) -> Self:
         return cls(**config_to_dict(config))
 
     def to_weights(self) -> dict[str, np.ndarray]:
