@@ -1,0 +1,321 @@
+"""How good predictions are, and how good a predictor that knows only the training means would be.
+
+Everything is computed in float64 from NumPy arrays. A correlation needs variation on both sides:
+per column it is NaN where one side is constant; in the summaries a net whose output is constant
+scores 0, as a predictor that never moves explains nothing.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from .facs import AU_NAMES
+from .landmarks import GROUPS, OUTER_EYE_CORNERS
+
+Arrays = Mapping[str, np.ndarray]
+
+# An action unit counts in the mean correlation when at least this many faces exceed intensity 1.
+MINIMUM_SUPPORT = 50
+SUPPORT_THRESHOLD = 1.0
+ANGLES = ("pitch", "yaw", "roll")
+
+
+def pearson(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+    """Pearson's correlation coefficient of each column.
+
+    Args:
+        truth: (N, K) values.
+        prediction: (N, K) values.
+
+    Returns:
+        (K,) float64 in [-1, 1]; NaN where either column is constant.
+
+    Raises:
+        ValueError: if the shapes differ, are not (N, K), or N < 2.
+
+    Reference:
+        Pearson, Notes on regression and inheritance, Proc. Royal Society 1895.
+    """
+    moments = _Moments(truth, prediction)
+    spread = np.sqrt(moments.truth_variance * moments.prediction_variance)
+    return _ratio(moments.covariance, spread, moments.truth_moves & moments.prediction_moves)
+
+
+def ccc(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+    """Lin's concordance correlation coefficient of each column.
+
+    Uses population moments (divide by N) throughout.
+
+    Args:
+        truth: (N, K) values.
+        prediction: (N, K) values.
+
+    Returns:
+        (K,) float64 in [-1, 1]; NaN where both columns are constant.
+
+    Raises:
+        ValueError: if the shapes differ, are not (N, K), or N < 2.
+
+    Reference:
+        Lin, A concordance correlation coefficient to evaluate reproducibility, Biometrics 1989.
+    """
+    moments = _Moments(truth, prediction)
+    spread = moments.truth_variance + moments.prediction_variance + moments.shift**2
+    return _ratio(2 * moments.covariance, spread, moments.truth_moves | moments.prediction_moves)
+
+
+def icc31(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+    """Intraclass correlation ICC(3,1), the consistency of two fixed raters, of each column.
+
+    Args:
+        truth: (N, K) values, the first rater.
+        prediction: (N, K) values, the second rater.
+
+    Returns:
+        (K,) float64 in [-1, 1]; NaN where both columns are constant.
+
+    Raises:
+        ValueError: if the shapes differ, are not (N, K), or N < 2.
+
+    Reference:
+        Shrout and Fleiss, Intraclass correlations, Psychological Bulletin 1979.
+    """
+    moments = _Moments(truth, prediction)
+    # With two raters (between - residual) / (between + residual) reduces to these sums.
+    spread = moments.truth_variance + moments.prediction_variance
+    return _ratio(2 * moments.covariance, spread, moments.truth_moves | moments.prediction_moves)
+
+
+def mean_absolute_error(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+    """Mean absolute error of each column: (N, K) and (N, K) in, (K,) float64 out."""
+    truth, prediction = _columns(truth, prediction)
+    return np.abs(prediction - truth).mean(0)
+
+
+def landmark_correlation(
+    truth: np.ndarray, prediction: np.ndarray, mean_face: np.ndarray | None = None
+) -> float:
+    """Pearson's correlation over all coordinates of all faces at once.
+
+    Without a mean face this is dominated by where landmarks sit on any face: the mean face alone
+    reaches 0.97. With one, it measures what differs between faces.
+
+    Args:
+        truth: (N, P, 2) pixels.
+        prediction: (N, P, 2) pixels.
+        mean_face: (P, 2) mean of the training landmarks, removed from both sides.
+
+    Returns:
+        A number in [-1, 1]; 0 where either side is constant.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    offset = 0.0 if mean_face is None else np.asarray(mean_face, np.float64)
+    flat = [(np.asarray(side, np.float64) - offset).reshape(-1, 1) for side in (truth, prediction)]
+    return _zero_if_nan(pearson(*flat)[0])
+
+
+def nme(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+    """Normalised mean error of each face: mean point distance over the inter-ocular distance.
+
+    Args:
+        truth: (N, 68, 2) pixels.
+        prediction: (N, 68, 2) pixels.
+
+    Returns:
+        (N,) float64; the distance of the outer eye corners is 1.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Reference:
+        Sagonas et al., 300 Faces in-the-Wild Challenge, ICCV Workshops 2013.
+    """
+    return _point_errors(truth, prediction).mean(1) / _interocular(truth)
+
+
+def landmark_group_errors(truth: np.ndarray, prediction: np.ndarray) -> dict[str, dict[str, float]]:
+    """Error of each part of the face.
+
+    Args:
+        truth: (N, 68, 2) pixels.
+        prediction: (N, 68, 2) pixels.
+
+    Returns:
+        By group: ``mae`` (mean absolute coordinate error, px) and ``nme`` (inter-ocular).
+    """
+    coordinates = np.abs(np.asarray(prediction, np.float64) - np.asarray(truth, np.float64))
+    relative = _point_errors(truth, prediction) / _interocular(truth)[:, None]
+    return {
+        name: {
+            "mae": float(coordinates[:, points].mean()),
+            "nme": float(relative[:, points].mean()),
+        }
+        for name, points in GROUPS.items()
+    }
+
+
+def pose_errors(truth: np.ndarray, prediction: np.ndarray) -> dict[str, float]:
+    """Mean absolute error of each head angle, in degrees.
+
+    Args:
+        truth: (N, 6) global parameters, angles in radians.
+        prediction: (N, 6) global parameters, angles in radians.
+
+    Returns:
+        ``pitch``, ``yaw``, ``roll`` and their mean, in degrees.
+    """
+    truth, prediction = _columns(truth, prediction)
+    turn = prediction[:, 1:4] - truth[:, 1:4]
+    wrapped = (turn + np.pi) % (2 * np.pi) - np.pi
+    errors = np.degrees(np.abs(wrapped)).mean(0)
+    named = {name: float(error) for name, error in zip(ANGLES, errors, strict=True)}
+    return {**named, "mean": float(errors.mean())}
+
+
+def au_support(truth: np.ndarray) -> np.ndarray:
+    """Number of faces whose intensity exceeds 1, of each action unit: (N, 17) in, (17,) out."""
+    return (np.asarray(truth) > SUPPORT_THRESHOLD).sum(0)
+
+
+def mean_au_correlation(truth: np.ndarray, prediction: np.ndarray) -> float:
+    """Mean of the per-AU Pearson correlations over the action units with enough active faces.
+
+    Args:
+        truth: (N, 17) intensities in [0, 5].
+        prediction: (N, 17) intensities in [0, 5].
+
+    Returns:
+        A number in [-1, 1]; a constant prediction counts as 0. NaN where no action unit has
+        50 faces above 1.
+    """
+    counted = au_support(truth) >= MINIMUM_SUPPORT
+    if not counted.any():
+        return float("nan")
+    return float(np.nan_to_num(pearson(truth, prediction)[counted]).mean())
+
+
+def constant_aus(prediction: np.ndarray) -> list[str]:
+    """Names of the action units whose prediction never changes: (N, 17) in.
+
+    A ReLU output that died predicts 0 for every face and receives no gradient any more.
+    """
+    still = np.ptp(np.asarray(prediction), axis=0) <= 1e-6
+    return [name for name, flag in zip(AU_NAMES, still, strict=True) if flag]
+
+
+def constant_prediction(means: Arrays, count: int) -> dict[str, np.ndarray]:
+    """What a predictor that knows only the training means says: (count, ...) of each mean."""
+    return {
+        name: np.broadcast_to(np.asarray(mean, np.float64), (count, *np.shape(mean)))
+        for name, mean in means.items()
+    }
+
+
+def landmark_pose_metrics(truth: Arrays, prediction: Arrays, means: Arrays) -> dict[str, Any]:
+    """All figures of a landmark and pose net.
+
+    Args:
+        truth: ``landmarks`` (N, 68, 2) px, ``global_params`` (N, 6), ``local_params`` (N, 34).
+        prediction: the same.
+        means: mean of each over the training faces, without the leading N.
+
+    Returns:
+        ``correlation``, ``correlation_without_mean``, ``mae`` (px), ``nme``, ``pose`` (degrees by
+        angle), ``groups``, ``global_correlation`` and ``local_correlation`` (by parameter),
+        ``local_mae``; plain numbers, ready for JSON.
+    """
+    landmarks = truth["landmarks"], prediction["landmarks"]
+    global_params = truth["global_params"], prediction["global_params"]
+    local_params = truth["local_params"], prediction["local_params"]
+    gap = np.asarray(landmarks[1], np.float64) - np.asarray(landmarks[0], np.float64)
+    return {
+        "correlation": landmark_correlation(*landmarks),
+        "correlation_without_mean": landmark_correlation(*landmarks, means["landmarks"]),
+        "mae": float(np.abs(gap).mean()),
+        "nme": float(nme(*landmarks).mean()),
+        "pose": pose_errors(*global_params),
+        "groups": landmark_group_errors(*landmarks),
+        "global_correlation": pearson(*global_params).tolist(),
+        "local_correlation": pearson(*local_params).tolist(),
+        "local_mae": float(mean_absolute_error(*local_params).mean()),
+    }
+
+
+def au_metrics(truth: np.ndarray, prediction: np.ndarray) -> dict[str, Any]:
+    """All figures of an action unit net.
+
+    Args:
+        truth: (N, 17) intensities in [0, 5].
+        prediction: (N, 17) intensities in [0, 5].
+
+    Returns:
+        ``correlation`` (mean over AUs with support), ``mae``, ``constant`` (names) and ``aus``: by
+        name ``r``, ``ccc``, ``icc31``, ``mae``, ``support``; plain numbers, ready for JSON.
+    """
+    statistics = {
+        "r": pearson(truth, prediction),
+        "ccc": ccc(truth, prediction),
+        "icc31": icc31(truth, prediction),
+        "mae": mean_absolute_error(truth, prediction),
+        "support": au_support(truth),
+    }
+    return {
+        "correlation": mean_au_correlation(truth, prediction),
+        "mae": float(statistics["mae"].mean()),
+        "constant": constant_aus(prediction),
+        "aus": {
+            name: {key: values[index].item() for key, values in statistics.items()}
+            for index, name in enumerate(AU_NAMES)
+        },
+    }
+
+
+class _Moments:
+    """Population moments of the columns of two (N, K) arrays."""
+
+    def __init__(self, truth: np.ndarray, prediction: np.ndarray) -> None:
+        truth, prediction = _columns(truth, prediction)
+        self.truth_moves = np.ptp(truth, axis=0) > 0
+        self.prediction_moves = np.ptp(prediction, axis=0) > 0
+        self.shift = prediction.mean(0) - truth.mean(0)
+        truth, prediction = truth - truth.mean(0), prediction - prediction.mean(0)
+        self.truth_variance = (truth**2).mean(0)
+        self.prediction_variance = (prediction**2).mean(0)
+        self.covariance = (truth * prediction).mean(0)
+
+
+def _columns(truth: np.ndarray, prediction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    truth, prediction = np.asarray(truth, np.float64), np.asarray(prediction, np.float64)
+    if truth.shape != prediction.shape or truth.ndim != 2 or len(truth) < 2:
+        raise ValueError(
+            f"truth has shape {truth.shape} and prediction {prediction.shape}, expected (N, K) "
+            "twice with N >= 2"
+        )
+    return truth, prediction
+
+
+def _ratio(above: np.ndarray, below: np.ndarray, defined: np.ndarray) -> np.ndarray:
+    quotient = np.full(above.shape, np.nan)
+    return np.divide(above, below, out=quotient, where=defined & (below > 0))
+
+
+def _zero_if_nan(value: float) -> float:
+    return 0.0 if np.isnan(value) else float(value)
+
+
+def _point_errors(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+    truth, prediction = np.asarray(truth, np.float64), np.asarray(prediction, np.float64)
+    if truth.shape != prediction.shape or truth.shape[1:] != (68, 2):
+        raise ValueError(
+            f"truth has shape {truth.shape} and prediction {prediction.shape}, expected "
+            "(N, 68, 2) twice"
+        )
+    return np.asarray(np.linalg.norm(prediction - truth, axis=-1))
+
+
+def _interocular(landmarks: np.ndarray) -> np.ndarray:
+    right, left = (np.asarray(landmarks, np.float64)[:, corner] for corner in OUTER_EYE_CORNERS)
+    return np.asarray(np.linalg.norm(left - right, axis=-1))

@@ -1,0 +1,190 @@
+"""The files of a training in its output folder, and the position in the training they record."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlx_faceau.checkpoint import (
+    BEST_NAME,
+    Checkpoint,
+    atomic_file,
+    load_checkpoint,
+    read_metadata,
+    save_checkpoint,
+)
+from mlx_faceau.errors import CheckpointError
+
+from .history import HISTORY_NAME
+
+LAST_NAME = "checkpoint_last.safetensors"
+FINAL_NAME = "checkpoint_final.safetensors"
+NUMBERED = "checkpoint_epoch_{:03d}.safetensors"
+_RUNNING = "loop.running."
+
+
+@dataclass
+class Progress:
+    """Where a training stands: all that the loop itself has to remember.
+
+    Attributes:
+        epoch: finished epochs.
+        batch: batches of the running epoch that are trained on.
+        best_epoch: the epoch, counted from 1, with the lowest validation loss; 0 for none yet.
+        best_loss: its validation loss.
+        epochs: the history's entries so far.
+        running: loss terms of the running epoch, (batch,) each.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    best_epoch: int = 0
+    best_loss: float | None = None
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    running: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def metadata(self) -> dict[str, Any]:
+        return {
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "best_epoch": self.best_epoch,
+            "best_loss": self.best_loss,
+        }
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        history = np.frombuffer(json.dumps(self.epochs).encode(), np.uint8)
+        running = {_RUNNING + name: values for name, values in self.running.items()}
+        return {"loop.history": history, **running}
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> "Progress":
+        """The position a checkpoint records.
+
+        Raises:
+            CheckpointError: if it records none.
+        """
+        try:
+            return cls(
+                **checkpoint.metadata["progress"],
+                epochs=json.loads(checkpoint.arrays["loop.history"].tobytes()),
+                running=checkpoint.section(_RUNNING),
+            )
+        except (KeyError, TypeError, ValueError):
+            raise CheckpointError(
+                f"{checkpoint.path}: holds weights but no training to continue"
+            ) from None
+
+
+class RunFolder:
+    """An output folder.
+
+    Args:
+        path: created with the first file.
+        keep: numbered checkpoints to keep; 0 keeps all.
+    """
+
+    def __init__(self, path: Path | str, keep: int = 0) -> None:
+        self.path = Path(path)
+        self.keep = keep
+
+    def refuse_if_used(self) -> None:
+        """Check that no other run's files would be overwritten.
+
+        Raises:
+            CheckpointError: if the folder already holds a training.
+            OSError: if the path is a file.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise NotADirectoryError(f"{self.path}: is a file; name a folder with --output")
+        if (self.path / HISTORY_NAME).exists() or list(self.path.glob("checkpoint_*.safetensors")):
+            raise CheckpointError(
+                f"{self.path}: already holds a training; go on with --resume {self.path}, "
+                "or name another --output"
+            )
+
+    def save(
+        self,
+        arrays: Mapping[str, np.ndarray],
+        metadata: Mapping[str, Any],
+        *,
+        best: bool = False,
+        number: int | None = None,
+    ) -> None:
+        """Write the last checkpoint, then its copies.
+
+        A kill in between loses nothing: the last checkpoint says that it is the best, and
+        :meth:`adopt_best` makes up for the copy.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        save_checkpoint(self.path / LAST_NAME, arrays, metadata)
+        if best:
+            self._copy_last(BEST_NAME)
+        if number is not None:
+            self._copy_last(NUMBERED.format(number))
+            self._drop_old()
+
+    def finish(self) -> None:
+        """Name the last checkpoint the final one."""
+        self._copy_last(FINAL_NAME)
+
+    def adopt_best(self, resumed: Path, progress: Progress) -> str | None:
+        """See that the folder's best checkpoint is the one a resumed training knows.
+
+        Returns:
+            A line for the user where it is lost and the resumed one stands in, else None.
+        """
+        if not progress.best_epoch:
+            return None
+        candidates = (self.path / BEST_NAME, resumed.parent / BEST_NAME, resumed)
+        for candidate in candidates:
+            if _epoch_of(candidate) == progress.best_epoch:
+                if candidate != self.path / BEST_NAME:
+                    self._copy(candidate, BEST_NAME)
+                return None
+        self._copy(resumed, BEST_NAME)
+        return (
+            f"the best checkpoint so far (epoch {progress.best_epoch}) is not beside {resumed}: "
+            f"that one stands in as {BEST_NAME} until validation improves"
+        )
+
+    def _copy_last(self, name: str) -> None:
+        self._copy(self.path / LAST_NAME, name)
+
+    def _copy(self, source: Path, name: str) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        with atomic_file(self.path / name) as temporary:
+            shutil.copyfile(source, temporary)
+
+    def _drop_old(self) -> None:
+        numbered = sorted(
+            self.path.glob("checkpoint_epoch_*.safetensors"),
+            key=lambda path: (len(path.name), path.name),
+        )
+        for path in numbered[: -self.keep] if self.keep else ():
+            path.unlink()
+
+
+def find_resumable(path: Path | str) -> Checkpoint:
+    """The checkpoint that ``--resume`` means; a folder means its last one.
+
+    Raises:
+        CheckpointError: if there is none, or it is damaged.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / LAST_NAME
+        if not path.is_file():
+            raise CheckpointError(f"{path.parent}: no {LAST_NAME} to resume from in this folder")
+    return load_checkpoint(path)
+
+
+def _epoch_of(path: Path) -> int | None:
+    """Finished epochs of a checkpoint at the end of an epoch, else None."""
+    if not path.is_file():
+        return None
+    progress = read_metadata(path).get("progress") or {}
+    return progress.get("epoch") if progress.get("batch") == 0 else None

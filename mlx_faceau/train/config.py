@@ -1,0 +1,243 @@
+"""Settings of a training: defaults and help texts live here, the command line follows from them."""
+
+import json
+import math
+import platform
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, ClassVar
+
+from mlx_faceau.architectures import AUPredictionConfig, LandmarkPoseConfig, ModelConfig
+from mlx_faceau.errors import CheckpointError
+
+FRAMEWORKS = ("mlx", "torch")
+DEVICES = ("auto", "cpu", "gpu", "cuda", "mps")
+
+
+def default_framework() -> str:
+    """mlx on Apple Silicon, torch elsewhere."""
+    apple = platform.system() == "Darwin" and platform.machine() == "arm64"
+    return "mlx" if apple else "torch"
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    least: float | None = None,
+    below: float | None = None,
+    choices: tuple[str, ...] | None = None,
+    may_change: bool = False,
+) -> Any:
+    """A field with its help text.
+
+    Args:
+        default: MISSING for a required one, a function for one that depends on the machine.
+        help: one line for ``--help``.
+        least: smallest number allowed.
+        below: numbers must stay under it.
+        choices: texts allowed.
+        may_change: whether a resumed run may be given another value.
+    """
+    metadata = {
+        "help": help,
+        "least": least,
+        "below": below,
+        "choices": choices,
+        "may_change": may_change,
+    }
+    if callable(default):
+        return field(default_factory=default, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """What both nets' trainings are told."""
+
+    kind: ClassVar[str]
+    model_name: ClassVar[str]  # on the command line
+
+    data: str = option(MISSING, "HDF5 file with labelled faces", may_change=True)
+    output: str | None = option(
+        None, "folder for checkpoints, history, curves and exports", may_change=True
+    )
+    epochs: int = option(100, "total number of epochs, also on resume", least=1, may_change=True)
+    batch_size: int = option(32, "faces in one step", least=2)
+    lr: float = option(0.001, "learning rate at the end of the warm-up", least=0.0)
+    weight_decay: float = option(0.0001, "decay of weights (not of biases, BatchNorm)", least=0.0)
+    width_mult: float = option(1.0, "factor on every channel count of the backbone", least=0.0)
+    val_split: float = option(
+        0.1, "share of the people (else videos) kept for validation", least=0.0, below=1.0
+    )
+    patience: int = option(
+        30, "epochs without a better validation loss before stopping", least=1, may_change=True
+    )
+    save_every: int = option(10, "epochs between numbered checkpoints", least=1, may_change=True)
+    keep: int = option(
+        0, "newest numbered checkpoints to keep; 0 keeps all", least=0, may_change=True
+    )
+    keep_outside: bool = option(False, "keep faces with a landmark outside the crop")
+    num_workers: int = option(2, "threads that read data", least=0, may_change=True)
+    seed: int = option(42, "of weights, split, data order and dropout", least=0)
+    framework: str = option(default_framework, "what trains", choices=FRAMEWORKS, may_change=True)
+    device: str = option("auto", "where it trains", choices=DEVICES, may_change=True)
+    no_export: bool = option(False, "do not export the best checkpoint at the end", may_change=True)
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            _check(item.name, getattr(self, item.name), item.type, item.metadata)
+        self.model_config()
+
+    def model_config(self) -> ModelConfig:
+        """Settings of the net that is trained."""
+        raise NotImplementedError
+
+    def loss_options(self) -> dict[str, float]:
+        """Arguments of the net's loss."""
+        raise NotImplementedError
+
+    @property
+    def standardised_outputs(self) -> tuple[str, ...]:
+        """Outputs whose loss is taken on standardised values."""
+        return ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LandmarkPoseTraining(TrainConfig):
+    """Train UnifiedLandmarkPoseNet: landmarks, head pose and face shape."""
+
+    kind: ClassVar[str] = LandmarkPoseConfig.kind
+    model_name: ClassVar[str] = "landmark-pose"
+
+    lm_weight: float = option(1.0, "weight of the landmarks' wing loss", least=0.0)
+    gp_weight: float = option(0.1, "weight of the global parameters' squared error", least=0.0)
+    lp_weight: float = option(0.01, "weight of the local parameters' absolute error", least=0.0)
+    raw_params: bool = option(False, "take the parameters' losses without standardising them")
+
+    def model_config(self) -> LandmarkPoseConfig:
+        return LandmarkPoseConfig(width_mult=self.width_mult)
+
+    def loss_options(self) -> dict[str, float]:
+        return {
+            "landmark_weight": self.lm_weight,
+            "global_params_weight": self.gp_weight,
+            "local_params_weight": self.lp_weight,
+        }
+
+    @property
+    def standardised_outputs(self) -> tuple[str, ...]:
+        return () if self.raw_params else ("global_params", "local_params")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AUTraining(TrainConfig):
+    """Train AUPredictionNet: intensities of 17 facial action units."""
+
+    kind: ClassVar[str] = AUPredictionConfig.kind
+    model_name: ClassVar[str] = "au"
+
+    l1_weight: float = option(1.0, "weight of the smooth L1 loss", least=0.0)
+    ccc_weight: float = option(0.5, "weight of the concordance loss", least=0.0)
+    dropout: float = option(0.3, "dropout in the head", least=0.0, below=1.0)
+
+    def model_config(self) -> AUPredictionConfig:
+        return AUPredictionConfig(width_mult=self.width_mult, dropout=self.dropout)
+
+    def loss_options(self) -> dict[str, float]:
+        return {"smooth_l1_weight": self.l1_weight, "ccc_weight": self.ccc_weight}
+
+
+TRAININGS: tuple[type[TrainConfig], ...] = (LandmarkPoseTraining, AUTraining)
+
+
+def default_of(item: Field[Any]) -> Any:
+    """A field's default on this machine; MISSING for a required one."""
+    return item.default if item.default_factory is MISSING else item.default_factory()
+
+
+def flag(name: str) -> str:
+    """The command line's spelling of a field."""
+    return "--" + name.replace("_", "-")
+
+
+def settings_of(config: TrainConfig) -> dict[str, Any]:
+    """All settings as JSON values, as checkpoints and histories record them."""
+    return asdict(config)
+
+
+def read_settings(path: Path | str) -> dict[str, Any]:
+    """Settings from a JSON file of field names and values.
+
+    Raises:
+        ValueError: if it is no JSON object.
+        OSError: if it cannot be read.
+    """
+    try:
+        settings = json.loads(Path(path).read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not a JSON file: {error}") from None
+    if not isinstance(settings, dict):
+        raise ValueError(f'{path}: expected a JSON object such as {{"epochs": 100}}')
+    return settings
+
+
+def resolve(
+    training: type[TrainConfig],
+    given: Mapping[str, Any],
+    resumed: Mapping[str, Any] | None = None,
+) -> TrainConfig:
+    """The settings of a run from what was given and what a resumed checkpoint recorded.
+
+    Args:
+        training: which net's settings.
+        given: explicit values by field name.
+        resumed: the checkpoint's, by field name; None for a new run.
+
+    Raises:
+        ValueError: for an unknown name or a value out of range.
+        CheckpointError: if a given value contradicts the checkpoint's and may not change.
+    """
+    known = {item.name: item for item in fields(training)}
+    for source in (given, resumed or {}):
+        if unknown := sorted(set(source) - known.keys()):
+            raise ValueError(
+                f"unknown setting {', '.join(unknown)}; known: {', '.join(sorted(known))}"
+            )
+    for name, value in given.items():
+        fixed = resumed is not None and not known[name].metadata["may_change"]
+        if fixed and resumed is not None and resumed.get(name) != value:
+            raise CheckpointError(
+                f"{flag(name)} {value} contradicts the checkpoint's {resumed.get(name)}; "
+                "leave it out, or start a new run"
+            )
+    settings = {**(resumed or {}), **given}
+    if "data" not in settings:
+        raise ValueError("--data is missing: name an HDF5 file with labelled faces")
+    return training(**settings)
+
+
+def _check(name: str, value: Any, kind: Any, rules: Mapping[str, Any]) -> None:
+    if kind in (int, float) and not _is_number(value, kind):
+        raise ValueError(f"{flag(name)} is {value!r}, expected a {'whole ' * (kind is int)}number")
+    if kind is bool and not isinstance(value, bool):
+        raise ValueError(f"{flag(name)} is {value!r}, expected true or false")
+    if kind in (str, str | None) and not isinstance(value, str | None):
+        raise ValueError(f"{flag(name)} is {value!r}, expected a text")
+    if rules["least"] is not None and value < rules["least"]:
+        raise ValueError(f"{flag(name)} is {value}, expected at least {rules['least']}")
+    if rules["below"] is not None and value >= rules["below"]:
+        raise ValueError(f"{flag(name)} is {value}, expected less than {rules['below']}")
+    if rules["choices"] and value not in rules["choices"]:
+        raise ValueError(f"{flag(name)} is {value!r}, expected {', '.join(rules['choices'])}")
+
+
+def _is_number(value: Any, kind: type) -> bool:
+    if isinstance(value, bool):
+        return False
+    return (
+        isinstance(value, int)
+        if kind is int
+        else (isinstance(value, (int, float)) and math.isfinite(value))
+    )

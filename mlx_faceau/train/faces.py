@@ -1,0 +1,79 @@
+"""The faces of a training: a file, its two sides, and what the training side looks like."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from mlx_faceau.architectures import ModelConfig, initial_weights, output_biases
+from mlx_faceau.data.batches import Batches
+from mlx_faceau.data.hdf5 import FaceDataset
+from mlx_faceau.data.split import Split, split_dataset
+
+from .config import TrainConfig
+from .targets import TargetStatistics
+
+
+@dataclass(frozen=True)
+class Faces:
+    """What the training loop reads.
+
+    Attributes:
+        dataset: the open file.
+        split: sample indices of the two sides.
+        statistics: of the training side's targets.
+        batches: of the training side.
+    """
+
+    dataset: FaceDataset
+    split: Split
+    statistics: TargetStatistics
+    batches: Batches
+
+    def validation_images(self) -> Iterator[np.ndarray]:
+        """Images of the validation side in order, (B, 112, 112, 3) uint8 RGB each."""
+        indices, size = self.split.validation, self.batches.batch_size
+        for start in range(0, len(indices), size):
+            yield self.dataset.read_images(indices[start : start + size])
+
+    def validation_targets(self) -> dict[str, np.ndarray]:
+        """Labels and masks of the validation side, (N, ...) each."""
+        return _rows({**self.dataset.labels, **self.dataset.masks}, self.split.validation)
+
+    def describe(self) -> dict[str, object]:
+        """What checkpoints and the history record about the data."""
+        return {
+            "hash": self.dataset.hash,
+            "faces": len(self.dataset),
+            "training": len(self.split.train),
+            "validation": len(self.split.validation),
+            "split_by": self.split.by,
+        }
+
+
+def open_faces(config: TrainConfig) -> Faces:
+    """Open a training's file and split it.
+
+    Raises:
+        DatasetError: if the file is unusable, holds one person only, or too few for a batch.
+    """
+    dataset = FaceDataset(config.data, keep_outside=config.keep_outside)
+    split = split_dataset(dataset, config.val_split, config.seed, config.batch_size)
+    statistics = TargetStatistics.of(
+        _rows(dataset.labels, split.train), _rows(dataset.masks, split.train)
+    )
+    batches = Batches(
+        dataset, split.train, config.batch_size, config.seed, workers=config.num_workers
+    )
+    return Faces(dataset, split, statistics, batches)
+
+
+def starting_weights(
+    config: ModelConfig, seed: int, statistics: TargetStatistics
+) -> dict[str, np.ndarray]:
+    """Weights of a net that predicts nearly the mean target before it has learned anything."""
+    return {**initial_weights(config, seed), **output_biases(config, statistics.means)}
+
+
+def _rows(columns: dict[str, np.ndarray], indices: np.ndarray) -> dict[str, np.ndarray]:
+    return {name: values[indices] for name, values in columns.items()}

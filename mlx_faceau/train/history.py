@@ -1,0 +1,47 @@
+"""``training_history.json``: what happened so far, complete at any moment.
+
+Keys: ``config`` (all settings), ``net``, ``data``, ``environment``, ``epochs`` (one object an
+epoch), ``stopped`` (why training ended; null while it runs) and ``exports``.
+"""
+
+import json
+import math
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlx_faceau.checkpoint import atomic_file
+
+HISTORY_NAME = "training_history.json"
+
+
+def write_json(path: Path | str, content: Mapping[str, Any]) -> None:
+    """Write JSON: complete under its name, or what stood there before. NaN becomes null."""
+    text = json.dumps(_plain(content), indent=1, allow_nan=False)
+    with atomic_file(path) as temporary:
+        temporary.write_text(text + "\n", "utf-8")
+
+
+def environment() -> dict[str, str]:
+    """Versions and machine that a training's figures depend on."""
+    from mlx_faceau import __version__
+
+    return {
+        "mlx_faceau": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "platform": platform.platform(),
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,30 @@
+"""Ctrl-C as a request: finish the running step, save, and say how to go on."""
+
+import signal
+import threading
+from types import FrameType
+
+
+class Interruption:
+    """Within the block the first SIGINT sets ``requested``; a second one raises KeyboardInterrupt.
+
+    Outside the main thread, where Python delivers no signals, it is never set.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._main = threading.current_thread() is threading.main_thread()
+
+    def __enter__(self) -> "Interruption":
+        if self._main:
+            self._previous = signal.signal(signal.SIGINT, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._main:
+            signal.signal(signal.SIGINT, self._previous)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True

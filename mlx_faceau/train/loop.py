@@ -1,0 +1,279 @@
+"""Epochs, schedule, validation, early stopping and checkpoints, once for both frameworks."""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from mlx_faceau.errors import FaceauError, MissingDependency
+from mlx_faceau.metrics import au_metrics, landmark_pose_metrics
+
+from .checkpoints import Progress, RunFolder
+from .config import TrainConfig
+from .faces import Faces
+from .history import HISTORY_NAME, write_json
+from .interruption import Interruption
+from .schedule import learning_rate
+
+_LOG = logging.getLogger(__name__)
+
+Arrays = dict[str, np.ndarray]
+
+
+class Trainer(Protocol):
+    """What a framework offers: the hot loop, and nothing around it."""
+
+    def train_epoch(
+        self, batches: Iterable[Arrays], learning_rate: Callable[[int], float]
+    ) -> Arrays:
+        """One optimizer step a batch; the value of every loss term at every step."""
+
+    def predict(self, images: np.ndarray) -> Arrays:
+        """Outputs of (N, 112, 112, 3) uint8 RGB images in evaluation mode."""
+
+    def losses(self, predictions: Arrays, targets: Arrays) -> dict[str, float]:
+        """Loss terms of all predictions taken as one batch."""
+
+    def describe(self) -> dict[str, str]:
+        """Framework, its version and the device."""
+
+    def state(self) -> Arrays:
+        """Weights (``model.``), optimizer (``optimizer.``) and random state (``rng.``)."""
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Continue from :meth:`state`."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a training ended.
+
+    Attributes:
+        stopped: ``"finished"``, ``"patience"`` or ``"interrupted"``.
+        epochs: finished epochs.
+        best_epoch: counted from 1.
+        best_loss: its validation loss.
+    """
+
+    stopped: str
+    epochs: int
+    best_epoch: int
+    best_loss: float | None
+
+
+class TrainingLoop:
+    """Trains one net to its last epoch, out of patience, or until Ctrl-C.
+
+    Args:
+        trainer: the net in its framework.
+        faces: training and validation side.
+        config: the settings.
+        folder: where checkpoints and history go.
+        progress: where to start; changed as training goes on.
+        metadata: what every checkpoint of this run records.
+        history: what the history file holds besides the epochs; changed as training goes on.
+        show_progress: draw a progress bar.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        faces: Faces,
+        config: TrainConfig,
+        folder: RunFolder,
+        progress: Progress,
+        metadata: Mapping[str, Any],
+        history: dict[str, Any],
+        show_progress: bool = False,
+    ) -> None:
+        self.trainer = trainer
+        self.faces = faces
+        self.config = config
+        self.folder = folder
+        self.progress = progress
+        self.metadata = metadata
+        self.history = history
+        self._bar = _progress_bar() if show_progress else None
+        self._interruption = Interruption()
+        self._waited = 0.0  # seconds of the running epoch spent waiting for batches
+        self._started = time.monotonic()
+
+    def run(self) -> Outcome:
+        """Train.
+
+        Raises:
+            FaceauError: if the loss is no finite number; the last good checkpoint stays.
+        """
+        stopped = self._reason_to_stop()
+        with self._interruption:
+            while stopped is None:
+                self._epoch()
+                stopped = self._reason_to_stop()
+        if stopped != "interrupted":
+            self.folder.finish()
+        self.write_history(stopped)
+        done = self.progress
+        return Outcome(stopped, done.epoch, done.best_epoch, done.best_loss)
+
+    def write_history(self, stopped: str | None) -> None:
+        content = {**self.history, "epochs": self.progress.epochs, "stopped": stopped}
+        write_json(self.folder.path / HISTORY_NAME, content)
+
+    def _reason_to_stop(self) -> str | None:
+        progress = self.progress
+        if self._interruption.requested:
+            return "interrupted"
+        if progress.epoch >= self.config.epochs:
+            return "finished"
+        waited = progress.epoch - progress.best_epoch
+        return "patience" if waited >= self.config.patience else None
+
+    def _epoch(self) -> None:
+        """Train and validate one epoch, or the rest of it; an interrupted one is saved as it is."""
+        progress, started = self.progress, time.monotonic()
+        first = progress.batch
+        self._train()
+        if progress.batch < len(self.faces.batches):
+            self.folder.save(self._arrays(), self._metadata())
+            return
+        seconds = time.monotonic() - started
+        images = (progress.batch - first) * self.config.batch_size
+        entry = {
+            "epoch": progress.epoch + 1,
+            "learning_rate": self._learning_rate(self._steps() - 1),
+            "training": {name: _mean(values) for name, values in progress.running.items()},
+            **self._validate(),
+            "images_per_second": images / seconds if images else 0.0,
+            "waiting": self._waited / seconds,
+            "seconds": time.monotonic() - started,
+        }
+        _LOG.info(self._close_epoch(entry))
+
+    def _close_epoch(self, entry: dict[str, Any]) -> str:
+        """Record a finished epoch and save it; the line that tells about it."""
+        progress, loss = self.progress, entry["validation"]["loss"]
+        progress.epoch, progress.batch, progress.running = progress.epoch + 1, 0, {}
+        best = progress.best_loss is None or loss < progress.best_loss
+        if best:
+            progress.best_epoch, progress.best_loss = progress.epoch, loss
+        progress.epochs.append(entry)
+        number = progress.epoch if progress.epoch % self.config.save_every == 0 else None
+        self.folder.save(self._arrays(), self._metadata(), best=best, number=number)
+        self.write_history(None)
+        return _epoch_line(entry, self.config.epochs, best)
+
+    def _train(self) -> None:
+        """The rest of the running epoch's batches, or as many as come before Ctrl-C."""
+        progress = self.progress
+        with closing(self._feed()) as batches:
+            terms = self.trainer.train_epoch(batches, self._learning_rate)
+        for name, values in terms.items():
+            before = progress.running.get(name, np.zeros(0, np.float32))
+            progress.running[name] = np.concatenate([before, values])
+        if not all(np.isfinite(values).all() for values in progress.running.values()):
+            raise self._divergence()
+
+    def _divergence(self) -> FaceauError:
+        return FaceauError(
+            f"training diverged in epoch {self.progress.epoch + 1}: the loss is no finite number; "
+            "start again with a lower --lr"
+        )
+
+    def _feed(self) -> Iterator[Arrays]:
+        """Batches to the trainer; it asks for the next one when its step is done."""
+        progress, batches = self.progress, self.faces.batches
+        self._waited = 0.0
+        source = batches.epoch(progress.epoch, start=progress.batch)
+        with closing(source), self._drawn_bar() as bar:  # type: ignore[type-var]
+            for _ in range(progress.batch, len(batches)):
+                if self._interruption.requested:
+                    return
+                asked = time.monotonic()
+                batch = next(source)
+                self._waited += time.monotonic() - asked
+                yield batch
+                progress.batch += 1
+                bar.update(self.config.batch_size)
+
+    def _validate(self) -> dict[str, Any]:
+        """Loss and metrics of all validation faces taken as one batch."""
+        parts = [self.trainer.predict(images) for images in self.faces.validation_images()]
+        predictions = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        targets = self.faces.validation_targets()
+        losses = self.trainer.losses(predictions, targets)
+        if not np.isfinite(losses["loss"]):
+            raise self._divergence()
+        if "au_intensities" in predictions:
+            metrics = au_metrics(targets["au_intensities"], predictions["au_intensities"])
+        else:
+            metrics = landmark_pose_metrics(targets, predictions, self.faces.statistics.means)
+        return {"validation": losses, "metrics": metrics}
+
+    def _learning_rate(self, step: int) -> float:
+        total = self.config.epochs * len(self.faces.batches)
+        return learning_rate(step, total, self.config.lr)
+
+    def _steps(self) -> int:
+        return self.progress.epoch * len(self.faces.batches) + self.progress.batch
+
+    def _arrays(self) -> Arrays:
+        return {**self.trainer.state(), **self.progress.arrays()}
+
+    def _metadata(self) -> dict[str, Any]:
+        return {**self.metadata, "progress": self.progress.metadata()}
+
+    def _drawn_bar(self) -> Any:
+        size = self.config.batch_size
+        return (self._bar or _NoBar)(
+            total=len(self.faces.batches) * size,
+            initial=self.progress.batch * size,
+            desc=f"epoch {self.progress.epoch + 1}/{self.config.epochs}",
+            unit=" images",
+            leave=False,
+        )
+
+
+class _NoBar:
+    def __init__(self, **_: object) -> None: ...
+
+    def __enter__(self) -> "_NoBar":
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def update(self, count: int) -> None: ...
+
+
+def _progress_bar() -> Any:
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        raise MissingDependency("tqdm", extra="train") from None
+    return tqdm
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(np.mean(values, dtype=np.float64))
+
+
+def _epoch_line(entry: Mapping[str, Any], epochs: int, best: bool) -> str:
+    metrics = entry["metrics"]
+    if "aus" in metrics:
+        constant = metrics["constant"]
+        figures = f"mean r {metrics['correlation']:.3f}  MAE {metrics['mae']:.3f}"
+        names = f" ({', '.join(constant)})" if constant else ""
+        figures += f"  constant AUs {len(constant)}{names}"
+    else:
+        figures = (
+            f"MAE {metrics['mae']:.2f} px  r {metrics['correlation']:.4f}"
+            f"  r without mean face {metrics['correlation_without_mean']:.3f}"
+        )
+    return (
+        f"epoch {entry['epoch']}/{epochs}  loss {entry['training']['loss']:.4f}"
+        f"  validation {entry['validation']['loss']:.4f}{' (best)' if best else ''}  {figures}"
+        f"  {entry['images_per_second']:.0f} images/s  {entry['seconds']:.0f} s"
+    )

@@ -1,0 +1,173 @@
+"""A whole training: settings and data in; checkpoints, history, curves and exports out."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mlx_faceau.checkpoint import Checkpoint, describe
+from mlx_faceau.errors import CheckpointError, DatasetError
+
+from .checkpoints import Progress, RunFolder, find_resumable
+from .config import TrainConfig, resolve, settings_of
+from .exports import export_best
+from .faces import Faces, open_faces, starting_weights
+from .history import environment
+from .loop import Outcome, Trainer, TrainingLoop
+from .plots import draw_curves
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Session:
+    """A finished or interrupted training and its folder."""
+
+    folder: Path
+    outcome: Outcome
+
+
+def run_training(
+    training: type[TrainConfig],
+    given: Mapping[str, Any],
+    resume: Path | str | None = None,
+    show_progress: bool = False,
+) -> Session:
+    """Train a net, from the start or from a checkpoint.
+
+    Args:
+        training: ``LandmarkPoseTraining`` or ``AUTraining``.
+        given: explicit settings by field name; the rest comes from the checkpoint or defaults.
+        resume: a checkpoint, or a folder whose last one is meant.
+        show_progress: draw a progress bar for each epoch.
+
+    Returns:
+        How it ended, and where the files are.
+
+    Raises:
+        ValueError: for a setting that is unknown or out of range.
+        DatasetError: if the file cannot be trained on.
+        CheckpointError: if the checkpoint is of the other net, contradicts a given setting, was
+            trained on other data, or the output folder already holds a run.
+        BackendError: if the device is not there.
+        MissingDependency: if the framework is not installed.
+    """
+    checkpoint = None if resume is None else find_resumable(resume)
+    config = _settings(training, given, checkpoint)
+    folder = RunFolder(config.output or "", config.keep)
+    if checkpoint is None or checkpoint.path.parent.resolve() != folder.path.resolve():
+        folder.refuse_if_used()
+    faces = open_faces(config)
+    if checkpoint is not None:
+        _check_same_data(checkpoint, faces, config)
+    trainer = build_trainer(config, faces)
+    progress = Progress()
+    if checkpoint is not None:
+        progress = Progress.of(checkpoint)
+        trainer.restore(checkpoint.arrays)
+        _announce(checkpoint, config, folder.adopt_best(checkpoint.path, progress))
+    return _train(config, faces, trainer, folder, progress, show_progress)
+
+
+def build_trainer(config: TrainConfig, faces: Faces) -> Trainer:
+    """The framework's trainer of a new net.
+
+    Raises:
+        BackendError: if the device is not there.
+        MissingDependency: if the framework is not installed.
+    """
+    if config.framework == "mlx":
+        from .mlx_trainer import MLXTrainer as Chosen
+    else:
+        from mlx_faceau.torch_fallback.trainer import TorchTrainer as Chosen
+
+    net = config.model_config()
+    trainer: Trainer = Chosen(
+        net,
+        starting_weights(net, config.seed, faces.statistics),
+        loss_options=config.loss_options(),
+        scaling=faces.statistics.scaling(config.standardised_outputs),
+        weight_decay=config.weight_decay,
+        seed=config.seed,
+        device=config.device,
+    )
+    return trainer
+
+
+def _settings(
+    training: type[TrainConfig], given: Mapping[str, Any], checkpoint: Checkpoint | None
+) -> TrainConfig:
+    """Settings with the output folder filled in: the given one, the checkpoint's, or a default."""
+    if checkpoint is None:
+        config = resolve(training, given)
+        return replace(config, output=config.output or f"runs/{training.model_name}")
+    if checkpoint.config.kind != training.kind:
+        raise CheckpointError(
+            f"{checkpoint.path}: holds a {checkpoint.config.kind} net, expected {training.kind}; "
+            "train it with the other command"
+        )
+    recorded = checkpoint.metadata.get("training")
+    if not isinstance(recorded, dict):
+        raise CheckpointError(f"{checkpoint.path}: holds weights but no training to continue")
+    config = resolve(training, given, recorded)
+    return replace(config, output=given.get("output") or str(checkpoint.path.parent))
+
+
+def _check_same_data(checkpoint: Checkpoint, faces: Faces, config: TrainConfig) -> None:
+    recorded = (checkpoint.metadata.get("data") or {}).get("hash")
+    if recorded != faces.dataset.hash:
+        raise DatasetError(
+            f"{config.data}: not the data that {checkpoint.path} was trained on; name that file "
+            "with --data, or start a new run"
+        )
+
+
+def _announce(checkpoint: Checkpoint, config: TrainConfig, line: str | None) -> None:
+    if line:
+        _LOG.warning(line)
+    recorded = checkpoint.metadata["training"]["framework"]
+    if recorded != config.framework:
+        _LOG.warning(
+            "resuming a %s training in %s: dropout starts from the seed again, so the result "
+            "differs a little from an uninterrupted one",
+            *(recorded, config.framework),
+        )
+
+
+def _train(
+    config: TrainConfig,
+    faces: Faces,
+    trainer: Trainer,
+    folder: RunFolder,
+    progress: Progress,
+    show_progress: bool,
+) -> Session:
+    settings, data = settings_of(config), faces.describe()
+    versions = {**environment(), **trainer.describe()}
+    metadata = describe(
+        config.model_config(),
+        target_statistics=faces.statistics.to_json(),
+        training=settings,
+        data=data,
+        versions=versions,
+    )
+    history: dict[str, Any] = {
+        "config": settings,
+        "net": {"kind": metadata["kind"], **metadata["model"]},
+        "data": data,
+        "environment": versions,
+        "exports": {},
+    }
+    loop = TrainingLoop(trainer, faces, config, folder, progress, metadata, history, show_progress)
+    _LOG.info(
+        "training on %d faces, validating on %d (split by %s); %s",
+        *(data["training"], data["validation"], data["split_by"]),
+        ", ".join(f"{name} {value}" for name, value in trainer.describe().items()),
+    )
+    outcome = loop.run()
+    draw_curves(progress.epochs, folder.path)
+    if outcome.stopped != "interrupted" and not config.no_export:
+        history["exports"] = export_best(folder.path, config.kind)
+        loop.write_history(outcome.stopped)
+    return Session(folder.path, outcome)

@@ -1,0 +1,227 @@
+"""The training step in torch; epochs, schedule and checkpoints are ``mlx_faceau.train.loop``'s.
+
+References:
+    Loshchilov and Hutter, Decoupled Weight Decay Regularization, ICLR 2019.
+    Pascanu et al., On the difficulty of training recurrent neural networks, ICML 2013 (clipping).
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from mlx_faceau.architectures import ModelConfig
+from mlx_faceau.convert.torch_weights import state_dict_from_weights, weights_from_state_dict
+from mlx_faceau.errors import BackendError
+from mlx_faceau.preprocess import PIXEL_MAX
+
+from . import build
+from .losses import AUPredictionLoss, LandmarkPoseLoss
+
+CLIP_NORM = 1.0
+LOSSES: dict[str, Callable[..., nn.Module]] = {
+    "landmark_pose": LandmarkPoseLoss,
+    "au_prediction": AUPredictionLoss,
+}
+
+Arrays = dict[str, np.ndarray]
+Tensors = dict[str, torch.Tensor]
+
+
+class TorchTrainer:
+    """One net, its loss and its AdamW on one device.
+
+    Args:
+        config: settings of the net.
+        weights: its first weights, in MLX names and layout.
+        loss_options: arguments of the net's loss.
+        scaling: mean and standard deviation of the outputs whose loss is standardised.
+        weight_decay: of weights; biases and BatchNorm do not decay.
+        seed: of dropout.
+        device: ``auto``, ``cpu``, ``gpu``, ``cuda`` or ``mps``.
+
+    Raises:
+        BackendError: if the device is not there.
+        CheckpointError: if the weights are not this net's.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        weights: Mapping[str, np.ndarray],
+        *,
+        loss_options: Mapping[str, Any],
+        scaling: Mapping[str, tuple[np.ndarray, np.ndarray]],
+        weight_decay: float,
+        seed: int,
+        device: str = "auto",
+    ) -> None:
+        self.device = pick_device(device)
+        self.net = build(config)
+        self.net.load_weights_dict(weights)
+        self.net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._loss = LOSSES[config.kind](**loss_options).to(self.device)
+        self._targets = {*config.output_shapes, "global_mask", "local_mask"}
+        self._scaling = {
+            name: tuple(torch.from_numpy(np.float32(part)).to(self.device) for part in pair)
+            for name, pair in scaling.items()
+        }
+        self._optimizer = _adamw(self.net, weight_decay)
+        self._step = 0
+        torch.manual_seed(seed)
+
+    def describe(self) -> dict[str, str]:
+        """What the history records about where training ran."""
+        return {"framework": "torch", "torch": torch.__version__, "device": str(self.device)}
+
+    def train_epoch(
+        self, batches: Iterable[Arrays], learning_rate: Callable[[int], float]
+    ) -> Arrays:
+        """Take one optimizer step for each batch.
+
+        Args:
+            batches: ``images`` (B, 112, 112, 3) uint8 RGB and the targets.
+            learning_rate: of a step, counted from 0 over the whole training.
+
+        Returns:
+            The value of every loss term at every step, float32 (steps,) each.
+        """
+        self.net.train()
+        seen: list[Tensors] = []
+        for batch in batches:
+            seen.append(self._train_step(batch, learning_rate(self._step)))
+            self._step += 1
+        names = seen[0] if seen else ()
+        return {name: torch.stack([terms[name] for terms in seen]).cpu().numpy() for name in names}
+
+    def _train_step(self, batch: Arrays, learning_rate: float) -> Tensors:
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
+        self._optimizer.zero_grad()
+        predictions = self.net(self._input(batch["images"]))
+        terms = self._terms(predictions, self._to_device(batch))
+        terms["loss"].backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.net.parameters(), CLIP_NORM)
+        self._optimizer.step()
+        return {name: value.detach() for name, value in terms.items()}
+
+    def predict(self, images: np.ndarray) -> Arrays:
+        """Outputs in evaluation mode.
+
+        Args:
+            images: (N, 112, 112, 3) uint8 RGB.
+
+        Returns:
+            float32 arrays by output name.
+        """
+        self.net.eval()
+        with torch.inference_mode():
+            outputs = self.net(self._input(images))
+        return {name: value.float().cpu().numpy() for name, value in outputs.items()}
+
+    def losses(self, predictions: Arrays, targets: Arrays) -> dict[str, float]:
+        """Loss terms of all predictions taken as one batch."""
+        with torch.inference_mode():
+            terms = self._terms(self._to_device(predictions), self._to_device(targets))
+        return {name: float(value) for name, value in terms.items()}
+
+    def state(self) -> Arrays:
+        """Everything the next step depends on, under the checkpoint's prefixes."""
+        arrays = {f"model.{name}": value for name, value in self.net.to_weights().items()}
+        for moment, key in (("m", "exp_avg"), ("v", "exp_avg_sq")):
+            tensors = {name: self._moment(p, key) for name, p in self.net.named_parameters()}
+            for name, value in weights_from_state_dict(tensors).items():
+                arrays[f"optimizer.{moment}.{name}"] = value
+        arrays["optimizer.step"] = np.array([self._step])
+        arrays["rng.torch"] = torch.get_rng_state().numpy()
+        if self.device.type != "cpu":
+            arrays[f"rng.torch_{self.device.type}"] = _device_rng(self.device).numpy()
+        return arrays
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Continue from :meth:`state`, also from the other framework's.
+
+        The other framework's random state cannot be taken over: dropout then starts from the seed.
+        """
+        self.net.load_weights_dict(_section(state, "model."))
+        self._step = int(state["optimizer.step"][0])
+        moments = {
+            key: state_dict_from_weights(_section(state, f"optimizer.{moment}."))
+            for moment, key in (("m", "exp_avg"), ("v", "exp_avg_sq"))
+        }
+        for name, parameter in self.net.named_parameters():
+            # Same memory format as the parameter: AdamW's kernels walk both alike.
+            self._optimizer.state[parameter] = {
+                "step": torch.tensor(float(self._step)),
+                **{k: torch.empty_like(parameter).copy_(v[name]) for k, v in moments.items()},
+            }
+        if "rng.torch" in state:
+            torch.set_rng_state(torch.from_numpy(state["rng.torch"]))
+        device_rng = state.get(f"rng.torch_{self.device.type}")
+        if device_rng is not None:
+            getattr(torch, self.device.type).set_rng_state(torch.from_numpy(device_rng))
+
+    def _moment(self, parameter: nn.Parameter, key: str) -> torch.Tensor:
+        state = self._optimizer.state.get(parameter)
+        return torch.zeros_like(parameter) if not state else state[key]
+
+    def _input(self, images: np.ndarray) -> torch.Tensor:
+        """preprocess.scale_rgb on the device; the NHWC memory is what channels_last means."""
+        pixels = torch.from_numpy(images).to(self.device, non_blocking=True)
+        return pixels.permute(0, 3, 1, 2).float().div_(PIXEL_MAX)
+
+    def _to_device(self, arrays: Arrays) -> Tensors:
+        return {
+            name: torch.from_numpy(np.ascontiguousarray(value)).to(self.device)
+            for name, value in arrays.items()
+            if name in self._targets
+        }
+
+    def _terms(self, predictions: Tensors, targets: Tensors) -> Tensors:
+        terms: Tensors = self._loss(self._standardised(predictions), self._standardised(targets))
+        return terms
+
+    def _standardised(self, values: Tensors) -> Tensors:
+        scaled = {
+            name: (values[name] - mean) / deviation
+            for name, (mean, deviation) in self._scaling.items()
+        }
+        return {**values, **scaled}
+
+
+def pick_device(name: str) -> torch.device:
+    """The torch device that ``--device`` means.
+
+    Raises:
+        BackendError: if it is not there, naming what is.
+    """
+    there = [kind for kind in ("cuda", "mps") if getattr(torch, kind).is_available()]
+    there.append("cpu")
+    wanted = there if name == "auto" else there[:-1] if name == "gpu" else [name]
+    for kind in wanted:
+        if kind in there:
+            return torch.device(kind)
+    raise BackendError(f"no {name} device for torch here; available: {', '.join(there)}")
+
+
+def _adamw(net: nn.Module, weight_decay: float) -> torch.optim.AdamW:
+    """Only matrices and kernels decay: biases and BatchNorm have one dimension."""
+    parameters = list(net.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups)
+
+
+def _device_rng(device: torch.device) -> torch.Tensor:
+    state: torch.Tensor = getattr(torch, device.type).get_rng_state()
+    return state
+
+
+def _section(state: Mapping[str, np.ndarray], prefix: str) -> Arrays:
+    return {
+        name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)
+    }
