@@ -13,6 +13,7 @@ from mlx_faceau.errors import FaceauError
 
 # Subcommand -> module; the order is the order of --help.
 COMMANDS = {
+    "train": "train",
     "convert": "convert",
     "predict": "predict",
     "info": "info",
