@@ -1,0 +1,131 @@
+"""The four backends that run a net: Core ML, MLX, ONNX Runtime and PyTorch.
+
+A backend's library is imported in its own file alone, and that file only when it was chosen.
+"""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from .choice import AUTO, BACKENDS, Choice, Files, Machine, choose
+from .discovery import check_kind, find_files, installed_libraries, this_machine
+
+__all__ = [
+    "AUTO",
+    "BACKENDS",
+    "Backend",
+    "Choice",
+    "Files",
+    "Machine",
+    "choose",
+    "find_files",
+    "installed_libraries",
+    "open_backend",
+    "run_in_chunks",
+    "this_machine",
+]
+
+logger = logging.getLogger(__name__)
+
+
+class Backend(Protocol):
+    """An opened net: float32 images in, float32 arrays out. Safe to call from several threads."""
+
+    def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """(N, 112, 112, 3) float32 RGB in [0, 1] to float32 arrays with a leading N, by output."""
+
+    def describe(self) -> dict[str, Any]:
+        """``backend``, ``path``, ``kind``, ``device`` and what else is worth knowing."""
+
+
+def open_backend(
+    path: Path | str,
+    kind: str,
+    requested: str | None = None,
+    prefer_coreml: bool = True,
+    **options: Any,
+) -> Backend:
+    """Choose a backend for a model, open it, and log the choice.
+
+    Args:
+        path: model directory or file.
+        kind: ``"landmark_pose"`` or ``"au_prediction"``: what the model must be.
+        requested: a backend's name; None or ``"auto"`` takes the first that can run.
+        prefer_coreml: see :func:`choose`.
+        options: of the requested backend: ``providers`` (onnx); ``device``, ``width_mult`` and
+            ``dropout`` (torch).
+
+    Raises:
+        BackendError: if it cannot run here.
+        CheckpointError: if the model is missing, malformed or of the other kind.
+    """
+    machine, files = this_machine(), find_files(path, kind)
+    libraries = installed_libraries(machine)
+    while True:
+        choice = choose(machine, files, libraries, requested, prefer_coreml)
+        try:
+            backend = _OPENERS[choice.backend](choice.path, **options)
+        except ImportError as error:
+            # Installed, but it does not load: a wheel for another machine, or half of one.
+            library = BACKENDS[choice.backend].library
+            broken = f"{library} is installed but does not load ({error}); reinstall it"
+            libraries = libraries | {choice.backend: broken}
+            continue
+        check_kind(choice.path, backend.describe()["kind"], kind)
+        _log(choice)
+        return backend
+
+
+def _log(choice: Choice) -> None:
+    for name, reason in choice.passed_over:
+        logger.info("%s passed over: %s", BACKENDS[name].title, reason)
+    logger.info("%s runs %s", BACKENDS[choice.backend].title, choice.path)
+
+
+def _open_coreml(path: Path) -> Backend:
+    from .coreml_backend import CoreMLBackend
+
+    return CoreMLBackend(path)
+
+
+def _open_mlx(path: Path) -> Backend:
+    from .mlx_backend import MLXBackend
+
+    return MLXBackend(path)
+
+
+def _open_onnx(path: Path, **options: Any) -> Backend:
+    from .onnx_backend import ONNXBackend
+
+    return ONNXBackend(path, **options)
+
+
+def _open_torch(path: Path, **options: Any) -> Backend:
+    from .torch_backend import TorchBackend
+
+    return TorchBackend(path, **options)
+
+
+_OPENERS: dict[str, Callable[..., Backend]] = {
+    "coreml": _open_coreml,
+    "mlx": _open_mlx,
+    "onnx": _open_onnx,
+    "torch": _open_torch,
+}
+
+
+def run_in_chunks(
+    run: Callable[[np.ndarray], dict[str, np.ndarray]], images: np.ndarray, size: int
+) -> dict[str, np.ndarray]:
+    """Run a large batch in pieces, so that memory stays bounded.
+
+    Args:
+        run: from images to arrays with the same leading number.
+        images: (N, ...), N >= 1.
+        size: most images of a piece.
+    """
+    pieces = [run(images[start : start + size]) for start in range(0, len(images), size)]
+    return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}

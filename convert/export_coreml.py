@@ -1,0 +1,162 @@
+"""A net as a Core ML package: ML program for macOS 13 and later, checked before it stays.
+
+Input ``image`` (1, 3, 112, 112) float32 RGB in [0, 1], an array and not an image; float32 outputs
+under the names of the ONNX file. Computation is in float16 unless asked otherwise.
+"""
+
+import contextlib
+import io
+import json
+import logging
+import shutil
+import tempfile
+import uuid
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mlx_faceau.architectures import IMAGE_SIZE
+from mlx_faceau.checkpoint import LICENCE_NOTE
+from mlx_faceau.errors import ExportError
+from mlx_faceau.exported import COREML_SUFFIX, METADATA_KEY, find_mlmodel, is_mlpackage
+
+from .check import Check, CheckFailed, check_export
+from .mil import load_coremltools
+from .source import Source, read_source
+
+PRECISIONS = ("float16", "float32")
+_INPUT_SHAPE = (1, 3, IMAGE_SIZE, IMAGE_SIZE)
+_DATE = "1970-01-01"  # instead of today's, so that the same net gives the same bytes
+_TEXTS = {
+    "image": "face crop (1, 3, 112, 112), RGB in [0, 1]",
+    "landmarks": "68 points (x, y), pixels of the crop",
+    "global_params": "scale, rx, ry, rz (radians), tx, ty (pixels) in the crop",
+    "local_params": "shape parameters of the point distribution model",
+    "au_intensities": "17 action units in the order of the metadata; clamp to [0, 5]",
+}
+
+
+def export_to_coreml(
+    model_or_checkpoint: Any, path: Path | str, precision: str = "float16"
+) -> Check:
+    """Write a net as a Core ML package and prove it equal to the net.
+
+    The same net gives the same bytes. The package appears under its name only after it passed,
+    and takes the place of an older one there.
+
+    Args:
+        model_or_checkpoint: see :func:`~mlx_faceau.convert.source.read_source`.
+        path: ends with ``.mlpackage``.
+        precision: of the computation, ``"float16"`` or ``"float32"``; both ends stay float32.
+
+    Returns:
+        The passed check: how far the package's outputs are from the float64 net's.
+
+    Raises:
+        ValueError: for another ending or precision.
+        ExportError: if the package fails its check (``CheckFailed``), where coremltools has no
+            build, or if something else stands under the name.
+        MissingDependency: without coremltools.
+        CheckpointError: if the checkpoint cannot be read.
+    """
+    path = Path(path)
+    if path.suffix != COREML_SUFFIX:
+        raise ValueError(f"{path}: the ending must be {COREML_SUFFIX}")
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision is {precision!r}, expected one of {', '.join(PRECISIONS)}")
+    if path.exists() and not is_mlpackage(path):
+        raise ExportError(f"{path}: exists and is no Core ML package; move it away")
+    source = read_source(model_or_checkpoint)
+    with _atomic_package(path) as temporary:
+        _convert(source, precision).save(str(temporary))
+        _finish(temporary, source, precision)
+        check = check_export(temporary, source).renamed(path)
+        if not check.passed:
+            raise CheckFailed(check)
+    return check
+
+
+def _convert(source: Source, precision: str) -> Any:
+    ct = load_coremltools()
+    with _quiet():
+        traced = torch.jit.trace(source.net(), torch.zeros(_INPUT_SHAPE))
+        return ct.convert(
+            traced,
+            inputs=[ct.TensorType("image", _INPUT_SHAPE, dtype=np.float32)],
+            # Without a type these would be float16: steps of 0.06 px.
+            outputs=[ct.TensorType(name, dtype=np.float32) for name in source.config.output_shapes],
+            convert_to="mlprogram",
+            minimum_deployment_target=ct.target.macOS13,
+            compute_precision=getattr(ct.precision, precision.upper()),
+            skip_model_load=True,
+        )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """coremltools draws progress bars and logs what it noticed; neither says anything to a user."""
+    logger = logging.getLogger("coremltools")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _finish(package: Path, source: Source, precision: str) -> None:
+    """Put the metadata in, and take out what differs from one run to the next."""
+    from coremltools.proto import Model_pb2
+
+    path = find_mlmodel(package)
+    model = Model_pb2.Model()
+    model.ParseFromString(path.read_bytes())
+    about = model.description.metadata
+    about.shortDescription = f"{source.config.kind} net of mlx-faceau"
+    about.license = LICENCE_NOTE
+    about.userDefined[METADATA_KEY] = json.dumps(
+        {**source.metadata, "precision": precision}, sort_keys=True
+    )
+    about.userDefined["com.github.apple.coremltools.conversion_date"] = _DATE
+    for feature in (*model.description.input, *model.description.output):
+        feature.shortDescription = _TEXTS[feature.name]
+    path.write_bytes(model.SerializeToString(deterministic=True))
+    _name_items(package / "Manifest.json")
+
+
+def _name_items(manifest_path: Path) -> None:
+    """Give the manifest's items identifiers that follow from their paths: they come random."""
+    manifest = json.loads(manifest_path.read_text())
+    items = manifest["itemInfoEntries"]
+    names = {old: str(uuid.uuid5(uuid.NAMESPACE_URL, item["path"])) for old, item in items.items()}
+    manifest["itemInfoEntries"] = {names[old]: item for old, item in items.items()}
+    manifest["rootModelIdentifier"] = names[manifest["rootModelIdentifier"]]
+    manifest_path.write_text(json.dumps(manifest, indent=4, sort_keys=True))
+
+
+@contextlib.contextmanager
+def _atomic_package(path: Path) -> Iterator[Path]:
+    """A package in a temporary sibling folder that takes the place of ``path`` at the end.
+
+    Where the block fails, what stood under the name stays.
+    """
+    folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        new, old = folder / f"new{COREML_SUFFIX}", folder / f"old{COREML_SUFFIX}"
+        yield new
+        if path.exists():
+            path.rename(old)
+        try:
+            new.rename(path)
+        except OSError:
+            if old.exists():
+                old.rename(path)
+            raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,101 @@
+"""What an exporter starts from: settings, weights and metadata, whatever they were given as."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mlx_faceau.architectures import ModelConfig
+from mlx_faceau.checkpoint import check_weights, describe, file_hash, load_checkpoint
+from mlx_faceau.torch_fallback import build
+
+from .pyfaceau import read_pyfaceau
+
+# What an exported file takes over from its checkpoint's metadata, besides what describe() says.
+_CARRIED = ("target_statistics",)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A net at rest: its settings, its weights (MLX names and layout) and its metadata."""
+
+    config: ModelConfig
+    weights: Mapping[str, np.ndarray]
+    metadata: Mapping[str, Any]
+
+    def net(self, dtype: torch.dtype = torch.float32) -> "TupleNet":
+        """The net in torch, for evaluation; torch's random state is left as it was."""
+        with torch.random.fork_rng(devices=[]):
+            net = build(self.config)
+        net.load_weights_dict(dict(self.weights))
+        return TupleNet(net).to(dtype).eval()
+
+
+class TupleNet(torch.nn.Module):
+    """A net whose outputs are a tuple in the order of exported files: a dictionary does not trace."""
+
+    def __init__(self, net: torch.nn.Module) -> None:
+        super().__init__()
+        self.net = net
+        self.names = tuple(net.config.output_shapes)
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """(N, 3, 112, 112) RGB in [0, 1] to the outputs in order."""
+        outputs = self.net(image)
+        return tuple(outputs[name] for name in self.names)
+
+
+def read_source(model_or_checkpoint: Any) -> Source:
+    """A net from a module of either framework, or from a file.
+
+    Args:
+        model_or_checkpoint: an MLX or torch module of this package (its own ``to_weights()`` and
+            ``config`` are all that is used), a ``.safetensors`` checkpoint, a run's folder (its
+            best checkpoint), or a ``.pt`` file of the original tool. Of a checkpoint's weights
+            the averaged ones are taken when there are any.
+
+    Raises:
+        CheckpointError: if the file is missing or malformed, or the weights do not fit.
+        ValueError: if it is none of these.
+    """
+    if isinstance(model_or_checkpoint, Source):
+        return model_or_checkpoint
+    if isinstance(model_or_checkpoint, (str, Path)):
+        path = Path(model_or_checkpoint)
+        return _from_pt(path) if path.suffix == ".pt" else _from_checkpoint(path)
+    if not hasattr(model_or_checkpoint, "to_weights"):
+        raise ValueError(
+            f"cannot export a {type(model_or_checkpoint).__name__}; "
+            "give a net of this package, a checkpoint or its folder"
+        )
+    return _from_module(model_or_checkpoint)
+
+
+def _from_checkpoint(path: Path) -> Source:
+    checkpoint = load_checkpoint(path)
+    carried = {key: checkpoint.metadata[key] for key in _CARRIED if key in checkpoint.metadata}
+    metadata = describe(checkpoint.config, source_hash=checkpoint.hash, **carried)
+    return Source(checkpoint.config, checkpoint.weights(), metadata)
+
+
+def _from_pt(path: Path) -> Source:
+    config, weights = read_pyfaceau(path)
+    return Source(config, weights, describe(config, source_hash=file_hash(path)))
+
+
+def _from_module(module: Any) -> Source:
+    config, weights = module.config, module.to_weights()
+    check_weights(config, weights, type(module).__name__)
+    return Source(config, weights, describe(config, source_hash=_weights_hash(weights)))
+
+
+def _weights_hash(weights: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of names and values: a net in memory has no file to take it from."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        digest.update(name.encode() + b"\0" + np.ascontiguousarray(weights[name]).tobytes())
+    return digest.hexdigest()
