@@ -1,0 +1,180 @@
+"""Random changes of how a crop looks; no step moves the face.
+
+The order follows a photograph's life: light and colour, optics and motion, resolution, sensor
+noise, compression, then the crop's own traces (edges repeated past the picture's border) and what
+covers a part of the face.
+"""
+
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import cv2
+import numpy as np
+
+_LUMA = np.array([0.299, 0.587, 0.114])  # of RGB, ITU-R BT.601
+_SHADES = np.linspace(0, 1, 256)[:, None]
+# 256 equally likely values of the normal distribution: noise is then a table look-up of random
+# bytes, four times as fast as drawing normal numbers.
+_NORMAL = np.array([NormalDist().inv_cdf((i + 0.5) / 256) for i in range(256)], np.float32)
+
+
+@dataclass(frozen=True)
+class Appearance:
+    """How far each step goes, and in which share of the samples it happens.
+
+    Attributes:
+        brightness: largest offset, as a share of white.
+        contrast: largest factor around mid-grey; at least its inverse.
+        gamma: largest exponent; at least its inverse.
+        tint: largest factor of one colour channel; at least its inverse.
+        saturation: largest relative change of the distance from grey.
+        grey: share of samples without colour.
+        blur: share of samples blurred, half of them as by defocus, half as by motion.
+        blur_sigma: largest sigma of the defocus, pixels.
+        motion: longest path of the motion, pixels.
+        coarse: share of samples shrunk and enlarged again.
+        coarse_side: smallest side in between, pixels.
+        noise: share of samples with Gaussian noise.
+        noise_sigma: its largest sigma, levels of 255.
+        jpeg: share of samples compressed.
+        jpeg_quality: lowest quality.
+        edges: share of samples whose borders repeat a row or column further in.
+        edge_depth: how far in, at most, pixels.
+        cutout: share of samples with a rectangle of one colour over them.
+        cutout_side: its longest side, pixels.
+    """
+
+    brightness: float
+    contrast: float
+    gamma: float
+    tint: float
+    saturation: float
+    grey: float
+    blur: float
+    blur_sigma: float
+    motion: float
+    coarse: float
+    coarse_side: int
+    noise: float
+    noise_sigma: float
+    jpeg: float
+    jpeg_quality: int
+    edges: float
+    edge_depth: int
+    cutout: float
+    cutout_side: int
+
+
+def change_appearance(
+    image: np.ndarray, limits: Appearance, rng: np.random.Generator
+) -> np.ndarray:
+    """A new image of the same face that looks different.
+
+    Args:
+        image: (112, 112, 3) uint8 RGB; left as it is.
+        limits: how far to go.
+        rng: decides.
+
+    Returns:
+        (112, 112, 3) uint8 RGB.
+    """
+    image = cv2.LUT(image, _tone_table(limits, rng))
+    image = _change_saturation(image, limits, rng)
+    if rng.random() < limits.blur:
+        image = _blur(image, limits, rng)
+    if rng.random() < limits.coarse:
+        image = _coarsen(image, int(rng.integers(limits.coarse_side, image.shape[0])))
+    if rng.random() < limits.noise:
+        image = _add_noise(image, rng.uniform(0, limits.noise_sigma), rng)
+    if rng.random() < limits.jpeg:
+        image = _compress(image, int(rng.integers(limits.jpeg_quality, 96)))
+    if rng.random() < limits.edges:
+        _repeat_edges(image, rng.integers(0, limits.edge_depth + 1, 4) * rng.integers(0, 2, 4))
+    if rng.random() < limits.cutout:
+        _cover(image, limits.cutout_side, rng)
+    return image
+
+
+def draw_factors(largest: float, rng: np.random.Generator, count: int = 1) -> np.ndarray:
+    """(count,) factors in [1 / largest, largest], as often above 1 as below."""
+    bound = np.log(largest)
+    return np.asarray(np.exp(rng.uniform(-bound, bound, count)))
+
+
+def _tone_table(limits: Appearance, rng: np.random.Generator) -> np.ndarray:
+    """(1, 256, 3) uint8: gamma, contrast, brightness and tint of each level and channel."""
+    tone = _SHADES ** draw_factors(limits.gamma, rng)
+    tone = (tone - 0.5) * draw_factors(limits.contrast, rng) + 0.5
+    tone = tone + rng.uniform(-limits.brightness, limits.brightness)
+    levels = 255 * tone * draw_factors(limits.tint, rng, 3)
+    return np.asarray(np.clip(np.rint(levels), 0, 255), np.uint8)[None]
+
+
+def _change_saturation(
+    image: np.ndarray, limits: Appearance, rng: np.random.Generator
+) -> np.ndarray:
+    kept = 1 + rng.uniform(-limits.saturation, limits.saturation)
+    if rng.random() < limits.grey:
+        kept = 0.0
+    return cv2.transform(image, kept * np.eye(3) + (1 - kept) * _LUMA)
+
+
+def _blur(image: np.ndarray, limits: Appearance, rng: np.random.Generator) -> np.ndarray:
+    if rng.random() < 0.5:
+        sigma = rng.uniform(0.3, limits.blur_sigma)
+        return cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
+    kernel = motion_kernel(rng.uniform(2, limits.motion), rng.uniform(0, np.pi))
+    return cv2.filter2D(image, -1, kernel, borderType=cv2.BORDER_REPLICATE)
+
+
+def motion_kernel(length: float, angle: float) -> np.ndarray:
+    """Weights of a straight, even movement, centred, so that it moves nothing on average.
+
+    Args:
+        length: of the path, pixels.
+        angle: of the path, radians from x towards y.
+
+    Returns:
+        (k, k) float32 with sum 1, k odd.
+    """
+    reach = int(np.ceil(length / 2))
+    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    along = np.abs(x * np.cos(angle) + y * np.sin(angle))
+    across = np.abs(y * np.cos(angle) - x * np.sin(angle))
+    weights = np.clip(length / 2 + 0.5 - along, 0, 1) * np.clip(1 - across, 0, 1)
+    return np.asarray(weights / weights.sum(), np.float32)
+
+
+def _coarsen(image: np.ndarray, side: int) -> np.ndarray:
+    size = image.shape[:2]
+    small = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
+    return cv2.resize(small, size, interpolation=cv2.INTER_LINEAR)
+
+
+def _add_noise(image: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
+    noise = np.frombuffer(rng.bytes(image.size), np.uint8).reshape(image.shape)
+    return cv2.add(image, cv2.LUT(noise, np.float32(sigma) * _NORMAL), dtype=cv2.CV_8U)
+
+
+def _compress(image: np.ndarray, quality: int) -> np.ndarray:
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)  # the codec's colour order
+    _, code = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    decoded = np.asarray(cv2.imdecode(code, cv2.IMREAD_COLOR))
+    return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
+
+
+def _repeat_edges(image: np.ndarray, depths: np.ndarray) -> None:
+    """Repeat the row or column that lies ``depths`` (top, bottom, left, right) pixels in."""
+    top, bottom, left, right = depths.tolist()
+    height, width = image.shape[:2]
+    image[:top] = image[top]
+    image[height - bottom :] = image[height - bottom - 1]
+    image[:, :left] = image[:, left, None]
+    image[:, width - right :] = image[:, width - right - 1, None]
+
+
+def _cover(image: np.ndarray, longest: int, rng: np.random.Generator) -> None:
+    """A rectangle of one colour somewhere; it may reach past the border."""
+    height, width = rng.integers(longest // 3, longest + 1, 2).tolist()
+    y, x = rng.integers(-longest // 2, image.shape[0], 2).tolist()
+    image[max(y, 0) : max(y + height, 0), max(x, 0) : max(x + width, 0)] = rng.integers(256, size=3)
