@@ -32,12 +32,12 @@ def euler_to_matrix(angles: np.ndarray) -> np.ndarray:
     rx, ry, rz = np.moveaxis(np.asarray(angles, np.float64), -1, 0)
     sx, sy, sz = np.sin(rx), np.sin(ry), np.sin(rz)
     cx, cy, cz = np.cos(rx), np.cos(ry), np.cos(rz)
-    rows = [
-        [cy * cz, -cy * sz, sy],
-        [cx * sz + sx * sy * cz, cx * cz - sx * sy * sz, -sx * cy],
-        [sx * sz - cx * sy * cz, sx * cz + cx * sy * sz, cx * cy],
-    ]
-    return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
+    rows = (
+        *(cy * cz, -cy * sz, sy),
+        *(cx * sz + sx * sy * cz, cx * cz - sx * sy * sz, -sx * cy),
+        *(sx * sz - cx * sy * cz, sx * cz + cx * sy * sz, cx * cy),
+    )
+    return np.stack(rows, axis=-1).reshape(*rx.shape, 3, 3)
 
 
 def matrix_to_euler(rotation: np.ndarray) -> np.ndarray:
