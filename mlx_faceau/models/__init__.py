@@ -1,0 +1,33 @@
+"""The nets in MLX, and the one way to MLX: this package readies the machine, then imports it.
+
+Files elsewhere write ``from mlx_faceau.models import mx, nn, optim``, so that a fast BLAS is in
+place before MLX first loads (see ``blas.py``).
+"""
+
+# ruff: noqa: E402, I001 - the order is the point
+from .. import blas
+from ..architectures import LandmarkPoseConfig, ModelConfig
+
+blas.prepare()
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optim
+
+blas.limit_cache()
+
+from .au_prediction import AUPredictionNet
+from .backbone import FaceNet
+from .landmark_pose import UnifiedLandmarkPoseNet
+
+__all__ = ["AUPredictionNet", "FaceNet", "UnifiedLandmarkPoseNet", "build", "mx", "nn", "optim"]
+
+
+def net_class(config: ModelConfig) -> type[FaceNet]:
+    """The class of net that a configuration describes."""
+    return UnifiedLandmarkPoseNet if isinstance(config, LandmarkPoseConfig) else AUPredictionNet
+
+
+def build(config: ModelConfig) -> FaceNet:
+    """An untrained net of a configuration, its weights drawn from MLX's random seed."""
+    return net_class(config).from_config(config)

@@ -1,0 +1,33 @@
+"""``AUPredictionNet`` in MLX: the intensities of 17 facial action units of one crop."""
+
+import mlx.core as mx
+from mlx import nn
+
+from ..architectures import AUPredictionConfig
+from .backbone import FaceNet
+from .layers import LinearHead
+
+
+class AUPredictionNet(FaceNet):
+    """EfficientNet-like backbone with one head (the twin of ``mlx_faceau.torch_fallback``'s).
+
+    Args:
+        width_mult: factor on every channel count.
+        dropout: probability in [0, 1) after each hidden layer of the head.
+    """
+
+    au_head: LinearHead
+
+    def __init__(self, width_mult: float = 1.0, dropout: float = 0.3) -> None:
+        super().__init__(AUPredictionConfig(width_mult, dropout))
+
+    def __call__(self, images: mx.array) -> dict[str, mx.array]:
+        """Predict action units.
+
+        Args:
+            images: (N, 112, 112, 3) RGB in [0, 1].
+
+        Returns:
+            ``au_intensities`` (N, 17) >= 0, in the order of ``AU_NAMES``; not clamped to 5.
+        """
+        return {"au_intensities": nn.relu(self.au_head(self.backbone(images)))}

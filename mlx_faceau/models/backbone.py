@@ -1,0 +1,101 @@
+"""What both MLX nets share: a backbone built from its settings table, heads, and weights."""
+
+from collections.abc import Mapping
+from typing import Self
+
+import mlx.core as mx
+import numpy as np
+from mlx.utils import tree_flatten
+
+from .. import architectures
+from ..architectures import ModelConfig, config_to_dict, initial_weights
+from ..checkpoint import check_weights
+from .fold import fold_weights
+from .layers import ConvNorm, InvertedResidual, Layer, LinearHead
+
+
+class Backbone(Layer):
+    """Image to features: stem, inverted residual blocks, 1x1 convolution, average pool."""
+
+    def __init__(self, table: architectures.Backbone, width_mult: float, folded: bool) -> None:
+        super().__init__()
+        activation = table.activation
+        blocks = list(table.blocks(width_mult))
+        self.stem = ConvNorm(3, blocks[0].in_channels, 3, activation, stride=2, folded=folded)
+        self.blocks = [InvertedResidual(block, activation, folded) for block in blocks]
+        features = table.head_channels(width_mult)
+        self.head = ConvNorm(blocks[-1].out_channels, features, 1, activation, folded=folded)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        x = self.stem(x)  # (N, 56, 56, stem)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x).mean((1, 2))  # (N, features)
+
+
+class FaceNet(Layer):
+    """A backbone and the linear heads of a configuration, with weights drawn from MLX's seed."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self._config = config
+        self._build(folded=False)
+        seed = int(mx.random.randint(0, 2**31 - 1))
+        self._assign(initial_weights(config, seed))
+
+    def _build(self, folded: bool) -> None:
+        config = self._config
+        self.backbone = Backbone(config.backbone, config.width_mult, folded)
+        features = config.backbone.head_channels(config.width_mult)
+        for head in config.heads:
+            setattr(self, head.name, LinearHead(features, head))
+
+    @property
+    def config(self) -> ModelConfig:
+        return self._config
+
+    @classmethod
+    def from_config(cls, config: ModelConfig) -> Self:
+        return cls(**config_to_dict(config))
+
+    @classmethod
+    def from_weights(cls, config: ModelConfig, weights: Mapping[str, np.ndarray]) -> Self:
+        """A net for inference: BatchNorm folded into the convolutions, evaluating, frozen.
+
+        Args:
+            config: settings of this class of net.
+            weights: as for :meth:`load_weights_dict`.
+
+        Raises:
+            CheckpointError: naming every missing, extra and misshapen array.
+        """
+        check_weights(config, weights, "weights")
+        net = cls.__new__(cls)
+        Layer.__init__(net)
+        net._config = config
+        net._build(folded=True)
+        net._assign(fold_weights(weights))
+        return net.eval().freeze()
+
+    def to_weights(self) -> dict[str, np.ndarray]:
+        """Copies of all weights and BatchNorm statistics, float32, in MLX names and layout."""
+        return {name: np.array(value, np.float32) for name, value in self._parameters()}
+
+    def load_weights_dict(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Take over all weights and BatchNorm statistics.
+
+        Args:
+            weights: arrays in MLX names and layout, exactly those of ``weight_shapes``.
+
+        Raises:
+            CheckpointError: naming every missing, extra and misshapen array.
+        """
+        check_weights(self.config, weights, "weights")
+        self._assign(weights)
+
+    def _assign(self, weights: Mapping[str, np.ndarray]) -> None:
+        self.load_weights([(name, mx.array(value)) for name, value in weights.items()])
+
+    def _parameters(self) -> list[tuple[str, mx.array]]:
+        flat: list[tuple[str, mx.array]] = tree_flatten(self.parameters())
+        return flat

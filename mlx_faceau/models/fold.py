@@ -1,0 +1,41 @@
+"""BatchNorm folded into the convolutions before it, for inference."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from ..architectures import BN_EPS
+
+
+def fold_weights(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Weights of the net without BatchNorm that computes the same in eval mode.
+
+    Each ``NAME.conv.weight`` takes up the scale of ``NAME.norm`` and gains ``NAME.conv.bias``;
+    all else stays. Computed in float64.
+
+    Args:
+        weights: all weights and statistics of a net, in MLX names and layout.
+
+    Returns:
+        float32 weights; no name contains ``.norm.``.
+    """
+    folded = {}
+    for name, value in weights.items():
+        layer, inside_norm, part = name.rpartition(".norm.")
+        if part == "weight":
+            scale, shift = _affine({p: weights[f"{layer}.norm.{p}"] for p in _PARTS})
+            kernel = weights[f"{layer}.conv.weight"].astype(np.float64)
+            folded[f"{layer}.conv.weight"] = kernel * scale[:, None, None, None]
+            folded[f"{layer}.conv.bias"] = shift
+        elif not inside_norm and not name.endswith(".conv.weight"):
+            folded[name] = value
+    return {name: np.asarray(value, np.float32) for name, value in folded.items()}
+
+
+_PARTS = ("weight", "bias", "running_mean", "running_var")
+
+
+def _affine(norm: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    gamma, beta, mean, var = (norm[part].astype(np.float64) for part in _PARTS)
+    scale = gamma / np.sqrt(var + BN_EPS)
+    return scale, beta - mean * scale

@@ -1,0 +1,62 @@
+"""``UnifiedLandmarkPoseNet`` in MLX: 68 landmarks, 6 pose and 34 shape parameters of one crop."""
+
+import math
+
+import mlx.core as mx
+
+from ..architectures import IMAGE_SIZE, LandmarkPoseConfig
+from ..landmarks import NUM_LANDMARKS
+from .backbone import FaceNet
+from .layers import LinearHead
+
+
+class UnifiedLandmarkPoseNet(FaceNet):
+    """MobileNetV2 with three heads (the twin of ``mlx_faceau.torch_fallback``'s).
+
+    Args:
+        width_mult: factor on every channel count.
+        num_landmarks: points of the landmark head.
+        num_local_params: shape parameters of the point distribution model.
+        image_size: side of the crop in pixels; landmarks lie in [0, image_size].
+    """
+
+    landmark_head: LinearHead
+    global_head: LinearHead
+    local_head: LinearHead
+
+    def __init__(
+        self,
+        width_mult: float = 1.0,
+        num_landmarks: int = NUM_LANDMARKS,
+        num_local_params: int = 34,
+        image_size: int = IMAGE_SIZE,
+    ) -> None:
+        super().__init__(
+            LandmarkPoseConfig(width_mult, num_landmarks, num_local_params, image_size)
+        )
+
+    def __call__(self, images: mx.array) -> dict[str, mx.array]:
+        """Predict landmarks and pose.
+
+        Args:
+            images: (N, 112, 112, 3) RGB in [0, 1].
+
+        Returns:
+            ``landmarks`` (N, 68, 2) px in [0, 112]; ``global_params`` (N, 6) scale, rx, ry, rz
+            (radians), tx, ty (px); ``local_params`` (N, 34).
+        """
+        features = self.backbone(images)
+        landmarks = mx.sigmoid(self.landmark_head(features)) * self.config.image_size
+        return {
+            "landmarks": landmarks.reshape(len(images), -1, 2),
+            "global_params": _global_params(self.global_head(features)),
+            "local_params": self.local_head(features),
+        }
+
+
+def _global_params(x: mx.array) -> mx.array:
+    scale, angles, shift = x[:, :1], x[:, 1:4], x[:, 4:]
+    positive = mx.logaddexp(scale, 0.0)  # softplus that neither overflows nor loses small values
+    return mx.concatenate(
+        [positive + 0.1, mx.tanh(angles) * (math.pi / 2), shift * 100.0], axis=1
+    )

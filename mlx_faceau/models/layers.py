@@ -1,0 +1,206 @@
+"""The pieces both MLX nets are made of: convolution + BatchNorm, residual block, linear head.
+
+Attribute names are those of ``architectures.weight_shapes``; arrays are NHWC. In a folded net a
+convolution carries a bias and no norm, and takes the same path as an evaluating one with norm.
+
+References:
+    Sandler et al., MobileNetV2, CVPR 2018 (inverted residual). Hu et al., Squeeze-and-Excitation
+    Networks, CVPR 2018.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import mlx.core as mx
+from mlx import nn
+
+from .. import architectures
+from ..architectures import BN_EPS, BN_MOMENTUM
+from .activations import activate, logistic
+from .depthwise import depthwise3x3, device_name
+from .norm import norm_activate, pointwise_norm_activate
+
+STATISTICS = ["running_mean", "running_var"]
+
+
+class Layer(nn.Module):
+    """A module whose BatchNorm statistics stay untrained, whatever is unfrozen."""
+
+    def unfreeze(self, **options: Any) -> Self:
+        super().unfreeze(**options)
+        self.apply_to_modules(lambda _, module: module.freeze(recurse=False, keys=STATISTICS))
+        return self
+
+
+class Weighted(Layer):
+    """The weight and, unless left out, bias of a convolution or a linear layer."""
+
+    def __init__(self, shape: Sequence[int], bias: bool = True) -> None:
+        super().__init__()
+        self.weight = mx.zeros(shape)
+        if bias:
+            self.bias = mx.zeros(shape[:1])
+
+    def project(self, x: mx.array) -> mx.array:
+        """``x @ weight.T + bias``, the weight taken as (O, I)."""
+        return mx.addmm(self.bias, x, _matrix(self.weight).T)
+
+
+class Norm(Layer):
+    """BatchNorm's scale and shift, and the running statistics that are never trained."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = mx.ones(channels)
+        self.bias = mx.zeros(channels)
+        self.running_mean = mx.zeros(channels)
+        self.running_var = mx.ones(channels)
+        self.freeze(keys=STATISTICS)
+
+    def track(self, mean: mx.array, var: mx.array, count: int) -> None:
+        """Move the running statistics towards population moments of ``count`` values."""
+        unbiased = var * (count / max(count - 1, 1))
+        for name, value in zip(STATISTICS, (mean, unbiased), strict=True):
+            moved = (1 - BN_MOMENTUM) * self[name] + BN_MOMENTUM * value
+            self[name] = mx.stop_gradient(moved)
+
+
+class ConvNorm(Layer):
+    """Convolution, BatchNorm and, unless None, an activation.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel: 1, or 3 with padding 1.
+        activation: ``"relu6"``, ``"silu"`` or None.
+        stride: of a 3x3 kernel.
+        depthwise: every channel has its own kernel.
+        folded: BatchNorm is already part of the weights.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        activation: str | None,
+        stride: int = 1,
+        depthwise: bool = False,
+        folded: bool = False,
+    ) -> None:
+        super().__init__()
+        fan_in = 1 if depthwise else in_channels
+        self.conv = Weighted((out_channels, kernel, kernel, fan_in), bias=folded)
+        if not folded:
+            self.norm = Norm(out_channels)
+        self._activation = activation
+        self._stride = stride
+        self._depthwise = depthwise
+
+    def __call__(self, x: mx.array) -> mx.array:
+        if "norm" in self and self.norm.training:
+            output, mean, var = self._by_batch(x)
+            self.norm.track(mean, var, output.size // output.shape[-1])
+            return output
+        weight, bias = self.folded()
+        return activate(self._activation, self._convolve(x, weight), bias)
+
+    def folded(self) -> tuple[mx.array, mx.array]:
+        """Weight and bias of the convolution that includes an evaluating BatchNorm."""
+        if "norm" not in self:
+            return self.conv.weight, self.conv.bias
+        norm = self.norm
+        scale = norm.weight * mx.rsqrt(norm.running_var + BN_EPS)
+        weight = self.conv.weight * scale.reshape(-1, 1, 1, 1)
+        return weight, norm.bias - norm.running_mean * scale
+
+    def _convolve(self, x: mx.array, weight: mx.array) -> mx.array:
+        if self._depthwise:
+            return depthwise3x3(x, weight, self._stride)
+        return self._gather(x) @ _matrix(weight).T
+
+    def _by_batch(self, x: mx.array) -> tuple[mx.array, mx.array, mx.array]:
+        kind, weight, norm = self._activation, self.conv.weight, self.norm
+        if self._depthwise or not _gains_from_moments(weight):
+            return norm_activate(kind, self._convolve(x, weight), norm.weight, norm.bias)
+        x = self._gather(x)
+        return pointwise_norm_activate(kind, x, _matrix(weight), norm.weight, norm.bias)
+
+    def _gather(self, x: mx.array) -> mx.array:
+        """What each output pixel of a dense convolution sees: (N, H', W', kh * kw * I)."""
+        return x if self.conv.weight.shape[1] == 1 else _patches3x3(x, self._stride)
+
+
+class SqueezeExcite(Layer):
+    """Gates each channel by a function of all channels' means."""
+
+    def __init__(self, channels: int, squeeze: int) -> None:
+        super().__init__()
+        self.reduce = Weighted((squeeze, 1, 1, channels))
+        self.excite = Weighted((channels, 1, 1, squeeze))
+
+    def __call__(self, x: mx.array) -> mx.array:
+        means = x.mean((1, 2))  # (N, channels)
+        gate = logistic(self.excite.project(nn.relu(self.reduce.project(means))))
+        return x * gate[:, None, None, :]
+
+
+class InvertedResidual(Layer):
+    """[expand 1x1] -> depthwise 3x3 -> [squeeze and excite] -> project 1x1 [+ input]."""
+
+    def __init__(self, block: architectures.Block, activation: str, folded: bool) -> None:
+        super().__init__()
+        hidden = block.hidden
+        if block.expand:
+            self.expand = ConvNorm(block.in_channels, hidden, 1, activation, folded=folded)
+        self.depthwise = ConvNorm(
+            hidden, hidden, 3, activation, block.stride, depthwise=True, folded=folded
+        )
+        if block.squeeze:
+            self.squeeze = SqueezeExcite(hidden, block.squeeze)
+        self.project = ConvNorm(hidden, block.out_channels, 1, None, folded=folded)
+        self._residual = block.residual
+
+    def __call__(self, x: mx.array) -> mx.array:
+        hidden = self.expand(x) if "expand" in self else x
+        hidden = self.depthwise(hidden)
+        if "squeeze" in self:
+            hidden = self.squeeze(hidden)
+        output = self.project(hidden)
+        return x + output if self._residual else output
+
+
+class LinearHead(Layer):
+    """Linear layers with ReLU, then dropout, between; the last one's output is left as it is."""
+
+    def __init__(self, features: int, head: architectures.Head) -> None:
+        super().__init__()
+        widths = (features, *head.hidden, head.outputs)
+        self.layers = [Weighted((o, i)) for i, o in zip(widths[:-1], widths[1:], strict=True)]
+        self.dropouts = [nn.Dropout(p) for p in head.dropouts]
+
+    def __call__(self, x: mx.array) -> mx.array:
+        for layer, dropout in zip(self.layers, self.dropouts, strict=False):
+            x = dropout(nn.relu(layer.project(x)))
+        return self.layers[-1].project(x)  # (N, outputs)
+
+
+def _matrix(weight: mx.array) -> mx.array:
+    """(O, kh, kw, I) -> (O, kh * kw * I)."""
+    return weight.reshape(len(weight), -1)
+
+
+def _gains_from_moments(weight: mx.array) -> bool:
+    """Whether the moments behind a convolution come cheaper from its input (see ``norm.py``)."""
+    return device_name() == "cpu" and len(weight) > weight.size // len(weight)
+
+
+def _patches3x3(x: mx.array, stride: int) -> mx.array:
+    """The 3x3 neighbourhoods of a 3x3 convolution with padding 1, (N, H', W', 9 C)."""
+    n, height, width, c = x.shape
+    rows, columns = -(-height // stride), -(-width // stride)
+    padded = mx.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)])
+    line = (width + 2) * c
+    shape = (n, rows, columns, 3, 3 * c)  # three pixels side by side are contiguous
+    strides = ((height + 2) * line, stride * line, stride * c, line, 1)
+    return mx.as_strided(padded, shape, strides).reshape(n, rows, columns, 9 * c)
