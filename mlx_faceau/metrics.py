@@ -167,7 +167,7 @@ def pose_errors(truth: np.ndarray, prediction: np.ndarray) -> dict[str, float]:
     Returns:
         ``pitch``, ``yaw``, ``roll`` and their mean, in degrees.
     """
-    truth, prediction = _columns(truth, prediction)
+    truth, prediction = np.asarray(truth, np.float64), np.asarray(prediction, np.float64)
     turn = prediction[:, 1:4] - truth[:, 1:4]
     wrapped = (turn + np.pi) % (2 * np.pi) - np.pi
     errors = np.degrees(np.abs(wrapped)).mean(0)
@@ -218,17 +218,20 @@ def landmark_pose_metrics(truth: Arrays, prediction: Arrays, means: Arrays) -> d
     """All figures of a landmark and pose net.
 
     Args:
-        truth: ``landmarks`` (N, 68, 2) px, ``global_params`` (N, 6), ``local_params`` (N, 34).
-        prediction: the same.
+        truth: ``landmarks`` (N, 68, 2) px, ``global_params`` (N, 6), ``local_params`` (N, 34);
+            where ``global_mask`` (N,) is given and 0, the pose is unknown and left out.
+        prediction: the same without the mask.
         means: mean of each over the training faces, without the leading N.
 
     Returns:
         ``correlation``, ``correlation_without_mean``, ``mae`` (px), ``nme``, ``pose`` (degrees by
         angle), ``groups``, ``global_correlation`` and ``local_correlation`` (by parameter),
-        ``local_mae``; plain numbers, ready for JSON.
+        ``local_mae``; plain numbers, ready for JSON. ``pose`` and ``global_correlation`` are
+        empty where no pose is known.
     """
     landmarks = truth["landmarks"], prediction["landmarks"]
-    global_params = truth["global_params"], prediction["global_params"]
+    known = np.asarray(truth.get("global_mask", np.ones(len(landmarks[0])))) > 0
+    global_params = truth["global_params"][known], prediction["global_params"][known]
     local_params = truth["local_params"], prediction["local_params"]
     gap = np.asarray(landmarks[1], np.float64) - np.asarray(landmarks[0], np.float64)
     return {
@@ -236,9 +239,9 @@ def landmark_pose_metrics(truth: Arrays, prediction: Arrays, means: Arrays) -> d
         "correlation_without_mean": landmark_correlation(*landmarks, means["landmarks"]),
         "mae": float(np.abs(gap).mean()),
         "nme": float(nme(*landmarks).mean()),
-        "pose": pose_errors(*global_params),
+        "pose": pose_errors(*global_params) if known.any() else {},
         "groups": landmark_group_errors(*landmarks),
-        "global_correlation": pearson(*global_params).tolist(),
+        "global_correlation": pearson(*global_params).tolist() if known.sum() > 1 else [],
         "local_correlation": pearson(*local_params).tolist(),
         "local_mae": float(mean_absolute_error(*local_params).mean()),
     }

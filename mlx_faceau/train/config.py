@@ -213,7 +213,7 @@ def resolve(
                 "leave it out, or start a new run"
             )
     settings = {**(resumed or {}), **given}
-    if "data" not in settings:
+    if settings.get("data") is None:
         raise ValueError("--data is missing: name an HDF5 file with labelled faces")
     return training(**settings)
 

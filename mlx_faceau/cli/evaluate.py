@@ -1,0 +1,108 @@
+"""``mlx-faceau evaluate``: accuracy of a net on a file of labelled faces."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+HELP = "measure a net on a file of labelled faces, a constant predictor beside it"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="model folder or file")
+    parser.add_argument("--data", required=True, metavar="FILE", help="HDF5 file of labelled faces")
+    parser.add_argument(
+        "--backend",
+        choices=("auto", "coreml", "mlx", "onnx", "torch"),
+        default="auto",
+        help="what runs the net (default: %(default)s)",
+    )
+    parser.add_argument("--output", metavar="DIR", help="folder for evaluation.json and .txt")
+    parser.add_argument(
+        "--keep-outside", action="store_true", help="keep faces with a landmark outside the crop"
+    )
+    parser.add_argument(
+        "--require-targets", action="store_true", help="exit with 1 if a target is missed"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    try:
+        from mlx_faceau.data.hdf5 import FaceDataset
+        from mlx_faceau.train.evaluate import evaluate
+        from mlx_faceau.train.report import format_report
+    except ModuleNotFoundError as error:
+        if error.name != "h5py":
+            raise
+        from mlx_faceau.errors import MissingDependency
+
+        raise MissingDependency("h5py", extra="train") from None
+    metadata = read_description(Path(args.model))
+    dataset = FaceDataset(args.data, keep_outside=args.keep_outside)
+    predictor = _load(args.model, metadata["kind"], args.backend)
+    report = evaluate(
+        lambda images: _arrays(predictor.predict_batch(images[..., ::-1])),
+        dataset,
+        metadata["kind"],
+        _statistics(metadata, args.model),
+    )
+    text = format_report(report)
+    print(f"{args.model} ({predictor.backend}) on {args.data}\n{text}")
+    if args.output:
+        about = {"model": args.model, "data": {"path": args.data, "hash": dataset.hash}}
+        _write(Path(args.output), text, {**about, **report.to_json()})
+    missed = args.require_targets and "missed" in report.grades().values()
+    return 1 if missed else 0
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """What a model folder or file says about itself: at least its ``kind``.
+
+    Raises:
+        CheckpointError: if there is no model, or it does not say.
+    """
+    from mlx_faceau.checkpoint import BEST_NAME, read_metadata
+    from mlx_faceau.errors import CheckpointError
+    from mlx_faceau.exported import COREML_SUFFIX, ONNX_SUFFIX, read_exported_metadata
+
+    if path.suffix == ".pt":
+        from mlx_faceau.convert.pyfaceau import read_pyfaceau
+
+        return {"kind": read_pyfaceau(path)[0].kind}
+    if path.is_dir() and path.suffix != COREML_SUFFIX and not (path / BEST_NAME).is_file():
+        exported = [p for p in sorted(path.iterdir()) if p.suffix in (ONNX_SUFFIX, COREML_SUFFIX)]
+        if not exported:
+            raise CheckpointError(f"{path}: holds neither {BEST_NAME} nor an exported model")
+        path = exported[0]
+    exported_file = path.suffix in (ONNX_SUFFIX, COREML_SUFFIX)
+    metadata = read_exported_metadata(path) if exported_file else read_metadata(path)
+    if metadata is None or "kind" not in metadata:
+        raise CheckpointError(f"{path}: does not say which net it is; export it again")
+    return metadata
+
+
+def _load(path: str, kind: str, backend: str) -> Any:
+    from mlx_faceau.predictor import load_au_predictor, load_predictor
+
+    load = load_predictor if kind == "landmark_pose" else load_au_predictor
+    return load(path, backend=backend)
+
+
+def _statistics(metadata: dict[str, Any], source: str) -> Any:
+    from mlx_faceau.train.targets import TargetStatistics
+
+    recorded = metadata.get("target_statistics")
+    return None if recorded is None else TargetStatistics.from_json(recorded, source)
+
+
+def _arrays(prediction: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in prediction.items() if hasattr(value, "shape")}
+
+
+def _write(folder: Path, text: str, content: dict[str, Any]) -> None:
+    from mlx_faceau.checkpoint import atomic_file
+    from mlx_faceau.train.history import write_json
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "evaluation.json", content)
+    with atomic_file(folder / "evaluation.txt") as temporary:
+        temporary.write_text(text + "\n", "utf-8")

@@ -1,0 +1,237 @@
+"""The training step in MLX; epochs, schedule and checkpoints are ``loop.py``'s.
+
+References:
+    Loshchilov and Hutter, Decoupled Weight Decay Regularization, ICLR 2019.
+    Pascanu et al., On the difficulty of training recurrent neural networks, ICML 2013 (clipping).
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+# The package's models come first: they see to a fast BLAS before MLX is loaded.
+from mlx_faceau.models import AUPredictionLoss, LandmarkPoseLoss, build, mx, nn, optim
+
+# isort: split
+import numpy as np
+from mlx.utils import tree_flatten, tree_unflatten
+
+from mlx_faceau.architectures import ModelConfig
+from mlx_faceau.errors import BackendError
+from mlx_faceau.preprocess import PIXEL_MAX
+
+CLIP_NORM = 1.0
+LOSSES: dict[str, Callable[..., Any]] = {
+    "landmark_pose": LandmarkPoseLoss,
+    "au_prediction": AUPredictionLoss,
+}
+DEVICES = {"cpu": mx.cpu, "gpu": mx.gpu}
+
+Arrays = dict[str, np.ndarray]
+MXArrays = dict[str, mx.array]
+
+
+class AdamW(optim.Adam):
+    """Bias-corrected Adam with decoupled decay of matrices and kernels only.
+
+    Biases and BatchNorm have one dimension and do not decay.
+    """
+
+    def __init__(self, weight_decay: float) -> None:
+        super().__init__(learning_rate=0.0, bias_correction=True)
+        self.weight_decay = weight_decay
+
+    def apply_single(
+        self, gradient: mx.array, parameter: mx.array, state: dict[str, mx.array]
+    ) -> mx.array:
+        if parameter.ndim > 1:
+            parameter = parameter * (1 - self.learning_rate * self.weight_decay)
+        return super().apply_single(gradient, parameter, state)
+
+
+class MLXTrainer:
+    """One net, its loss and its AdamW on one device.
+
+    Args:
+        config: settings of the net.
+        weights: its first weights.
+        loss_options: arguments of the net's loss.
+        scaling: mean and standard deviation of the outputs whose loss is standardised.
+        weight_decay: of weights; biases and BatchNorm do not decay.
+        seed: of dropout.
+        device: ``auto``, ``cpu`` or ``gpu``.
+
+    Raises:
+        BackendError: if the device is not there, or is not one of MLX's.
+        CheckpointError: if the weights are not this net's.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        weights: Mapping[str, np.ndarray],
+        *,
+        loss_options: Mapping[str, Any],
+        scaling: Mapping[str, tuple[np.ndarray, np.ndarray]],
+        weight_decay: float,
+        seed: int,
+        device: str = "auto",
+    ) -> None:
+        use_device(device)
+        self.net = build(config)
+        self.net.load_weights_dict(weights)
+        self._loss = LOSSES[config.kind](**loss_options)
+        self._targets = {*config.output_shapes, "global_mask", "local_mask"}
+        self._scaling = {
+            name: tuple(mx.array(np.float32(part)) for part in pair)
+            for name, pair in scaling.items()
+        }
+        self._optimizer = AdamW(weight_decay)
+        self._optimizer.init(self.net.trainable_parameters())
+        self._compiled: Callable[[mx.array, MXArrays], MXArrays] | None = None
+        mx.random.seed(seed)
+
+    def describe(self) -> dict[str, str]:
+        """What the history records about where training ran."""
+        device = "cpu" if mx.default_device() == mx.Device(mx.cpu) else "gpu"
+        return {"framework": "mlx", "mlx": mx.__version__, "device": device}
+
+    def train_epoch(
+        self, batches: Iterable[Arrays], learning_rate: Callable[[int], float]
+    ) -> Arrays:
+        """Take one optimizer step for each batch.
+
+        Args:
+            batches: ``images`` (B, 112, 112, 3) uint8 RGB and the targets.
+            learning_rate: of a step, counted from 0 over the whole training.
+
+        Returns:
+            The value of every loss term at every step, float32 (steps,) each.
+        """
+        self.net.train()
+        step = self._step_function()
+        seen: list[MXArrays] = []
+        for batch in batches:
+            self._optimizer.learning_rate = learning_rate(int(self._optimizer.step))
+            terms = step(mx.array(batch["images"]), self._arrays(batch))
+            mx.eval(terms, self.net.state, self._optimizer.state)
+            seen.append(terms)
+        names = seen[0] if seen else ()
+        return {name: np.array(mx.stack([terms[name] for terms in seen])) for name in names}
+
+    def _step_function(self) -> Callable[[mx.array, MXArrays], MXArrays]:
+        """The step, compiled on a GPU: on a CPU that gains little and takes minutes of g++."""
+        if self._compiled is None:
+            state = [self.net.state, self._optimizer.state, mx.random.state]
+            on_cpu = mx.default_device() == mx.Device(mx.cpu)
+            step = self._make_step()
+            self._compiled = step if on_cpu else mx.compile(step, inputs=state, outputs=state)
+        return self._compiled
+
+    def _make_step(self) -> Callable[[mx.array, MXArrays], MXArrays]:
+        def loss(images: mx.array, targets: MXArrays) -> tuple[mx.array, MXArrays]:
+            terms = self._terms(self.net(scaled(images)), targets)
+            return terms["loss"], terms
+
+        gradients_of = nn.value_and_grad(self.net, loss)
+
+        def step(images: mx.array, targets: MXArrays) -> MXArrays:
+            (_, terms), gradients = gradients_of(images, targets)
+            gradients, _ = optim.clip_grad_norm(gradients, CLIP_NORM)
+            self._optimizer.update(self.net, gradients)
+            return dict(terms)
+
+        return step
+
+    def predict(self, images: np.ndarray) -> Arrays:
+        """Outputs in evaluation mode.
+
+        Args:
+            images: (N, 112, 112, 3) uint8 RGB.
+
+        Returns:
+            float32 arrays by output name.
+        """
+        self.net.eval()
+        outputs = self.net(scaled(mx.array(images)))
+        mx.eval(outputs)
+        return {name: np.array(value) for name, value in outputs.items()}
+
+    def losses(self, predictions: Arrays, targets: Arrays) -> dict[str, float]:
+        """Loss terms of all predictions taken as one batch."""
+        terms = self._terms(self._arrays(predictions), self._arrays(targets))
+        return {name: float(value) for name, value in terms.items()}
+
+    def state(self) -> Arrays:
+        """Everything the next step depends on, under the checkpoint's prefixes."""
+        arrays = {f"model.{name}": value for name, value in self.net.to_weights().items()}
+        for name, value in tree_flatten(self._optimizer.state):
+            weight, _, moment = name.rpartition(".")
+            if weight:
+                arrays[f"optimizer.{moment}.{weight}"] = np.array(value)
+        arrays["optimizer.step"] = np.array([int(self._optimizer.step)])
+        arrays["rng.mlx"] = np.array(mx.random.state[0])
+        return arrays
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Continue from :meth:`state`, also from the other framework's.
+
+        The other framework's random state cannot be taken over: dropout then starts from the seed.
+        """
+        self.net.load_weights_dict(_section(state, "model."))
+        moments = [
+            (f"{name}.{moment}", mx.array(value))
+            for moment in ("m", "v")
+            for name, value in _section(state, f"optimizer.{moment}.").items()
+        ]
+        self._optimizer.state = {
+            "step": mx.array(int(state["optimizer.step"][0]), mx.uint64),
+            "learning_rate": mx.array(0.0),
+            **dict(tree_unflatten(moments)),
+        }
+        self._compiled = None  # it would go on with the arrays it has captured
+        if "rng.mlx" in state:
+            first, second = (int(word) for word in state["rng.mlx"])
+            mx.random.seed((first << 32) | second)
+
+    def _arrays(self, arrays: Arrays) -> MXArrays:
+        return {name: mx.array(value) for name, value in arrays.items() if name in self._targets}
+
+    def _terms(self, predictions: MXArrays, targets: MXArrays) -> MXArrays:
+        terms: MXArrays = self._loss(self._standardised(predictions), self._standardised(targets))
+        return terms
+
+    def _standardised(self, values: MXArrays) -> MXArrays:
+        rescaled = {
+            name: (values[name] - mean) / deviation
+            for name, (mean, deviation) in self._scaling.items()
+        }
+        return {**values, **rescaled}
+
+
+def scaled(images: mx.array) -> mx.array:
+    """preprocess.scale_rgb on the device."""
+    return images.astype(mx.float32) / PIXEL_MAX
+
+
+def use_device(name: str) -> None:
+    """Make the device that ``--device`` means MLX's default one.
+
+    Raises:
+        BackendError: if it is not there, or is a device of torch.
+    """
+    if name == "auto":
+        return
+    if name not in DEVICES:
+        raise BackendError(
+            f"--device {name} is one of torch's; with --framework mlx say cpu or gpu"
+        )
+    device = mx.Device(DEVICES[name])
+    if not mx.is_available(device):
+        raise BackendError("no gpu for MLX here; say --device cpu")
+    mx.set_default_device(device)
+
+
+def _section(state: Mapping[str, np.ndarray], prefix: str) -> Arrays:
+    return {
+        name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)
+    }

@@ -1,0 +1,94 @@
+"""Settings: values that are refused, and what a resumed run may change."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlx_faceau.errors import CheckpointError
+from mlx_faceau.train import config
+from mlx_faceau.train.config import AUTraining, LandmarkPoseTraining, read_settings, resolve
+
+
+def test_the_defaults_are_the_documented_ones() -> None:
+    settings = config.settings_of(AUTraining(data="x.h5"))
+    expected = {
+        "epochs": 100,
+        "batch_size": 32,
+        "lr": 0.001,
+        "weight_decay": 0.0001,
+        "width_mult": 1.0,
+        "val_split": 0.1,
+        "patience": 30,
+        "save_every": 10,
+        "num_workers": 2,
+        "seed": 42,
+        "device": "auto",
+        "l1_weight": 1.0,
+        "ccc_weight": 0.5,
+        "dropout": 0.3,
+    }
+    assert {name: settings[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("system", "machine", "framework"),
+    [("Darwin", "arm64", "mlx"), ("Darwin", "x86_64", "torch"), ("Linux", "aarch64", "torch")],
+)
+def test_mlx_trains_by_default_on_apple_silicon_alone(
+    monkeypatch: pytest.MonkeyPatch, system: str, machine: str, framework: str
+) -> None:
+    monkeypatch.setattr("platform.system", lambda: system)
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    assert AUTraining(data="x.h5").framework == framework
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "words"),
+    [
+        ("epochs", 0, "--epochs is 0, expected at least 1"),
+        ("epochs", 1.5, "--epochs is 1.5, expected a whole number"),
+        ("lr", float("nan"), "--lr is nan, expected a number"),
+        ("lr", "fast", "--lr is 'fast', expected a number"),
+        ("val_split", 1.0, "--val-split is 1.0, expected less than 1.0"),
+        ("framework", "jax", "--framework is 'jax', expected mlx, torch"),
+        ("raw_params", 1, "--raw-params is 1, expected true or false"),
+        ("width_mult", 0.01, "leaves a stage without channels"),
+        ("data", None, "--data is missing"),
+    ],
+)
+def test_a_setting_out_of_range_is_named_with_what_is_expected(
+    setting: str, value: Any, words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        resolve(LandmarkPoseTraining, {"data": "x.h5", setting: value})
+
+
+def test_an_unknown_setting_is_an_error() -> None:
+    with pytest.raises(ValueError, match="unknown setting learning_rate"):
+        resolve(AUTraining, {"data": "x.h5", "learning_rate": 0.1})
+
+
+def test_a_resumed_run_keeps_the_recorded_settings() -> None:
+    recorded = config.settings_of(AUTraining(data="x.h5", batch_size=16, epochs=5))
+    resumed = resolve(AUTraining, {"epochs": 9}, recorded)
+    assert (resumed.batch_size, resumed.epochs) == (16, 9)
+
+
+def test_a_resumed_run_may_repeat_but_not_contradict_a_setting() -> None:
+    recorded = config.settings_of(AUTraining(data="x.h5", batch_size=16))
+    assert resolve(AUTraining, {"batch_size": 16}, recorded).batch_size == 16
+    with pytest.raises(CheckpointError, match="--batch-size 32 contradicts the checkpoint's 16"):
+        resolve(AUTraining, {"batch_size": 32}, recorded)
+
+
+def test_settings_come_from_a_json_file(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.json"
+    path.write_text('{"epochs": 3}')
+    assert read_settings(path) == {"epochs": 3}
+    path.write_text("[3]")
+    with pytest.raises(ValueError, match="expected a JSON object"):
+        read_settings(path)
+    path.write_text("epochs: 3")
+    with pytest.raises(ValueError, match="not a JSON file"):
+        read_settings(path)

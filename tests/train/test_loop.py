@@ -1,0 +1,189 @@
+"""Epochs, early stopping, checkpoints and interruption, with a trainer that needs no framework."""
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mlx_faceau.architectures import LandmarkPoseConfig
+from mlx_faceau.checkpoint import describe, load_checkpoint
+from mlx_faceau.errors import CheckpointError, FaceauError
+
+pytest.importorskip("h5py")
+
+from tiny_training import FakeTrainer, write_faces
+
+from mlx_faceau.train.checkpoints import Progress, RunFolder, find_resumable
+from mlx_faceau.train.config import LandmarkPoseTraining
+from mlx_faceau.train.faces import open_faces
+from mlx_faceau.train.loop import TrainingLoop
+
+NET = LandmarkPoseConfig(width_mult=0.25)
+BATCHES = 5  # 20 training faces in batches of 4
+
+
+@pytest.fixture(scope="module")
+def faces_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_faces(tmp_path_factory.mktemp("faces") / "faces.h5")
+
+
+def make_loop(
+    data: Path,
+    folder: Path,
+    validation_losses: list[float],
+    progress: Progress | None = None,
+    **settings: Any,
+) -> TrainingLoop:
+    values = {"epochs": 6, "batch_size": 4, "val_split": 0.17, "num_workers": 0, **settings}
+    config = LandmarkPoseTraining(data=str(data), width_mult=0.25, **values)
+    trainer = FakeTrainer(validation_losses, NET)
+    run_folder = RunFolder(folder, config.keep)
+    metadata = describe(NET, training={})
+    return TrainingLoop(
+        trainer, open_faces(config), config, run_folder, progress or Progress(), metadata, {}
+    )
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_training_takes_every_batch_of_every_epoch(faces_file: Path, tmp_path: Path) -> None:
+    loop = make_loop(faces_file, tmp_path, [3.0, 2.0, 1.0], epochs=3)
+    outcome = loop.run()
+    assert (outcome.stopped, outcome.epochs, outcome.best_epoch) == ("finished", 3, 3)
+    assert len(loop.trainer.rates) == 3 * BATCHES
+    assert names(tmp_path) == {
+        "checkpoint_best.safetensors",
+        "checkpoint_last.safetensors",
+        "checkpoint_final.safetensors",
+        "training_history.json",
+    }
+
+
+def test_the_best_checkpoint_is_of_the_epoch_with_the_lowest_validation_loss(
+    faces_file: Path, tmp_path: Path
+) -> None:
+    outcome = make_loop(faces_file, tmp_path, [3.0, 1.0, 2.0], epochs=3).run()
+    assert (outcome.best_epoch, outcome.best_loss) == (2, 1.0)
+    assert load_checkpoint(tmp_path).metadata["progress"]["epoch"] == 2
+
+
+def test_training_stops_when_patience_runs_out(faces_file: Path, tmp_path: Path) -> None:
+    loop = make_loop(faces_file, tmp_path, [2.0, 1.0, 1.0, 1.5, 0.5], patience=2)
+    outcome = loop.run()
+    assert (outcome.stopped, outcome.epochs, outcome.best_epoch) == ("patience", 4, 2)
+
+
+def test_the_newest_numbered_checkpoints_are_kept(faces_file: Path, tmp_path: Path) -> None:
+    make_loop(faces_file, tmp_path, [1.0] * 6, save_every=1, keep=2, patience=9).run()
+    numbered = sorted(name for name in names(tmp_path) if "epoch" in name)
+    assert numbered == ["checkpoint_epoch_005.safetensors", "checkpoint_epoch_006.safetensors"]
+
+
+def test_the_history_tells_each_epoch(faces_file: Path, tmp_path: Path) -> None:
+    make_loop(faces_file, tmp_path, [2.0, 1.0], epochs=2).run()
+    history = json.loads((tmp_path / "training_history.json").read_text())
+    assert [entry["validation"]["loss"] for entry in history["epochs"]] == [2.0, 1.0]
+    assert history["epochs"][0]["metrics"]["correlation_without_mean"] is not None
+    assert history["epochs"][1]["images_per_second"] > 0
+    assert history["stopped"] == "finished"
+
+
+def test_ctrl_c_finishes_the_step_saves_and_the_run_goes_on_from_there(
+    faces_file: Path, tmp_path: Path
+) -> None:
+    whole = make_loop(faces_file, tmp_path / "whole", [3.0, 2.0, 1.0], epochs=3)
+    whole.run()
+
+    broken = make_loop(faces_file, tmp_path / "broken", [3.0], epochs=3)
+    broken.trainer.on_step = lambda step: (
+        signal.raise_signal(signal.SIGINT) if step == BATCHES + 2 else None
+    )
+    assert broken.run().stopped == "interrupted"
+    checkpoint = find_resumable(tmp_path / "broken")
+    assert checkpoint.metadata["progress"]["batch"] == 2
+
+    progress = Progress.of(checkpoint)
+    resumed = make_loop(faces_file, tmp_path / "broken", [2.0, 1.0], progress, epochs=3)
+    resumed.trainer.restore(checkpoint.arrays)
+    assert resumed.run().stopped == "finished"
+    np.testing.assert_array_equal(resumed.trainer.seen, whole.trainer.seen)
+    losses = [[e["training"]["loss"] for e in loop.progress.epochs] for loop in (whole, resumed)]
+    assert losses[0] == losses[1]
+
+
+def test_a_second_ctrl_c_ends_at_once(faces_file: Path, tmp_path: Path) -> None:
+    loop = make_loop(faces_file, tmp_path, [], epochs=3)
+
+    def twice(step: int) -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    loop.trainer.on_step = twice
+    with pytest.raises(KeyboardInterrupt):
+        loop.run()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_loss_that_is_no_number_ends_training_and_leaves_the_last_checkpoint(
+    faces_file: Path, tmp_path: Path
+) -> None:
+    loop = make_loop(faces_file, tmp_path, [1.0, float("nan")], epochs=3)
+    with pytest.raises(FaceauError, match="diverged in epoch 2.*--lr"):
+        loop.run()
+    assert find_resumable(tmp_path).metadata["progress"]["epoch"] == 1
+
+
+def test_a_folder_that_holds_a_run_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "training_history.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=f"--resume {tmp_path}"):
+        RunFolder(tmp_path).refuse_if_used()
+
+
+def test_a_file_as_output_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("")
+    with pytest.raises(OSError, match="is a file"):
+        RunFolder(tmp_path / "run").refuse_if_used()
+
+
+def test_a_best_checkpoint_lost_between_two_writes_is_made_up_for(
+    faces_file: Path, tmp_path: Path
+) -> None:
+    make_loop(faces_file, tmp_path, [2.0, 1.0], epochs=2).run()
+    (tmp_path / "checkpoint_best.safetensors").unlink()
+    last = find_resumable(tmp_path)
+    assert RunFolder(tmp_path).adopt_best(last.path, Progress.of(last)) is None
+    assert load_checkpoint(tmp_path).hash == last.hash
+
+
+def test_resuming_elsewhere_takes_the_best_checkpoint_along_or_says_that_it_is_lost(
+    faces_file: Path, tmp_path: Path
+) -> None:
+    old = tmp_path / "old"
+    make_loop(faces_file, old, [1.0, 2.0], epochs=2).run()
+    last = find_resumable(old)
+    new = RunFolder(tmp_path / "new")
+    assert new.adopt_best(last.path, Progress.of(last)) is None
+    assert load_checkpoint(new.path).metadata["progress"]["epoch"] == 1
+    (old / "checkpoint_best.safetensors").unlink()
+    line = RunFolder(tmp_path / "newer").adopt_best(last.path, Progress.of(last))
+    assert line is not None
+    assert "epoch 1" in line
+
+
+def test_a_checkpoint_without_a_training_cannot_be_resumed(
+    faces_file: Path, tmp_path: Path
+) -> None:
+    loop = make_loop(faces_file, tmp_path, [])
+    RunFolder(tmp_path).save(loop.trainer.state(), describe(NET))
+    with pytest.raises(CheckpointError, match="no training to continue"):
+        Progress.of(find_resumable(tmp_path))
+
+
+def test_a_folder_without_a_last_checkpoint_cannot_be_resumed(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"no checkpoint_last\.safetensors"):
+        find_resumable(tmp_path)

@@ -1,0 +1,199 @@
+"""The training step of both frameworks: it learns, it can be saved, and what must not decay does not."""
+
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mlx_faceau.architectures import (
+    AUPredictionConfig,
+    LandmarkPoseConfig,
+    ModelConfig,
+    initial_weights,
+    is_statistic,
+    weight_shapes,
+)
+from mlx_faceau.errors import BackendError
+
+LANDMARKS = LandmarkPoseConfig(width_mult=0.25)
+AUS = AUPredictionConfig(width_mult=0.25, dropout=0.3)
+NETS = [pytest.param(LANDMARKS, id="landmarks"), pytest.param(AUS, id="aus")]
+
+
+@pytest.fixture(params=["torch", "mlx"])
+def framework(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    if importlib.util.find_spec(name) is None:
+        pytest.skip(f"{name} is not installed")
+    return name
+
+
+def make(framework: str, config: ModelConfig, **options: Any) -> Any:
+    if framework == "torch":
+        from mlx_faceau.torch_fallback.trainer import TorchTrainer as Trainer
+    else:
+        from mlx_faceau.train.mlx_trainer import MLXTrainer as Trainer
+    scaling = {}
+    if config.kind == "landmark_pose":
+        scaling = {"global_params": (np.full(6, 2.0), np.full(6, 3.0))}
+    settings = {"loss_options": {}, "scaling": scaling, "weight_decay": 1e-4, "seed": 0}
+    settings |= {"device": "cpu", **options}
+    return Trainer(config, initial_weights(config, 0), **settings)
+
+
+def batch(config: ModelConfig, size: int = 4, seed: int = 0) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    images = np.repeat(rng.integers(0, 256, (size, 7, 7, 3), np.uint8), 16, axis=1)
+    targets = {
+        "landmarks": rng.uniform(20, 90, (size, 68, 2)),
+        "global_params": np.concatenate(
+            [
+                rng.uniform(2, 4, (size, 1)),
+                rng.normal(0, 0.3, (size, 3)),
+                rng.uniform(40, 70, (size, 2)),
+            ],
+            axis=1,
+        ),
+        "local_params": rng.normal(0, 2, (size, 34)),
+        "au_intensities": rng.uniform(0.5, 4, (size, 17)),
+        "global_mask": np.ones(size),
+        "local_mask": np.ones(size),
+    }
+    return {
+        "images": np.repeat(images, 16, axis=2),
+        **{name: values.astype(np.float32) for name, values in targets.items()},
+        "index": np.arange(size),
+    }
+
+
+def constant(rate: float) -> Callable[[int], float]:
+    return lambda step: rate
+
+
+@pytest.mark.parametrize("config", NETS)
+def test_a_batch_can_be_learned_by_heart(framework: str, config: ModelConfig) -> None:
+    trainer = make(framework, config, weight_decay=0.0)
+    losses = trainer.train_epoch([batch(config)] * 60, constant(3e-3))["loss"]
+    assert losses.shape == (60,)
+    assert losses[-5:].mean() < 0.5 * losses[:5].mean()
+
+
+@pytest.mark.parametrize("config", NETS)
+def test_saving_and_going_on_equals_not_stopping_to_the_bit(
+    framework: str, config: ModelConfig
+) -> None:
+    batches = [batch(config, seed=seed) for seed in range(4)]
+    whole = make(framework, config)
+    whole.train_epoch(batches, lambda step: 1e-3 / (step + 1))
+    first = make(framework, config)
+    first.train_epoch(batches[:2], lambda step: 1e-3 / (step + 1))
+    saved = {name: array.copy() for name, array in first.state().items()}
+    first.train_epoch(batches[:2], constant(0.1))  # must not reach what was saved
+    second = make(framework, config, seed=9)
+    second.restore(saved)
+    second.train_epoch(batches[2:], lambda step: 1e-3 / (step + 1))
+    expected, actual = whole.state(), second.state()
+    assert expected.keys() == actual.keys()
+    for name, array in expected.items():
+        np.testing.assert_array_equal(actual[name], array, err_msg=name)
+
+
+@pytest.mark.parametrize("config", NETS)
+def test_the_state_names_every_weight_and_both_moments_of_every_parameter(
+    framework: str, config: ModelConfig
+) -> None:
+    state = make(framework, config).state()
+    shapes = weight_shapes(config)
+    trainable = {name for name in shapes if not is_statistic(name)}
+    expected = {f"model.{name}" for name in shapes}
+    expected |= {f"optimizer.{moment}.{name}" for moment in "mv" for name in trainable}
+    expected |= {"optimizer.step", f"rng.{framework}"}
+    assert state.keys() == expected
+    for name in trainable:
+        assert state[f"optimizer.m.{name}"].shape == shapes[name]
+
+
+def test_matrices_decay_but_biases_and_batch_norm_do_not(framework: str) -> None:
+    moved = {}
+    for decay in (0.0, 0.5):
+        trainer = make(framework, LANDMARKS, weight_decay=decay)
+        trainer.train_epoch([batch(LANDMARKS)], constant(0.1))
+        moved[decay] = trainer.net.to_weights()
+    start = initial_weights(LANDMARKS, 0)
+    for name, weight in start.items():
+        difference = moved[0.0][name] - moved[0.5][name]
+        expected = 0.1 * 0.5 * weight if weight.ndim > 1 else np.zeros_like(weight)
+        np.testing.assert_allclose(difference, expected, atol=1e-5, err_msg=name)
+
+
+def test_masked_parameters_do_not_move_their_head(framework: str) -> None:
+    trainer = make(framework, LANDMARKS)
+    masked = {**batch(LANDMARKS), "global_mask": np.zeros(4, np.float32)}
+    terms = trainer.train_epoch([masked], constant(1e-3))
+    assert terms["global_params"][0] == 0.0
+    assert not trainer.state()["optimizer.m.global_head.layers.2.weight"].any()
+
+
+def test_losses_are_standardised_by_the_given_statistics(framework: str) -> None:
+    targets = batch(LANDMARKS)
+    predictions = {**targets, "global_params": targets["global_params"] + 3.0}
+    losses = make(framework, LANDMARKS).losses(predictions, targets)
+    assert losses["global_params"] == pytest.approx(1.0, rel=1e-5)  # 3 px over a deviation of 3
+
+
+def test_the_learning_rate_is_asked_for_the_step_of_the_whole_training(framework: str) -> None:
+    asked: list[int] = []
+    trainer = make(framework, AUS)
+    for _ in range(2):
+        trainer.train_epoch([batch(AUS)] * 2, lambda step: asked.append(step) or 1e-3)
+    assert asked == [0, 1, 2, 3]
+
+
+def test_predictions_are_in_evaluation_mode(framework: str) -> None:
+    trainer = make(framework, AUS)
+    images = batch(AUS)["images"]
+    trainer.train_epoch([batch(AUS)], constant(1e-3))
+    together = trainer.predict(images)["au_intensities"]
+    assert together.dtype == np.float32
+    alone = trainer.predict(images[:1])["au_intensities"]
+    np.testing.assert_allclose(alone, together[:1], atol=1e-5)
+
+
+def test_a_device_that_is_not_there_is_named(framework: str) -> None:
+    with pytest.raises(BackendError, match="mps"):
+        make(framework, AUS, device="mps")
+
+
+@pytest.mark.parametrize("config", NETS)
+def test_both_frameworks_take_the_same_first_step(config: ModelConfig) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("mlx.core")
+    if config.kind == "au_prediction":
+        config = AUPredictionConfig(width_mult=0.25, dropout=0.0)
+    terms = {}
+    for framework in ("torch", "mlx"):
+        trainer = make(framework, config)
+        trainer.net.eval() if config.kind == "none" else None
+        terms[framework] = trainer.losses(trainer.predict(batch(config)["images"]), batch(config))
+    for name, value in terms["torch"].items():
+        assert terms["mlx"][name] == pytest.approx(value, rel=1e-4)
+
+
+def test_a_training_goes_on_in_the_other_framework() -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("mlx.core")
+    config = AUPredictionConfig(width_mult=0.25, dropout=0.0)
+    start = make("torch", config)
+    start.train_epoch([batch(config)] * 3, constant(1e-3))
+    state, after = start.state(), {}
+    for framework in ("torch", "mlx"):
+        trainer = make(framework, config)
+        trainer.restore(state)
+        trainer.train_epoch([batch(config)], constant(1e-3))
+        after[framework] = trainer.state()
+    name = "optimizer.m.au_head.layers.2.weight"
+    scale = np.abs(after["torch"][name]).max()
+    np.testing.assert_allclose(after["mlx"][name], after["torch"][name], atol=1e-3 * scale)
+    assert after["mlx"]["optimizer.step"] == after["torch"]["optimizer.step"] == 4

@@ -1,0 +1,79 @@
+"""A tiny file of made-up faces, and a trainer that needs no framework."""
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from mlx_faceau.architectures import LandmarkPoseConfig, initial_weights
+
+Arrays = dict[str, np.ndarray]
+PEOPLE, FACES_EACH = 6, 4
+
+
+def write_faces(path: Path, people: int = PEOPLE, each: int = FACES_EACH) -> Path:
+    """Random images whose labels depend on the subject."""
+    from mlx_faceau.data.writer import TrainingDataWriter
+
+    rng = np.random.default_rng(0)
+    mean_face = rng.uniform(20, 90, (68, 2))
+    with TrainingDataWriter(path) as writer:
+        for person in range(people):
+            for frame in range(each):
+                writer.add_sample(
+                    image=rng.integers(0, 256, (112, 112, 3), np.uint8),
+                    landmarks=np.float32(mean_face + rng.normal(0, 4, (68, 2))),
+                    global_params=np.float32([3, *rng.normal(0, 0.2, 3), *rng.normal(55, 3, 2)]),
+                    local_params=np.float32(rng.normal(0, 5, 34)),
+                    au_intensities=np.float32(rng.uniform(0, 4, 17)),
+                    bbox=np.float32([0, 0, 112, 112]),
+                    video_name=f"video{person}",
+                    frame_index=frame,
+                    warp_matrix=np.float32([[1, 0, 0], [0, 1, 0]]),
+                    subject=f"person{person}",
+                )
+    return path
+
+
+class FakeTrainer:
+    """Adds up what it is shown; its validation losses are given beforehand."""
+
+    def __init__(self, validation_losses: Iterable[float], config: LandmarkPoseConfig) -> None:
+        self.validation_losses = list(validation_losses)
+        self.weights = initial_weights(config, 0)
+        self.rates: list[float] = []
+        self.seen = np.zeros(1, np.float64)
+        self.on_step: Callable[[int], None] = lambda step: None
+
+    def train_epoch(
+        self, batches: Iterable[Arrays], learning_rate: Callable[[int], float]
+    ) -> Arrays:
+        losses = []
+        for batch in batches:
+            self.rates.append(learning_rate(len(self.rates)))
+            self.seen = self.seen * 0.9 + batch["landmarks"].sum(dtype=np.float64)
+            losses.append(float(batch["landmarks"].mean()))
+            self.on_step(len(self.rates))
+        return {"loss": np.float32(losses)}
+
+    def predict(self, images: np.ndarray) -> Arrays:
+        count = len(images)
+        return {
+            "landmarks": np.zeros((count, 68, 2)),
+            "global_params": np.zeros((count, 6)),
+            "local_params": np.zeros((count, 34)),
+        }
+
+    def losses(self, predictions: Arrays, targets: Arrays) -> dict[str, float]:
+        return {"loss": self.validation_losses.pop(0)}
+
+    def describe(self) -> dict[str, str]:
+        return {"framework": "none"}
+
+    def state(self) -> Arrays:
+        model = {f"model.{name}": value for name, value in self.weights.items()}
+        return {**model, "optimizer.step": np.array([len(self.rates)]), "optimizer.seen": self.seen}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        self.rates = [0.0] * int(state["optimizer.step"][0])
+        self.seen = state["optimizer.seen"]
