@@ -16,6 +16,7 @@ COMMANDS = {
     "train": "train",
     "convert": "convert",
     "predict": "predict",
+    "data": "data",
     "info": "info",
 }
 

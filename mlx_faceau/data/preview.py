@@ -1,0 +1,50 @@
+"""Contact sheets: faces with their landmarks drawn, for looking at data and augmentation."""
+
+import cv2
+import numpy as np
+
+from mlx_faceau.landmarks import GROUPS
+
+_SHIFT = 4  # bits of sub-pixel position
+_ZOOM = 2
+_CLOSED = ("right_eye", "left_eye", "outer_mouth", "inner_mouth")
+_COLORS = {  # RGB
+    **{"jaw": (255, 255, 255), "right_brow": (255, 200, 0), "left_brow": (255, 120, 0)},
+    **{"nose": (80, 220, 255), "right_eye": (80, 255, 80), "left_eye": (0, 200, 0)},
+    **{"outer_mouth": (255, 80, 160), "inner_mouth": (200, 80, 255)},
+}
+
+
+def contact_sheet(images: np.ndarray, landmarks: np.ndarray, columns: int = 10) -> np.ndarray:
+    """Faces side by side at twice their size, landmarks drawn as lines and dots.
+
+    Args:
+        images: (N, H, W, 3) uint8 RGB.
+        landmarks: (N, 68, 2) pixels of the images; pixel centres at whole numbers.
+        columns: faces in a row.
+
+    Returns:
+        (rows * 2H, columns * 2W, 3) uint8 RGB; places left over are black.
+
+    Raises:
+        ValueError: if there are no images, or not as many landmarks.
+    """
+    if len(images) == 0 or len(images) != len(landmarks) or columns < 1:
+        raise ValueError(f"{len(images)} images and {len(landmarks)} sets of landmarks to show")
+    tiles = [_drawn(image, points) for image, points in zip(images, landmarks, strict=True)]
+    columns = min(columns, len(tiles))
+    tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
+    rows = [tiles[start : start + columns] for start in range(0, len(tiles), columns)]
+    return np.concatenate([np.concatenate(row, axis=1) for row in rows])
+
+
+def _drawn(image: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """The enlarged face. Resizing keeps pixel borders, so a centre moves by half a pixel."""
+    face = cv2.resize(image, None, fx=_ZOOM, fy=_ZOOM, interpolation=cv2.INTER_LINEAR)
+    fixed = np.round(((points + 0.5) * _ZOOM - 0.5) * (1 << _SHIFT)).astype(np.int32)
+    for name, members in GROUPS.items():
+        line = fixed[list(members)]
+        cv2.polylines(face, [line], name in _CLOSED, _COLORS[name], 1, cv2.LINE_AA, _SHIFT)
+        for x, y in line.tolist():
+            cv2.circle(face, (x, y), 1 << _SHIFT, _COLORS[name], -1, cv2.LINE_AA, _SHIFT)
+    return np.asarray(face)
