@@ -1,0 +1,155 @@
+"""Writing training files: what is stored, what is refused, and that nothing half-written stays."""
+
+import h5py
+import numpy as np
+import pytest
+from training_files import AU_NAMES, arrays
+
+from mlx_faceau.data.hdf5 import FaceDataset
+from mlx_faceau.data.writer import TrainingDataWriter
+from mlx_faceau.errors import DatasetError
+
+
+def sample(**changes):
+    data = arrays(1)
+    values = {
+        "image": data["images"][0],
+        "landmarks": data["landmarks"][0],
+        "global_params": data["global_params"][0],
+        "local_params": data["local_params"][0],
+        "au_intensities": data["au_intensities"][0],
+        "bbox": [10, 20, 100, 120],
+        "video_name": "clip.mp4",
+        "frame_index": 3,
+    }
+    return {**values, **changes}
+
+
+def test_written_samples_are_read_back_across_several_blocks(tmp_path):
+    path, data = tmp_path / "out.h5", arrays(300)
+    with TrainingDataWriter(path, expected_samples=300) as writer:
+        writer.add_batch(
+            images=data["images"],
+            **{name: data[name] for name in ("landmarks", "global_params", "local_params")},
+            au_intensities=data["au_intensities"],
+            bboxes=data["bboxes"],
+            warp_matrices=data["warp_matrices"],
+            video_names=[f"v{i // 10}" for i in range(300)],
+            frame_indices=range(300),
+            subjects=["Zoë"] * 300,
+        )
+        assert len(writer) == 300
+        assert not path.exists()
+    dataset = FaceDataset(path)
+    np.testing.assert_array_equal(dataset.read_images(range(300)), data["images"])
+    for name, values in dataset.labels.items():
+        np.testing.assert_array_equal(values, data[name])
+    assert set(dataset.subjects) == {"Zoë"}
+    assert dataset.videos[299] == "v29"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["out.h5"]
+
+
+def test_the_file_follows_the_schema(tmp_path):
+    path = tmp_path / "out.h5"
+    with TrainingDataWriter(path) as writer:
+        writer.add_sample(**sample(quality_score=0.5, hog_features=np.ones(4464)))
+    with h5py.File(path) as file:
+        assert file.attrs["format"] == "mlx-faceau"
+        assert file.attrs["version"] == 1
+        assert file.attrs["landmark_space"] == "crop"
+        assert file.attrs["color_format"] == "RGB"
+        assert file.attrs["image_size"].tolist() == [112, 112]
+        assert file.attrs["au_names"].tolist() == AU_NAMES
+        assert file["images"].chunks == (16, 112, 112, 3)
+        assert file["images"].compression is None
+        assert file["hog_features"].shape == (1, 4464)
+        assert np.isnan(file["warp_matrices"][0]).all()  # unknown, not zero
+        assert file["bboxes"][0].tolist() == [10, 20, 100, 120]
+        assert file["metadata/frame_indices"][0] == 3
+        assert file["metadata/quality_scores"][0] == 0.5
+        assert file["metadata/video_names"].asstr()[0] == "clip.mp4"
+
+
+def test_an_error_leaves_no_file_behind(tmp_path):
+    def fail_after_one_sample():
+        with TrainingDataWriter(tmp_path / "out.h5") as writer:
+            writer.add_sample(**sample())
+            raise RuntimeError("camera unplugged")
+
+    with pytest.raises(RuntimeError, match="unplugged"):
+        fail_after_one_sample()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_samples_is_an_error_and_leaves_no_file(tmp_path):
+    with pytest.raises(DatasetError, match="no sample was added"):
+        TrainingDataWriter(tmp_path / "out.h5").close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_file_is_never_replaced(tmp_path):
+    path = tmp_path / "out.h5"
+    path.write_text("precious")
+    with pytest.raises(DatasetError, match="exists already"):
+        TrainingDataWriter(path)
+    assert path.read_text() == "precious"
+
+
+def test_a_missing_folder_is_refused(tmp_path):
+    with pytest.raises(DatasetError, match="does not exist"):
+        TrainingDataWriter(tmp_path / "absent" / "out.h5")
+
+
+def test_a_disk_that_is_too_small_is_refused(tmp_path):
+    with pytest.raises(DatasetError, match="GB are free"):
+        TrainingDataWriter(tmp_path / "out.h5", expected_samples=10**15)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"image": np.zeros((112, 112, 3), np.float32)}, "image is float32"),
+        ({"image": np.zeros((112, 112), np.uint8)}, "expected uint8"),
+        ({"landmarks": np.zeros((68, 3))}, r"landmarks has shape \(68, 3\)"),
+        ({"landmarks": np.full((68, 2), 300.0)}, "not in crop space"),
+        ({"local_params": np.full(34, np.nan)}, "local_params holds NaN"),
+        ({"au_intensities": np.full(17, 5.1)}, r"expected \[0, 5\]"),
+        ({"au_intensities": np.full(17, -0.1)}, r"expected \[0, 5\]"),
+        ({"global_params": np.zeros(6)}, "scale is 0"),
+        ({"frame_index": -1}, "frame_index"),
+        ({"frame_index": 1.5}, "frame_index"),
+        ({"video_name": ""}, "video_name"),
+        ({"quality_score": 1.5}, "quality_score"),
+        ({"warp_matrix": np.zeros((3, 3))}, "warp_matrix has shape"),
+        ({"hog_features": np.zeros(100)}, "hog_features has shape"),
+    ],
+)
+def test_bad_samples_are_refused_and_not_added(tmp_path, changes, message):
+    with TrainingDataWriter(tmp_path / "out.h5") as writer:
+        writer.add_sample(**sample())
+        with pytest.raises(ValueError, match=message):
+            writer.add_sample(**sample(**changes))
+        assert len(writer) == 1
+    assert len(FaceDataset(tmp_path / "out.h5")) == 1
+
+
+def test_hog_features_are_given_for_all_or_none(tmp_path):
+    with TrainingDataWriter(tmp_path / "out.h5") as writer:
+        writer.add_sample(**sample())
+        with pytest.raises(ValueError, match="all samples"):
+            writer.add_sample(**sample(hog_features=np.zeros(4464)))
+
+
+def test_unequal_columns_of_a_batch_are_refused(tmp_path):
+    with TrainingDataWriter(tmp_path / "out.h5") as writer:
+        writer.add_sample(**sample())
+        with pytest.raises(ValueError, match="differ in length"):
+            writer.add_batch(images=arrays(2)["images"], landmarks=arrays(3)["landmarks"])
+
+
+def test_a_buffer_reused_by_the_caller_does_not_change_what_is_written(tmp_path):
+    image = np.full((112, 112, 3), 7, np.uint8)
+    with TrainingDataWriter(tmp_path / "out.h5") as writer:
+        writer.add_sample(**sample(image=image))
+        image[:] = 9
+    assert FaceDataset(tmp_path / "out.h5").read_images([0]).max() == 7
