@@ -13,7 +13,10 @@ from mlx_faceau.errors import FaceauError
 
 # Subcommand -> module; the order is the order of --help.
 COMMANDS = {
+    "demo": "demo",
     "train": "train",
+    "evaluate": "evaluate",
+    "export": "export",
     "convert": "convert",
     "predict": "predict",
     "data": "data",

@@ -1,0 +1,193 @@
+"""``mlx-faceau demo``: the whole line on synthetic people, from drawing them to every backend."""
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HELP = "draw synthetic people, train both nets on them, export, predict with every backend"
+KINDS = {"landmark_pose": "landmark-pose", "au_prediction": "au"}
+TRAINING_SEED, FRESH_SEED = 1, 2
+LEARNED = 0.8  # correlation on people never seen, below which the demo counts as failed
+
+Arrays = dict[str, np.ndarray]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--output", metavar="DIR", default="mlx-faceau-demo", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--faces", type=int, default=4096, help="to train on (default: %(default)s)"
+    )
+    parser.add_argument("--fresh", type=int, default=512, help="to test on (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=6, help="default: %(default)s")
+    parser.add_argument("--lr", type=float, default=0.003, help="default: %(default)s")
+    parser.add_argument("--width-mult", type=float, default=0.25, help="default: %(default)s")
+    parser.add_argument(
+        "--framework", choices=("mlx", "torch"), help="default: mlx where it is installed"
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="replace an earlier demo in the folder"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    started = time.monotonic()
+    _check_extras()
+    from mlx_faceau.data.synthetic import synthesize
+
+    folder = _prepare(Path(args.output), args.force)
+    data = _draw(folder, args.faces)
+    fresh = synthesize(args.fresh, FRESH_SEED)
+    framework = args.framework or _default_framework()
+    for kind in KINDS:
+        _train(kind, data, folder / kind, framework, args)
+    reference: Arrays = {}
+    for kind in KINDS:
+        reference |= _compare_backends(kind, folder / kind, fresh, framework)
+    learned = _judge(folder, fresh, reference)
+    print(f"\n{time.monotonic() - started:.0f} s; everything is in {folder.resolve()}")
+    _list_pictures(folder)
+    return 0 if learned else 1
+
+
+def _check_extras() -> None:
+    """Name the one missing extra before minutes are spent."""
+    from importlib.util import find_spec
+
+    from mlx_faceau.errors import MissingDependency
+
+    for library in ("h5py", "matplotlib", "torch", "onnx", "onnxruntime"):
+        if find_spec(library) is None:
+            raise MissingDependency(library, extra="demo")
+
+
+def _default_framework() -> str:
+    from mlx_faceau.backends import installed_libraries, this_machine
+
+    obstacle = installed_libraries(this_machine())["mlx"]
+    if obstacle is None:
+        return "mlx"
+    print(f"training in torch, since MLX cannot run here: {obstacle}")
+    return "torch"
+
+
+def _prepare(folder: Path, force: bool) -> Path:
+    import shutil
+
+    if folder.exists() and any(folder.iterdir()):
+        if not force or not (folder / "faces.h5").exists():
+            raise ValueError(
+                f"{folder}: is not empty; name another folder with --output, or replace an "
+                "earlier demo with --force"
+            )
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _draw(folder: Path, count: int) -> Path:
+    from mlx_faceau.data.synthetic import write_synthetic
+
+    with _timed(f"drawing {count} faces of synthetic people"):
+        write_synthetic(folder / "faces.h5", count, TRAINING_SEED)
+    return folder / "faces.h5"
+
+
+def _train(kind: str, data: Path, folder: Path, framework: str, args: argparse.Namespace) -> None:
+    from mlx_faceau.train.config import TRAININGS
+    from mlx_faceau.train.session import run_training
+
+    training = next(t for t in TRAININGS if t.model_name == KINDS[kind])
+    settings = {
+        "data": str(data),
+        "output": str(folder),
+        "framework": framework,
+        "epochs": args.epochs,
+        "lr": args.lr,
+        "width_mult": args.width_mult,
+        "save_every": args.epochs,
+        "keep": 1,
+    }
+    with _timed(f"training {KINDS[kind]} in {framework}"):
+        session = run_training(training, settings, show_progress=sys.stderr.isatty())
+        if session.outcome.stopped == "interrupted":
+            raise KeyboardInterrupt
+
+
+def _compare_backends(kind: str, folder: Path, fresh: Arrays, framework: str) -> Arrays:
+    """Predict with every backend, print how far each is from the one that trained; its answers."""
+    from mlx_faceau.backends import BACKENDS
+    from mlx_faceau.errors import BackendError
+
+    order = [framework, *(name for name in BACKENDS if name != framework)]
+    print(f"\n{kind}: every backend on {len(fresh['images'])} fresh faces")
+    print(f"  {'backend':12}{'faces/s':>9}   largest difference from {framework}")
+    reference: Arrays = {}
+    for name in order:
+        try:
+            answer, speed = _predict(kind, folder, fresh, name)
+        except BackendError as error:
+            print(f"  {name:12}{'-':>9}   {error}")
+            continue
+        reference = reference or answer
+        gaps = (f"{key} {np.abs(answer[key] - reference[key]).max():.1e}" for key in answer)
+        print(f"  {name:12}{speed:9.0f}   {', '.join(gaps)}")
+    return reference
+
+
+def _predict(kind: str, folder: Path, fresh: Arrays, backend: str) -> tuple[Arrays, float]:
+    from mlx_faceau.predictor import load_au_predictor, load_predictor
+
+    load: Any = load_predictor if kind == "landmark_pose" else load_au_predictor
+    predictor = load(folder, backend=backend)
+    crops = fresh["images"][..., ::-1]
+    predictor.predict_batch(crops[:32])
+    started = time.perf_counter()
+    answer = predictor.predict_batch(crops)
+    speed = len(crops) / (time.perf_counter() - started)
+    return {k: v for k, v in answer.items() if isinstance(v, np.ndarray)}, speed
+
+
+def _judge(folder: Path, fresh: Arrays, predicted: Arrays) -> bool:
+    """Print accuracy on people never seen, and draw them; whether both nets have learned."""
+    from mlx_faceau.checkpoint import read_metadata
+    from mlx_faceau.metrics import au_metrics, landmark_pose_metrics
+    from mlx_faceau.train.targets import TargetStatistics
+
+    from .demo_picture import draw_faces
+
+    recorded = read_metadata(folder / "landmark_pose")["target_statistics"]
+    means = TargetStatistics.from_json(recorded, str(folder)).means
+    pose = landmark_pose_metrics(fresh, predicted, means)
+    aus = au_metrics(fresh["au_intensities"], predicted["au_intensities"])
+    results = {
+        "landmark correlation without the mean face": pose["correlation_without_mean"],
+        "mean AU correlation": aus["correlation"],
+    }
+    print("\naccuracy on people never seen in training")
+    for name, value in results.items():
+        print(f"  {name:45}{value:6.3f}  {'learned' if value > LEARNED else 'NOT LEARNED'}")
+    print(f"  {'landmark MAE':45}{pose['mae']:6.2f}  px of 112")
+    print(f"  {'AU MAE':45}{aus['mae']:6.2f}  of 5")
+    draw_faces(folder / "predictions.png", fresh, predicted)
+    return all(value > LEARNED for value in results.values())
+
+
+def _list_pictures(folder: Path) -> None:
+    for picture in sorted(folder.rglob("*.png")):
+        print(f"  {picture.relative_to(folder)}")
+
+
+@contextmanager
+def _timed(what: str) -> Iterator[None]:
+    print(f"{what} ...", flush=True)
+    started = time.monotonic()
+    yield
+    print(f"  {time.monotonic() - started:.0f} s", flush=True)
