@@ -1,0 +1,150 @@
+"""Checking training files, and the command line around it."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+from training_files import COMMON, OURS, arrays, write
+
+from mlx_faceau.cli.main import main
+from mlx_faceau.data.check import au_histogram, check_file, describe_dataset
+from mlx_faceau.data.hdf5 import FaceDataset
+from mlx_faceau.data.preview import contact_sheet
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "faces.h5"
+
+
+def test_a_sound_file_passes(path):
+    report = check_file(write(path, arrays()))
+    assert report.failures == []
+    assert report.warnings == []
+    assert report.samples == 40
+    assert report.histogram.sum(axis=1).tolist() == [40] * 17
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("au_intensities", lambda v: v + 1, "au_intensities leave [0, 5] in"),
+        ("au_intensities", lambda v: np.where(v > 4.9, np.nan, v), "holds NaN or inf"),
+        ("global_params", lambda v: -v, "scale is not positive in 40 samples"),
+        ("landmarks", lambda v: v * 2, "samples have landmarks outside the crop"),
+        ("images", lambda v: v * 0, "40 of 40 images looked at are of one colour"),
+    ],
+)
+def test_unusable_values_fail(path, name, values, message):
+    data = arrays()
+    data[name] = values(data[name]).astype(data[name].dtype)
+    (failure,) = check_file(write(path, data)).failures
+    assert message in failure
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("au_intensities", lambda v: v * (np.arange(17) != 12), "constant action units: AU20_r"),
+        ("global_params", lambda v: v * [1, 90, 90, 90, 1, 1], "an angle exceeds 90 degrees"),
+        (
+            "landmarks",
+            lambda v: v + 100 * (np.arange(40) == 3)[:, None, None],
+            "1 of 40 samples have landmarks outside",
+        ),
+    ],
+)
+def test_doubtful_values_warn(path, name, values, message):
+    data = arrays()
+    data[name] = values(data[name]).astype(data[name].dtype)
+    report = check_file(write(path, data))
+    assert report.failures == []
+    assert message in report.warnings[0]
+
+
+def test_all_schema_failures_are_reported_at_once(path):
+    data = arrays()
+    data["landmarks"] = data["landmarks"][:, :51]
+    write(path, data, {**OURS, **COMMON, "color_format": "BGR", "au_names": ["AU01_r"]})
+    failures = " | ".join(check_file(path).failures)
+    for expected in ("color_format is 'BGR'", "'landmarks' has shape", "au_names"):
+        assert expected in failures
+
+
+def test_slow_storage_and_missing_names_warn(path):
+    data = {name: values for name, values in arrays(100).items() if "metadata" not in name}
+    warnings = " | ".join(check_file(write(path, data, chunk=100)).warnings)
+    assert "chunks of 100" in warnings
+    assert "cannot be split" in warnings
+
+
+def test_the_histogram_counts_by_hand():
+    units = np.zeros((4, 17))
+    units[:, 0] = [0.2, 0.5, 1.99, 5.0]
+    counts = au_histogram(units)
+    assert counts[0].tolist() == [1, 1, 1, 0, 0, 1]
+    assert counts[1].tolist() == [4, 0, 0, 0, 0, 0]
+
+
+def test_a_description_counts_people_and_measures_degrees(path):
+    data = arrays()
+    data["global_params"][:, 2] = np.radians(30)
+    report = describe_dataset(FaceDataset(write(path, data)))
+    assert (report["samples"], report["subjects"], report["videos"]) == (40, 10, 10)
+    assert report["pose"]["ry"]["mean"] == pytest.approx(30, abs=1e-4)
+    expected = data["au_intensities"][:, 8]
+    assert report["action_units"]["AU12_r"]["above_1"] == (expected > 1).sum()
+    json.dumps(report)
+
+
+def test_a_contact_sheet_shows_each_face_with_its_landmarks():
+    images = np.zeros((5, 112, 112, 3), np.uint8)
+    landmarks = np.full((5, 68, 2), 20.0)
+    landmarks[4] = 90.0
+    sheet = contact_sheet(images, landmarks, columns=3)
+    assert sheet.shape == (2 * 224, 3 * 224, 3)
+    lit = np.argwhere(sheet[224:, 224:448].any(axis=2))
+    # Twice enlarged, the centre of pixel 90 lies at 180.5.
+    np.testing.assert_allclose(lit.mean(axis=0), 180.5, atol=0.6)
+    assert not sheet[224:, 448:].any()
+
+
+def test_synth_check_stats_and_preview_work_together(tmp_path, capsys):
+    faces, sheet = tmp_path / "faces.h5", tmp_path / "sheet.png"
+    command = ["data", "synth", "--output", str(faces), "--count", "12", "--people", "3"]
+    assert main([*command, "--seed", "1"]) == 0
+    assert main(["data", "check", str(faces)]) == 0
+    assert "12 samples, sound" in capsys.readouterr().out
+    assert main(["data", "stats", str(faces), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["subjects"] == 3
+    assert main(["data", "stats", str(faces)]) == 0
+    assert "AU45_r" in capsys.readouterr().out
+    assert main(["data", "preview", str(faces), "--output", str(sheet), "--count", "4"]) == 0
+    assert cv2.imread(str(sheet)).shape == (224, 4 * 224, 3)
+
+
+def test_a_failed_check_exits_with_1_and_an_unreadable_file_with_2(path, capsys):
+    data = arrays()
+    data["au_intensities"][3] = np.nan
+    assert main(["data", "check", str(write(path, data)), "--json"]) == 1
+    assert "NaN" in json.loads(capsys.readouterr().out)["failures"][0]
+    path.write_text("no HDF5")
+    assert main(["data", "check", str(path)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_synth_refuses_to_replace_a_file(path, capsys):
+    path.write_text("precious")
+    assert main(["data", "synth", "--output", str(path), "--count", "4"]) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert path.read_text() == "precious"
+
+
+@pytest.mark.parametrize("count", ["0", "-3"])
+def test_bad_counts_are_one_line_and_status_2(path, tmp_path, capsys, count):
+    output = ["--output", str(tmp_path / "out"), "--count", count]
+    assert main(["data", "synth", *output]) == 2
+    assert main(["data", "preview", str(write(path, arrays(4))), *output]) == 2
+    assert capsys.readouterr().err.count("\n") == 2
+    assert not (tmp_path / "out").exists()
