@@ -19,8 +19,21 @@ blas.limit_cache()
 from .au_prediction import AUPredictionNet
 from .backbone import FaceNet
 from .landmark_pose import UnifiedLandmarkPoseNet
+from .losses import AUPredictionLoss, ConcordanceCorrelationLoss, LandmarkPoseLoss, WingLoss
 
-__all__ = ["AUPredictionNet", "FaceNet", "UnifiedLandmarkPoseNet", "build", "mx", "nn", "optim"]
+__all__ = [
+    "AUPredictionLoss",
+    "AUPredictionNet",
+    "ConcordanceCorrelationLoss",
+    "FaceNet",
+    "LandmarkPoseLoss",
+    "UnifiedLandmarkPoseNet",
+    "WingLoss",
+    "build",
+    "mx",
+    "nn",
+    "optim",
+]
 
 
 def net_class(config: ModelConfig) -> type[FaceNet]:
