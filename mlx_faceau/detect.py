@@ -1,0 +1,342 @@
+"""Face detectors behind one small protocol, and how their boxes map to the standard crop.
+
+Every detector draws its own idea of a face: YuNet's box reaches from chin to hairline, dlib's is a
+square around eyes and mouth. The networks see one crop alone, so each detector carries a
+calibration, measured on labelled faces (``benchmarks/box_calibration.py``).
+"""
+
+import importlib
+import logging
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+
+from .errors import BackendError, MissingDependency
+
+logger = logging.getLogger(__name__)
+
+_LONGEST_SIDE = 640  # px a frame is reduced to before detection: a face of 4 % of it is found
+_YUNET_PATTERN = "*yunet*.onnx"
+
+
+@dataclass(frozen=True)
+class BoxCalibration:
+    """The standard crop's square in fractions of a box of size s = sqrt(width * height).
+
+    Args:
+        right: shift of the square's centre from the box's centre, to the right, in s.
+        down: the same downwards.
+        side: the square's side, in s.
+    """
+
+    right: float
+    down: float
+    side: float
+
+    def square(self, box: Sequence[float]) -> tuple[np.ndarray, float]:
+        """Centre (x, y) and side of the standard crop's square in frame pixels.
+
+        Args:
+            box: x, y, width, height in frame pixels.
+
+        Raises:
+            ValueError: if the box is not finite or has no area.
+        """
+        x, y, width, height = (float(value) for value in box)
+        size = float(np.sqrt(max(width, 0.0) * max(height, 0.0)))
+        if not (np.isfinite([x, y, size]).all() and size > 0):
+            raise ValueError(f"a face box is x, y, width, height with an area, got {tuple(box)}")
+        centre = np.array([x + (width - 1) / 2, y + (height - 1) / 2])
+        return centre + size * np.array([self.right, self.down]), size * self.side
+
+
+# Medians over 1,000 training people's faces: benchmarks/results/box-calibration.csv.
+CALIBRATIONS: dict[str, BoxCalibration] = {
+    "yunet": BoxCalibration(0.0036, 0.1465, 1.2622),
+    "dlib": BoxCalibration(0.0048, 0.0774, 1.3554),
+    "mtcnn": BoxCalibration(0.0040, -0.0080, 1.4188),
+    # Vision's box is a square from the brows to below the lip; not measured on a Mac yet.
+    "vision": BoxCalibration(0.0, 0.0, 1.3),
+    # By definition: the bounding box of the 68 landmarks, and the crop's own square.
+    "landmarks": BoxCalibration(0.0, 0.0, 1.4),
+    "square": BoxCalibration(0.0, 0.0, 1.0),
+}
+
+
+@dataclass(frozen=True)
+class Detection:
+    """A found face: its box (x, y, width, height) in frame pixels and a score in [0, 1]."""
+
+    box: tuple[float, float, float, float]
+    score: float
+
+
+class Detector(Protocol):
+    """Finds faces in a frame; ``calibration`` maps its boxes to the standard crop."""
+
+    name: str
+    calibration: BoxCalibration
+
+    def detect(self, frame: np.ndarray) -> list[Detection]:
+        """Faces of an (H, W, 3) uint8 BGR frame, in any order."""
+        ...
+
+
+class YuNetDetector:
+    """OpenCV's YuNet with a model file of the user's.
+
+    Args:
+        path: ``face_detection_yunet_*.onnx`` of OpenCV's model zoo.
+        min_score: faces below it are left out.
+
+    Raises:
+        BackendError: if the file is missing or no YuNet model.
+
+    Reference:
+        Wu et al., YuNet: a tiny millisecond-level face detector, Mach. Intell. Res. 2023.
+    """
+
+    name = "yunet"
+    calibration = CALIBRATIONS["yunet"]
+
+    def __init__(self, path: Path | str, min_score: float = 0.6) -> None:
+        if not Path(path).is_file():
+            raise BackendError(f"{path}: no such file; YuNet needs its .onnx model")
+        try:
+            with _quiet_opencv():
+                self._net = cv2.FaceDetectorYN.create(str(path), "", (320, 320), min_score)
+                self._net.detect(np.zeros((320, 320, 3), np.uint8))
+        except cv2.error as error:
+            raise BackendError(f"{path}: OpenCV cannot run it as YuNet: {error.err}") from None
+
+    def detect(self, frame: np.ndarray) -> list[Detection]:
+        small, scale = _reduce(frame)
+        with _quiet_opencv():
+            self._net.setInputSize((small.shape[1], small.shape[0]))
+            rows = self._net.detect(small)[1]
+        if rows is None:
+            return []
+        return [_detection(row[:4], float(row[14]), scale) for row in rows]
+
+
+class DlibDetector:
+    """dlib's frontal face detector (histograms of oriented gradients): no model file needed.
+
+    It finds upright, nearly frontal faces of at least 80 px after reduction to 640 px.
+
+    Raises:
+        MissingDependency: if dlib is not installed.
+
+    Reference:
+        King, Max-margin object detection, arXiv:1502.00046, 2015.
+    """
+
+    name = "dlib"
+    calibration = CALIBRATIONS["dlib"]
+
+    def __init__(self) -> None:
+        try:
+            import dlib
+        except ImportError:
+            raise MissingDependency("dlib", extra="detect") from None
+        self._find = dlib.get_frontal_face_detector()
+
+    def detect(self, frame: np.ndarray) -> list[Detection]:
+        small, scale = _reduce(frame)
+        rectangles, scores, _ = self._find.run(cv2.cvtColor(small, cv2.COLOR_BGR2GRAY), 0, 0.0)
+        return [
+            # Margins of its support vector machine: 0 at the threshold, above 1 for clear faces.
+            _detection(
+                np.array([box.left(), box.top(), box.width(), box.height()], np.float64),
+                float(np.clip(0.6 + 0.4 * score, 0.0, 1.0)),
+                scale,
+            )
+            for box, score in zip(rectangles, scores, strict=True)
+        ]
+
+
+class VisionDetector:
+    """Apple's Vision framework, on macOS with pyobjc: no model file needed.
+
+    Args:
+        vision: the ``Vision`` module; None imports it.
+
+    Raises:
+        BackendError: on another system.
+        MissingDependency: if pyobjc's Vision is not installed.
+    """
+
+    name = "vision"
+    calibration = CALIBRATIONS["vision"]
+
+    def __init__(self, vision: Any = None) -> None:
+        if vision is None:
+            if platform.system() != "Darwin":
+                raise BackendError("the Vision detector runs on macOS alone; try dlib or YuNet")
+            try:
+                vision = importlib.import_module("Vision")
+            except ImportError:
+                raise MissingDependency("pyobjc-framework-Vision", extra="detect") from None
+        self._vision = vision
+
+    def detect(self, frame: np.ndarray) -> list[Detection]:
+        small, _ = _reduce(frame)
+        encoded = cv2.imencode(".bmp", small)[1].tobytes()
+        vision = self._vision
+        request = vision.VNDetectFaceRectanglesRequest.alloc().init()
+        handler = vision.VNImageRequestHandler.alloc().initWithData_options_(encoded, {})
+        done, error = handler.performRequests_error_([request], None)
+        if not done:
+            raise BackendError(f"Apple Vision could not look at a frame: {error}")
+        height, width = frame.shape[:2]
+        return [_from_vision(found, width, height) for found in request.results() or []]
+
+
+def _from_vision(found: Any, width: int, height: int) -> Detection:
+    """Vision counts in fractions of the image, from its lower left corner."""
+    origin, size = found.boundingBox().origin, found.boundingBox().size
+    box = (
+        origin.x * width - 0.5,
+        (1 - origin.y - size.height) * height - 0.5,
+        size.width * width,
+        size.height * height,
+    )
+    return Detection(box, float(found.confidence()))
+
+
+class CallableDetector:
+    """Any function from a frame to boxes.
+
+    Args:
+        function: takes an (H, W, 3) uint8 BGR frame, returns boxes (x, y, width, height) as an
+            (N, 4) array or a list, each optionally followed by a score in [0, 1].
+        calibration: how its boxes map to the standard crop; the default fits boxes that enclose
+            brows to chin (MTCNN's).
+    """
+
+    name = "callable"
+
+    def __init__(
+        self,
+        function: Callable[[np.ndarray], Any],
+        calibration: BoxCalibration = CALIBRATIONS["mtcnn"],
+    ) -> None:
+        self._function = function
+        self.calibration = calibration
+
+    def detect(self, frame: np.ndarray) -> list[Detection]:
+        rows = [np.asarray(row, np.float64) for row in self._function(frame)]
+        for row in rows:
+            if row.shape not in ((4,), (5,)):
+                raise ValueError(
+                    "a detector's boxes are x, y, width, height and optionally a score, "
+                    f"got {row.tolist()}"
+                )
+        return [Detection(tuple(row[:4]), float(row[4]) if len(row) == 5 else 1.0) for row in rows]
+
+
+def open_detector(
+    choice: "str | Path | Detector | Callable[[np.ndarray], Any]" = "auto",
+    model_folders: Sequence[Path | str] = (),
+) -> Detector:
+    """The detector that a choice names.
+
+    Args:
+        choice: ``"auto"``, ``"dlib"``, ``"vision"``, the path of a YuNet ``.onnx`` file,
+            ``"package.module:function"``, a function from a frame to boxes, or a detector.
+        model_folders: where ``"auto"`` looks for a YuNet file (``*yunet*.onnx``).
+
+    Raises:
+        ValueError: if the choice is none of these.
+        BackendError: if it cannot run; for ``"auto"``, naming the three ways to get a detector.
+        MissingDependency: if its library is not installed.
+    """
+    if not isinstance(choice, (str, Path)):
+        if hasattr(choice, "detect") and hasattr(choice, "calibration"):
+            return choice
+        if callable(choice):
+            return CallableDetector(choice)
+        raise ValueError(f"a detector is a name, a file or a function, got {choice!r}")
+    name = str(choice)
+    if name == "auto":
+        return _open_first(model_folders)
+    if name == "dlib":
+        return DlibDetector()
+    if name == "vision":
+        return VisionDetector()
+    if name.endswith(".onnx"):
+        return YuNetDetector(name)
+    if ":" in name:
+        return CallableDetector(_load_function(name))
+    raise ValueError(
+        f"detector {name!r} is none of auto, dlib, vision, a YuNet .onnx file, "
+        "package.module:function"
+    )
+
+
+def _open_first(model_folders: Sequence[Path | str]) -> Detector:
+    reasons = []
+    for folder in model_folders:
+        for path in sorted(Path(folder).glob(_YUNET_PATTERN)):
+            return _chosen(YuNetDetector(path), f"model file {path}")
+    reasons.append(f"YuNet: no {_YUNET_PATTERN} beside the models")
+    for kind in (VisionDetector, DlibDetector):
+        try:
+            return _chosen(kind(), "; ".join(reasons))
+        except (BackendError, MissingDependency) as error:
+            reasons.append(f"{kind.name}: {error}")
+    raise BackendError(
+        "no face detector here; three ways to get one: put OpenCV's YuNet model "
+        "(face_detection_yunet_*.onnx) beside the landmark model or name it with --detector; "
+        'pip install "mlx-faceau[detect]" for dlib (on a Mac: Apple Vision); '
+        "or give a function of your own (--detector package.module:function)"
+    )
+
+
+def _chosen(detector: Detector, why: str) -> Detector:
+    logger.info("face detector: %s (%s)", detector.name, why)
+    return detector
+
+
+def _load_function(name: str) -> Callable[[np.ndarray], Any]:
+    module_name, _, function_name = name.partition(":")
+    try:
+        function = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"detector {name!r}: {error}") from None
+    if not callable(function):
+        raise ValueError(f"detector {name!r} is not a function")
+    return function  # type: ignore[no-any-return]
+
+
+def _reduce(frame: np.ndarray) -> tuple[np.ndarray, float]:
+    """The frame with its longer side at most 640 px, and its scale."""
+    scale = min(1.0, _LONGEST_SIDE / max(frame.shape[:2]))
+    if scale == 1.0:
+        return frame, scale
+    size = (max(1, round(frame.shape[1] * scale)), max(1, round(frame.shape[0] * scale)))
+    return cv2.resize(frame, size, interpolation=cv2.INTER_AREA), scale
+
+
+def _detection(box: np.ndarray, score: float, scale: float) -> Detection:
+    """A box of a reduced frame in the full one; resizing keeps pixel edges, not centres."""
+    x, y, width, height = (float(value) for value in box)
+    return Detection(
+        ((x + 0.5) / scale - 0.5, (y + 0.5) / scale - 0.5, width / scale, height / scale), score
+    )
+
+
+class _quiet_opencv:
+    """OpenCV 5 prints a warning for every net it opens; it is of no use to anybody."""
+
+    def __enter__(self) -> None:
+        self._level = cv2.utils.logging.getLogLevel()
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+
+    def __exit__(self, *_: object) -> None:
+        cv2.utils.logging.setLogLevel(self._level)

@@ -1,0 +1,176 @@
+"""The nets on a frame: landmarks of given squares, and faces followed from frame to frame.
+
+frame -> squares (detector, or last landmarks) -> crops -> landmarks, pose, shape -> frame space
+      -> re-crop from the landmarks -> action units
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from .align import crop_frame
+from .confidence import CHECK_SHIFT, agreement_of, confidence_of
+from .detect import Detector
+from .faces import Face, Frame, FrameFaces
+from .geometry import CROP_MARGIN, square_crop_matrix, to_frame
+from .preprocess import CROP_SHAPE
+from .track import Candidate, SceneCuts, Track, Tracker, look
+
+_CHECK_EVERY = 10  # frames between looks at a followed face through a displaced crop
+_SMALLEST = 4.0  # px that a face's landmarks must span
+
+
+class Predictor(Protocol):
+    """What the pipeline needs of a net: crops (N, 112, 112, 3) uint8 BGR to arrays by name."""
+
+    def predict_batch(self, bgr_crops: np.ndarray) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the landmark net says about one face, in frame space."""
+
+    landmarks: np.ndarray  # (68, 2)
+    global_params: np.ndarray  # (6,)
+    local_params: np.ndarray  # (34,)
+
+    @property
+    def usable(self) -> bool:
+        """Whether the landmarks span a square that a crop can be cut from."""
+        extent = np.ptp(self.landmarks, axis=0).max()
+        return bool(np.isfinite(self.landmarks).all() and extent >= _SMALLEST)
+
+
+@dataclass(frozen=True)
+class Sight:
+    """A followed face in the current frame, with its standard crop."""
+
+    track: Track
+    shape: Shape
+    matrix: np.ndarray  # (2, 3) frame to crop
+    crop: np.ndarray  # (112, 112, 3) uint8 BGR
+    look: np.ndarray
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A frame's faces before their action units, and the crops (F, 112, 112, 3) for those."""
+
+    faces: FrameFaces
+    crops: np.ndarray
+
+
+def read_shapes(
+    predictor: Predictor, image: np.ndarray, squares: Sequence[tuple[np.ndarray, float]]
+) -> list[Shape]:
+    """One pass of the landmark net over squares (centre, side) of a frame."""
+    if not squares:
+        return []
+    matrices = np.stack([square_crop_matrix(centre, side) for centre, side in squares])
+    read = predictor.predict_batch(np.stack([crop_frame(image, m) for m in matrices]))
+    placed = to_frame(matrices, read["landmarks"], read["global_params"])
+    parts = (placed["landmarks"], placed["global_params"], read["local_params"])
+    return [Shape(*rows) for rows in zip(*parts, strict=True)]
+
+
+def find_candidates(detector: Detector, image: np.ndarray) -> list[Candidate]:
+    """The faces that a detector sees, as squares of the standard crop."""
+    candidates = []
+    for detection in detector.detect(image):
+        centre, side = detector.calibration.square(detection.box)
+        crop = crop_frame(image, square_crop_matrix(centre, side))
+        candidates.append(Candidate(centre, side, detection.score, look(crop)))
+    return candidates
+
+
+def standard_square(landmarks: np.ndarray) -> tuple[np.ndarray, float]:
+    """Centre and side of the square that 68 landmarks' standard crop is cut from."""
+    low, high = landmarks.min(axis=0), landmarks.max(axis=0)
+    return (low + high) / 2, CROP_MARGIN * float((high - low).max())
+
+
+class Follower:
+    """Follows the faces of one video.
+
+    Args:
+        predictor: the landmark net.
+        detector: finds faces at the start, after a loss and every now and then.
+        tracker: who is who.
+        min_confidence: below it a face's ``success`` is False.
+    """
+
+    def __init__(
+        self, predictor: Predictor, detector: Detector, tracker: Tracker, min_confidence: float
+    ) -> None:
+        self._predictor = predictor
+        self._detector = detector
+        self._tracker = tracker
+        self._min_confidence = min_confidence
+        self._cuts = SceneCuts()
+
+    def follow(self, frame: Frame) -> Reading:
+        """The faces of the next frame; frames come in order."""
+        tracker, image = self._tracker, frame.image
+        tracker.start_frame(frame.index)
+        if self._cuts.is_cut(image):
+            tracker.cut()
+        if tracker.detection_due(frame.index):
+            tracker.detected(frame.index, find_candidates(self._detector, image))
+        sights = self._see(image, frame.index)
+        hidden = tracker.part_twins({s.track.face_id: s.look for s in sights})
+        sights = [sight for sight in sights if sight.track not in hidden]
+        self._check(image, frame.index, sights)
+        faces = tuple(self._face(sight, image.shape[:2]) for sight in sights)
+        crops = [sight.crop for sight in sights] or np.zeros((0, *CROP_SHAPE), np.uint8)
+        return Reading(FrameFaces(frame, faces), np.asarray(crops))
+
+    def _see(self, image: np.ndarray, index: int) -> list[Sight]:
+        """Landmarks of all followed faces; two passes where the detector placed the crop."""
+        tracks = sorted(self._tracker.followed, key=lambda track: track.face_id)
+        found = read_shapes(self._predictor, image, [(t.centre, t.side) for t in tracks])
+        shapes = dict(zip((t.face_id for t in tracks), found, strict=True))
+        again = [t.face_id for t in tracks if t.anchored and shapes[t.face_id].usable]
+        squares = [standard_square(shapes[i].landmarks) for i in again]
+        shapes |= zip(again, read_shapes(self._predictor, image, squares), strict=True)
+        sights = []
+        for track in tracks:
+            shape = shapes[track.face_id]
+            if not shape.usable:
+                track.missing = True
+                continue
+            centre, side = standard_square(shape.landmarks)
+            matrix = square_crop_matrix(centre, side)
+            crop = crop_frame(image, matrix)
+            sights.append(Sight(track, shape, matrix, crop, look(crop)))
+            self._tracker.followed_to(track, index, (centre, side), sights[-1].look)
+        return sights
+
+    def _check(self, image: np.ndarray, index: int, sights: list[Sight]) -> None:
+        """Look at some faces through a displaced crop as well: does the net find them again?
+
+        A net that sees a face finds it where it is; one that sees none moves its mean face along.
+        """
+        due = [s for s in sights if index - s.track.checked >= _CHECK_EVERY or s.track.weak]
+        squares = [(s.track.centre + CHECK_SHIFT * s.track.side, s.track.side) for s in due]
+        for sight, again in zip(due, read_shapes(self._predictor, image, squares), strict=True):
+            sight.track.checked = index
+            sight.track.agreement = agreement_of(
+                sight.shape.landmarks, again.landmarks, sight.track.side
+            )
+
+    def _face(self, sight: Sight, size: tuple[int, int]) -> Face:
+        track, shape = sight.track, sight.shape
+        confidence = confidence_of(track.agreement, track.score, shape.landmarks, size)
+        success = confidence >= self._min_confidence
+        self._tracker.judge(track, success, size)
+        return Face(
+            face_id=track.face_id,
+            confidence=confidence,
+            success=success,
+            landmarks=shape.landmarks,
+            global_params=shape.global_params,
+            local_params=shape.local_params,
+            warp_matrix=sight.matrix,
+        )

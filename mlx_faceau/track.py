@@ -1,0 +1,298 @@
+"""Who is who from frame to frame: identities, when to detect, what to do when a face is lost.
+
+Nothing here looks at pixels except :func:`look`, :func:`scene_signature` and
+:func:`scene_change`; the rest is squares, looks and confidences, so that it can be tested without
+a network. A face is *followed* while its crop comes from its last landmarks, and *missing* while it
+is remembered but not seen.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+
+_LOOK_SIZE = 12  # px of the patch that stands for a face's appearance
+_SAME_PLACE = 0.45  # cost (shift in sides + log size ratio) below which squares are one face
+_SAME_LOOK = 0.80  # likeness above which a face is recognised wherever it is
+_PLAUSIBLE_LOOK = 0.45  # likeness that a face which reappears near its old place needs
+_TWINS = 0.25  # two followed squares closer than this show one face
+_SEARCH_EVERY = 5  # frames between detections while a face is missing
+_CUT_LEVEL = 20.0  # mean grey level difference of a scene cut
+_CUT_RATIO = 4.0  # ... and how far it stands out of the differences before
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A face that a detector found: its standard crop's square, score and look."""
+
+    centre: np.ndarray
+    side: float
+    score: float
+    look: np.ndarray
+
+
+@dataclass
+class Track:
+    """One person: where the face was last, and how sure that was.
+
+    Args:
+        face_id: from 0, never used again.
+        centre: (2,) px of the square that the next crop is cut from.
+        side: px of that square.
+        score: the detector's, when it last saw the face.
+        look: unit vector of the face's appearance.
+        last_frame: index of the frame it was last followed in.
+    """
+
+    face_id: int
+    centre: np.ndarray
+    side: float
+    score: float
+    look: np.ndarray
+    last_frame: int
+    velocity: np.ndarray = field(default_factory=lambda: np.zeros(2))
+    agreement: float = 1.0
+    checked: int = -1_000_000
+    weak: int = 0
+    missing: bool = False
+    anchored: bool = False  # placed by the detector in this frame: its crop needs a second pass
+
+    def distance(self, centre: np.ndarray, side: float) -> float:
+        """Shift in sides plus log ratio of sizes; 0 for the same square."""
+        shift = float(np.linalg.norm(centre - self.centre)) / np.sqrt(side * self.side)
+        return shift + abs(float(np.log(side / self.side)))
+
+
+class Tracker:
+    """The people of one video.
+
+    Args:
+        detect_every: frames between detections while all is well.
+        memory: frames for which a missing face is remembered.
+        patience: frames in a row of low confidence after which a face is missing.
+        max_faces: at most so many are followed; None follows all.
+    """
+
+    def __init__(
+        self,
+        detect_every: int = 30,
+        memory: int = 150,
+        patience: int = 3,
+        max_faces: int | None = None,
+    ) -> None:
+        self.detect_every = detect_every
+        self.memory = memory
+        self.patience = patience
+        self.max_faces = max_faces
+        self.tracks: list[Track] = []
+        self._detected = -1_000_000
+        self._next_id = 0
+
+    @property
+    def followed(self) -> list[Track]:
+        return [track for track in self.tracks if not track.missing]
+
+    def detection_due(self, index: int) -> bool:
+        """Whether the detector should look at frame ``index``."""
+        since = index - self._detected
+        if not self.followed or since >= self.detect_every:
+            return True
+        return since >= _SEARCH_EVERY and len(self.followed) < len(self.tracks)
+
+    def start_frame(self, index: int) -> None:
+        """Forget who has been missing too long."""
+        self.tracks = [t for t in self.tracks if index - t.last_frame <= self.memory]
+        for track in self.tracks:
+            track.anchored = False
+
+    def cut(self) -> None:
+        """The scene changed: everybody is missing, and may be recognised by looks alone."""
+        for track in self.tracks:
+            track.missing = True
+            track.centre = np.full(2, np.inf)
+        self._detected = -1_000_000
+
+    def detected(self, index: int, candidates: Sequence[Candidate]) -> None:
+        """Take in what the detector found in frame ``index``.
+
+        Followed faces are confirmed (and put back in place where they had drifted away), missing
+        ones are found again by place and look, the rest are new.
+        """
+        self._detected = index
+        free = list(candidates)
+        unseen = self.followed
+        for track, candidate in _cheapest_pairs(unseen, free, _following_cost):
+            self._confirm(track, candidate)
+            unseen.remove(track)
+        for track in unseen:
+            track.score = 0.0
+        absent = [track for track in self.tracks if track.missing]
+        for track, candidate in _cheapest_pairs(absent, free, _returning_cost):
+            self._place(track, candidate)
+        for candidate in sorted(free, key=lambda c: -c.score):
+            self._add(candidate, index)
+
+    def _confirm(self, track: Track, candidate: Candidate) -> None:
+        track.score = candidate.score
+        if track.distance(candidate.centre, candidate.side) > _SAME_PLACE / 2:
+            self._place(track, candidate)
+
+    def _place(self, track: Track, candidate: Candidate) -> None:
+        track.centre, track.side = candidate.centre, candidate.side
+        track.score = candidate.score
+        track.velocity = np.zeros(2)
+        track.missing, track.anchored, track.weak = False, True, 0
+        track.checked = -1_000_000
+
+    def _add(self, candidate: Candidate, index: int) -> None:
+        if self.max_faces is not None and len(self.followed) >= self.max_faces:
+            return
+        track = Track(
+            self._next_id, candidate.centre, candidate.side, candidate.score, candidate.look, index
+        )
+        track.anchored = True
+        self.tracks.append(track)
+        self._next_id += 1
+
+    def followed_to(
+        self, track: Track, index: int, square: tuple[np.ndarray, float], look: np.ndarray
+    ) -> None:
+        """A face was seen in frame ``index``; its next crop is cut from ``square``."""
+        centre, side = square
+        steps = max(1, index - track.last_frame)
+        if not track.anchored:
+            track.velocity = 0.7 * track.velocity + 0.3 * (centre - track.centre) / steps
+        track.centre, track.side, track.last_frame = centre, side, index
+        if not any(self._near(track, other) for other in self.followed if other is not track):
+            track.look = _unit(0.9 * track.look + 0.1 * look)
+
+    def _near(self, one: Track, other: Track) -> bool:
+        return one.distance(other.centre, other.side) < 1.0
+
+    def judge(self, track: Track, success: bool, size: tuple[int, int]) -> None:
+        """Lose a face that has been doubtful for a while or has left the picture.
+
+        Args:
+            track: a followed face.
+            success: whether its confidence reached the threshold in this frame.
+            size: height and width of the frame.
+        """
+        track.weak = 0 if success else track.weak + 1
+        x, y = track.centre
+        outside = not (0 <= x < size[1] and 0 <= y < size[0])
+        if track.weak >= self.patience or outside:
+            track.missing = True
+
+    def part_twins(self, looks: dict[int, np.ndarray]) -> list[Track]:
+        """Of two tracks on one face, let the one go that looks less like it.
+
+        Args:
+            looks: face_id -> the face's look in this frame.
+
+        Returns:
+            The tracks that were let go: hidden behind the other face, as far as one can tell.
+        """
+        gone = []
+        tracks = self.followed
+        for i, one in enumerate(tracks):
+            for other in tracks[i + 1 :]:
+                if one.missing or other.missing:
+                    continue
+                if one.distance(other.centre, other.side) >= _TWINS:
+                    continue
+                hidden = min(
+                    one, other, key=lambda t: (float(t.look @ looks[t.face_id]), -t.face_id)
+                )
+                hidden.missing = True
+                gone.append(hidden)
+        return gone
+
+
+def _following_cost(track: Track, candidate: Candidate) -> float:
+    place = track.distance(candidate.centre, candidate.side)
+    if place >= 2 * _SAME_PLACE:
+        return np.inf
+    return place + 0.5 * (1 - float(track.look @ candidate.look))
+
+
+def _returning_cost(track: Track, candidate: Candidate) -> float:
+    likeness = float(track.look @ candidate.look)
+    if not np.isfinite(track.centre).all():
+        return 1 - likeness if likeness >= _SAME_LOOK else np.inf
+    place = track.distance(candidate.centre, candidate.side)
+    if likeness < _PLAUSIBLE_LOOK or (place > 2.0 and likeness < _SAME_LOOK):
+        return np.inf
+    return 0.3 * place + (1 - likeness)
+
+
+def _cheapest_pairs(tracks, candidates, cost):  # type: ignore[no-untyped-def]
+    """Pairs in the order of their cost; what is taken leaves ``candidates``."""
+    costs = [
+        (cost(track, candidate), i, j)
+        for i, track in enumerate(tracks)
+        for j, candidate in enumerate(candidates)
+    ]
+    tracks, found, pairs = list(tracks), list(candidates), []
+    used_tracks: set[int] = set()
+    used: set[int] = set()
+    for value, i, j in sorted(costs):
+        if np.isfinite(value) and i not in used_tracks and j not in used:
+            pairs.append((tracks[i], found[j]))
+            used_tracks.add(i)
+            used.add(j)
+    candidates[:] = [c for j, c in enumerate(found) if j not in used]
+    return pairs
+
+
+def look(crop: np.ndarray) -> np.ndarray:
+    """A face's appearance as a unit vector: likeness is the dot product, in [-1, 1].
+
+    Half of it is a small picture without its mean and contrast, half a histogram of colours
+    without their mean over all faces (so that two strangers come out near 0).
+
+    Args:
+        crop: (112, 112, 3) uint8 BGR standard crop.
+    """
+    small = cv2.resize(crop, (_LOOK_SIZE, _LOOK_SIZE), interpolation=cv2.INTER_AREA)
+    patch = small.astype(np.float32).ravel()
+    colours = cv2.calcHist(
+        [cv2.cvtColor(crop, cv2.COLOR_BGR2LAB)], [0, 1, 2], None, [6, 8, 8],
+        [0, 256, 96, 160, 96, 160],
+    ).ravel()  # fmt: skip
+    return np.concatenate([_unit(patch - patch.mean()), _unit(np.sqrt(colours))]) / np.sqrt(2)
+
+
+def scene_signature(frame: np.ndarray) -> np.ndarray:
+    """A thumbnail (18, 32) float32 grey that two frames of one shot have nearly in common."""
+    rows, columns = (
+        np.linspace(0, size - 1, count).astype(int)
+        for size, count in zip(frame.shape[:2], (72, 128), strict=True)
+    )
+    sampled = frame[rows[:, None], columns]
+    grey = cv2.cvtColor(sampled, cv2.COLOR_BGR2GRAY)
+    return cv2.resize(grey, (32, 18), interpolation=cv2.INTER_AREA).astype(np.float32)
+
+
+class SceneCuts:
+    """Notices the first frame of a new shot: it differs far more than frames did before."""
+
+    def __init__(self) -> None:
+        self._last: np.ndarray | None = None
+        self._usual = 0.0
+
+    def is_cut(self, frame: np.ndarray) -> bool:
+        signature = scene_signature(frame)
+        last, self._last = self._last, signature
+        if last is None:
+            return False
+        change = float(np.abs(signature - last).mean())
+        cut = change > _CUT_LEVEL and change > _CUT_RATIO * self._usual
+        if not cut:
+            self._usual = 0.9 * self._usual + 0.1 * change
+        return cut
+
+
+def _unit(vector: np.ndarray) -> np.ndarray:
+    length = float(np.linalg.norm(vector))
+    return vector / length if length > 0 else vector
