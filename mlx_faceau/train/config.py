@@ -13,6 +13,7 @@ from mlx_faceau.errors import CheckpointError
 
 FRAMEWORKS = ("mlx", "torch")
 DEVICES = ("auto", "cpu", "gpu", "cuda", "mps")
+AUGMENTATIONS = ("none", "light", "strong")  # the levels of data/augment.py
 
 
 def default_framework() -> str:
@@ -79,6 +80,11 @@ class TrainConfig:
         0, "newest numbered checkpoints to keep; 0 keeps all", least=0, may_change=True
     )
     keep_outside: bool = option(False, "keep faces with a landmark outside the crop")
+    # Not "none": training crops are cut from the labels themselves, so every face fills its crop
+    # alike, which the crops of a detector's boxes never do.
+    augment: str = option(
+        "light", "how far training faces are varied; validation never is", choices=AUGMENTATIONS
+    )
     num_workers: int = option(2, "threads that read data", least=0, may_change=True)
     seed: int = option(42, "of weights, split, data order and dropout", least=0)
     framework: str = option(default_framework, "what trains", choices=FRAMEWORKS, may_change=True)

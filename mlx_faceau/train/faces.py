@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlx_faceau.architectures import ModelConfig, initial_weights, output_biases
+from mlx_faceau.data.augment import augmentation
 from mlx_faceau.data.batches import Batches
 from mlx_faceau.data.hdf5 import FaceDataset
 from mlx_faceau.data.split import Split, split_dataset
@@ -63,7 +64,12 @@ def open_faces(config: TrainConfig) -> Faces:
         _rows(dataset.labels, split.train), _rows(dataset.masks, split.train)
     )
     batches = Batches(
-        dataset, split.train, config.batch_size, config.seed, workers=config.num_workers
+        dataset,
+        split.train,
+        config.batch_size,
+        config.seed,
+        augment=augmentation(config.augment),
+        workers=config.num_workers,
     )
     return Faces(dataset, split, statistics, batches)
 

@@ -21,6 +21,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
         "val_split": 0.1,
         "patience": 30,
         "save_every": 10,
+        "augment": "light",
         "num_workers": 2,
         "seed": 42,
         "device": "auto",
