@@ -1,0 +1,110 @@
+"""Head pose in millimetres and radians, relative to a pinhole camera.
+
+The PDM's shape is in millimetres, so a face's scale tells how far away it is. Without the PDM
+that is all there is; with it, the pose is refined so that the perspective picture of the 3-d shape
+meets the landmarks.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from .geometry import euler_to_matrix, matrix_to_euler
+from .pdm import PDM
+
+
+@dataclass(frozen=True)
+class Camera:
+    """Focal lengths and principal point in pixels."""
+
+    focal_x: float
+    focal_y: float
+    centre_x: float
+    centre_y: float
+
+    @classmethod
+    def usual(cls, width: int, height: int) -> "Camera":
+        """OpenFace's guess for a camera it knows nothing about: about 65 degrees across."""
+        focal = 500 * (width / 640 + height / 480) / 2
+        return cls(focal, focal, width / 2, height / 2)
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """(3, 3) float64."""
+        return np.array(
+            [[self.focal_x, 0, self.centre_x], [0, self.focal_y, self.centre_y], [0, 0, 1.0]]
+        )
+
+
+@dataclass(frozen=True)
+class HeadPose:
+    """Where the head is and how it is turned, seen from the camera.
+
+    Args:
+        position: (3,) mm: right, down, away from the camera.
+        angles: (3,) radians rx, ry, rz with R = Rx Ry Rz.
+    """
+
+    position: np.ndarray
+    angles: np.ndarray
+
+
+def head_pose(global_params: np.ndarray, camera: Camera) -> HeadPose:
+    """Pose from weak-perspective parameters alone.
+
+    The distance is focal length / scale. The angles of the PDM are relative to the line of sight
+    through the head; they are turned to be relative to the camera's axis.
+
+    Args:
+        global_params: (6,) scale, rx, ry, rz, tx, ty in frame pixels.
+        camera: of that frame.
+
+    Reference:
+        Baltrusaitis et al., OpenFace 2.0, FG 2018.
+    """
+    scale, *angles, tx, ty = np.asarray(global_params, np.float64)
+    distance = camera.focal_x / scale
+    x = (tx - camera.centre_x) * distance / camera.focal_x
+    y = (ty - camera.centre_y) * distance / camera.focal_y
+    sight = [-np.arctan2(y, np.hypot(x, distance)), np.arctan2(x, np.hypot(y, distance)), 0.0]
+    rotation = euler_to_matrix(np.array(sight)) @ euler_to_matrix(np.array(angles))
+    return HeadPose(np.array([x, y, distance]), matrix_to_euler(rotation))
+
+
+def refined_head_pose(
+    global_params: np.ndarray,
+    local_params: np.ndarray,
+    landmarks: np.ndarray,
+    pdm: PDM,
+    camera: Camera,
+) -> HeadPose:
+    """Pose at which the PDM's 3-d shape, in perspective, meets the landmarks (least squares).
+
+    Args:
+        global_params: (6,) in frame pixels: where the search starts.
+        local_params: (K,) of the shape.
+        landmarks: (P, 2) frame pixels.
+        pdm: the model of both.
+        camera: of that frame.
+    """
+    start = head_pose(global_params, camera)
+    turn = cv2.Rodrigues(euler_to_matrix(start.angles))[0]
+    found, turn, position = cv2.solvePnP(
+        pdm.shape(local_params),
+        np.asarray(landmarks, np.float64),
+        camera.matrix,
+        None,
+        turn,
+        start.position.reshape(3, 1).copy(),
+        useExtrinsicGuess=True,
+        flags=cv2.SOLVEPNP_ITERATIVE,
+    )
+    if not found or not np.isfinite(position).all() or position[2, 0] <= 0:
+        return start
+    return HeadPose(position[:, 0], matrix_to_euler(cv2.Rodrigues(turn)[0]))
+
+
+def points_3d(pose: HeadPose, local_params: np.ndarray, pdm: PDM) -> np.ndarray:
+    """(P, 3) millimetres: the PDM's shape where the head is, in camera coordinates."""
+    return np.asarray(pdm.shape(local_params) @ euler_to_matrix(pose.angles).T + pose.position)
