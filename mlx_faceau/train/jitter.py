@@ -30,7 +30,7 @@ def jitter_images(matrices: np.ndarray, images: np.ndarray) -> np.ndarray:
 
 
 def jitter_labels(matrices: np.ndarray, labels: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Labels of the moved images: landmarks and global parameters move, all else stays."""
+    """Labels of the moved images: landmarks and global parameters move, the rest stays."""
     return {
         **labels,
         "landmarks": transform_points(matrices, labels["landmarks"]),

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 # The package's models come first: they see to a fast BLAS before MLX is loaded.
-from mlx_faceau.models import AUPredictionLoss, LandmarkPoseLoss, build, mx, nn, optim
+from mlx_faceau.models import build, mx, nn, optim
 
 # isort: split
 import numpy as np
@@ -17,6 +17,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 
 from mlx_faceau.architectures import ModelConfig
 from mlx_faceau.errors import BackendError
+from mlx_faceau.models.losses import AUPredictionLoss, LandmarkPoseLoss
 from mlx_faceau.preprocess import PIXEL_MAX
 
 CLIP_NORM = 1.0

@@ -133,7 +133,7 @@ def test_a_loss_that_is_no_number_ends_training_and_leaves_the_last_checkpoint(
     faces_file: Path, tmp_path: Path
 ) -> None:
     loop = make_loop(faces_file, tmp_path, [1.0, float("nan")], epochs=3)
-    with pytest.raises(FaceauError, match="diverged in epoch 2.*--lr"):
+    with pytest.raises(FaceauError, match=r"diverged in epoch 2.*--lr"):
         loop.run()
     assert find_resumable(tmp_path).metadata["progress"]["epoch"] == 1
 

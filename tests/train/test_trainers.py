@@ -1,4 +1,4 @@
-"""The training step of both frameworks: it learns, it can be saved, and what must not decay does not."""
+"""The training step of both frameworks."""
 
 import importlib.util
 from collections.abc import Callable
@@ -17,8 +17,8 @@ from mlx_faceau.architectures import (
 )
 from mlx_faceau.errors import BackendError
 
-LANDMARKS = LandmarkPoseConfig(width_mult=0.25)
-AUS = AUPredictionConfig(width_mult=0.25, dropout=0.3)
+LANDMARKS = LandmarkPoseConfig(width_mult=0.1)
+AUS = AUPredictionConfig(width_mult=0.1, dropout=0.3)
 NETS = [pytest.param(LANDMARKS, id="landmarks"), pytest.param(AUS, id="aus")]
 
 
@@ -75,25 +75,25 @@ def constant(rate: float) -> Callable[[int], float]:
 @pytest.mark.parametrize("config", NETS)
 def test_a_batch_can_be_learned_by_heart(framework: str, config: ModelConfig) -> None:
     trainer = make(framework, config, weight_decay=0.0)
-    losses = trainer.train_epoch([batch(config)] * 60, constant(3e-3))["loss"]
-    assert losses.shape == (60,)
-    assert losses[-5:].mean() < 0.5 * losses[:5].mean()
+    losses = trainer.train_epoch([batch(config)] * 30, constant(3e-3))["loss"]
+    assert losses.shape == (30,)
+    assert losses[-5:].mean() < 0.7 * losses[:5].mean()
 
 
 @pytest.mark.parametrize("config", NETS)
 def test_saving_and_going_on_equals_not_stopping_to_the_bit(
     framework: str, config: ModelConfig
 ) -> None:
-    batches = [batch(config, seed=seed) for seed in range(4)]
+    batches = [batch(config, seed=seed) for seed in range(3)]
     whole = make(framework, config)
     whole.train_epoch(batches, lambda step: 1e-3 / (step + 1))
     first = make(framework, config)
-    first.train_epoch(batches[:2], lambda step: 1e-3 / (step + 1))
+    first.train_epoch(batches[:1], lambda step: 1e-3 / (step + 1))
     saved = {name: array.copy() for name, array in first.state().items()}
-    first.train_epoch(batches[:2], constant(0.1))  # must not reach what was saved
+    first.train_epoch(batches[:1], constant(0.1))  # must not reach what was saved
     second = make(framework, config, seed=9)
     second.restore(saved)
-    second.train_epoch(batches[2:], lambda step: 1e-3 / (step + 1))
+    second.train_epoch(batches[1:], lambda step: 1e-3 / (step + 1))
     expected, actual = whole.state(), second.state()
     assert expected.keys() == actual.keys()
     for name, array in expected.items():
@@ -171,11 +171,10 @@ def test_both_frameworks_take_the_same_first_step(config: ModelConfig) -> None:
     pytest.importorskip("torch")
     pytest.importorskip("mlx.core")
     if config.kind == "au_prediction":
-        config = AUPredictionConfig(width_mult=0.25, dropout=0.0)
+        config = AUPredictionConfig(width_mult=0.1, dropout=0.0)
     terms = {}
     for framework in ("torch", "mlx"):
         trainer = make(framework, config)
-        trainer.net.eval() if config.kind == "none" else None
         terms[framework] = trainer.losses(trainer.predict(batch(config)["images"]), batch(config))
     for name, value in terms["torch"].items():
         assert terms["mlx"][name] == pytest.approx(value, rel=1e-4)
@@ -184,9 +183,9 @@ def test_both_frameworks_take_the_same_first_step(config: ModelConfig) -> None:
 def test_a_training_goes_on_in_the_other_framework() -> None:
     pytest.importorskip("torch")
     pytest.importorskip("mlx.core")
-    config = AUPredictionConfig(width_mult=0.25, dropout=0.0)
+    config = AUPredictionConfig(width_mult=0.1, dropout=0.0)
     start = make("torch", config)
-    start.train_epoch([batch(config)] * 3, constant(1e-3))
+    start.train_epoch([batch(config)], constant(1e-3))
     state, after = start.state(), {}
     for framework in ("torch", "mlx"):
         trainer = make(framework, config)
@@ -196,4 +195,4 @@ def test_a_training_goes_on_in_the_other_framework() -> None:
     name = "optimizer.m.au_head.layers.2.weight"
     scale = np.abs(after["torch"][name]).max()
     np.testing.assert_allclose(after["mlx"][name], after["torch"][name], atol=1e-3 * scale)
-    assert after["mlx"]["optimizer.step"] == after["torch"]["optimizer.step"] == 4
+    assert after["mlx"]["optimizer.step"] == after["torch"]["optimizer.step"] == 2

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from mlx_faceau.architectures import LandmarkPoseConfig, initial_weights
+from mlx_faceau.errors import MissingDependency
 
 Arrays = dict[str, np.ndarray]
 PEOPLE, FACES_EACH = 6, 4
@@ -77,3 +78,8 @@ class FakeTrainer:
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         self.rates = [0.0] * int(state["optimizer.step"][0])
         self.seen = state["optimizer.seen"]
+
+
+def export_without_onnx(checkpoint: Path, path: Path) -> None:
+    """An exporter on a machine without its library."""
+    raise MissingDependency("onnx", extra="export")
