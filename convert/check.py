@@ -20,7 +20,8 @@ from mlx_faceau.errors import ExportError, MissingDependency
 from mlx_faceau.exported import ONNX_SUFFIX, read_exported_metadata
 from mlx_faceau.preprocess import to_network_input
 
-from .mil import Port, load_coremltools, read_mlpackage
+from .mil import load_coremltools, read_mlpackage
+from .mil_program import Port
 from .source import Source, read_source
 
 # Largest error of a float32 file (SPEC section 7); of a net whose own float32 error is larger
@@ -162,7 +163,9 @@ def probe_crops(count: int = 8) -> np.ndarray:
     total = np.zeros((count, IMAGE_SIZE, IMAGE_SIZE, 3))
     for cells, weight in ((2, 0.5), (7, 0.3), (28, 0.2)):
         pattern = rng.random((count, cells, cells, 3))
-        total += weight * np.kron(pattern, np.ones((1, IMAGE_SIZE // cells, IMAGE_SIZE // cells, 1)))
+        total += weight * np.kron(
+            pattern, np.ones((1, IMAGE_SIZE // cells, IMAGE_SIZE // cells, 1))
+        )
     return (255 * total).astype(np.uint8)
 
 

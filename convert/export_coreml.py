@@ -83,7 +83,7 @@ def export_to_coreml(
 def _convert(source: Source, precision: str) -> Any:
     ct = load_coremltools()
     with _quiet():
-        traced = torch.jit.trace(source.net(), torch.zeros(_INPUT_SHAPE))
+        traced: Any = torch.jit.trace(source.net(), torch.zeros(_INPUT_SHAPE))  # type: ignore[no-untyped-call]
         return ct.convert(
             traced,
             inputs=[ct.TensorType("image", _INPUT_SHAPE, dtype=np.float32)],

@@ -29,9 +29,7 @@ OPSETS = range(12, 22)  # what torch's TorchScript exporter and onnx both write,
 _TRACE_BATCH = 2  # a trace with one image would bake shapes of one image in
 
 
-def export_to_onnx(
-    model_or_checkpoint: Any, path: Path | str, opset_version: int = 17
-) -> Check:
+def export_to_onnx(model_or_checkpoint: Any, path: Path | str, opset_version: int = 17) -> Check:
     """Write a net as an ONNX file and prove it equal to the net.
 
     The same net gives the same bytes. The file appears under its name only after it passed.
@@ -80,12 +78,13 @@ def _onnx_bytes(source: Source, opset_version: int) -> bytes:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ExportError(f"the ONNX graph is malformed: {error}") from None
-    return bytes(model.SerializeToString(deterministic=True))
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data
 
 
 def _traced(source: Source, opset_version: int) -> bytes:
     names = list(source.config.output_shapes)
-    buffer = io.BytesIO()
+    buffer: Any = io.BytesIO()  # typed as a path alone, a file object as well
     with warnings.catch_warnings():
         # torch announces its other exporter, which cannot write opsets below 18.
         warnings.simplefilter("ignore")

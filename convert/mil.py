@@ -231,7 +231,9 @@ class _Reader:
             header = file.read(_BLOB_HEADER.size)
             expected = (_BLOB_SENTINEL, _BLOB_TYPES[port.dtype], size)
             if len(header) != _BLOB_HEADER.size or _BLOB_HEADER.unpack(header)[:3] != expected:
-                raise self._error(f"weight {port.name} has no record of {size} bytes in {path.name}")
+                raise self._error(
+                    f"weight {port.name} has no record of {size} bytes in {path.name}"
+                )
             start = _BLOB_HEADER.unpack(header)[3]
             if start + size > path.stat().st_size:
                 raise self._error(f"weight {port.name} is cut short in {path.name}")

@@ -30,7 +30,7 @@ def conv(
 ) -> Tensor:
     """2-d convolution; ``pad`` is (top, bottom, left, right)."""
     kernel = weight.shape[2:]
-    if pad_type not in ("custom", "valid") or pad_type == "valid" and any(pad):
+    if pad_type not in ("custom", "valid") or (pad_type == "valid" and any(pad)):
         raise ValueError(f"pad_type {pad_type!r} with pad {pad}")
     top, bottom, left, right = pad
     if (top, left) != (bottom, right) or not (0 <= top <= kernel[0] and 0 <= left <= kernel[1]):
@@ -64,9 +64,7 @@ def slice_by_index(
     return x[
         tuple(
             slice(None if no_begin else first, None if no_end else last)
-            for first, last, no_begin, no_end in zip(
-                begin, end, open_begin, open_end, strict=True
-            )
+            for first, last, no_begin, no_end in zip(begin, end, open_begin, open_end, strict=True)
         )
     ]
 

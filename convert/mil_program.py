@@ -124,7 +124,7 @@ def _dtype(value: torch.Tensor) -> str:
 def _apply(operation: Operation, values: Mapping[str, Any]) -> torch.Tensor:
     """One operation in float32, rounded to its declared type, of exactly its declared shape."""
     output = operation.output
-    arguments = {}
+    arguments: dict[str, Any] = {}
     for parameter, names in operation.arguments.items():
         found = [values[name] for name in names]
         tensors = [value for value in found if isinstance(value, torch.Tensor)]
@@ -134,7 +134,7 @@ def _apply(operation: Operation, values: Mapping[str, Any]) -> torch.Tensor:
         arguments[parameter] = floats if parameter == "values" else floats[0]
     if operation.kind == "cast" and CAST_DTYPES.get(arguments.get("dtype", "")) != output.dtype:
         raise ValueError(f"to {arguments.get('dtype')!r} gives no {output.dtype}")
-    result = OPERATIONS[operation.kind](**arguments)
+    result: torch.Tensor = OPERATIONS[operation.kind](**arguments)
     if tuple(result.shape) != output.shape:
         raise ValueError(f"gives shape {tuple(result.shape)}, declared is {output.shape}")
     return result.to(TORCH_DTYPES[output.dtype])

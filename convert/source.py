@@ -12,6 +12,7 @@ import torch
 from mlx_faceau.architectures import ModelConfig
 from mlx_faceau.checkpoint import check_weights, describe, file_hash, load_checkpoint
 from mlx_faceau.torch_fallback import build
+from mlx_faceau.torch_fallback.backbone import FaceNet
 
 from .pyfaceau import read_pyfaceau
 
@@ -36,9 +37,9 @@ class Source:
 
 
 class TupleNet(torch.nn.Module):
-    """A net whose outputs are a tuple in the order of exported files: a dictionary does not trace."""
+    """A net with a tuple of outputs, in the order of exported files: dictionaries do not trace."""
 
-    def __init__(self, net: torch.nn.Module) -> None:
+    def __init__(self, net: FaceNet) -> None:
         super().__init__()
         self.net = net
         self.names = tuple(net.config.output_shapes)
@@ -49,24 +50,30 @@ class TupleNet(torch.nn.Module):
         return tuple(outputs[name] for name in self.names)
 
 
-def read_source(model_or_checkpoint: Any) -> Source:
+def read_source(model_or_checkpoint: Any, width_mult: float | None = None) -> Source:
     """A net from a module of either framework, or from a file.
 
     Args:
         model_or_checkpoint: an MLX or torch module of this package (its own ``to_weights()`` and
             ``config`` are all that is used), a ``.safetensors`` checkpoint, a run's folder (its
-            best checkpoint), or a ``.pt`` file of the original tool. Of a checkpoint's weights
+            best checkpoint), a ``.pt`` file of the original tool, or what this function gave
+            before. Of a checkpoint's weights
             the averaged ones are taken when there are any.
+        width_mult: of a ``.pt`` file's net, where it cannot be found out.
 
     Raises:
         CheckpointError: if the file is missing or malformed, or the weights do not fit.
-        ValueError: if it is none of these.
+        ValueError: if it is none of these, or a width is given for what knows its own.
     """
+    is_path = isinstance(model_or_checkpoint, (str, Path))
+    if is_path and Path(model_or_checkpoint).suffix == ".pt":
+        return _from_pt(Path(model_or_checkpoint), width_mult)
+    if width_mult is not None:
+        raise ValueError("a width is for .pt files; everything else knows its own")
+    if is_path:
+        return _from_checkpoint(Path(model_or_checkpoint))
     if isinstance(model_or_checkpoint, Source):
         return model_or_checkpoint
-    if isinstance(model_or_checkpoint, (str, Path)):
-        path = Path(model_or_checkpoint)
-        return _from_pt(path) if path.suffix == ".pt" else _from_checkpoint(path)
     if not hasattr(model_or_checkpoint, "to_weights"):
         raise ValueError(
             f"cannot export a {type(model_or_checkpoint).__name__}; "
@@ -82,8 +89,8 @@ def _from_checkpoint(path: Path) -> Source:
     return Source(checkpoint.config, checkpoint.weights(), metadata)
 
 
-def _from_pt(path: Path) -> Source:
-    config, weights = read_pyfaceau(path)
+def _from_pt(path: Path, width_mult: float | None) -> Source:
+    config, weights = read_pyfaceau(path, width_mult)
     return Source(config, weights, describe(config, source_hash=file_hash(path)))
 
 

@@ -83,7 +83,7 @@ def find_mlmodel(package: Path | str) -> Path:
             manifest = json.loads(file.read(_MAX_MANIFEST))
         root = manifest["rootModelIdentifier"]
         data = (package / "Data").resolve()
-        model = (data / manifest["itemInfoEntries"][root]["path"]).resolve()
+        model: Path = (data / manifest["itemInfoEntries"][root]["path"]).resolve()
     except OSError as error:
         raise CheckpointError(f"{package}: not a Core ML package: {error}") from None
     except (KeyError, TypeError, ValueError, RecursionError):
@@ -117,7 +117,7 @@ def _pair(file: BinaryIO, start: int, end: int) -> tuple[str, str]:
 
 
 def _fields(file: BinaryIO, position: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Number, position and size of each length-delimited field of the message in [position, end)."""
+    """Number, position and size of each length-delimited field of a message in [position, end)."""
     while position < end:
         file.seek(position)
         tag = _varint(file)

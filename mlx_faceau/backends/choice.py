@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import BackendError
-from ..exported import COREML_SUFFIX, ONNX_SUFFIX
+from mlx_faceau.errors import BackendError
+from mlx_faceau.exported import COREML_SUFFIX, ONNX_SUFFIX
 
 AUTO = "auto"
 

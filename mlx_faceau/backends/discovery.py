@@ -9,10 +9,11 @@ import shutil
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from ..architectures import CONFIGS
-from ..checkpoint import BEST_NAME, file_hash, read_metadata
-from ..errors import CheckpointError, MissingDependency
-from ..exported import COREML_SUFFIX, ONNX_SUFFIX, is_mlpackage, read_exported_metadata
+from mlx_faceau.architectures import CONFIGS
+from mlx_faceau.checkpoint import BEST_NAME, file_hash, read_metadata
+from mlx_faceau.errors import CheckpointError, MissingDependency
+from mlx_faceau.exported import COREML_SUFFIX, ONNX_SUFFIX, is_mlpackage, read_exported_metadata
+
 from .choice import BACKENDS, Files, Machine
 
 _LOADERS = {"landmark_pose": "load_predictor", "au_prediction": "load_au_predictor"}
@@ -94,11 +95,11 @@ def find_files(path: Path | str, kind: str) -> Files:
 
 def _directory_files(folder: Path, kind: str) -> Files:
     checkpoint, missing = _checkpoint_of(folder, kind)
-    found = {name: checkpoint for name in ("mlx", "torch")} if checkpoint else {}
-    source = file_hash(checkpoint) if checkpoint else None
+    found = dict.fromkeys(("mlx", "torch"), checkpoint) if checkpoint else {}
+    sources = _hashes(checkpoint) if checkpoint else None
     for name, suffix in (("coreml", COREML_SUFFIX), ("onnx", ONNX_SUFFIX)):
         path = folder / f"{kind}{suffix}"
-        reason = _reason_against(path, source)
+        reason = _reason_against(path, sources)
         if reason is None:
             found[name] = path
         else:
@@ -125,7 +126,13 @@ def _checkpoint_of(folder: Path, kind: str) -> tuple[Path | None, dict[str, str]
     return None, {"mlx": reason, "torch": reason}
 
 
-def _reason_against(path: Path, source: str | None) -> str | None:
+def _hashes(checkpoint: Path) -> set[str]:
+    """What an exported file may name as its source: this checkpoint, or the one it came from."""
+    origin = read_metadata(checkpoint).get("source_hash")
+    return {file_hash(checkpoint), *([origin] if isinstance(origin, str) else [])}
+
+
+def _reason_against(path: Path, sources: set[str] | None) -> str | None:
     """Why an exported file of a model directory is passed over; None where it is good."""
     if not (is_mlpackage(path) if path.suffix == COREML_SUFFIX else path.is_file()):
         return f"no {path.name} in {path.parent}; 'mlx-faceau export' makes it"
@@ -133,7 +140,7 @@ def _reason_against(path: Path, source: str | None) -> str | None:
         recorded = (read_exported_metadata(path) or {}).get("source_hash")
     except CheckpointError as error:
         return str(error)
-    if source is not None and recorded != source:
+    if sources is not None and recorded not in sources:
         return (
             f"{path} was exported from another checkpoint than the {BEST_NAME} beside it; "
             "export it again"
