@@ -103,7 +103,10 @@ def _replace(waiting: "_Queue", item: Any, stopped: threading.Event) -> bool:
 
 def _consume(waiting: "_Queue") -> Iterator[Any]:
     while True:
-        item = waiting.get()
+        try:  # with a limit, because Windows cannot interrupt a wait without one
+            item = waiting.get(timeout=_POLL)
+        except queue.Empty:
+            continue
         if isinstance(item, _End):
             if item.error is not None:
                 raise item.error

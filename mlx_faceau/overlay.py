@@ -15,7 +15,7 @@ from .video import VideoError
 
 VIDEO_SUFFIX = ".mkv"  # Matroska: readable up to the last whole cluster, however writing ended
 
-# BGR; one colour a person, in the order of face_id (Okabe and Ito's palette, safe for colour-blind).
+# BGR; one colour a person, in the order of face_id (Okabe and Ito: safe for the colour-blind).
 _COLOURS = (
     (178, 114, 0),
     (0, 94, 213),
@@ -90,7 +90,7 @@ def _draw_panel(image: np.ndarray, face: Face, colour: tuple[int, int, int], siz
     top = float(np.clip(low[1] - 0.2 * size, 0, max(0, image.shape[0] - 17 * row)))
     for i, (name, value) in enumerate(zip(AU_NAMES, face.au_intensities, strict=True)):
         base = top + (i + 1) * row
-        _write(image, name[2:4], (left, base - 0.2 * row), font, colour)
+        _write(image, name[2:4], (left, base - 0.2 * row), font, (255, 255, 255))
         start = (round(left + 1.4 * row), round(base - 0.8 * row))
         full = (round(left + width), round(base - 0.2 * row))
         end = (round(start[0] + (full[0] - start[0]) * float(value) / MAX_INTENSITY), full[1])
@@ -106,7 +106,7 @@ def _write(
     x = round(float(np.clip(corner[0], 0, image.shape[1] - 1)))
     y = round(float(np.clip(corner[1], 12, image.shape[0] - 1)))
     thick = max(1, round(scale * 1.4))
-    cv2.putText(image, text, (x, y), _FONT, scale, (0, 0, 0), thick + 2, cv2.LINE_AA)
+    cv2.putText(image, text, (x, y), _FONT, scale, (40, 40, 40), thick + 1, cv2.LINE_AA)
     cv2.putText(image, text, (x, y), _FONT, scale, colour, thick, cv2.LINE_AA)
 
 

@@ -86,19 +86,20 @@ class FacePipeline:
             detector = CallableDetector(lambda _: boxes, calibration or detector.calibration)
         return self._finish(self._follower(detector, 30.0).follow(Frame(0, 0.0, image)))
 
-    def video(self, path: str | Path, span: Span = WHOLE) -> Iterator[FrameFaces]:
+    def video(self, path: str | Path | Video, span: Span = WHOLE) -> Iterator[FrameFaces]:
         """The faces of every frame of a video file, in order.
 
         The file is opened at once, frames are read while the iterator is consumed.
 
         Args:
-            path: a video file.
+            path: a video file, or one that was opened.
             span: which of its frames.
 
         Raises:
             VideoError: if the file cannot be read.
         """
-        return self._stream(Video(path), span, run_ahead)
+        video = path if isinstance(path, Video) else Video(path)
+        return self._stream(video, span, run_ahead)
 
     def live(self, source: int | Any = 0, span: Span = WHOLE) -> Iterator[FrameFaces]:
         """The faces of a camera's newest frames, until it disappears or the consumer stops.

@@ -1,29 +1,24 @@
-"""``mlx-faceau predict``: landmarks, pose and action units of images, as CSV or JSON."""
+"""``mlx-faceau predict``: landmarks, pose and action units of pictures, videos and a webcam."""
 
 import argparse
-import csv
-import json
-import sys
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-import numpy as np
-
-HELP = "predict landmarks, pose and action units of aligned 112x112 crops"
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
-_BATCH = 32
+HELP = "predict landmarks, pose and action units of the faces in pictures, videos or a webcam"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="image files or folders of them")
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="pictures, videos, folders or patterns of them, or webcam (webcam:1 for the second)",
+    )
     parser.add_argument("--landmark-model", metavar="PATH", help="landmark net: file or folder")
     parser.add_argument("--au-model", metavar="PATH", help="action unit net: file or folder")
     parser.add_argument(
         "--aligned",
         action="store_true",
-        required=True,
-        help="the inputs are 112x112 standard crops (never guessed)",
+        help="the inputs are 112x112 standard crops (never guessed); no faces are searched",
     )
     parser.add_argument(
         "--backend",
@@ -32,133 +27,91 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what runs the nets (default: %(default)s)",
     )
     parser.add_argument(
-        "--format", choices=("csv", "json"), help="default: by --output's ending, else csv"
+        "--format",
+        choices=("csv", "json", "jsonl", "parquet"),
+        help="default: by --output's ending, else csv (OpenFace's columns); json is for --aligned",
     )
-    parser.add_argument("--output", metavar="FILE", help="default: standard output")
+    parser.add_argument(
+        "--output",
+        metavar="FILE|DIR",
+        help="a file for one input, a folder for several, - for standard output; "
+        "default: NAME.csv in the current folder (--aligned: standard output)",
+    )
+    _add_finding(parser.add_argument_group("finding and following faces"))
+    _add_writing(parser.add_argument_group("what is written"))
+    _add_batch(parser.add_argument_group("parts of videos and many inputs"))
+
+
+def _add_finding(group: Any) -> None:
+    group.add_argument(
+        "--detector",
+        default="auto",
+        metavar="NAME|FILE",
+        help="auto, dlib, vision (macOS), a YuNet .onnx file, or package.module:function "
+        "(default: %(default)s)",
+    )
+    group.add_argument(
+        "--detect-every",
+        type=int,
+        default=30,
+        metavar="N",
+        help="frames between detections while all faces are followed (default: %(default)s)",
+    )
+    group.add_argument("--max-faces", type=int, metavar="N", help="follow at most so many")
+    group.add_argument(
+        "--min-confidence",
+        type=float,
+        default=0.5,
+        help="below it a row's success is 0 (default: %(default)s)",
+    )
+
+
+def _add_writing(group: Any) -> None:
+    group.add_argument(
+        "--groups",
+        metavar="LIST",
+        help="columns: pose,2d,3d,params,aus (default: all there are; 3d needs --pdm)",
+    )
+    group.add_argument(
+        "--pdm", metavar="FILE", help="point distribution model in OpenFace's text format"
+    )
+    group.add_argument(
+        "--camera",
+        metavar="FX,FY,CX,CY",
+        help="focal lengths and centre in pixels (default: OpenFace's guess)",
+    )
+    group.add_argument(
+        "--presence-from",
+        type=float,
+        default=1.0,
+        metavar="INTENSITY",
+        help="AUxx_c is 1 from this intensity on (default: %(default)s)",
+    )
+    group.add_argument("--overlay", action="store_true", help="also NAME.overlay.mkv, or .png")
+    group.add_argument("--report", action="store_true", help="also NAME.report.html")
+    group.add_argument("--smooth", action="store_true", help="One-Euro filter over each face")
+    group.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="subtract each person's resting face from the action units, at the end",
+    )
+
+
+def _add_batch(group: Any) -> None:
+    group.add_argument("--every", type=int, default=1, metavar="N", help="take every Nth frame")
+    group.add_argument("--start", type=float, default=0.0, metavar="SECONDS")
+    group.add_argument("--end", type=float, metavar="SECONDS")
+    group.add_argument("--resume", action="store_true", help="leave out inputs that are done")
+    group.add_argument(
+        "--shard", metavar="I/N", help="take the Ith of N equal parts of the inputs, I from 1"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    if not args.landmark_model and not args.au_model:
-        raise ValueError("nothing to predict with; give --landmark-model, --au-model or both")
-    paths = list(image_paths(args.inputs))
-    predictors = _load_predictors(args)
-    rows = _predict_files(paths, predictors)
-    if args.output:
-        from mlx_faceau.checkpoint import atomic_file
+    if args.aligned:
+        from .predict_aligned import run_aligned
 
-        with atomic_file(args.output) as temporary, temporary.open("w", newline="") as file:
-            _write(rows, file, _format(args))
-    else:
-        _write(rows, sys.stdout, _format(args))
-    return 0
+        return run_aligned(args)
+    from .predict_faces import run_faces
 
-
-def image_paths(inputs: list[str]) -> Iterator[Path]:
-    """Image files that the inputs name, folders expanded in sorted order.
-
-    Raises:
-        ValueError: for a path that does not exist or a folder without images.
-    """
-    for name in inputs:
-        path = Path(name)
-        if path.is_dir():
-            images = [p for p in sorted(path.iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES]
-            if not images:
-                raise ValueError(f"{path}: no images ({', '.join(IMAGE_SUFFIXES)}) in this folder")
-            yield from images
-        elif path.is_file():
-            yield path
-        else:
-            raise ValueError(f"{path}: no such file or folder")
-
-
-def read_crop(path: Path) -> np.ndarray:
-    """A crop from an image file: (112, 112, 3) uint8 BGR; grey is repeated, alpha dropped.
-
-    Raises:
-        ValueError: if it is no image, or not 112x112.
-    """
-    import cv2
-
-    from mlx_faceau.preprocess import CROP_SHAPE
-
-    data = np.frombuffer(path.read_bytes(), np.uint8)
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    if image is None:
-        raise ValueError(f"{path}: not a readable image")
-    if image.shape != CROP_SHAPE:
-        height, width = image.shape[:2]
-        raise ValueError(
-            f"{path}: {width}x{height} pixels, but --aligned means 112x112 standard crops; "
-            "cut them out with FaceAligner"
-        )
-    return image
-
-
-def _load_predictors(args: argparse.Namespace) -> list[Any]:
-    from mlx_faceau.predictor import load_au_predictor, load_predictor
-
-    predictors: list[Any] = []
-    if args.landmark_model:
-        predictors.append(load_predictor(args.landmark_model, backend=args.backend))
-    if args.au_model:
-        predictors.append(load_au_predictor(args.au_model, backend=args.backend))
-    return predictors
-
-
-def _predict_files(paths: list[Path], predictors: list[Any]) -> Iterator[dict[str, Any]]:
-    for start in range(0, len(paths), _BATCH):
-        some = paths[start : start + _BATCH]
-        crops = np.stack([read_crop(path) for path in some])
-        predictions: dict[str, np.ndarray] = {}
-        for predictor in predictors:
-            predictions |= predictor.predict_batch(crops)
-        for index, path in enumerate(some):
-            yield {"file": str(path)} | {
-                name: values[index]
-                for name, values in predictions.items()
-                if isinstance(values, np.ndarray)
-            }
-
-
-def _format(args: argparse.Namespace) -> str:
-    if args.format:
-        return str(args.format)
-    return "json" if args.output and Path(args.output).suffix.lower() == ".json" else "csv"
-
-
-def _write(rows: Iterator[dict[str, Any]], file: TextIO, form: str) -> None:
-    if form == "json":
-        plain = [
-            {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in row.items()}
-            for row in rows
-        ]
-        file.write(json.dumps(plain, indent=1) + "\n")
-        return
-    writer: csv.DictWriter[str] | None = None
-    for row in rows:
-        flat = flatten(row)
-        if writer is None:
-            writer = csv.DictWriter(file, flat, lineterminator="\n")
-            writer.writeheader()
-        writer.writerow(flat)
-
-
-def flatten(row: dict[str, Any]) -> dict[str, Any]:
-    """One CSV row: OpenFace's column names, crop pixels and radians, six significant decimals."""
-    from mlx_faceau.facs import AU_NAMES
-
-    flat: dict[str, Any] = {"file": row["file"]}
-
-    def put(names: list[str], values: np.ndarray) -> None:
-        flat.update({n: f"{float(v):.6g}" for n, v in zip(names, values, strict=True)})
-
-    if "landmarks" in row:
-        count = len(row["landmarks"])
-        put([f"x_{i}" for i in range(count)], row["landmarks"][:, 0])
-        put([f"y_{i}" for i in range(count)], row["landmarks"][:, 1])
-        put(["p_scale", "p_rx", "p_ry", "p_rz", "p_tx", "p_ty"], row["global_params"])
-        put([f"p_{i}" for i in range(len(row["local_params"]))], row["local_params"])
-    if "au_intensities" in row:
-        put(list(AU_NAMES), row["au_intensities"])
-    return flat
+    return run_faces(args)

@@ -1,0 +1,145 @@
+"""``mlx-faceau predict --aligned``: both nets on pictures that are 112x112 crops already."""
+
+import argparse
+import csv
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+_BATCH = 32
+
+
+def run_aligned(args: argparse.Namespace) -> int:
+    """Predict the crops that parsed arguments name; the exit status."""
+    if not args.landmark_model and not args.au_model:
+        raise ValueError("nothing to predict with; give --landmark-model, --au-model or both")
+    if args.format not in (None, "csv", "json"):
+        raise ValueError(f"--format {args.format}: --aligned writes csv or json")
+    paths = list(image_paths(args.inputs))
+    predictors = _load_predictors(args)
+    rows = _predict_files(paths, predictors)
+    if args.output:
+        from mlx_faceau.checkpoint import atomic_file
+
+        with atomic_file(args.output) as temporary, temporary.open("w", newline="") as file:
+            _write(rows, file, _format(args))
+    else:
+        _write(rows, sys.stdout, _format(args))
+    return 0
+
+
+def image_paths(inputs: list[str]) -> Iterator[Path]:
+    """Image files that the inputs name, folders expanded in sorted order.
+
+    Raises:
+        ValueError: for a path that does not exist or a folder without images.
+    """
+    from mlx_faceau.video import IMAGE_SUFFIXES
+
+    for name in inputs:
+        path = Path(name)
+        if path.is_dir():
+            images = [p for p in sorted(path.iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES]
+            if not images:
+                raise ValueError(f"{path}: no images ({', '.join(IMAGE_SUFFIXES)}) in this folder")
+            yield from images
+        elif path.is_file():
+            yield path
+        else:
+            raise ValueError(f"{path}: no such file or folder")
+
+
+def read_crop(path: Path) -> np.ndarray:
+    """A crop from an image file: (112, 112, 3) uint8 BGR; grey is repeated, alpha dropped.
+
+    Raises:
+        ValueError: if it is no image, or not 112x112.
+    """
+    import cv2
+
+    from mlx_faceau.preprocess import CROP_SHAPE
+
+    data = np.frombuffer(path.read_bytes(), np.uint8)
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    if image is None:
+        raise ValueError(f"{path}: not a readable image")
+    if image.shape != CROP_SHAPE:
+        height, width = image.shape[:2]
+        raise ValueError(
+            f"{path}: {width}x{height} pixels, but --aligned means 112x112 standard crops; "
+            "cut them out with FaceAligner"
+        )
+    return image
+
+
+def _load_predictors(args: argparse.Namespace) -> list[Any]:
+    from mlx_faceau.predictor import load_au_predictor, load_predictor
+
+    predictors: list[Any] = []
+    if args.landmark_model:
+        predictors.append(load_predictor(args.landmark_model, backend=args.backend))
+    if args.au_model:
+        predictors.append(load_au_predictor(args.au_model, backend=args.backend))
+    return predictors
+
+
+def _predict_files(paths: list[Path], predictors: list[Any]) -> Iterator[dict[str, Any]]:
+    for start in range(0, len(paths), _BATCH):
+        some = paths[start : start + _BATCH]
+        crops = np.stack([read_crop(path) for path in some])
+        predictions: dict[str, np.ndarray] = {}
+        for predictor in predictors:
+            predictions |= predictor.predict_batch(crops)
+        for index, path in enumerate(some):
+            yield {"file": str(path)} | {
+                name: values[index]
+                for name, values in predictions.items()
+                if isinstance(values, np.ndarray)
+            }
+
+
+def _format(args: argparse.Namespace) -> str:
+    if args.format:
+        return str(args.format)
+    return "json" if args.output and Path(args.output).suffix.lower() == ".json" else "csv"
+
+
+def _write(rows: Iterator[dict[str, Any]], file: TextIO, form: str) -> None:
+    if form == "json":
+        plain = [
+            {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in row.items()}
+            for row in rows
+        ]
+        file.write(json.dumps(plain, indent=1) + "\n")
+        return
+    writer: csv.DictWriter[str] | None = None
+    for row in rows:
+        flat = flatten(row)
+        if writer is None:
+            writer = csv.DictWriter(file, flat, lineterminator="\n")
+            writer.writeheader()
+        writer.writerow(flat)
+
+
+def flatten(row: dict[str, Any]) -> dict[str, Any]:
+    """One CSV row: OpenFace's column names, crop pixels and radians, six significant decimals."""
+    from mlx_faceau.facs import AU_NAMES
+
+    flat: dict[str, Any] = {"file": row["file"]}
+
+    def put(names: list[str], values: np.ndarray) -> None:
+        flat.update({n: f"{float(v):.6g}" for n, v in zip(names, values, strict=True)})
+
+    if "landmarks" in row:
+        count = len(row["landmarks"])
+        put([f"x_{i}" for i in range(count)], row["landmarks"][:, 0])
+        put([f"y_{i}" for i in range(count)], row["landmarks"][:, 1])
+        put(["p_scale", "p_rx", "p_ry", "p_rz", "p_tx", "p_ty"], row["global_params"])
+        put([f"p_{i}" for i in range(len(row["local_params"]))], row["local_params"])
+    if "au_intensities" in row:
+        put(list(AU_NAMES), row["au_intensities"])
+    return flat

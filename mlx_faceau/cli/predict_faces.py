@@ -1,0 +1,263 @@
+"""``mlx-faceau predict`` on whole pictures, videos, folders and cameras."""
+
+import argparse
+import glob
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlx_faceau.errors import FaceauError
+from mlx_faceau.faces import FrameFaces
+from mlx_faceau.openface_csv import GROUPS, Layout
+from mlx_faceau.overlay import VIDEO_SUFFIX
+from mlx_faceau.pdm import read_pdm
+from mlx_faceau.pipeline import FacePipeline
+from mlx_faceau.pose import Camera
+from mlx_faceau.recording import FORMATS, Summary, Wanted, record
+from mlx_faceau.rows import is_complete
+from mlx_faceau.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Span, Video, read_image
+
+_LIVE_RATE = 30.0  # frames a second of a camera's overlay
+_PROGRESS_EVERY = 0.5  # seconds
+
+
+@dataclass(frozen=True)
+class Input:
+    """One picture, video or camera."""
+
+    path: Path | None  # None for a camera
+    camera: int = 0
+
+    @property
+    def name(self) -> str:
+        return self.path.name if self.path else f"webcam{self.camera}"
+
+    @property
+    def is_picture(self) -> bool:
+        return self.path is not None and self.path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def run_faces(args: argparse.Namespace) -> int:
+    """Predict what parsed arguments name; the exit status."""
+    if not args.landmark_model:
+        raise ValueError("give --landmark-model (and --au-model); or --aligned for 112x112 crops")
+    span = Span(args.start, args.end, args.every)
+    layout = _layout(args)
+    form = _form(args)
+    jobs = list(_jobs(shard(find_inputs(args.inputs), args.shard), args, form, layout))
+    if args.resume:
+        jobs = [job for job in jobs if not is_complete(Path(job[1].table))]
+    if not jobs:
+        sys.stderr.write("nothing left to do\n")
+        return 0
+    pipeline = FacePipeline(
+        args.landmark_model,
+        args.au_model,
+        args.detector,
+        args.backend,
+        detect_every=args.detect_every,
+        max_faces=args.max_faces,
+        min_confidence=args.min_confidence,
+    )
+    failed = 0
+    for source, wanted in jobs:
+        try:
+            _run_one(pipeline, source, wanted, span)
+        except FaceauError as error:  # a bad file never ends a batch; a full disk (OSError) does
+            if len(jobs) == 1:
+                raise
+            sys.stderr.write(f"mlx-faceau: {error}\n")
+            failed += 1
+    if failed:
+        sys.stderr.write(f"{failed} of {len(jobs)} inputs could not be read\n")
+    return 2 if failed else 0
+
+
+def find_inputs(names: list[str]) -> list[Input]:
+    """What the names mean: folders and patterns expanded in sorted order.
+
+    Raises:
+        ValueError: for a path that does not exist, or a folder or pattern without anything in it.
+    """
+    return [found for name in names for found in _expand(name)]
+
+
+def _expand(name: str) -> Iterator[Input]:
+    path = Path(name)
+    if path.is_dir():
+        kinds = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
+        paths = [p for p in sorted(path.iterdir()) if p.suffix.lower() in kinds]
+        if not paths:
+            raise ValueError(f"{path}: no pictures or videos in this folder")
+        yield from map(Input, paths)
+    elif path.is_file():
+        yield Input(path)
+    elif (number := _camera_number(name)) is not None:
+        yield Input(None, number)
+    else:
+        paths = [Path(p) for p in sorted(glob.glob(name, recursive=True)) if Path(p).is_file()]
+        if not paths:
+            raise ValueError(f"{name}: no such file or folder")
+        yield from map(Input, paths)
+
+
+def _camera_number(name: str) -> int | None:
+    kind, _, number = name.partition(":")
+    if kind == "webcam":
+        number = number or "0"
+    elif name.isdigit():
+        number = name
+    else:
+        return None
+    return int(number) if number.isdigit() else None
+
+
+def shard(inputs: list[Input], text: str | None) -> list[Input]:
+    """The Ith of N parts; every Nth input, so that neighbours of like length are spread.
+
+    Raises:
+        ValueError: if the text is not ``I/N`` with 1 <= I <= N.
+    """
+    if text is None:
+        return inputs
+    first, _, second = text.partition("/")
+    if not (first.isdigit() and second.isdigit() and 1 <= int(first) <= int(second)):
+        raise ValueError(f"--shard {text}: expected I/N with 1 <= I <= N, such as 2/8")
+    return inputs[int(first) - 1 :: int(second)]
+
+
+def _layout(args: argparse.Namespace) -> Layout:
+    pdm = read_pdm(args.pdm) if args.pdm else None
+    there = [g for g in GROUPS if (g != "3d" or pdm) and (g != "aus" or args.au_model)]
+    groups = there if args.groups is None else [g.strip() for g in args.groups.split(",")]
+    if "aus" in groups and not args.au_model:
+        raise ValueError("--groups aus: there is no action unit net; give --au-model")
+    camera = None
+    if args.camera:
+        try:
+            camera = Camera(*(float(value) for value in args.camera.split(",")))
+        except (TypeError, ValueError):
+            raise ValueError(f"--camera {args.camera}: expected FX,FY,CX,CY in pixels") from None
+        if not (camera.focal_x > 0 and camera.focal_y > 0):
+            raise ValueError(f"--camera {args.camera}: focal lengths are positive")
+    return Layout(groups, pdm, camera, args.presence_from)
+
+
+def _form(args: argparse.Namespace) -> str:
+    if args.format == "json":
+        raise ValueError("--format json is for --aligned; videos are written as csv or jsonl")
+    ending = Path(args.output or "").suffix.lower().lstrip(".")
+    return str(args.format or (ending if ending in FORMATS else "csv"))
+
+
+def _jobs(
+    inputs: list[Input], args: argparse.Namespace, form: str, layout: Layout
+) -> Iterator[tuple[Input, Wanted]]:
+    """Each input with its result files; two never share one."""
+    single = args.output == "-" or Path(args.output or "").suffix.lower().lstrip(".") in FORMATS
+    if single and len(inputs) > 1:
+        raise ValueError(
+            f"--output {args.output}: {len(inputs)} inputs need a folder to write to, one file each"
+        )
+    folder = Path("." if args.output is None or single else args.output)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--output {folder}: not a folder, and no ending {', '.join(FORMATS)}")
+    folder.mkdir(parents=True, exist_ok=True)
+    stems = Counter(Path(source.name).stem for source in inputs)
+    names = Counter(source.name for source in inputs)
+    for source in inputs:
+        if names[source.name] > 1:
+            raise ValueError(f"{source.name}: two inputs of this name; run their folders apart")
+        stem = Path(source.name).stem
+        base = folder / (stem if stems[stem] == 1 else source.name)
+        table = args.output if single else Path(f"{base}.{form}")
+        if single and args.output != "-":
+            base = Path(args.output).with_suffix("")
+        picture = ".png" if source.is_picture else VIDEO_SUFFIX
+        yield (
+            source,
+            Wanted(
+                table,
+                form,
+                layout,
+                overlay=Path(f"{base}.overlay{picture}") if args.overlay else None,
+                report=Path(f"{base}.report.html") if args.report else None,
+                smooth=args.smooth,
+                calibrate=args.calibrate,
+            ),
+        )
+
+
+def _run_one(pipeline: FacePipeline, source: Input, wanted: Wanted, span: Span) -> None:
+    progress = Progress(source.name)
+    results: Iterable[FrameFaces]
+    rate = _LIVE_RATE
+    if source.path is None:
+        results = pipeline.live(source.camera, span)
+    elif source.is_picture:
+        results = (pipeline.image(image) for image in [read_image(source.path)])
+    else:
+        video = Video(source.path)
+        rate = video.rate / span.every
+        progress.total = None if video.count is None else _expected(video, span)
+        results = pipeline.video(video, span)
+    try:
+        summary = record(results, wanted, source.name, rate, progress.step)
+    except BaseException:
+        progress.clear()
+        if progress.frames:
+            sys.stderr.write(f"{wanted.rows}: {progress.frames} finished frames are in it\n")
+        raise
+    progress.clear()
+    _say(source, wanted, summary)
+
+
+def _expected(video: Video, span: Span) -> int:
+    last = video.count or 0
+    if span.end is not None:
+        last = min(last, int(span.end * video.rate))
+    return max(1, (last - int(span.start * video.rate)) // span.every)
+
+
+def _say(source: Input, wanted: Wanted, summary: Summary) -> None:
+    stream = sys.stderr if str(wanted.table) == "-" else sys.stdout
+    without = f", {summary.faceless} without a face" if summary.faceless else ""
+    stream.write(f"{source.name}: {summary.frames} frames{without} -> {wanted.table}\n")
+    for note in summary.notes:
+        sys.stderr.write(note + "\n")
+
+
+class Progress:
+    """One line on a terminal: share, frames a second, time left."""
+
+    def __init__(self, name: str, total: int | None = None) -> None:
+        self.total = total
+        self.frames = 0
+        self._name = name
+        self._start = self._shown = time.monotonic()
+        self._visible = sys.stderr.isatty()
+
+    def step(self, _: FrameFaces) -> None:
+        self.frames += 1
+        now = time.monotonic()
+        if self._visible and now - self._shown >= _PROGRESS_EVERY:
+            self._shown = now
+            sys.stderr.write(f"\r\x1b[K{self.line(now - self._start)}")
+            sys.stderr.flush()
+
+    def line(self, seconds: float) -> str:
+        """The text after so many seconds."""
+        rate = self.frames / max(seconds, 1e-9)
+        text = f"{self._name}: {self.frames} frames, {rate:.0f} frames/s"
+        if self.total:
+            left = max(0, self.total - self.frames) / rate
+            share = min(100, 100 * self.frames // self.total)
+            text += f", {share} %, {int(left // 60)}:{int(left % 60):02d} left"
+        return text
+
+    def clear(self) -> None:
+        if self._visible:
+            sys.stderr.write("\r\x1b[K")
