@@ -7,6 +7,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlx_faceau.train.config import AUGMENTATIONS
+
 if TYPE_CHECKING:
     from mlx_faceau.data.check import Report
 
@@ -126,6 +128,12 @@ def _add_preview(actions: Any) -> None:
     parser.add_argument("--output", required=True, metavar="PNG", help="picture to write")
     parser.add_argument("--count", type=int, default=60, help="number of faces")
     parser.add_argument("--seed", type=int, default=42, help="which faces are drawn")
+    parser.add_argument(
+        "--augment",
+        choices=AUGMENTATIONS,
+        default="none",
+        help="vary the faces as training does (default: none)",
+    )
     parser.set_defaults(act=_preview)
 
 
@@ -134,6 +142,8 @@ def _preview(args: argparse.Namespace) -> int:
     import numpy as np
 
     from mlx_faceau.checkpoint import atomic_file
+    from mlx_faceau.data.augment import augmentation
+    from mlx_faceau.data.batches import Batches
     from mlx_faceau.data.hdf5 import FaceDataset
     from mlx_faceau.data.preview import contact_sheet
 
@@ -142,7 +152,10 @@ def _preview(args: argparse.Namespace) -> int:
     dataset = FaceDataset(args.file, keep_outside=True)
     order = np.random.default_rng(args.seed).permutation(len(dataset))
     picked = np.sort(order[: args.count])
-    sheet = contact_sheet(dataset.read_images(picked), dataset.labels["landmarks"][picked])
+    vary = augmentation(args.augment)
+    batches = Batches(dataset, picked, len(picked), args.seed, vary, shuffle=False, workers=0)
+    faces = next(batches.epoch(0))
+    sheet = contact_sheet(faces["images"], faces["landmarks"])
     _, png = cv2.imencode(".png", sheet[..., ::-1])
     with atomic_file(Path(args.output)) as temporary:
         temporary.write_bytes(png.tobytes())

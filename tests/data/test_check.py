@@ -121,7 +121,11 @@ def test_synth_check_stats_and_preview_work_together(tmp_path, capsys):
     assert main(["data", "stats", str(faces)]) == 0
     assert "AU45_r" in capsys.readouterr().out
     assert main(["data", "preview", str(faces), "--output", str(sheet), "--count", "4"]) == 0
-    assert cv2.imread(str(sheet)).shape == (224, 4 * 224, 3)
+    plain = cv2.imread(str(sheet))
+    assert plain.shape == (224, 4 * 224, 3)
+    varied = ["data", "preview", str(faces), "--output", str(sheet), "--count", "4"]
+    assert main([*varied, "--augment", "strong"]) == 0
+    assert (cv2.imread(str(sheet)) != plain).mean() > 0.5
 
 
 def test_a_failed_check_exits_with_1_and_an_unreadable_file_with_2(path, capsys):
