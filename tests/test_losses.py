@@ -14,8 +14,8 @@ class Losses:
     def __init__(self, framework):
         self.framework = framework
         if framework == "mlx":
-            self._mx = pytest.importorskip("mlx.core")
-            from mlx_faceau.models import losses
+            losses = pytest.importorskip("mlx_faceau.models", exc_type=ImportError)
+            self._mx = losses.mx
         else:
             self._torch = pytest.importorskip("torch")
             import mlx_faceau.torch_fallback as losses
