@@ -21,6 +21,7 @@ _HOMES = {
     "LandmarkPosePredictor": ".predictor",
     "AUPredictor": ".predictor",
     "FaceAligner": ".align",
+    "FacePipeline": ".pipeline",
     "UnifiedLandmarkPoseNet": ".models",
     "AUPredictionNet": ".models",
     "WingLoss": ".models",

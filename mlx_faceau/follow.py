@@ -18,7 +18,7 @@ from .geometry import CROP_MARGIN, square_crop_matrix, to_frame
 from .preprocess import CROP_SHAPE
 from .track import Candidate, SceneCuts, Track, Tracker, look
 
-_CHECK_EVERY = 10  # frames between looks at a followed face through a displaced crop
+_CHECK_EVERY = 6  # frames between looks at a followed face through a displaced crop
 _SMALLEST = 4.0  # px that a face's landmarks must span
 
 

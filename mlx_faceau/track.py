@@ -17,7 +17,8 @@ _SAME_PLACE = 0.45  # cost (shift in sides + log size ratio) below which squares
 _SAME_LOOK = 0.80  # likeness above which a face is recognised wherever it is
 _PLAUSIBLE_LOOK = 0.45  # likeness that a face which reappears near its old place needs
 _TWINS = 0.25  # two followed squares closer than this show one face
-_SEARCH_EVERY = 5  # frames between detections while a face is missing
+_SEARCH_EVERY = 5  # frames between detections while a face is missing or doubted
+_DOUBTED = 0.4  # agreement of two crops below which the detector has the word
 _CUT_LEVEL = 20.0  # mean grey level difference of a scene cut
 _CUT_RATIO = 4.0  # ... and how far it stands out of the differences before
 
@@ -98,7 +99,8 @@ class Tracker:
         since = index - self._detected
         if not self.followed or since >= self.detect_every:
             return True
-        return since >= _SEARCH_EVERY and len(self.followed) < len(self.tracks)
+        doubted = any(t.missing or t.agreement < _DOUBTED for t in self.tracks)
+        return doubted and since >= _SEARCH_EVERY
 
     def start_frame(self, index: int) -> None:
         """Forget who has been missing too long."""

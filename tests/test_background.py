@@ -1,0 +1,85 @@
+"""Threads that run ahead: order, errors, bounds, leaving early."""
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from mlx_faceau.background import keep_newest, run_ahead
+
+
+def test_items_come_in_order() -> None:
+    with run_ahead(iter(range(100)), size=3) as items:
+        assert list(items) == list(range(100))
+
+
+def test_an_error_comes_after_the_items_before_it() -> None:
+    def broken() -> Iterator[int]:
+        yield 1
+        raise OSError("gone")
+
+    with run_ahead(broken()) as items:
+        assert next(items) == 1
+        with pytest.raises(OSError, match="gone"):
+            next(items)
+
+
+def test_no_more_items_wait_than_asked_for() -> None:
+    made = []
+    full = threading.Event()
+
+    def count() -> Iterator[int]:
+        for i in range(1000):
+            made.append(i)
+            if i == 4:
+                full.set()
+            yield i
+
+    with run_ahead(count(), size=3) as items:
+        next(items)
+        assert full.wait(5)
+        assert len(made) <= 3 + 3  # in the queue, in hand, consumed and being made
+
+
+def test_leaving_early_closes_the_producer_and_ends_its_thread() -> None:
+    closed = threading.Event()
+
+    def endless() -> Iterator[int]:
+        try:
+            while True:
+                yield 0
+        finally:
+            closed.set()
+
+    before = threading.active_count()
+    with run_ahead(endless()) as items:
+        next(items)
+    assert closed.is_set()
+    assert threading.active_count() == before
+
+
+def test_an_error_while_closing_is_not_lost() -> None:
+    def bad_end() -> Iterator[int]:
+        yield 1
+        raise ValueError("first")
+
+    with run_ahead(bad_end()) as items, pytest.raises(ValueError, match="first"):
+        list(items)
+
+
+def test_a_slow_consumer_gets_the_newest_item() -> None:
+    done = threading.Event()
+
+    def fast() -> Iterator[int]:
+        yield 0
+        yield from range(1, 50)
+        done.set()
+        yield 50
+
+    with keep_newest(fast()) as items:
+        first = next(items)
+        assert done.wait(5)
+        rest = list(items)
+    assert [first, *rest] == sorted({first, *rest})
+    assert [first, *rest][-1] == 50
+    assert len(rest) <= 3

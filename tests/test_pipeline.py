@@ -1,0 +1,258 @@
+"""The pipeline on drawn people: where faces are, who they are, when the detector is asked."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from blobs import Blob, BlobAUs, BlobDetector, BlobLandmarks, draw_frame, write_video
+
+from mlx_faceau import FacePipeline
+from mlx_faceau.detect import CALIBRATIONS
+from mlx_faceau.faces import FrameFaces
+from mlx_faceau.geometry import standard_crop_matrix, to_frame
+from mlx_faceau.video import Span, VideoError
+
+
+def pipeline(**options: Any) -> FacePipeline:
+    options.setdefault("detector", BlobDetector())
+    return FacePipeline(BlobLandmarks(), BlobAUs(), **options)
+
+
+def follow(tmp_path: Path, frames: list[np.ndarray], **options: Any) -> list[FrameFaces]:
+    video = write_video(tmp_path / "clip.mp4", frames)
+    return list(pipeline(**options).video(video))
+
+
+def ids(results: list[FrameFaces]) -> list[list[int]]:
+    return [[face.face_id for face in found.faces if face.success] for found in results]
+
+
+def people(results: list[FrameFaces]) -> list[dict[int, int]]:
+    """Which drawn person each face_id showed, frame by frame (BlobAUs reads that)."""
+    return [
+        {face.face_id: int(face.au_intensities[0]) for face in found.faces if face.success}
+        for found in results
+    ]
+
+
+def test_faces_of_a_picture_come_in_its_own_pixels_with_their_action_units() -> None:
+    blobs = [Blob(80.5, 90.25, 40, 1), Blob(230, 120, 30, 3)]
+    found = pipeline().image(draw_frame(blobs))
+    assert len(found.faces) == 2
+    for face in found.faces:
+        blob = blobs[0] if face.landmarks[:, 0].mean() < 160 else blobs[1]
+        np.testing.assert_allclose(face.landmarks, blob.landmarks, atol=1.0)
+        np.testing.assert_allclose(face.global_params[4:], (blob.x, blob.y), atol=1.0)
+        assert face.au_intensities.tolist() == [blob.person + 0.5] * 17
+        assert face.success
+        assert face.confidence > 0.9
+
+
+def test_action_units_are_read_from_the_standard_crop_of_the_landmarks() -> None:
+    face = pipeline().image(draw_frame([Blob(100, 100, 40)])).faces[0]
+    np.testing.assert_allclose(face.warp_matrix, standard_crop_matrix(face.landmarks), atol=1e-9)
+    back = to_frame(face.warp_matrix, np.full((68, 2), 55.5))["landmarks"][0]
+    np.testing.assert_allclose(back, (100, 100), atol=1.0)
+
+
+def test_a_box_that_is_off_by_a_fifth_is_mended_by_the_second_pass() -> None:
+    frame = draw_frame([Blob(150, 120, 40)])
+    found = pipeline().image(frame, boxes=[(125, 95, 80, 80)])
+    np.testing.assert_allclose(found.faces[0].landmarks, Blob(150, 120, 40).landmarks, atol=1.0)
+
+
+def test_given_boxes_replace_the_detector() -> None:
+    detector = BlobDetector()
+    frame = draw_frame([Blob(80, 90, 40), Blob(230, 120, 30, 3)])
+    faces = pipeline(detector=detector).image(frame, [(40, 50, 80, 80)]).faces
+    square = pipeline().image(frame, [(24, 34, 112, 112)], CALIBRATIONS["square"]).faces
+    assert detector.calls == 0
+    assert len(faces) == len(square) == 1
+
+
+def test_the_detector_runs_at_the_start_and_every_so_many_frames(tmp_path: Path) -> None:
+    detector = BlobDetector()
+    frames = [draw_frame([Blob(100 + i, 100, 40)]) for i in range(25)]
+    results = follow(tmp_path, frames, detector=detector, detect_every=10)
+    assert detector.calls == 3
+    assert ids(results) == [[0]] * 25
+    assert [found.frame.index for found in results] == list(range(25))
+
+
+def test_landmarks_follow_a_moving_and_growing_face(tmp_path: Path) -> None:
+    blobs = [Blob(80 + 4 * i, 100 + i, 30 + i) for i in range(30)]
+    results = follow(tmp_path, [draw_frame([blob]) for blob in blobs], detect_every=100)
+    for blob, found in zip(blobs, results, strict=True):
+        np.testing.assert_allclose(found.faces[0].landmarks, blob.landmarks, atol=2.0)
+
+
+def test_a_face_that_enters_gets_a_new_id_and_one_that_leaves_is_gone(tmp_path: Path) -> None:
+    frames = [draw_frame([Blob(80, 100, 30, 0)]) for _ in range(10)]
+    frames += [draw_frame([Blob(80, 100, 30, 0), Blob(230, 120, 35, 2)]) for _ in range(15)]
+    frames += [draw_frame([Blob(230, 120, 35, 2)]) for _ in range(15)]
+    results = ids(follow(tmp_path, frames, detect_every=5))
+    assert results[5] == [0]
+    assert results[20] == [0, 1]
+    assert results[-5:] == [[1]] * 5
+
+
+def test_a_person_keeps_the_id_through_a_short_disappearance(tmp_path: Path) -> None:
+    frames = [draw_frame([Blob(80 + 2 * i, 100, 30)]) for i in range(15)]
+    frames += [draw_frame([])] * 20
+    frames += [draw_frame([Blob(150 + 2 * i, 100, 30)]) for i in range(15)]
+    results = follow(tmp_path, frames)
+    assert ids(results)[10] == ids(results)[-1] == [0]
+    assert ids(results)[28] == []
+
+
+def test_two_people_keep_their_ids_when_one_passes_in_front_of_the_other(tmp_path: Path) -> None:
+    frames = [
+        draw_frame([Blob(60 + 5 * i, 110, 34, 0), Blob(260 - 5 * i, 112, 36, 1)]) for i in range(40)
+    ]
+    seen = people(follow(tmp_path, frames, detect_every=10))
+    assert seen[2] == seen[-2] == {0: 0, 1: 1} or seen[2] == seen[-2] == {0: 1, 1: 0}
+    assert all(set(frame.items()) <= set(seen[2].items()) for frame in seen)
+
+
+def test_after_a_scene_cut_new_people_are_new_and_old_ones_are_recognised(tmp_path: Path) -> None:
+    first = draw_frame([Blob(90, 100, 40, 0)], background=40)
+    second = draw_frame([Blob(200, 120, 50, 2)], background=230)
+    results = people(follow(tmp_path, [first] * 12 + [second] * 12 + [first] * 12))
+    assert results[5] == {0: 0}
+    assert results[15] == {1: 2}
+    assert results[30] == {0: 0}
+
+
+def test_a_face_that_is_no_more_loses_its_success(tmp_path: Path) -> None:
+    frames = [draw_frame([Blob(100, 100, 40)])] * 12 + [draw_frame([])] * 25
+    results = follow(tmp_path, frames, detect_every=10)
+    assert ids(results)[5] == [0]
+    assert ids(results)[-5:] == [[]] * 5
+    assert results[-1].faces == ()
+
+
+def test_frames_without_faces_are_results_without_faces(tmp_path: Path) -> None:
+    results = follow(tmp_path, [draw_frame([])] * 5)
+    assert [found.faces for found in results] == [()] * 5
+
+
+def test_at_most_so_many_faces_are_followed_the_surest_first(tmp_path: Path) -> None:
+    frame = draw_frame([Blob(60, 100, 30, 0), Blob(160, 100, 30, 1), Blob(260, 100, 30, 2)])
+    assert len(pipeline().image(frame).faces) == 3
+    assert len(pipeline(max_faces=2).image(frame).faces) == 2
+
+
+@pytest.mark.parametrize(
+    ("blob", "size"),
+    [
+        (Blob(3, 120, 40), (240, 320)),  # half outside
+        (Blob(60, 50, 8), (100, 120)),  # tiny
+        (Blob(1000, 700, 500), (1500, 2000)),  # large
+    ],
+)
+def test_faces_at_the_edge_tiny_and_huge_ones_are_read(blob: Blob, size: tuple[int, int]) -> None:
+    faces = pipeline().image(draw_frame([blob], size)).faces
+    assert len(faces) == 1
+    assert np.isfinite(faces[0].landmarks).all()
+    assert 0 <= faces[0].confidence <= 1
+
+
+def test_a_dark_picture_and_noise_give_no_confident_face() -> None:
+    def imagines(frame: np.ndarray) -> list[tuple[float, ...]]:
+        return [(100, 80, 60, 60, 0.2)]
+
+    noise = np.random.default_rng(0).integers(0, 20, (240, 320, 1)).repeat(3, axis=2)
+    found = pipeline(detector=imagines).image(noise.astype(np.uint8))
+    assert [face.success for face in found.faces] == [False]
+
+
+def test_a_turned_video_is_followed_upright_only_by_its_metadata(tmp_path: Path) -> None:
+    assert list(pipeline().video(write_video(tmp_path / "a.mp4", [draw_frame([])] * 3)))
+
+
+def test_without_an_action_unit_net_there_are_no_action_units() -> None:
+    found = FacePipeline(BlobLandmarks(), detector=BlobDetector()).image(
+        draw_frame([Blob(99, 99, 40)])
+    )
+    assert found.faces[0].au_intensities is None
+
+
+class FakeCapture:
+    """A camera with so many pictures, which then disappears."""
+
+    def __init__(self, pictures: int, opened: bool = True) -> None:
+        self.left = pictures
+        self.opened = opened
+        self.released = threading.Event()
+
+    def isOpened(self) -> bool:
+        return self.opened
+
+    def read(self) -> tuple[bool, np.ndarray | None]:
+        if self.left == 0:
+            return False, None
+        self.left -= 1
+        return True, draw_frame([Blob(100, 100, 40)])
+
+    def release(self) -> None:
+        self.released.set()
+
+
+def test_a_camera_that_disappears_ends_the_stream_after_its_last_picture(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    capture = FakeCapture(8)
+    results = list(pipeline().live(capture))
+    assert results[-1].frame.index == 7
+    assert "disappeared after 8 frames" in caplog.text
+    assert capture.released.is_set()
+
+
+def test_a_camera_that_is_not_there_or_gives_nothing_is_an_error() -> None:
+    with pytest.raises(VideoError, match="not there"):
+        pipeline().live(FakeCapture(0, opened=False))
+    with pytest.raises(VideoError, match="no pictures"):
+        list(pipeline().live(FakeCapture(0)))
+
+
+def test_leaving_a_live_stream_releases_the_camera() -> None:
+    capture = FakeCapture(10**9)
+    stream = pipeline().live(capture)
+    next(stream)
+    stream.close()
+    assert capture.released.wait(5)
+
+
+def test_an_error_of_a_net_reaches_the_caller_and_ends_the_threads(tmp_path: Path) -> None:
+    class Failing(BlobLandmarks):
+        def predict_batch(self, crops: np.ndarray) -> dict[str, Any]:
+            raise RuntimeError("the net broke")
+
+    video = write_video(tmp_path / "clip.mp4", [draw_frame([Blob(99, 99, 40)])] * 5)
+    before = threading.active_count()
+    with pytest.raises(RuntimeError, match="the net broke"):
+        list(FacePipeline(Failing(), detector=BlobDetector()).video(video))
+    assert threading.active_count() == before
+
+
+def test_a_span_takes_its_frames_alone(tmp_path: Path) -> None:
+    video = write_video(tmp_path / "clip.mp4", [draw_frame([Blob(99, 99, 40)])] * 50)
+    results = list(pipeline().video(video, Span(start=0.4, end=1.2, every=4)))
+    assert [found.frame.index for found in results] == [12, 16, 20, 24, 28]
+
+
+@pytest.mark.parametrize("options", [{"detect_every": 0}, {"max_faces": 0}, {"min_confidence": 2}])
+def test_settings_out_of_range_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        pipeline(**options)
+
+
+def _silent(frame: np.ndarray) -> Iterator[Any]:
+    return iter(())
+
+
+def test_a_function_is_a_detector() -> None:
+    assert pipeline(detector=_silent).image(draw_frame([Blob(99, 99, 40)])).faces == ()
