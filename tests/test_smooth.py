@@ -1,0 +1,73 @@
+"""One-Euro smoothing: still values tremble less, fast ones are hardly late."""
+
+import numpy as np
+from blobs import Blob, draw_frame
+from test_openface_csv import face
+
+from mlx_faceau.faces import Frame, FrameFaces
+from mlx_faceau.smooth import OneEuroFilter, Strength, smoothed
+
+IMAGE = draw_frame([])
+
+
+def run(values: np.ndarray, strength: Strength, rate: float = 30.0) -> np.ndarray:
+    one_euro = OneEuroFilter(strength)
+    return np.array([one_euro(np.array([v]), i / rate)[0] for i, v in enumerate(values)])
+
+
+def reference(values: np.ndarray, cutoff: float, gain: float, rate: float) -> list[float]:
+    """The paper's algorithm for one number, word by word."""
+
+    def alpha(hertz: float) -> float:
+        tau = 1 / (2 * np.pi * hertz)
+        return 1 / (1 + tau * rate)
+
+    out, speed = [values[0]], 0.0
+    for value in values[1:]:
+        speed += alpha(1.0) * ((value - out[-1]) * rate - speed)
+        a = alpha(cutoff + gain * abs(speed))
+        out.append(a * value + (1 - a) * out[-1])
+    return out
+
+
+def test_it_is_the_algorithm_of_the_paper() -> None:
+    values = np.random.default_rng(0).normal(size=50).cumsum()
+    np.testing.assert_allclose(
+        run(values, Strength(1.2, 0.3)), reference(values, 1.2, 0.3, 30.0), rtol=1e-9
+    )
+
+
+def test_noise_at_rest_shrinks_and_a_jump_arrives_soon() -> None:
+    noise = np.random.default_rng(0).normal(scale=0.1, size=300)
+    still = run(noise, Strength(1.0, 0.7))
+    assert still[30:].std() < 0.5 * noise.std()
+    jump = run(np.r_[np.zeros(30), np.full(30, 4.0)], Strength(1.0, 0.7))
+    assert jump[36] > 3.2
+
+
+def stream(faces: list[list[int]], noise: float = 1.0, rate: float = 30.0) -> list[FrameFaces]:
+    generator = np.random.default_rng(0)
+    return [
+        FrameFaces(
+            Frame(i, i / rate, IMAGE),
+            tuple(
+                face(j, landmarks=Blob(80, 80, 40).landmarks + generator.normal(size=2) * noise)
+                for j in ids
+            ),
+        )
+        for i, ids in enumerate(faces)
+    ]
+
+
+def test_faces_are_smoothed_apart_and_start_afresh_after_a_break() -> None:
+    raw = stream([[0, 1]] * 20 + [[1]] * 20 + [[0, 1]] * 5)
+    smooth = list(smoothed(raw))
+    first = [np.array([f.faces[0].landmarks[0] for f in some[:20]]) for some in (raw, smooth)]
+    assert first[1][5:].std(axis=0).max() < 0.7 * first[0][5:].std(axis=0).min()
+    np.testing.assert_array_equal(smooth[40].faces[0].landmarks, raw[40].faces[0].landmarks)
+    assert [len(f.faces) for f in smooth] == [len(f.faces) for f in raw]
+
+
+def test_a_missing_action_unit_net_stays_missing() -> None:
+    raw = [FrameFaces(Frame(0, 0.0, IMAGE), (face(au_intensities=None),))]
+    assert next(smoothed(raw)).faces[0].au_intensities is None
