@@ -35,12 +35,17 @@ MAX_ERROR = {
 OWN_ERRORS = 4.0
 # Mean error of a float16 file. SPEC section 7 bounds the landmarks (px) and the intensities; pose
 # (px, radians) and shape parameters are held to the same measure as the landmarks they make.
+# That would hide a swapped channel in a net that answers all faces much alike, so the evaluated
+# file, whose rounding is known, is held to what float16 makes of the net's own float32 error.
 FLOAT16_MEAN_ERROR = {
     "landmarks": 0.1,
     "global_params": 0.1,
     "local_params": 0.1,
     "au_intensities": 0.02,
 }
+ROUNDING_RATIO = 2.0**13  # of float16's unit roundoff to float32's
+EVALUATOR = "MIL evaluator"
+SMALLEST_SHARE = 0.01  # of the bounds above: what is below is rounding of the outputs themselves
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,7 @@ class Row:
     max_error: float
     mean_error: float
     own_error: float  # torch float32's largest error on the same crops
+    variation: float  # mean deviation of the truth from one crop to the next
     limit: float
     limited: str  # which of the two errors the limit holds for: "max" or "mean"
 
@@ -92,11 +98,11 @@ class Check:
         """The rows as text, one line each under a header."""
         lines = [
             f"{'runtime':<14} {'output':<15} {'largest':>9} {'mean':>9} "
-            f"{'torch f32':>9} {'limit':>14}  result"
+            f"{'torch f32':>9} {'limit':>14} {'varies by':>9}  result"
         ]
         lines += [
             f"{row.runtime:<14} {row.output:<15} {row.max_error:9.2e} {row.mean_error:9.2e} "
-            f"{row.own_error:9.2e} {row.limited:>4} {row.limit:9.2e}  "
+            f"{row.own_error:9.2e} {row.limited:>4} {row.limit:9.2e} {row.variation:9.2e}  "
             f"{'ok' if row.passed else 'FAILED'}"
             for row in self.rows
         ]
@@ -185,14 +191,31 @@ def _compare(
 ) -> list[Row]:
     rows = []
     for name, got, true, float32 in zip(config.output_shapes, outputs, truth, own, strict=True):
-        error, own_error = np.abs(got - true), float(np.abs(float32 - true).max())
-        if precision == "float16":
-            limited, limit = "mean", FLOAT16_MEAN_ERROR[name]
-        else:
-            limited, limit = "max", max(MAX_ERROR[name], OWN_ERRORS * own_error)
-        largest, mean = float(error.max()), float(error.mean())
-        rows.append(Row(runtime, name, largest, mean, own_error, limit, limited))
+        error, own_error = np.abs(got - true), np.abs(float32 - true)
+        limited = "mean" if precision == "float16" else "max"
+        rows.append(
+            Row(
+                runtime=runtime,
+                output=name,
+                max_error=float(error.max()),
+                mean_error=float(error.mean()),
+                own_error=float(own_error.max()),
+                variation=float(np.abs(true - true.mean(axis=0)).mean()),
+                limit=_limit(name, own_error, precision, runtime),
+                limited=limited,
+            )
+        )
     return rows
+
+
+def _limit(name: str, own_error: np.ndarray, precision: str, runtime: str) -> float:
+    if precision != "float16":
+        return max(MAX_ERROR[name], OWN_ERRORS * float(own_error.max()))
+    bound = FLOAT16_MEAN_ERROR[name]
+    if runtime != EVALUATOR:  # hardware may add up in float16 as well
+        return bound
+    rounding = OWN_ERRORS * ROUNDING_RATIO * float(own_error.mean())
+    return min(bound, max(SMALLEST_SHARE * bound, rounding))
 
 
 def _metadata_problems(metadata: Mapping[str, Any], source: Source) -> list[str]:
@@ -263,7 +286,7 @@ def _open_mil(path: Path) -> _Artefact:
     def run(images: np.ndarray) -> list[np.ndarray]:
         return _one_by_one(images, lambda image: program.run({name: image}), program.outputs)
 
-    return _Artefact("MIL evaluator", program.inputs, program.outputs, run)
+    return _Artefact(EVALUATOR, program.inputs, program.outputs, run)
 
 
 def _core_ml_runner(path: Path, program: _Artefact) -> Callable[[np.ndarray], list[np.ndarray]]:

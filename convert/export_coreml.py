@@ -22,7 +22,7 @@ import torch
 from mlx_faceau.architectures import IMAGE_SIZE
 from mlx_faceau.checkpoint import LICENCE_NOTE
 from mlx_faceau.errors import ExportError
-from mlx_faceau.exported import COREML_SUFFIX, METADATA_KEY, find_mlmodel, is_mlpackage
+from mlx_faceau.exported import COREML_SUFFIX, METADATA_KEY, find_mlmodel
 
 from .check import Check, CheckFailed, check_export
 from .mil import load_coremltools
@@ -68,7 +68,7 @@ def export_to_coreml(
         raise ValueError(f"{path}: the ending must be {COREML_SUFFIX}")
     if precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}, expected one of {', '.join(PRECISIONS)}")
-    if path.exists() and not is_mlpackage(path):
+    if path.exists() and not (path / "Manifest.json").is_file():
         raise ExportError(f"{path}: exists and is no Core ML package; move it away")
     source = read_source(model_or_checkpoint)
     with _atomic_package(path) as temporary:

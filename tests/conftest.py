@@ -28,3 +28,39 @@ def _exact_float32() -> None:
         return
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
+
+
+@pytest.fixture(scope="session")
+def model_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """By kind of net a folder with ``checkpoint_best.safetensors`` and ``<kind>.onnx``."""
+    pytest.importorskip("torch")
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    from lively import BOTH, write_checkpoint
+
+    from mlx_faceau.convert.export_onnx import export_to_onnx
+
+    folders = {}
+    for config in BOTH:
+        folder = folders[config.kind] = tmp_path_factory.mktemp(config.kind)
+        checkpoint = write_checkpoint(folder / "checkpoint_best.safetensors", config)
+        export_to_onnx(checkpoint, folder / f"{config.kind}.onnx")
+    return folders
+
+
+@pytest.fixture(scope="session")
+def core_ml_packages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """By kind of net an ``.mlpackage``: landmarks in float32, action units in float16."""
+    pytest.importorskip("torch")
+    pytest.importorskip("coremltools")
+    from lively import AU, LANDMARK, write_checkpoint
+
+    from mlx_faceau.convert.export_coreml import export_to_coreml
+
+    packages = {}
+    for config, precision in ((LANDMARK, "float32"), (AU, "float16")):
+        folder = tmp_path_factory.mktemp("packages")
+        checkpoint = write_checkpoint(folder / "net.safetensors", config)
+        packages[config.kind] = folder / f"{config.kind}.mlpackage"
+        export_to_coreml(checkpoint, packages[config.kind], precision=precision)
+    return packages

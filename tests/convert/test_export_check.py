@@ -1,0 +1,203 @@
+"""The check of exported files: what passes, and that each classic mistake fails."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from lively import AU, BOTH, LANDMARK, lively_weights, random_crops
+
+torch = pytest.importorskip("torch")
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+from mlx_faceau.checkpoint import describe  # noqa: E402
+from mlx_faceau.convert import check as check_module  # noqa: E402
+from mlx_faceau.convert.check import check_export, probe_crops  # noqa: E402
+from mlx_faceau.convert.export_onnx import export_to_onnx  # noqa: E402
+from mlx_faceau.convert.mil import read_mlpackage  # noqa: E402
+from mlx_faceau.convert.source import Source  # noqa: E402
+from mlx_faceau.exported import METADATA_KEY  # noqa: E402
+
+BY_KIND = {config.kind: config for config in BOTH}
+KINDS = pytest.mark.parametrize("kind", BY_KIND)
+LAST = {"landmark_pose": "landmark_head.layers.2", "au_prediction": "au_head.layers.2"}
+
+
+def source(config) -> Source:
+    return Source(config, lively_weights(config), describe(config, source_hash="0"))
+
+
+def swapped_channels(weights, kind):
+    name = "backbone.stem.conv.weight"
+    return {name: np.ascontiguousarray(weights[name][..., ::-1])}
+
+
+def wrong_scale(weights, kind):
+    name = "backbone.stem.conv.weight"
+    return {name: weights[name] * 255}
+
+
+def two_outputs_swapped(weights, kind):
+    def swap(values):
+        return values[[1, 0, *range(2, len(values))]]
+
+    return {
+        f"{LAST[kind]}.{part}": swap(weights[f"{LAST[kind]}.{part}"]) for part in ("weight", "bias")
+    }
+
+
+def dropped_layer(weights, kind):
+    """The second block of the last repeated stage answers nothing: its residual input is left."""
+    name = "backbone.blocks.14.project.norm"
+    return {
+        f"{name}.{part}": np.zeros_like(weights[f"{name}.{part}"]) for part in ("weight", "bias")
+    }
+
+
+MISTAKES = pytest.mark.parametrize(
+    "mistake", [swapped_channels, wrong_scale, two_outputs_swapped, dropped_layer]
+)
+
+
+def broken(good: Source, mistake) -> Source:
+    weights = {**good.weights, **mistake(good.weights, good.config.kind)}
+    return dataclasses.replace(good, weights=weights)
+
+
+@KINDS
+def test_a_good_file_passes_with_figures_beside_torch_s_own(model_folders, kind):
+    folder = model_folders[kind]
+    check = check_export(folder / f"{kind}.onnx", folder, random_crops(3))
+    assert check.passed
+    assert [row.output for row in check.rows] == list(BY_KIND[kind].output_shapes)
+    for row in check.rows:
+        assert row.runtime == "ONNX Runtime"
+        assert 0 <= row.mean_error <= row.max_error <= row.limit
+        assert 0 < row.own_error < row.limit
+    lines = check.table().splitlines()
+    assert len(lines) == 1 + len(check.rows)
+    assert all(line.endswith("ok") for line in lines[1:])
+
+
+@KINDS
+@MISTAKES
+def test_an_onnx_file_with_a_classic_mistake_fails(tmp_path, kind, mistake):
+    good = source(BY_KIND[kind])
+    export_to_onnx(broken(good, mistake), tmp_path / "a.onnx")
+    check = check_export(tmp_path / "a.onnx", good)
+    assert not check.passed
+    assert check.problems == ()
+    assert "FAILED" in check.table()
+
+
+@KINDS
+@MISTAKES
+def test_a_core_ml_package_with_a_classic_mistake_fails(core_ml_packages, kind, mistake):
+    """The package is right, the net it is said to come from is not: the difference is the same."""
+    good = source(BY_KIND[kind])
+    check = check_export(core_ml_packages[kind], broken(good, mistake))
+    assert not all(row.passed for row in check.rows)
+
+
+@KINDS
+def test_a_core_ml_package_passes_on_given_crops(core_ml_packages, kind):
+    package = core_ml_packages[kind]
+    check = check_export(package, package.parent / "net.safetensors", random_crops(2))
+    assert check.passed
+    assert check.precision == {"landmark_pose": "float32", "au_prediction": "float16"}[kind]
+    assert check.rows[0].runtime == "MIL evaluator"
+
+
+def test_float16_outputs_of_an_onnx_file_fail(model_folders, tmp_path):
+    model = onnx.load(model_folders["au_prediction"] / "au_prediction.onnx")
+    (output,) = model.graph.output
+    for node in model.graph.node:
+        node.output[:] = ["wide" if name == output.name else name for name in node.output]
+    half = onnx.TensorProto.FLOAT16
+    model.graph.node.append(onnx.helper.make_node("Cast", ["wide"], [output.name], to=half))
+    output.type.tensor_type.elem_type = half
+    onnx.save(model, tmp_path / "a.onnx")
+    check = check_export(tmp_path / "a.onnx", model_folders["au_prediction"])
+    assert check.problems == (
+        "output au_intensities is float16 ('batch', 17), expected float32 (batch, 17)",
+    )
+    assert not check.passed
+
+
+def test_float16_outputs_of_a_core_ml_package_fail(core_ml_packages, monkeypatch):
+    package = core_ml_packages["au_prediction"]
+    program = read_mlpackage(package)
+    (port,) = program.outputs
+    half = dataclasses.replace(program, outputs=(dataclasses.replace(port, dtype="float16"),))
+    monkeypatch.setattr(check_module, "read_mlpackage", lambda path: half)
+    check = check_export(package, package.parent / "net.safetensors")
+    assert not check.passed
+    assert "output au_intensities is float16" in check.failures()
+
+
+def test_outputs_in_another_order_fail(model_folders, tmp_path):
+    model = onnx.load(model_folders["landmark_pose"] / "landmark_pose.onnx")
+    outputs = list(model.graph.output)
+    del model.graph.output[:]
+    model.graph.output.extend([outputs[1], outputs[0], outputs[2]])
+    onnx.save(model, tmp_path / "a.onnx")
+    check = check_export(tmp_path / "a.onnx", model_folders["landmark_pose"])
+    assert check.problems[0].startswith("the outputs are ['global_params', 'landmarks'")
+
+
+def test_action_units_named_in_another_order_fail(model_folders, tmp_path):
+    model = onnx.load(model_folders["au_prediction"] / "au_prediction.onnx")
+    metadata = json.loads(model.metadata_props[0].value)
+    metadata["au_names"].reverse()
+    onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(metadata)})
+    onnx.save(model, tmp_path / "a.onnx")
+    check = check_export(tmp_path / "a.onnx", model_folders["au_prediction"])
+    assert not check.passed
+    assert "the metadata's au_names is ['AU45_r'" in check.failures()
+
+
+def test_a_file_of_another_checkpoint_fails_by_its_hash(model_folders):
+    good = source(AU)
+    check = check_export(model_folders["au_prediction"] / "au_prediction.onnx", good)
+    assert all(row.passed for row in check.rows)
+    assert "the metadata's source_hash" in check.failures()
+
+
+def test_nan_fails():
+    row = check_module.Row("ONNX Runtime", "landmarks", np.nan, np.nan, 1e-6, 1.0, 1e-3, "max")
+    assert not row.passed
+
+
+@pytest.mark.parametrize(
+    ("own_error", "precision", "runtime", "expected"),
+    [
+        (1e-7, "float32", "ONNX Runtime", ("max", 1e-4)),
+        (1e-3, "float32", "ONNX Runtime", ("max", 4e-3)),
+        (1e-3, "float16", "MIL evaluator", ("mean", 0.02)),
+        (1e-7, "float16", "MIL evaluator", ("mean", 4 * 8192 * 1e-7)),
+        (0.0, "float16", "MIL evaluator", ("mean", 2e-4)),
+        (0.0, "float16", "Core ML", ("mean", 0.02)),
+    ],
+)
+def test_the_limit_follows_the_specification_and_the_net_s_own_error(
+    own_error, precision, runtime, expected
+):
+    truth, own = [np.zeros((1, 17))], [np.full((1, 17), own_error)]
+    (row,) = check_module._compare(runtime, AU, truth, truth, own, precision)
+    assert (row.limited, row.limit) == (expected[0], pytest.approx(expected[1]))
+
+
+def test_probe_crops_are_the_same_each_time_and_differ_in_every_channel():
+    crops = probe_crops()
+    assert crops.shape == (8, 112, 112, 3)
+    assert crops.dtype == np.uint8
+    np.testing.assert_array_equal(crops, probe_crops())
+    assert (crops.std(axis=(0, 1, 2)) > 20).all()
+    assert np.abs(crops[..., 0].astype(int) - crops[..., 2]).mean() > 20
+
+
+def test_a_net_of_the_other_kind_fails(model_folders):
+    check = check_export(model_folders["au_prediction"] / "au_prediction.onnx", source(LANDMARK))
+    assert not check.passed
+    assert "the metadata's kind is 'au_prediction'" in check.failures()
