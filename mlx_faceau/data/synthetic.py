@@ -19,7 +19,8 @@ from .writer import TrainingDataWriter
 
 _ACTIVE = 0.3  # chance that an action unit is active
 _OPPOSED = (("AU05_r", "AU45_r"), ("AU12_r", "AU15_r"), ("AU20_r", "AU23_r"), ("AU05_r", "AU07_r"))
-_POSE_LIMITS = np.radians([20, 30, 20])  # pitch, yaw, roll
+_POSE_DEVIATION = np.radians([7, 11, 7])  # pitch, yaw, roll
+_POSE_LIMITS = np.radians([20, 30, 20])
 _FRAME = (640, 480)
 _PICTURES_EACH = 8  # of a person, unless the number of people is given
 _BLOCK = 256  # samples made at a time
@@ -127,7 +128,7 @@ def _expression(rng: np.random.Generator) -> np.ndarray:
 
 def _placed(rng: np.random.Generator) -> np.ndarray:
     """(6,) global parameters in the frame of an imagined photograph."""
-    angles = rng.uniform(-_POSE_LIMITS, _POSE_LIMITS)
+    angles = rng.normal(0, _POSE_DEVIATION).clip(-_POSE_LIMITS, _POSE_LIMITS)
     return np.array([rng.uniform(0.8, 2.0), *angles, *(rng.uniform(0.35, 0.65, 2) * _FRAME)])
 
 

@@ -21,8 +21,6 @@ class Wrinkle:
     unit: str
     line: Line
     sided: bool = True
-    strength: float = 1.0
-    thickness: int = 1
 
 
 WRINKLES: tuple[Wrinkle, ...] = (
@@ -34,26 +32,24 @@ WRINKLES: tuple[Wrinkle, ...] = (
     Wrinkle("AU02_r", ((-58, -62, 18), (-48, -69, 8), (-34, -70, 1))),
     # Vertical furrows between the brows.
     Wrinkle("AU04_r", ((-3, -57, -13), (-5, -49, -14), (-4, -40, -15))),
-    # Crow's feet and the furrow above the cheek.
+    # Crow's feet.
     Wrinkle("AU06_r", ((-48, -33, 12), (-53, -37, 15), (-58, -39, 20))),
     Wrinkle("AU06_r", ((-49, -29, 12), (-54, -29, 15), (-60, -28, 20))),
     Wrinkle("AU06_r", ((-48, -25, 12), (-53, -21, 15), (-57, -16, 20))),
-    Wrinkle("AU06_r", ((-48, -13, 10), (-37, -8, 2), (-24, -10, -4)), thickness=2, strength=0.6),
     # A line along the tightened lower lid.
-    Wrinkle("AU07_r", ((-41, -22, 4), (-31, -19.5, 0), (-20, -23, 2))),
+    Wrinkle("AU07_r", ((-41, -21, 4), (-31, -18.5, 0), (-20, -22, 2))),
     # Wrinkles across the root of the nose and down its sides.
     Wrinkle("AU09_r", ((-7, -30, -13), (0, -32, -16), (7, -30, -13)), sided=False),
     Wrinkle("AU09_r", ((-8, -23, -14), (0, -25, -20), (8, -23, -14)), sided=False),
-    Wrinkle("AU09_r", ((-16, -19, -6), (-12, -12, -12), (-8, -14, -20))),
     Wrinkle("AU09_r", ((-17, -11, -6), (-13, -4, -14), (-8, -5, -22))),
     # The furrow from the wing of the nose towards the mouth.
-    Wrinkle("AU10_r", ((-17, 9, -12), (-23, 17, -8), (-27, 28, -4)), thickness=2, strength=0.65),
+    Wrinkle("AU10_r", ((-17, 9, -12), (-23, 17, -8), (-27, 28, -4))),
     # The fold around the pulled corner of the mouth.
-    Wrinkle("AU12_r", ((-36, 24, 0), (-40, 36, 3), (-37, 47, 4)), thickness=2, strength=0.65),
+    Wrinkle("AU12_r", ((-34, 24, 0), (-38, 36, 3), (-35, 47, 4))),
     # A dimple beside the corner.
-    Wrinkle("AU14_r", ((-31, 40, 2), (-32.5, 42, 2), (-31, 44, 2)), thickness=3),
+    Wrinkle("AU14_r", ((-32, 38, 2), (-33.5, 42, 2), (-32, 46, 2))),
     # Lines down from the corners.
-    Wrinkle("AU15_r", ((-27, 48, 0), (-31, 55, 2), (-30, 63, 4)), thickness=2, strength=0.65),
+    Wrinkle("AU15_r", ((-27, 48, 0), (-31, 55, 2), (-30, 63, 4))),
     # The pushed-up chin.
     Wrinkle(
         "AU17_r", ((-13, 69, -5), (-8, 61, -9), (0, 59, -11), (8, 61, -9), (13, 69, -5)), False
@@ -65,8 +61,56 @@ WRINKLES: tuple[Wrinkle, ...] = (
     # Short upright lines around the tightened lips.
     Wrinkle("AU23_r", ((-3, 27, -14), (-3, 30, -15), (-3, 33, -15))),
     Wrinkle("AU23_r", ((-10, 28, -12), (-9.5, 31, -13), (-9, 34, -13))),
-    Wrinkle("AU23_r", ((-4, 52, -13), (-4, 55, -13), (-4, 58, -13))),
-    Wrinkle("AU23_r", ((-12, 51, -11), (-12.5, 54, -11), (-13, 57, -11))),
+)
+
+
+@dataclass(frozen=True)
+class Tint:
+    """A patch of skin that takes on a colour with the intensity of one action unit.
+
+    Wrinkles alone are one pixel wide here; with the tints, as on an anatomical chart, a small
+    network learns all units from a few thousand pictures.
+    """
+
+    unit: str
+    color: tuple[int, int, int]  # RGB
+    outline: Line  # corners of the patch
+    sided: bool = True
+
+
+TINTS: tuple[Tint, ...] = (
+    Tint(
+        *("AU01_r", (255, 235, 60)),
+        *(((-20, -57, -8), (20, -57, -8), (18, -76, -4), (-18, -76, -4)), False),
+    ),
+    Tint("AU02_r", (110, 220, 60), ((-64, -52, 22), (-32, -60, 0), (-34, -74, 2), (-58, -70, 20))),
+    Tint(
+        *("AU04_r", (30, 20, 60)),
+        *(((-11, -56, -12), (11, -56, -12), (9, -36, -14), (-9, -36, -14)), False),
+    ),
+    Tint("AU05_r", (60, 235, 245), ((-50, -32, 10), (-31, -40, 0), (-13, -32, 3), (-31, -52, 0))),
+    Tint(
+        *("AU06_r", (235, 30, 30)),
+        ((-56, -8, 16), (-40, -14, 3), (-26, -6, -4), (-36, 9, 2), (-52, 8, 12)),
+    ),
+    Tint("AU07_r", (125, 40, 200), ((-47, -23, 8), (-31, -20, 0), (-16, -23, 3), (-31, -9, -1))),
+    Tint(
+        *("AU09_r", (240, 30, 160)),
+        *(((-9, -30, -10), (9, -30, -10), (17, 8, -16), (-17, 8, -16)), False),
+    ),
+    Tint("AU10_r", (20, 140, 60), ((-17, 20, -12), (-21, 10, -8), (-33, 26, -2), (-24, 33, -8))),
+    Tint("AU12_r", (255, 130, 0), ((-38, 18, -2), (-52, 12, 10), (-54, 32, 12), (-42, 38, 3))),
+    Tint("AU14_r", (20, 30, 130), ((-28, 37, 1), (-39, 35, 4), (-39, 49, 4), (-28, 47, 1))),
+    Tint("AU15_r", (0, 130, 130), ((-18, 52, -6), (-29, 49, 1), (-40, 62, 8), (-24, 68, -2))),
+    Tint(
+        *("AU17_r", (50, 130, 255)),
+        *(((-17, 60, -6), (17, 60, -6), (14, 74, -6), (-14, 74, -6)), False),
+    ),
+    Tint("AU20_r", (250, 250, 245), ((-40, 34, 6), (-60, 28, 22), (-58, 52, 22), (-40, 50, 7))),
+    Tint(
+        *("AU23_r", (90, 0, 110)),
+        *(((-20, 33, -9), (20, 33, -9), (14, 22, -12), (-14, 22, -12)), False),
+    ),
 )
 
 # Open lines from the image-left ear over the top; the rest of an outline is the jaw.
@@ -88,6 +132,7 @@ class Marks:
     points: np.ndarray  # (M, 3) mm
     weights: np.ndarray  # (M, 68), see interpolation()
     wrinkles: tuple[tuple[Wrinkle, slice], ...]  # a sided one twice
+    tints: tuple[tuple[Tint, slice], ...]  # likewise
     outlines: dict[str, slice]
 
 
@@ -103,11 +148,12 @@ def marks() -> Marks:
         used += len(line)
         return slice(used - len(line), used)
 
-    wrinkles = []
-    for wrinkle in WRINKLES:
-        line = np.array(wrinkle.line, np.float64)
-        for side in (line, _mirrored(line))[: 1 + wrinkle.sided]:
-            wrinkles.append((wrinkle, add(side)))
+    def add_sides(line: Line, sided: bool) -> list[slice]:
+        half = np.array(line, np.float64)
+        return [add(side) for side in (half, _mirrored(half))[: 1 + sided]]
+
+    wrinkles = [(mark, side) for mark in WRINKLES for side in add_sides(mark.line, mark.sided)]
+    tints = [(mark, side) for mark in TINTS for side in add_sides(mark.outline, mark.sided)]
     outlines = {}
     for name, half in _OUTLINES.items():
         line = np.array(half, np.float64)
@@ -119,7 +165,7 @@ def marks() -> Marks:
         line = np.array(half, np.float64)
         outlines[name] = add(np.concatenate([line, _mirrored(line)]))
     points = np.concatenate(rows)
-    return Marks(points, interpolation(points), tuple(wrinkles), outlines)
+    return Marks(points, interpolation(points), tuple(wrinkles), tuple(tints), outlines)
 
 
 def _mirrored(line: np.ndarray) -> np.ndarray:

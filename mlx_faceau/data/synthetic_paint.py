@@ -16,10 +16,12 @@ from .synthetic_marks import marks
 
 SIZE = 112
 _SHIFT = 6  # bits of sub-pixel position
-_INK = 0.62  # share of light that the deepest wrinkle takes away
+_INK = 0.6  # share of light that the deepest wrinkle takes away
+_TINT = 0.9  # opacity of the deepest tint
 _SKIN_TONES = np.array([[246, 214, 190], [226, 182, 150], [188, 134, 98], [132, 88, 62]], float)
 _HAIR_TONES = np.array([[30, 24, 22], [74, 48, 30], [150, 104, 58], [214, 180, 120]], float)
 _IRIS_TONES = np.array([[60, 40, 26], [92, 66, 36], [70, 110, 80], [84, 130, 170]], float)
+_STEPS = 4  # pieces of a curve between two points
 _PIXELS = np.arange(SIZE, dtype=np.float32)
 _ALONG = np.linspace(0, 1, 9)[:, None]  # from one corner of an eye to the other
 _ARCH = np.sin(0.1 + (np.pi - 0.2) * _ALONG)
@@ -54,10 +56,10 @@ def draw_looks(rng: np.random.Generator) -> Looks:
         hair=hair * min(1.0, 0.75 * skin.mean() / hair.mean()),
         iris=_tone(_IRIS_TONES, rng),
         lips=skin * red[0],
-        lids=skin * rng.uniform(0.62, 0.78),
-        clothes=rng.uniform(20, 230, 3),
+        lids=np.array([70.0, 100.0, 225.0]) * rng.uniform(0.8, 1.1),
+        clothes=rng.uniform(40, 210) + rng.uniform(-25, 25, 3),
         brow_thickness=rng.uniform(4.0, 7.0),
-        lid_crease=rng.uniform(9.5, 11.0),
+        lid_crease=rng.uniform(10.5, 12.0),
         long_hair=bool(rng.random() < 0.4),
     )
 
@@ -88,11 +90,12 @@ def paint_face(
     up = _up(landmarks) * scale
     image = _background(rng)
     _head(image, landmarks, outlines, looks)
+    _tint(image, mark_points, units)
     _nose(image, landmarks, looks)
     _eyes(image, landmarks, units, looks, up, scale, rng)
-    _mouth(image, landmarks, looks, up)
+    _mouth(image, landmarks, units, looks, up)
     _brows(image, landmarks, looks, up)
-    return _developed(image, _ink(mark_points, intensities), landmarks, rng)
+    return _developed(image, _ink(mark_points, units), landmarks, rng)
 
 
 def _tone(tones: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -134,7 +137,7 @@ def _disc(image: np.ndarray, centre: np.ndarray, radius: float, color: Color) ->
 
 
 @cache
-def _smoothing(count: int, steps: int = 4) -> np.ndarray:
+def _smoothing(count: int, steps: int = _STEPS) -> np.ndarray:
     """Weights of a Catmull-Rom curve through ``count`` points, ``steps`` pieces between two."""
     weights = np.zeros(((count - 1) * steps + 1, count))
     for row in range(len(weights)):
@@ -154,16 +157,23 @@ def _curve(points: Points) -> Points:
     return np.asarray(_smoothing(len(points)) @ points)
 
 
+def _loop(points: Points) -> Points:
+    """A smooth closed curve through the points."""
+    around = np.concatenate([points[-1:], points, points[:2]])
+    return _curve(around)[_STEPS:-_STEPS]
+
+
 # Parts, from the back to the front
 
 
 def _background(rng: np.random.Generator) -> np.ndarray:
     """Four colours that run into each other, and a few blurred shapes."""
-    corners = rng.integers(20, 236, (2, 2, 3), dtype=np.uint8)
+    grey = rng.uniform(30, 225, (2, 2, 1)) + rng.uniform(-20, 20, (2, 2, 3))
+    corners = grey.clip(0, 255).astype(np.uint8)
     image = cv2.resize(corners, (SIZE, SIZE), interpolation=cv2.INTER_LINEAR)
-    for _ in range(int(rng.integers(2, 6))):
+    for _ in range(int(rng.integers(1, 4))):
         shape = rng.uniform(0, SIZE, 2) + rng.normal(0, 30, (4, 2))
-        _fill(image, shape, _rgb(rng.uniform(10, 245, 3)))
+        _fill(image, shape, _rgb(rng.uniform(30, 225) + rng.uniform(-20, 20, 3)))
     return np.asarray(cv2.blur(image, (5, 5)))
 
 
@@ -187,6 +197,17 @@ def _head(
     _stroke(image, _curve(jaw), _rgb(0.72 * looks.skin))
     cap = np.concatenate([_curve(outlines["forehead"]), _curve(outlines["hairline"])[::-1]])
     _fill(image, cap, _rgb(looks.hair))
+
+
+def _tint(image: np.ndarray, mark_points: np.ndarray, units: Mapping[str, float]) -> None:
+    """Colour the skin that active units move, with soft edges."""
+    tinted, mask = image.copy(), np.zeros((SIZE, SIZE), np.uint8)
+    for tint, rows in marks().tints:
+        if units[tint.unit] > 0:
+            patch = _loop(mark_points[rows])
+            _fill(tinted, patch, tint.color)
+            _fill(mask, patch, (255 * _TINT * units[tint.unit],))
+    _blend(image, tinted, cv2.blur(mask, (3, 3)))
 
 
 def _nose(image: np.ndarray, landmarks: np.ndarray, looks: Looks) -> None:
@@ -246,7 +267,13 @@ def _blend(area: np.ndarray, top: np.ndarray, mask: np.ndarray) -> None:
     area[...] = area + (top - area.astype(np.float32)) * share
 
 
-def _mouth(image: np.ndarray, landmarks: np.ndarray, looks: Looks, up: np.ndarray) -> None:
+def _mouth(
+    image: np.ndarray,
+    landmarks: np.ndarray,
+    units: Mapping[str, float],
+    looks: Looks,
+    up: np.ndarray,
+) -> None:
     outer, inner = landmarks[48:60], landmarks[60:68].copy()
     for above, below in ((1, 7), (2, 6), (3, 5)):  # lips that cross are pressed together
         overlap = float((inner[below] - inner[above]) @ up) / float(up @ up)
@@ -257,16 +284,14 @@ def _mouth(image: np.ndarray, landmarks: np.ndarray, looks: Looks, up: np.ndarra
     _fill(image, np.concatenate([outer_lower, lower[::-1]]), _rgb(looks.lips))
     opening = np.concatenate([upper, lower])
     _fill(image, opening, (50, 14, 18))
-    teeth = np.minimum(1.0, 4.5 / np.maximum(1e-6, _gap(upper, lower, up)))[:, None]
-    below = upper + teeth * (lower[::-1] - upper)
-    _fill(image, np.concatenate([upper, below[::-1]]), (232, 228, 216))
+    lower = lower[::-1]  # from the same corner as the upper one
+    gap = np.maximum(1e-6, (upper - lower) @ up / float(up @ up))[:, None]  # mm
+    tongue = lower + np.minimum(1, 12 * units["AU26_r"] / gap) * (upper - lower)
+    _fill(image, np.concatenate([lower, tongue[::-1]]), (225, 40, 60))
+    teeth = upper + np.minimum(1, 9 * units["AU25_r"] / gap) * (lower - upper)
+    _fill(image, np.concatenate([upper, teeth[::-1]]), (240, 240, 232))
     _stroke(image, upper, _rgb(0.4 * looks.lips))
     _stroke(image, lower, _rgb(0.5 * looks.lips))
-
-
-def _gap(upper: Points, lower: Points, up: np.ndarray) -> np.ndarray:
-    """Height of the opening in millimetres along it."""
-    return np.asarray(((upper - lower[::-1]) @ up) / float(up @ up))
 
 
 def _brows(image: np.ndarray, landmarks: np.ndarray, looks: Looks, up: np.ndarray) -> None:
@@ -276,13 +301,13 @@ def _brows(image: np.ndarray, landmarks: np.ndarray, looks: Looks, up: np.ndarra
         _fill(image, outline, _rgb(0.8 * looks.hair))
 
 
-def _ink(mark_points: np.ndarray, intensities: np.ndarray) -> np.ndarray:
+def _ink(mark_points: np.ndarray, units: Mapping[str, float]) -> np.ndarray:
     """(112, 112) uint8: how deep the wrinkles are."""
     ink = np.zeros((SIZE, SIZE), np.uint8)
     for wrinkle, rows in marks().wrinkles:
-        depth = wrinkle.strength * float(intensities[AU_NAMES.index(wrinkle.unit)]) / MAX_INTENSITY
+        depth = units[wrinkle.unit]
         if depth > 0.01:
-            _stroke(ink, _curve(mark_points[rows]), (255 * depth,), wrinkle.thickness)
+            _stroke(ink, _curve(mark_points[rows]), (255 * depth,))
     return ink
 
 
