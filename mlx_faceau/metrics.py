@@ -1,8 +1,9 @@
-"""How good predictions are, and how good a predictor that knows only the training means would be.
+"""How good predictions are: landmarks, head pose, action units.
 
-Everything is computed in float64 from NumPy arrays. A correlation needs variation on both sides:
-per column it is NaN where one side is constant; in the summaries a net whose output is constant
-scores 0, as a predictor that never moves explains nothing.
+Everything is computed in float64; shapes other than those named, and fewer than two rows where
+columns are correlated, raise ValueError. A correlation needs variation on both sides: per column
+it is NaN where one side is constant; in the summaries a net whose output is constant scores 0, as
+a predictor that never moves explains nothing.
 """
 
 from collections.abc import Mapping
@@ -31,9 +32,6 @@ def pearson(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
     Returns:
         (K,) float64 in [-1, 1]; NaN where either column is constant.
 
-    Raises:
-        ValueError: if the shapes differ, are not (N, K), or N < 2.
-
     Reference:
         Pearson, Notes on regression and inheritance, Proc. Royal Society 1895.
     """
@@ -54,9 +52,6 @@ def ccc(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
     Returns:
         (K,) float64 in [-1, 1]; NaN where both columns are constant.
 
-    Raises:
-        ValueError: if the shapes differ, are not (N, K), or N < 2.
-
     Reference:
         Lin, A concordance correlation coefficient to evaluate reproducibility, Biometrics 1989.
     """
@@ -75,9 +70,6 @@ def icc31(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
     Returns:
         (K,) float64 in [-1, 1]; NaN where both columns are constant.
 
-    Raises:
-        ValueError: if the shapes differ, are not (N, K), or N < 2.
-
     Reference:
         Shrout and Fleiss, Intraclass correlations, Psychological Bulletin 1979.
     """
@@ -90,7 +82,8 @@ def icc31(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
 def mean_absolute_error(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
     """Mean absolute error of each column: (N, K) and (N, K) in, (K,) float64 out."""
     truth, prediction = _columns(truth, prediction)
-    return np.abs(prediction - truth).mean(0)
+    errors: np.ndarray = np.abs(prediction - truth).mean(0)
+    return errors
 
 
 def landmark_correlation(
@@ -108,13 +101,10 @@ def landmark_correlation(
 
     Returns:
         A number in [-1, 1]; 0 where either side is constant.
-
-    Raises:
-        ValueError: if the shapes differ.
     """
     offset = 0.0 if mean_face is None else np.asarray(mean_face, np.float64)
     flat = [(np.asarray(side, np.float64) - offset).reshape(-1, 1) for side in (truth, prediction)]
-    return _zero_if_nan(pearson(*flat)[0])
+    return float(np.nan_to_num(pearson(*flat)[0]))
 
 
 def nme(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
@@ -127,13 +117,10 @@ def nme(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
     Returns:
         (N,) float64; the distance of the outer eye corners is 1.
 
-    Raises:
-        ValueError: if the shapes differ.
-
     Reference:
         Sagonas et al., 300 Faces in-the-Wild Challenge, ICCV Workshops 2013.
     """
-    return _point_errors(truth, prediction).mean(1) / _interocular(truth)
+    return np.asarray(_point_errors(truth, prediction).mean(1) / _interocular(truth))
 
 
 def landmark_group_errors(truth: np.ndarray, prediction: np.ndarray) -> dict[str, dict[str, float]]:
@@ -177,7 +164,7 @@ def pose_errors(truth: np.ndarray, prediction: np.ndarray) -> dict[str, float]:
 
 def au_support(truth: np.ndarray) -> np.ndarray:
     """Number of faces whose intensity exceeds 1, of each action unit: (N, 17) in, (17,) out."""
-    return (np.asarray(truth) > SUPPORT_THRESHOLD).sum(0)
+    return np.asarray((np.asarray(truth) > SUPPORT_THRESHOLD).sum(0))
 
 
 def mean_au_correlation(truth: np.ndarray, prediction: np.ndarray) -> float:
@@ -204,14 +191,6 @@ def constant_aus(prediction: np.ndarray) -> list[str]:
     """
     still = np.ptp(np.asarray(prediction), axis=0) <= 1e-6
     return [name for name, flag in zip(AU_NAMES, still, strict=True) if flag]
-
-
-def constant_prediction(means: Arrays, count: int) -> dict[str, np.ndarray]:
-    """What a predictor that knows only the training means says: (count, ...) of each mean."""
-    return {
-        name: np.broadcast_to(np.asarray(mean, np.float64), (count, *np.shape(mean)))
-        for name, mean in means.items()
-    }
 
 
 def landmark_pose_metrics(truth: Arrays, prediction: Arrays, means: Arrays) -> dict[str, Any]:
@@ -302,11 +281,8 @@ def _columns(truth: np.ndarray, prediction: np.ndarray) -> tuple[np.ndarray, np.
 
 def _ratio(above: np.ndarray, below: np.ndarray, defined: np.ndarray) -> np.ndarray:
     quotient = np.full(above.shape, np.nan)
-    return np.divide(above, below, out=quotient, where=defined & (below > 0))
-
-
-def _zero_if_nan(value: float) -> float:
-    return 0.0 if np.isnan(value) else float(value)
+    np.divide(above, below, out=quotient, where=defined & (below > 0))
+    return quotient
 
 
 def _point_errors(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:

@@ -79,7 +79,7 @@ def test_removing_the_mean_face_is_pearson_of_the_differences() -> None:
 def test_nme_of_a_shifted_face_is_the_shift_over_the_eye_distance() -> None:
     truth = np.zeros((1, 68, 2))
     truth[0, 45] = (50.0, 0.0)  # outer corner of the other eye, 50 px away
-    assert metrics.nme(truth, [*truth, 3.0, 4.0]) == pytest.approx([0.1])
+    assert metrics.nme(truth, truth + np.array([3.0, 4.0])) == pytest.approx([0.1])
 
 
 def test_an_error_in_one_group_shows_in_that_group_alone() -> None:
@@ -146,8 +146,3 @@ def test_the_au_table_holds_the_figures_of_each_au() -> None:
     assert table["aus"]["AU12_r"]["support"] == (truth[:, 8] > 1).sum()
     assert table["aus"]["AU12_r"]["mae"] == pytest.approx(abs(prediction - truth)[:, 8].mean())
     assert table["mae"] == pytest.approx(abs(prediction - truth).mean())
-
-
-def test_the_constant_predictor_repeats_the_means() -> None:
-    constant = metrics.constant_prediction({"landmarks": np.ones((68, 2))}, 3)
-    assert constant["landmarks"].shape == (3, 68, 2)

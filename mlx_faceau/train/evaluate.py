@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mlx_faceau.data.hdf5 import FaceDataset
-from mlx_faceau.metrics import au_metrics, constant_prediction, landmark_pose_metrics
+from mlx_faceau.metrics import au_metrics, landmark_pose_metrics
 
 from .jitter import jitter_images, jitter_labels, jitter_matrices
 from .targets import TargetStatistics
@@ -101,6 +101,9 @@ def evaluate(
     """
     source = "evaluation" if statistics is None else "training"
     means = (statistics or TargetStatistics.of(dataset.labels, dataset.masks)).means
+    constant = {
+        name: np.broadcast_to(mean, (len(dataset), *mean.shape)) for name, mean in means.items()
+    }
     matrices = jitter_matrices(len(dataset), _JITTER_SEED)
     plain, moved = _predict_all(predict, dataset, matrices)
     measure, truth = _MEASURES[kind], {**dataset.labels, **dataset.masks}
@@ -110,7 +113,7 @@ def evaluate(
         means_from=source,
         net=measure(truth, plain, means),
         jittered=measure(jitter_labels(matrices, truth), moved, means),
-        constant=measure(truth, constant_prediction(means, len(dataset)), means),
+        constant=measure(truth, constant, means),
     )
 
 

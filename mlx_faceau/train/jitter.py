@@ -1,4 +1,4 @@
-"""Crops as an imperfect face finder would cut them: shifted, scaled and rolled, labels with them."""
+"""Crops as an imperfect face finder cuts them: shifted, scaled and rolled, labels with them."""
 
 import cv2
 import numpy as np

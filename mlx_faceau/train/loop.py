@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -183,12 +183,12 @@ class TrainingLoop:
             "start again with a lower --lr"
         )
 
-    def _feed(self) -> Iterator[Arrays]:
+    def _feed(self) -> Generator[Arrays]:
         """Batches to the trainer; it asks for the next one when its step is done."""
         progress, batches = self.progress, self.faces.batches
         self._waited = 0.0
-        source = batches.epoch(progress.epoch, start=progress.batch)
-        with closing(source), self._drawn_bar() as bar:  # type: ignore[type-var]
+        source: Any = batches.epoch(progress.epoch, start=progress.batch)
+        with closing(source), self._drawn_bar() as bar:
             for _ in range(progress.batch, len(batches)):
                 if self._interruption.requested:
                     return

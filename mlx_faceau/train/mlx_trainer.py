@@ -6,6 +6,7 @@ References:
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from importlib.metadata import version
 from typing import Any
 
 # The package's models come first: they see to a fast BLAS before MLX is loaded.
@@ -31,7 +32,7 @@ Arrays = dict[str, np.ndarray]
 MXArrays = dict[str, mx.array]
 
 
-class AdamW(optim.Adam):
+class AdamW(optim.Adam):  # type: ignore[misc]
     """Bias-corrected Adam with decoupled decay of matrices and kernels only.
 
     Biases and BatchNorm have one dimension and do not decay.
@@ -46,7 +47,8 @@ class AdamW(optim.Adam):
     ) -> mx.array:
         if parameter.ndim > 1:
             parameter = parameter * (1 - self.learning_rate * self.weight_decay)
-        return super().apply_single(gradient, parameter, state)
+        updated: mx.array = super().apply_single(gradient, parameter, state)
+        return updated
 
 
 class MLXTrainer:
@@ -83,7 +85,7 @@ class MLXTrainer:
         self._loss = LOSSES[config.kind](**loss_options)
         self._targets = {*config.output_shapes, "global_mask", "local_mask"}
         self._scaling = {
-            name: tuple(mx.array(np.float32(part)) for part in pair)
+            name: tuple(mx.array(np.asarray(part, np.float32)) for part in pair)
             for name, pair in scaling.items()
         }
         self._optimizer = AdamW(weight_decay)
@@ -94,7 +96,7 @@ class MLXTrainer:
     def describe(self) -> dict[str, str]:
         """What the history records about where training ran."""
         device = "cpu" if mx.default_device() == mx.Device(mx.cpu) else "gpu"
-        return {"framework": "mlx", "mlx": mx.__version__, "device": device}
+        return {"framework": "mlx", "mlx": version("mlx"), "device": device}
 
     def train_epoch(
         self, batches: Iterable[Arrays], learning_rate: Callable[[int], float]
@@ -170,7 +172,7 @@ class MLXTrainer:
             if weight:
                 arrays[f"optimizer.{moment}.{weight}"] = np.array(value)
         arrays["optimizer.step"] = np.array([int(self._optimizer.step)])
-        arrays["rng.mlx"] = np.array(mx.random.state[0])
+        arrays["rng.mlx"] = np.array(_random_key())
         return arrays
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
@@ -230,6 +232,11 @@ def use_device(name: str) -> None:
     if not mx.is_available(device):
         raise BackendError("no gpu for MLX here; say --device cpu")
     mx.set_default_device(device)
+
+
+def _random_key() -> mx.array:
+    state: list[mx.array] = mx.random.state  # type: ignore[assignment]
+    return state[0]
 
 
 def _section(state: Mapping[str, np.ndarray], prefix: str) -> Arrays:

@@ -11,9 +11,10 @@ _LOG = logging.getLogger(__name__)
 CURVES_NAME = "training_curves.png"
 
 # Title of a panel -> curves in it: legend and path into an epoch's entry.
-_LOSS = ("loss", {"training": ("training", "loss"), "validation": ("validation", "loss")})
-_RATE = ("learning rate", {"last step": ("learning_rate",)})
-_LANDMARKS = (
+Panel = tuple[str, dict[str, tuple[str, ...]]]
+_LOSS: Panel = ("loss", {"training": ("training", "loss"), "validation": ("validation", "loss")})
+_RATE: Panel = ("learning rate", {"last step": ("learning_rate",)})
+_LANDMARKS: tuple[Panel, ...] = (
     _LOSS,
     (
         "landmark correlation (validation)",
@@ -25,7 +26,7 @@ _LANDMARKS = (
     ("landmark MAE, px (validation)", {"MAE": ("metrics", "mae")}),
     _RATE,
 )
-_AUS = (
+_AUS: tuple[Panel, ...] = (
     _LOSS,
     ("mean AU correlation (validation)", {"Pearson r": ("metrics", "correlation")}),
     ("AU MAE (validation)", {"MAE": ("metrics", "mae")}),

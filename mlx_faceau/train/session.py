@@ -1,7 +1,7 @@
 """A whole training: settings and data in; checkpoints, history, curves and exports out."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -77,13 +77,8 @@ def build_trainer(config: TrainConfig, faces: Faces) -> Trainer:
         BackendError: if the device is not there.
         MissingDependency: if the framework is not installed.
     """
-    if config.framework == "mlx":
-        from .mlx_trainer import MLXTrainer as Chosen
-    else:
-        from mlx_faceau.torch_fallback.trainer import TorchTrainer as Chosen
-
     net = config.model_config()
-    trainer: Trainer = Chosen(
+    trainer: Trainer = _trainer_class(config.framework)(
         net,
         starting_weights(net, config.seed, faces.statistics),
         loss_options=config.loss_options(),
@@ -93,6 +88,16 @@ def build_trainer(config: TrainConfig, faces: Faces) -> Trainer:
         device=config.device,
     )
     return trainer
+
+
+def _trainer_class(framework: str) -> Callable[..., Any]:
+    if framework == "mlx":
+        from .mlx_trainer import MLXTrainer
+
+        return MLXTrainer
+    from mlx_faceau.torch_fallback.trainer import TorchTrainer
+
+    return TorchTrainer
 
 
 def _settings(

@@ -75,9 +75,9 @@ def constant(rate: float) -> Callable[[int], float]:
 @pytest.mark.parametrize("config", NETS)
 def test_a_batch_can_be_learned_by_heart(framework: str, config: ModelConfig) -> None:
     trainer = make(framework, config, weight_decay=0.0)
-    losses = trainer.train_epoch([batch(config)] * 30, constant(3e-3))["loss"]
-    assert losses.shape == (30,)
-    assert losses[-5:].mean() < 0.7 * losses[:5].mean()
+    losses = trainer.train_epoch([batch(config)] * 16, constant(3e-3))["loss"]
+    assert losses.shape == (16,)
+    assert losses[-4:].mean() < 0.8 * losses[:4].mean()
 
 
 @pytest.mark.parametrize("config", NETS)

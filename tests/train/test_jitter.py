@@ -1,0 +1,36 @@
+"""Crops moved as an imperfect face finder would cut them: pixels and labels agree."""
+
+import numpy as np
+
+from mlx_faceau.train.jitter import jitter_images, jitter_labels, jitter_matrices
+
+
+def test_jitter_stays_within_its_limits_and_reaches_near_them() -> None:
+    matrices = jitter_matrices(500, seed=0)
+    scale = np.hypot(matrices[:, 0, 0], matrices[:, 1, 0])
+    roll = np.degrees(np.arctan2(matrices[:, 1, 0], matrices[:, 0, 0]))
+    centre = np.full(2, 55.5)
+    shift = matrices[:, :, :2] @ centre + matrices[:, :, 2] - centre
+    for values, limit in ((scale - 1, 0.10), (roll, 10.0), (shift, 5.6)):
+        assert 0.95 * limit < np.abs(values).max() <= limit * (1 + 1e-9)
+
+
+def test_a_dot_moves_to_where_its_landmark_moves() -> None:
+    matrices = jitter_matrices(20, seed=1)
+    images = np.zeros((20, 112, 112, 3), np.uint8)
+    yy, xx = np.mgrid[:112, :112]
+    images[:] = np.uint8(255 * np.exp(-((xx - 40) ** 2 + (yy - 60) ** 2) / 18))[..., None]
+    moved = jitter_images(matrices, images)[..., 0].astype(np.float64)
+    mass = moved.sum((1, 2))
+    found = np.stack([(moved * xx).sum((1, 2)) / mass, (moved * yy).sum((1, 2)) / mass], axis=1)
+    labels = {
+        "landmarks": np.broadcast_to(np.array([40.0, 60.0]), (20, 1, 2)),
+        "global_params": np.tile([1.0, 0, 0, 0, 40, 60], (20, 1)),
+    }
+    expected = jitter_labels(matrices, labels)
+    np.testing.assert_allclose(found, expected["landmarks"][:, 0], atol=0.1)
+    np.testing.assert_allclose(expected["global_params"][:, 4:], expected["landmarks"][:, 0])
+
+
+def test_the_same_seed_moves_crops_the_same_way() -> None:
+    np.testing.assert_array_equal(jitter_matrices(3, seed=5), jitter_matrices(3, seed=5))
