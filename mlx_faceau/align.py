@@ -102,8 +102,10 @@ def _region(frame: np.ndarray, matrix: np.ndarray, margin: int) -> tuple[np.ndar
     """The part of the frame that a crop samples, and the matrix from it: blurring more is waste."""
     corners = transform_points(invert(matrix), _CORNERS)
     size = np.array(frame.shape[1::-1])
-    low = np.clip(np.floor(corners.min(axis=0)).astype(int) - margin, 0, size - 1)
-    high = np.clip(np.ceil(corners.max(axis=0)).astype(int) + margin + 1, low + 1, size)
+    # A square outside the frame still needs the margin's pixels, blurred, at the nearest edge.
+    last, first = np.maximum(size - 1 - margin, 0), np.minimum(margin + 1, size)
+    low = np.clip(np.floor(corners.min(axis=0)).astype(int) - margin, 0, last)
+    high = np.clip(np.ceil(corners.max(axis=0)).astype(int) + margin + 1, first, size)
     moved = np.array(matrix, np.float64)
     moved[:, 2] = transform_points(matrix, low[None].astype(np.float64))[0]
     return frame[low[1] : high[1], low[0] : high[0]], moved

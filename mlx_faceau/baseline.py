@@ -57,7 +57,7 @@ class NeutralBaseline:
 
     def corrected(self, face_id: int, intensities: np.ndarray) -> np.ndarray:
         """(17,) intensities in [0, 5] above the person's own resting face."""
-        return np.clip(intensities - self.offsets(face_id), 0.0, MAX_INTENSITY)
+        return np.asarray(np.clip(intensities - self.offsets(face_id), 0.0, MAX_INTENSITY))
 
     def apply(self, found: FrameFaces) -> FrameFaces:
         """A frame with corrected action units, once all frames were added."""

@@ -257,11 +257,7 @@ def open_detector(
         MissingDependency: if its library is not installed.
     """
     if not isinstance(choice, (str, Path)):
-        if hasattr(choice, "detect") and hasattr(choice, "calibration"):
-            return choice
-        if callable(choice):
-            return CallableDetector(choice)
-        raise ValueError(f"a detector is a name, a file or a function, got {choice!r}")
+        return _as_detector(choice)
     name = str(choice)
     if name == "auto":
         return _open_first(model_folders)
@@ -277,6 +273,14 @@ def open_detector(
         f"detector {name!r} is none of auto, dlib, vision, a YuNet .onnx file, "
         "package.module:function"
     )
+
+
+def _as_detector(choice: Any) -> Detector:
+    if hasattr(choice, "detect") and hasattr(choice, "calibration"):
+        return choice  # type: ignore[no-any-return]
+    if callable(choice):
+        return CallableDetector(choice)
+    raise ValueError(f"a detector is a name, a file or a function, got {choice!r}")
 
 
 def _open_first(model_folders: Sequence[Path | str]) -> Detector:

@@ -118,7 +118,7 @@ class FacePipeline:
 
     def describe(self) -> dict[str, Any]:
         """What runs: detector, and each net's own description."""
-        nets = {"landmark_model": self._landmarks, "au_model": self._aus}
+        nets: dict[str, Any] = {"landmark_model": self._landmarks, "au_model": self._aus}
         described = {name: net.describe() for name, net in nets.items() if hasattr(net, "describe")}
         return {"detector": self.detector.name, **described}
 

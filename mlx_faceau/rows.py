@@ -141,7 +141,7 @@ def write_parquet(csv_path: Path, path: Path) -> None:
         from pyarrow import csv as arrow_csv
         from pyarrow import parquet
     except ImportError:
-        raise MissingDependency("pyarrow", extra="detect") from None
+        raise MissingDependency("pyarrow", extra="parquet") from None
     with csv_path.open() as file:
         names = [name.strip() for name in file.readline().split(",")]
     reader = arrow_csv.open_csv(

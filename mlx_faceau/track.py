@@ -6,7 +6,7 @@ a network. A face is *followed* while its crop comes from its last landmarks, an
 is remembered but not seen.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import cv2
@@ -61,7 +61,7 @@ class Track:
 
     def distance(self, centre: np.ndarray, side: float) -> float:
         """Shift in sides plus log ratio of sizes; 0 for the same square."""
-        shift = float(np.linalg.norm(centre - self.centre)) / np.sqrt(side * self.side)
+        shift = float(np.linalg.norm(centre - self.centre) / np.sqrt(side * self.side))
         return shift + abs(float(np.log(side / self.side)))
 
 
@@ -228,30 +228,31 @@ def _returning_cost(track: Track, candidate: Candidate) -> float:
     return 0.3 * place + (1 - likeness)
 
 
-def _cheapest_pairs(tracks, candidates, cost):  # type: ignore[no-untyped-def]
+def _cheapest_pairs(
+    tracks: Sequence[Track],
+    candidates: list[Candidate],
+    cost: Callable[[Track, Candidate], float],
+) -> list[tuple[Track, Candidate]]:
     """Pairs in the order of their cost; what is taken leaves ``candidates``."""
     costs = [
         (cost(track, candidate), i, j)
         for i, track in enumerate(tracks)
         for j, candidate in enumerate(candidates)
     ]
-    tracks, found, pairs = list(tracks), list(candidates), []
-    used_tracks: set[int] = set()
-    used: set[int] = set()
+    taken: dict[int, int] = {}  # track -> candidate
     for value, i, j in sorted(costs):
-        if np.isfinite(value) and i not in used_tracks and j not in used:
-            pairs.append((tracks[i], found[j]))
-            used_tracks.add(i)
-            used.add(j)
-    candidates[:] = [c for j, c in enumerate(found) if j not in used]
+        if np.isfinite(value) and i not in taken and j not in taken.values():
+            taken[i] = j
+    pairs = [(tracks[i], candidates[j]) for i, j in taken.items()]
+    candidates[:] = [c for j, c in enumerate(candidates) if j not in taken.values()]
     return pairs
 
 
 def look(crop: np.ndarray) -> np.ndarray:
     """A face's appearance as a unit vector: likeness is the dot product, in [-1, 1].
 
-    Half of it is a small picture without its mean and contrast, half a histogram of colours
-    without their mean over all faces (so that two strangers come out near 0).
+    Half of it is a small picture without its mean and contrast, half a histogram of colours. One
+    person in one video comes out above 0.8, two strangers below 0.6.
 
     Args:
         crop: (112, 112, 3) uint8 BGR standard crop.
@@ -262,7 +263,8 @@ def look(crop: np.ndarray) -> np.ndarray:
         [cv2.cvtColor(crop, cv2.COLOR_BGR2LAB)], [0, 1, 2], None, [6, 8, 8],
         [0, 256, 96, 160, 96, 160],
     ).ravel()  # fmt: skip
-    return np.concatenate([_unit(patch - patch.mean()), _unit(np.sqrt(colours))]) / np.sqrt(2)
+    halves = [_unit(patch - patch.mean()), _unit(np.sqrt(colours))]
+    return np.asarray(np.concatenate(halves) / np.sqrt(2))
 
 
 def scene_signature(frame: np.ndarray) -> np.ndarray:
@@ -273,7 +275,8 @@ def scene_signature(frame: np.ndarray) -> np.ndarray:
     )
     sampled = frame[rows[:, None], columns]
     grey = cv2.cvtColor(sampled, cv2.COLOR_BGR2GRAY)
-    return cv2.resize(grey, (32, 18), interpolation=cv2.INTER_AREA).astype(np.float32)
+    small = cv2.resize(grey, (32, 18), interpolation=cv2.INTER_AREA)
+    return np.asarray(small, np.float32)
 
 
 class SceneCuts:
@@ -297,4 +300,4 @@ class SceneCuts:
 
 def _unit(vector: np.ndarray) -> np.ndarray:
     length = float(np.linalg.norm(vector))
-    return vector / length if length > 0 else vector
+    return np.asarray(vector / length) if length > 0 else vector

@@ -1,0 +1,192 @@
+"""predict on pictures, videos and folders, through the command line's own entry."""
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import pytest
+from blobs import Blob, BlobAUs, BlobLandmarks, boxes_of, draw_frame, write_video
+
+from mlx_faceau import predictor
+from mlx_faceau.cli.main import main
+from mlx_faceau.cli.predict_faces import Input, Progress, find_inputs, shard
+from mlx_faceau.openface_csv import read_openface_csv
+from mlx_faceau.rows import is_complete, marker_of
+from mlx_faceau.video import Camera
+
+MODELS = ["--landmark-model", "lm", "--au-model", "au", "--detector", "drawn:find"]
+
+
+@pytest.fixture(autouse=True)
+def _drawn_people(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def find(image: Any) -> list[Any]:
+        return [(*box, 0.9) for box in boxes_of(image)]
+
+    monkeypatch.setitem(sys.modules, "drawn", SimpleNamespace(find=find))
+    monkeypatch.setattr(predictor, "load_predictor", lambda path, backend: BlobLandmarks())
+    monkeypatch.setattr(predictor, "load_au_predictor", lambda path, backend: BlobAUs())
+    monkeypatch.chdir(tmp_path)
+
+
+def clip(path: Path, frames: int = 12) -> Path:
+    return write_video(path, [draw_frame([Blob(60 + 3 * i, 80, 30)]) for i in range(frames)])
+
+
+def predict(*arguments: object) -> int:
+    return main(["predict", *map(str, arguments), *MODELS])
+
+
+def frames_in(path: Path) -> int:
+    return len(set(read_openface_csv(path)["frame"]))
+
+
+def test_a_video_becomes_a_csv_overlay_and_report_in_the_current_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    video = clip(tmp_path / "in" / "clip.mp4")
+    assert predict(video, "--overlay", "--report", "--smooth", "--calibrate") == 0
+    assert frames_in(tmp_path / "clip.csv") == 12
+    assert (tmp_path / "clip.overlay.mkv").is_file()
+    assert "<svg" in (tmp_path / "clip.report.html").read_text()
+    assert "clip.mp4: 12 frames -> clip.csv" in capsys.readouterr().out
+
+
+def test_a_picture_gives_a_line_a_face_and_a_drawn_picture(tmp_path: Path) -> None:
+    people = draw_frame([Blob(70, 80, 30, 0), Blob(220, 100, 40, 1)])
+    cv2.imwrite(str(tmp_path / "people.png"), people)
+    assert predict("people.png", "--overlay", "--output", "out/p.csv") == 2
+    (tmp_path / "out").mkdir()
+    assert predict("people.png", "--overlay", "--output", "out/p.csv") == 0
+    columns = read_openface_csv(tmp_path / "out" / "p.csv")
+    assert columns["face_id"].tolist() == [0, 1]
+    assert cv2.imread(str(tmp_path / "out" / "p.overlay.png")).shape == people.shape
+
+
+def test_a_folder_gives_a_file_each_and_a_bad_one_ends_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    clip(tmp_path / "in" / "a.mp4", 5)
+    (tmp_path / "in" / "b.mp4").write_bytes(b"no video")
+    cv2.imwrite(str(tmp_path / "in" / "c.png"), draw_frame([]))
+    (tmp_path / "in" / "notes.txt").touch()
+    assert predict("in", "--output", "out") == 2
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.csv", "c.csv"]
+    assert read_openface_csv(tmp_path / "out" / "c.csv")["success"].tolist() == [0]
+    error = capsys.readouterr().err
+    assert "b.mp4: cannot be read" in error
+    assert "1 of 3 inputs" in error
+
+
+def test_resume_takes_up_what_is_missing_or_unfinished(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name in "abc":
+        clip(tmp_path / "in" / f"{name}.mp4", 4)
+    assert predict("in", "--output", "out") == 0
+    out = tmp_path / "out"
+    (out / "a.csv").write_text("kept")
+    marker_of(out / "b.csv").touch()
+    (out / "c.csv").unlink()
+    assert predict("in", "--output", "out", "--resume") == 0
+    assert (out / "a.csv").read_text() == "kept"
+    assert is_complete(out / "b.csv")
+    assert frames_in(out / "c.csv") == 4
+
+
+def test_json_lines_on_standard_output_come_alone(
+    tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    clip(tmp_path / "clip.mp4", 4)
+    assert predict("clip.mp4", "--output", "-", "--format", "jsonl", "--every", 2) == 0
+    rows = [json.loads(line) for line in capsysbinary.readouterr().out.splitlines()]
+    assert [row["frame"] for row in rows] == [1, 3]
+
+
+def test_ctrl_c_keeps_finished_rows_and_exits_130(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    step = Progress.step
+
+    def interrupt(self: Progress, found: Any) -> None:
+        step(self, found)
+        if found.frame.index == 6:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Progress, "step", interrupt)
+    clip(tmp_path / "clip.mp4")
+    assert predict("clip.mp4") == 130
+    assert frames_in(tmp_path / "clip.csv") == 7
+    assert not is_complete(tmp_path / "clip.csv")
+    assert "clip.csv: 7 finished frames are in it" in capsys.readouterr().err
+
+
+def test_a_webcam_is_read_until_the_end_that_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Endless:
+        def isOpened(self) -> bool:
+            return True
+
+        def read(self) -> tuple[bool, Any]:
+            return True, draw_frame([Blob(100, 100, 40)])
+
+        def release(self) -> None:
+            pass
+
+    real = Camera.__init__
+    monkeypatch.setattr(Camera, "__init__", lambda self, source=0: real(self, source, Endless()))
+    assert predict("webcam:1", "--end", 0.3) == 0
+    assert frames_in(tmp_path / "webcam1.csv") >= 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["none.mp4"], "no such file or folder"),
+        (["clip.mp4", "--shard", "3/2"], "--shard 3/2"),
+        (["clip.mp4", "--start", "5", "--end", "2"], "0 <= start < end"),
+        (["clip.mp4", "--groups", "3d"], "need the PDM"),
+        (["clip.mp4", "--groups", "gaze"], "no column groups"),
+        (["clip.mp4", "--pdm", "none.txt"], "none.txt"),
+        (["clip.mp4", "--camera", "1,2"], "FX,FY,CX,CY"),
+        (["clip.mp4", "--format", "json"], "json is for --aligned"),
+        (["clip.mp4", "clip.mp4"], "two inputs of this name"),
+        (["clip.mp4", "other.mp4", "--output", "x.csv"], "need a folder"),
+        (["clip.mp4", "--output", "-", "--calibrate"], "standard output"),
+        (["empty"], "no pictures or videos"),
+        (["broken.mp4"], "cannot be read as a video"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_status_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    clip(tmp_path / "clip.mp4", 2)
+    clip(tmp_path / "other.mp4", 2)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken.mp4").write_bytes(b"x" * 1000)
+    assert predict(*arguments) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("mlx-")]
+    assert len(lines) == 1
+    assert message in lines[0]
+
+
+def test_shards_share_all_inputs_out() -> None:
+    inputs = [Input(Path(f"{i}.mp4")) for i in range(7)]
+    shared = [found for i in (1, 2, 3) for found in shard(inputs, f"{i}/3")]
+    assert sorted(shared, key=lambda s: s.name) == inputs
+
+
+def test_patterns_are_expanded_where_the_shell_does_not(tmp_path: Path) -> None:
+    for name in ("b.mp4", "a.mp4", "c.txt"):
+        (tmp_path / name).touch()
+    assert [found.name for found in find_inputs(["*.mp4"])] == ["a.mp4", "b.mp4"]
+
+
+def test_the_progress_line_tells_share_speed_and_time_left() -> None:
+    progress = Progress("clip.mp4", total=100)
+    progress.frames = 25
+    assert progress.line(5.0) == "clip.mp4: 25 frames, 5 frames/s, 25 %, 0:15 left"
