@@ -1,4 +1,7 @@
-"""Settings of a training: defaults and help texts live here, the command line follows from them."""
+"""Settings of a training: defaults and help texts live here, the command line follows from them.
+
+Nothing heavy is imported before a training starts, so that ``--help`` answers at once.
+"""
 
 import json
 import math
@@ -6,10 +9,12 @@ import platform
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from mlx_faceau.architectures import AUPredictionConfig, LandmarkPoseConfig, ModelConfig
 from mlx_faceau.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from mlx_faceau.architectures import ModelConfig
 
 FRAMEWORKS = ("mlx", "torch")
 DEVICES = ("auto", "cpu", "gpu", "cuda", "mps")
@@ -57,7 +62,7 @@ def option(
 class TrainConfig:
     """What both nets' trainings are told."""
 
-    kind: ClassVar[str]
+    kind: ClassVar[str]  # the net's, in architectures.py
     model_name: ClassVar[str]  # on the command line
 
     data: str = option(MISSING, "HDF5 file with labelled faces", may_change=True)
@@ -96,7 +101,7 @@ class TrainConfig:
             _check(item.name, getattr(self, item.name), item.type, item.metadata)
         self.model_config()
 
-    def model_config(self) -> ModelConfig:
+    def model_config(self) -> "ModelConfig":
         """Settings of the net that is trained."""
         raise NotImplementedError
 
@@ -114,7 +119,7 @@ class TrainConfig:
 class LandmarkPoseTraining(TrainConfig):
     """Train UnifiedLandmarkPoseNet: landmarks, head pose and face shape."""
 
-    kind: ClassVar[str] = LandmarkPoseConfig.kind
+    kind: ClassVar[str] = "landmark_pose"
     model_name: ClassVar[str] = "landmark-pose"
 
     lm_weight: float = option(1.0, "weight of the landmarks' wing loss", least=0.0)
@@ -122,7 +127,9 @@ class LandmarkPoseTraining(TrainConfig):
     lp_weight: float = option(0.01, "weight of the local parameters' absolute error", least=0.0)
     raw_params: bool = option(False, "take the parameters' losses without standardising them")
 
-    def model_config(self) -> LandmarkPoseConfig:
+    def model_config(self) -> "ModelConfig":
+        from mlx_faceau.architectures import LandmarkPoseConfig
+
         return LandmarkPoseConfig(width_mult=self.width_mult)
 
     def loss_options(self) -> dict[str, float]:
@@ -141,14 +148,16 @@ class LandmarkPoseTraining(TrainConfig):
 class AUTraining(TrainConfig):
     """Train AUPredictionNet: intensities of 17 facial action units."""
 
-    kind: ClassVar[str] = AUPredictionConfig.kind
+    kind: ClassVar[str] = "au_prediction"
     model_name: ClassVar[str] = "au"
 
     l1_weight: float = option(1.0, "weight of the smooth L1 loss", least=0.0)
     ccc_weight: float = option(0.5, "weight of the concordance loss", least=0.0)
     dropout: float = option(0.3, "dropout in the head", least=0.0, below=1.0)
 
-    def model_config(self) -> AUPredictionConfig:
+    def model_config(self) -> "ModelConfig":
+        from mlx_faceau.architectures import AUPredictionConfig
+
         return AUPredictionConfig(width_mult=self.width_mult, dropout=self.dropout)
 
     def loss_options(self) -> dict[str, float]:

@@ -1,5 +1,7 @@
 """Settings: values that are refused, and what a resumed run may change."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -93,3 +95,8 @@ def test_settings_come_from_a_json_file(tmp_path: Path) -> None:
     path.write_text("epochs: 3")
     with pytest.raises(ValueError, match="not a JSON file"):
         read_settings(path)
+
+
+def test_the_settings_import_nothing_heavy() -> None:
+    check = "import sys, mlx_faceau.train.config; sys.exit('numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
