@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from .align import crop_frame
+from .align import FrameCrops
 from .confidence import CHECK_SHIFT, agreement_of, confidence_of
 from .detect import Detector
 from .faces import Face, Frame, FrameFaces
@@ -18,7 +18,7 @@ from .geometry import CROP_MARGIN, square_crop_matrix, to_frame
 from .preprocess import CROP_SHAPE
 from .track import Candidate, SceneCuts, Track, Tracker, look
 
-_CHECK_EVERY = 6  # frames between looks at a followed face through a displaced crop
+_CHECK_EVERY = 8  # frames between looks at a followed face through a displaced crop
 _SMALLEST = 4.0  # px that a face's landmarks must span
 
 
@@ -63,24 +63,24 @@ class Reading:
 
 
 def read_shapes(
-    predictor: Predictor, image: np.ndarray, squares: Sequence[tuple[np.ndarray, float]]
+    predictor: Predictor, frame: FrameCrops, squares: Sequence[tuple[np.ndarray, float]]
 ) -> list[Shape]:
     """One pass of the landmark net over squares (centre, side) of a frame."""
     if not squares:
         return []
     matrices = np.stack([square_crop_matrix(centre, side) for centre, side in squares])
-    read = predictor.predict_batch(np.stack([crop_frame(image, m) for m in matrices]))
+    read = predictor.predict_batch(np.stack([frame.crop(matrix) for matrix in matrices]))
     placed = to_frame(matrices, read["landmarks"], read["global_params"])
     parts = (placed["landmarks"], placed["global_params"], read["local_params"])
     return [Shape(*rows) for rows in zip(*parts, strict=True)]
 
 
-def find_candidates(detector: Detector, image: np.ndarray) -> list[Candidate]:
+def find_candidates(detector: Detector, frame: FrameCrops) -> list[Candidate]:
     """The faces that a detector sees, as squares of the standard crop."""
     candidates = []
-    for detection in detector.detect(image):
+    for detection in detector.detect(frame.frame):
         centre, side = detector.calibration.square(detection.box)
-        crop = crop_frame(image, square_crop_matrix(centre, side))
+        crop = frame.crop(square_crop_matrix(centre, side))
         candidates.append(Candidate(centre, side, detection.score, look(crop)))
     return candidates
 
@@ -112,28 +112,28 @@ class Follower:
 
     def follow(self, frame: Frame) -> Reading:
         """The faces of the next frame; frames come in order."""
-        tracker, image = self._tracker, frame.image
+        tracker, image, crops = self._tracker, frame.image, FrameCrops(frame.image)
         tracker.start_frame(frame.index)
         if self._cuts.is_cut(image):
             tracker.cut()
         if tracker.detection_due(frame.index):
-            tracker.detected(frame.index, find_candidates(self._detector, image))
-        sights = self._see(image, frame.index)
+            tracker.detected(frame.index, find_candidates(self._detector, crops))
+        sights = self._see(crops, frame.index)
         hidden = tracker.part_twins({s.track.face_id: s.look for s in sights})
         sights = [sight for sight in sights if sight.track not in hidden]
-        self._check(image, frame.index, sights)
+        self._check(crops, frame.index, sights)
         faces = tuple(self._face(sight, image.shape[:2]) for sight in sights)
-        crops = [sight.crop for sight in sights] or np.zeros((0, *CROP_SHAPE), np.uint8)
-        return Reading(FrameFaces(frame, faces), np.asarray(crops))
+        cut = [sight.crop for sight in sights] or np.zeros((0, *CROP_SHAPE), np.uint8)
+        return Reading(FrameFaces(frame, faces), np.asarray(cut))
 
-    def _see(self, image: np.ndarray, index: int) -> list[Sight]:
+    def _see(self, frame: FrameCrops, index: int) -> list[Sight]:
         """Landmarks of all followed faces; two passes where the detector placed the crop."""
         tracks = sorted(self._tracker.followed, key=lambda track: track.face_id)
-        found = read_shapes(self._predictor, image, [(t.centre, t.side) for t in tracks])
+        found = read_shapes(self._predictor, frame, [(t.centre, t.side) for t in tracks])
         shapes = dict(zip((t.face_id for t in tracks), found, strict=True))
         again = [t.face_id for t in tracks if t.anchored and shapes[t.face_id].usable]
         squares = [standard_square(shapes[i].landmarks) for i in again]
-        shapes |= zip(again, read_shapes(self._predictor, image, squares), strict=True)
+        shapes |= zip(again, read_shapes(self._predictor, frame, squares), strict=True)
         sights = []
         for track in tracks:
             shape = shapes[track.face_id]
@@ -142,19 +142,19 @@ class Follower:
                 continue
             centre, side = standard_square(shape.landmarks)
             matrix = square_crop_matrix(centre, side)
-            crop = crop_frame(image, matrix)
+            crop = frame.crop(matrix)
             sights.append(Sight(track, shape, matrix, crop, look(crop)))
             self._tracker.followed_to(track, index, (centre, side), sights[-1].look)
         return sights
 
-    def _check(self, image: np.ndarray, index: int, sights: list[Sight]) -> None:
+    def _check(self, frame: FrameCrops, index: int, sights: list[Sight]) -> None:
         """Look at some faces through a displaced crop as well: does the net find them again?
 
         A net that sees a face finds it where it is; one that sees none moves its mean face along.
         """
         due = [s for s in sights if index - s.track.checked >= _CHECK_EVERY or s.track.weak]
         squares = [(s.track.centre + CHECK_SHIFT * s.track.side, s.track.side) for s in due]
-        for sight, again in zip(due, read_shapes(self._predictor, image, squares), strict=True):
+        for sight, again in zip(due, read_shapes(self._predictor, frame, squares), strict=True):
             sight.track.checked = index
             sight.track.agreement = agreement_of(
                 sight.shape.landmarks, again.landmarks, sight.track.side

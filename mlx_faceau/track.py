@@ -271,7 +271,7 @@ def scene_signature(frame: np.ndarray) -> np.ndarray:
     """A thumbnail (18, 32) float32 grey that two frames of one shot have nearly in common."""
     rows, columns = (
         np.linspace(0, size - 1, count).astype(int)
-        for size, count in zip(frame.shape[:2], (72, 128), strict=True)
+        for size, count in zip(frame.shape[:2], (36, 64), strict=True)
     )
     sampled = frame[rows[:, None], columns]
     grey = cv2.cvtColor(sampled, cv2.COLOR_BGR2GRAY)

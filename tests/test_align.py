@@ -6,7 +6,7 @@ import pytest
 from blobs import Blob, draw_frame
 
 from mlx_faceau import FaceAligner
-from mlx_faceau.align import crop_frame
+from mlx_faceau.align import FrameCrops, crop_frame
 from mlx_faceau.detect import CALIBRATIONS
 from mlx_faceau.geometry import similarity_matrix, square_crop_matrix, standard_crop_matrix
 
@@ -30,6 +30,17 @@ def test_a_crop_has_the_pixels_of_the_whole_frame_blurred_and_sampled(
     matrix = square_crop_matrix(np.array(centre), side)
     crop = crop_frame(FRAME, matrix).astype(int)
     assert np.abs(crop - whole_frame_crop(FRAME, matrix)).max() <= 1
+
+
+@pytest.mark.parametrize("side", [100.0, 250.0])
+def test_a_second_crop_near_the_first_is_the_same_as_one_of_its_own(side: float) -> None:
+    smooth = cv2.GaussianBlur(FRAME, (0, 0), 3)
+    crops = FrameCrops(smooth)
+    crops.crop(square_crop_matrix(np.array([200.0, 150.0]), side))
+    near = square_crop_matrix(np.array([203.0, 148.0]), side * 1.02)
+    far = square_crop_matrix(np.array([120.0, 100.0]), side * 0.6)
+    for matrix in (near, far):
+        assert np.abs(crops.crop(matrix).astype(int) - crop_frame(smooth, matrix)).max() <= 2
 
 
 def test_a_turned_crop_has_them_too() -> None:
