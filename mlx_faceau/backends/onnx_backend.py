@@ -59,9 +59,12 @@ def pick_providers(
 
     Raises:
         BackendError: if a requested provider is not in this build.
+        ValueError: if none is requested.
     """
     if requested is None:
         requested = [name for name in (CUDA, CPU) if name in available]
+    if not requested:
+        raise ValueError("no execution provider is given; leave providers out to take the best")
     providers: list[Provider] = []
     for provider in requested:
         name = provider if isinstance(provider, str) else provider[0]

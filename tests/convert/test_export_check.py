@@ -80,11 +80,9 @@ def test_a_good_file_passes_with_figures_beside_torch_s_own(model_folders, kind)
     assert all(line.endswith("ok") for line in lines[1:])
 
 
-@KINDS
-@MISTAKES
-def test_an_onnx_file_with_a_classic_mistake_fails(tmp_path, kind, mistake):
-    good = source(BY_KIND[kind])
-    export_to_onnx(broken(good, mistake), tmp_path / "a.onnx")
+def test_an_onnx_file_written_with_swapped_channels_fails(tmp_path):
+    good = source(AU)
+    export_to_onnx(broken(good, swapped_channels), tmp_path / "a.onnx")
     check = check_export(tmp_path / "a.onnx", good)
     assert not check.passed
     assert check.problems == ()
@@ -93,10 +91,17 @@ def test_an_onnx_file_with_a_classic_mistake_fails(tmp_path, kind, mistake):
 
 @KINDS
 @MISTAKES
+def test_an_onnx_file_with_a_classic_mistake_fails(model_folders, kind, mistake):
+    """The file is right, the net it is said to come from is not: the difference is the same."""
+    path = model_folders[kind] / f"{kind}.onnx"
+    check = check_export(path, broken(source(BY_KIND[kind]), mistake))
+    assert not all(row.passed for row in check.rows)
+
+
+@KINDS
+@MISTAKES
 def test_a_core_ml_package_with_a_classic_mistake_fails(core_ml_packages, kind, mistake):
-    """The package is right, the net it is said to come from is not: the difference is the same."""
-    good = source(BY_KIND[kind])
-    check = check_export(core_ml_packages[kind], broken(good, mistake))
+    check = check_export(core_ml_packages[kind], broken(source(BY_KIND[kind]), mistake))
     assert not all(row.passed for row in check.rows)
 
 
