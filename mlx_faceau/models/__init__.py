@@ -4,15 +4,24 @@ Files elsewhere write ``from mlx_faceau.models import mx, nn, optim``, so that a
 place before MLX first loads (see ``blas.py``).
 """
 
-# ruff: noqa: E402, I001 - the order is the point
-from .. import blas
-from ..architectures import LandmarkPoseConfig, ModelConfig
+# ruff: noqa: E402 - the order is the point
+import sys
+
+from mlx_faceau import blas
+from mlx_faceau.architectures import LandmarkPoseConfig, ModelConfig
+from mlx_faceau.errors import MissingDependency
 
 blas.prepare()
 
-import mlx.core as mx
-import mlx.nn as nn
-import mlx.optimizers as optim
+try:
+    import mlx.core as mx
+    import mlx.nn as nn
+    import mlx.optimizers as optim
+except ModuleNotFoundError as error:
+    if error.name not in ("mlx", "mlx.core"):
+        raise
+    extra = "mac" if sys.platform == "darwin" else "mlx-cpu"
+    raise MissingDependency("mlx", extra=extra) from error
 
 blas.limit_cache()
 
@@ -31,6 +40,7 @@ __all__ = [
     "WingLoss",
     "build",
     "mx",
+    "net_class",
     "nn",
     "optim",
 ]

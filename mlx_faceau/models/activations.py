@@ -9,6 +9,7 @@ gives up vectorising where a loop branches. Three rules follow, and shape this f
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import mlx.core as mx
 
@@ -16,7 +17,12 @@ from .depthwise import device_name
 
 # sigmoid(x) - 1/2 = x P(x^2) / Q(x^2) for |x| <= 17: own least-squares fit, error 1.1e-7, with
 # float32 rounding 2.6e-7. Lowest power first.
-_NUMERATOR = (0.2499997317790985, 0.008042225614190102, 4.515554246609099e-05, 4.2171784286892944e-08)
+_NUMERATOR = (
+    0.2499997317790985,
+    0.008042225614190102,
+    4.515554246609099e-05,
+    4.2171784286892944e-08,
+)
 _DENOMINATOR = (
     1.0,
     0.11550130695104599,
@@ -27,9 +33,7 @@ _DENOMINATOR = (
 _REACH = 17.0
 
 
-def fused(
-    kernel: Callable[..., mx.array | tuple[mx.array, ...]], *arrays: mx.array
-) -> mx.array | list[mx.array]:
+def fused(kernel: Callable[..., Any], *arrays: mx.array) -> Any:
     """Run a compiled function without letting it overwrite arguments that nobody reads later."""
     return mx.depends(kernel(*arrays), arrays)
 

@@ -3,7 +3,8 @@
 import mlx.core as mx
 from mlx import nn
 
-from ..architectures import AUPredictionConfig
+from mlx_faceau.architectures import AUPredictionConfig
+
 from .backbone import FaceNet
 from .layers import LinearHead
 

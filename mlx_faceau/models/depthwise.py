@@ -18,6 +18,7 @@ none of them, hence the groups of five taps and the plain additions between grou
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import cast
 
 import mlx.core as mx
 
@@ -58,8 +59,7 @@ def depthwise3x3(
     """
     if stride not in (1, 2):
         raise ValueError(f"stride is {stride}, expected 1 or 2")
-    output: mx.array = _differentiable(stride, pieces or PIECES[device_name()])(x, w)
-    return output
+    return _differentiable(stride, pieces or PIECES[device_name()])(x, w)
 
 
 @cache
@@ -86,7 +86,7 @@ def _differentiable(stride: int, pieces: Pieces) -> Callable[[mx.array, mx.array
             pieces.weight_grad(cotangent, x, stride),
         )
 
-    return convolve
+    return cast(Callable[[mx.array, mx.array], mx.array], convolve)
 
 
 # Slices ------------------------------------------------------------------------------------------
@@ -122,7 +122,7 @@ def _shifted(x: mx.array, stride: int) -> list[mx.array]:
 
 def _taps(w: mx.array) -> list[mx.array]:
     """The nine kernel entries, each (1, C)."""
-    return mx.split(mx.contiguous(w.reshape(-1, 9).T), 9)
+    return list(mx.split(mx.contiguous(w.reshape(-1, 9).T), 9))
 
 
 def _input_grad_phases(cotangent: mx.array, taps: Sequence[mx.array]) -> mx.array:
@@ -232,7 +232,8 @@ WEIGHT_GRAD_BODY = """
     const int last = (strip + 1) * STRIP_ROWS < rows ? (strip + 1) * STRIP_ROWS : rows;
     for (int row = strip * STRIP_ROWS; row < last; ++row) {
         for (int column = 0; column < columns; ++column) {
-            const float g = cotangent[((image * rows + row) * columns + column) * channels + channel];
+            const int pixel = (image * rows + row) * columns + column;
+            const float g = cotangent[pixel * channels + channel];
             for (int i = 0; i < 3; ++i) {
                 const int y = row * STRIDE + i - 1;
                 for (int j = 0; j < 3; ++j) {
@@ -267,13 +268,13 @@ def weight_grad_metal(cotangent: mx.array, x: mx.array, stride: int) -> mx.array
 
 @cache
 def _metal_kernel() -> Callable[..., list[mx.array]]:
-    kernel: Callable[..., list[mx.array]] = mx.fast.metal_kernel(
+    kernel = mx.fast.metal_kernel(
         name="depthwise3x3_weight_grad",
         input_names=["x", "cotangent"],
         output_names=["partial"],
         source=WEIGHT_GRAD_BODY,
     )
-    return kernel
+    return cast(Callable[..., list[mx.array]], kernel)
 
 
 PIECES = {

@@ -4,8 +4,9 @@ import math
 
 import mlx.core as mx
 
-from ..architectures import IMAGE_SIZE, LandmarkPoseConfig
-from ..landmarks import NUM_LANDMARKS
+from mlx_faceau.architectures import IMAGE_SIZE, LandmarkPoseConfig
+from mlx_faceau.landmarks import NUM_LANDMARKS
+
 from .backbone import FaceNet
 from .layers import LinearHead
 
@@ -57,6 +58,4 @@ class UnifiedLandmarkPoseNet(FaceNet):
 def _global_params(x: mx.array) -> mx.array:
     scale, angles, shift = x[:, :1], x[:, 1:4], x[:, 4:]
     positive = mx.logaddexp(scale, 0.0)  # softplus that neither overflows nor loses small values
-    return mx.concatenate(
-        [positive + 0.1, mx.tanh(angles) * (math.pi / 2), shift * 100.0], axis=1
-    )
+    return mx.concatenate([positive + 0.1, mx.tanh(angles) * (math.pi / 2), shift * 100.0], axis=1)

@@ -9,13 +9,15 @@ References:
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, Self
 
 import mlx.core as mx
 from mlx import nn
 
-from .. import architectures
-from ..architectures import BN_EPS, BN_MOMENTUM
+from mlx_faceau import architectures
+from mlx_faceau.architectures import BN_EPS, BN_MOMENTUM
+
 from .activations import activate, logistic
 from .depthwise import depthwise3x3, device_name
 from .norm import norm_activate, pointwise_norm_activate
@@ -176,7 +178,7 @@ class LinearHead(Layer):
     def __init__(self, features: int, head: architectures.Head) -> None:
         super().__init__()
         widths = (features, *head.hidden, head.outputs)
-        self.layers = [Weighted((o, i)) for i, o in zip(widths[:-1], widths[1:], strict=True)]
+        self.layers = [Weighted((o, i)) for i, o in pairwise(widths)]
         self.dropouts = [nn.Dropout(p) for p in head.dropouts]
 
     def __call__(self, x: mx.array) -> mx.array:

@@ -14,10 +14,12 @@ Reference:
 
 from collections.abc import Callable
 from functools import cache
+from typing import cast
 
 import mlx.core as mx
 
-from ..architectures import BN_EPS
+from mlx_faceau.architectures import BN_EPS
+
 from .activations import activate_with_slope, backward, fused
 from .depthwise import batch_parts, channel_sum
 
@@ -88,7 +90,7 @@ def _norm_activate(kind: str | None) -> Callable[..., tuple[mx.array, ...]]:
         tilt, lift = scale * inverse * d_gamma / count, scale * d_beta / count
         return fused(_input_gradient, du, z, mean, scale, tilt, lift), d_gamma, d_beta
 
-    return forward
+    return cast(Callable[..., tuple[mx.array, ...]], forward)
 
 
 @mx.compile
@@ -153,4 +155,4 @@ def _pointwise_norm_activate(kind: str | None) -> Callable[..., tuple[mx.array, 
         dx = du @ scaled - centred @ (tilt.T @ scaled / count) - d_beta @ scaled / count
         return dx.reshape(x.shape), d_weight, d_gamma, d_beta
 
-    return forward
+    return cast(Callable[..., tuple[mx.array, ...]], forward)

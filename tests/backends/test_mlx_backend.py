@@ -1,0 +1,90 @@
+"""The MLX backend: same results in pieces, from threads, and as the net itself."""
+
+import threading
+
+import numpy as np
+import pytest
+
+pytest.importorskip("mlx_faceau.models", exc_type=ImportError)
+
+from mlx_faceau.architectures import (
+    AUPredictionConfig,
+    LandmarkPoseConfig,
+    initial_weights,
+)
+from mlx_faceau.backends import mlx_backend
+from mlx_faceau.backends.mlx_backend import MLXBackend
+from mlx_faceau.checkpoint import describe, save_checkpoint
+from mlx_faceau.errors import CheckpointError
+from mlx_faceau.models import build, mx
+
+CONFIGS = [LandmarkPoseConfig(width_mult=0.25), AUPredictionConfig(width_mult=0.25)]
+
+
+@pytest.fixture(scope="module", params=CONFIGS, ids=lambda config: config.kind)
+def opened(request, tmp_path_factory):
+    config = request.param
+    weights = initial_weights(config, seed=1)
+    path = tmp_path_factory.mktemp("model") / "checkpoint_best.safetensors"
+    save_checkpoint(path, {f"model.{k}": v for k, v in weights.items()}, describe(config))
+    net = build(config)
+    net.load_weights_dict(weights)
+    return config, MLXBackend(path), net.eval()
+
+
+def images(n: int) -> np.ndarray:
+    return np.random.default_rng(n).random((n, 112, 112, 3), np.float32)
+
+
+def test_it_predicts_what_the_net_does(opened):
+    config, backend, net = opened
+    got, expected = backend.run(images(2)), net(mx.array(images(2)))
+    assert list(got) == list(config.output_shapes)
+    for name, value in got.items():
+        assert value.dtype == np.float32
+        np.testing.assert_allclose(value, np.array(expected[name]), atol=1e-4)
+
+
+def test_a_large_batch_is_run_in_pieces_with_the_same_results(opened, monkeypatch):
+    _, backend, _ = opened
+    whole = backend.run(images(5))
+    seen = []
+    net = backend._net
+    monkeypatch.setitem(mlx_backend._CHUNKS, backend.describe()["device"], 2)
+    monkeypatch.setattr(backend, "_net", lambda x: seen.append(len(x)) or net(x))
+    pieces = backend.run(images(5))
+    assert seen == [2, 2, 1]
+    for name, value in whole.items():
+        np.testing.assert_allclose(pieces[name], value, atol=1e-4)
+
+
+def test_threads_share_one_backend(opened):
+    _, backend, _ = opened
+    expected = {n: backend.run(images(n)) for n in (1, 2, 3)}
+    wrong = []
+
+    def work(n: int) -> None:
+        for _ in range(3):
+            got = backend.run(images(n))
+            wrong.extend(k for k, v in expected[n].items() if not np.array_equal(got[k], v))
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in expected]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_it_describes_itself(opened):
+    config, backend, _ = opened
+    facts = backend.describe()
+    assert facts["backend"] == "mlx"
+    assert facts["kind"] == config.kind
+    assert facts["metadata"]["crop"] == "standard"
+    assert facts["library"].startswith("mlx 0.")
+
+
+def test_a_missing_file_is_a_checkpoint_error(tmp_path):
+    with pytest.raises(CheckpointError):
+        MLXBackend(tmp_path / "none.safetensors")
