@@ -49,7 +49,8 @@ class Sight:
 
     track: Track
     shape: Shape
-    matrix: np.ndarray  # (2, 3) frame to crop
+    square: tuple[np.ndarray, float]  # centre and side that the landmarks were read from
+    matrix: np.ndarray  # (2, 3) frame to the standard crop of the landmarks
     crop: np.ndarray  # (112, 112, 3) uint8 BGR
     look: np.ndarray
 
@@ -121,7 +122,12 @@ class Follower:
         sights = self._see(crops, frame.index)
         hidden = tracker.part_twins({s.track.face_id: s.look for s in sights})
         sights = [sight for sight in sights if sight.track not in hidden]
-        self._check(crops, frame.index, sights)
+        due = [
+            (sight.track, sight.square, sight.shape)
+            for sight in sights
+            if frame.index - sight.track.checked >= _CHECK_EVERY or sight.track.weak
+        ]
+        self._check(crops, frame.index, due)
         faces = tuple(self._face(sight, image.shape[:2]) for sight in sights)
         cut = [sight.crop for sight in sights] or np.zeros((0, *CROP_SHAPE), np.uint8)
         return Reading(FrameFaces(frame, faces), np.asarray(cut))
@@ -129,36 +135,58 @@ class Follower:
     def _see(self, frame: FrameCrops, index: int) -> list[Sight]:
         """Landmarks of all followed faces; two passes where the detector placed the crop."""
         tracks = sorted(self._tracker.followed, key=lambda track: track.face_id)
-        found = read_shapes(self._predictor, frame, [(t.centre, t.side) for t in tracks])
-        shapes = dict(zip((t.face_id for t in tracks), found, strict=True))
-        again = [t.face_id for t in tracks if t.anchored and shapes[t.face_id].usable]
-        squares = [standard_square(shapes[i].landmarks) for i in again]
-        shapes |= zip(again, read_shapes(self._predictor, frame, squares), strict=True)
-        sights = []
-        for track in tracks:
-            shape = shapes[track.face_id]
-            if not shape.usable:
-                track.missing = True
-                continue
-            centre, side = standard_square(shape.landmarks)
-            matrix = square_crop_matrix(centre, side)
-            crop = frame.crop(matrix)
-            sights.append(Sight(track, shape, matrix, crop, look(crop)))
-            self._tracker.followed_to(track, index, (centre, side), sights[-1].look)
-        return sights
+        squares = {track.face_id: (track.centre, track.side) for track in tracks}
+        found = read_shapes(self._predictor, frame, list(squares.values()))
+        shapes = dict(zip(squares, found, strict=True))
+        placed = [t for t in tracks if t.anchored and shapes[t.face_id].usable]
+        self._check(frame, index, [(t, squares[t.face_id], shapes[t.face_id]) for t in placed])
+        for track in placed:
+            square = standard_square(shapes[track.face_id].landmarks)
+            track.anchor(*square)
+            squares[track.face_id] = track.next_square(*square)
+        better = read_shapes(self._predictor, frame, [squares[t.face_id] for t in placed])
+        shapes |= zip((t.face_id for t in placed), better, strict=True)
+        return [
+            self._sight(frame, index, track, shapes[track.face_id], squares[track.face_id])
+            for track in tracks
+            if self._is_usable(track, shapes[track.face_id])
+        ]
 
-    def _check(self, frame: FrameCrops, index: int, sights: list[Sight]) -> None:
-        """Look at some faces through a displaced crop as well: does the net find them again?
+    @staticmethod
+    def _is_usable(track: Track, shape: Shape) -> bool:
+        track.missing = not shape.usable
+        return shape.usable
+
+    def _sight(
+        self,
+        frame: FrameCrops,
+        index: int,
+        track: Track,
+        shape: Shape,
+        square: tuple[np.ndarray, float],
+    ) -> Sight:
+        own = standard_square(shape.landmarks)
+        matrix = square_crop_matrix(*own)
+        crop = frame.crop(matrix)
+        sight = Sight(track, shape, square, matrix, crop, look(crop))
+        self._tracker.followed_to(track, index, own, sight.look)
+        return sight
+
+    def _check(
+        self,
+        frame: FrameCrops,
+        index: int,
+        seen: Sequence[tuple[Track, tuple[np.ndarray, float], Shape]],
+    ) -> None:
+        """Look at faces through a displaced crop as well: does the net find them again?
 
         A net that sees a face finds it where it is; one that sees none moves its mean face along.
         """
-        due = [s for s in sights if index - s.track.checked >= _CHECK_EVERY or s.track.weak]
-        squares = [(s.track.centre + CHECK_SHIFT * s.track.side, s.track.side) for s in due]
-        for sight, again in zip(due, read_shapes(self._predictor, frame, squares), strict=True):
-            sight.track.checked = index
-            sight.track.agreement = agreement_of(
-                sight.shape.landmarks, again.landmarks, sight.track.side
-            )
+        displaced = [(centre + CHECK_SHIFT * side, side) for _, (centre, side), _ in seen]
+        again = read_shapes(self._predictor, frame, displaced)
+        for (track, (_, side), shape), other in zip(seen, again, strict=True):
+            track.checked = index
+            track.agreement = agreement_of(shape.landmarks, other.landmarks, side)
 
     def _face(self, sight: Sight, size: tuple[int, int]) -> Face:
         track, shape = sight.track, sight.shape

@@ -18,7 +18,10 @@ _SAME_LOOK = 0.80  # likeness above which a face is recognised wherever it is
 _PLAUSIBLE_LOOK = 0.45  # likeness that a face which reappears near its old place needs
 _TWINS = 0.25  # two followed squares closer than this show one face
 _SEARCH_EVERY = 5  # frames between detections while a face is missing or doubted
-_DOUBTED = 0.4  # agreement of two crops below which the detector has the word
+_DOUBTED = 0.1  # agreement of two crops below which the detector is asked at once
+# A net that follows its crop drags a track away, so the less two crops agree, the more the crop
+# stays where the detector put it relative to the landmarks: not at all above, wholly below these.
+_TRUSTED, _UNTRUSTED = 0.78, 0.26
 _CUT_LEVEL = 20.0  # mean grey level difference of a scene cut
 _CUT_RATIO = 4.0  # ... and how far it stands out of the differences before
 
@@ -58,6 +61,23 @@ class Track:
     weak: int = 0
     missing: bool = False
     anchored: bool = False  # placed by the detector in this frame: its crop needs a second pass
+    anchor_shift: np.ndarray = field(default_factory=lambda: np.zeros(2))
+    anchor_scale: float = 0.0
+
+    @property
+    def reserve(self) -> float:
+        """How much of the detector's placing is kept, in [0, 1]; 0 for a net that finds faces."""
+        return float(np.clip((_TRUSTED - self.agreement) / (_TRUSTED - _UNTRUSTED), 0.0, 1.0))
+
+    def anchor(self, centre: np.ndarray, side: float) -> None:
+        """Remember where the detector's square lies relative to the landmarks' square."""
+        self.anchor_shift = (self.centre - centre) / side
+        self.anchor_scale = float(np.log(self.side / side))
+
+    def next_square(self, centre: np.ndarray, side: float) -> tuple[np.ndarray, float]:
+        """The square to look at next, when the landmarks' own is this one."""
+        moved = centre + self.reserve * side * self.anchor_shift
+        return moved, side * float(np.exp(self.reserve * self.anchor_scale))
 
     def distance(self, centre: np.ndarray, side: float) -> float:
         """Shift in sides plus log ratio of sizes; 0 for the same square."""
@@ -137,7 +157,8 @@ class Tracker:
 
     def _confirm(self, track: Track, candidate: Candidate) -> None:
         track.score = candidate.score
-        if track.distance(candidate.centre, candidate.side) > _SAME_PLACE / 2:
+        drifted = track.distance(candidate.centre, candidate.side) > _SAME_PLACE / 2
+        if drifted or track.reserve > 0:
             self._place(track, candidate)
 
     def _place(self, track: Track, candidate: Candidate) -> None:
@@ -160,8 +181,8 @@ class Tracker:
     def followed_to(
         self, track: Track, index: int, square: tuple[np.ndarray, float], look: np.ndarray
     ) -> None:
-        """A face was seen in frame ``index``; its next crop is cut from ``square``."""
-        centre, side = square
+        """A face's landmarks were read in frame ``index``; ``square`` is their standard crop's."""
+        centre, side = track.next_square(*square)
         steps = max(1, index - track.last_frame)
         if not track.anchored:
             track.velocity = 0.7 * track.velocity + 0.3 * (centre - track.centre) / steps

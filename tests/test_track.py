@@ -115,6 +115,25 @@ def test_a_cut_leaves_looks_alone_to_recognise_people_by() -> None:
     assert {t.face_id: t.centre[0] for t in tracker.followed} == {0: 505, 2: 100}
 
 
+@pytest.mark.parametrize(("agreement", "error"), [(0.1, 6.0), (0.95, 30.0)])
+def test_a_net_that_follows_its_crop_does_not_drag_the_track_away(
+    agreement: float, error: float
+) -> None:
+    """A drawn net: it follows 80 % of its crop's displacement and errs by 6 px to the right."""
+    face = np.array([300.0, 200.0])
+
+    def read(track: object) -> tuple[np.ndarray, float]:
+        return face + 0.8 * (track.centre - face) + (6.0, 0.0), 100.0  # type: ignore[attr-defined]
+
+    tracker = started(Candidate(face, 100.0, 0.9, LOOKS[0]))
+    track = tracker.tracks[0]
+    track.agreement = agreement
+    track.anchor(*read(track))
+    for index in range(1, 60):
+        tracker.followed_to(track, index, read(track), LOOKS[0])
+    assert np.linalg.norm(read(track)[0] - face) == pytest.approx(error, abs=1.0)
+
+
 def test_looks_are_alike_under_other_light_and_unlike_for_other_faces() -> None:
     generator = np.random.default_rng(0)
     one, other = (
