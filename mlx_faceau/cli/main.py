@@ -20,6 +20,7 @@ COMMANDS = {
     "convert": "convert",
     "predict": "predict",
     "data": "data",
+    "benchmark": "benchmark",
     "info": "info",
 }
 

@@ -1,0 +1,110 @@
+"""``mlx-faceau benchmark``: how fast each backend runs here; are MLX's kernels right here?"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+HELP = "time every backend on this machine, or verify MLX's kernels on its device"
+_SECONDS_EACH = 2.0
+_MOST_CALLS = 50
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="compare every form of the MLX kernels with float64 on this device, and time them",
+    )
+    parser.add_argument(
+        "--width-mult", type=float, default=1.0, help="of the nets (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--batch", type=int, default=32, help="of the throughput column (default: %(default)s)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    return _verify() if args.verify else _time_backends(args)
+
+
+def _verify() -> int:
+    from mlx_faceau.models import blas
+    from mlx_faceau.models.depthwise import device_name
+    from mlx_faceau.models.verify import verify_depthwise
+
+    reports = verify_depthwise()
+    print(f"depthwise 3x3 on {device_name()}, every shape of both nets; BLAS: {blas.prepare()}")
+    print(f"  {'piece':13}{'form':14}{'error':>9}{'ms':>9}")
+    for report in reports:
+        verdict = "passed" if report.passed else "FAILED"
+        mark = "  <- in use" if report.chosen else ""
+        print(
+            f"  {report.piece:13}{report.form:14}{report.error:9.1e}{report.milliseconds:9.1f}"
+            f"  {verdict}{mark}"
+        )
+    return 0 if all(report.passed for report in reports) else 1
+
+
+def _time_backends(args: argparse.Namespace) -> int:
+    import numpy as np
+
+    from mlx_faceau.architectures import CONFIGS
+    from mlx_faceau.backends import BACKENDS
+    from mlx_faceau.errors import BackendError
+
+    if args.batch < 1:
+        raise ValueError(f"--batch is {args.batch}, expected at least 1")
+    rng = np.random.default_rng(0)
+    images = rng.random((args.batch, 112, 112, 3), dtype=np.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        for kind in CONFIGS:
+            place = _untrained(kind, args.width_mult, Path(folder) / kind)
+            print(f"{kind}, width {args.width_mult:g}, untrained weights")
+            print(f"  {'backend':10}{'ms a face':>12}{f'faces/s, batch {args.batch}':>24}")
+            for name in BACKENDS:
+                try:
+                    print(f"  {name:10}{_row(place, kind, name, images)}")
+                except BackendError as error:
+                    print(f"  {name:10}{'-':>12}{'-':>24}  {error}")
+    return 0
+
+
+def _untrained(kind: str, width_mult: float, folder: Path) -> Path:
+    """A model folder with untrained weights in every format that can be written here."""
+    from mlx_faceau.architectures import CONFIGS, initial_weights
+    from mlx_faceau.checkpoint import BEST_NAME, describe, save_checkpoint
+    from mlx_faceau.train.exports import export_best
+
+    config = CONFIGS[kind](width_mult=width_mult)
+    folder.mkdir()
+    arrays = {f"model.{name}": value for name, value in initial_weights(config, 0).items()}
+    save_checkpoint(folder / BEST_NAME, arrays, describe(config))
+    export_best(folder, kind)
+    return folder
+
+
+def _row(folder: Path, kind: str, name: str, images: "np.ndarray") -> str:
+    from mlx_faceau.backends import open_backend
+
+    backend: Any = open_backend(folder, kind, name)
+    single = _median_seconds(lambda: backend.run(images[:1]))
+    batch = _median_seconds(lambda: backend.run(images))
+    return f"{1000 * single:12.2f}{len(images) / batch:24.0f}"
+
+
+def _median_seconds(call: Callable[[], object]) -> float:
+    call()
+    call()
+    times: list[float] = []
+    while sum(times) < _SECONDS_EACH and len(times) < _MOST_CALLS:
+        started = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
