@@ -13,12 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from mlx_faceau.architectures import IMAGE_SIZE, ModelConfig
 from mlx_faceau.errors import ExportError, MissingDependency
 from mlx_faceau.exported import ONNX_SUFFIX, read_exported_metadata
 from mlx_faceau.preprocess import to_network_input
+
+try:
+    import torch
+except ModuleNotFoundError as error:
+    raise MissingDependency("torch", extra="export") from error
 
 from .mil import load_coremltools, read_mlpackage
 from .mil_program import Port

@@ -17,12 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from mlx_faceau.architectures import IMAGE_SIZE
 from mlx_faceau.checkpoint import LICENCE_NOTE
-from mlx_faceau.errors import ExportError
+from mlx_faceau.errors import ExportError, MissingDependency
 from mlx_faceau.exported import COREML_SUFFIX, METADATA_KEY, find_mlmodel
+
+try:
+    import torch
+except ModuleNotFoundError as error:
+    raise MissingDependency("torch", extra="export") from error
 
 from .check import Check, CheckFailed, check_export
 from .mil import load_coremltools

@@ -17,9 +17,9 @@ from mlx_faceau.exported import METADATA_KEY, ONNX_SUFFIX
 
 try:
     import onnx
+    import torch
 except ModuleNotFoundError as error:
-    raise MissingDependency("onnx", extra="export") from error
-import torch
+    raise MissingDependency(str(error.name), extra="export") from error
 
 from .check import Check, CheckFailed, check_export
 from .source import Source, read_source
@@ -98,4 +98,4 @@ def _traced(source: Source, opset_version: int) -> bytes:
             opset_version=opset_version,
             dynamo=False,
         )
-    return buffer.getvalue()
+    return bytes(buffer.getvalue())

@@ -78,13 +78,16 @@ def _formats(args: argparse.Namespace) -> list[str]:
 
 def _targets(args: argparse.Namespace, formats: list[str], kind: str) -> dict[str, Path]:
     """The file of each format."""
+    from mlx_faceau.checkpoint import BEST_NAME
+
     checkpoint = Path(args.checkpoint)
     folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
     output = Path(args.output) if args.output else folder
     if output.suffix in SUFFIXES.values():
         if [output.suffix] != [SUFFIXES[form] for form in formats]:
             raise ValueError(f"--output {output} is not the one file of --to {args.to}")
-        if output.exists() and checkpoint.exists() and output.samefile(checkpoint):
+        source = checkpoint / BEST_NAME if checkpoint.is_dir() else checkpoint
+        if output.exists() and output.samefile(source):
             raise ValueError(f"--output {output} is the checkpoint itself")
         return {formats[0]: output}
     return {form: output / f"{kind}{SUFFIXES[form]}" for form in formats}

@@ -1,0 +1,125 @@
+"""``mlx-faceau export``: files, figures and exit status."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from lively import AU, lively_weights
+
+pytest.importorskip("torch")
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+from mlx_faceau.checkpoint import load_checkpoint
+from mlx_faceau.cli.main import main
+from mlx_faceau.convert import export_coreml, export_onnx
+from mlx_faceau.convert.check import Check, Row
+
+
+@pytest.fixture
+def run_folder(model_folders, tmp_path) -> Path:
+    """A run's folder that holds a checkpoint alone."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    shutil.copy(model_folders["au_prediction"] / "checkpoint_best.safetensors", folder)
+    return folder
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_onnx_goes_beside_the_checkpoint_with_its_check_printed(run_folder, model_folders, capsys):
+    assert main(["export", str(run_folder)]) == 0
+    assert names(run_folder) == ["au_prediction.onnx", "checkpoint_best.safetensors"]
+    same = model_folders["au_prediction"] / "au_prediction.onnx"
+    assert (run_folder / "au_prediction.onnx").read_bytes() == same.read_bytes()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"{run_folder}/au_prediction.onnx: ")
+    assert lines[2].split()[:3] == ["ONNX", "Runtime", "au_intensities"]
+    assert lines[2].endswith("ok")
+
+
+def test_several_formats_go_to_a_folder_that_is_made(run_folder, tmp_path, monkeypatch):
+    given = {}
+
+    def fake(source, path, precision):
+        given.update(kind=source.config.kind, path=path, precision=precision)
+        path.mkdir()
+        return Check(path, precision, ())
+
+    monkeypatch.setattr(export_coreml, "export_to_coreml", fake)
+    target = tmp_path / "new" / "out"
+    arguments = ["--to", "safetensors,coreml", "--precision", "float32", "--output", str(target)]
+    assert main(["export", str(run_folder), *arguments]) == 0
+    assert names(target) == ["au_prediction.mlpackage", "au_prediction.safetensors"]
+    package = target / "au_prediction.mlpackage"
+    assert given == {"kind": "au_prediction", "path": package, "precision": "float32"}
+
+
+def test_plain_weights_are_the_net_s_and_name_their_source(run_folder):
+    assert main(["export", str(run_folder), "--to", "safetensors"]) == 0
+    exported = load_checkpoint(run_folder / "au_prediction.safetensors")
+    for name, value in lively_weights(AU).items():
+        np.testing.assert_array_equal(exported.weights()[name], value)
+    assert set(exported.arrays) == {f"model.{name}" for name in lively_weights(AU)}
+    assert exported.metadata["source_hash"] == load_checkpoint(run_folder).hash
+
+
+def test_output_can_be_the_one_file_and_the_opset_another(run_folder, tmp_path):
+    onnx = pytest.importorskip("onnx")
+    target = tmp_path / "mine.onnx"
+    assert main(["export", str(run_folder), "--opset", "15", "--output", str(target)]) == 0
+    assert onnx.load(target).opset_import[0].version == 15
+
+
+def test_a_failed_check_exits_with_1_prints_the_table_and_leaves_nothing(
+    run_folder, monkeypatch, capsys
+):
+    def failing(path, source):
+        row = Row("ONNX Runtime", "au_intensities", 0.5, 0.2, 1e-6, 1.0, 1e-4, "max")
+        return Check(path, "float32", (row,))
+
+    monkeypatch.setattr(export_onnx, "check_export", failing)
+    assert main(["export", str(run_folder)]) == 1
+    assert names(run_folder) == ["checkpoint_best.safetensors"]
+    printed = capsys.readouterr()
+    assert "FAILED" in printed.out
+    assert printed.err.count("\n") == 1
+    assert "au_prediction.onnx fails its check and was not written" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--to", "onnx,tflite"], "unknown 'tflite', expected onnx, coreml, safetensors"),
+        (["--to", "onnx", "--precision", "float16"], "--precision float16 is for coreml"),
+        (["--to", "coreml", "--opset", "17"], "--opset 17 is for onnx"),
+        (["--opset", "99"], "opset is 99, expected a whole number in [12, 21]"),
+        (["--to", "onnx", "--output", "a.mlpackage"], "is not the one file of --to onnx"),
+        (["--to", "onnx,coreml", "--output", "a.onnx"], "is not the one file of --to onnx,coreml"),
+        (["--width-mult", "0.5"], "a width is for .pt files"),
+    ],
+)
+def test_bad_usage_exits_with_2_and_one_line(run_folder, capsys, arguments, message):
+    assert main(["export", str(run_folder), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert names(run_folder) == ["checkpoint_best.safetensors"]
+
+
+def test_the_checkpoint_is_never_overwritten_by_its_weights(run_folder, capsys):
+    checkpoint = run_folder / "checkpoint_best.safetensors"
+    arguments = ["--to", "safetensors", "--output", str(checkpoint)]
+    assert main(["export", str(checkpoint), *arguments]) == 2
+    assert "is the checkpoint itself" in capsys.readouterr().err
+
+
+def test_missing_and_truncated_checkpoints_exit_with_2(run_folder, tmp_path, capsys):
+    half = tmp_path / "half.safetensors"
+    half.write_bytes((run_folder / "checkpoint_best.safetensors").read_bytes()[:100_000])
+    for path in (half, tmp_path / "none.safetensors", tmp_path):
+        assert main(["export", str(path)]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
