@@ -6,6 +6,7 @@ References:
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,9 @@ class TorchTrainer:
         loss_options: arguments of the net's loss.
         scaling: mean and standard deviation of the outputs whose loss is standardised.
         weight_decay: of weights; biases and BatchNorm do not decay.
+        averaging: share of the old average of the weights that stays after a step, counted from
+            0; None keeps no average. BatchNorm's statistics are averaged with the weights, so that
+            they belong to weights of the same age; predictions come from the average.
         seed: of dropout.
         device: ``auto``, ``cpu``, ``gpu``, ``cuda`` or ``mps``.
 
@@ -56,6 +60,7 @@ class TorchTrainer:
         scaling: Mapping[str, tuple[np.ndarray, np.ndarray]],
         weight_decay: float,
         seed: int,
+        averaging: Callable[[int], float] | None = None,
         device: str = "auto",
     ) -> None:
         self.device = pick_device(device)
@@ -69,6 +74,8 @@ class TorchTrainer:
             for name, pair in scaling.items()
         }
         self._optimizer = _adamw(self.net, weight_decay)
+        self._averaging = averaging
+        self._average = deepcopy(self.net).eval() if averaging else None
         self._step = 0
         torch.manual_seed(seed)
 
@@ -92,6 +99,7 @@ class TorchTrainer:
         seen: list[Tensors] = []
         for batch in batches:
             seen.append(self._train_step(batch, learning_rate(self._step)))
+            self._update_average()
             self._step += 1
         names = seen[0] if seen else ()
         return {name: torch.stack([terms[name] for terms in seen]).cpu().numpy() for name in names}
@@ -107,8 +115,18 @@ class TorchTrainer:
         self._optimizer.step()
         return {name: value.detach() for name, value in terms.items()}
 
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        if self._averaging is None or self._average is None:
+            return
+        share = 1 - self._averaging(self._step)
+        news = self.net.state_dict()
+        for name, old in self._average.state_dict().items():
+            if old.is_floating_point():
+                old.lerp_(news[name], share)
+
     def predict(self, images: np.ndarray) -> Arrays:
-        """Outputs in evaluation mode.
+        """Outputs in evaluation mode, of the averaged weights when there are any.
 
         Args:
             images: (N, 112, 112, 3) uint8 RGB.
@@ -116,9 +134,9 @@ class TorchTrainer:
         Returns:
             float32 arrays by output name.
         """
-        self.net.eval()
+        net = self._average or self.net.eval()
         with torch.inference_mode():
-            outputs = self.net(self._input(images))
+            outputs = net(self._input(images))
         return {name: value.float().cpu().numpy() for name, value in outputs.items()}
 
     def losses(self, predictions: Arrays, targets: Arrays) -> dict[str, float]:
@@ -130,6 +148,9 @@ class TorchTrainer:
     def state(self) -> Arrays:
         """Everything the next step depends on, under the checkpoint's prefixes."""
         arrays = {f"model.{name}": value for name, value in self.net.to_weights().items()}
+        if self._average is not None:
+            averages = self._average.to_weights()
+            arrays |= {f"ema.{name}": value for name, value in averages.items()}
         for moment, key in (("m", "exp_avg"), ("v", "exp_avg_sq")):
             tensors = {name: self._moment(p, key) for name, p in self.net.named_parameters()}
             for name, value in weights_from_state_dict(tensors).items():
@@ -146,6 +167,8 @@ class TorchTrainer:
         The other framework's random state cannot be taken over: dropout then starts from the seed.
         """
         self.net.load_weights_dict(_section(state, "model."))
+        if self._average is not None:
+            self._average.load_weights_dict(_section(state, "ema."))
         self._step = int(state["optimizer.step"][0])
         moments = {
             key: state_dict_from_weights(_section(state, f"optimizer.{moment}."))

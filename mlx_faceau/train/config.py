@@ -73,6 +73,13 @@ class TrainConfig:
     batch_size: int = option(32, "faces in one step", least=2)
     lr: float = option(0.001, "learning rate at the end of the warm-up", least=0.0)
     weight_decay: float = option(0.0001, "decay of weights (not of biases, BatchNorm)", least=0.0)
+    ema: float = option(
+        0.0,
+        "decay of a running average of the weights, such as 0.999, which is then evaluated, chosen "
+        "as best and exported; 0 keeps none",
+        least=0.0,
+        below=1.0,
+    )
     width_mult: float = option(1.0, "factor on every channel count of the backbone", least=0.0)
     val_split: float = option(
         0.1, "share of the people (else videos) kept for validation", least=0.0, below=1.0

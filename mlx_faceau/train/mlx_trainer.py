@@ -14,7 +14,7 @@ from mlx_faceau.models import build, mx, nn, optim
 
 # isort: split
 import numpy as np
-from mlx.utils import tree_flatten, tree_unflatten
+from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
 from mlx_faceau.architectures import ModelConfig
 from mlx_faceau.errors import BackendError
@@ -60,6 +60,9 @@ class MLXTrainer:
         loss_options: arguments of the net's loss.
         scaling: mean and standard deviation of the outputs whose loss is standardised.
         weight_decay: of weights; biases and BatchNorm do not decay.
+        averaging: share of the old average of the weights that stays after a step, counted from
+            0; None keeps no average. BatchNorm's statistics are averaged with the weights, so that
+            they belong to weights of the same age; predictions come from the average.
         seed: of dropout.
         device: ``auto``, ``cpu`` or ``gpu``.
 
@@ -77,6 +80,7 @@ class MLXTrainer:
         scaling: Mapping[str, tuple[np.ndarray, np.ndarray]],
         weight_decay: float,
         seed: int,
+        averaging: Callable[[int], float] | None = None,
         device: str = "auto",
     ) -> None:
         use_device(device)
@@ -90,6 +94,10 @@ class MLXTrainer:
         }
         self._optimizer = AdamW(weight_decay)
         self._optimizer.init(self.net.trainable_parameters())
+        self._averaging = averaging
+        self._average = build(config).eval() if averaging else None
+        if self._average is not None:
+            self._average.load_weights_dict(weights)
         self._compiled: Callable[[mx.array, MXArrays], MXArrays] | None = None
         mx.random.seed(seed)
 
@@ -117,6 +125,7 @@ class MLXTrainer:
             self._optimizer.learning_rate = learning_rate(int(self._optimizer.step))
             terms = step(mx.array(batch["images"]), self._arrays(batch))
             mx.eval(terms, self.net.state, self._optimizer.state)
+            self._update_average()
             seen.append(terms)
         names = seen[0] if seen else ()
         return {name: np.array(mx.stack([terms[name] for terms in seen])) for name in names}
@@ -145,8 +154,20 @@ class MLXTrainer:
 
         return step
 
+    def _update_average(self) -> None:
+        if self._averaging is None or self._average is None:
+            return
+        share = 1 - self._averaging(int(self._optimizer.step) - 1)
+        moved = tree_map(
+            lambda old, new: old + share * (new - old),
+            self._average.parameters(),
+            self.net.parameters(),
+        )
+        self._average.update(moved)
+        mx.eval(moved)
+
     def predict(self, images: np.ndarray) -> Arrays:
-        """Outputs in evaluation mode.
+        """Outputs in evaluation mode, of the averaged weights when there are any.
 
         Args:
             images: (N, 112, 112, 3) uint8 RGB.
@@ -154,8 +175,8 @@ class MLXTrainer:
         Returns:
             float32 arrays by output name.
         """
-        self.net.eval()
-        outputs = self.net(scaled(mx.array(images)))
+        net = self.net.eval() if self._average is None else self._average
+        outputs = net(scaled(mx.array(images)))
         mx.eval(outputs)
         return {name: np.array(value) for name, value in outputs.items()}
 
@@ -167,6 +188,9 @@ class MLXTrainer:
     def state(self) -> Arrays:
         """Everything the next step depends on, under the checkpoint's prefixes."""
         arrays = {f"model.{name}": value for name, value in self.net.to_weights().items()}
+        if self._average is not None:
+            averages = self._average.to_weights()
+            arrays |= {f"ema.{name}": value for name, value in averages.items()}
         for name, value in tree_flatten(self._optimizer.state):
             weight, _, moment = name.rpartition(".")
             if weight:
@@ -181,6 +205,8 @@ class MLXTrainer:
         The other framework's random state cannot be taken over: dropout then starts from the seed.
         """
         self.net.load_weights_dict(_section(state, "model."))
+        if self._average is not None:
+            self._average.load_weights_dict(_section(state, "ema."))
         moments = [
             (f"{name}.{moment}", mx.array(value))
             for moment in ("m", "v")

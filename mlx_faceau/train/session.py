@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from .faces import Faces, open_faces, starting_weights
 from .history import environment
 from .loop import Outcome, Trainer, TrainingLoop
 from .plots import draw_curves
+from .schedule import averaging_decay
 
 _LOG = logging.getLogger(__name__)
 
@@ -84,6 +86,7 @@ def build_trainer(config: TrainConfig, faces: Faces) -> Trainer:
         loss_options=config.loss_options(),
         scaling=faces.statistics.scaling(config.standardised_outputs),
         weight_decay=config.weight_decay,
+        averaging=partial(averaging_decay, decay=config.ema) if config.ema else None,
         seed=config.seed,
         device=config.device,
     )

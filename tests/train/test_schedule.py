@@ -2,7 +2,7 @@
 
 import pytest
 
-from mlx_faceau.train.schedule import learning_rate
+from mlx_faceau.train.schedule import averaging_decay, learning_rate
 
 
 def test_the_rate_rises_evenly_over_the_first_twentieth_of_the_steps() -> None:
@@ -27,3 +27,9 @@ def test_the_rate_never_rises_after_the_warm_up() -> None:
 
 def test_a_training_of_one_step_takes_it_at_the_peak() -> None:
     assert learning_rate(0, 1, 0.5) == 0.5
+
+
+def test_the_average_forgets_the_first_weights_and_then_keeps_its_decay() -> None:
+    assert averaging_decay(0, 0.999) == pytest.approx(0.1)
+    assert averaging_decay(90, 0.999) == pytest.approx(0.91)
+    assert averaging_decay(10**6, 0.999) == 0.999

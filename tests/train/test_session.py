@@ -64,7 +64,7 @@ def test_resuming_a_numbered_checkpoint_equals_not_stopping_to_the_bit(
 ) -> None:
     needs(framework)
     whole = tmp_path / "whole"
-    train(training, faces_file, whole, framework=framework, save_every=1)
+    train(training, faces_file, whole, framework=framework, save_every=1, ema=0.9)
     resumed = run_training(
         training,
         {"output": str(tmp_path / "resumed")},
@@ -89,6 +89,18 @@ def test_a_checkpoint_says_all_that_is_needed_to_use_and_resume_it(
     history = json.loads((tmp_path / "training_history.json").read_text())
     assert len(history["epochs"][0]["metrics"]["aus"]) == 17
     assert (tmp_path / "training_curves.png").stat().st_size > 1000
+
+
+def test_averaged_weights_are_evaluated_chosen_and_what_a_checkpoint_means(
+    faces_file: Path, tmp_path: Path
+) -> None:
+    needs("torch")
+    train(LandmarkPoseTraining, faces_file, tmp_path, epochs=1, ema=0.9)
+    checkpoint = load_checkpoint(tmp_path)
+    averaged, raw = checkpoint.weights(), checkpoint.weights(prefer_ema=False)
+    changed = [name for name in averaged if not np.array_equal(averaged[name], raw[name])]
+    assert "backbone.stem.norm.running_mean" in changed
+    assert len(changed) > 0.9 * len(averaged)
 
 
 def test_a_net_starts_at_the_mean_of_the_training_targets(faces_file: Path, tmp_path: Path) -> None:

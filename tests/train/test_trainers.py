@@ -2,6 +2,7 @@
 
 import importlib.util
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from mlx_faceau.architectures import (
     weight_shapes,
 )
 from mlx_faceau.errors import BackendError
+from mlx_faceau.train.schedule import averaging_decay
 
 LANDMARKS = LandmarkPoseConfig(width_mult=0.1)
 AUS = AUPredictionConfig(width_mult=0.1, dropout=0.3)
@@ -85,13 +87,14 @@ def test_saving_and_going_on_equals_not_stopping_to_the_bit(
     framework: str, config: ModelConfig
 ) -> None:
     batches = [batch(config, seed=seed) for seed in range(3)]
-    whole = make(framework, config)
+    averaging = partial(averaging_decay, decay=0.9)
+    whole = make(framework, config, averaging=averaging)
     whole.train_epoch(batches, lambda step: 1e-3 / (step + 1))
-    first = make(framework, config)
+    first = make(framework, config, averaging=averaging)
     first.train_epoch(batches[:1], lambda step: 1e-3 / (step + 1))
     saved = {name: array.copy() for name, array in first.state().items()}
     first.train_epoch(batches[:1], constant(0.1))  # must not reach what was saved
-    second = make(framework, config, seed=9)
+    second = make(framework, config, seed=9, averaging=averaging)
     second.restore(saved)
     second.train_epoch(batches[1:], lambda step: 1e-3 / (step + 1))
     expected, actual = whole.state(), second.state()
@@ -113,6 +116,23 @@ def test_the_state_names_every_weight_and_both_moments_of_every_parameter(
     assert state.keys() == expected
     for name in trainable:
         assert state[f"optimizer.m.{name}"].shape == shapes[name]
+
+
+def test_the_averaged_weights_follow_every_step_and_are_what_predicts(framework: str) -> None:
+    trainer = make(framework, AUS, averaging=lambda step: 0.5 if step else 0.25)
+    average = trainer.net.to_weights()
+    for step, share in enumerate((0.25, 0.5, 0.5)):
+        trainer.train_epoch([batch(AUS, seed=step)], constant(1e-2))
+        new = trainer.net.to_weights()
+        average = {name: share * old + (1 - share) * new[name] for name, old in average.items()}
+    state = trainer.state()
+    for name, expected in average.items():
+        np.testing.assert_allclose(state[f"ema.{name}"], expected, atol=1e-6, err_msg=name)
+    plain = make(framework, AUS)
+    plain.net.load_weights_dict(average)
+    images = batch(AUS)["images"]
+    expected = plain.predict(images)["au_intensities"]
+    np.testing.assert_allclose(trainer.predict(images)["au_intensities"], expected, atol=1e-5)
 
 
 def test_matrices_decay_but_biases_and_batch_norm_do_not(framework: str) -> None:
