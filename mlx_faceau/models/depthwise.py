@@ -22,6 +22,8 @@ from typing import cast
 
 import mlx.core as mx
 
+from .untraced import untraced
+
 MOST_PAIRS = 5  # products of two arrays that one fused loop may sum
 
 # forward(x, w, stride); input_grad(cotangent, w, stride, shape of x); weight_grad(cotangent, x,
@@ -73,10 +75,12 @@ def device_name() -> str:
 @cache
 def _differentiable(stride: int, pieces: Pieces) -> Callable[[mx.array, mx.array], mx.array]:
     @mx.custom_function
+    @untraced
     def convolve(x: mx.array, w: mx.array) -> mx.array:
         return pieces.forward(x, w, stride)
 
     @convolve.vjp
+    @untraced
     def gradients(
         primals: tuple[mx.array, mx.array], cotangent: mx.array, _: mx.array
     ) -> tuple[mx.array, mx.array]:

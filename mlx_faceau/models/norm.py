@@ -22,6 +22,7 @@ from mlx_faceau.architectures import BN_EPS
 
 from .activations import activate_with_slope, backward, fused
 from .depthwise import batch_parts, channel_sum
+from .untraced import untraced
 
 Normalised = tuple[mx.array, mx.array, mx.array]  # output, mean and population variance
 
@@ -64,6 +65,7 @@ def pointwise_norm_activate(
 @cache
 def _norm_activate(kind: str | None) -> Callable[..., tuple[mx.array, ...]]:
     @mx.custom_function
+    @untraced
     def forward(z: mx.array, gamma: mx.array, beta: mx.array) -> tuple[mx.array, ...]:
         count = z.size // z.shape[-1]
         mean = channel_sum(z) / count
@@ -73,6 +75,7 @@ def _norm_activate(kind: str | None) -> Callable[..., tuple[mx.array, ...]]:
         return (output, mean, var) if slope is None else (output, mean, var, slope)
 
     @forward.vjp
+    @untraced
     def gradients(
         primals: tuple[mx.array, ...],
         cotangents: tuple[mx.array, ...],
@@ -120,6 +123,7 @@ def _input_gradient(
 @cache
 def _pointwise_norm_activate(kind: str | None) -> Callable[..., tuple[mx.array, ...]]:
     @mx.custom_function
+    @untraced
     def forward(
         x: mx.array, weight: mx.array, gamma: mx.array, beta: mx.array
     ) -> tuple[mx.array, ...]:
@@ -135,6 +139,7 @@ def _pointwise_norm_activate(kind: str | None) -> Callable[..., tuple[mx.array, 
         return results if slope is None else (*results, slope)
 
     @forward.vjp
+    @untraced
     def gradients(
         primals: tuple[mx.array, ...],
         cotangents: tuple[mx.array, ...],

@@ -1,0 +1,41 @@
+"""Compiled functions stay compiled while MLX differentiates."""
+
+import pytest
+
+mx = pytest.importorskip("mlx_faceau.models", exc_type=ImportError).mx
+
+from mlx_faceau.models.untraced import untraced  # noqa: E402
+
+on_cpu = pytest.mark.skipif(mx.default_device() != mx.Device(mx.cpu), reason="a matter of CPUs")
+
+
+def differentiate(body):
+    """Run a custom function through three transformations; returns the gradient."""
+    function = mx.custom_function(body)
+    function.vjp(lambda primal, cotangent, _: 2 * primal * cotangent)
+    for _ in range(3):
+        gradient = mx.grad(lambda x: function(x).sum())(mx.array([3.0]))
+    return gradient.item()
+
+
+@on_cpu
+def test_a_compiled_function_is_traced_once_inside_and_anew_each_time_outside():
+    traces = []
+
+    @mx.compile
+    def square(x):
+        traces.append(x)
+        return x * x
+
+    assert differentiate(untraced(lambda x: square(x))) == 6
+    assert len(traces) == 1
+    differentiate(lambda x: square(x) * 1)
+    assert len(traces) > 2  # the reason for all this; if it fails, MLX has learnt to do without
+
+
+def test_errors_come_through():
+    def fail():
+        raise ValueError("this one")
+
+    with pytest.raises(ValueError, match="this one"):
+        untraced(fail)()
