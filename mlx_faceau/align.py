@@ -5,6 +5,7 @@ The standard crop is the square both networks train and predict on (see
 blurred first so that it does not alias.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,12 +14,11 @@ import numpy as np
 
 from .architectures import IMAGE_SIZE
 from .detect import CALIBRATIONS, BoxCalibration
-from .geometry import invert, square_crop_matrix, standard_crop_matrix, transform_points
+from .geometry import CROP_CENTRE, square_crop_matrix, standard_crop_matrix
 
 _BLUR_FROM = 1.25  # shrink ratio above which the frame is blurred before sampling
 _SAME_BLUR = 0.03  # relative difference of blurs that a crop does not show
 _ROOM = 0.06  # room around a blurred region for further crops, in sides
-_CORNERS = np.array([[0, 0], [1, 0], [0, 1], [1, 1]]) * (IMAGE_SIZE - 1.0)
 
 
 class FaceAligner:
@@ -74,7 +74,7 @@ def crop_frame(frame: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
     Args:
         frame: (H, W, 3) uint8 BGR.
-        matrix: (2, 3) similarity, frame to crop.
+        matrix: (2, 3) similarity, frame to crop (no mirroring, no shear).
 
     Returns:
         (112, 112, 3) uint8 BGR.
@@ -87,12 +87,12 @@ def crop_frame(frame: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Region:
-    """A part of a frame, blurred: its pixels, and where it may be sampled, in frame pixels."""
+    """A blurred part of a frame, and the span of squares that may be sampled from it."""
 
     pixels: np.ndarray
-    origin: np.ndarray  # (2,) of the first pixel
-    low: np.ndarray  # (2,) first corner that a crop may reach to
-    high: np.ndarray
+    origin: tuple[int, int]  # x, y of its first pixel
+    low: tuple[float, float]
+    high: tuple[float, float]
     sigma: float
 
 
@@ -119,16 +119,17 @@ class FrameCrops:
 
     def crop(self, matrix: np.ndarray) -> np.ndarray:
         """See :func:`crop_frame`."""
-        shrink = 1 / float(np.hypot(matrix[0, 0], matrix[1, 0]))
-        sigma = 0.5 * float(np.sqrt(shrink * shrink - 1)) if shrink > _BLUR_FROM else 0.0
-        corners = transform_points(invert(matrix), _CORNERS)
-        low, high = corners.min(axis=0), corners.max(axis=0)
-        region = self._kept(low, high, sigma)
-        if region is None:
-            region = self._cut(low, high, sigma)
-            self._regions.append(region)
-        moved = np.array(matrix, np.float64)
-        moved[:, 2] = transform_points(matrix, region.origin[None])[0]
+        (a, _, dx), (b, _, dy) = np.asarray(matrix, np.float64).tolist()
+        square = a * a + b * b
+        shrink = square**-0.5
+        sigma = 0.5 * (shrink * shrink - 1) ** 0.5 if shrink > _BLUR_FROM else 0.0
+        # The crop's middle in the frame (the inverse similarity), and how far its corners reach.
+        x, y = CROP_CENTRE - dx, CROP_CENTRE - dy
+        centre = ((a * x + b * y) / square, (a * y - b * x) / square)
+        reach = CROP_CENTRE * (abs(a) + abs(b)) / square
+        region = self._kept(centre, reach, sigma) or self._cut(centre, reach, sigma)
+        left, top = region.origin
+        moved = np.array([[a, -b, dx + a * left - b * top], [b, a, dy + b * left + a * top]])
         return cv2.warpAffine(
             region.pixels,
             moved,
@@ -137,24 +138,35 @@ class FrameCrops:
             borderMode=cv2.BORDER_REPLICATE,
         )
 
-    def _kept(self, low: np.ndarray, high: np.ndarray, sigma: float) -> _Region | None:
+    def _kept(self, centre: tuple[float, float], reach: float, sigma: float) -> _Region | None:
         for region in self._regions:
-            similar = abs(region.sigma - sigma) <= _SAME_BLUR * sigma
-            if similar and (low >= region.low).all() and (high <= region.high).all():
+            spans = zip(region.low, centre, region.high, strict=True)
+            inside = all(low <= c - reach and c + reach <= high for low, c, high in spans)
+            if inside and abs(region.sigma - sigma) <= _SAME_BLUR * sigma:
                 return region
         return None
 
-    def _cut(self, low: np.ndarray, high: np.ndarray, sigma: float) -> _Region:
+    def _cut(self, centre: tuple[float, float], reach: float, sigma: float) -> _Region:
         """The part of the frame that a crop samples, with room for others near it."""
-        room = _ROOM * float((high - low).max())
-        low, high = low - room, high + room
-        margin = int(np.ceil(4 * sigma)) + 2
-        size = np.array(self.frame.shape[1::-1])
-        # A square outside the frame still needs the margin's pixels, blurred, at the nearest edge.
-        last, first = np.maximum(size - 1 - margin, 0), np.minimum(margin + 1, size)
-        start = np.clip(np.floor(low).astype(int) - margin, 0, last)
-        stop = np.clip(np.ceil(high).astype(int) + margin + 1, first, size)
-        pixels = self.frame[start[1] : stop[1], start[0] : stop[0]]
+        reach *= 1 + 2 * _ROOM
+        margin = math.ceil(4 * sigma) + 2
+        height, width = self.frame.shape[:2]
+        left, right = _span(centre[0] - reach, centre[0] + reach, margin, width)
+        top, bottom = _span(centre[1] - reach, centre[1] + reach, margin, height)
+        pixels = self.frame[top:bottom, left:right]
         if sigma:
             pixels = cv2.GaussianBlur(pixels, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
-        return _Region(pixels, start.astype(np.float64), low, high, sigma)
+        low, high = ((centre[0] + sign * reach, centre[1] + sign * reach) for sign in (-1, 1))
+        region = _Region(pixels, (left, top), low, high, sigma)
+        self._regions.append(region)
+        return region
+
+
+def _span(low: float, high: float, margin: int, size: int) -> tuple[int, int]:
+    """Pixels from ``low`` to ``high`` and a margin, as far as there are any.
+
+    Outside the frame the margin's pixels at the nearest edge remain, because they are blurred.
+    """
+    start = min(max(math.floor(low) - margin, 0), max(size - 1 - margin, 0))
+    stop = max(min(math.ceil(high) + margin + 1, size), min(margin + 1, size))
+    return start, stop

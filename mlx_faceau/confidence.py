@@ -5,27 +5,69 @@ trained on well-centred crops follows any crop a little. So either may vouch for
 must fail before it is doubted.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 
-# Displacement of the second crop, in sides of the square: right and up.
-CHECK_SHIFT = np.array([0.08, -0.06])
+Square = tuple[np.ndarray, float]  # centre (x, y) and side, frame pixels
+
+# The second crop: moved right and up by these sides, and larger.
+_SHIFT = np.array([0.08, -0.06])
+_GROWTH = 1.12
 _DOUBT = 0.6  # share of the displacement that the landmarks follow at which agreement is 1/e
 
 
-def agreement_of(first: np.ndarray, second: np.ndarray, side: float) -> float:
-    """How well two readings of a face agree when the second crop was displaced, in [0, 1].
+@dataclass(frozen=True)
+class Agreement:
+    """What the landmarks of a displaced crop say; 0 where they stay, 1 where they move along.
 
-    1 when the landmarks stay where they were; 0.06 when they move along with the crop, as the
-    mean face of a net does that sees nothing.
+    Args:
+        share: of the whole displacement that the landmarks followed.
+        shift: of the crop's shift.
+        scale: of the crop's growth.
+    """
+
+    share: float
+    shift: float
+    scale: float
+
+    @property
+    def value(self) -> float:
+        """In [0, 1]: 0.06 for the mean face of a net that sees nothing, which moves along."""
+        return float(np.exp(-((self.share / _DOUBT) ** 2)))
+
+
+# Of a face that was not looked at twice yet.
+UNCHECKED = Agreement(0.0, 0.0, 0.0)
+
+
+def displaced(square: Square) -> Square:
+    """The second crop's square."""
+    centre, side = square
+    return centre + _SHIFT * side, side * _GROWTH
+
+
+def agreement_of(first: np.ndarray, second: np.ndarray, square: Square) -> Agreement:
+    """How two readings of a face agree, the second through a :func:`displaced` crop.
 
     Args:
         first: (68, 2) frame pixels.
-        second: (68, 2) frame pixels, through a crop displaced by :data:`CHECK_SHIFT` sides.
-        side: of the square, in frame pixels.
+        second: (68, 2) frame pixels.
+        square: that the first was read from.
     """
+    centre, side = square
+    other, _ = displaced(square)
+    along = (first - centre) * _GROWTH + other  # where the points go if they follow the crop
+    whole = float(np.linalg.norm(along - first, axis=1).mean())
     moved = float(np.linalg.norm(second - first, axis=1).mean())
-    share = moved / (side * float(np.linalg.norm(CHECK_SHIFT)))
-    return float(np.exp(-((share / _DOUBT) ** 2)))
+    middles = [points.mean(axis=0) for points in (first, along, second)]
+    way, gone = middles[1] - middles[0], middles[2] - middles[0]
+    spreads = [float(np.linalg.norm(p - p.mean(axis=0))) for p in (first, second)]
+    return Agreement(
+        share=moved / whole,
+        shift=float(gone @ way / max(float(way @ way), 1e-12 * side * side)),
+        scale=float(np.log(max(spreads[1], 1e-9) / max(spreads[0], 1e-9)) / np.log(_GROWTH)),
+    )
 
 
 def confidence_of(

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from .align import FrameCrops
-from .confidence import CHECK_SHIFT, agreement_of, confidence_of
+from .confidence import Square, agreement_of, confidence_of, displaced
 from .detect import Detector
 from .faces import Face, Frame, FrameFaces
 from .geometry import CROP_MARGIN, square_crop_matrix, to_frame
@@ -49,7 +49,7 @@ class Sight:
 
     track: Track
     shape: Shape
-    square: tuple[np.ndarray, float]  # centre and side that the landmarks were read from
+    square: Square  # centre and side that the landmarks were read from
     matrix: np.ndarray  # (2, 3) frame to the standard crop of the landmarks
     crop: np.ndarray  # (112, 112, 3) uint8 BGR
     look: np.ndarray
@@ -63,9 +63,7 @@ class Reading:
     crops: np.ndarray
 
 
-def read_shapes(
-    predictor: Predictor, frame: FrameCrops, squares: Sequence[tuple[np.ndarray, float]]
-) -> list[Shape]:
+def read_shapes(predictor: Predictor, frame: FrameCrops, squares: Sequence[Square]) -> list[Shape]:
     """One pass of the landmark net over squares (centre, side) of a frame."""
     if not squares:
         return []
@@ -86,7 +84,7 @@ def find_candidates(detector: Detector, frame: FrameCrops) -> list[Candidate]:
     return candidates
 
 
-def standard_square(landmarks: np.ndarray) -> tuple[np.ndarray, float]:
+def standard_square(landmarks: np.ndarray) -> Square:
     """Centre and side of the square that 68 landmarks' standard crop is cut from."""
     low, high = landmarks.min(axis=0), landmarks.max(axis=0)
     return (low + high) / 2, CROP_MARGIN * float((high - low).max())
@@ -163,7 +161,7 @@ class Follower:
         index: int,
         track: Track,
         shape: Shape,
-        square: tuple[np.ndarray, float],
+        square: Square,
     ) -> Sight:
         own = standard_square(shape.landmarks)
         matrix = square_crop_matrix(*own)
@@ -176,21 +174,20 @@ class Follower:
         self,
         frame: FrameCrops,
         index: int,
-        seen: Sequence[tuple[Track, tuple[np.ndarray, float], Shape]],
+        seen: Sequence[tuple[Track, Square, Shape]],
     ) -> None:
         """Look at faces through a displaced crop as well: does the net find them again?
 
         A net that sees a face finds it where it is; one that sees none moves its mean face along.
         """
-        displaced = [(centre + CHECK_SHIFT * side, side) for _, (centre, side), _ in seen]
-        again = read_shapes(self._predictor, frame, displaced)
-        for (track, (_, side), shape), other in zip(seen, again, strict=True):
+        again = read_shapes(self._predictor, frame, [displaced(square) for _, square, _ in seen])
+        for (track, square, shape), other in zip(seen, again, strict=True):
             track.checked = index
-            track.agreement = agreement_of(shape.landmarks, other.landmarks, side)
+            track.agreement = agreement_of(shape.landmarks, other.landmarks, square)
 
     def _face(self, sight: Sight, size: tuple[int, int]) -> Face:
         track, shape = sight.track, sight.shape
-        confidence = confidence_of(track.agreement, track.score, shape.landmarks, size)
+        confidence = confidence_of(track.agreement.value, track.score, shape.landmarks, size)
         success = confidence >= self._min_confidence
         self._tracker.judge(track, success, size)
         return Face(

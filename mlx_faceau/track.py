@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
+from .confidence import UNCHECKED, Agreement
+
 _LOOK_SIZE = 12  # px of the patch that stands for a face's appearance
 _SAME_PLACE = 0.45  # cost (shift in sides + log size ratio) below which squares are one face
 _SAME_LOOK = 0.80  # likeness above which a face is recognised wherever it is
@@ -19,9 +21,10 @@ _PLAUSIBLE_LOOK = 0.45  # likeness that a face which reappears near its old plac
 _TWINS = 0.25  # two followed squares closer than this show one face
 _SEARCH_EVERY = 5  # frames between detections while a face is missing or doubted
 _DOUBTED = 0.1  # agreement of two crops below which the detector is asked at once
-# A net that follows its crop drags a track away, so the less two crops agree, the more the crop
-# stays where the detector put it relative to the landmarks: not at all above, wholly below these.
-_TRUSTED, _UNTRUSTED = 0.78, 0.26
+# A net that follows its crop drags a track away: the larger the share it follows, the more the next
+# crop stays where the detector put it relative to the landmarks; below and above these not at all
+# and wholly.
+_TRUSTED, _UNTRUSTED = 0.2, 0.6
 _CUT_LEVEL = 20.0  # mean grey level difference of a scene cut
 _CUT_RATIO = 4.0  # ... and how far it stands out of the differences before
 
@@ -55,8 +58,7 @@ class Track:
     score: float
     look: np.ndarray
     last_frame: int
-    velocity: np.ndarray = field(default_factory=lambda: np.zeros(2))
-    agreement: float = 1.0
+    agreement: Agreement = UNCHECKED
     checked: int = -1_000_000
     weak: int = 0
     missing: bool = False
@@ -65,9 +67,9 @@ class Track:
     anchor_scale: float = 0.0
 
     @property
-    def reserve(self) -> float:
-        """How much of the detector's placing is kept, in [0, 1]; 0 for a net that finds faces."""
-        return float(np.clip((_TRUSTED - self.agreement) / (_TRUSTED - _UNTRUSTED), 0.0, 1.0))
+    def reserve(self) -> tuple[float, float]:
+        """How much of the detector's place and size is kept, in [0, 1]; 0 for a net that sees."""
+        return _reserve(self.agreement.shift), _reserve(self.agreement.scale)
 
     def anchor(self, centre: np.ndarray, side: float) -> None:
         """Remember where the detector's square lies relative to the landmarks' square."""
@@ -76,8 +78,11 @@ class Track:
 
     def next_square(self, centre: np.ndarray, side: float) -> tuple[np.ndarray, float]:
         """The square to look at next, when the landmarks' own is this one."""
-        moved = centre + self.reserve * side * self.anchor_shift
-        return moved, side * float(np.exp(self.reserve * self.anchor_scale))
+        shift, scale = self.reserve
+        return (
+            centre + shift * side * self.anchor_shift,
+            side * float(np.exp(scale * self.anchor_scale)),
+        )
 
     def distance(self, centre: np.ndarray, side: float) -> float:
         """Shift in sides plus log ratio of sizes; 0 for the same square."""
@@ -119,7 +124,7 @@ class Tracker:
         since = index - self._detected
         if not self.followed or since >= self.detect_every:
             return True
-        doubted = any(t.missing or t.agreement < _DOUBTED for t in self.tracks)
+        doubted = any(t.missing or t.agreement.value < _DOUBTED for t in self.tracks)
         return doubted and since >= _SEARCH_EVERY
 
     def start_frame(self, index: int) -> None:
@@ -158,13 +163,12 @@ class Tracker:
     def _confirm(self, track: Track, candidate: Candidate) -> None:
         track.score = candidate.score
         drifted = track.distance(candidate.centre, candidate.side) > _SAME_PLACE / 2
-        if drifted or track.reserve > 0:
+        if drifted or max(track.reserve) > 0:
             self._place(track, candidate)
 
     def _place(self, track: Track, candidate: Candidate) -> None:
         track.centre, track.side = candidate.centre, candidate.side
         track.score = candidate.score
-        track.velocity = np.zeros(2)
         track.missing, track.anchored, track.weak = False, True, 0
         track.checked = -1_000_000
 
@@ -183,9 +187,6 @@ class Tracker:
     ) -> None:
         """A face's landmarks were read in frame ``index``; ``square`` is their standard crop's."""
         centre, side = track.next_square(*square)
-        steps = max(1, index - track.last_frame)
-        if not track.anchored:
-            track.velocity = 0.7 * track.velocity + 0.3 * (centre - track.centre) / steps
         track.centre, track.side, track.last_frame = centre, side, index
         if not any(self._near(track, other) for other in self.followed if other is not track):
             track.look = _unit(0.9 * track.look + 0.1 * look)
@@ -230,6 +231,10 @@ class Tracker:
                 hidden.missing = True
                 gone.append(hidden)
         return gone
+
+
+def _reserve(share: float) -> float:
+    return float(np.clip((share - _TRUSTED) / (_UNTRUSTED - _TRUSTED), 0.0, 1.0))
 
 
 def _following_cost(track: Track, candidate: Candidate) -> float:

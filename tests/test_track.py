@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from mlx_faceau.confidence import Agreement
 from mlx_faceau.track import Candidate, SceneCuts, Tracker, look
 
 LOOKS = np.eye(5)
@@ -115,9 +116,9 @@ def test_a_cut_leaves_looks_alone_to_recognise_people_by() -> None:
     assert {t.face_id: t.centre[0] for t in tracker.followed} == {0: 505, 2: 100}
 
 
-@pytest.mark.parametrize(("agreement", "error"), [(0.1, 6.0), (0.95, 30.0)])
+@pytest.mark.parametrize(("share", "error"), [(0.8, 6.0), (0.0, 30.0)])
 def test_a_net_that_follows_its_crop_does_not_drag_the_track_away(
-    agreement: float, error: float
+    share: float, error: float
 ) -> None:
     """A drawn net: it follows 80 % of its crop's displacement and errs by 6 px to the right."""
     face = np.array([300.0, 200.0])
@@ -127,7 +128,7 @@ def test_a_net_that_follows_its_crop_does_not_drag_the_track_away(
 
     tracker = started(Candidate(face, 100.0, 0.9, LOOKS[0]))
     track = tracker.tracks[0]
-    track.agreement = agreement
+    track.agreement = Agreement(share, shift=share, scale=0.0)
     track.anchor(*read(track))
     for index in range(1, 60):
         tracker.followed_to(track, index, read(track), LOOKS[0])
