@@ -127,6 +127,11 @@ class RunFolder:
             self._copy_last(NUMBERED.format(number))
             self._drop_old()
 
+    def clear_unfinished(self) -> None:
+        """Remove the half-written files of a training that was killed while it saved."""
+        for path in self.path.glob(".checkpoint_*.safetensors"):
+            path.unlink()
+
     def finish(self) -> None:
         """Name the last checkpoint the final one."""
         self._copy_last(FINAL_NAME)

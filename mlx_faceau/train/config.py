@@ -87,6 +87,12 @@ class TrainConfig:
     patience: int = option(
         30, "epochs without a better validation loss before stopping", least=1, may_change=True
     )
+    save_minutes: float = option(
+        10.0,
+        "minutes of an epoch after which the running one is saved; 0 saves only whole ones",
+        least=0.0,
+        may_change=True,
+    )
     save_every: int = option(10, "epochs between numbered checkpoints", least=1, may_change=True)
     keep: int = option(
         0, "newest numbered checkpoints to keep; 0 keeps all", least=0, may_change=True
@@ -96,6 +102,12 @@ class TrainConfig:
     # alike, which the crops of a detector's boxes never do.
     augment: str = option(
         "light", "how far training faces are varied; validation never is", choices=AUGMENTATIONS
+    )
+    overfit: int = option(
+        0,
+        "train and validate on this many faces alone, unvaried: a net and a recipe that work learn "
+        "them by heart; 0 trains properly",
+        least=0,
     )
     num_workers: int = option(2, "threads that read data", least=0, may_change=True)
     seed: int = option(42, "of weights, split, data order and dropout", least=0)

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -40,6 +40,9 @@ class Trainer(Protocol):
 
     def describe(self) -> dict[str, str]:
         """Framework, its version and the device."""
+
+    def device_memory(self) -> int:
+        """Bytes that were in use at most on a GPU; 0 on a CPU."""
 
     def state(self) -> Arrays:
         """Weights (``model.``), optimizer (``optimizer.``) and random state (``rng.``)."""
@@ -100,7 +103,7 @@ class TrainingLoop:
         self._bar = _progress_bar() if show_progress else None
         self._interruption = Interruption()
         self._waited = 0.0  # seconds of the running epoch spent waiting for batches
-        self._started = time.monotonic()
+        self._saved = time.monotonic()
 
     def run(self) -> Outcome:
         """Train.
@@ -109,6 +112,8 @@ class TrainingLoop:
             FaceauError: if the loss is no finite number; the last good checkpoint stays.
         """
         stopped = self._reason_to_stop()
+        if self._steps() == 0:
+            self._save()  # whenever the first epoch dies, there is something to resume
         with self._interruption:
             while stopped is None:
                 self._epoch()
@@ -138,10 +143,10 @@ class TrainingLoop:
         first = progress.batch
         self._train()
         if progress.batch < len(self.faces.batches):
-            self.folder.save(self._arrays(), self._metadata())
+            self._save()
             return
         seconds = time.monotonic() - started
-        images = (progress.batch - first) * self.config.batch_size
+        images = (progress.batch - first) * self.faces.batches.batch_size
         entry = {
             "epoch": progress.epoch + 1,
             "learning_rate": self._learning_rate(self._steps() - 1),
@@ -162,14 +167,25 @@ class TrainingLoop:
             progress.best_epoch, progress.best_loss = progress.epoch, loss
         progress.epochs.append(entry)
         number = progress.epoch if progress.epoch % self.config.save_every == 0 else None
-        self.folder.save(self._arrays(), self._metadata(), best=best, number=number)
+        self._save(best=best, number=number)
         self.write_history(None)
         return _epoch_line(entry, self.config.epochs, best)
 
     def _train(self) -> None:
         """The rest of the running epoch's batches, or as many as come before Ctrl-C."""
+        progress, batches = self.progress, self.faces.batches
+        self._waited = 0.0
+        source: Any = batches.epoch(progress.epoch, start=progress.batch)
+        with closing(source), self._drawn_bar() as bar:
+            while progress.batch < len(batches) and not self._interruption.requested:
+                if self._is_save_due():
+                    self._save()
+                self._train_until_save(source, bar)
+
+    def _train_until_save(self, source: Iterator[Arrays], bar: Any) -> None:
+        """Train on batches until the epoch ends, a save is due, or Ctrl-C."""
         progress = self.progress
-        with closing(self._feed()) as batches:
+        with closing(self._feed(source, bar)) as batches:
             terms = self.trainer.train_epoch(batches, self._learning_rate)
         for name, values in terms.items():
             before = progress.running.get(name, np.zeros(0, np.float32))
@@ -183,21 +199,26 @@ class TrainingLoop:
             "start again with a lower --lr"
         )
 
-    def _feed(self) -> Generator[Arrays]:
+    def _feed(self, source: Iterator[Arrays], bar: Any) -> Generator[Arrays]:
         """Batches to the trainer; it asks for the next one when its step is done."""
-        progress, batches = self.progress, self.faces.batches
-        self._waited = 0.0
-        source: Any = batches.epoch(progress.epoch, start=progress.batch)
-        with closing(source), self._drawn_bar() as bar:
-            for _ in range(progress.batch, len(batches)):
-                if self._interruption.requested:
-                    return
-                asked = time.monotonic()
-                batch = next(source)
-                self._waited += time.monotonic() - asked
-                yield batch
-                progress.batch += 1
-                bar.update(self.config.batch_size)
+        progress = self.progress
+        for _ in range(progress.batch, len(self.faces.batches)):
+            asked = time.monotonic()
+            batch = next(source)
+            self._waited += time.monotonic() - asked
+            yield batch
+            progress.batch += 1
+            bar.update(self.config.batch_size)
+            if self._interruption.requested or self._is_save_due():
+                return
+
+    def _is_save_due(self) -> bool:
+        minutes = (time.monotonic() - self._saved) / 60
+        return 0 < self.config.save_minutes < minutes
+
+    def _save(self, **copies: Any) -> None:
+        self.folder.save(self._arrays(), self._metadata(), **copies)
+        self._saved = time.monotonic()
 
     def _validate(self) -> dict[str, Any]:
         """Loss and metrics of all validation faces taken as one batch."""

@@ -116,6 +116,42 @@ def test_ctrl_c_finishes_the_step_saves_and_the_run_goes_on_from_there(
     assert losses[0] == losses[1]
 
 
+def test_the_running_epoch_is_saved_every_few_minutes_and_goes_on_from_any_save(
+    faces_file: Path, tmp_path: Path
+) -> None:
+    whole = make_loop(faces_file, tmp_path / "whole", [2.0, 1.0], epochs=2)
+    whole.run()
+
+    saved: list[int] = []
+    died = make_loop(faces_file, tmp_path / "died", [2.0], epochs=2, save_minutes=1e-9)
+
+    def note_and_die(step: int) -> None:
+        saved.append(find_resumable(tmp_path / "died").metadata["progress"]["batch"])
+        if step == BATCHES + 3:
+            raise SystemError("killed")
+
+    died.trainer.on_step = note_and_die
+    with pytest.raises(SystemError):
+        died.run()
+    assert saved == [0, 1, 2, 3, 4, 0, 1, 2]
+
+    checkpoint = find_resumable(tmp_path / "died")
+    progress = Progress.of(checkpoint)
+    resumed = make_loop(faces_file, tmp_path / "died", [1.0], progress, epochs=2)
+    resumed.trainer.restore(checkpoint.arrays)
+    resumed.run()
+    np.testing.assert_array_equal(resumed.trainer.seen, whole.trainer.seen)
+    losses = [[e["training"]["loss"] for e in loop.progress.epochs] for loop in (whole, resumed)]
+    assert losses[0] == losses[1]
+
+
+def test_what_a_killed_save_left_behind_is_removed(tmp_path: Path) -> None:
+    left = tmp_path / ".checkpoint_last.safetensors.x1.safetensors"
+    left.write_bytes(b"half")
+    RunFolder(tmp_path).clear_unfinished()
+    assert names(tmp_path) == set()
+
+
 def test_a_second_ctrl_c_ends_at_once(faces_file: Path, tmp_path: Path) -> None:
     loop = make_loop(faces_file, tmp_path, [], epochs=3)
 
