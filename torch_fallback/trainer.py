@@ -83,6 +83,13 @@ class TorchTrainer:
         """What the history records about where training ran."""
         return {"framework": "torch", "torch": torch.__version__, "device": str(self.device)}
 
+    def device_memory(self) -> int:
+        """Bytes that were in use at most on a GPU; 0 on a CPU."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        # Metal tells no peak, but what it took from the system it keeps.
+        return torch.mps.driver_allocated_memory() if self.device.type == "mps" else 0
+
     def train_epoch(
         self, batches: Iterable[Arrays], learning_rate: Callable[[int], float]
     ) -> Arrays:

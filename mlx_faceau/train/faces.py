@@ -10,9 +10,12 @@ from mlx_faceau.data.augment import augmentation
 from mlx_faceau.data.batches import Batches
 from mlx_faceau.data.hdf5 import FaceDataset
 from mlx_faceau.data.split import Split, split_dataset
+from mlx_faceau.errors import DatasetError
 
 from .config import TrainConfig
 from .targets import TargetStatistics
+
+_VISITS = 20  # of each face in an epoch of a training on a few faces
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,14 @@ class Faces:
         """Labels and masks of the validation side, (N, ...) each."""
         return _rows({**self.dataset.labels, **self.dataset.masks}, self.split.validation)
 
+    def constant_predictions(self) -> dict[str, np.ndarray]:
+        """The training means as predictions for every face of the validation side."""
+        count = len(self.split.validation)
+        return {
+            name: np.repeat(np.asarray(mean, np.float32)[None], count, axis=0)
+            for name, mean in self.statistics.means.items()
+        }
+
     def describe(self) -> dict[str, object]:
         """What checkpoints and the history record about the data."""
         return {
@@ -59,19 +70,31 @@ def open_faces(config: TrainConfig) -> Faces:
         DatasetError: if the file is unusable, holds one person only, or too few for a batch.
     """
     dataset = FaceDataset(config.data, keep_outside=config.keep_outside)
-    split = split_dataset(dataset, config.val_split, config.seed, config.batch_size)
+    split = _split(dataset, config)
     statistics = TargetStatistics.of(
         _rows(dataset.labels, split.train), _rows(dataset.masks, split.train)
     )
     batches = Batches(
         dataset,
-        split.train,
+        np.repeat(split.train, _VISITS) if config.overfit else split.train,
         config.batch_size,
         config.seed,
-        augment=augmentation(config.augment),
+        augment=None if config.overfit else augmentation(config.augment),
         workers=config.num_workers,
     )
     return Faces(dataset, split, statistics, batches)
+
+
+def _split(dataset: FaceDataset, config: TrainConfig) -> Split:
+    """Two sides; or, to be learned by heart, evenly spaced faces that are on both."""
+    if not config.overfit:
+        return split_dataset(dataset, config.val_split, config.seed, config.batch_size)
+    if config.overfit > len(dataset):
+        raise DatasetError(
+            f"{config.data}: holds {len(dataset)} faces, fewer than --overfit {config.overfit}"
+        )
+    chosen = np.linspace(0, len(dataset) - 1, config.overfit).astype(np.int64)
+    return Split(chosen, chosen, "nothing: the same faces, to be learned by heart")
 
 
 def starting_weights(

@@ -106,6 +106,11 @@ class MLXTrainer:
         device = "cpu" if mx.default_device() == mx.Device(mx.cpu) else "gpu"
         return {"framework": "mlx", "mlx": version("mlx"), "device": device}
 
+    def device_memory(self) -> int:
+        """Bytes that were in use at most on a GPU; 0 on a CPU."""
+        on_cpu = mx.default_device() == mx.Device(mx.cpu)
+        return 0 if on_cpu else int(mx.get_peak_memory())
+
     def train_epoch(
         self, batches: Iterable[Arrays], learning_rate: Callable[[int], float]
     ) -> Arrays:

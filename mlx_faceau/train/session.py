@@ -22,12 +22,30 @@ from .schedule import averaging_decay
 _LOG = logging.getLogger(__name__)
 
 
+OVERFIT_SHARE = 0.1  # of a constant predictor's loss: what is near zero
+
+
 @dataclass(frozen=True)
 class Session:
-    """A finished or interrupted training and its folder."""
+    """A finished or interrupted training and its folder.
 
+    Attributes:
+        config: its settings.
+        folder: where its files are.
+        outcome: how it ended.
+        constant_loss: validation loss of a predictor that knows the training means alone.
+    """
+
+    config: TrainConfig
     folder: Path
     outcome: Outcome
+    constant_loss: float
+
+    @property
+    def learned_by_heart(self) -> bool:
+        """Whether the best loss is near zero, as it must be with ``--overfit``."""
+        best = self.outcome.best_loss
+        return best is not None and best < OVERFIT_SHARE * self.constant_loss
 
 
 def run_training(
@@ -68,6 +86,7 @@ def run_training(
     if checkpoint is not None:
         progress = Progress.of(checkpoint)
         trainer.restore(checkpoint.arrays)
+        folder.clear_unfinished()
         _announce(checkpoint, config, folder.adopt_best(checkpoint.path, progress))
     return _train(config, faces, trainer, folder, progress, show_progress)
 
@@ -178,4 +197,5 @@ def _train(
     if outcome.stopped != "interrupted" and not config.no_export:
         history["exports"] = export_best(folder.path, config.kind)
         loop.write_history(outcome.stopped)
-    return Session(folder.path, outcome)
+    constant = trainer.losses(faces.constant_predictions(), faces.validation_targets())
+    return Session(config, folder.path, outcome, constant["loss"])

@@ -1,0 +1,116 @@
+"""What a training would take: parameters, memory and time, from ten of its steps."""
+
+import sys
+import time
+from collections.abc import Generator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from mlx_faceau.architectures import count_parameters
+
+from .config import TrainConfig, resolve
+from .faces import Faces, open_faces
+from .loop import Trainer
+from .schedule import learning_rate
+from .session import build_trainer
+
+STEPS = 10
+_WARM_UP = 2
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """Figures of a training that was only tried out.
+
+    Attributes:
+        parameters: that are trained.
+        training: faces on the training side.
+        validation: faces on the validation side.
+        steps: optimizer steps of all epochs.
+        images_per_second: in training, reading and augmentation included.
+        seconds: estimated for all epochs, validation included, saving not.
+        memory: bytes of the process at most; 0 where the system does not tell (Windows).
+        device_memory: bytes on the GPU at most; 0 on a CPU.
+    """
+
+    parameters: int
+    training: int
+    validation: int
+    steps: int
+    images_per_second: float
+    seconds: float
+    memory: int
+    device_memory: int
+
+
+def rehearse(training: type[TrainConfig], given: Mapping[str, Any]) -> Rehearsal:
+    """Take ten steps of a training and write nothing.
+
+    Args:
+        training: ``LandmarkPoseTraining`` or ``AUTraining``.
+        given: explicit settings by field name.
+
+    Raises:
+        ValueError, DatasetError, BackendError, MissingDependency: as the training would.
+    """
+    config = resolve(training, given)
+    faces = open_faces(config)
+    trainer = build_trainer(config, faces)
+    steps = config.epochs * len(faces.batches)
+    step = _seconds_of_a_step(trainer, faces, config, steps)
+    validation = len(faces.split.validation)
+    return Rehearsal(
+        parameters=count_parameters(config.model_config()),
+        training=len(faces.split.train),
+        validation=validation,
+        steps=steps,
+        images_per_second=faces.batches.batch_size / step,
+        seconds=steps * step
+        + config.epochs * validation * _seconds_of_a_prediction(trainer, faces),
+        memory=_process_memory(),
+        device_memory=trainer.device_memory(),
+    )
+
+
+def _seconds_of_a_step(trainer: Trainer, faces: Faces, config: TrainConfig, steps: int) -> float:
+    """Mean of ten, after the first ones, which compile and fill the loader's buffer."""
+
+    def rate(step: int) -> float:
+        return learning_rate(step, steps, config.lr)
+
+    with closing(_batches(faces)) as batches:
+        trainer.train_epoch(islice(batches, _WARM_UP), rate)
+        started = time.perf_counter()
+        trainer.train_epoch(islice(batches, STEPS), rate)
+        return (time.perf_counter() - started) / STEPS
+
+
+def _seconds_of_a_prediction(trainer: Trainer, faces: Faces) -> float:
+    images = next(faces.validation_images())
+    trainer.predict(images)
+    started = time.perf_counter()
+    trainer.predict(images)
+    return (time.perf_counter() - started) / len(images)
+
+
+def _batches(faces: Faces) -> Generator[dict[str, np.ndarray]]:
+    """Batches of one epoch after the other."""
+    epoch = 0
+    while True:
+        source: Any = faces.batches.epoch(epoch)
+        with closing(source) as batches:
+            yield from batches
+        epoch += 1
+
+
+def _process_memory() -> int:
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # bytes there, KiB elsewhere

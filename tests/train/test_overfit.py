@@ -1,0 +1,74 @@
+"""A few faces learned by heart: the quickest sign that net, loss and optimizer fit together."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("h5py")
+
+from tiny_training import write_faces
+
+from mlx_faceau.cli.main import main
+from mlx_faceau.errors import DatasetError
+from mlx_faceau.train.config import AUTraining, LandmarkPoseTraining
+from mlx_faceau.train.faces import open_faces
+from mlx_faceau.train.session import OVERFIT_SHARE
+
+TINY = ["--batch-size", "4", "--width-mult", "0.1", "--save-every", "100", "--no-export"]
+
+
+@pytest.fixture(scope="module")
+def faces_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_faces(tmp_path_factory.mktemp("faces") / "faces.h5")
+
+
+@pytest.mark.parametrize("framework", ["torch", "mlx"])
+@pytest.mark.parametrize("net", ["landmark-pose", "au"])
+def test_a_few_faces_are_learned_by_heart(
+    net: str, framework: str, faces_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if importlib.util.find_spec(framework) is None:
+        pytest.skip(f"{framework} is not installed")
+    arguments = ["train", net, "--data", str(faces_file), "--output", str(tmp_path), *TINY]
+    arguments += ["--framework", framework, "--device", "cpu", "--overfit", "2", "--epochs", "24"]
+    arguments += ["--lr", "0.005"]
+    assert main(arguments) == 0
+    share = float(capsys.readouterr().out.split("the loss is ")[1].split(" %")[0])
+    assert share < 100 * OVERFIT_SHARE
+
+
+def test_what_is_not_learned_by_heart_is_exit_status_one(faces_file: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    arguments = ["train", "au", "--data", str(faces_file), "--output", str(tmp_path), *TINY]
+    arguments += ["--framework", "torch", "--device", "cpu", "--overfit", "8", "--epochs", "1"]
+    assert main([*arguments, "--lr", "1e-9"]) == 1
+
+
+def test_the_few_faces_are_on_both_sides_and_unvaried(faces_file: Path) -> None:
+    faces = open_faces(LandmarkPoseTraining(data=str(faces_file), batch_size=4, overfit=3))
+    assert faces.split.train.tolist() == faces.split.validation.tolist() == [0, 11, 23]
+    batch = next(faces.batches.epoch(0))
+    expected = faces.dataset.read_images(batch["index"])
+    assert (batch["images"] == expected).all()
+
+
+def test_more_faces_than_there_are_cannot_be_asked_for(faces_file: Path) -> None:
+    with pytest.raises(DatasetError, match="holds 24 faces, fewer than --overfit 25"):
+        open_faces(AUTraining(data=str(faces_file), overfit=25))
+
+
+@pytest.mark.parametrize("framework", ["torch", "mlx"])
+def test_a_dry_run_tells_size_speed_and_time_and_writes_nothing(
+    framework: str, faces_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if importlib.util.find_spec(framework) is None:
+        pytest.skip(f"{framework} is not installed")
+    arguments = ["train", "au", "--data", str(faces_file), "--output", str(tmp_path / "run")]
+    arguments += ["--framework", framework, "--device", "cpu", "--val-split", "0.17"]
+    assert main([*arguments, "--dry-run", "--batch-size", "4", "--width-mult", "0.25"]) == 0
+    told = dict(line.split(None, 1) for line in capsys.readouterr().out.splitlines())
+    assert int(told["parameters"].replace(",", "")) > 400_000
+    assert float(told["speed"].split()[0]) > 0
+    assert told["estimate"].endswith("for 500 steps")
+    assert list(tmp_path.iterdir()) == []
