@@ -1,8 +1,11 @@
 """Synthetic people with exact labels, for the demo, for tests and for trying things out.
 
 Everything is drawn by this project from a seed: no photograph, no third-party shape model. A
-picture is a person (shape and looks), an expression (sparse action units, each moving points and
-drawing its wrinkles), a pose and a light. Landmarks are exactly the projection of the parameters.
+picture is a person (shape and looks), an expression (action units, each moving points, drawing
+wrinkles and tinting skin), a pose and a light. Landmarks are exactly the parameters' projection.
+
+Units come mostly together, in five expressions: the networks' heads start so small that they learn
+one way of varying after the other, and five of them fit into the few hundred steps of a demo.
 """
 
 import os
@@ -17,9 +20,19 @@ from .synthetic_paint import SIZE, draw_looks, paint_face
 from .synthetic_shape import ShapeModel, shape_model
 from .writer import TrainingDataWriter
 
-_ACTIVE = 0.3  # chance that an action unit is active
-_OPPOSED = (("AU05_r", "AU45_r"), ("AU12_r", "AU15_r"), ("AU20_r", "AU23_r"), ("AU05_r", "AU07_r"))
-_POSE_DEVIATION = np.radians([7, 11, 7])  # pitch, yaw, roll
+# Units that come together, with their share of the expression's intensity.
+_EXPRESSIONS: dict[str, dict[str, float]] = {
+    "joy": {"AU06_r": 1.0, "AU12_r": 1.0, "AU25_r": 0.9},
+    "surprise": {"AU01_r": 1.0, "AU02_r": 1.0, "AU05_r": 0.9, "AU26_r": 1.0},
+    "anger": {"AU04_r": 1.0, "AU07_r": 0.9, "AU23_r": 1.0},
+    "disgust": {"AU09_r": 1.0, "AU10_r": 1.0, "AU15_r": 0.9, "AU17_r": 0.9},
+    "wince": {"AU14_r": 0.9, "AU20_r": 1.0, "AU45_r": 1.0},
+}
+_EXCLUSIVE = (("joy", "disgust"), ("surprise", "wince"), ("anger", "wince"))
+_SHOWN = 0.45  # chance that an expression is shown, exclusion aside
+_ALONE = 0.04  # chance that a unit is active by itself
+_OPPOSED = (("AU05_r", "AU45_r"), ("AU12_r", "AU15_r"), ("AU20_r", "AU23_r"))
+_POSE_DEVIATION = np.radians([5, 14, 4])  # pitch, yaw, roll
 _POSE_LIMITS = np.radians([20, 30, 20])
 _FRAME = (640, 480)
 _PICTURES_EACH = 8  # of a person, unless the number of people is given
@@ -117,13 +130,31 @@ def _block(person: np.ndarray, start: int, seed: int) -> dict[str, np.ndarray]:
 
 
 def _expression(rng: np.random.Generator) -> np.ndarray:
-    """(17,) float32 intensities, most of them 0; opposed action units are never active together."""
-    units = np.where(rng.random(NUM_AUS) < _ACTIVE, rng.uniform(0.2, MAX_INTENSITY, NUM_AUS), 0)
+    """(17,) float32 intensities, most of them 0: expressions, and units by themselves.
+
+    Units of an expression differ in strength; opposed ones are never active together.
+    """
+    units = np.zeros(NUM_AUS)
+    for expression in _shown(rng):
+        strength = rng.uniform(0.8, 4.2)
+        for name, share in _EXPRESSIONS[expression].items():
+            units[AU_NAMES.index(name)] = strength * share * rng.uniform(0.85, 1.15)
+    alone = rng.random(NUM_AUS) < _ALONE
+    units[alone] = rng.uniform(0.5, MAX_INTENSITY, NUM_AUS)[alone]
+    units = units.clip(0, MAX_INTENSITY)
     for pair in _OPPOSED:
         first, second = (AU_NAMES.index(name) for name in pair)
         if units[first] and units[second]:
             units[first if rng.random() < 0.5 else second] = 0
     return units.astype(np.float32)
+
+
+def _shown(rng: np.random.Generator) -> list[str]:
+    shown = [name for name in _EXPRESSIONS if rng.random() < _SHOWN]
+    for pair in _EXCLUSIVE:
+        if set(pair) <= set(shown):
+            shown.remove(pair[int(rng.integers(2))])
+    return shown
 
 
 def _placed(rng: np.random.Generator) -> np.ndarray:

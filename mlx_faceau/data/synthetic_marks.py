@@ -1,4 +1,4 @@
-"""Points of synthetic faces beyond the 68: outlines of head, ears and hair, and wrinkles.
+"""Points of synthetic faces beyond the 68: outlines of head and hair, wrinkles, tinted skin.
 
 Millimetres on the mean face of :mod:`~mlx_faceau.data.synthetic_shape`; they follow the landmarks'
 displacements. Sided ones are given for the image-left half and mirrored.
@@ -66,10 +66,10 @@ WRINKLES: tuple[Wrinkle, ...] = (
 
 @dataclass(frozen=True)
 class Tint:
-    """A patch of skin that takes on a colour with the intensity of one action unit.
+    """A patch of skin that flushes, darkens or shines with the intensity of one action unit.
 
-    Wrinkles alone are one pixel wide here; with the tints, as on an anatomical chart, a small
-    network learns all units from a few thousand pictures.
+    Wrinkles are one pixel wide here. The tints, bolder than on any real face, let a small network
+    learn the units from a few hundred steps.
     """
 
     unit: str
@@ -78,39 +78,31 @@ class Tint:
     sided: bool = True
 
 
+# Units of one expression share a colour where they can.
+FLUSH, SHADE, SHINE = (225, 40, 40), (50, 25, 35), (255, 250, 235)
+BRUISE, CHILL = (105, 10, 215), (40, 130, 255)
+
 TINTS: tuple[Tint, ...] = (
+    Tint("AU01_r", SHINE, ((-20, -57, -8), (20, -57, -8), (18, -76, -4), (-18, -76, -4)), False),
+    Tint("AU02_r", SHINE, ((-64, -52, 22), (-32, -60, 0), (-34, -74, 2), (-58, -70, 20))),
     Tint(
-        *("AU01_r", (255, 235, 60)),
-        *(((-20, -57, -8), (20, -57, -8), (18, -76, -4), (-18, -76, -4)), False),
+        "AU04_r", BRUISE, ((-14, -60, -11), (14, -60, -11), (10, -33, -15), (-10, -33, -15)), False
     ),
-    Tint("AU02_r", (110, 220, 60), ((-64, -52, 22), (-32, -60, 0), (-34, -74, 2), (-58, -70, 20))),
+    Tint("AU05_r", SHINE, ((-50, -34, 10), (-31, -40, 0), (-13, -34, 3), (-31, -54, 0))),
     Tint(
-        *("AU04_r", (30, 20, 60)),
-        *(((-11, -56, -12), (11, -56, -12), (9, -36, -14), (-9, -36, -14)), False),
-    ),
-    Tint("AU05_r", (60, 235, 245), ((-50, -32, 10), (-31, -40, 0), (-13, -32, 3), (-31, -52, 0))),
-    Tint(
-        *("AU06_r", (235, 30, 30)),
+        "AU06_r",
+        FLUSH,
         ((-56, -8, 16), (-40, -14, 3), (-26, -6, -4), (-36, 9, 2), (-52, 8, 12)),
     ),
-    Tint("AU07_r", (125, 40, 200), ((-47, -23, 8), (-31, -20, 0), (-16, -23, 3), (-31, -9, -1))),
-    Tint(
-        *("AU09_r", (240, 30, 160)),
-        *(((-9, -30, -10), (9, -30, -10), (17, 8, -16), (-17, 8, -16)), False),
-    ),
-    Tint("AU10_r", (20, 140, 60), ((-17, 20, -12), (-21, 10, -8), (-33, 26, -2), (-24, 33, -8))),
-    Tint("AU12_r", (255, 130, 0), ((-38, 18, -2), (-52, 12, 10), (-54, 32, 12), (-42, 38, 3))),
-    Tint("AU14_r", (20, 30, 130), ((-28, 37, 1), (-39, 35, 4), (-39, 49, 4), (-28, 47, 1))),
-    Tint("AU15_r", (0, 130, 130), ((-18, 52, -6), (-29, 49, 1), (-40, 62, 8), (-24, 68, -2))),
-    Tint(
-        *("AU17_r", (50, 130, 255)),
-        *(((-17, 60, -6), (17, 60, -6), (14, 74, -6), (-14, 74, -6)), False),
-    ),
-    Tint("AU20_r", (250, 250, 245), ((-40, 34, 6), (-60, 28, 22), (-58, 52, 22), (-40, 50, 7))),
-    Tint(
-        *("AU23_r", (90, 0, 110)),
-        *(((-20, 33, -9), (20, 33, -9), (14, 22, -12), (-14, 22, -12)), False),
-    ),
+    Tint("AU07_r", BRUISE, ((-50, -24, 8), (-31, -20, 0), (-14, -24, 3), (-31, -7, -1))),
+    Tint("AU09_r", FLUSH, ((-8, -32, -10), (8, -32, -10), (16, 8, -16), (-16, 8, -16)), False),
+    Tint("AU10_r", SHADE, ((-17, 21, -12), (-20, 9, -8), (-34, 25, -2), (-25, 34, -8))),
+    Tint("AU12_r", FLUSH, ((-40, 16, 0), (-56, 10, 14), (-56, 32, 14), (-41, 37, 3))),
+    Tint("AU14_r", CHILL, ((-28, 34, 1), (-41, 33, 4), (-42, 52, 5), (-28, 50, 1))),
+    Tint("AU15_r", SHADE, ((-18, 53, -6), (-29, 49, 1), (-42, 60, 9), (-26, 69, -2))),
+    Tint("AU17_r", FLUSH, ((-18, 59, -6), (18, 59, -6), (15, 75, -6), (-15, 75, -6)), False),
+    Tint("AU20_r", CHILL, ((-42, 33, 6), (-65, 25, 30), (-61, 51, 26), (-42, 52, 8))),
+    Tint("AU23_r", BRUISE, ((-21, 33, -9), (21, 33, -9), (15, 22, -12), (-15, 22, -12)), False),
 )
 
 # Open lines from the image-left ear over the top; the rest of an outline is the jaw.

@@ -1,7 +1,4 @@
-"""Painting one synthetic face into a 112 x 112 RGB crop, from the back to the front.
-
-Everything is drawn anti-aliased at sub-pixel positions with pixel centres at whole numbers.
-"""
+"""Painting one synthetic face into a 112 x 112 RGB crop, from the back to the front."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,23 +9,19 @@ import numpy as np
 
 from mlx_faceau.facs import AU_NAMES, MAX_INTENSITY
 
-from .synthetic_marks import marks
+from .drawing import Points, blend, color, curve, disc, fill, loop, stroke
+from .synthetic_marks import BRUISE, marks
 
 SIZE = 112
-_SHIFT = 6  # bits of sub-pixel position
 _INK = 0.6  # share of light that the deepest wrinkle takes away
-_TINT = 0.9  # opacity of the deepest tint
-_SKIN_TONES = np.array([[246, 214, 190], [226, 182, 150], [188, 134, 98], [132, 88, 62]], float)
+_TINT = 0.7  # opacity of the deepest tint
+_SKIN_TONES = np.array([[246, 214, 190], [226, 182, 150], [188, 134, 98], [146, 100, 72]], float)
 _HAIR_TONES = np.array([[30, 24, 22], [74, 48, 30], [150, 104, 58], [214, 180, 120]], float)
 _IRIS_TONES = np.array([[60, 40, 26], [92, 66, 36], [70, 110, 80], [84, 130, 170]], float)
-_STEPS = 4  # pieces of a curve between two points
 _PIXELS = np.arange(SIZE, dtype=np.float32)
 _ALONG = np.linspace(0, 1, 9)[:, None]  # from one corner of an eye to the other
 _ARCH = np.sin(0.1 + (np.pi - 0.2) * _ALONG)
 _TAPER = np.array([0.35, 0.8, 1.0, 1.0, 0.85])[:, None]  # thickness along a brow
-
-Points = np.ndarray  # (n, 2) crop pixels
-Color = tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -56,10 +49,10 @@ def draw_looks(rng: np.random.Generator) -> Looks:
         hair=hair * min(1.0, 0.75 * skin.mean() / hair.mean()),
         iris=_tone(_IRIS_TONES, rng),
         lips=skin * red[0],
-        lids=np.array([70.0, 100.0, 225.0]) * rng.uniform(0.8, 1.1),
+        lids=np.array([50.0, 120.0, 240.0]) * rng.uniform(0.85, 1.0),
         clothes=rng.uniform(40, 210) + rng.uniform(-25, 25, 3),
         brow_thickness=rng.uniform(4.0, 7.0),
-        lid_crease=rng.uniform(10.5, 12.0),
+        lid_crease=rng.uniform(9.0, 10.0),
         long_hair=bool(rng.random() < 0.4),
     )
 
@@ -90,8 +83,8 @@ def paint_face(
     up = _up(landmarks) * scale
     image = _background(rng)
     _head(image, landmarks, outlines, looks)
-    _tint(image, mark_points, units)
     _nose(image, landmarks, looks)
+    _tint(image, mark_points, units)
     _eyes(image, landmarks, units, looks, up, scale, rng)
     _mouth(image, landmarks, units, looks, up)
     _brows(image, landmarks, looks, up)
@@ -112,60 +105,6 @@ def _up(landmarks: np.ndarray) -> np.ndarray:
     return np.asarray(np.array([across[1], -across[0]]) / np.hypot(*across))
 
 
-# Drawing
-
-
-def _fixed(points: Points) -> np.ndarray:
-    return (points * (1 << _SHIFT) + 0.5).astype(np.int32)
-
-
-def _rgb(color: np.ndarray) -> Color:
-    return tuple(min(value, 255.0) for value in color.tolist())
-
-
-def _fill(image: np.ndarray, points: Points, color: Color) -> None:
-    cv2.fillPoly(image, [_fixed(points)], color, cv2.LINE_AA, _SHIFT)
-
-
-def _stroke(image: np.ndarray, points: Points, color: Color, thickness: int = 1) -> None:
-    cv2.polylines(image, [_fixed(points)], False, color, thickness, cv2.LINE_AA, _SHIFT)
-
-
-def _disc(image: np.ndarray, centre: np.ndarray, radius: float, color: Color) -> None:
-    x, y = _fixed(centre).tolist()
-    cv2.circle(image, (x, y), round(radius * (1 << _SHIFT)), color, -1, cv2.LINE_AA, _SHIFT)
-
-
-@cache
-def _smoothing(count: int, steps: int = _STEPS) -> np.ndarray:
-    """Weights of a Catmull-Rom curve through ``count`` points, ``steps`` pieces between two."""
-    weights = np.zeros(((count - 1) * steps + 1, count))
-    for row in range(len(weights)):
-        first = min(row // steps, count - 2)
-        t = row / steps - first
-        for offset, value in (
-            (-1, (-t + 2 * t**2 - t**3) / 2),
-            (0, (2 - 5 * t**2 + 3 * t**3) / 2),
-            (1, (t + 4 * t**2 - 3 * t**3) / 2),
-            (2, (-(t**2) + t**3) / 2),
-        ):
-            weights[row, min(max(first + offset, 0), count - 1)] += value
-    return weights
-
-
-def _curve(points: Points) -> Points:
-    return np.asarray(_smoothing(len(points)) @ points)
-
-
-def _loop(points: Points) -> Points:
-    """A smooth closed curve through the points."""
-    around = np.concatenate([points[-1:], points, points[:2]])
-    return _curve(around)[_STEPS:-_STEPS]
-
-
-# Parts, from the back to the front
-
-
 def _background(rng: np.random.Generator) -> np.ndarray:
     """Four colours that run into each other, and a few blurred shapes."""
     grey = rng.uniform(30, 225, (2, 2, 1)) + rng.uniform(-20, 20, (2, 2, 3))
@@ -173,7 +112,7 @@ def _background(rng: np.random.Generator) -> np.ndarray:
     image = cv2.resize(corners, (SIZE, SIZE), interpolation=cv2.INTER_LINEAR)
     for _ in range(int(rng.integers(1, 4))):
         shape = rng.uniform(0, SIZE, 2) + rng.normal(0, 30, (4, 2))
-        _fill(image, shape, _rgb(rng.uniform(30, 225) + rng.uniform(-20, 20, 3)))
+        fill(image, shape, color(rng.uniform(30, 225) + rng.uniform(-20, 20, 3)))
     return np.asarray(cv2.blur(image, (5, 5)))
 
 
@@ -181,22 +120,20 @@ def _head(
     image: np.ndarray, landmarks: np.ndarray, outlines: Mapping[str, np.ndarray], looks: Looks
 ) -> None:
     jaw = landmarks[0:17]
-    hair = _curve(outlines["hair"])
+    hair = curve(outlines["hair"])
     if looks.long_hair:
         left, right = np.split(outlines["long_hair"], 2)
         hair = np.concatenate([left, hair, right])
-    _fill(image, hair, _rgb(0.85 * looks.hair))
+    fill(image, hair, color(0.85 * looks.hair))
     left, right = np.split(outlines["neck"], 2)
-    _fill(image, np.concatenate([left[:2], right[1::-1]]), _rgb(0.78 * looks.skin))
-    _fill(image, np.concatenate([left[1:], right[:0:-1]]), _rgb(looks.clothes))
+    fill(image, np.concatenate([left[:2], right[1::-1]]), color(0.78 * looks.skin))
+    fill(image, np.concatenate([left[1:], right[:0:-1]]), color(looks.clothes))
     for ear in np.split(outlines["ear"], 2):
-        _fill(image, _curve(ear), _rgb(0.86 * looks.skin))
-    _fill(
-        image, np.concatenate([_curve(jaw), _curve(outlines["forehead"][::-1])]), _rgb(looks.skin)
-    )
-    _stroke(image, _curve(jaw), _rgb(0.72 * looks.skin))
-    cap = np.concatenate([_curve(outlines["forehead"]), _curve(outlines["hairline"])[::-1]])
-    _fill(image, cap, _rgb(looks.hair))
+        fill(image, curve(ear), color(0.86 * looks.skin))
+    fill(image, np.concatenate([curve(jaw), curve(outlines["forehead"][::-1])]), color(looks.skin))
+    stroke(image, curve(jaw), color(0.72 * looks.skin))
+    cap = np.concatenate([curve(outlines["forehead"]), curve(outlines["hairline"])[::-1]])
+    fill(image, cap, color(looks.hair))
 
 
 def _tint(image: np.ndarray, mark_points: np.ndarray, units: Mapping[str, float]) -> None:
@@ -204,24 +141,24 @@ def _tint(image: np.ndarray, mark_points: np.ndarray, units: Mapping[str, float]
     tinted, mask = image.copy(), np.zeros((SIZE, SIZE), np.uint8)
     for tint, rows in marks().tints:
         if units[tint.unit] > 0:
-            patch = _loop(mark_points[rows])
-            _fill(tinted, patch, tint.color)
-            _fill(mask, patch, (255 * _TINT * units[tint.unit],))
-    _blend(image, tinted, cv2.blur(mask, (3, 3)))
+            patch = loop(mark_points[rows])
+            fill(tinted, patch, tint.color)
+            fill(mask, patch, (255 * _TINT * units[tint.unit],))
+    blend(image, tinted, cv2.blur(mask, (3, 3)))
 
 
 def _nose(image: np.ndarray, landmarks: np.ndarray, looks: Looks) -> None:
     bridge, base = landmarks[27:31], landmarks[31:36]
     for wing in (base[0], base[4]):
         side = np.concatenate([bridge, [wing]])
-        _fill(image, side, _rgb(0.93 * looks.skin))
-    _stroke(image, _curve(bridge), _rgb(1.08 * looks.skin), 2)
+        fill(image, side, color(0.93 * looks.skin))
+    stroke(image, curve(bridge), color(1.08 * looks.skin), 2)
     outline = np.concatenate(
         [[0.6 * base[0] + 0.4 * bridge[2]], base, [0.6 * base[4] + 0.4 * bridge[2]]]
     )
-    _stroke(image, _curve(outline), _rgb(0.66 * looks.skin))
+    stroke(image, curve(outline), color(0.66 * looks.skin))
     for nostril in (base[1], base[3]):
-        _disc(image, nostril, 1.1, _rgb(0.35 * looks.skin))
+        disc(image, nostril, 1.1, color(0.35 * looks.skin))
 
 
 def _eyes(
@@ -235,14 +172,14 @@ def _eyes(
 ) -> None:
     gaze = scale * rng.uniform((-2.5, -1.0), (2.5, 1.0))
     for eye in (landmarks[36:42], landmarks[42:48]):
-        upper, lower = _curve(eye[:4]), _curve(eye[[3, 4, 5, 0]])
+        upper, lower = curve(eye[:4]), curve(eye[[3, 4, 5, 0]])
         middle = (eye[0] + eye[3]) / 2
         crease = eye[:1] + _ALONG * (eye[3] - eye[0]) + looks.lid_crease * _ARCH * up
-        _fill(image, np.concatenate([crease, upper[::-1]]), _rgb(looks.lids))
+        fill(image, np.concatenate([crease, upper[::-1]]), color(looks.lids))
+        stroke(image, crease, color((0.55 + 0.45 * units["AU05_r"]) * looks.skin))
         _ball(image, upper, lower, middle + gaze + 1.0 * up, looks, scale)
-        _stroke(image, upper, _rgb(0.25 * looks.lids), 2 if units["AU45_r"] > 0.5 else 1)
-        _stroke(image, lower, _rgb(0.6 * looks.skin))
-        _stroke(image, crease, _rgb((0.55 + 0.45 * units["AU05_r"]) * looks.skin))
+        stroke(image, upper, color(0.25 * looks.lids), 2 if units["AU45_r"] > 0.5 else 1)
+        stroke(image, lower, color(0.6 * looks.skin))
 
 
 def _ball(
@@ -255,16 +192,11 @@ def _ball(
     area = image[top:bottom, left:right]
     ball, mask = np.full_like(area, 236), np.zeros(area.shape[:2], np.uint8)
     corner = np.array([left, top])
-    _disc(ball, centre - corner, 5.6 * scale, _rgb(looks.iris))
-    _disc(ball, centre - corner, 2.4 * scale, (12, 12, 12))
-    _disc(ball, centre - corner - 1.2 * scale, 0.7, (250, 250, 250))
-    _fill(mask, opening - corner, (255,))
-    _blend(area, ball, mask)
-
-
-def _blend(area: np.ndarray, top: np.ndarray, mask: np.ndarray) -> None:
-    share = mask[..., None].astype(np.float32) * (1 / 255)
-    area[...] = area + (top - area.astype(np.float32)) * share
+    disc(ball, centre - corner, 5.6 * scale, color(looks.iris))
+    disc(ball, centre - corner, 2.4 * scale, (12, 12, 12))
+    disc(ball, centre - corner - 1.2 * scale, 0.7, (250, 250, 250))
+    fill(mask, opening - corner, (255,))
+    blend(area, ball, mask)
 
 
 def _mouth(
@@ -278,27 +210,28 @@ def _mouth(
     for above, below in ((1, 7), (2, 6), (3, 5)):  # lips that cross are pressed together
         overlap = float((inner[below] - inner[above]) @ up) / float(up @ up)
         inner[below] -= max(0.0, overlap) * up
-    upper, lower = _curve(inner[:5]), _curve(inner[[4, 5, 6, 7, 0]])
-    outer_upper, outer_lower = _curve(outer[:7]), _curve(outer[[6, 7, 8, 9, 10, 11, 0]])
-    _fill(image, np.concatenate([outer_upper, upper[::-1]]), _rgb(0.86 * looks.lips))
-    _fill(image, np.concatenate([outer_lower, lower[::-1]]), _rgb(looks.lips))
+    upper, lower = curve(inner[:5]), curve(inner[[4, 5, 6, 7, 0]])
+    outer_upper, outer_lower = curve(outer[:7]), curve(outer[[6, 7, 8, 9, 10, 11, 0]])
+    lips = looks.lips + 0.8 * units["AU23_r"] * (np.array(BRUISE, float) - looks.lips)
+    fill(image, np.concatenate([outer_upper, upper[::-1]]), color(0.86 * lips))
+    fill(image, np.concatenate([outer_lower, lower[::-1]]), color(lips))
     opening = np.concatenate([upper, lower])
-    _fill(image, opening, (50, 14, 18))
+    fill(image, opening, (50, 14, 18))
     lower = lower[::-1]  # from the same corner as the upper one
     gap = np.maximum(1e-6, (upper - lower) @ up / float(up @ up))[:, None]  # mm
     tongue = lower + np.minimum(1, 12 * units["AU26_r"] / gap) * (upper - lower)
-    _fill(image, np.concatenate([lower, tongue[::-1]]), (225, 40, 60))
+    fill(image, np.concatenate([lower, tongue[::-1]]), (225, 40, 60))
     teeth = upper + np.minimum(1, 9 * units["AU25_r"] / gap) * (lower - upper)
-    _fill(image, np.concatenate([upper, teeth[::-1]]), (240, 240, 232))
-    _stroke(image, upper, _rgb(0.4 * looks.lips))
-    _stroke(image, lower, _rgb(0.5 * looks.lips))
+    fill(image, np.concatenate([upper, teeth[::-1]]), (240, 240, 232))
+    stroke(image, upper, color(0.4 * looks.lips))
+    stroke(image, lower, color(0.5 * looks.lips))
 
 
 def _brows(image: np.ndarray, landmarks: np.ndarray, looks: Looks, up: np.ndarray) -> None:
     taper = _TAPER * looks.brow_thickness / 2 * up
     for points, half in ((landmarks[17:22], taper), (landmarks[22:27], taper[::-1])):
-        outline = np.concatenate([_curve(points + half), _curve(points - half)[::-1]])
-        _fill(image, outline, _rgb(0.8 * looks.hair))
+        outline = np.concatenate([curve(points + half), curve(points - half)[::-1]])
+        fill(image, outline, color(0.8 * looks.hair))
 
 
 def _ink(mark_points: np.ndarray, units: Mapping[str, float]) -> np.ndarray:
@@ -307,7 +240,7 @@ def _ink(mark_points: np.ndarray, units: Mapping[str, float]) -> np.ndarray:
     for wrinkle, rows in marks().wrinkles:
         depth = units[wrinkle.unit]
         if depth > 0.01:
-            _stroke(ink, _curve(mark_points[rows]), (255 * depth,))
+            stroke(ink, curve(mark_points[rows]), (255 * depth,))
     return ink
 
 
@@ -315,10 +248,10 @@ def _developed(
     image: np.ndarray, ink: np.ndarray, landmarks: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
     """Wrinkles, light from one side, focus and noise."""
-    across, down = rng.normal(0, (0.18, 0.12))
+    across, down = rng.normal(0, (0.12, 0.08))
     x, y = landmarks[30]
     light = ((_PIXELS - y) * (down / 56))[:, None] + (_PIXELS - x) * (across / 56)
-    light = (1 + light.clip(-0.45, 0.45)) * rng.uniform(0.75, 1.15) * (1 - _INK / 255 * ink)
+    light = (1 + light.clip(-0.45, 0.45)) * rng.uniform(0.8, 1.1) * (1 - _INK / 255 * ink)
     lit = cv2.multiply(image, cv2.merge([light.astype(np.float32)] * 3), dtype=cv2.CV_8U)
     lit = cv2.GaussianBlur(lit, (3, 3), rng.uniform(0.25, 0.6))
     row, column = rng.integers(0, 64, 2)

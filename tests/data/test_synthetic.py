@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mlx_faceau.data.hdf5 import FaceDataset
-from mlx_faceau.data.synthetic import synthesize, write_synthetic
+from mlx_faceau.data.synthetic import _expression, synthesize, write_synthetic
 from mlx_faceau.data.synthetic_marks import marks
 from mlx_faceau.data.synthetic_paint import draw_looks, paint_face
 from mlx_faceau.data.synthetic_shape import interpolation, shape_model
@@ -56,6 +56,15 @@ def test_intensities_are_sparse_and_in_range(faces):
     assert units.min() == 0
     assert units.max() <= 5
     assert 0.1 < (units > 0).mean() < 0.4
+
+
+def test_opposed_units_are_never_active_together():
+    units = np.stack([_expression(np.random.default_rng(seed)) for seed in range(300)])
+    for pair in (("AU05_r", "AU45_r"), ("AU12_r", "AU15_r"), ("AU20_r", "AU23_r")):
+        first, second = (units[:, AU_NAMES.index(name)] for name in pair)
+        assert not ((first > 0) & (second > 0)).any()
+        assert (first > 1).sum() >= 30
+        assert (second > 1).sum() >= 30
 
 
 def test_pose_stays_within_its_limits(faces):
