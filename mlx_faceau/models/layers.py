@@ -19,7 +19,7 @@ from mlx_faceau import architectures
 from mlx_faceau.architectures import BN_EPS, BN_MOMENTUM
 
 from .activations import activate, logistic
-from .depthwise import depthwise3x3, device_name
+from .depthwise import PIECES, depthwise3x3, device_name
 from .norm import norm_activate, pointwise_norm_activate
 
 STATISTICS = ["running_mean", "running_var"]
@@ -118,7 +118,9 @@ class ConvNorm(Layer):
 
     def _convolve(self, x: mx.array, weight: mx.array) -> mx.array:
         if self._depthwise:
-            return depthwise3x3(x, weight, self._stride)
+            # Evaluating needs no fast derivative, and saves the detour of untraced.py.
+            way = depthwise3x3 if self.training else PIECES[device_name()].forward
+            return way(x, weight, self._stride)
         return self._gather(x) @ _matrix(weight).T
 
     def _by_batch(self, x: mx.array) -> tuple[mx.array, mx.array, mx.array]:
