@@ -79,7 +79,7 @@ def _draw_panel(image: np.ndarray, face: Face, colour: tuple[int, int, int], siz
     font = row / 26
     _write(
         image, f"{face.face_id}: {face.confidence:.2f}", (low[0], low[1] - 0.35 * size), font * 1.3,
-        colour,
+        (255, 255, 255),
     )  # fmt: skip
     if face.au_intensities is None:
         return

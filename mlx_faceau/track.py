@@ -20,6 +20,7 @@ _SAME_LOOK = 0.80  # likeness above which a face is recognised wherever it is
 _PLAUSIBLE_LOOK = 0.45  # likeness that a face which reappears near its old place needs
 _TWINS = 0.25  # two followed squares closer than this show one face
 _SEARCH_EVERY = 5  # frames between detections while a face is missing or doubted
+_GROWN = 1.35  # change of size since the detector's last word at which it is asked at once
 _DOUBTED = 0.1  # agreement of two crops below which the detector is asked at once
 # A net that follows its crop drags a track away: the larger the share it follows, the more the next
 # crop stays where the detector put it relative to the landmarks; below and above these not at all
@@ -65,6 +66,13 @@ class Track:
     anchored: bool = False  # placed by the detector in this frame: its crop needs a second pass
     anchor_shift: np.ndarray = field(default_factory=lambda: np.zeros(2))
     anchor_scale: float = 0.0
+    confirmed_side: float = 0.0  # px of the side when the detector last saw the face
+
+    @property
+    def doubted(self) -> bool:
+        """Whether the net sees nothing here, or the size has run away as no face's does."""
+        grown = abs(np.log(self.side / (self.confirmed_side or self.side))) > np.log(_GROWN)
+        return bool(grown or self.agreement.value < _DOUBTED)
 
     @property
     def reserve(self) -> tuple[float, float]:
@@ -124,8 +132,7 @@ class Tracker:
         since = index - self._detected
         if not self.followed or since >= self.detect_every:
             return True
-        doubted = any(t.missing or t.agreement.value < _DOUBTED for t in self.tracks)
-        return doubted and since >= _SEARCH_EVERY
+        return since >= _SEARCH_EVERY and any(t.missing or t.doubted for t in self.tracks)
 
     def start_frame(self, index: int) -> None:
         """Forget who has been missing too long."""
@@ -165,10 +172,11 @@ class Tracker:
         drifted = track.distance(candidate.centre, candidate.side) > _SAME_PLACE / 2
         if drifted or max(track.reserve) > 0:
             self._place(track, candidate)
+        track.confirmed_side = track.side
 
     def _place(self, track: Track, candidate: Candidate) -> None:
         track.centre, track.side = candidate.centre, candidate.side
-        track.score = candidate.score
+        track.score, track.confirmed_side = candidate.score, candidate.side
         track.missing, track.anchored, track.weak = False, True, 0
         track.checked = -1_000_000
 
@@ -178,7 +186,7 @@ class Tracker:
         track = Track(
             self._next_id, candidate.centre, candidate.side, candidate.score, candidate.look, index
         )
-        track.anchored = True
+        track.anchored, track.confirmed_side = True, candidate.side
         self.tracks.append(track)
         self._next_id += 1
 
@@ -238,7 +246,10 @@ def _reserve(share: float) -> float:
 
 
 def _following_cost(track: Track, candidate: Candidate) -> float:
-    place = track.distance(candidate.centre, candidate.side)
+    """Size counts half: a track that has shrunk or grown away still lies on its face."""
+    larger = max(track.side, candidate.side)
+    shift = float(np.linalg.norm(candidate.centre - track.centre)) / larger
+    place = shift + 0.5 * abs(float(np.log(candidate.side / track.side)))
     if place >= 2 * _SAME_PLACE:
         return np.inf
     return place + 0.5 * (1 - float(track.look @ candidate.look))

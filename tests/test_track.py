@@ -32,6 +32,16 @@ def test_a_confirmed_face_keeps_its_square_and_a_drifted_one_is_put_back() -> No
     assert {t.centre[0] for t in tracker.tracks if t.anchored} == {540}
 
 
+def test_a_track_whose_size_ran_away_is_doubted_and_put_back_on_its_face() -> None:
+    tracker = started(seen(100))
+    track = tracker.tracks[0]
+    tracker.followed_to(track, 1, (np.array([105.0, 205.0]), 40.0), LOOKS[0])
+    assert tracker.detection_due(5)
+    tracker.detected(5, [seen(100)])
+    assert [(t.face_id, t.side) for t in tracker.tracks] == [(0, 100.0)]
+    assert not track.doubted
+
+
 def test_a_face_the_detector_does_not_see_loses_its_score_not_its_place() -> None:
     tracker = started(seen(100))
     tracker.detected(30, [])
