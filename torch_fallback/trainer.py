@@ -17,6 +17,7 @@ from mlx_faceau.architectures import ModelConfig
 from mlx_faceau.convert.torch_weights import state_dict_from_weights, weights_from_state_dict
 from mlx_faceau.errors import BackendError
 from mlx_faceau.preprocess import PIXEL_MAX
+from mlx_faceau.train.parts import parts
 
 from . import build
 from .losses import AUPredictionLoss, LandmarkPoseLoss
@@ -40,6 +41,7 @@ class TorchTrainer:
         loss_options: arguments of the net's loss.
         scaling: mean and standard deviation of the outputs whose loss is standardised.
         weight_decay: of weights; biases and BatchNorm do not decay.
+        accumulate: equal parts of a batch that go through the net one after the other.
         averaging: share of the old average of the weights that stays after a step, counted from
             0; None keeps no average. BatchNorm's statistics are averaged with the weights, so that
             they belong to weights of the same age; predictions come from the average.
@@ -60,6 +62,7 @@ class TorchTrainer:
         scaling: Mapping[str, tuple[np.ndarray, np.ndarray]],
         weight_decay: float,
         seed: int,
+        accumulate: int = 1,
         averaging: Callable[[int], float] | None = None,
         device: str = "auto",
     ) -> None:
@@ -74,6 +77,7 @@ class TorchTrainer:
             for name, pair in scaling.items()
         }
         self._optimizer = _adamw(self.net, weight_decay)
+        self._accumulate = accumulate
         self._averaging = averaging
         self._average = deepcopy(self.net).eval() if averaging else None
         self._step = 0
@@ -93,7 +97,7 @@ class TorchTrainer:
     def train_epoch(
         self, batches: Iterable[Arrays], learning_rate: Callable[[int], float]
     ) -> Arrays:
-        """Take one optimizer step for each batch.
+        """Take one optimizer step for each batch, by the mean gradient of its parts.
 
         Args:
             batches: ``images`` (B, 112, 112, 3) uint8 RGB and the targets.
@@ -115,11 +119,15 @@ class TorchTrainer:
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         self._optimizer.zero_grad()
-        predictions = self.net(self._input(batch["images"]))
-        terms = self._terms(predictions, self._to_device(batch))
-        terms["loss"].backward()  # type: ignore[no-untyped-call]
+        seen = [self._add_gradients(part) for part in parts(batch, self._accumulate)]
         nn.utils.clip_grad_norm_(self.net.parameters(), CLIP_NORM)
         self._optimizer.step()
+        return {name: sum(terms[name] for terms in seen) / len(seen) for name in seen[0]}
+
+    def _add_gradients(self, part: Arrays) -> Tensors:
+        predictions = self.net(self._input(part["images"]))
+        terms = self._terms(predictions, self._to_device(part))
+        (terms["loss"] / self._accumulate).backward()  # type: ignore[no-untyped-call]
         return {name: value.detach() for name, value in terms.items()}
 
     @torch.no_grad()

@@ -70,7 +70,13 @@ class TrainConfig:
         None, "folder for checkpoints, history, curves and exports", may_change=True
     )
     epochs: int = option(100, "total number of epochs, also on resume", least=1, may_change=True)
-    batch_size: int = option(32, "faces in one step", least=2)
+    batch_size: int = option(32, "faces that go through the net together", least=2)
+    accumulate: int = option(
+        1,
+        "batches in one optimizer step, which their mean gradient takes; BatchNorm and concordance "
+        "still see one batch at a time",
+        least=1,
+    )
     lr: float = option(0.001, "learning rate at the end of the warm-up", least=0.0)
     weight_decay: float = option(0.0001, "decay of weights (not of biases, BatchNorm)", least=0.0)
     ema: float = option(
@@ -129,6 +135,11 @@ class TrainConfig:
         raise NotImplementedError
 
     @property
+    def step_size(self) -> int:
+        """Faces in one optimizer step."""
+        return self.batch_size * self.accumulate
+
+    @property
     def standardised_outputs(self) -> tuple[str, ...]:
         """Outputs whose loss is taken on standardised values."""
         return ()
@@ -173,6 +184,11 @@ class AUTraining(TrainConfig):
     l1_weight: float = option(1.0, "weight of the smooth L1 loss", least=0.0)
     ccc_weight: float = option(0.5, "weight of the concordance loss", least=0.0)
     dropout: float = option(0.3, "dropout in the head", least=0.0, below=1.0)
+    au_weights: str | None = option(
+        None,
+        "weights of the action units in both losses: 'auto' weighs rare ones more, a JSON file "
+        'names them, such as {"AU09_r": 2}',
+    )
 
     def model_config(self) -> "ModelConfig":
         from mlx_faceau.architectures import AUPredictionConfig

@@ -26,17 +26,19 @@ class Faces:
         dataset: the open file.
         split: sample indices of the two sides.
         statistics: of the training side's targets.
-        batches: of the training side.
+        batches: of the training side; one holds the faces of a whole optimizer step.
+        batch_size: faces that go through the net together.
     """
 
     dataset: FaceDataset
     split: Split
     statistics: TargetStatistics
     batches: Batches
+    batch_size: int
 
     def validation_images(self) -> Iterator[np.ndarray]:
         """Images of the validation side in order, (B, 112, 112, 3) uint8 RGB each."""
-        indices, size = self.split.validation, self.batches.batch_size
+        indices, size = self.split.validation, self.batch_size
         for start in range(0, len(indices), size):
             yield self.dataset.read_images(indices[start : start + size])
 
@@ -77,18 +79,18 @@ def open_faces(config: TrainConfig) -> Faces:
     batches = Batches(
         dataset,
         np.repeat(split.train, _VISITS) if config.overfit else split.train,
-        config.batch_size,
+        config.step_size,
         config.seed,
         augment=None if config.overfit else augmentation(config.augment),
         workers=config.num_workers,
     )
-    return Faces(dataset, split, statistics, batches)
+    return Faces(dataset, split, statistics, batches, config.batch_size)
 
 
 def _split(dataset: FaceDataset, config: TrainConfig) -> Split:
     """Two sides; or, to be learned by heart, evenly spaced faces that are on both."""
     if not config.overfit:
-        return split_dataset(dataset, config.val_split, config.seed, config.batch_size)
+        return split_dataset(dataset, config.val_split, config.seed, config.step_size)
     if config.overfit > len(dataset):
         raise DatasetError(
             f"{config.data}: holds {len(dataset)} faces, fewer than --overfit {config.overfit}"

@@ -1,7 +1,8 @@
 """``training_history.json``: what happened so far, complete at any moment.
 
-Keys: ``config`` (all settings), ``net``, ``data``, ``environment``, ``epochs`` (one object an
-epoch), ``stopped`` (why training ended; null while it runs) and ``exports``.
+Keys: ``config`` (all settings), ``net``, ``data``, ``environment``, ``au_weights``
+(null where they weigh alike), ``epochs`` (one object an epoch), ``stopped`` (why training ended;
+null while it runs) and ``exports``.
 """
 
 import json

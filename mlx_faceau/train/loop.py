@@ -30,7 +30,7 @@ class Trainer(Protocol):
     def train_epoch(
         self, batches: Iterable[Arrays], learning_rate: Callable[[int], float]
     ) -> Arrays:
-        """One optimizer step a batch; the value of every loss term at every step."""
+        """One optimizer step a batch, perhaps in parts; every loss term at every step."""
 
     def predict(self, images: np.ndarray) -> Arrays:
         """Outputs of (N, 112, 112, 3) uint8 RGB images in evaluation mode."""
@@ -208,7 +208,7 @@ class TrainingLoop:
             self._waited += time.monotonic() - asked
             yield batch
             progress.batch += 1
-            bar.update(self.config.batch_size)
+            bar.update(self.faces.batches.batch_size)
             if self._interruption.requested or self._is_save_due():
                 return
 
@@ -248,7 +248,7 @@ class TrainingLoop:
         return {**self.metadata, "progress": self.progress.metadata()}
 
     def _drawn_bar(self) -> Any:
-        size = self.config.batch_size
+        size = self.faces.batches.batch_size
         return (self._bar or _NoBar)(
             total=len(self.faces.batches) * size,
             initial=self.progress.batch * size,

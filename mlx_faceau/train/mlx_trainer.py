@@ -21,6 +21,8 @@ from mlx_faceau.errors import BackendError
 from mlx_faceau.models.losses import AUPredictionLoss, LandmarkPoseLoss
 from mlx_faceau.preprocess import PIXEL_MAX
 
+from .parts import parts
+
 CLIP_NORM = 1.0
 LOSSES: dict[str, Callable[..., Any]] = {
     "landmark_pose": LandmarkPoseLoss,
@@ -60,6 +62,7 @@ class MLXTrainer:
         loss_options: arguments of the net's loss.
         scaling: mean and standard deviation of the outputs whose loss is standardised.
         weight_decay: of weights; biases and BatchNorm do not decay.
+        accumulate: equal parts of a batch that go through the net one after the other.
         averaging: share of the old average of the weights that stays after a step, counted from
             0; None keeps no average. BatchNorm's statistics are averaged with the weights, so that
             they belong to weights of the same age; predictions come from the average.
@@ -80,6 +83,7 @@ class MLXTrainer:
         scaling: Mapping[str, tuple[np.ndarray, np.ndarray]],
         weight_decay: float,
         seed: int,
+        accumulate: int = 1,
         averaging: Callable[[int], float] | None = None,
         device: str = "auto",
     ) -> None:
@@ -94,11 +98,12 @@ class MLXTrainer:
         }
         self._optimizer = AdamW(weight_decay)
         self._optimizer.init(self.net.trainable_parameters())
+        self._accumulate = accumulate
         self._averaging = averaging
         self._average = build(config).eval() if averaging else None
         if self._average is not None:
             self._average.load_weights_dict(weights)
-        self._compiled: Callable[[mx.array, MXArrays], MXArrays] | None = None
+        self._gradients_of, self._apply = self._step_functions()
         mx.random.seed(seed)
 
     def describe(self) -> dict[str, str]:
@@ -114,7 +119,7 @@ class MLXTrainer:
     def train_epoch(
         self, batches: Iterable[Arrays], learning_rate: Callable[[int], float]
     ) -> Arrays:
-        """Take one optimizer step for each batch.
+        """Take one optimizer step for each batch, by the mean gradient of its parts.
 
         Args:
             batches: ``images`` (B, 112, 112, 3) uint8 RGB and the targets.
@@ -124,40 +129,56 @@ class MLXTrainer:
             The value of every loss term at every step, float32 (steps,) each.
         """
         self.net.train()
-        step = self._step_function()
         seen: list[MXArrays] = []
         for batch in batches:
             self._optimizer.learning_rate = learning_rate(int(self._optimizer.step))
-            terms = step(mx.array(batch["images"]), self._arrays(batch))
+            terms, gradients = self._mean_gradients(batch)
+            self._apply(gradients)
             mx.eval(terms, self.net.state, self._optimizer.state)
             self._update_average()
             seen.append(terms)
         names = seen[0] if seen else ()
         return {name: np.array(mx.stack([terms[name] for terms in seen])) for name in names}
 
-    def _step_function(self) -> Callable[[mx.array, MXArrays], MXArrays]:
-        """The step, compiled on a GPU: on a CPU that gains little and takes minutes of g++."""
-        if self._compiled is None:
-            state = [self.net.state, self._optimizer.state, mx.random.state]
-            on_cpu = mx.default_device() == mx.Device(mx.cpu)
-            step = self._make_step()
-            self._compiled = step if on_cpu else mx.compile(step, inputs=state, outputs=state)
-        return self._compiled
+    def _mean_gradients(self, batch: Arrays) -> tuple[MXArrays, Any]:
+        """Loss terms and gradients, the means over the batch's parts."""
+        total: Any = None
+        for part in parts(batch, self._accumulate):
+            new = self._gradients_of(mx.array(part["images"]), self._arrays(part))
+            total = new if total is None else tree_map(mx.add, total, new)
+            if self._accumulate > 1:
+                mx.eval(total, self.net.state)  # or all parts would be in memory together
+        if self._accumulate > 1:
+            total = tree_map(lambda value: value / self._accumulate, total)
+        return dict(total[0]), total[1]
 
-    def _make_step(self) -> Callable[[mx.array, MXArrays], MXArrays]:
+    def _step_functions(self) -> tuple[Callable[..., Any], Callable[[Any], None]]:
+        """Gradients, and the step they take.
+
+        Compiled on a GPU: on a CPU that gains little and takes minutes of g++.
+        """
+
         def loss(images: mx.array, targets: MXArrays) -> tuple[mx.array, MXArrays]:
             terms = self._terms(self.net(scaled(images)), targets)
             return terms["loss"], terms
 
         gradients_of = nn.value_and_grad(self.net, loss)
 
-        def step(images: mx.array, targets: MXArrays) -> MXArrays:
+        def terms_and_gradients(images: mx.array, targets: MXArrays) -> tuple[MXArrays, Any]:
             (_, terms), gradients = gradients_of(images, targets)
+            return terms, gradients
+
+        def apply(gradients: Any) -> None:
             gradients, _ = optim.clip_grad_norm(gradients, CLIP_NORM)
             self._optimizer.update(self.net, gradients)
-            return dict(terms)
 
-        return step
+        if mx.default_device() == mx.Device(mx.cpu):
+            return terms_and_gradients, apply
+        random, net, optimizer = mx.random.state, self.net.state, self._optimizer.state
+        return (
+            mx.compile(terms_and_gradients, inputs=[net, random], outputs=[net, random]),
+            mx.compile(apply, inputs=[net, optimizer], outputs=[net, optimizer]),
+        )
 
     def _update_average(self) -> None:
         if self._averaging is None or self._average is None:
@@ -222,7 +243,8 @@ class MLXTrainer:
             "learning_rate": mx.array(0.0),
             **dict(tree_unflatten(moments)),
         }
-        self._compiled = None  # it would go on with the arrays it has captured
+        # Compiled ones would go on with the arrays they have captured.
+        self._gradients_of, self._apply = self._step_functions()
         if "rng.mlx" in state:
             first, second = (int(word) for word in state["rng.mlx"])
             mx.random.seed((first << 32) | second)

@@ -9,14 +9,16 @@ from typing import Any
 
 from mlx_faceau.checkpoint import Checkpoint, describe
 from mlx_faceau.errors import CheckpointError, DatasetError
+from mlx_faceau.facs import AU_NAMES
 
 from .checkpoints import Progress, RunFolder, find_resumable
-from .config import TrainConfig, resolve, settings_of
+from .config import AUTraining, TrainConfig, resolve, settings_of
 from .exports import export_best
 from .faces import Faces, open_faces, starting_weights
 from .history import environment
 from .loop import Outcome, Trainer, TrainingLoop
 from .plots import draw_curves
+from .rarity import read_weights, weights_by_rarity
 from .schedule import averaging_decay
 
 _LOG = logging.getLogger(__name__)
@@ -81,30 +83,42 @@ def run_training(
     faces = open_faces(config)
     if checkpoint is not None:
         _check_same_data(checkpoint, faces, config)
-    trainer = build_trainer(config, faces)
+    au_weights = _au_weights(config, faces, checkpoint)
+    trainer = build_trainer(config, faces, au_weights)
     progress = Progress()
     if checkpoint is not None:
         progress = Progress.of(checkpoint)
         trainer.restore(checkpoint.arrays)
         folder.clear_unfinished()
         _announce(checkpoint, config, folder.adopt_best(checkpoint.path, progress))
-    return _train(config, faces, trainer, folder, progress, show_progress)
+    return _train(config, faces, trainer, folder, progress, au_weights, show_progress)
 
 
-def build_trainer(config: TrainConfig, faces: Faces) -> Trainer:
+def build_trainer(
+    config: TrainConfig, faces: Faces, au_weights: Mapping[str, float] | None = None
+) -> Trainer:
     """The framework's trainer of a new net.
+
+    Args:
+        config: the settings.
+        faces: their statistics are what the net starts from.
+        au_weights: of every action unit in the loss; None weighs them alike.
 
     Raises:
         BackendError: if the device is not there.
         MissingDependency: if the framework is not installed.
     """
     net = config.model_config()
+    loss_options: dict[str, Any] = config.loss_options()
+    if au_weights is not None:
+        loss_options["au_weights"] = [au_weights[name] for name in AU_NAMES]
     trainer: Trainer = _trainer_class(config.framework)(
         net,
         starting_weights(net, config.seed, faces.statistics),
-        loss_options=config.loss_options(),
+        loss_options=loss_options,
         scaling=faces.statistics.scaling(config.standardised_outputs),
         weight_decay=config.weight_decay,
+        accumulate=config.accumulate,
         averaging=partial(averaging_decay, decay=config.ema) if config.ema else None,
         seed=config.seed,
         device=config.device,
@@ -141,6 +155,19 @@ def _settings(
     return replace(config, output=given.get("output") or str(checkpoint.path.parent))
 
 
+def _au_weights(
+    config: TrainConfig, faces: Faces, checkpoint: Checkpoint | None
+) -> dict[str, float] | None:
+    """The action units' weights; a resumed training keeps those it recorded."""
+    if not isinstance(config, AUTraining) or config.au_weights is None:
+        return None
+    if checkpoint is not None:
+        return dict(checkpoint.metadata["au_weights"])
+    if config.au_weights != "auto":
+        return read_weights(config.au_weights)
+    return weights_by_rarity(faces.dataset.labels["au_intensities"][faces.split.train])
+
+
 def _check_same_data(checkpoint: Checkpoint, faces: Faces, config: TrainConfig) -> None:
     recorded = (checkpoint.metadata.get("data") or {}).get("hash")
     if recorded != faces.dataset.hash:
@@ -168,6 +195,7 @@ def _train(
     trainer: Trainer,
     folder: RunFolder,
     progress: Progress,
+    au_weights: Mapping[str, float] | None,
     show_progress: bool,
 ) -> Session:
     settings, data = settings_of(config), faces.describe()
@@ -178,12 +206,14 @@ def _train(
         training=settings,
         data=data,
         versions=versions,
+        au_weights=au_weights,
     )
     history: dict[str, Any] = {
         "config": settings,
         "net": {"kind": metadata["kind"], **metadata["model"]},
         "data": data,
         "environment": versions,
+        "au_weights": au_weights,
         "exports": {},
     }
     loop = TrainingLoop(trainer, faces, config, folder, progress, metadata, history, show_progress)

@@ -103,6 +103,21 @@ def test_averaged_weights_are_evaluated_chosen_and_what_a_checkpoint_means(
     assert len(changed) > 0.9 * len(averaged)
 
 
+def test_weights_of_action_units_are_recorded_and_kept_on_resume(
+    faces_file: Path, tmp_path: Path
+) -> None:
+    needs("torch")
+    given = tmp_path / "weights.json"
+    given.write_text('{"AU45_r": 3}')
+    train(AUTraining, faces_file, tmp_path / "run", epochs=1, au_weights=str(given))
+    given.unlink()
+    run_training(AUTraining, {"epochs": 2}, resume=tmp_path / "run")
+    metadata = load_checkpoint(tmp_path / "run/checkpoint_last.safetensors").metadata
+    assert metadata["au_weights"]["AU45_r"] == 3
+    history = json.loads((tmp_path / "run/training_history.json").read_text())
+    assert history["au_weights"]["AU01_r"] == 1
+
+
 def test_a_net_starts_at_the_mean_of_the_training_targets(faces_file: Path, tmp_path: Path) -> None:
     needs("torch")
     from mlx_faceau.train.faces import open_faces

@@ -118,6 +118,43 @@ def test_the_state_names_every_weight_and_both_moments_of_every_parameter(
         assert state[f"optimizer.m.{name}"].shape == shapes[name]
 
 
+def test_gradients_of_parts_add_up_to_those_of_the_whole_batch(framework: str) -> None:
+    # Without dropout, and with halves that are alike, BatchNorm and concordance see the same.
+    config = AUPredictionConfig(width_mult=0.1, dropout=0.0)
+    half = batch(config, size=3)
+    whole = {name: np.concatenate([values, values]) for name, values in half.items()}
+    states, losses = [], []
+    for accumulate in (1, 2):
+        trainer = make(framework, config, accumulate=accumulate)
+        losses.append(trainer.train_epoch([whole], constant(1e-3))["loss"])
+        states.append(trainer.state())
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
+    for name in states[0]:
+        if name.startswith("optimizer.m.au_head.layers.2"):  # a tenth of the gradient
+            scale = np.abs(states[0][name]).max()
+            np.testing.assert_allclose(states[1][name], states[0][name], atol=1e-3 * scale)
+
+
+def test_every_part_counts(framework: str) -> None:
+    config = AUPredictionConfig(width_mult=0.1, dropout=0.0)
+    first, second = batch(config, seed=1), batch(config, seed=2)
+    both = {name: np.concatenate([first[name], second[name]]) for name in first}
+    gradients = []
+    for shown, accumulate in ((first, 1), (second, 1), (both, 2)):
+        trainer = make(framework, config, accumulate=accumulate)
+        terms = trainer.train_epoch([shown], constant(0.0))
+        gradients.append((terms["loss"][0], *_direction(trainer)))
+    (loss1, one), (loss2, other), (mean_loss, mean) = gradients
+    assert mean_loss == pytest.approx((loss1 + loss2) / 2, rel=1e-5)
+    assert mean @ one > 0.1
+    assert mean @ other > 0.1
+
+
+def _direction(trainer: Any) -> list[np.ndarray]:
+    moment = trainer.state()["optimizer.m.au_head.layers.2.weight"].ravel()
+    return [moment / np.linalg.norm(moment)]
+
+
 def test_the_averaged_weights_follow_every_step_and_are_what_predicts(framework: str) -> None:
     trainer = make(framework, AUS, averaging=lambda step: 0.5 if step else 0.25)
     average = trainer.net.to_weights()

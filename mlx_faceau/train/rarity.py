@@ -1,0 +1,51 @@
+"""Weights of the action units: rare ones count more, so that they are not drowned by smiles."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+
+from mlx_faceau.facs import AU_NAMES
+
+PRESENT = 1.0  # an intensity above it is an active action unit, as in the metrics' support
+_RAREST = 0.01  # shares of active faces below it count as it: a handful of faces must not rule
+
+
+def weights_by_rarity(intensities: np.ndarray) -> dict[str, float]:
+    """Weights that fall with the square root of the share of faces that show an action unit.
+
+    Args:
+        intensities: (N, 17) in [0, 5].
+
+    Returns:
+        By action unit, with mean 1; the largest is at most ten times the smallest.
+    """
+    shares = np.maximum((intensities > PRESENT).mean(axis=0), _RAREST)
+    weights = 1 / np.sqrt(shares)
+    return dict(zip(AU_NAMES, (weights / weights.mean()).tolist(), strict=True))
+
+
+def read_weights(path: Path | str) -> dict[str, float]:
+    """Weights from a JSON object of names and numbers; action units it leaves out weigh 1.
+
+    Raises:
+        ValueError: if it is no such object, names an unknown action unit, or a weight is no
+            number >= 0.
+        OSError: if it cannot be read.
+    """
+    try:
+        given = json.loads(Path(path).read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not a JSON file: {error}") from None
+    if not isinstance(given, dict):
+        raise ValueError(f'{path}: expected a JSON object such as {{"AU09_r": 2}}')
+    if unknown := sorted(set(given) - set(AU_NAMES)):
+        raise ValueError(
+            f"{path}: unknown action unit {', '.join(unknown)}; known: {', '.join(AU_NAMES)}"
+        )
+    for name, weight in given.items():
+        number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
+        if not number or not 0 <= weight < math.inf:
+            raise ValueError(f"{path}: the weight of {name} is {weight!r}, expected a number >= 0")
+    return {name: float(given.get(name, 1.0)) for name in AU_NAMES}
