@@ -6,8 +6,7 @@ float64. Torch's own float32 error stands beside every figure, because a fixed b
 files of ill-conditioned nets.
 """
 
-import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import numpy as np
 
 from mlx_faceau.architectures import IMAGE_SIZE, ModelConfig
 from mlx_faceau.errors import ExportError, MissingDependency
-from mlx_faceau.exported import ONNX_SUFFIX, read_exported_metadata
+from mlx_faceau.exported import read_exported_metadata
 from mlx_faceau.preprocess import to_network_input
 
 try:
@@ -24,8 +23,7 @@ try:
 except ModuleNotFoundError as error:
     raise MissingDependency("torch", extra="export") from error
 
-from .mil import load_coremltools, read_mlpackage
-from .mil_program import Port
+from .artefact import EVALUATOR, Artefact, open_artefacts
 from .source import Source, read_source
 
 # Largest error of a float32 file (SPEC section 7); of a net whose own float32 error is larger
@@ -48,7 +46,6 @@ FLOAT16_MEAN_ERROR = {
     "au_intensities": 0.02,
 }
 ROUNDING_RATIO = 2.0**13  # of float16's unit roundoff to float32's
-EVALUATOR = "MIL evaluator"
 SMALLEST_SHARE = 0.01  # of the bounds above: what is below is rounding of the outputs themselves
 
 
@@ -121,16 +118,6 @@ class CheckFailed(ExportError):
         self.check = check
 
 
-@dataclass(frozen=True)
-class _Artefact:
-    """A file opened by one runtime; ``run`` takes (N, 3, 112, 112) and keeps the file's order."""
-
-    runtime: str
-    inputs: tuple[Port, ...]
-    outputs: tuple[Port, ...]
-    run: Callable[[np.ndarray], list[np.ndarray]]
-
-
 def check_export(
     path: Path | str, model_or_checkpoint: Any, crops: np.ndarray | None = None
 ) -> Check:
@@ -144,9 +131,12 @@ def check_export(
     Raises:
         CheckpointError: if the file or the checkpoint cannot be read.
         MissingDependency: without onnxruntime for an ``.onnx`` file.
+        ValueError: if the crops are no crops, or none.
     """
     path, source = Path(path), read_source(model_or_checkpoint)
     images = to_network_input(probe_crops() if crops is None else crops)
+    if len(images) == 0:
+        raise ValueError("no crops to compare on; leave them out to take drawn ones")
     images = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
     metadata = read_exported_metadata(path) or {}
     precision = str(metadata.get("precision"))
@@ -154,7 +144,7 @@ def check_export(
     truth = _torch_outputs(source, images, torch.float64)
     own = _torch_outputs(source, images, torch.float32)
     rows: list[Row] = []
-    for artefact in _open(path):
+    for artefact in open_artefacts(path):
         wrong = _interface_problems(artefact, source.config)
         problems += wrong
         if not wrong:
@@ -230,7 +220,7 @@ def _metadata_problems(metadata: Mapping[str, Any], source: Source) -> list[str]
     ]
 
 
-def _interface_problems(artefact: _Artefact, config: ModelConfig) -> list[str]:
+def _interface_problems(artefact: Artefact, config: ModelConfig) -> list[str]:
     """Differences from SPEC section 8's names, order, shapes and types."""
     expected = (
         ("input", artefact.inputs, {"image": (3, IMAGE_SIZE, IMAGE_SIZE)}),
@@ -249,64 +239,3 @@ def _interface_problems(artefact: _Artefact, config: ModelConfig) -> list[str]:
                     f"expected float32 (batch, {', '.join(map(str, shapes[port.name]))})"
                 )
     return problems
-
-
-def _open(path: Path) -> list[_Artefact]:
-    if path.suffix == ONNX_SUFFIX:
-        return [_open_onnx(path)]
-    program = _open_mil(path)
-    if platform.system() != "Darwin":
-        return [program]
-    return [program, replace(program, runtime="Core ML", run=_core_ml_runner(path, program))]
-
-
-def _open_onnx(path: Path) -> _Artefact:
-    try:
-        import onnxruntime
-    except ModuleNotFoundError as error:
-        raise MissingDependency("onnxruntime", extra="cpu") from error
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    inputs, outputs = session.get_inputs(), session.get_outputs()
-
-    def run(images: np.ndarray) -> list[np.ndarray]:
-        # One image and the rest: the batch size is free.
-        pieces = [session.run(None, {inputs[0].name: x}) for x in (images[:1], images[1:])]
-        return [np.concatenate(parts) for parts in zip(*pieces, strict=True)]
-
-    return _Artefact("ONNX Runtime", _onnx_ports(inputs), _onnx_ports(outputs), run)
-
-
-def _onnx_ports(values: list[Any]) -> tuple[Port, ...]:
-    names = {"tensor(float)": "float32", "tensor(float16)": "float16"}
-    return tuple(
-        Port(value.name, names.get(value.type, value.type), tuple(value.shape)) for value in values
-    )
-
-
-def _open_mil(path: Path) -> _Artefact:
-    program = read_mlpackage(path)
-    name = program.inputs[0].name
-
-    def run(images: np.ndarray) -> list[np.ndarray]:
-        return _one_by_one(images, lambda image: program.run({name: image}), program.outputs)
-
-    return _Artefact(EVALUATOR, program.inputs, program.outputs, run)
-
-
-def _core_ml_runner(path: Path, program: _Artefact) -> Callable[[np.ndarray], list[np.ndarray]]:
-    model = load_coremltools().models.MLModel(str(path))
-    name = program.inputs[0].name
-
-    def run(images: np.ndarray) -> list[np.ndarray]:
-        return _one_by_one(images, lambda image: model.predict({name: image}), program.outputs)
-
-    return run
-
-
-def _one_by_one(
-    images: np.ndarray,
-    predict: Callable[[np.ndarray], Mapping[str, np.ndarray]],
-    outputs: tuple[Port, ...],
-) -> list[np.ndarray]:
-    pieces = [predict(image[np.newaxis]) for image in images]
-    return [np.concatenate([piece[port.name] for piece in pieces]) for port in outputs]

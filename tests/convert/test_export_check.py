@@ -12,6 +12,7 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 from mlx_faceau.checkpoint import describe  # noqa: E402
+from mlx_faceau.convert import artefact  # noqa: E402
 from mlx_faceau.convert import check as check_module  # noqa: E402
 from mlx_faceau.convert.check import check_export, probe_crops  # noqa: E402
 from mlx_faceau.convert.export_onnx import export_to_onnx  # noqa: E402
@@ -135,7 +136,7 @@ def test_float16_outputs_of_a_core_ml_package_fail(core_ml_packages, monkeypatch
     program = read_mlpackage(package)
     (port,) = program.outputs
     half = dataclasses.replace(program, outputs=(dataclasses.replace(port, dtype="float16"),))
-    monkeypatch.setattr(check_module, "read_mlpackage", lambda path: half)
+    monkeypatch.setattr(artefact, "read_mlpackage", lambda path: half)
     check = check_export(package, package.parent / "net.safetensors")
     assert not check.passed
     assert "output au_intensities is float16" in check.failures()
@@ -167,6 +168,16 @@ def test_a_file_of_another_checkpoint_fails_by_its_hash(model_folders):
     check = check_export(model_folders["au_prediction"] / "au_prediction.onnx", good)
     assert all(row.passed for row in check.rows)
     assert "the metadata's source_hash" in check.failures()
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_one_crop_suffices_and_none_is_refused(model_folders, count):
+    folder = model_folders["au_prediction"]
+    if count:
+        assert check_export(folder / "au_prediction.onnx", folder, random_crops(1)).passed
+        return
+    with pytest.raises(ValueError, match="no crops to compare on"):
+        check_export(folder / "au_prediction.onnx", folder, random_crops(0))
 
 
 def test_nan_fails():
