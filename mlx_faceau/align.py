@@ -17,8 +17,8 @@ from .detect import CALIBRATIONS, BoxCalibration
 from .geometry import CROP_CENTRE, square_crop_matrix, standard_crop_matrix
 
 _BLUR_FROM = 1.25  # shrink ratio above which the frame is blurred before sampling
-_SAME_BLUR = 0.03  # relative difference of blurs that a crop does not show
-_ROOM = 0.06  # room around a blurred region for further crops, in sides
+_SAME_BLUR = 0.08  # relative difference of blurs that a crop does not show
+_ROOM = 0.08  # room around a blurred region for further crops, in sides
 
 
 class FaceAligner:
@@ -99,7 +99,7 @@ class _Region:
 class FrameCrops:
     """Cuts several crops out of one frame; blurring, the costly part, is done once a face.
 
-    A crop that lies in a region blurred before, for a shrink within 3 %, is sampled from it.
+    A crop that lies in a region blurred before, for a blur within 8 %, is sampled from it.
 
     Args:
         frame: (H, W, 3) uint8 BGR; it must not change meanwhile.
