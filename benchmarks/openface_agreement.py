@@ -19,7 +19,7 @@ import numpy as np
 
 from mlx_faceau.align import FrameCrops
 from mlx_faceau.baseline import NeutralBaseline
-from mlx_faceau.detect import CALIBRATIONS
+from mlx_faceau.calibration import CALIBRATIONS
 from mlx_faceau.facs import AU_NAMES
 from mlx_faceau.follow import read_shapes, standard_square
 from mlx_faceau.landmarks import NUM_LANDMARKS, OUTER_EYE_CORNERS

@@ -25,11 +25,11 @@ from mlx_faceau.align import FrameCrops, crop_frame
 from mlx_faceau.detect import open_detector
 from mlx_faceau.faces import Frame
 from mlx_faceau.follow import find_candidates, read_shapes, standard_square
+from mlx_faceau.looks import look, scene_signature
 from mlx_faceau.openface_csv import Layout
 from mlx_faceau.overlay import draw
 from mlx_faceau.pipeline import FacePipeline
 from mlx_faceau.predictor import load_au_predictor, load_predictor
-from mlx_faceau.track import look, scene_signature
 from mlx_faceau.video import Span, Video
 
 RESULT = Path(__file__).parent / "results" / "pipeline.csv"

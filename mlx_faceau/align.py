@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from .architectures import IMAGE_SIZE
-from .detect import CALIBRATIONS, BoxCalibration
+from .calibration import CALIBRATIONS, BoxCalibration
 from .geometry import CROP_CENTRE, square_crop_matrix, standard_crop_matrix
 
 _BLUR_FROM = 1.25  # shrink ratio above which the frame is blurred before sampling

@@ -15,8 +15,9 @@ from .confidence import Square, agreement_of, confidence_of, displaced
 from .detect import Detector
 from .faces import Face, Frame, FrameFaces
 from .geometry import CROP_MARGIN, square_crop_matrix, to_frame
+from .looks import SceneCuts, look
 from .preprocess import CROP_SHAPE
-from .track import Candidate, SceneCuts, Track, Tracker, look
+from .track import Candidate, Track, Tracker
 
 _CHECK_EVERY = 8  # frames between looks at a followed face through a displaced crop
 _SMALLEST = 4.0  # px that a face's landmarks must span

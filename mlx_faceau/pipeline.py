@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from .background import keep_newest, run_ahead
-from .detect import BoxCalibration, CallableDetector, Detector, open_detector
+from .calibration import BoxCalibration
+from .detect import CallableDetector, Detector, open_detector
 from .faces import Frame, FrameFaces
 from .follow import Follower, Predictor, Reading
 from .track import Tracker

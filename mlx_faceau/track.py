@@ -1,7 +1,6 @@
 """Who is who from frame to frame: identities, when to detect, what to do when a face is lost.
 
-Nothing here looks at pixels except :func:`look`, :func:`scene_signature` and
-:func:`scene_change`; the rest is squares, looks and confidences, so that it can be tested without
+Nothing here looks at pixels: it is squares, looks and confidences, so that it can be tested without
 a network. A face is *followed* while its crop comes from its last landmarks, and *missing* while it
 is remembered but not seen.
 """
@@ -9,12 +8,11 @@ is remembered but not seen.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-import cv2
 import numpy as np
 
 from .confidence import UNCHECKED, Agreement
+from .looks import unit
 
-_LOOK_SIZE = 12  # px of the patch that stands for a face's appearance
 _SAME_PLACE = 0.45  # cost (shift in sides + log size ratio) below which squares are one face
 _SAME_LOOK = 0.80  # likeness above which a face is recognised wherever it is
 _PLAUSIBLE_LOOK = 0.45  # likeness that a face which reappears near its old place needs
@@ -26,8 +24,6 @@ _DOUBTED = 0.1  # agreement of two crops below which the detector is asked at on
 # crop stays where the detector put it relative to the landmarks; below and above these not at all
 # and wholly.
 _TRUSTED, _UNTRUSTED = 0.2, 0.6
-_CUT_LEVEL = 20.0  # mean grey level difference of a scene cut
-_CUT_RATIO = 4.0  # ... and how far it stands out of the differences before
 
 
 @dataclass(frozen=True)
@@ -197,7 +193,7 @@ class Tracker:
         centre, side = track.next_square(*square)
         track.centre, track.side, track.last_frame = centre, side, index
         if not any(self._near(track, other) for other in self.followed if other is not track):
-            track.look = _unit(0.9 * track.look + 0.1 * look)
+            track.look = unit(0.9 * track.look + 0.1 * look)
 
     def _near(self, one: Track, other: Track) -> bool:
         return one.distance(other.centre, other.side) < 1.0
@@ -283,58 +279,3 @@ def _cheapest_pairs(
     pairs = [(tracks[i], candidates[j]) for i, j in taken.items()]
     candidates[:] = [c for j, c in enumerate(candidates) if j not in taken.values()]
     return pairs
-
-
-def look(crop: np.ndarray) -> np.ndarray:
-    """A face's appearance as a unit vector: likeness is the dot product, in [-1, 1].
-
-    Half of it is a small picture without its mean and contrast, half a histogram of colours. One
-    person in one video comes out above 0.8, two strangers below 0.6.
-
-    Args:
-        crop: (112, 112, 3) uint8 BGR standard crop.
-    """
-    small = cv2.resize(crop, (_LOOK_SIZE, _LOOK_SIZE), interpolation=cv2.INTER_AREA)
-    patch = small.astype(np.float32).ravel()
-    colours = cv2.calcHist(
-        [cv2.cvtColor(crop, cv2.COLOR_BGR2LAB)], [0, 1, 2], None, [6, 8, 8],
-        [0, 256, 96, 160, 96, 160],
-    ).ravel()  # fmt: skip
-    halves = [_unit(patch - patch.mean()), _unit(np.sqrt(colours))]
-    return np.asarray(np.concatenate(halves) / np.sqrt(2))
-
-
-def scene_signature(frame: np.ndarray) -> np.ndarray:
-    """A thumbnail (18, 32) float32 grey that two frames of one shot have nearly in common."""
-    rows, columns = (
-        np.linspace(0, size - 1, count).astype(int)
-        for size, count in zip(frame.shape[:2], (36, 64), strict=True)
-    )
-    sampled = frame[rows[:, None], columns]
-    grey = cv2.cvtColor(sampled, cv2.COLOR_BGR2GRAY)
-    small = cv2.resize(grey, (32, 18), interpolation=cv2.INTER_AREA)
-    return np.asarray(small, np.float32)
-
-
-class SceneCuts:
-    """Notices the first frame of a new shot: it differs far more than frames did before."""
-
-    def __init__(self) -> None:
-        self._last: np.ndarray | None = None
-        self._usual = 0.0
-
-    def is_cut(self, frame: np.ndarray) -> bool:
-        signature = scene_signature(frame)
-        last, self._last = self._last, signature
-        if last is None:
-            return False
-        change = float(np.abs(signature - last).mean())
-        cut = change > _CUT_LEVEL and change > _CUT_RATIO * self._usual
-        if not cut:
-            self._usual = 0.9 * self._usual + 0.1 * change
-        return cut
-
-
-def _unit(vector: np.ndarray) -> np.ndarray:
-    length = float(np.linalg.norm(vector))
-    return np.asarray(vector / length) if length > 0 else vector

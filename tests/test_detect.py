@@ -12,9 +12,8 @@ import pytest
 from blobs import Blob, draw_frame
 
 from mlx_faceau import detect
+from mlx_faceau.calibration import CALIBRATIONS, BoxCalibration
 from mlx_faceau.detect import (
-    CALIBRATIONS,
-    BoxCalibration,
     CallableDetector,
     VisionDetector,
     YuNetDetector,

@@ -10,7 +10,7 @@ import pytest
 from blobs import Blob, BlobAUs, BlobDetector, BlobLandmarks, draw_frame, write_video
 
 from mlx_faceau import FacePipeline
-from mlx_faceau.detect import CALIBRATIONS
+from mlx_faceau.calibration import CALIBRATIONS
 from mlx_faceau.faces import FrameFaces
 from mlx_faceau.geometry import standard_crop_matrix, to_frame
 from mlx_faceau.video import Span, VideoError

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from mlx_faceau.confidence import Agreement
-from mlx_faceau.track import Candidate, SceneCuts, Tracker, look
+from mlx_faceau.looks import SceneCuts, look
+from mlx_faceau.track import Candidate, Tracker
 
 LOOKS = np.eye(5)
 

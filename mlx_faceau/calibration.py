@@ -1,0 +1,50 @@
+"""How each detector's box maps to the standard crop, measured on labelled faces."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class BoxCalibration:
+    """The standard crop's square in fractions of a box of size s = sqrt(width * height).
+
+    Args:
+        right: shift of the square's centre from the box's centre, to the right, in s.
+        down: the same downwards.
+        side: the square's side, in s.
+    """
+
+    right: float
+    down: float
+    side: float
+
+    def square(self, box: Sequence[float]) -> tuple[np.ndarray, float]:
+        """Centre (x, y) and side of the standard crop's square in frame pixels.
+
+        Args:
+            box: x, y, width, height in frame pixels.
+
+        Raises:
+            ValueError: if the box is not finite or has no area.
+        """
+        x, y, width, height = (float(value) for value in box)
+        size = float(np.sqrt(max(width, 0.0) * max(height, 0.0)))
+        if not (np.isfinite([x, y, size]).all() and size > 0):
+            raise ValueError(f"a face box is x, y, width, height with an area, got {tuple(box)}")
+        centre = np.array([x + (width - 1) / 2, y + (height - 1) / 2])
+        return centre + size * np.array([self.right, self.down]), size * self.side
+
+
+# Medians over 1,000 training people's faces: benchmarks/results/box-calibration.csv.
+CALIBRATIONS: dict[str, BoxCalibration] = {
+    "yunet": BoxCalibration(0.0036, 0.1465, 1.2622),
+    "dlib": BoxCalibration(0.0048, 0.0774, 1.3554),
+    "mtcnn": BoxCalibration(0.0040, -0.0080, 1.4188),
+    # Vision's box is a square from the brows to below the lip; not measured on a Mac yet.
+    "vision": BoxCalibration(0.0, 0.0, 1.3),
+    # By definition: the bounding box of the 68 landmarks, and the crop's own square.
+    "landmarks": BoxCalibration(0.0, 0.0, 1.4),
+    "square": BoxCalibration(0.0, 0.0, 1.0),
+}

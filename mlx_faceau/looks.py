@@ -1,0 +1,64 @@
+"""What frames and faces look like, in few numbers: to recognise people and to notice cuts."""
+
+import cv2
+import numpy as np
+
+_LOOK_SIZE = 12  # px of the patch that stands for a face's appearance
+_CUT_LEVEL = 20.0  # mean grey level difference of a scene cut
+_CUT_RATIO = 4.0  # ... and how far it stands out of the differences before
+
+
+def look(crop: np.ndarray) -> np.ndarray:
+    """A face's appearance as a unit vector: likeness is the dot product, in [-1, 1].
+
+    Half of it is a small picture without its mean and contrast, half a histogram of colours. One
+    person in one video comes out above 0.8, two strangers below 0.6.
+
+    Args:
+        crop: (112, 112, 3) uint8 BGR standard crop.
+    """
+    small = cv2.resize(crop, (_LOOK_SIZE, _LOOK_SIZE), interpolation=cv2.INTER_AREA)
+    patch = small.astype(np.float32).ravel()
+    colours = cv2.calcHist(
+        [cv2.cvtColor(crop, cv2.COLOR_BGR2LAB)], [0, 1, 2], None, [6, 8, 8],
+        [0, 256, 96, 160, 96, 160],
+    ).ravel()  # fmt: skip
+    halves = [unit(patch - patch.mean()), unit(np.sqrt(colours))]
+    return np.asarray(np.concatenate(halves) / np.sqrt(2))
+
+
+def scene_signature(frame: np.ndarray) -> np.ndarray:
+    """A thumbnail (18, 32) float32 grey that two frames of one shot have nearly in common."""
+    rows, columns = (
+        np.linspace(0, size - 1, count).astype(int)
+        for size, count in zip(frame.shape[:2], (36, 64), strict=True)
+    )
+    sampled = frame[rows[:, None], columns]
+    grey = cv2.cvtColor(sampled, cv2.COLOR_BGR2GRAY)
+    small = cv2.resize(grey, (32, 18), interpolation=cv2.INTER_AREA)
+    return np.asarray(small, np.float32)
+
+
+class SceneCuts:
+    """Notices the first frame of a new shot: it differs far more than frames did before."""
+
+    def __init__(self) -> None:
+        self._last: np.ndarray | None = None
+        self._usual = 0.0
+
+    def is_cut(self, frame: np.ndarray) -> bool:
+        signature = scene_signature(frame)
+        last, self._last = self._last, signature
+        if last is None:
+            return False
+        change = float(np.abs(signature - last).mean())
+        cut = change > _CUT_LEVEL and change > _CUT_RATIO * self._usual
+        if not cut:
+            self._usual = 0.9 * self._usual + 0.1 * change
+        return cut
+
+
+def unit(vector: np.ndarray) -> np.ndarray:
+    """The vector with length 1; zeros stay zeros."""
+    length = float(np.linalg.norm(vector))
+    return np.asarray(vector / length) if length > 0 else vector
