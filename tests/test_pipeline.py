@@ -169,10 +169,6 @@ def test_a_dark_picture_and_noise_give_no_confident_face() -> None:
     assert [face.success for face in found.faces] == [False]
 
 
-def test_a_turned_video_is_followed_upright_only_by_its_metadata(tmp_path: Path) -> None:
-    assert list(pipeline().video(write_video(tmp_path / "a.mp4", [draw_frame([])] * 3)))
-
-
 def test_without_an_action_unit_net_there_are_no_action_units() -> None:
     found = FacePipeline(BlobLandmarks(), detector=BlobDetector()).image(
         draw_frame([Blob(99, 99, 40)])

@@ -59,7 +59,7 @@ def test_a_doubtful_face_is_missing_after_patience_and_searched_for() -> None:
     assert tracker.detection_due(4)
 
 
-def test_a_success_in_between_forgives(tmp_path: object) -> None:
+def test_a_success_in_between_forgives() -> None:
     tracker = started(seen(100), patience=2)
     track = tracker.tracks[0]
     for success in (False, True, False):

@@ -1,5 +1,6 @@
 """Reading videos and pictures as they come: turned, of varying rate, cut short, grey, empty."""
 
+import struct
 from pathlib import Path
 
 import cv2
@@ -119,6 +120,19 @@ def test_grey_alpha_and_deep_pictures_become_bgr(tmp_path: Path) -> None:
         assert image.dtype == np.uint8
         expected = grey[..., None].repeat(3, axis=2) if name == "grey" else colour
         np.testing.assert_allclose(image.astype(int), expected, atol=1)
+
+
+def test_a_phone_picture_is_turned_upright_by_its_exif(tmp_path: Path) -> None:
+    jpeg = cv2.imencode(".jpg", draw_frame([Blob(40, 60, 30)], (120, 200)))[1].tobytes()
+    # One EXIF entry, big endian: orientation (0x0112), a short, one of them, a quarter clockwise.
+    entry = struct.pack(">HHIHH", 0x0112, 3, 1, 6, 0)
+    exif = b"Exif\0\0MM\0\x2a" + struct.pack(">IH", 8, 1) + entry + struct.pack(">I", 0)
+    marker = b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif
+    (tmp_path / "phone.jpg").write_bytes(jpeg[:2] + marker + jpeg[2:])
+    image = read_image(tmp_path / "phone.jpg")
+    assert image.shape == (200, 120, 3)
+    blob = np.argwhere(image.max(axis=2).astype(int) - image.min(axis=2) > 60).mean(axis=0)
+    np.testing.assert_allclose(blob, (40, 59), atol=2)
 
 
 def test_a_picture_that_is_none_is_refused(tmp_path: Path) -> None:
