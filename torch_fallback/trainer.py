@@ -18,9 +18,11 @@ from mlx_faceau.convert.torch_weights import state_dict_from_weights, weights_fr
 from mlx_faceau.errors import BackendError
 from mlx_faceau.preprocess import PIXEL_MAX
 from mlx_faceau.train.parts import parts
+from mlx_faceau.train.ranks import seed_of_step
 
 from . import build
 from .losses import AUPredictionLoss, LandmarkPoseLoss
+from .ranks import TorchRanks
 
 CLIP_NORM = 1.0
 LOSSES: dict[str, Callable[..., nn.Module]] = {
@@ -47,6 +49,8 @@ class TorchTrainer:
             they belong to weights of the same age; predictions come from the average.
         seed: of dropout.
         device: ``auto``, ``cpu``, ``gpu``, ``cuda`` or ``mps``.
+        ranks: processes that train together; batches are then this one's parts. The loss is that
+            of all ranks' faces together, and BatchNorm's statistics are averaged in every step.
 
     Raises:
         BackendError: if the device is not there.
@@ -65,6 +69,7 @@ class TorchTrainer:
         accumulate: int = 1,
         averaging: Callable[[int], float] | None = None,
         device: str = "auto",
+        ranks: TorchRanks | None = None,
     ) -> None:
         self.device = pick_device(device)
         self.net = build(config)
@@ -80,6 +85,8 @@ class TorchTrainer:
         self._accumulate = accumulate
         self._averaging = averaging
         self._average = deepcopy(self.net).eval() if averaging else None
+        self.ranks = ranks or TorchRanks()
+        self._seed = seed
         self._step = 0
         torch.manual_seed(seed)
 
@@ -119,15 +126,27 @@ class TorchTrainer:
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         self._optimizer.zero_grad()
+        if self.ranks.size > 1:
+            torch.manual_seed(seed_of_step(self._seed, self._step, self.ranks.rank))
         seen = [self._add_gradients(part) for part in parts(batch, self._accumulate)]
+        # One exchange a step: with so small a net, sending while the backward pass still runs
+        # (DistributedDataParallel) would gain little, and its loss is not that of all faces.
+        self.ranks.average([p.grad for p in self.net.parameters() if p.grad is not None])
         nn.utils.clip_grad_norm_(self.net.parameters(), CLIP_NORM)
         self._optimizer.step()
+        self.ranks.average([b for b in self.net.buffers() if b.is_floating_point()])
         return {name: sum(terms[name] for terms in seen) / len(seen) for name in seen[0]}
 
     def _add_gradients(self, part: Arrays) -> Tensors:
-        predictions = self.net(self._input(part["images"]))
-        terms = self._terms(predictions, self._to_device(part))
-        (terms["loss"] / self._accumulate).backward()  # type: ignore[no-untyped-call]
+        outputs, targets = self.net(self._input(part["images"])), self._to_device(part)
+        everyones = [
+            {name: self.ranks.all_rows(value) for name, value in values.items()}
+            for values in (outputs, targets)
+        ]
+        terms = self._terms(*everyones)
+        # A rank's gradients are its share of the sum over ranks, of which the mean is taken.
+        share = self.ranks.size / self._accumulate
+        (terms["loss"] * share).backward()  # type: ignore[no-untyped-call]
         return {name: value.detach() for name, value in terms.items()}
 
     @torch.no_grad()

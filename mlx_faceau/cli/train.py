@@ -75,13 +75,22 @@ def run(args: argparse.Namespace) -> int:
         print(_rehearsal(training, given))
         return 0
     session = run_training(training, given, args.resume, show_progress=sys.stderr.isatty())
+    return 0 if session.rank else _tell(session)
+
+
+def _tell(session: "Session") -> int:
+    """Print how a training ended; the exit status."""
+    from mlx_faceau.train.report import format_action_units
+
     outcome = session.outcome
     if outcome.stopped == "interrupted":
         print(
-            f"interrupted and saved; go on with: mlx-faceau train {training.model_name} "
+            f"interrupted and saved; go on with: mlx-faceau train {session.config.model_name} "
             f"--resume {session.folder}"
         )
         return 130
+    if "aus" in session.best["metrics"]:
+        print(format_action_units(session.best["metrics"]))
     reason = {"finished": "finished", "patience": "stopped early: no better loss for a while"}
     print(
         f"{reason[outcome.stopped]} after {outcome.epochs} epochs; best is epoch "

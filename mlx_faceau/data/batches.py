@@ -49,6 +49,8 @@ class Batches:
         shuffle: mix the samples; else they come in ascending order.
         drop_last: leave out the last batch when it is short.
         workers: threads that read ahead and augment; 0 does it in the caller's thread.
+        part: (rank, ranks): only this one of as many equal parts of each batch is given out. The
+            images of all parts are read, those of one are augmented.
 
     Raises:
         ValueError: for a batch size below 1 or a negative number of workers.
@@ -65,6 +67,7 @@ class Batches:
         shuffle: bool = True,
         drop_last: bool = True,
         workers: int = 2,
+        part: tuple[int, int] = (0, 1),
     ) -> None:
         if batch_size < 1 or workers < 0:
             raise ValueError(f"batch_size {batch_size} must be >= 1 and workers {workers} >= 0")
@@ -76,6 +79,9 @@ class Batches:
         self.shuffle = shuffle
         self.drop_last = drop_last
         self.workers = workers
+        self.part = part
+        if batch_size % part[1]:
+            raise ValueError(f"batch_size {batch_size} cannot be divided among {part[1]} ranks")
         check_batch(len(self.indices), batch_size if drop_last else 1)
 
     def __len__(self) -> int:
@@ -100,7 +106,7 @@ class Batches:
         """
         if not 0 <= start <= len(self):
             raise ValueError(f"start is {start}, expected 0..{len(self)}")
-        raw = self._read(epoch, start)
+        raw = (self._own_part(*whole) for whole in self._read(epoch, start))
         if self.workers:
             return self._ahead(raw, epoch)
         return (self._finish(images, index, epoch) for images, index in raw)
@@ -131,6 +137,12 @@ class Batches:
             for row in range(len(index)):
                 images[row] = next(stream)
             yield images, index
+
+    def _own_part(self, images: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        rank, ranks = self.part
+        size = len(index) // ranks
+        own = slice(rank * size, (rank + 1) * size)
+        return images[own], index[own]
 
     def _finish(self, images: np.ndarray, index: np.ndarray, epoch: int) -> Batch:
         columns = {**self.dataset.labels, **self.dataset.masks}

@@ -19,7 +19,7 @@ from mlx_faceau.checkpoint import (
 )
 from mlx_faceau.errors import CheckpointError
 
-from .history import HISTORY_NAME
+from .history import HISTORY_NAME, write_json
 
 LAST_NAME = "checkpoint_last.safetensors"
 FINAL_NAME = "checkpoint_final.safetensors"
@@ -85,11 +85,13 @@ class RunFolder:
     Args:
         path: created with the first file.
         keep: numbered checkpoints to keep; 0 keeps all.
+        writes: whether this process is the one of several that writes; else nothing happens.
     """
 
-    def __init__(self, path: Path | str, keep: int = 0) -> None:
+    def __init__(self, path: Path | str, keep: int = 0, writes: bool = True) -> None:
         self.path = Path(path)
         self.keep = keep
+        self.writes = writes
 
     def refuse_if_used(self) -> None:
         """Check that no other run's files would be overwritten.
@@ -98,6 +100,8 @@ class RunFolder:
             CheckpointError: if the folder already holds a training.
             OSError: if the path is a file.
         """
+        if not self.writes:
+            return
         if self.path.exists() and not self.path.is_dir():
             raise NotADirectoryError(f"{self.path}: is a file; name a folder with --output")
         if (self.path / HISTORY_NAME).exists() or list(self.path.glob("checkpoint_*.safetensors")):
@@ -119,6 +123,8 @@ class RunFolder:
         A kill in between loses nothing: the last checkpoint says that it is the best, and
         :meth:`adopt_best` makes up for the copy.
         """
+        if not self.writes:
+            return
         self.path.mkdir(parents=True, exist_ok=True)
         save_checkpoint(self.path / LAST_NAME, arrays, metadata)
         if best:
@@ -129,12 +135,17 @@ class RunFolder:
 
     def clear_unfinished(self) -> None:
         """Remove the half-written files of a training that was killed while it saved."""
-        for path in self.path.glob(".checkpoint_*.safetensors"):
+        for path in self.path.glob(".checkpoint_*.safetensors") if self.writes else ():
             path.unlink()
 
     def finish(self) -> None:
         """Name the last checkpoint the final one."""
-        self._copy_last(FINAL_NAME)
+        if self.writes:
+            self._copy_last(FINAL_NAME)
+
+    def write_history(self, content: Mapping[str, Any]) -> None:
+        if self.writes:
+            write_json(self.path / HISTORY_NAME, content)
 
     def adopt_best(self, resumed: Path, progress: Progress) -> str | None:
         """See that the folder's best checkpoint is the one a resumed training knows.
@@ -142,7 +153,7 @@ class RunFolder:
         Returns:
             A line for the user where it is lost and the resumed one stands in, else None.
         """
-        if not progress.best_epoch:
+        if not progress.best_epoch or not self.writes:
             return None
         candidates = (self.path / BEST_NAME, resumed.parent / BEST_NAME, resumed)
         for candidate in candidates:

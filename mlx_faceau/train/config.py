@@ -115,6 +115,12 @@ class TrainConfig:
         "them by heart; 0 trains properly",
         least=0,
     )
+    rank_timeout: float = option(
+        300.0,
+        "seconds without a step after which a rank of several gives up: another is dead or hangs",
+        least=1.0,
+        may_change=True,
+    )
     num_workers: int = option(2, "threads that read data", least=0, may_change=True)
     seed: int = option(42, "of weights, split, data order and dropout", least=0)
     framework: str = option(default_framework, "what trains", choices=FRAMEWORKS, may_change=True)

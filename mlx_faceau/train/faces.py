@@ -26,7 +26,8 @@ class Faces:
         dataset: the open file.
         split: sample indices of the two sides.
         statistics: of the training side's targets.
-        batches: of the training side; one holds the faces of a whole optimizer step.
+        batches: of the training side; one holds the faces of a whole optimizer step,
+            or this rank's part of them.
         batch_size: faces that go through the net together.
     """
 
@@ -65,32 +66,38 @@ class Faces:
         }
 
 
-def open_faces(config: TrainConfig) -> Faces:
+def open_faces(config: TrainConfig, part: tuple[int, int] = (0, 1)) -> Faces:
     """Open a training's file and split it.
+
+    Args:
+        config: the settings.
+        part: (rank, ranks) of the process; a step takes ``step_size`` faces from each rank.
 
     Raises:
         DatasetError: if the file is unusable, holds one person only, or too few for a batch.
     """
     dataset = FaceDataset(config.data, keep_outside=config.keep_outside)
-    split = _split(dataset, config)
+    step = config.step_size * part[1]
+    split = _split(dataset, config, step)
     statistics = TargetStatistics.of(
         _rows(dataset.labels, split.train), _rows(dataset.masks, split.train)
     )
     batches = Batches(
         dataset,
         np.repeat(split.train, _VISITS) if config.overfit else split.train,
-        config.step_size,
+        step,
         config.seed,
         augment=None if config.overfit else augmentation(config.augment),
         workers=config.num_workers,
+        part=part,
     )
     return Faces(dataset, split, statistics, batches, config.batch_size)
 
 
-def _split(dataset: FaceDataset, config: TrainConfig) -> Split:
+def _split(dataset: FaceDataset, config: TrainConfig, step: int) -> Split:
     """Two sides; or, to be learned by heart, evenly spaced faces that are on both."""
     if not config.overfit:
-        return split_dataset(dataset, config.val_split, config.seed, config.step_size)
+        return split_dataset(dataset, config.val_split, config.seed, step)
     if config.overfit > len(dataset):
         raise DatasetError(
             f"{config.data}: holds {len(dataset)} faces, fewer than --overfit {config.overfit}"

@@ -15,8 +15,8 @@ from mlx_faceau.metrics import au_metrics, landmark_pose_metrics
 from .checkpoints import Progress, RunFolder
 from .config import TrainConfig
 from .faces import Faces
-from .history import HISTORY_NAME, write_json
 from .interruption import Interruption
+from .ranks import Ranks, Watchdog
 from .schedule import learning_rate
 
 _LOG = logging.getLogger(__name__)
@@ -26,6 +26,8 @@ Arrays = dict[str, np.ndarray]
 
 class Trainer(Protocol):
     """What a framework offers: the hot loop, and nothing around it."""
+
+    ranks: Ranks
 
     def train_epoch(
         self, batches: Iterable[Arrays], learning_rate: Callable[[int], float]
@@ -102,6 +104,8 @@ class TrainingLoop:
         self.history = history
         self._bar = _progress_bar() if show_progress else None
         self._interruption = Interruption()
+        self._watchdog = Watchdog(trainer.ranks, config.rank_timeout)
+        self._pause = False  # whether the running epoch is to be saved as it is
         self._waited = 0.0  # seconds of the running epoch spent waiting for batches
         self._saved = time.monotonic()
 
@@ -114,7 +118,7 @@ class TrainingLoop:
         stopped = self._reason_to_stop()
         if self._steps() == 0:
             self._save()  # whenever the first epoch dies, there is something to resume
-        with self._interruption:
+        with self._interruption, self._watchdog:
             while stopped is None:
                 self._epoch()
                 stopped = self._reason_to_stop()
@@ -126,11 +130,11 @@ class TrainingLoop:
 
     def write_history(self, stopped: str | None) -> None:
         content = {**self.history, "epochs": self.progress.epochs, "stopped": stopped}
-        write_json(self.folder.path / HISTORY_NAME, content)
+        self.folder.write_history(content)
 
     def _reason_to_stop(self) -> str | None:
         progress = self.progress
-        if self._interruption.requested:
+        if self._interrupted():
             return "interrupted"
         if progress.epoch >= self.config.epochs:
             return "finished"
@@ -177,13 +181,13 @@ class TrainingLoop:
         self._waited = 0.0
         source: Any = batches.epoch(progress.epoch, start=progress.batch)
         with closing(source), self._drawn_bar() as bar:
-            while progress.batch < len(batches) and not self._interruption.requested:
-                if self._is_save_due():
-                    self._save()
-                self._train_until_save(source, bar)
+            self._train_until_pause(source, bar)
+            while self._pause and not self._interrupted():
+                self._save()
+                self._train_until_pause(source, bar)
 
-    def _train_until_save(self, source: Iterator[Arrays], bar: Any) -> None:
-        """Train on batches until the epoch ends, a save is due, or Ctrl-C."""
+    def _train_until_pause(self, source: Iterator[Arrays], bar: Any) -> None:
+        """Train on batches until the epoch ends, or a save or Ctrl-C cuts in."""
         progress = self.progress
         with closing(self._feed(source, bar)) as batches:
             terms = self.trainer.train_epoch(batches, self._learning_rate)
@@ -201,16 +205,24 @@ class TrainingLoop:
 
     def _feed(self, source: Iterator[Arrays], bar: Any) -> Generator[Arrays]:
         """Batches to the trainer; it asks for the next one when its step is done."""
-        progress = self.progress
+        progress, self._pause = self.progress, False
         for _ in range(progress.batch, len(self.faces.batches)):
             asked = time.monotonic()
             batch = next(source)
             self._waited += time.monotonic() - asked
             yield batch
+            self._watchdog.alive()
             progress.batch += 1
             bar.update(self.faces.batches.batch_size)
-            if self._interruption.requested or self._is_save_due():
+            self._pause = self.trainer.ranks.any(
+                self._interruption.requested or self._is_save_due()
+            )
+            if self._pause:
                 return
+
+    def _interrupted(self) -> bool:
+        """Whether any rank was asked to stop."""
+        return self.trainer.ranks.any(self._interruption.requested)
 
     def _is_save_due(self) -> bool:
         minutes = (time.monotonic() - self._saved) / 60
@@ -222,7 +234,10 @@ class TrainingLoop:
 
     def _validate(self) -> dict[str, Any]:
         """Loss and metrics of all validation faces taken as one batch."""
-        parts = [self.trainer.predict(images) for images in self.faces.validation_images()]
+        parts = []
+        for images in self.faces.validation_images():
+            parts.append(self.trainer.predict(images))
+            self._watchdog.alive()
         predictions = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         targets = self.faces.validation_targets()
         losses = self.trainer.losses(predictions, targets)

@@ -16,12 +16,14 @@ from mlx_faceau.models import build, mx, nn, optim
 import numpy as np
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
-from mlx_faceau.architectures import ModelConfig
+from mlx_faceau.architectures import ModelConfig, is_statistic
 from mlx_faceau.errors import BackendError
 from mlx_faceau.models.losses import AUPredictionLoss, LandmarkPoseLoss
 from mlx_faceau.preprocess import PIXEL_MAX
 
+from .mlx_ranks import MLXRanks
 from .parts import parts
+from .ranks import seed_of_step
 
 CLIP_NORM = 1.0
 LOSSES: dict[str, Callable[..., Any]] = {
@@ -68,6 +70,8 @@ class MLXTrainer:
             they belong to weights of the same age; predictions come from the average.
         seed: of dropout.
         device: ``auto``, ``cpu`` or ``gpu``.
+        ranks: processes that train together; batches are then this one's parts. The loss is that
+            of all ranks' faces together, and BatchNorm's statistics are averaged in every step.
 
     Raises:
         BackendError: if the device is not there, or is not one of MLX's.
@@ -86,8 +90,11 @@ class MLXTrainer:
         accumulate: int = 1,
         averaging: Callable[[int], float] | None = None,
         device: str = "auto",
+        ranks: MLXRanks | None = None,
     ) -> None:
         use_device(device)
+        self.ranks = ranks or MLXRanks()
+        self._seed = seed
         self.net = build(config)
         self.net.load_weights_dict(weights)
         self._loss = LOSSES[config.kind](**loss_options)
@@ -132,13 +139,27 @@ class MLXTrainer:
         seen: list[MXArrays] = []
         for batch in batches:
             self._optimizer.learning_rate = learning_rate(int(self._optimizer.step))
+            self._seed_dropout()
             terms, gradients = self._mean_gradients(batch)
-            self._apply(gradients)
+            self._apply(self.ranks.mean(gradients))
+            self._share_statistics()
             mx.eval(terms, self.net.state, self._optimizer.state)
             self._update_average()
             seen.append(terms)
         names = seen[0] if seen else ()
         return {name: np.array(mx.stack([terms[name] for terms in seen])) for name in names}
+
+    def _seed_dropout(self) -> None:
+        if self.ranks.size > 1:
+            step = int(self._optimizer.step)
+            mx.random.seed(seed_of_step(self._seed, step, self.ranks.rank))
+
+    def _share_statistics(self) -> None:
+        """Give all ranks the mean of their BatchNorm statistics."""
+        if self.ranks.size > 1:
+            named = tree_flatten(self.net.parameters())
+            own = {name: value for name, value in named if is_statistic(name)}
+            self.net.update(tree_unflatten(list(self.ranks.mean(own).items())))
 
     def _mean_gradients(self, batch: Arrays) -> tuple[MXArrays, Any]:
         """Loss terms and gradients, the means over the batch's parts."""
@@ -159,8 +180,13 @@ class MLXTrainer:
         """
 
         def loss(images: mx.array, targets: MXArrays) -> tuple[mx.array, MXArrays]:
-            terms = self._terms(self.net(scaled(images)), targets)
-            return terms["loss"], terms
+            everyones = [
+                {name: self.ranks.all_rows(value) for name, value in values.items()}
+                for values in (self.net(scaled(images)), targets)
+            ]
+            terms = self._terms(*everyones)
+            # A rank's gradients are its share of the sum over ranks, of which the mean is taken.
+            return terms["loss"] * self.ranks.size, terms
 
         gradients_of = nn.value_and_grad(self.net, loss)
 

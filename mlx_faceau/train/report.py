@@ -1,7 +1,7 @@
 """An evaluation as text: targets first, then every part of the face or every action unit."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mlx_faceau.facs import AU_DESCRIPTIONS
@@ -62,6 +62,18 @@ def _landmark_lines(report: Report) -> Iterator[str]:
         f"local parameters: mean r {sum(local) / len(local):.3f}, MAE {net['local_mae']:.3f} "
         f"(constant {constant['local_mae']:.3f})"
     )
+
+
+def format_action_units(metrics: Mapping[str, Any]) -> str:
+    """A table of the action units' metrics in one epoch, as the history records them."""
+    lines = [f"{'action unit':28}{'r':>8}{'CCC':>8}{'MAE':>8}{'faces > 1':>11}"]
+    for name, figures in metrics["aus"].items():
+        label = f"{name.removesuffix('_r')} {AU_DESCRIPTIONS[name]}"
+        lines.append(
+            f"{label:28}{_number(figures['r']):>8}{_number(figures['ccc']):>8}"
+            f"{figures['mae']:8.3f}{figures['support']:11d}"
+        )
+    return "\n".join(lines)
 
 
 def _au_lines(report: Report) -> Iterator[str]:

@@ -18,6 +18,7 @@ from .faces import Faces, open_faces, starting_weights
 from .history import environment
 from .loop import Outcome, Trainer, TrainingLoop
 from .plots import draw_curves
+from .ranks import Ranks
 from .rarity import read_weights, weights_by_rarity
 from .schedule import averaging_decay
 
@@ -36,12 +37,16 @@ class Session:
         folder: where its files are.
         outcome: how it ended.
         constant_loss: validation loss of a predictor that knows the training means alone.
+        rank: of this process among those that trained together; the first one tells.
+        best: the history's entry of the best epoch; empty before the first.
     """
 
     config: TrainConfig
     folder: Path
     outcome: Outcome
     constant_loss: float
+    rank: int
+    best: Mapping[str, Any]
 
     @property
     def learned_by_heart(self) -> bool:
@@ -77,14 +82,19 @@ def run_training(
     """
     checkpoint = None if resume is None else find_resumable(resume)
     config = _settings(training, given, checkpoint)
-    folder = RunFolder(config.output or "", config.keep)
+    ranks = join_ranks(config)
+    if ranks.rank:
+        _LOG.setLevel(logging.ERROR)
+        logging.getLogger("mlx_faceau.train.loop").setLevel(logging.ERROR)
+    folder = RunFolder(config.output or "", config.keep, writes=ranks.rank == 0)
     if checkpoint is None or checkpoint.path.parent.resolve() != folder.path.resolve():
         folder.refuse_if_used()
-    faces = open_faces(config)
+    faces = open_faces(config, (ranks.rank, ranks.size))
     if checkpoint is not None:
         _check_same_data(checkpoint, faces, config)
+        _check_same_ranks(checkpoint, ranks)
     au_weights = _au_weights(config, faces, checkpoint)
-    trainer = build_trainer(config, faces, au_weights)
+    trainer = build_trainer(config, faces, au_weights, ranks)
     progress = Progress()
     if checkpoint is not None:
         progress = Progress.of(checkpoint)
@@ -95,7 +105,10 @@ def run_training(
 
 
 def build_trainer(
-    config: TrainConfig, faces: Faces, au_weights: Mapping[str, float] | None = None
+    config: TrainConfig,
+    faces: Faces,
+    au_weights: Mapping[str, float] | None = None,
+    ranks: Ranks | None = None,
 ) -> Trainer:
     """The framework's trainer of a new net.
 
@@ -103,6 +116,7 @@ def build_trainer(
         config: the settings.
         faces: their statistics are what the net starts from.
         au_weights: of every action unit in the loss; None weighs them alike.
+        ranks: the framework's, from :func:`join_ranks`; None trains alone.
 
     Raises:
         BackendError: if the device is not there.
@@ -122,8 +136,25 @@ def build_trainer(
         averaging=partial(averaging_decay, decay=config.ema) if config.ema else None,
         seed=config.seed,
         device=config.device,
+        ranks=ranks,
     )
     return trainer
+
+
+def join_ranks(config: TrainConfig) -> Ranks:
+    """Meet the processes that a launcher started with this one.
+
+    Raises:
+        MissingDependency: if the framework is not installed.
+    """
+    if config.framework == "mlx":
+        from .mlx_ranks import MLXRanks
+
+        return MLXRanks()
+    from mlx_faceau.torch_fallback.ranks import TorchRanks
+
+    ranks: Ranks = TorchRanks.join(config.rank_timeout)
+    return ranks
 
 
 def _trainer_class(framework: str) -> Callable[..., Any]:
@@ -133,7 +164,8 @@ def _trainer_class(framework: str) -> Callable[..., Any]:
         return MLXTrainer
     from mlx_faceau.torch_fallback.trainer import TorchTrainer
 
-    return TorchTrainer
+    trainer: Callable[..., Any] = TorchTrainer
+    return trainer
 
 
 def _settings(
@@ -177,6 +209,15 @@ def _check_same_data(checkpoint: Checkpoint, faces: Faces, config: TrainConfig) 
         )
 
 
+def _check_same_ranks(checkpoint: Checkpoint, ranks: Ranks) -> None:
+    recorded = checkpoint.metadata.get("ranks", 1)
+    if recorded != ranks.size:
+        raise CheckpointError(
+            f"{checkpoint.path}: was trained by {recorded} ranks together, this are {ranks.size}; "
+            f"launch {recorded}, or start a new run"
+        )
+
+
 def _announce(checkpoint: Checkpoint, config: TrainConfig, line: str | None) -> None:
     if line:
         _LOG.warning(line)
@@ -207,6 +248,7 @@ def _train(
         data=data,
         versions=versions,
         au_weights=au_weights,
+        ranks=trainer.ranks.size,
     )
     history: dict[str, Any] = {
         "config": settings,
@@ -223,9 +265,11 @@ def _train(
         ", ".join(f"{name} {value}" for name, value in trainer.describe().items()),
     )
     outcome = loop.run()
-    draw_curves(progress.epochs, folder.path)
-    if outcome.stopped != "interrupted" and not config.no_export:
+    if folder.writes:
+        draw_curves(progress.epochs, folder.path)
+    if folder.writes and outcome.stopped != "interrupted" and not config.no_export:
         history["exports"] = export_best(folder.path, config.kind)
         loop.write_history(outcome.stopped)
     constant = trainer.losses(faces.constant_predictions(), faces.validation_targets())
-    return Session(config, folder.path, outcome, constant["loss"])
+    best = progress.epochs[outcome.best_epoch - 1] if outcome.best_epoch else {}
+    return Session(config, folder.path, outcome, constant["loss"], trainer.ranks.rank, best)

@@ -38,11 +38,14 @@ def test_a_few_faces_are_learned_by_heart(
     assert share < 100 * OVERFIT_SHARE
 
 
-def test_what_is_not_learned_by_heart_is_exit_status_one(faces_file: Path, tmp_path: Path) -> None:
+def test_what_is_not_learned_by_heart_is_exit_status_one_and_every_action_unit_is_told(
+    faces_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     pytest.importorskip("torch")
     arguments = ["train", "au", "--data", str(faces_file), "--output", str(tmp_path), *TINY]
     arguments += ["--framework", "torch", "--device", "cpu", "--overfit", "8", "--epochs", "1"]
     assert main([*arguments, "--lr", "1e-9"]) == 1
+    assert sum(line.startswith("AU") for line in capsys.readouterr().out.splitlines()) == 17
 
 
 def test_the_few_faces_are_on_both_sides_and_unvaried(faces_file: Path) -> None:

@@ -1,0 +1,77 @@
+"""One rank of a test: ``rank_worker.py FRAMEWORK FOLDER steps|train|die|hang [ARGUMENTS...]``."""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlx_faceau.architectures import AUPredictionConfig, initial_weights
+from mlx_faceau.cli.main import main
+from mlx_faceau.train.config import AUTraining
+from mlx_faceau.train.session import _trainer_class, join_ranks
+
+NET = AUPredictionConfig(width_mult=0.1, dropout=0.0)
+PART = 3  # faces of one rank in a step
+
+
+def faces(seed: int, count: int = PART) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (count, 7, 7, 3), np.uint8).repeat(16, 1).repeat(16, 2)
+    return {"images": images, "au_intensities": np.float32(rng.uniform(0.5, 4, (count, 17)))}
+
+
+def trainer_of(framework: str, ranks: Any = None) -> Any:
+    return _trainer_class(framework)(
+        NET,
+        initial_weights(NET, 0),
+        loss_options={},
+        scaling={},
+        weight_decay=1e-4,
+        seed=0,
+        averaging=lambda step: 0.5,
+        device="cpu",
+        ranks=ranks,
+    )
+
+
+def take_steps(framework: str, folder: Path) -> None:
+    """One step on faces that all ranks share, then two on this rank's own."""
+    ranks = join_ranks(AUTraining(data="", framework=framework, rank_timeout=60.0))
+    trainer = trainer_of(framework, ranks)
+    shared = trainer.train_epoch([faces(0)], lambda step: 1e-3)
+    first = {f"first.{name}": array for name, array in trainer.state().items()}
+    own = [faces(10 * step + ranks.rank) for step in (1, 2)]
+    later = trainer.train_epoch(own, lambda step: 1e-3)
+    losses = np.concatenate([shared["loss"], later["loss"]])
+    np.savez(folder / f"{ranks.rank}.npz", losses=losses, **first, **trainer.state())
+
+
+def spoil(framework: str, ending: str) -> None:
+    """Let the second rank die or hang in its third step."""
+    trainer: Any = _trainer_class(framework)
+    name = "_train_step" if framework == "torch" else "_mean_gradients"
+    step, taken = getattr(trainer, name), []
+
+    def spoiled(self: Any, *arguments: Any) -> Any:
+        taken.append(1)
+        if self.ranks.rank == 1 and len(taken) == 3:
+            if ending == "die":
+                os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(3600)
+        return step(self, *arguments)
+
+    setattr(trainer, name, spoiled)
+
+
+if __name__ == "__main__":
+    framework, folder, task, *arguments = sys.argv[1:]
+    if task == "steps":
+        take_steps(framework, Path(folder))
+        sys.exit()
+    if task != "train":
+        spoil(framework, task)
+    sys.exit(main(["train", "au", "--framework", framework, "--output", folder, *arguments]))
