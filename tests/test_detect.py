@@ -174,3 +174,9 @@ def test_a_real_face_is_found_where_it_is_at_any_frame_size(shared_folder: Path,
     assert np.abs(squares[0] - squares[1]).max() < 0.12 * squares[0][2]
     # Eyes to chin of this picture, read off by eye: x 190 to 365, y 215 to 390 or so.
     assert np.linalg.norm(squares[0][:2] - (278, 305)) < 0.15 * squares[0][2]
+
+
+@pytest.mark.skipif(sys.platform != "darwin", reason="Apple Vision is on macOS alone")
+def test_the_real_vision_looks_at_a_frame() -> None:
+    pytest.importorskip("Vision")
+    assert VisionDetector().detect(draw_frame([])) == []
