@@ -51,7 +51,8 @@ class TorchRanks:
         flat = torch.cat([tensor.flatten() for tensor in tensors])
         with self._exchange():
             distributed.all_reduce(flat)
-        for tensor, total in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+        totals = torch.split(flat, [tensor.numel() for tensor in tensors])
+        for tensor, total in zip(tensors, totals, strict=True):
             tensor.copy_(total.view_as(tensor) / self.size)
 
     def all_rows(self, values: torch.Tensor) -> torch.Tensor:

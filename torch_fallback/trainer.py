@@ -1,7 +1,6 @@
 """The training step in torch; epochs, schedule and checkpoints are ``mlx_faceau.train.loop``'s.
 
-References:
-    Loshchilov and Hutter, Decoupled Weight Decay Regularization, ICLR 2019.
+Reference:
     Pascanu et al., On the difficulty of training recurrent neural networks, ICML 2013 (clipping).
 """
 
@@ -15,13 +14,14 @@ from torch import nn
 
 from mlx_faceau.architectures import ModelConfig
 from mlx_faceau.convert.torch_weights import state_dict_from_weights, weights_from_state_dict
-from mlx_faceau.errors import BackendError
 from mlx_faceau.preprocess import PIXEL_MAX
 from mlx_faceau.train.parts import parts
 from mlx_faceau.train.ranks import seed_of_step
 
 from . import build
+from .device import check_device, device_rng, pick_device
 from .losses import AUPredictionLoss, LandmarkPoseLoss
+from .optimizer import adamw
 from .ranks import TorchRanks
 
 CLIP_NORM = 1.0
@@ -48,12 +48,15 @@ class TorchTrainer:
             0; None keeps no average. BatchNorm's statistics are averaged with the weights, so that
             they belong to weights of the same age; predictions come from the average.
         seed: of dropout.
+        precision: of the net's arithmetic: ``float32``, ``bfloat16`` or ``float16``, the latter
+            with a scaled loss. Weights, losses and BatchNorm's statistics stay float32.
+        sync_bn: BatchNorm over the faces of all ranks.
         device: ``auto``, ``cpu``, ``gpu``, ``cuda`` or ``mps``.
         ranks: processes that train together; batches are then this one's parts. The loss is that
             of all ranks' faces together, and BatchNorm's statistics are averaged in every step.
 
     Raises:
-        BackendError: if the device is not there.
+        BackendError: if the device is not there, or cannot do what is asked.
         CheckpointError: if the weights are not this net's.
     """
 
@@ -68,11 +71,16 @@ class TorchTrainer:
         seed: int,
         accumulate: int = 1,
         averaging: Callable[[int], float] | None = None,
+        precision: str = "float32",
+        sync_bn: bool = False,
         device: str = "auto",
         ranks: TorchRanks | None = None,
     ) -> None:
         self.device = pick_device(device)
+        check_device(self.device, precision, sync_bn)
         self.net = build(config)
+        if sync_bn:
+            nn.SyncBatchNorm.convert_sync_batchnorm(self.net)  # type: ignore[no-untyped-call]
         self.net.load_weights_dict(weights)
         self.net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._loss = LOSSES[config.kind](**loss_options).to(self.device)
@@ -81,8 +89,10 @@ class TorchTrainer:
             name: tuple(torch.from_numpy(np.float32(part)).to(self.device) for part in pair)
             for name, pair in scaling.items()
         }
-        self._optimizer = _adamw(self.net, weight_decay)
+        self._optimizer = adamw(self.net, weight_decay)
         self._accumulate = accumulate
+        self._precision = getattr(torch, precision)
+        self._scaler = torch.amp.GradScaler(self.device.type) if precision == "float16" else None
         self._averaging = averaging
         self._average = deepcopy(self.net).eval() if averaging else None
         self.ranks = ranks or TorchRanks()
@@ -132,13 +142,21 @@ class TorchTrainer:
         # One exchange a step: with so small a net, sending while the backward pass still runs
         # (DistributedDataParallel) would gain little, and its loss is not that of all faces.
         self.ranks.average([p.grad for p in self.net.parameters() if p.grad is not None])
+        if self._scaler is not None:
+            self._scaler.unscale_(self._optimizer)
         nn.utils.clip_grad_norm_(self.net.parameters(), CLIP_NORM)
-        self._optimizer.step()
+        if self._scaler is None:
+            self._optimizer.step()
+        else:
+            self._scaler.step(self._optimizer)
+            self._scaler.update()
         self.ranks.average([b for b in self.net.buffers() if b.is_floating_point()])
-        return {name: sum(terms[name] for terms in seen) / len(seen) for name in seen[0]}
+        return {name: torch.stack([terms[name] for terms in seen]).mean() for name in seen[0]}
 
     def _add_gradients(self, part: Arrays) -> Tensors:
-        outputs, targets = self.net(self._input(part["images"])), self._to_device(part)
+        with self._autocast():
+            outputs = self.net(self._input(part["images"]))
+        targets = self._to_device(part)
         everyones = [
             {name: self.ranks.all_rows(value) for name, value in values.items()}
             for values in (outputs, targets)
@@ -146,8 +164,15 @@ class TorchTrainer:
         terms = self._terms(*everyones)
         # A rank's gradients are its share of the sum over ranks, of which the mean is taken.
         share = self.ranks.size / self._accumulate
-        (terms["loss"] * share).backward()  # type: ignore[no-untyped-call]
+        loss = terms["loss"] * share
+        if self._scaler is not None:
+            loss = self._scaler.scale(loss)
+        loss.backward()  # type: ignore[no-untyped-call]
         return {name: value.detach() for name, value in terms.items()}
+
+    def _autocast(self) -> torch.autocast:
+        half = self._precision != torch.float32
+        return torch.autocast(self.device.type, self._precision, enabled=half)
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -190,9 +215,15 @@ class TorchTrainer:
             for name, value in weights_from_state_dict(tensors).items():
                 arrays[f"optimizer.{moment}.{name}"] = value
         arrays["optimizer.step"] = np.array([self._step])
+        if self._scaler is not None:
+            scaler = self._scaler.state_dict()
+            skipped = self._step - self._updates()
+            arrays["optimizer.scaler"] = np.array(
+                [scaler["scale"], scaler["_growth_tracker"], skipped], np.float64
+            )
         arrays["rng.torch"] = torch.get_rng_state().numpy()
         if self.device.type != "cpu":
-            arrays[f"rng.torch_{self.device.type}"] = _device_rng(self.device).numpy()
+            arrays[f"rng.torch_{self.device.type}"] = device_rng(self.device).numpy()
         return arrays
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
@@ -204,6 +235,11 @@ class TorchTrainer:
         if self._average is not None:
             self._average.load_weights_dict(_section(state, "ema."))
         self._step = int(state["optimizer.step"][0])
+        skipped = 0
+        if self._scaler is not None:
+            scale, tracker, skipped = (int(value) for value in state["optimizer.scaler"])
+            saved = {"scale": float(scale), "_growth_tracker": tracker}
+            self._scaler.load_state_dict({**self._scaler.state_dict(), **saved})
         moments = {
             key: state_dict_from_weights(_section(state, f"optimizer.{moment}."))
             for moment, key in (("m", "exp_avg"), ("v", "exp_avg_sq"))
@@ -211,7 +247,7 @@ class TorchTrainer:
         for name, parameter in self.net.named_parameters():
             # Same memory format as the parameter: AdamW's kernels walk both alike.
             self._optimizer.state[parameter] = {
-                "step": torch.tensor(float(self._step)),
+                "step": torch.tensor(float(self._step - skipped)),
                 **{k: torch.empty_like(parameter).copy_(v[name]) for k, v in moments.items()},
             }
         if "rng.torch" in state:
@@ -219,6 +255,11 @@ class TorchTrainer:
         device_rng = state.get(f"rng.torch_{self.device.type}")
         if device_rng is not None:
             getattr(torch, self.device.type).set_rng_state(torch.from_numpy(device_rng))
+
+    def _updates(self) -> int:
+        """Steps that the optimizer took: a scaled loss that overflows skips one."""
+        states = self._optimizer.state.values()
+        return next((int(state["step"]) for state in states), 0)
 
     def _moment(self, parameter: nn.Parameter, key: str) -> torch.Tensor:
         state = self._optimizer.state.get(parameter)
@@ -246,36 +287,6 @@ class TorchTrainer:
             for name, (mean, deviation) in self._scaling.items()
         }
         return {**values, **scaled}
-
-
-def pick_device(name: str) -> torch.device:
-    """The torch device that ``--device`` means.
-
-    Raises:
-        BackendError: if it is not there, naming what is.
-    """
-    there = [kind for kind in ("cuda", "mps") if getattr(torch, kind).is_available()]
-    there.append("cpu")
-    wanted = there if name == "auto" else there[:-1] if name == "gpu" else [name]
-    for kind in wanted:
-        if kind in there:
-            return torch.device(kind)
-    raise BackendError(f"no {name} device for torch here; available: {', '.join(there)}")
-
-
-def _adamw(net: nn.Module, weight_decay: float) -> torch.optim.AdamW:
-    """Only matrices and kernels decay: biases and BatchNorm have one dimension."""
-    parameters = list(net.parameters())
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups)
-
-
-def _device_rng(device: torch.device) -> torch.Tensor:
-    state: torch.Tensor = getattr(torch, device.type).get_rng_state()
-    return state
 
 
 def _section(state: Mapping[str, np.ndarray], prefix: str) -> Arrays:

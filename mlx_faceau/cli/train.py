@@ -7,7 +7,8 @@ from dataclasses import MISSING, Field, fields
 from typing import TYPE_CHECKING, Any
 
 from mlx_faceau.errors import MissingDependency
-from mlx_faceau.train.config import TRAININGS, TrainConfig, default_of, flag, read_settings
+from mlx_faceau.train.config import TRAININGS, TrainConfig, read_settings
+from mlx_faceau.train.options import default_of, flag
 
 if TYPE_CHECKING:
     from mlx_faceau.train.session import Session

@@ -4,20 +4,22 @@ Nothing heavy is imported before a training starts, so that ``--help`` answers a
 """
 
 import json
-import math
 import platform
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mlx_faceau.errors import CheckpointError
+
+from .options import check_option, flag, option
 
 if TYPE_CHECKING:
     from mlx_faceau.architectures import ModelConfig
 
 FRAMEWORKS = ("mlx", "torch")
 DEVICES = ("auto", "cpu", "gpu", "cuda", "mps")
+PRECISIONS = ("float32", "bfloat16", "float16")
 AUGMENTATIONS = ("none", "light", "strong")  # the levels of data/augment.py
 
 
@@ -25,37 +27,6 @@ def default_framework() -> str:
     """mlx on Apple Silicon, torch elsewhere."""
     apple = platform.system() == "Darwin" and platform.machine() == "arm64"
     return "mlx" if apple else "torch"
-
-
-def option(
-    default: Any,
-    help: str,
-    *,
-    least: float | None = None,
-    below: float | None = None,
-    choices: tuple[str, ...] | None = None,
-    may_change: bool = False,
-) -> Any:
-    """A field with its help text.
-
-    Args:
-        default: MISSING for a required one, a function for one that depends on the machine.
-        help: one line for ``--help``.
-        least: smallest number allowed.
-        below: numbers must stay under it.
-        choices: texts allowed.
-        may_change: whether a resumed run may be given another value.
-    """
-    metadata = {
-        "help": help,
-        "least": least,
-        "below": below,
-        "choices": choices,
-        "may_change": may_change,
-    }
-    if callable(default):
-        return field(default_factory=default, metadata=metadata)
-    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,11 +96,17 @@ class TrainConfig:
     seed: int = option(42, "of weights, split, data order and dropout", least=0)
     framework: str = option(default_framework, "what trains", choices=FRAMEWORKS, may_change=True)
     device: str = option("auto", "where it trains", choices=DEVICES, may_change=True)
+    precision: str = option(
+        "float32",
+        "of the net's arithmetic on a GPU in torch; weights and losses stay float32",
+        choices=PRECISIONS,
+    )
+    sync_bn: bool = option(False, "BatchNorm over the faces of all ranks (torch on CUDA)")
     no_export: bool = option(False, "do not export the best checkpoint at the end", may_change=True)
 
     def __post_init__(self) -> None:
         for item in fields(self):
-            _check(item.name, getattr(self, item.name), item.type, item.metadata)
+            check_option(item.name, getattr(self, item.name), item.type, item.metadata)
         self.model_config()
 
     def model_config(self) -> "ModelConfig":
@@ -208,16 +185,6 @@ class AUTraining(TrainConfig):
 TRAININGS: tuple[type[TrainConfig], ...] = (LandmarkPoseTraining, AUTraining)
 
 
-def default_of(item: Field[Any]) -> Any:
-    """A field's default on this machine; MISSING for a required one."""
-    return item.default if item.default_factory is MISSING else item.default_factory()
-
-
-def flag(name: str) -> str:
-    """The command line's spelling of a field."""
-    return "--" + name.replace("_", "-")
-
-
 def settings_of(config: TrainConfig) -> dict[str, Any]:
     """All settings as JSON values, as checkpoints and histories record them."""
     return asdict(config)
@@ -272,28 +239,3 @@ def resolve(
     if settings.get("data") is None:
         raise ValueError("--data is missing: name an HDF5 file with labelled faces")
     return training(**settings)
-
-
-def _check(name: str, value: Any, kind: Any, rules: Mapping[str, Any]) -> None:
-    if kind in (int, float) and not _is_number(value, kind):
-        raise ValueError(f"{flag(name)} is {value!r}, expected a {'whole ' * (kind is int)}number")
-    if kind is bool and not isinstance(value, bool):
-        raise ValueError(f"{flag(name)} is {value!r}, expected true or false")
-    if kind in (str, str | None) and not isinstance(value, str | None):
-        raise ValueError(f"{flag(name)} is {value!r}, expected a text")
-    if rules["least"] is not None and value < rules["least"]:
-        raise ValueError(f"{flag(name)} is {value}, expected at least {rules['least']}")
-    if rules["below"] is not None and value >= rules["below"]:
-        raise ValueError(f"{flag(name)} is {value}, expected less than {rules['below']}")
-    if rules["choices"] and value not in rules["choices"]:
-        raise ValueError(f"{flag(name)} is {value!r}, expected {', '.join(rules['choices'])}")
-
-
-def _is_number(value: Any, kind: type) -> bool:
-    if isinstance(value, bool):
-        return False
-    return (
-        isinstance(value, int)
-        if kind is int
-        else (isinstance(value, (int, float)) and math.isfinite(value))
-    )

@@ -9,11 +9,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mlx_faceau.errors import FaceauError, MissingDependency
+from mlx_faceau.errors import FaceauError
 from mlx_faceau.metrics import au_metrics, landmark_pose_metrics
 
 from .checkpoints import Progress, RunFolder
 from .config import TrainConfig
+from .display import NoBar, epoch_line, progress_bar
 from .faces import Faces
 from .interruption import Interruption
 from .ranks import Ranks, Watchdog
@@ -102,7 +103,7 @@ class TrainingLoop:
         self.progress = progress
         self.metadata = metadata
         self.history = history
-        self._bar = _progress_bar() if show_progress else None
+        self._bar = progress_bar() if show_progress else NoBar
         self._interruption = Interruption()
         self._watchdog = Watchdog(trainer.ranks, config.rank_timeout)
         self._pause = False  # whether the running epoch is to be saved as it is
@@ -173,7 +174,7 @@ class TrainingLoop:
         number = progress.epoch if progress.epoch % self.config.save_every == 0 else None
         self._save(best=best, number=number)
         self.write_history(None)
-        return _epoch_line(entry, self.config.epochs, best)
+        return epoch_line(entry, self.config.epochs, best)
 
     def _train(self) -> None:
         """The rest of the running epoch's batches, or as many as come before Ctrl-C."""
@@ -264,7 +265,7 @@ class TrainingLoop:
 
     def _drawn_bar(self) -> Any:
         size = self.faces.batches.batch_size
-        return (self._bar or _NoBar)(
+        return self._bar(
             total=len(self.faces.batches) * size,
             initial=self.progress.batch * size,
             desc=f"epoch {self.progress.epoch + 1}/{self.config.epochs}",
@@ -273,43 +274,5 @@ class TrainingLoop:
         )
 
 
-class _NoBar:
-    def __init__(self, **_: object) -> None: ...
-
-    def __enter__(self) -> "_NoBar":
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-    def update(self, count: int) -> None: ...
-
-
-def _progress_bar() -> Any:
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        raise MissingDependency("tqdm", extra="train") from None
-    return tqdm
-
-
 def _mean(values: np.ndarray) -> float:
     return float(np.mean(values, dtype=np.float64))
-
-
-def _epoch_line(entry: Mapping[str, Any], epochs: int, best: bool) -> str:
-    metrics = entry["metrics"]
-    if "aus" in metrics:
-        constant = metrics["constant"]
-        figures = f"mean r {metrics['correlation']:.3f}  MAE {metrics['mae']:.3f}"
-        names = f" ({', '.join(constant)})" if constant else ""
-        figures += f"  constant AUs {len(constant)}{names}"
-    else:
-        figures = (
-            f"MAE {metrics['mae']:.2f} px  r {metrics['correlation']:.4f}"
-            f"  r without mean face {metrics['correlation_without_mean']:.3f}"
-        )
-    return (
-        f"epoch {entry['epoch']}/{epochs}  loss {entry['training']['loss']:.4f}"
-        f"  validation {entry['validation']['loss']:.4f}{' (best)' if best else ''}  {figures}"
-        f"  {entry['images_per_second']:.0f} images/s  {entry['seconds']:.0f} s"
-    )

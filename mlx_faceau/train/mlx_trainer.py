@@ -1,7 +1,6 @@
 """The training step in MLX; epochs, schedule and checkpoints are ``loop.py``'s.
 
-References:
-    Loshchilov and Hutter, Decoupled Weight Decay Regularization, ICLR 2019.
+Reference:
     Pascanu et al., On the difficulty of training recurrent neural networks, ICML 2013 (clipping).
 """
 
@@ -21,6 +20,8 @@ from mlx_faceau.errors import BackendError
 from mlx_faceau.models.losses import AUPredictionLoss, LandmarkPoseLoss
 from mlx_faceau.preprocess import PIXEL_MAX
 
+from .mlx_device import use_device
+from .mlx_optimizer import AdamW
 from .mlx_ranks import MLXRanks
 from .parts import parts
 from .ranks import seed_of_step
@@ -30,29 +31,11 @@ LOSSES: dict[str, Callable[..., Any]] = {
     "landmark_pose": LandmarkPoseLoss,
     "au_prediction": AUPredictionLoss,
 }
-DEVICES = {"cpu": mx.cpu, "gpu": mx.gpu}
 
 Arrays = dict[str, np.ndarray]
 MXArrays = dict[str, mx.array]
-
-
-class AdamW(optim.Adam):  # type: ignore[misc]
-    """Bias-corrected Adam with decoupled decay of matrices and kernels only.
-
-    Biases and BatchNorm have one dimension and do not decay.
-    """
-
-    def __init__(self, weight_decay: float) -> None:
-        super().__init__(learning_rate=0.0, bias_correction=True)
-        self.weight_decay = weight_decay
-
-    def apply_single(
-        self, gradient: mx.array, parameter: mx.array, state: dict[str, mx.array]
-    ) -> mx.array:
-        if parameter.ndim > 1:
-            parameter = parameter * (1 - self.learning_rate * self.weight_decay)
-        updated: mx.array = super().apply_single(gradient, parameter, state)
-        return updated
+# (images, targets) -> terms and gradients; gradients -> the optimizer's step
+StepFunctions = tuple[Callable[..., Any], Callable[[Any], None]]
 
 
 class MLXTrainer:
@@ -69,6 +52,8 @@ class MLXTrainer:
             0; None keeps no average. BatchNorm's statistics are averaged with the weights, so that
             they belong to weights of the same age; predictions come from the average.
         seed: of dropout.
+        precision: ``float32``; torch knows others.
+        sync_bn: False; torch knows BatchNorm over all ranks.
         device: ``auto``, ``cpu`` or ``gpu``.
         ranks: processes that train together; batches are then this one's parts. The loss is that
             of all ranks' faces together, and BatchNorm's statistics are averaged in every step.
@@ -89,10 +74,15 @@ class MLXTrainer:
         seed: int,
         accumulate: int = 1,
         averaging: Callable[[int], float] | None = None,
+        precision: str = "float32",
+        sync_bn: bool = False,
         device: str = "auto",
         ranks: MLXRanks | None = None,
     ) -> None:
         use_device(device)
+        if precision != "float32" or sync_bn:
+            flag = "--sync-bn" if sync_bn else f"--precision {precision}"
+            raise BackendError(f"{flag} is one of torch's; say --framework torch, or leave it out")
         self.ranks = ranks or MLXRanks()
         self._seed = seed
         self.net = build(config)
@@ -110,7 +100,7 @@ class MLXTrainer:
         self._average = build(config).eval() if averaging else None
         if self._average is not None:
             self._average.load_weights_dict(weights)
-        self._gradients_of, self._apply = self._step_functions()
+        self._functions: StepFunctions | None = None
         mx.random.seed(seed)
 
     def describe(self) -> dict[str, str]:
@@ -136,12 +126,15 @@ class MLXTrainer:
             The value of every loss term at every step, float32 (steps,) each.
         """
         self.net.train()
+        if self._functions is None:
+            self._functions = self._step_functions()
+        gradients_of, apply = self._functions
         seen: list[MXArrays] = []
         for batch in batches:
             self._optimizer.learning_rate = learning_rate(int(self._optimizer.step))
             self._seed_dropout()
-            terms, gradients = self._mean_gradients(batch)
-            self._apply(self.ranks.mean(gradients))
+            terms, gradients = self._mean_gradients(batch, gradients_of)
+            apply(self.ranks.mean(gradients))
             self._share_statistics()
             mx.eval(terms, self.net.state, self._optimizer.state)
             self._update_average()
@@ -161,11 +154,13 @@ class MLXTrainer:
             own = {name: value for name, value in named if is_statistic(name)}
             self.net.update(tree_unflatten(list(self.ranks.mean(own).items())))
 
-    def _mean_gradients(self, batch: Arrays) -> tuple[MXArrays, Any]:
+    def _mean_gradients(
+        self, batch: Arrays, gradients_of: Callable[..., Any]
+    ) -> tuple[MXArrays, Any]:
         """Loss terms and gradients, the means over the batch's parts."""
         total: Any = None
         for part in parts(batch, self._accumulate):
-            new = self._gradients_of(mx.array(part["images"]), self._arrays(part))
+            new = gradients_of(mx.array(part["images"]), self._arrays(part))
             total = new if total is None else tree_map(mx.add, total, new)
             if self._accumulate > 1:
                 mx.eval(total, self.net.state)  # or all parts would be in memory together
@@ -173,7 +168,7 @@ class MLXTrainer:
             total = tree_map(lambda value: value / self._accumulate, total)
         return dict(total[0]), total[1]
 
-    def _step_functions(self) -> tuple[Callable[..., Any], Callable[[Any], None]]:
+    def _step_functions(self) -> StepFunctions:
         """Gradients, and the step they take.
 
         Compiled on a GPU: on a CPU that gains little and takes minutes of g++.
@@ -269,8 +264,7 @@ class MLXTrainer:
             "learning_rate": mx.array(0.0),
             **dict(tree_unflatten(moments)),
         }
-        # Compiled ones would go on with the arrays they have captured.
-        self._gradients_of, self._apply = self._step_functions()
+        self._functions = None  # compiled ones would go on with the arrays they have captured
         if "rng.mlx" in state:
             first, second = (int(word) for word in state["rng.mlx"])
             mx.random.seed((first << 32) | second)
@@ -293,24 +287,6 @@ class MLXTrainer:
 def scaled(images: mx.array) -> mx.array:
     """preprocess.scale_rgb on the device."""
     return images.astype(mx.float32) / PIXEL_MAX
-
-
-def use_device(name: str) -> None:
-    """Make the device that ``--device`` means MLX's default one.
-
-    Raises:
-        BackendError: if it is not there, or is a device of torch.
-    """
-    if name == "auto":
-        return
-    if name not in DEVICES:
-        raise BackendError(
-            f"--device {name} is one of torch's; with --framework mlx say cpu or gpu"
-        )
-    device = mx.Device(DEVICES[name])
-    if not mx.is_available(device):
-        raise BackendError("no gpu for MLX here; say --device cpu")
-    mx.set_default_device(device)
 
 
 def _random_key() -> mx.array:

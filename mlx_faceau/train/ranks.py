@@ -1,4 +1,10 @@
-"""Processes that train one net together; a launcher (``mlx.launch``, ``torchrun``) starts them.
+"""Processes that train one net together; a launcher starts them, on one machine or several::
+
+    mlx.launch -n 2 --backend ring -- python -m mlx_faceau train au --framework mlx ...
+    torchrun --nproc-per-node 2 -m mlx_faceau train au --framework torch ...
+
+All machines need the data, and a resumed checkpoint, under the same path. ``mlx.launch`` may return
+0 although a rank failed: the line that training finished is what counts.
 
 Every rank sees its own part of each batch and takes the same step; the first one writes. A rank
 that dies or hangs would leave the others waiting for ever: :class:`Watchdog` ends them.

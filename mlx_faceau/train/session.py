@@ -133,6 +133,8 @@ def build_trainer(
         scaling=faces.statistics.scaling(config.standardised_outputs),
         weight_decay=config.weight_decay,
         accumulate=config.accumulate,
+        precision=config.precision,
+        sync_bn=config.sync_bn,
         averaging=partial(averaging_decay, decay=config.ema) if config.ema else None,
         seed=config.seed,
         device=config.device,

@@ -223,6 +223,46 @@ def test_a_device_that_is_not_there_is_named(framework: str) -> None:
         make(framework, AUS, device="mps")
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"precision": "bfloat16"}, "--precision bfloat16"),
+        ({"sync_bn": True}, "--sync-bn"),
+    ],
+)
+def test_what_a_device_cannot_do_is_refused(
+    framework: str, options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(BackendError, match=words):
+        make(framework, AUS, **options)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_half_precision_trains_float32_weights_and_resumes_to_the_bit(
+    precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch")
+    from mlx_faceau.torch_fallback import trainer as module
+
+    # No GPU is needed to show that it works; that it pays is another matter.
+    monkeypatch.setattr(module, "check_device", lambda *_: None)
+    config = AUPredictionConfig(width_mult=0.1, dropout=0.0)
+    batches = [batch(config, seed=seed) for seed in range(3)]
+    whole = make("torch", config, precision=precision)
+    losses = whole.train_epoch(batches, constant(1e-3))["loss"]
+    expected = make("torch", config).train_epoch(batches, constant(1e-3))["loss"]
+    assert losses.dtype == np.float32
+    assert losses[0] == pytest.approx(expected[0], rel=0.02)
+
+    first, second = (make("torch", config, precision=precision) for _ in range(2))
+    first.train_epoch(batches[:1], constant(1e-3))
+    second.restore(first.state())
+    second.train_epoch(batches[1:], constant(1e-3))
+    for name, array in whole.state().items():
+        assert array.dtype != np.float16
+        np.testing.assert_array_equal(second.state()[name], array, err_msg=name)
+
+
 @pytest.mark.parametrize("config", NETS)
 def test_both_frameworks_take_the_same_first_step(config: ModelConfig) -> None:
     pytest.importorskip("torch")

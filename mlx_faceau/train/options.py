@@ -1,0 +1,77 @@
+"""A setting as a dataclass field that carries its help text and its limits."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, field
+from typing import Any
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    least: float | None = None,
+    below: float | None = None,
+    choices: tuple[str, ...] | None = None,
+    may_change: bool = False,
+) -> Any:
+    """A field with its help text.
+
+    Args:
+        default: MISSING for a required one, a function for one that depends on the machine.
+        help: one line for ``--help``.
+        least: smallest number allowed.
+        below: numbers must stay under it.
+        choices: texts allowed.
+        may_change: whether a resumed run may be given another value.
+    """
+    metadata = {
+        "help": help,
+        "least": least,
+        "below": below,
+        "choices": choices,
+        "may_change": may_change,
+    }
+    if callable(default):
+        return field(default_factory=default, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def default_of(item: Field[Any]) -> Any:
+    """A field's default on this machine; MISSING for a required one."""
+    return item.default if item.default_factory is MISSING else item.default_factory()
+
+
+def flag(name: str) -> str:
+    """The command line's spelling of a field."""
+    return "--" + name.replace("_", "-")
+
+
+def check_option(name: str, value: Any, kind: Any, rules: Mapping[str, Any]) -> None:
+    """Check a field's value by its type and its metadata.
+
+    Raises:
+        ValueError: saying what is expected.
+    """
+    if kind in (int, float) and not _is_number(value, kind):
+        raise ValueError(f"{flag(name)} is {value!r}, expected a {'whole ' * (kind is int)}number")
+    if kind is bool and not isinstance(value, bool):
+        raise ValueError(f"{flag(name)} is {value!r}, expected true or false")
+    if kind in (str, str | None) and not isinstance(value, str | None):
+        raise ValueError(f"{flag(name)} is {value!r}, expected a text")
+    if rules["least"] is not None and value < rules["least"]:
+        raise ValueError(f"{flag(name)} is {value}, expected at least {rules['least']}")
+    if rules["below"] is not None and value >= rules["below"]:
+        raise ValueError(f"{flag(name)} is {value}, expected less than {rules['below']}")
+    if rules["choices"] and value not in rules["choices"]:
+        raise ValueError(f"{flag(name)} is {value!r}, expected {', '.join(rules['choices'])}")
+
+
+def _is_number(value: Any, kind: type) -> bool:
+    if isinstance(value, bool):
+        return False
+    return (
+        isinstance(value, int)
+        if kind is int
+        else (isinstance(value, (int, float)) and math.isfinite(value))
+    )
