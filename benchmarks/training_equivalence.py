@@ -74,7 +74,8 @@ def losses_of(
     )
     without_dropout(trainer.net, config)
     terms = trainer.train_epoch(
-        batches(faces["images"], columns, steps, batch), lambda step: learning_rate(step, STEPS, LEARNING_RATE)
+        batches(faces["images"], columns, steps, batch),
+        lambda step: learning_rate(step, STEPS, LEARNING_RATE),
     )
     return np.float64(terms["loss"])
 
