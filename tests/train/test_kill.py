@@ -43,6 +43,7 @@ def kill_some_time_after_a_save(process: subprocess.Popen[bytes], last: Path, de
     return process.wait() == -signal.SIGKILL
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
 @pytest.mark.parametrize(("net", "framework"), [("landmark-pose", "torch"), ("au", "mlx")])
 def test_killed_at_random_moments_a_training_ends_with_the_same_bits(

@@ -23,16 +23,22 @@ def faces_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_faces(tmp_path_factory.mktemp("faces") / "faces.h5")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("framework", ["torch", "mlx"])
-@pytest.mark.parametrize("net", ["landmark-pose", "au"])
+@pytest.mark.parametrize(("net", "epochs"), [("landmark-pose", "24"), ("au", "12")])
 def test_a_few_faces_are_learned_by_heart(
-    net: str, framework: str, faces_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    net: str,
+    epochs: str,
+    framework: str,
+    faces_file: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     if importlib.util.find_spec(framework) is None:
         pytest.skip(f"{framework} is not installed")
     arguments = ["train", net, "--data", str(faces_file), "--output", str(tmp_path), *TINY]
-    arguments += ["--framework", framework, "--device", "cpu", "--overfit", "2", "--epochs", "24"]
-    arguments += ["--lr", "0.005"]
+    arguments += ["--framework", framework, "--device", "cpu", "--overfit", "2"]
+    arguments += ["--epochs", epochs, "--lr", "0.005"]
     assert main(arguments) == 0
     share = float(capsys.readouterr().out.split("the loss is ")[1].split(" %")[0])
     assert share < 100 * OVERFIT_SHARE

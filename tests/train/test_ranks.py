@@ -92,6 +92,7 @@ def test_two_ranks_take_the_step_of_one_with_the_batches_of_both(
             np.testing.assert_allclose(first[f"first.{name}"], expected, atol=1e-3 * scale)
 
 
+@pytest.mark.slow
 def test_a_training_on_two_ranks_leaves_the_files_of_one_and_is_resumed_on_two_alone(
     launch: Launch, tmp_path: Path
 ) -> None:
@@ -108,6 +109,7 @@ def test_a_training_on_two_ranks_leaves_the_files_of_one_and_is_resumed_on_two_a
         run_training(AUTraining, {"epochs": 3}, resume=folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["die", "hang"])
 def test_a_rank_that_dies_or_hangs_ends_the_run_with_a_clear_error(
     ending: str, launch: Launch, tmp_path: Path
