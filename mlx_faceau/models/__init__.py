@@ -5,6 +5,7 @@ place before MLX first loads (see ``blas.py``).
 """
 
 # ruff: noqa: E402 - the order is the point
+import atexit
 import sys
 
 from mlx_faceau import blas
@@ -24,6 +25,9 @@ except ModuleNotFoundError as error:
     raise MissingDependency("mlx", extra=extra) from error
 
 blas.limit_cache()
+# MLX's worker drops the Python bodies of custom functions a little after their results are there;
+# an interpreter that is already shutting down would abort.
+atexit.register(mx.synchronize)
 
 from .au_prediction import AUPredictionNet
 from .backbone import FaceNet

@@ -6,15 +6,18 @@ derivative and needs none of that. The record of running transformations belongs
 the body runs on another one. On GPUs the whole training step is compiled instead.
 """
 
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import cache, wraps
-from typing import ParamSpec, TypeVar
+from queue import SimpleQueue
+from typing import Any, ParamSpec, TypeVar
 
 import mlx.core as mx
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Requests = SimpleQueue[tuple[Callable[[], Any], Future[Any]]]
 
 
 def untraced(body: Callable[P, R]) -> Callable[P, R]:
@@ -27,14 +30,30 @@ def untraced(body: Callable[P, R]) -> Callable[P, R]:
         stream = mx.default_stream(mx.cpu)
 
         def on_this_stream() -> R:
-            with mx.stream(stream):
-                return body(*args, **kwargs)
+            mx.set_default_stream(stream)
+            return body(*args, **kwargs)
 
-        return _thread().submit(on_this_stream).result()
+        future: Future[R] = Future()
+        _requests().put((on_this_stream, future))
+        return future.result()
 
     return call
 
 
 @cache
-def _thread() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlx-untraced")
+def _requests() -> Requests:
+    requests: Requests = SimpleQueue()
+    # A daemon never ends: an ending thread drops its compiled functions, for which it needs the
+    # interpreter, and one that is shutting down would abort.
+    threading.Thread(target=_serve, args=(requests,), name="mlx-untraced", daemon=True).start()
+    return requests
+
+
+def _serve(requests: Requests) -> None:
+    while True:
+        work, future = requests.get()
+        try:
+            future.set_result(work())
+        except BaseException as error:  # whatever it is, it belongs to the caller
+            future.set_exception(error)
+        del work, future  # or their arrays would live until the next request

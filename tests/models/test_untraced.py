@@ -1,5 +1,8 @@
 """Compiled functions stay compiled while MLX differentiates."""
 
+import subprocess
+import sys
+
 import pytest
 
 mx = pytest.importorskip("mlx_faceau.models", exc_type=ImportError).mx
@@ -39,3 +42,14 @@ def test_errors_come_through():
 
     with pytest.raises(ValueError, match="this one"):
         untraced(fail)()
+
+
+def test_a_process_ends_cleanly_right_after_differentiating():
+    code = (
+        "from mlx_faceau.models import mx, layers\n"
+        "layer = layers.ConvNorm(4, 4, 3, 'relu6', depthwise=True)\n"
+        "mx.eval(mx.grad(lambda x: layer(x).sum())(mx.ones((2, 5, 5, 4))))\n"
+    )
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+        assert (done.returncode, done.stderr) == (0, b"")
