@@ -109,8 +109,7 @@ def test_only_the_command_line_imports_the_command_line() -> None:
     assert [
         line
         for line in offences(importers, ["mlx_faceau.cli"])
-        if line.split()[0] not in allowed | entry_points
-        and "mlx_faceau.cli" not in line.split()[0]
+        if line.split()[0] not in allowed | entry_points and "mlx_faceau.cli" not in line.split()[0]
     ] == []
 
 
@@ -121,9 +120,7 @@ def test_top_level_names_of_the_folders_are_never_imported() -> None:
 def test_the_package_list_names_every_folder_with_code() -> None:
     listed = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
     packages = set(listed["tool"]["setuptools"]["packages"])
-    assert packages == {
-        name for name, path in MODULES.items() if path.name == "__init__.py"
-    }
+    assert packages == {name for name, path in MODULES.items() if path.name == "__init__.py"}
 
 
 def test_modules_are_read_with_their_real_names() -> None:

@@ -1,6 +1,8 @@
 """``mlx-faceau demo``: the whole line on synthetic people, from drawing them to every backend."""
 
 import argparse
+import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -11,7 +13,15 @@ from typing import Any
 import numpy as np
 
 HELP = "draw synthetic people, train both nets on them, export, predict with every backend"
-KINDS = {"landmark_pose": "landmark-pose", "au_prediction": "au"}
+# Settings of each net's short training; the others are those of every training.
+TRAININGS = {
+    "landmark_pose": ("mlx_faceau.train_landmark_pose", {"--epochs": 3, "--lr": 0.003}),
+    "au_prediction": (
+        "mlx_faceau.train_au_prediction",
+        {"--epochs": 5, "--lr": 0.005, "--dropout": 0},
+    ),
+}
+SHARED = {"--batch-size": 16, "--width-mult": 0.25, "--augment": "none", "--keep": 1}
 TRAINING_SEED, FRESH_SEED = 1, 2
 LEARNED = 0.8  # correlation on people never seen, below which the demo counts as failed
 
@@ -23,12 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output", metavar="DIR", default="mlx-faceau-demo", help="default: %(default)s"
     )
     parser.add_argument(
-        "--faces", type=int, default=4096, help="to train on (default: %(default)s)"
+        "--faces", type=int, default=3072, help="to train on (default: %(default)s)"
     )
     parser.add_argument("--fresh", type=int, default=512, help="to test on (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, default=6, help="default: %(default)s")
-    parser.add_argument("--lr", type=float, default=0.003, help="default: %(default)s")
-    parser.add_argument("--width-mult", type=float, default=0.25, help="default: %(default)s")
+    parser.add_argument("--epochs", type=int, help="of both trainings (default: 3 and 5)")
     parser.add_argument(
         "--framework", choices=("mlx", "torch"), help="default: mlx where it is installed"
     )
@@ -46,10 +54,10 @@ def run(args: argparse.Namespace) -> int:
     data = _draw(folder, args.faces)
     fresh = synthesize(args.fresh, FRESH_SEED)
     framework = args.framework or _default_framework()
-    for kind in KINDS:
-        _train(kind, data, folder / kind, framework, args)
+    with _timed(f"training both nets side by side in {framework}"):
+        _train_both(data, folder, framework, args.epochs)
     reference: Arrays = {}
-    for kind in KINDS:
+    for kind in TRAININGS:
         reference |= _compare_backends(kind, folder / kind, fresh, framework)
     learned = _judge(folder, fresh, reference)
     print(f"\n{time.monotonic() - started:.0f} s; everything is in {folder.resolve()}")
@@ -100,25 +108,32 @@ def _draw(folder: Path, count: int) -> Path:
     return folder / "faces.h5"
 
 
-def _train(kind: str, data: Path, folder: Path, framework: str, args: argparse.Namespace) -> None:
-    from mlx_faceau.train.config import TRAININGS
-    from mlx_faceau.train.session import run_training
+def _train_both(data: Path, folder: Path, framework: str, epochs: int | None) -> None:
+    """Each training in a process of its own, with its share of the processor's cores.
 
-    training = next(t for t in TRAININGS if t.model_name == KINDS[kind])
-    settings = {
-        "data": str(data),
-        "output": str(folder),
-        "framework": framework,
-        "epochs": args.epochs,
-        "lr": args.lr,
-        "width_mult": args.width_mult,
-        "save_every": args.epochs,
-        "keep": 1,
-    }
-    with _timed(f"training {KINDS[kind]} in {framework}"):
-        session = run_training(training, settings, show_progress=sys.stderr.isatty())
-        if session.outcome.stopped == "interrupted":
-            raise KeyboardInterrupt
+    Raises:
+        FaceauError: if one fails; its own line stands above. The other one is stopped.
+    """
+    from mlx_faceau.errors import FaceauError
+
+    share = str(max(1, (os.cpu_count() or 1) // len(TRAININGS)))
+    environment = os.environ | {"TQDM_DISABLE": "1"}
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        environment.setdefault(variable, share)
+    running = []
+    try:
+        for kind, (module, own) in TRAININGS.items():
+            places = {"--data": data, "--output": folder / kind, "--framework": framework}
+            flags = SHARED | own | places | ({"--epochs": epochs} if epochs else {})
+            words = [str(word) for pair in flags.items() for word in pair]
+            command = [sys.executable, "-m", module, *words]
+            running.append(subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL))
+        for process in running:
+            if process.wait():
+                raise FaceauError("a training of the demo failed; its message stands above")
+    finally:
+        for process in running:
+            process.terminate()
 
 
 def _compare_backends(kind: str, folder: Path, fresh: Arrays, framework: str) -> Arrays:
