@@ -80,7 +80,7 @@ class TorchTrainer:
         check_device(self.device, precision, sync_bn)
         self.net = build(config)
         if sync_bn:
-            nn.SyncBatchNorm.convert_sync_batchnorm(self.net)  # type: ignore[no-untyped-call]
+            nn.SyncBatchNorm.convert_sync_batchnorm(self.net)
         self.net.load_weights_dict(weights)
         self.net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._loss = LOSSES[config.kind](**loss_options).to(self.device)
@@ -167,7 +167,7 @@ class TorchTrainer:
         loss = terms["loss"] * share
         if self._scaler is not None:
             loss = self._scaler.scale(loss)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return {name: value.detach() for name, value in terms.items()}
 
     def _autocast(self) -> torch.autocast:

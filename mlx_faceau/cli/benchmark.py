@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _verify() -> int:
-    from mlx_faceau.models import blas
+    from mlx_faceau import blas
     from mlx_faceau.models.depthwise import device_name
     from mlx_faceau.models.verify import verify_depthwise
 
