@@ -15,7 +15,7 @@ import numpy as np
 HELP = "draw synthetic people, train both nets on them, export, predict with every backend"
 # Settings of each net's short training; the others are those of every training.
 TRAININGS = {
-    "landmark_pose": ("mlx_faceau.train_landmark_pose", {"--epochs": 3, "--lr": 0.003}),
+    "landmark_pose": ("mlx_faceau.train_landmark_pose", {"--epochs": 5, "--lr": 0.001}),
     "au_prediction": (
         "mlx_faceau.train_au_prediction",
         {"--epochs": 5, "--lr": 0.005, "--dropout": 0},
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--faces", type=int, default=3072, help="to train on (default: %(default)s)"
     )
     parser.add_argument("--fresh", type=int, default=512, help="to test on (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, help="of both trainings (default: 3 and 5)")
+    parser.add_argument("--epochs", type=int, help="of both trainings (default: 5)")
     parser.add_argument(
         "--framework", choices=("mlx", "torch"), help="default: mlx where it is installed"
     )
