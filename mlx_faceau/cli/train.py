@@ -47,13 +47,17 @@ def _add_flag(parser: argparse.ArgumentParser, item: Field[Any]) -> None:
             flag(item.name), action="store_true", default=argparse.SUPPRESS, help=text
         )
         return
+    several = item.type == tuple[str, ...]
+    metavar = "FILE" if several else item.name.rpartition("_")[2].upper()
     parser.add_argument(
         flag(item.name),
+        action="extend" if several else "store",
+        nargs="+" if several else None,
         type=item.type if item.type in (int, float) else str,
         choices=item.metadata["choices"],
         default=argparse.SUPPRESS,
-        metavar=None if item.metadata["choices"] else item.name.rpartition("_")[2].upper(),
-        help=text if default in (None, MISSING) else f"{text} (default: {default})",
+        metavar=None if item.metadata["choices"] else metavar,
+        help=text if default in (None, MISSING, ()) else f"{text} (default: {default})",
     )
 
 

@@ -32,7 +32,7 @@ class Source(Protocol):
     def masks(self) -> Batch: ...
 
     @property
-    def block_size(self) -> int: ...
+    def blocks(self) -> np.ndarray: ...
 
     def read_images(self, indices: np.ndarray) -> np.ndarray: ...
 
@@ -41,7 +41,7 @@ class Batches:
     """Batches of some samples of a data set, epoch by epoch.
 
     Args:
-        dataset: a :class:`~mlx_faceau.data.hdf5.FaceDataset`.
+        dataset: a :class:`~mlx_faceau.data.hdf5.FaceDataset`, or several joined.
         indices: (n,) samples to use.
         batch_size: samples in a batch.
         seed: of the order and of the augmentation.
@@ -116,9 +116,10 @@ class Batches:
         return self._plan(epoch).order if self.shuffle else self.indices
 
     def _plan(self, epoch: int) -> MixingPlan:
-        block = self.dataset.block_size
-        window = max(MIXING_WINDOW, _BLOCKS_IN_WINDOW * block)
-        return MixingPlan(self.indices, block, window, (self.seed, epoch))
+        blocks = self.dataset.blocks[self.indices]
+        largest = int(np.unique(blocks, return_counts=True)[1].max())
+        window = max(MIXING_WINDOW, _BLOCKS_IN_WINDOW * largest)
+        return MixingPlan(self.indices, blocks, window, (self.seed, epoch))
 
     def _read(self, epoch: int, start: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Images and indices, batch by batch."""

@@ -99,9 +99,9 @@ class FaceDataset:
         return len(self.rows)
 
     @property
-    def block_size(self) -> int:
-        """Samples that are best read together: the rows of a chunk, at least 16."""
-        return max(schema.CHUNK_ROWS, self._chunk_rows)
+    def blocks(self) -> np.ndarray:
+        """(N,) int64: samples with the same number, rows of a chunk, are best read together."""
+        return self.rows // max(schema.CHUNK_ROWS, self._chunk_rows)
 
     def read_images(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Read images by index, in the order given; fastest for runs of neighbours.

@@ -20,16 +20,17 @@ class MixingPlan:
 
     Args:
         indices: (n,) ascending sample indices.
-        block: neighbours that are read together: those with the same ``index // block``.
+        blocks: (n,) number of the block of each; neighbours in the same one are read together.
         window: samples in the buffer.
         seed: (seed of the run, epoch).
     """
 
-    def __init__(self, indices: np.ndarray, block: int, window: int, seed: tuple[int, int]) -> None:
+    def __init__(
+        self, indices: np.ndarray, blocks: np.ndarray, window: int, seed: tuple[int, int]
+    ) -> None:
         rng = np.random.default_rng(seed)
-        cuts = np.flatnonzero(np.diff(indices // block)) + 1
-        blocks = np.split(indices, cuts)
-        self.blocks = [blocks[i] for i in rng.permutation(len(blocks))]
+        neighbours = np.split(indices, np.flatnonzero(np.diff(blocks)) + 1)
+        self.blocks = [neighbours[i] for i in rng.permutation(len(neighbours))]
         self.stream = np.concatenate(self.blocks)
         self.window = min(window, len(indices))
         moves = len(indices) - self.window  # samples that come after the buffer is full

@@ -26,7 +26,7 @@ class Split:
 
     train: np.ndarray  # (n,) int64
     validation: np.ndarray  # (m,) int64
-    by: str  # "subject" or "video": what is kept on one side
+    by: str  # what is kept on one side: "subject", "video", or the "file" of another side
 
 
 def split_dataset(
@@ -45,7 +45,7 @@ def split_dataset(
 
     Raises:
         ValueError: if ``val_fraction`` is not in (0, 1).
-        DatasetError: if neither subjects nor videos are named, if there is only one, or if the
+        DatasetError: if a sample has neither subject nor video, if there is only one, or if the
             training side is smaller than a batch.
     """
     if not 0 < val_fraction < 1:
@@ -54,14 +54,40 @@ def split_dataset(
     people, person, sizes = np.unique(names, return_inverse=True, return_counts=True)
     if len(people) < 2:
         raise DatasetError(
-            f"all {len(dataset)} samples are of one {by} ({people[0]}), so none is left for "
-            f"validation; add another {by}"
+            f"all {len(dataset)} samples are of one {by} ({_shown(people[0])}), so none is left "
+            f"for validation; add another {by}"
         )
     order = np.random.default_rng(seed).permutation(len(people))
     chosen = np.isin(person, _draw(order, sizes, val_fraction * len(dataset)))
     split = Split(np.flatnonzero(~chosen), np.flatnonzero(chosen), by)
     check_batch(len(split.train), batch_size)
     return split
+
+
+def split_at(dataset: Named, start: int, batch_size: int = 1) -> Split:
+    """Samples of training files and, from ``start`` on, samples of files to validate on.
+
+    Args:
+        dataset: both, one after the other.
+        start: number of the first sample to validate on.
+        batch_size: the training side must fill one batch.
+
+    Raises:
+        DatasetError: if somebody is on both sides, as far as names tell, or the training side is
+            smaller than a batch.
+    """
+    by, names = _keys(dataset, strict=False)
+    named = names != ""
+    both = set(names[:start][named[:start]]) & set(names[start:][named[start:]])
+    if both:
+        shown = ", ".join(sorted(map(_shown, both))[:3])
+        raise DatasetError(
+            f"--data and --val-data share {len(both)} {by}s ({shown}{' ...' * (len(both) > 3)}): "
+            "validation would measure how well they are known by heart; leave them out of one, "
+            "give them other names if they are other people, or leave out --val-data for a split"
+        )
+    check_batch(start, batch_size)
+    return Split(np.arange(start), np.arange(start, len(dataset)), "file")
 
 
 def check_batch(samples: int, batch_size: int) -> None:
@@ -73,24 +99,38 @@ def check_batch(samples: int, batch_size: int) -> None:
         )
 
 
-def _keys(dataset: Named) -> tuple[str, np.ndarray]:
-    """What is kept together: the subject of each sample, its video where none is named."""
-    subjects, videos = dataset.subjects, dataset.videos
-    named = subjects is not None and bool(np.any(subjects != ""))
-    if videos is None and not named:
+def _keys(dataset: Named, strict: bool = True) -> tuple[str, np.ndarray]:
+    """What is kept together: each sample's subject, or its video where that names none.
+
+    A sample without a subject, in a video where another one has a subject, is that subject's: a
+    file of changed faces may name videos alone.
+
+    Returns:
+        ``"subject"`` or ``"video"``, and (N,) names; empty for samples that have neither, which
+        are refused where ``strict``.
+    """
+    subjects, videos = (
+        np.full(len(dataset), "", object) if names is None else names
+        for names in (dataset.subjects, dataset.videos)
+    )
+    nameless = int(((subjects == "") & (videos == "")).sum())
+    if nameless and strict:
         raise DatasetError(
-            "the file names neither subjects nor videos, so people cannot be kept on one side of "
-            "a split; write 'metadata/video_names'"
+            f"{nameless} of {len(dataset)} samples name neither subject nor video, so people "
+            "cannot be kept on one side of a split; write 'metadata/video_names'"
         )
-    if not named or subjects is None:
-        return "video", _texts(videos)
-    fallback = subjects if videos is None else videos
-    pairs = zip(subjects.tolist(), fallback.tolist(), strict=True)
-    return "subject", _texts([f"s:{s}" if s else f"v:{v}" for s, v in pairs])
+    pairs = list(zip(subjects.tolist(), videos.tolist(), strict=True))
+    owners = {video: subject for subject, video in pairs if subject and video}
+    by = "subject" if np.any(subjects != "") else "video"
+    return by, np.array([_key(subject or owners.get(video, ""), video) for subject, video in pairs])
 
 
-def _texts(values: object) -> np.ndarray:
-    return np.asarray(values, dtype=str)
+def _key(subject: str, video: str) -> str:
+    return f"s:{subject}" if subject else f"v:{video}" if video else ""
+
+
+def _shown(key: str) -> str:
+    return key.partition(":")[2]
 
 
 def _draw(order: np.ndarray, sizes: np.ndarray, target: float) -> np.ndarray:

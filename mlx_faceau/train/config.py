@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mlx_faceau.errors import CheckpointError
 
-from .options import check_option, flag, option
+from .options import as_option, check_option, flag, option
 
 if TYPE_CHECKING:
     from mlx_faceau.architectures import ModelConfig
@@ -36,7 +36,15 @@ class TrainConfig:
     kind: ClassVar[str]  # the net's, in architectures.py
     model_name: ClassVar[str]  # on the command line
 
-    data: str = option(MISSING, "HDF5 file with labelled faces", may_change=True)
+    data: tuple[str, ...] = option(
+        MISSING, "HDF5 files with labelled faces; one path stands for itself", may_change=True
+    )
+    val_data: tuple[str, ...] = option(
+        (),
+        "HDF5 files with labelled faces of other people to validate on, instead of a share of "
+        "--data",
+        may_change=True,
+    )
     output: str | None = option(
         None, "folder for checkpoints, history, curves and exports", may_change=True
     )
@@ -106,7 +114,11 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for item in fields(self):
-            check_option(item.name, getattr(self, item.name), item.type, item.metadata)
+            value = as_option(getattr(self, item.name), item.type)
+            object.__setattr__(self, item.name, value)
+            check_option(item.name, value, item.type, item.metadata)
+        if self.overfit and self.val_data:
+            raise ValueError("--overfit validates on what it trains on; leave --val-data out")
         self.model_config()
 
     def model_config(self) -> "ModelConfig":
@@ -236,6 +248,6 @@ def resolve(
                 "leave it out, or start a new run"
             )
     settings = {**(resumed or {}), **given}
-    if settings.get("data") is None:
+    if not settings.get("data"):
         raise ValueError("--data is missing: name an HDF5 file with labelled faces")
     return training(**settings)

@@ -1,4 +1,4 @@
-"""The faces of a training: a file, its two sides, and what the training side looks like."""
+"""The faces of a training: its files, their two sides, and what the training side looks like."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,7 +9,8 @@ from mlx_faceau.architectures import ModelConfig, initial_weights, output_biases
 from mlx_faceau.data.augment import augmentation
 from mlx_faceau.data.batches import Batches
 from mlx_faceau.data.hdf5 import FaceDataset
-from mlx_faceau.data.split import Split, split_dataset
+from mlx_faceau.data.joined import JoinedFaces, open_datasets
+from mlx_faceau.data.split import Split, split_at, split_dataset
 from mlx_faceau.errors import DatasetError
 
 from .config import TrainConfig
@@ -23,7 +24,7 @@ class Faces:
     """What the training loop reads.
 
     Attributes:
-        dataset: the open file.
+        dataset: the open files.
         split: sample indices of the two sides.
         statistics: of the training side's targets.
         batches: of the training side; one holds the faces of a whole optimizer step,
@@ -31,7 +32,7 @@ class Faces:
         batch_size: faces that go through the net together.
     """
 
-    dataset: FaceDataset
+    dataset: FaceDataset | JoinedFaces
     split: Split
     statistics: TargetStatistics
     batches: Batches
@@ -67,16 +68,17 @@ class Faces:
 
 
 def open_faces(config: TrainConfig, part: tuple[int, int] = (0, 1)) -> Faces:
-    """Open a training's file and split it.
+    """Open a training's files and split them, or take those to validate on.
 
     Args:
         config: the settings.
         part: (rank, ranks) of the process; a step takes ``step_size`` faces from each rank.
 
     Raises:
-        DatasetError: if the file is unusable, holds one person only, or too few for a batch.
+        DatasetError: if a file is unusable, they hold one person only, or too few for a batch, or
+            somebody is in the files to validate on too.
     """
-    dataset = FaceDataset(config.data, keep_outside=config.keep_outside)
+    dataset = open_datasets((*config.data, *config.val_data), config.keep_outside)
     step = config.step_size * part[1]
     split = _split(dataset, config, step)
     statistics = TargetStatistics.of(
@@ -94,13 +96,16 @@ def open_faces(config: TrainConfig, part: tuple[int, int] = (0, 1)) -> Faces:
     return Faces(dataset, split, statistics, batches, config.batch_size)
 
 
-def _split(dataset: FaceDataset, config: TrainConfig, step: int) -> Split:
+def _split(dataset: FaceDataset | JoinedFaces, config: TrainConfig, step: int) -> Split:
     """Two sides; or, to be learned by heart, evenly spaced faces that are on both."""
+    if config.val_data and isinstance(dataset, JoinedFaces):
+        return split_at(dataset, int(dataset.starts[len(config.data)]), step)
     if not config.overfit:
         return split_dataset(dataset, config.val_split, config.seed, step)
     if config.overfit > len(dataset):
         raise DatasetError(
-            f"{config.data}: holds {len(dataset)} faces, fewer than --overfit {config.overfit}"
+            f"{', '.join(config.data)}: holds {len(dataset)} faces, fewer than --overfit "
+            f"{config.overfit}"
         )
     chosen = np.linspace(0, len(dataset) - 1, config.overfit).astype(np.int64)
     return Split(chosen, chosen, "nothing: the same faces, to be learned by heart")

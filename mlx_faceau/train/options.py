@@ -42,6 +42,13 @@ def default_of(item: Field[Any]) -> Any:
     return item.default if item.default_factory is MISSING else item.default_factory()
 
 
+def as_option(value: Any, kind: Any) -> Any:
+    """A value as its field holds it: several texts as a tuple, also one or JSON's array of them."""
+    if kind != tuple[str, ...] or not isinstance(value, (str, list)):
+        return value
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
 def flag(name: str) -> str:
     """The command line's spelling of a field."""
     return "--" + name.replace("_", "-")
@@ -59,6 +66,9 @@ def check_option(name: str, value: Any, kind: Any, rules: Mapping[str, Any]) -> 
         raise ValueError(f"{flag(name)} is {value!r}, expected true or false")
     if kind in (str, str | None) and not isinstance(value, str | None):
         raise ValueError(f"{flag(name)} is {value!r}, expected a text")
+    texts = isinstance(value, tuple) and all(isinstance(text, str) for text in value)
+    if kind == tuple[str, ...] and not texts:
+        raise ValueError(f"{flag(name)} is {value!r}, expected a text or several")
     if rules["least"] is not None and value < rules["least"]:
         raise ValueError(f"{flag(name)} is {value}, expected at least {rules['least']}")
     if rules["below"] is not None and value >= rules["below"]:

@@ -203,11 +203,11 @@ def _au_weights(
 
 
 def _check_same_data(checkpoint: Checkpoint, faces: Faces, config: TrainConfig) -> None:
-    recorded = (checkpoint.metadata.get("data") or {}).get("hash")
-    if recorded != faces.dataset.hash:
+    if checkpoint.metadata.get("data") != faces.describe():
+        files = [", ".join(paths) for paths in (config.data, config.val_data) if paths]
         raise DatasetError(
-            f"{config.data}: not the data that {checkpoint.path} was trained on; name that file "
-            "with --data, or start a new run"
+            f"{'; '.join(files)}: not the data that {checkpoint.path} was trained and validated "
+            "on; name those files with --data and --val-data, or start a new run"
         )
 
 

@@ -60,7 +60,10 @@ class Faces:
     images: np.ndarray
     labels: dict
     masks: dict
-    block_size: int = 16
+
+    @property
+    def blocks(self) -> np.ndarray:
+        return np.arange(len(self.images)) // 16
 
     def read_images(self, indices: np.ndarray) -> np.ndarray:
         return self.images[indices]

@@ -127,7 +127,7 @@ def test_an_error_while_reading_or_augmenting_reaches_the_consumer(dataset, work
         list(Batches(dataset, np.arange(300), 8, augment=failing, workers=workers).epoch(0))
 
     class Broken:
-        labels, masks, block_size = dataset.labels, dataset.masks, 16
+        labels, masks, blocks = dataset.labels, dataset.masks, dataset.blocks
 
         def read_images(self, indices):
             raise DatasetError("disk gone")
@@ -150,9 +150,8 @@ def test_too_few_samples_and_bad_numbers_are_refused(dataset):
 class Counter:
     """A data set without images that counts reads and knows its size alone."""
 
-    block_size = 16
-
     def __init__(self, count):
+        self.blocks = np.arange(count) // 16
         self.labels, self.masks = {"au_intensities": np.zeros((count, 17), np.float32)}, {}
         self.largest, self.runs = 0, 0
 
@@ -178,7 +177,7 @@ def test_memory_is_bounded_by_the_buffer_and_blocks_are_read_whole():
 
 def test_neighbours_in_the_file_are_well_mixed():
     count, size, block = 20_000, 32, 16
-    order = MixingPlan(np.arange(count), block, 4096, (0, 0)).order
+    order = MixingPlan(np.arange(count), np.arange(count) // block, 4096, (0, 0)).order
     assert sorted(order.tolist()) == list(range(count))
     correlation = np.corrcoef(np.arange(count), order)[0, 1]
     assert abs(correlation) < 0.05

@@ -1,7 +1,5 @@
 """Splits keep a person, else a video, on one side."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
@@ -77,10 +75,11 @@ def test_a_training_side_smaller_than_a_batch_names_the_remedy():
 
 
 def test_a_file_that_names_nobody_is_refused():
-    with pytest.raises(DatasetError, match="neither subjects nor videos"):
+    with pytest.raises(DatasetError, match="200 of 200 samples name neither subject nor video"):
         split_dataset(People(subjects=False, videos=False))
-    unnamed = SimpleNamespace(subjects=np.array(["", ""], object), videos=None)
-    with pytest.raises(DatasetError, match="neither subjects nor videos"):
+    unnamed = People()
+    unnamed.subjects[5:9] = unnamed.videos[7:9] = ""
+    with pytest.raises(DatasetError, match="2 of 200 samples name neither"):
         split_dataset(unnamed)
 
 

@@ -58,6 +58,9 @@ def test_mlx_trains_by_default_on_apple_silicon_alone(
         ("raw_params", 1, "--raw-params is 1, expected true or false"),
         ("width_mult", 0.01, "leaves a stage without channels"),
         ("data", None, "--data is missing"),
+        ("data", (), "--data is missing"),
+        ("data", ["x.h5", 3], "--data is .*, expected a text or several"),
+        ("val_data", 3, "--val-data is 3, expected a text or several"),
     ],
 )
 def test_a_setting_out_of_range_is_named_with_what_is_expected(
@@ -70,6 +73,16 @@ def test_a_setting_out_of_range_is_named_with_what_is_expected(
 def test_an_unknown_setting_is_an_error() -> None:
     with pytest.raises(ValueError, match="unknown setting learning_rate"):
         resolve(AUTraining, {"data": "x.h5", "learning_rate": 0.1})
+
+
+@pytest.mark.parametrize("files", ["x.h5", ["x.h5"], ("x.h5",)], ids=("text", "list", "tuple"))
+def test_one_file_may_be_written_as_a_text_or_as_a_list(files: Any) -> None:
+    assert AUTraining(data=files).data == ("x.h5",)
+
+
+def test_learning_by_heart_takes_no_other_faces_to_validate_on() -> None:
+    with pytest.raises(ValueError, match="leave --val-data out"):
+        AUTraining(data=("x.h5",), val_data=("y.h5",), overfit=4)
 
 
 def test_a_resumed_run_keeps_the_recorded_settings() -> None:

@@ -154,6 +154,24 @@ def test_resuming_refuses_the_other_net_other_data_and_other_settings(
         run_training(LandmarkPoseTraining, {"data": str(other)}, resume=run)
 
 
+def test_several_files_train_one_net_and_another_one_validates_it(
+    faces_file: Path, tmp_path: Path
+) -> None:
+    needs("torch")
+    more = write_faces(tmp_path / "more.h5", people=2)
+    others = write_faces(tmp_path / "others.h5", people=2, name="other")
+    files = {"data": (str(faces_file), str(more)), "val_data": (str(others),)}
+    run = tmp_path / "run"
+    session = run_training(AUTraining, {**settings(faces_file, run, epochs=1), **files})
+    recorded = load_checkpoint(session.folder).metadata["data"]
+    assert (recorded["training"], recorded["validation"]) == (32, 8)
+    assert recorded["split_by"] == "file"
+    assert run_training(AUTraining, {"epochs": 2}, resume=run).outcome.epochs == 2
+    for other in ({"val_data": str(more)}, {"val_data": ()}, {"data": (str(more),)}):
+        with pytest.raises(DatasetError, match=r"not the data|share 2 subjects"):
+            run_training(AUTraining, other, resume=run)
+
+
 def test_a_folder_that_already_holds_a_run_is_not_touched(faces_file: Path, tmp_path: Path) -> None:
     (tmp_path / "checkpoint_best.safetensors").write_bytes(b"precious")
     with pytest.raises(CheckpointError, match="already holds a training"):

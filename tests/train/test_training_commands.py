@@ -133,6 +133,15 @@ def test_flags_win_over_the_settings_file(
     assert "fewer than a batch of 64" in capsys.readouterr().err
 
 
+def test_files_to_validate_on_must_not_hold_the_same_people(
+    faces_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = write_faces(tmp_path / "more.h5", people=2, name="other")
+    arguments = ["train", "au", "--data", str(faces_file), "--data", str(more)]
+    assert main([*arguments, "--val-data", str(faces_file), *TINY, *CPU]) == 2
+    assert "--data and --val-data share 6 subjects (person0" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("module", ["train_landmark_pose", "train_au_prediction"])
 def test_the_modules_are_the_command(module: str) -> None:
     command = [sys.executable, "-m", f"mlx_faceau.{module}", "--epochs", "0"]

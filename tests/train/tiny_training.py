@@ -13,8 +13,10 @@ Arrays = dict[str, np.ndarray]
 PEOPLE, FACES_EACH = 6, 4
 
 
-def write_faces(path: Path, people: int = PEOPLE, each: int = FACES_EACH) -> Path:
-    """Random images whose labels depend on the subject."""
+def write_faces(
+    path: Path, people: int = PEOPLE, each: int = FACES_EACH, name: str = "person"
+) -> Path:
+    """Random images of people who are called by this name and a number."""
     from mlx_faceau.data.writer import TrainingDataWriter
 
     rng = np.random.default_rng(0)
@@ -29,10 +31,10 @@ def write_faces(path: Path, people: int = PEOPLE, each: int = FACES_EACH) -> Pat
                     local_params=np.float32(rng.normal(0, 5, 34)),
                     au_intensities=np.float32(rng.uniform(0, 4, 17)),
                     bbox=np.float32([0, 0, 112, 112]),
-                    video_name=f"video{person}",
+                    video_name=f"{name}{person}.mp4",
                     frame_index=frame,
                     warp_matrix=np.float32([[1, 0, 0], [0, 1, 0]]),
-                    subject=f"person{person}",
+                    subject=f"{name}{person}",
                 )
     return path
 
