@@ -8,9 +8,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 HELP = "draw synthetic people, train both nets on them, export, predict with every backend"
 # Settings of each net's short training; the others are those of every training.
@@ -25,7 +26,7 @@ SHARED = {"--batch-size": 16, "--width-mult": 0.25, "--augment": "none", "--keep
 TRAINING_SEED, FRESH_SEED = 1, 2
 LEARNED = 0.8  # correlation on people never seen, below which the demo counts as failed
 
-Arrays = dict[str, np.ndarray]
+Arrays = dict[str, "np.ndarray"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -138,6 +139,8 @@ def _train_both(data: Path, folder: Path, framework: str, epochs: int | None) ->
 
 def _compare_backends(kind: str, folder: Path, fresh: Arrays, framework: str) -> Arrays:
     """Predict with every backend, print how far each is from the one that trained; its answers."""
+    import numpy as np
+
     from mlx_faceau.backends import BACKENDS
     from mlx_faceau.errors import BackendError
 
@@ -167,7 +170,7 @@ def _predict(kind: str, folder: Path, fresh: Arrays, backend: str) -> tuple[Arra
     started = time.perf_counter()
     answer = predictor.predict_batch(crops)
     speed = len(crops) / (time.perf_counter() - started)
-    return {k: v for k, v in answer.items() if isinstance(v, np.ndarray)}, speed
+    return {k: v for k, v in answer.items() if hasattr(v, "shape")}, speed
 
 
 def _judge(folder: Path, fresh: Arrays, predicted: Arrays) -> bool:

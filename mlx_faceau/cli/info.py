@@ -5,6 +5,7 @@ import json
 import platform
 import shutil
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 HELP = "show the platform, libraries, usable backends and settings of this machine"
@@ -61,8 +62,6 @@ def installation() -> dict[str, Any]:
 
 def _backend_state(name: str, machine: Any, libraries: dict[str, str | None]) -> str:
     """ "usable", or why not; asked of the same function that chooses."""
-    from pathlib import Path
-
     from mlx_faceau.backends import Files, choose
     from mlx_faceau.errors import BackendError
 
@@ -94,19 +93,14 @@ def _version(name: str) -> str | None:
 
 
 def describe_model(path: str) -> dict[str, Any]:
-    """Kind, width and origin of a checkpoint or an exported file, from its metadata alone.
+    """Kind, width and origin of a model, from what its file says about itself.
 
     Raises:
-        CheckpointError: if it is none of ours.
+        CheckpointError: if there is no model, or it does not say.
     """
-    from mlx_faceau.checkpoint import read_metadata
-    from mlx_faceau.errors import CheckpointError
-    from mlx_faceau.exported import COREML_SUFFIX, ONNX_SUFFIX, read_exported_metadata
+    from .evaluate import read_description
 
-    exported = path.rstrip("/").endswith((ONNX_SUFFIX, COREML_SUFFIX))
-    metadata = read_exported_metadata(path) if exported else read_metadata(path)
-    if metadata is None:
-        raise CheckpointError(f"{path}: another tool wrote it; it says nothing about itself")
+    metadata = read_description(Path(path))
     keys = ("kind", "model", "package_version", "crop", "color_order", "licence_note")
     return {key: metadata[key] for key in keys if key in metadata}
 

@@ -33,6 +33,16 @@ ORDERS = {
     TORCH_CUDA: ("torch", "onnx", "mlx"),
     NO_CUDA: ("onnx", "torch", "mlx"),
 }
+# Names for the test ids: a set prints in another order in every process.
+MACHINES = {
+    "apple": APPLE,
+    "intel-mac": INTEL_MAC,
+    "linux": LINUX,
+    "windows": WINDOWS,
+    "cuda-both": BOTH_CUDA,
+    "cuda-torch": TORCH_CUDA,
+    "cuda-none": NO_CUDA,
+}
 FILES_OF = {
     "coreml": Path("m.mlpackage"),
     "mlx": Path("checkpoint_best.safetensors"),
@@ -52,7 +62,7 @@ LIBRARY_SETS = [
 ]
 
 
-@pytest.mark.parametrize("machine", ORDERS, ids=str)
+@pytest.mark.parametrize("machine", MACHINES.values(), ids=MACHINES)
 @pytest.mark.parametrize("requested", [None, "auto"])
 def test_auto_takes_the_first_that_has_platform_library_and_file(machine, requested):
     for found, libraries in itertools.product(FILE_SETS, LIBRARY_SETS):
@@ -68,7 +78,7 @@ def test_auto_takes_the_first_that_has_platform_library_and_file(machine, reques
         assert all(reason for _, reason in choice.passed_over)
 
 
-@pytest.mark.parametrize("machine", ORDERS, ids=str)
+@pytest.mark.parametrize("machine", MACHINES.values(), ids=MACHINES)
 @pytest.mark.parametrize("requested", BACKENDS)
 def test_an_explicit_backend_runs_or_raises_and_nothing_takes_its_place(machine, requested):
     # Core ML works on Intel Macs; auto leaves it out there.
@@ -202,10 +212,10 @@ def test_a_directory_of_the_other_net_names_the_function_that_opens_it(folder):
 @pytest.mark.parametrize(
     ("name", "readers"),
     [
-        ("a.safetensors", {"mlx", "torch"}),
-        ("a.pt", {"torch"}),
-        ("a.onnx", {"onnx"}),
-        ("a.mlpackage", {"coreml"}),
+        ("a.safetensors", ("mlx", "torch")),
+        ("a.pt", ("torch",)),
+        ("a.onnx", ("onnx",)),
+        ("a.mlpackage", ("coreml",)),
     ],
 )
 def test_a_single_file_goes_to_the_backends_that_read_it(tmp_path, name, readers):
@@ -213,7 +223,7 @@ def test_a_single_file_goes_to_the_backends_that_read_it(tmp_path, name, readers
     path.mkdir() if path.suffix == ".mlpackage" else path.touch()
     files = find_files(path, "au_prediction")
     assert files.found == dict.fromkeys(readers, path)
-    assert set(files.missing) == set(BACKENDS) - readers
+    assert set(files.missing) == set(BACKENDS).difference(readers)
     assert all(f"not {name}" in reason for reason in files.missing.values())
 
 

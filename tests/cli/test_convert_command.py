@@ -1,0 +1,94 @@
+"""``mlx-faceau convert`` and ``mlx-faceau info``: files there and back, and what they say."""
+
+import json
+from importlib.metadata import version
+
+import numpy as np
+import pytest
+from lively import AU, BOTH, LANDMARK, lively_weights, write_checkpoint
+from wire import write_onnx
+
+pytest.importorskip("torch")
+
+from mlx_faceau.checkpoint import describe, load_checkpoint
+from mlx_faceau.cli.main import main
+
+
+@pytest.mark.parametrize("config", BOTH, ids=lambda config: config.kind)
+def test_a_checkpoint_survives_the_original_s_format_bit_by_bit(tmp_path, capsys, config):
+    source = write_checkpoint(tmp_path / "ours.safetensors", config)
+    assert main(["convert", str(source), "--output", str(tmp_path / "theirs.pt")]) == 0
+    again = tmp_path / "again.safetensors"
+    assert main(["convert", str(tmp_path / "theirs.pt"), "--output", str(again)]) == 0
+    assert f"{config.kind}, width 0.25" in capsys.readouterr().out
+    checkpoint = load_checkpoint(again)
+    assert checkpoint.config == config
+    weights = checkpoint.weights()
+    for name, value in lively_weights(config).items():
+        np.testing.assert_array_equal(weights[name], value, err_msg=name)
+
+
+def test_a_width_that_no_one_uses_must_be_named(tmp_path, capsys):
+    from dataclasses import replace
+
+    odd = replace(LANDMARK, width_mult=0.4)
+    source = write_checkpoint(tmp_path / "odd.safetensors", odd)
+    main(["convert", str(source), "--output", str(tmp_path / "odd.pt")])
+    target = tmp_path / "back.safetensors"
+    assert main(["convert", str(tmp_path / "odd.pt"), "--output", str(target)]) == 2
+    assert "width_mult" in capsys.readouterr().err.replace("-", "_")
+    named = ["convert", str(tmp_path / "odd.pt"), "--output", str(target), "--width-mult", "0.4"]
+    assert main(named) == 0
+    assert load_checkpoint(target).config == odd
+
+
+def test_what_cannot_be_converted_is_one_line_and_writes_nothing(tmp_path, capsys):
+    source = write_checkpoint(tmp_path / "ours.safetensors", AU)
+    broken = tmp_path / "broken.pt"
+    broken.write_bytes(b"PK\x03\x04 cut")
+    target = tmp_path / "out.safetensors"
+    cases = {
+        (str(source), "--output", str(tmp_path / "out.bin")): "must be .safetensors or .pt",
+        (str(source), "--output", str(source)): "exists already; give --force",
+        (str(broken), "--output", str(tmp_path / "out.pt")): "both files are .pt",
+        (str(source), "--output", str(target), "--width-mult", "1"): "a checkpoint knows its width",
+        (str(broken), "--output", str(target)): "broken.pt: ",
+        (str(tmp_path / "none.safetensors"), "--output", str(target)): "none.safetensors: ",
+        (str(source), "--output", str(tmp_path / "no" / "folder.pt")): "no",
+    }
+    for arguments, message in cases.items():
+        assert main(["convert", *arguments]) == 2
+        error = capsys.readouterr().err
+        assert (message in error, error.count("\n")) == (True, 1), error
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["broken.pt", "ours.safetensors"]
+
+
+def test_info_tells_what_can_run_and_why_the_rest_cannot(capsys):
+    assert main(["info", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["libraries"]["torch"] == version("torch")
+    assert report["libraries"]["numpy"] == np.__version__
+    assert report["backends"]["torch"] == "usable"
+    assert set(report["backends"]) == {"coreml", "mlx", "onnx", "torch"}
+    assert main(["info"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name, state in report["backends"].items():
+        assert f"  {name:8} {state}" in lines
+
+
+def test_info_describes_models_of_every_format(tmp_path, capsys):
+    checkpoint = write_checkpoint(tmp_path / "checkpoint_best.safetensors", AU)
+    onnx = write_onnx(tmp_path / "net.onnx", describe(LANDMARK))
+    assert main(["info", "--json", str(tmp_path), str(checkpoint), str(onnx)]) == 0
+    models = json.loads(capsys.readouterr().out)["models"]
+    kinds = [about["kind"] for about in models.values()]
+    assert kinds == ["au_prediction", "au_prediction", "landmark_pose"]
+    assert models[str(onnx)]["model"]["width_mult"] == 0.25
+    assert main(["info", str(checkpoint)]) == 0
+    assert "  kind             au_prediction" in capsys.readouterr().out
+
+
+def test_info_on_a_file_that_is_no_model(tmp_path, capsys):
+    foreign = write_onnx(tmp_path / "detector.onnx", None)
+    assert main(["info", str(foreign)]) == 2
+    assert "detector.onnx: does not say which net it is" in capsys.readouterr().err

@@ -1,0 +1,99 @@
+"""The command line's frame: exit status, errors on one line, what --help costs."""
+
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from mlx_faceau.cli import main as command_line
+from mlx_faceau.cli.main import COMMANDS, build_parser, main, one_line
+from mlx_faceau.errors import BackendError, MissingDependency
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """Make ``mlx-faceau info`` raise what the test gives."""
+
+    def install(error: BaseException) -> None:
+        def run(args):
+            raise error
+
+        fake = SimpleNamespace(HELP="fails", add_arguments=lambda parser: None, run=run)
+        monkeypatch.setattr(command_line, "COMMANDS", {"info": "info"})
+        monkeypatch.setattr(command_line, "import_module", lambda name, package: fake)
+
+    return install
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (BackendError("no file\n that   it reads"), 2, "mlx-faceau: no file that it reads\n"),
+        (ValueError("--every is 0"), 2, "mlx-faceau: --every is 0\n"),
+        (FileNotFoundError(2, "No such file", "a.h5"), 2, "mlx-faceau: a.h5: No such file\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+        (
+            MissingDependency("h5py", extra="train"),
+            2,
+            'mlx-faceau: h5py is not installed; run: pip install "mlx-faceau[train]"\n',
+        ),
+    ],
+    ids=["ours", "argument", "system", "interrupted", "library"],
+)
+def test_each_kind_of_error_is_one_line_and_a_status(failing, capsys, error, status, line):
+    failing(error)
+    assert main(["info"]) == status
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", line)
+
+
+def test_an_error_in_the_program_is_not_hidden(failing):
+    failing(ZeroDivisionError("a defect"))
+    with pytest.raises(ZeroDivisionError):
+        main(["info"])
+
+
+def test_an_error_without_text_is_named_by_its_type():
+    assert one_line(ValueError()) == "ValueError"
+
+
+@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["info", "--nonsense"]], ids=len)
+def test_wrong_usage_exits_with_two(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert "usage: mlx-faceau" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+    assert stopped.value.code == 0
+    assert f"usage: mlx-faceau {command}" in capsys.readouterr().out
+
+
+def test_the_parser_alone_loads_no_library():
+    code = "import sys; from mlx_faceau.cli.main import build_parser; build_parser(); print(*[n for"
+    code += " n in ('numpy', 'cv2', 'mlx', 'torch', 'onnx', 'h5py', 'tqdm') if n in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (result.stdout, result.stderr) == ("\n", "")
+
+
+def test_a_reader_that_goes_away_ends_the_program_quietly():
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "mlx_faceau", "info"]
+    result = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_the_version_is_the_package_s(capsys):
+    from importlib.metadata import version
+
+    with pytest.raises(SystemExit):
+        build_parser().parse_args(["--version"])
+    assert capsys.readouterr().out == f"mlx-faceau {version('mlx-faceau')}\n"

@@ -1,0 +1,97 @@
+"""``mlx-faceau predict --aligned``: crops in, the exact numbers of the float64 net out."""
+
+import csv
+import json
+
+import cv2
+import numpy as np
+import pytest
+from lively import AU, LANDMARK, random_crops, reference_outputs
+
+pytest.importorskip("torch")
+pytest.importorskip("onnxruntime")
+
+from mlx_faceau.cli.main import main
+from mlx_faceau.facs import AU_NAMES
+
+
+@pytest.fixture
+def crops(tmp_path):
+    """Three crops as PNG files in a folder, beside a file that is no picture."""
+    images, folder = random_crops(3), tmp_path / "crops"
+    folder.mkdir()
+    for index, image in enumerate(images):
+        cv2.imwrite(str(folder / f"{index}.png"), image)
+    (folder / "notes.txt").write_text("not a picture")
+    return folder, images
+
+
+@pytest.fixture
+def models(model_folders):
+    landmark, au = (str(model_folders[config.kind]) for config in (LANDMARK, AU))
+    return ["--landmark-model", landmark, "--au-model", au, "--backend", "onnx"]
+
+
+def test_csv_has_a_row_a_crop_in_openface_s_names(crops, models, capsys):
+    folder, images = crops
+    assert main(["predict", "--aligned", str(folder), *models]) == 0
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert [row["file"] for row in rows] == [str(folder / f"{i}.png") for i in range(3)]
+    truth = reference_outputs(LANDMARK, images)
+    for axis, letter in enumerate("xy"):
+        got = [[float(row[f"{letter}_{i}"]) for i in range(68)] for row in rows]
+        np.testing.assert_allclose(got, truth["landmarks"][..., axis], rtol=0, atol=1e-3)
+    names = ("p_scale", "p_rx", "p_ry", "p_rz", "p_tx", "p_ty")
+    got = [[float(row[name]) for name in names] for row in rows]
+    np.testing.assert_allclose(got, truth["global_params"], rtol=0, atol=1e-3)
+    units = reference_outputs(AU, images)["au_intensities"].clip(0, 5)
+    got = [[float(row[name]) for name in AU_NAMES] for row in rows]
+    np.testing.assert_allclose(got, units, rtol=0, atol=1e-4)
+
+
+def test_json_by_the_ending_of_the_output(crops, models, tmp_path):
+    folder, images = crops
+    target = tmp_path / "faces.json"
+    arguments = ["predict", "--aligned", str(folder / "2.png"), *models, "--output", str(target)]
+    assert main(arguments) == 0
+    (row,) = json.loads(target.read_text())
+    truth = reference_outputs(LANDMARK, images[2:])["landmarks"][0]
+    np.testing.assert_allclose(row["landmarks"], truth, rtol=0, atol=1e-3)
+    assert np.shape(row["au_intensities"]) == (17,)
+
+
+def test_a_grey_picture_and_one_with_alpha_are_read_as_colour(crops, models, tmp_path, capsys):
+    _, images = crops
+    grey = cv2.cvtColor(images[0], cv2.COLOR_BGR2GRAY)
+    cv2.imwrite(str(tmp_path / "grey.png"), grey)
+    opaque = np.dstack([images[1], np.full((112, 112), 255, np.uint8)])
+    cv2.imwrite(str(tmp_path / "alpha.png"), opaque)
+    files = [str(tmp_path / "grey.png"), str(tmp_path / "alpha.png")]
+    assert main(["predict", "--aligned", *files, *models]) == 0
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    shown = np.stack([cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR), images[1]])
+    truth = reference_outputs(LANDMARK, shown)["landmarks"]
+    got = [[float(row[f"x_{i}"]) for i in range(68)] for row in rows]
+    np.testing.assert_allclose(got, truth[..., 0], rtol=0, atol=1e-3)
+
+
+def test_bad_input_is_one_line_and_leaves_no_file(crops, models, tmp_path, capsys):
+    folder, _ = crops
+    large = tmp_path / "large.png"
+    cv2.imwrite(str(large), np.zeros((200, 300, 3), np.uint8))
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    target = tmp_path / "out.csv"
+    cases = {
+        (str(large), *models): "large.png: 300x200 pixels, but --aligned means 112x112",
+        (str(folder / "notes.txt"), *models): "notes.txt: not a readable image",
+        (str(tmp_path / "none.png"), *models): "none.png: no such file or folder",
+        (str(empty), *models): "no images",
+        (str(folder),): "nothing to predict with",
+        (str(folder), *models, "--format", "parquet"): "--aligned writes csv or json",
+    }
+    for arguments, message in cases.items():
+        assert main(["predict", "--aligned", *arguments, "--output", str(target)]) == 2
+        error = capsys.readouterr().err
+        assert (message in error, error.count("\n")) == (True, 1), error
+        assert not target.exists()
