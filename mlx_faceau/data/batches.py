@@ -11,12 +11,13 @@ from typing import Protocol
 
 import numpy as np
 
-from .mixing import MixingPlan
+from .mixing import MixingPlan, count_visits, draw_systematically
 from .split import check_batch
 
 Batch = dict[str, np.ndarray]
 # image (112, 112, 3) uint8 RGB, its labels and masks, a generator of its own -> both, changed
 Augment = Callable[[np.ndarray, Batch, np.random.Generator], tuple[np.ndarray, Batch]]
+Read = tuple[np.ndarray, np.ndarray, np.ndarray]  # images, indices, earlier visits in the epoch
 
 MIXING_WINDOW = 4096  # samples in the buffer: 154 MB
 _BLOCKS_IN_WINDOW = 8  # at least, for files whose blocks are large
@@ -45,10 +46,14 @@ class Batches:
         indices: (n,) samples to use.
         batch_size: samples in a batch.
         seed: of the order and of the augmentation.
-        augment: changes one sample; its generator depends on (seed, epoch, sample index) alone.
+        augment: changes one sample; its generator depends on (seed, epoch, sample index) alone,
+            and on how often the sample came before in the epoch.
         shuffle: mix the samples; else they come in ascending order.
         drop_last: leave out the last batch when it is short.
         workers: threads that read ahead and augment; 0 does it in the caller's thread.
+        weights: (n,) how often each sample is drawn relative to the others; an epoch is as long as
+            ever, and a sample comes as often in it as its weight over the mean weight says, rounded
+            up or down at random. None draws each once.
         part: (rank, ranks): only this one of as many equal parts of each batch is given out. The
             images of all parts are read, those of one are augmented.
 
@@ -67,12 +72,15 @@ class Batches:
         shuffle: bool = True,
         drop_last: bool = True,
         workers: int = 2,
+        weights: np.ndarray | None = None,
         part: tuple[int, int] = (0, 1),
     ) -> None:
         if batch_size < 1 or workers < 0:
             raise ValueError(f"batch_size {batch_size} must be >= 1 and workers {workers} >= 0")
         self.dataset = dataset
-        self.indices = np.sort(np.asarray(indices, dtype=np.int64))
+        ascending = np.argsort(indices, kind="stable")
+        self.indices = np.asarray(indices, dtype=np.int64)[ascending]
+        self.weights = None if weights is None else np.asarray(weights, np.float64)[ascending]
         self.batch_size = batch_size
         self.seed = seed
         self.augment = augment
@@ -109,60 +117,72 @@ class Batches:
         raw = (self._own_part(*whole) for whole in self._read(epoch, start))
         if self.workers:
             return self._ahead(raw, epoch)
-        return (self._finish(images, index, epoch) for images, index in raw)
+        return (self._finish(*read, epoch) for read in raw)
 
     def order(self, epoch: int) -> np.ndarray:
         """(n,) int64 samples of an epoch in their order."""
-        return self._plan(epoch).order if self.shuffle else self.indices
+        return self._plan(epoch).order if self.shuffle else self._drawn(epoch)
+
+    def _drawn(self, epoch: int) -> np.ndarray:
+        """(n,) ascending samples of an epoch, repeated as their weights ask."""
+        if self.weights is None:
+            return self.indices
+        stream = np.random.SeedSequence((self.seed, epoch)).spawn(1)[0]
+        return self.indices[draw_systematically(self.weights, np.random.default_rng(stream))]
 
     def _plan(self, epoch: int) -> MixingPlan:
-        blocks = self.dataset.blocks[self.indices]
+        drawn = self._drawn(epoch)
+        blocks = self.dataset.blocks[drawn]
         largest = int(np.unique(blocks, return_counts=True)[1].max())
         window = max(MIXING_WINDOW, _BLOCKS_IN_WINDOW * largest)
-        return MixingPlan(self.indices, blocks, window, (self.seed, epoch))
+        return MixingPlan(drawn, blocks, window, (self.seed, epoch))
 
-    def _read(self, epoch: int, start: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Images and indices, batch by batch."""
+    def _read(self, epoch: int, start: int) -> Iterator[Read]:
+        """Images, indices and earlier visits, batch by batch."""
         first = start * self.batch_size
         if self.shuffle:
             plan = self._plan(epoch)
             order, stream = plan.order, plan.images(self.dataset.read_images, first)
         else:
-            order, stream = self.indices, None
+            order, stream = self._drawn(epoch), None
+        visits = count_visits(order)
         for begin in range(first, len(self) * self.batch_size, self.batch_size):
-            index = order[begin : begin + self.batch_size]
+            chosen = slice(begin, begin + self.batch_size)
+            index = order[chosen]
             if stream is None:
-                yield self.dataset.read_images(index), index
+                yield self.dataset.read_images(index), index, visits[chosen]
                 continue
             images = np.empty((len(index), 112, 112, 3), np.uint8)
             for row in range(len(index)):
                 images[row] = next(stream)
-            yield images, index
+            yield images, index, visits[chosen]
 
-    def _own_part(self, images: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _own_part(self, *arrays: np.ndarray) -> Read:
         rank, ranks = self.part
-        size = len(index) // ranks
-        own = slice(rank * size, (rank + 1) * size)
-        return images[own], index[own]
+        size = len(arrays[0]) // ranks
+        images, index, visits = (array[rank * size : (rank + 1) * size] for array in arrays)
+        return images, index, visits
 
-    def _finish(self, images: np.ndarray, index: np.ndarray, epoch: int) -> Batch:
+    def _finish(
+        self, images: np.ndarray, index: np.ndarray, visits: np.ndarray, epoch: int
+    ) -> Batch:
         columns = {**self.dataset.labels, **self.dataset.masks}
         labels = {name: values[index] for name, values in columns.items()}
         if self.augment is not None:
-            for row, sample in enumerate(index.tolist()):
-                rng = np.random.default_rng((self.seed, epoch, sample))
+            for row, visit in enumerate(zip(index.tolist(), visits.tolist(), strict=True)):
+                rng = np.random.default_rng((self.seed, epoch, *visit))
                 one = {name: values[row] for name, values in labels.items()}
                 images[row], changed = self.augment(images[row], one, rng)
                 for name, value in changed.items():
                     labels[name][row] = value
         return {"images": images, **labels, "index": index}
 
-    def _ahead(self, raw: Iterator[tuple[np.ndarray, np.ndarray]], epoch: int) -> Iterator[Batch]:
+    def _ahead(self, raw: Iterator[Read], epoch: int) -> Iterator[Batch]:
         """One thread reads, ``workers`` threads finish; a fixed number of batches is under way."""
         reader = ThreadPoolExecutor(1, "mlx-faceau-reader")
         finishers = ThreadPoolExecutor(self.workers, "mlx-faceau-batch")
 
-        def finished(reading: Future[tuple[np.ndarray, np.ndarray] | None]) -> Batch | None:
+        def finished(reading: Future[Read | None]) -> Batch | None:
             read = reading.result()
             return None if read is None else self._finish(*read, epoch)
 

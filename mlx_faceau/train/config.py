@@ -117,6 +117,8 @@ class TrainConfig:
             value = as_option(getattr(self, item.name), item.type)
             object.__setattr__(self, item.name, value)
             check_option(item.name, value, item.type, item.metadata)
+        if self.overfit and self.balanced:
+            raise ValueError("--overfit shows every face alike; leave --balance-aus out")
         if self.overfit and self.val_data:
             raise ValueError("--overfit validates on what it trains on; leave --val-data out")
         self.model_config()
@@ -138,6 +140,11 @@ class TrainConfig:
     def standardised_outputs(self) -> tuple[str, ...]:
         """Outputs whose loss is taken on standardised values."""
         return ()
+
+    @property
+    def balanced(self) -> bool:
+        """Whether faces with rare action units are shown more often."""
+        return False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,6 +192,10 @@ class AUTraining(TrainConfig):
         'names them, such as {"AU09_r": 2}',
     )
 
+    balance_aus: bool = option(
+        False, "show faces with rare action units more often, in epochs of the same length"
+    )
+
     def model_config(self) -> "ModelConfig":
         from mlx_faceau.architectures import AUPredictionConfig
 
@@ -192,6 +203,10 @@ class AUTraining(TrainConfig):
 
     def loss_options(self) -> dict[str, float]:
         return {"smooth_l1_weight": self.l1_weight, "ccc_weight": self.ccc_weight}
+
+    @property
+    def balanced(self) -> bool:
+        return self.balance_aus
 
 
 TRAININGS: tuple[type[TrainConfig], ...] = (LandmarkPoseTraining, AUTraining)

@@ -1,5 +1,6 @@
 """The faces of a training: its files, their two sides, and what the training side looks like."""
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -12,10 +13,13 @@ from mlx_faceau.data.hdf5 import FaceDataset
 from mlx_faceau.data.joined import JoinedFaces, open_datasets
 from mlx_faceau.data.split import Split, split_at, split_dataset
 from mlx_faceau.errors import DatasetError
+from mlx_faceau.facs import AU_NAMES
 
 from .config import TrainConfig
+from .rarity import PRESENT, repeats_by_rarity
 from .targets import TargetStatistics
 
+_LOG = logging.getLogger(__name__)
 _VISITS = 20  # of each face in an epoch of a training on a few faces
 
 
@@ -91,9 +95,25 @@ def open_faces(config: TrainConfig, part: tuple[int, int] = (0, 1)) -> Faces:
         config.seed,
         augment=None if config.overfit else augmentation(config.augment),
         workers=config.num_workers,
+        weights=_weights(dataset, split) if config.balanced else None,
         part=part,
     )
     return Faces(dataset, split, statistics, batches, config.batch_size)
+
+
+def _weights(dataset: FaceDataset | JoinedFaces, split: Split) -> np.ndarray:
+    """(n,) how often each face of the training side is shown, so that rare action units are."""
+    intensities = dataset.labels["au_intensities"][split.train]
+    repeats = repeats_by_rarity(intensities)
+    before = (intensities > PRESENT).mean(axis=0)
+    after = np.average(intensities > PRESENT, axis=0, weights=repeats)
+    rarest = int(np.argmax(after / np.maximum(before, 1e-9)))
+    _LOG.info(
+        "faces with rare action units come up to %.1f times as often as others; %s is in %.1f %% "
+        "of the faces and %.1f %% of those shown",
+        *(repeats.max(), AU_NAMES[rarest], 100 * before[rarest], 100 * after[rarest]),
+    )
+    return repeats
 
 
 def _split(dataset: FaceDataset | JoinedFaces, config: TrainConfig, step: int) -> Split:

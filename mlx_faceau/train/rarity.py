@@ -1,4 +1,9 @@
-"""Weights of the action units: rare ones count more, so that they are not drowned by smiles."""
+"""Rare action units count more, or are seen more often, so that they are not drowned by smiles.
+
+Reference:
+    Gupta et al., LVIS: A Dataset for Large Vocabulary Instance Segmentation, CVPR 2019 (repeat
+    factors).
+"""
 
 import json
 import math
@@ -21,9 +26,31 @@ def weights_by_rarity(intensities: np.ndarray) -> dict[str, float]:
     Returns:
         By action unit, with mean 1; the largest is at most ten times the smallest.
     """
-    shares = np.maximum((intensities > PRESENT).mean(axis=0), _RAREST)
-    weights = 1 / np.sqrt(shares)
+    weights = 1 / np.sqrt(_shares(intensities))
     return dict(zip(AU_NAMES, (weights / weights.mean()).tolist(), strict=True))
+
+
+def repeats_by_rarity(intensities: np.ndarray) -> np.ndarray:
+    """How often each face is to be seen, relative to one that shows nothing rare.
+
+    An action unit's factor is the square root of the median unit's share of faces over its own, at
+    least 1; a face takes the largest factor of the action units that it shows.
+
+    Args:
+        intensities: (N, 17) in [0, 5].
+
+    Returns:
+        (N,) float64, in [1, 10].
+    """
+    shares = _shares(intensities)
+    factors = np.sqrt(np.maximum(np.median(shares) / shares, 1.0))
+    shown = np.where(intensities > PRESENT, factors, 1.0)
+    return np.asarray(shown.max(axis=1), np.float64)
+
+
+def _shares(intensities: np.ndarray) -> np.ndarray:
+    """(17,) shares of the faces that show an action unit."""
+    return np.maximum((intensities > PRESENT).mean(axis=0), _RAREST)
 
 
 def read_weights(path: Path | str) -> dict[str, float]:

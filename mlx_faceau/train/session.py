@@ -85,7 +85,8 @@ def run_training(
     ranks = join_ranks(config)
     if ranks.rank:
         _LOG.setLevel(logging.ERROR)
-        logging.getLogger("mlx_faceau.train.loop").setLevel(logging.ERROR)
+        for name in ("loop", "faces"):
+            logging.getLogger(f"mlx_faceau.train.{name}").setLevel(logging.ERROR)
     folder = RunFolder(config.output or "", config.keep, writes=ranks.rank == 0)
     if checkpoint is None or checkpoint.path.parent.resolve() != folder.path.resolve():
         folder.refuse_if_used()

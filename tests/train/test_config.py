@@ -83,6 +83,8 @@ def test_one_file_may_be_written_as_a_text_or_as_a_list(files: Any) -> None:
 def test_learning_by_heart_takes_no_other_faces_to_validate_on() -> None:
     with pytest.raises(ValueError, match="leave --val-data out"):
         AUTraining(data=("x.h5",), val_data=("y.h5",), overfit=4)
+    with pytest.raises(ValueError, match="leave --balance-aus out"):
+        AUTraining(data=("x.h5",), balance_aus=True, overfit=4)
 
 
 def test_a_resumed_run_keeps_the_recorded_settings() -> None:

@@ -7,10 +7,11 @@ import pytest
 
 pytest.importorskip("h5py")
 
+import h5py
 from tiny_training import write_faces
 
 from mlx_faceau.data.augment import LEVELS
-from mlx_faceau.train.config import AUGMENTATIONS, LandmarkPoseTraining
+from mlx_faceau.train.config import AUGMENTATIONS, AUTraining, LandmarkPoseTraining
 from mlx_faceau.train.faces import Faces, open_faces
 
 
@@ -35,6 +36,25 @@ def test_training_faces_are_augmented_as_asked(faces_file: Path, level: str) -> 
     for batch in faces.batches.epoch(0):
         changed = batch["images"] != faces.dataset.read_images(batch["index"])
         assert changed.any(axis=(1, 2, 3)).all() == (level != "none")
+
+
+def test_balanced_faces_with_a_rare_action_unit_are_shown_more_often(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_faces(tmp_path / "faces.h5", people=10, each=20)
+    with h5py.File(path, "r+") as file:
+        file["au_intensities"][:, 6] = np.where(np.arange(200) % 20 == 0, 3.0, 0.0)  # AU09
+    caplog.set_level("INFO")
+    shown = {}
+    for balance in (False, True):
+        config = AUTraining(data=(str(path),), batch_size=4, balance_aus=balance)
+        batches = open_faces(config).batches
+        order = np.concatenate([batches.order(epoch) for epoch in range(5)])
+        shown[balance] = (order % 20 == 0).mean()
+        assert len(order) == 5 * 180
+    assert shown[False] == pytest.approx(0.05)
+    assert shown[True] > 0.15
+    assert "AU09_r is in 5.0 % of the faces" in caplog.text
 
 
 def test_validation_faces_are_never_augmented(faces_file: Path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mlx_faceau.facs import AU_NAMES
-from mlx_faceau.train.rarity import read_weights, weights_by_rarity
+from mlx_faceau.train.rarity import read_weights, repeats_by_rarity, weights_by_rarity
 
 
 def test_weights_fall_with_the_root_of_the_share_of_faces_and_have_mean_one() -> None:
@@ -24,6 +24,22 @@ def test_an_action_unit_that_nobody_shows_weighs_at_most_ten_times_the_most_comm
     intensities[:, 0] = 0.0
     weights = weights_by_rarity(intensities)
     assert weights["AU01_r"] == pytest.approx(10 * weights["AU02_r"])
+
+
+def test_a_face_repeats_by_the_rarest_action_unit_that_it_shows() -> None:
+    intensities = np.zeros((100, 17))
+    intensities[:64] = 3.0  # 64 % show all, so the median unit is as common
+    intensities[:, [2, 6]] = 0.5
+    intensities[:16, 2] = 3.0  # 16 % show AU04
+    intensities[:4, 6] = 3.0  # 4 % show AU09 too
+    repeats = repeats_by_rarity(intensities)
+    assert repeats[[0, 4, 16, 64]] == pytest.approx([4, 2, 1, 1])
+
+
+def test_a_face_alone_with_its_action_unit_comes_at_most_ten_times() -> None:
+    intensities = np.full((10_000, 17), 4.0)
+    intensities[1:, 0] = 0.0
+    assert repeats_by_rarity(intensities)[:2] == pytest.approx([10, 1])
 
 
 def test_a_file_names_the_weights_that_are_not_one(tmp_path: Path) -> None:

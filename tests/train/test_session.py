@@ -64,7 +64,8 @@ def test_resuming_a_numbered_checkpoint_equals_not_stopping_to_the_bit(
 ) -> None:
     needs(framework)
     whole = tmp_path / "whole"
-    train(training, faces_file, whole, framework=framework, save_every=1, ema=0.9)
+    more = {"balance_aus": True} if training is AUTraining else {}
+    train(training, faces_file, whole, framework=framework, save_every=1, ema=0.9, **more)
     resumed = run_training(
         training,
         {"output": str(tmp_path / "resumed")},
