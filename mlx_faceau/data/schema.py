@@ -21,6 +21,7 @@ VERSION = 1
 IMAGE_SHAPE = (112, 112, 3)
 CHUNK_ROWS = 16
 HOG_SIZE = 4464
+PARTIAL = ".partial"  # ending of the log of an unfinished file
 
 LABEL_SHAPES: dict[str, tuple[int, ...]] = {
     "landmarks": (NUM_LANDMARKS, 2),
@@ -46,7 +47,13 @@ def open_file(path: Path, **options: Any) -> h5py.File:
         DatasetError: if there is no such file, or it is no HDF5 file, or truncated.
     """
     if not path.is_file():
-        raise DatasetError(f"{path}: no such file; give the path of an HDF5 training file")
+        unfinished = path.with_name(path.name + PARTIAL)
+        raise DatasetError(
+            f"{path}: not finished yet; TrainingDataWriter({path.name!r}).close() makes it of "
+            f"{unfinished.name}"
+            if unfinished.is_file()
+            else f"{path}: no such file; give the path of an HDF5 training file"
+        )
     with named_errors(path):
         if not h5py.is_hdf5(path):
             raise DatasetError(f"{path}: not an HDF5 file; give a file made by 'mlx-faceau data'")

@@ -76,7 +76,7 @@ def write_synthetic(
         DatasetError: if the file exists or cannot be written.
     """
     people = _checked_people(count, seed, people)
-    with TrainingDataWriter(path, expected_samples=count) as writer:
+    with TrainingDataWriter(path, expected_samples=count, append=False) as writer:
         for start in range(0, count, _BLOCK):
             person = np.arange(start, min(start + _BLOCK, count)) * people // count
             block = _block(person, start, seed)

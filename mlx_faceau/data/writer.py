@@ -1,68 +1,83 @@
-"""Writing training files: samples gather in a buffer, blocks go to a sibling file, which takes the
-final name only when everything is written."""
+"""Writing training files: samples gather in a buffer, blocks go to a log beside the file, and the
+file takes its name when it is whole."""
 
 import os
-import shutil
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from logging import getLogger
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import h5py
 import numpy as np
+from filelock import FileLock, Timeout
 
-from mlx_faceau import __version__
 from mlx_faceau.errors import DatasetError
-from mlx_faceau.facs import AU_NAMES, MAX_INTENSITY
 
 from . import schema
+from .builder import building, check_new, check_target
+from .columns import Block, concatenated, rows_of
+from .hdf5 import FaceDataset
+from .journal import JOURNAL_ATTRIBUTE, open_journal
+from .sample import checked_block, plural
+from .transfer import blocks
 
+_LOG = getLogger(__name__)
 _BUFFERED = 16 * schema.CHUNK_ROWS  # samples; about 10 MB
-_BYTES_PER_SAMPLE = 39_000  # an image and its labels
-_ARRAYS = {**schema.LABEL_SHAPES, **schema.FRAME_SHAPES}
-_COLUMNS: dict[str, tuple[str, Any]] = {  # argument -> data set, its type
-    "video_name": ("metadata/video_names", h5py.string_dtype()),
-    "frame_index": ("metadata/frame_indices", np.int32),
-    "quality_score": ("metadata/quality_scores", np.float32),
-    "subject": ("metadata/subjects", h5py.string_dtype()),
-}
-_PLURALS = {
-    "images": "image",
-    "bboxes": "bbox",
-    "warp_matrices": "warp_matrix",
-    "video_names": "video_name",
-    "frame_indices": "frame_index",
-    "quality_scores": "quality_score",
-    "subjects": "subject",
-}
+_HOG = "hog_features"
 
 
 class TrainingDataWriter:
     """Writes a training file; use it in a ``with`` block.
 
-    Nothing stands under the final name until the block ends without an error: samples are written
-    to ``<path>.partial``, which is then renamed, or removed when the block raised.
+    Samples go to the log ``<path>.partial``, block by block; :meth:`close` makes the file of them
+    and removes the log. If the program is killed, every sample written before the last
+    :meth:`flush` is in the log: opening a writer on the same path takes them up. The file itself is
+    replaced as a whole, so it can be read at any moment.
+
+    Threads may share a writer. Processes cannot: let them return samples to the one that writes, or
+    write files of their own and merge them.
 
     Args:
-        path: the file to make.
+        path: the file to make; one of ours that is there already is continued.
         expected_samples: if given, the disk must have room for so many.
+        compression: of the images: None, or "lzf" (smaller, slower to read).
+        append: False refuses a file that is there, and drops everything when the block ends with
+            an error: for files that are made in one go.
 
     Raises:
-        DatasetError: if the file exists, its folder does not, or the disk lacks room.
+        DatasetError: if the file is none of ours (or there at all, without ``append``), its folder
+            does not exist, the disk lacks room, or another writer has it open.
     """
 
-    def __init__(self, path: str | os.PathLike[str], expected_samples: int | None = None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        expected_samples: int | None = None,
+        compression: str | None = None,
+        append: bool = True,
+    ) -> None:
         self.path = Path(path)
-        self._partial = self.path.with_name(self.path.name + ".partial")
-        self._buffer: list[dict[str, Any]] = []
-        self._written = 0
-        self._hog: bool | None = None  # settled by the first sample
-        _check_target(self.path, expected_samples)
-        self._file = self._create()
+        self._compression, self._append = compression, append
+        self._buffer: list[Block] = []
+        self._waiting = 0  # samples in the buffer
+        self._guard = threading.RLock()
+        self._open = False
+        (check_target if append else check_new)(self.path, expected_samples)
+        self._lock = _locked(self.path)
+        try:
+            self._existing = _existing(self.path)
+            self._journal = open_journal(self.path, append)
+        except BaseException:
+            _unlock(self._lock)
+            raise
+        self._open = True
+        self._hog = self._known_hog()
 
     def __len__(self) -> int:
-        """Number of samples added so far."""
-        return self._written + len(self._buffer)
+        """Number of samples: those of the file continued, and those added."""
+        there = 0 if self._existing is None else len(self._existing)
+        return there + self._journal.rows + self._waiting
 
     def __enter__(self) -> "TrainingDataWriter":
         return self
@@ -75,6 +90,8 @@ class TrainingDataWriter:
     ) -> None:
         if kind is None:
             self.close()
+        elif self._append:
+            self._leave()
         else:
             self.discard()
 
@@ -93,6 +110,8 @@ class TrainingDataWriter:
         warp_matrix: np.ndarray | None = None,
         quality_score: float = 1.0,
         subject: str | None = None,
+        group: str | None = None,
+        measures: Mapping[str, float] | None = None,
     ) -> None:
         """Add one labelled crop.
 
@@ -109,183 +128,156 @@ class TrainingDataWriter:
             warp_matrix: (2, 3) frame to crop; NaN is stored where it is unknown.
             quality_score: in [0, 1].
             subject: who it is; samples of one subject are not split either.
+            group: the source of the sample.
+            measures: what the score was made of, by the names of
+                :data:`mlx_faceau.data.columns.MEASURES`.
 
         Raises:
             ValueError: for a wrong shape, type or value; nothing is added then.
             DatasetError: if the disk refuses.
         """
-        unknown = np.full((2, 3), np.nan, np.float32)
-        sample: dict[str, Any] = {
-            "images": _checked_image(image),
-            "landmarks": _checked("landmarks", landmarks, (68, 2)),
-            "global_params": _checked("global_params", global_params, (6,)),
-            "local_params": _checked("local_params", local_params, (34,)),
-            "au_intensities": _checked("au_intensities", au_intensities, (17,)),
-            "bboxes": _checked("bbox", bbox, (4,)),
-            "warp_matrices": unknown
-            if warp_matrix is None
-            else _checked("warp_matrix", warp_matrix, (2, 3)),
-            "metadata/video_names": _checked_text("video_name", video_name),
-            "metadata/frame_indices": _checked_frame(frame_index),
-            "metadata/quality_scores": float(_checked("quality_score", quality_score, ())),
-            "metadata/subjects": "" if subject is None else _checked_text("subject", subject),
-        }
-        if hog_features is not None:
-            sample["hog_features"] = _checked("hog_features", hog_features, (schema.HOG_SIZE,))
-        _check_values(sample)
-        self._check_hog("hog_features" in sample)
-        self._buffer.append(sample)
-        if len(self._buffer) >= _BUFFERED:
-            self._flush()
+        named = {name: value for name, value in locals().items() if name != "self"}
+        self.add_batch(**plural(named))
 
     def add_batch(self, **columns: Any) -> None:
         """Add many samples: the names of :meth:`add_sample` in the plural, each with a leading N.
 
-        ``landmarks``, ``global_params``, ``local_params``, ``au_intensities`` and
-        ``hog_features`` keep their names; optional ones may be left out or None.
+        ``landmarks``, ``global_params``, ``local_params``, ``au_intensities``, ``hog_features``
+        and ``measures`` keep their names; optional ones may be left out or None.
 
         Raises:
-            ValueError: for an unknown or missing name, unequal lengths, or a bad sample; the
-                samples before a bad one have been added.
+            ValueError: for an unknown or missing name, unequal lengths, or a bad sample; nothing is
+                added then.
+            DatasetError: if the disk refuses.
         """
-        given = {name: values for name, values in columns.items() if values is not None}
-        lengths = {name: len(values) for name, values in given.items()}
-        if len(set(lengths.values())) > 1:
-            raise ValueError(f"columns of a batch differ in length: {lengths}")
-        rows: Mapping[str, Any] = {_PLURALS.get(name, name): v for name, v in given.items()}
-        for index in range(next(iter(lengths.values()), 0)):
-            self.add_sample(**{name: values[index] for name, values in rows.items()})
+        if not any(len(values) for values in columns.values() if values is not None):
+            return
+        block = checked_block(columns)
+        with self._guard:
+            self._check_open()
+            if self._hog is None:
+                self._hog = _HOG in block
+            if self._hog != (_HOG in block):
+                raise ValueError("hog_features must be given for all samples of a file or for none")
+            self._buffer.append(block)
+            self._waiting += rows_of(block)
+            if self._waiting >= _BUFFERED:
+                self.flush()
+
+    def flush(self) -> None:
+        """Bring all samples added so far onto the disk: from here on nothing can lose them.
+
+        Raises:
+            DatasetError: if the disk refuses; the samples stay in memory.
+        """
+        with self._guard:
+            self._check_open()
+            if not self._buffer:
+                return
+            try:
+                self._journal.append(concatenated(self._buffer))
+            except OSError as error:
+                raise DatasetError(f"{self.path}: cannot be written ({error.strerror})") from error
+            self._buffer.clear()
+            self._waiting = 0
 
     def close(self) -> None:
-        """Write what is left and give the file its name.
+        """Write what is left, make the file of all samples, and remove the log.
 
         Raises:
-            DatasetError: if no sample was added, or the disk refuses.
+            DatasetError: if there is no sample, or the disk refuses; the log stays then.
         """
-        if not self._file:
-            return
-        if len(self) == 0:
-            self.discard()
-            raise DatasetError(f"{self.path}: not written, no sample was added")
-        try:
-            self._flush()
-            self._file.close()
-            _synchronise(self._partial)
-            os.replace(self._partial, self.path)
-        except OSError as error:
-            self.discard()
-            raise DatasetError(f"{self.path}: cannot be written ({error})") from error
+        with self._guard:
+            if not self._open:
+                return
+            if len(self) == 0:
+                self.discard()
+                raise DatasetError(f"{self.path}: not written, no sample was added")
+            try:
+                self.flush()
+                self._finish()
+            finally:
+                self._release()
 
     def discard(self) -> None:
-        """Drop everything written; the final name is not touched."""
-        self._buffer.clear()
-        if self._file:
-            self._file.close()
-        self._partial.unlink(missing_ok=True)
+        """Drop everything added; a file that was there before is not touched."""
+        with self._guard:
+            self._buffer.clear()
+            self._waiting = 0
+            if self._open:
+                self._journal.delete()
+                self._release()
 
-    def _create(self) -> h5py.File:
-        try:
-            file = h5py.File(self._partial, "w")
-        except OSError as error:
-            raise DatasetError(f"{self.path}: cannot be created ({error})") from error
-        file.attrs.update(
-            format=schema.FORMAT,
-            version=schema.VERSION,
-            landmark_space="crop",
-            color_format="RGB",
-            image_size=(112, 112),
-            au_names=list(AU_NAMES),
-            writer=f"mlx-faceau {__version__}",
-        )
-        _add_dataset(file, "images", schema.IMAGE_SHAPE, np.uint8)
-        for name, shape in _ARRAYS.items():
-            _add_dataset(file, name, shape, np.float32)
-        for name, dtype in _COLUMNS.values():
-            _add_dataset(file, name, (), dtype)
-        return file
+    def _finish(self) -> None:
+        if self._journal.rows:
+            name = {JOURNAL_ATTRIBUTE: self._journal.id}
+            with building(self.path, self._compression, **name) as builder:
+                for block in self._all_blocks():
+                    builder.append(block)
+        self._journal.delete()
 
-    def _check_hog(self, present: bool) -> None:
-        if self._hog is None:
-            self._hog = present
-            if present:
-                _add_dataset(self._file, "hog_features", (schema.HOG_SIZE,), np.float32)
-        elif self._hog != present:
-            raise ValueError("hog_features must be given for all samples of a file or for none")
+    def _all_blocks(self) -> Iterator[Block]:
+        if self._existing is not None:
+            yield from blocks(self._existing)
+            self._existing.close()
+        yield from self._journal.blocks()
 
-    def _flush(self) -> None:
-        """Append the buffered samples to every data set."""
-        start, end = self._written, len(self)
-        for name in self._buffer[0] if self._buffer else ():
-            dataset = self._file[name]
-            dataset.resize(end, axis=0)
-            dataset[start:end] = [sample[name] for sample in self._buffer]
-        self._written = end
-        self._buffer.clear()
+    def _leave(self) -> None:
+        """The block ended with an error: keep what there is for the next writer."""
+        with self._guard:
+            if not self._open:
+                return
+            try:
+                self.flush()
+            finally:
+                kept = self._journal.rows
+                if kept == 0:
+                    self.discard()
+                else:
+                    _LOG.warning(
+                        "%s: %d samples are kept; open a writer on %s again to go on or to close",
+                        *(self._journal.path, kept, self.path),
+                    )
+                    self._release()
 
+    def _release(self) -> None:
+        self._open = False
+        self._journal.close()
+        _unlock(self._lock)
 
-def _check_target(path: Path, expected_samples: int | None) -> None:
-    if path.exists():
-        raise DatasetError(f"{path}: exists already; choose another name or move it away")
-    if not path.parent.is_dir():
-        raise DatasetError(f"{path}: folder {path.parent} does not exist; make it first")
-    if expected_samples is None:
-        return
-    needed, free = expected_samples * _BYTES_PER_SAMPLE, shutil.disk_usage(path.parent).free
-    if needed > free:
-        raise DatasetError(
-            f"{path}: {expected_samples} samples need {needed / 1e9:.1f} GB, "
-            f"{free / 1e9:.1f} GB are free; choose another disk"
-        )
+    def _check_open(self) -> None:
+        if not self._open:
+            raise ValueError(f"{self.path}: the writer is closed")
+
+    def _known_hog(self) -> bool | None:
+        """Whether samples carry HOG features; None while there is no sample."""
+        if self._existing is not None:
+            with schema.opened(self.path) as file:
+                return _HOG in file
+        return _HOG in self._journal.columns if self._journal.rows else None
 
 
-def _add_dataset(file: h5py.File, name: str, shape: tuple[int, ...], dtype: Any) -> None:
-    rows = schema.CHUNK_ROWS if name == "images" else 1024
-    file.create_dataset(name, (0, *shape), dtype, maxshape=(None, *shape), chunks=(rows, *shape))
+def _locked(path: Path) -> FileLock:
+    lock = FileLock(f"{path}.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise DatasetError(f"{path}: another writer has it open; wait until it is done") from None
+    return lock
 
 
-def _checked_image(image: np.ndarray) -> np.ndarray:
-    array = np.asarray(image)
-    if array.shape != schema.IMAGE_SHAPE or array.dtype != np.uint8:
-        raise ValueError(
-            f"image is {array.dtype} {array.shape}, expected uint8 {schema.IMAGE_SHAPE} RGB"
-        )
-    return array.copy()  # callers reuse their buffers
+def _unlock(lock: FileLock) -> None:
+    lock.release()
+    Path(lock.lock_file).unlink(missing_ok=True)
 
 
-def _checked(name: str, values: Any, shape: tuple[int, ...]) -> np.ndarray:
-    array = np.array(values, dtype=np.float32)
-    if array.shape != shape:
-        raise ValueError(f"{name} has shape {array.shape}, expected {shape}")
-    if not np.isfinite(array).all():
-        raise ValueError(f"{name} holds NaN or inf")
-    return array
-
-
-def _checked_text(name: str, value: str) -> str:
-    if not isinstance(value, str) or not value or "\0" in value:
-        raise ValueError(f"{name} is {value!r}, expected a text that is not empty")
-    return value
-
-
-def _checked_frame(value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
-        raise ValueError(f"frame_index is {value!r}, expected a whole number >= 0")
-    return int(value)
-
-
-def _check_values(sample: Mapping[str, Any]) -> None:
-    inside = (sample["landmarks"] >= 0) & (sample["landmarks"] <= 112)
-    if inside.mean() < 0.5:
-        raise ValueError("landmarks are not in crop space: most lie outside [0, 112]")
-    aus = sample["au_intensities"]
-    if aus.min() < 0 or aus.max() > MAX_INTENSITY:
-        raise ValueError(f"au_intensities reach {aus.min():g}..{aus.max():g}, expected [0, 5]")
-    if sample["global_params"][0] <= 0:
-        raise ValueError(f"global_params: scale is {sample['global_params'][0]:g}, expected > 0")
-    if not 0 <= sample["metadata/quality_scores"] <= 1:
-        raise ValueError("quality_score lies outside [0, 1]")
-
-
-def _synchronise(path: Path) -> None:
-    with open(path, "rb") as handle:
-        os.fsync(handle.fileno())
+def _existing(path: Path) -> FaceDataset | None:
+    """The file to be continued, if there is one."""
+    if not path.exists():
+        return None
+    with schema.opened(path) as file:
+        if not schema.check_root(path, file):
+            raise DatasetError(
+                f"{path}: written by the original tool; 'mlx-faceau data convert' makes it ours"
+            )
+    return FaceDataset(path, keep_outside=True)

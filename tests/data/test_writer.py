@@ -1,9 +1,12 @@
 """Writing training files: what is stored, what is refused, and that nothing half-written stays."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import h5py
 import numpy as np
 import pytest
-from training_files import AU_NAMES, arrays
+from killing import run_kills
+from training_files import AU_NAMES, COMMON, arrays, write
 
 from mlx_faceau.data.hdf5 import FaceDataset
 from mlx_faceau.data.writer import TrainingDataWriter
@@ -70,15 +73,143 @@ def test_the_file_follows_the_schema(tmp_path):
         assert file["metadata/video_names"].asstr()[0] == "clip.mp4"
 
 
-def test_an_error_leaves_no_file_behind(tmp_path):
-    def fail_after_one_sample():
-        with TrainingDataWriter(tmp_path / "out.h5") as writer:
-            writer.add_sample(**sample())
-            raise RuntimeError("camera unplugged")
+def interrupted(path, **options):
+    with TrainingDataWriter(path, **options) as writer:
+        writer.add_sample(**sample())
+        raise RuntimeError("camera unplugged")
 
+
+def test_an_error_keeps_the_samples_for_the_next_writer(tmp_path, caplog):
     with pytest.raises(RuntimeError, match="unplugged"):
-        fail_after_one_sample()
+        interrupted(tmp_path / "out.h5")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["out.h5.partial"]
+    assert "1 samples are kept" in caplog.text
+    with pytest.raises(DatasetError, match="not finished yet"):
+        FaceDataset(tmp_path / "out.h5")
+    with TrainingDataWriter(tmp_path / "out.h5") as writer:
+        writer.add_sample(**sample(frame_index=4))
+    with h5py.File(tmp_path / "out.h5") as file:
+        assert file["metadata/frame_indices"][:].tolist() == [3, 4]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["out.h5"]
+
+
+def test_an_error_in_a_file_made_in_one_go_leaves_nothing_behind(tmp_path):
+    with pytest.raises(RuntimeError, match="unplugged"):
+        interrupted(tmp_path / "out.h5", append=False)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_reopening_appends_and_keeps_every_column(tmp_path):
+    path, data = tmp_path / "out.h5", arrays(3)
+    for row in range(3):
+        with TrainingDataWriter(path) as writer:
+            assert len(writer) == row
+            writer.add_sample(
+                **sample(image=data["images"][row], frame_index=row, subject=f"s{row}"),
+                **({} if row == 1 else {"group": "studio", "measures": {"sharpness": row}}),
+            )
+    with TrainingDataWriter(path) as writer:  # nothing added: nothing changes
+        before = path.stat().st_mtime_ns
+    assert path.stat().st_mtime_ns == before
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(file["images"][:], data["images"])
+        assert file["metadata/subjects"].asstr()[:].tolist() == ["s0", "s1", "s2"]
+        assert file["metadata/groups"].asstr()[:].tolist() == ["studio", "", "studio"]
+        np.testing.assert_equal(file["metadata/measures/sharpness"][:], [0, np.nan, 2])
+
+
+def test_a_file_of_the_original_tool_is_not_appended_to(tmp_path):
+    path = write(tmp_path / "old.h5", arrays(4), COMMON)
+    with pytest.raises(DatasetError, match="data convert"):
+        TrainingDataWriter(path)
+
+
+def test_a_second_writer_waits_for_the_first_to_be_done(tmp_path):
+    with TrainingDataWriter(tmp_path / "out.h5") as writer:
+        writer.add_sample(**sample())
+        with pytest.raises(DatasetError, match="another writer has it open"):
+            TrainingDataWriter(tmp_path / "out.h5")
+    assert len(FaceDataset(tmp_path / "out.h5")) == 1
+
+
+def test_threads_may_share_a_writer(tmp_path):
+    data = arrays(600)
+
+    def produce(start):
+        for row in range(start, 600, 4):
+            writer.add_sample(**sample(image=data["images"][row], frame_index=row))
+
+    with TrainingDataWriter(tmp_path / "out.h5") as writer, ThreadPoolExecutor(4) as pool:
+        list(pool.map(produce, range(4)))
+    with h5py.File(tmp_path / "out.h5") as file:
+        frames = file["metadata/frame_indices"][:]
+        assert sorted(frames) == list(range(600))
+        np.testing.assert_array_equal(file["images"][:], data["images"][frames])
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped bit", "garbage behind"])
+def test_a_damaged_end_of_the_log_costs_no_whole_record(tmp_path, damage):
+    path, log = tmp_path / "out.h5", tmp_path / "out.h5.partial"
+    writer = TrainingDataWriter(path)
+    ends = []
+    for frame in range(3):
+        writer.add_sample(**sample(frame_index=frame))
+        writer.flush()
+        ends.append(log.stat().st_size)
+    copy = bytearray(log.read_bytes())
+    writer.discard()
+    if damage == "cut":
+        copy = copy[:-7]
+    elif damage == "flipped bit":
+        copy[ends[1] + 5000] ^= 1
+    else:
+        copy += b"MXFJ" + bytes(40)
+    log.write_bytes(copy)
+    TrainingDataWriter(path).close()
+    with h5py.File(path) as file:
+        expected = [0, 1, 2] if damage == "garbage behind" else [0, 1]
+        assert file["metadata/frame_indices"][:].tolist() == expected
+
+
+def test_a_log_whose_file_was_made_is_not_taken_up_again(tmp_path):
+    """As after a kill between the file's last rename and the log's removal."""
+    path, log = tmp_path / "out.h5", tmp_path / "out.h5.partial"
+    writer = TrainingDataWriter(path)
+    writer.add_sample(**sample())
+    writer.flush()
+    left = log.read_bytes()
+    writer.close()
+    log.write_bytes(left)
+    with TrainingDataWriter(path) as writer:
+        assert len(writer) == 1
+        writer.add_sample(**sample())
+    assert len(FaceDataset(path)) == 2
+
+
+def test_a_full_disk_keeps_what_was_flushed(tmp_path, monkeypatch):
+    path = tmp_path / "out.h5"
+    writer = TrainingDataWriter(path)
+    writer.add_sample(**sample(frame_index=0))
+    writer.flush()
+    writer.add_sample(**sample(frame_index=1))
+
+    def refuse(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mlx_faceau.data.journal.os.fsync", refuse)
+        with pytest.raises(DatasetError, match="No space left"):
+            writer.flush()
+    writer.close()  # there is room again
+    with h5py.File(path) as file:
+        assert file["metadata/frame_indices"][:].tolist() == [0, 1]
+
+
+def test_a_writer_killed_at_random_moments_loses_nothing_that_was_flushed(tmp_path):
+    kills = run_kills(tmp_path / "out.h5", 4, seed=7, longest=0.8)
+    assert [kill["lost"] for kill in kills] == [0] * 4
+    assert [kill["wrong"] for kill in kills] == [0] * 4
+    assert any(kill["flushed"] for kill in kills)
 
 
 def test_no_samples_is_an_error_and_leaves_no_file(tmp_path):
@@ -91,6 +222,8 @@ def test_an_existing_file_is_never_replaced(tmp_path):
     path = tmp_path / "out.h5"
     path.write_text("precious")
     with pytest.raises(DatasetError, match="exists already"):
+        TrainingDataWriter(path, append=False)
+    with pytest.raises(DatasetError, match="not an HDF5 file"):
         TrainingDataWriter(path)
     assert path.read_text() == "precious"
 
