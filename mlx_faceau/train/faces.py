@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mlx_faceau.architectures import ModelConfig, initial_weights, output_biases
 from mlx_faceau.data.augment import augmentation
 from mlx_faceau.data.batches import Batches
 from mlx_faceau.data.hdf5 import FaceDataset
@@ -129,13 +128,6 @@ def _split(dataset: FaceDataset | JoinedFaces, config: TrainConfig, step: int) -
         )
     chosen = np.linspace(0, len(dataset) - 1, config.overfit).astype(np.int64)
     return Split(chosen, chosen, "nothing: the same faces, to be learned by heart")
-
-
-def starting_weights(
-    config: ModelConfig, seed: int, statistics: TargetStatistics
-) -> dict[str, np.ndarray]:
-    """Weights of a net that predicts nearly the mean target before it has learned anything."""
-    return {**initial_weights(config, seed), **output_biases(config, statistics.means)}
 
 
 def _rows(columns: dict[str, np.ndarray], indices: np.ndarray) -> dict[str, np.ndarray]:

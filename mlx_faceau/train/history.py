@@ -1,8 +1,9 @@
 """``training_history.json``: what happened so far, complete at any moment.
 
 Keys: ``config`` (all settings), ``net``, ``data``, ``environment``, ``au_weights``
-(null where they weigh alike), ``epochs`` (one object an epoch), ``stopped`` (why training ended;
-null while it runs) and ``exports``.
+(null where they weigh alike), ``init`` (file and hash of the checkpoint whose weights it started
+from; null where they were drawn), ``epochs`` (one object an epoch), ``stopped`` (why training
+ended; null while it runs) and ``exports``.
 """
 
 import json

@@ -17,6 +17,7 @@ from .faces import Faces, open_faces
 from .loop import Trainer
 from .schedule import learning_rate
 from .session import build_trainer
+from .start import first_weights
 
 STEPS = 10
 _WARM_UP = 2
@@ -59,7 +60,7 @@ def rehearse(training: type[TrainConfig], given: Mapping[str, Any]) -> Rehearsal
     """
     config = resolve(training, given)
     faces = open_faces(config)
-    trainer = build_trainer(config, faces)
+    trainer = build_trainer(config, faces, first_weights(config, faces.statistics).weights)
     steps = config.epochs * len(faces.batches)
     step = _seconds_of_a_step(trainer, faces, config, steps)
     validation = len(faces.split.validation)

@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mlx_faceau.checkpoint import Checkpoint, describe
 from mlx_faceau.errors import CheckpointError, DatasetError
 from mlx_faceau.facs import AU_NAMES
@@ -14,13 +16,14 @@ from mlx_faceau.facs import AU_NAMES
 from .checkpoints import Progress, RunFolder, find_resumable
 from .config import AUTraining, TrainConfig, resolve, settings_of
 from .exports import export_best
-from .faces import Faces, open_faces, starting_weights
+from .faces import Faces, open_faces
 from .history import environment
 from .loop import Outcome, Trainer, TrainingLoop
 from .plots import draw_curves
 from .ranks import Ranks
 from .rarity import read_weights, weights_by_rarity
 from .schedule import averaging_decay
+from .start import Start, first_weights
 
 _LOG = logging.getLogger(__name__)
 
@@ -95,19 +98,22 @@ def run_training(
         _check_same_data(checkpoint, faces, config)
         _check_same_ranks(checkpoint, ranks)
     au_weights = _au_weights(config, faces, checkpoint)
-    trainer = build_trainer(config, faces, au_weights, ranks)
+    start = _start(config, faces, checkpoint)
+    trainer = build_trainer(config, faces, start.weights, au_weights, ranks)
     progress = Progress()
     if checkpoint is not None:
         progress = Progress.of(checkpoint)
         trainer.restore(checkpoint.arrays)
         folder.clear_unfinished()
         _announce(checkpoint, config, folder.adopt_best(checkpoint.path, progress))
-    return _train(config, faces, trainer, folder, progress, au_weights, show_progress)
+    more = {"au_weights": au_weights, "init": start.origin}
+    return _train(config, faces, trainer, folder, progress, more, show_progress)
 
 
 def build_trainer(
     config: TrainConfig,
     faces: Faces,
+    weights: Mapping[str, np.ndarray],
     au_weights: Mapping[str, float] | None = None,
     ranks: Ranks | None = None,
 ) -> Trainer:
@@ -115,7 +121,8 @@ def build_trainer(
 
     Args:
         config: the settings.
-        faces: their statistics are what the net starts from.
+        faces: by whose statistics losses are standardised.
+        weights: the net's first ones, in MLX names and layout.
         au_weights: of every action unit in the loss; None weighs them alike.
         ranks: the framework's, from :func:`join_ranks`; None trains alone.
 
@@ -123,13 +130,12 @@ def build_trainer(
         BackendError: if the device is not there.
         MissingDependency: if the framework is not installed.
     """
-    net = config.model_config()
     loss_options: dict[str, Any] = config.loss_options()
     if au_weights is not None:
         loss_options["au_weights"] = [au_weights[name] for name in AU_NAMES]
     trainer: Trainer = _trainer_class(config.framework)(
-        net,
-        starting_weights(net, config.seed, faces.statistics),
+        config.model_config(),
+        weights,
         loss_options=loss_options,
         scaling=faces.statistics.scaling(config.standardised_outputs),
         weight_decay=config.weight_decay,
@@ -203,6 +209,14 @@ def _au_weights(
     return weights_by_rarity(faces.dataset.labels["au_intensities"][faces.split.train])
 
 
+def _start(config: TrainConfig, faces: Faces, checkpoint: Checkpoint | None) -> Start:
+    """What a new training starts from; a resumed one restores its own weights over any."""
+    if checkpoint is None:
+        return first_weights(config, faces.statistics)
+    drawn = first_weights(replace(config, init=None), faces.statistics)
+    return replace(drawn, origin=checkpoint.metadata.get("init"))
+
+
 def _check_same_data(checkpoint: Checkpoint, faces: Faces, config: TrainConfig) -> None:
     if checkpoint.metadata.get("data") != faces.describe():
         files = [", ".join(paths) for paths in (config.data, config.val_data) if paths]
@@ -239,7 +253,7 @@ def _train(
     trainer: Trainer,
     folder: RunFolder,
     progress: Progress,
-    au_weights: Mapping[str, float] | None,
+    more: Mapping[str, Any],
     show_progress: bool,
 ) -> Session:
     settings, data = settings_of(config), faces.describe()
@@ -250,7 +264,7 @@ def _train(
         training=settings,
         data=data,
         versions=versions,
-        au_weights=au_weights,
+        **more,
         ranks=trainer.ranks.size,
     )
     history: dict[str, Any] = {
@@ -258,7 +272,7 @@ def _train(
         "net": {"kind": metadata["kind"], **metadata["model"]},
         "data": data,
         "environment": versions,
-        "au_weights": au_weights,
+        **more,
         "exports": {},
     }
     loop = TrainingLoop(trainer, faces, config, folder, progress, metadata, history, show_progress)

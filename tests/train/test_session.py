@@ -123,10 +123,12 @@ def test_a_net_starts_at_the_mean_of_the_training_targets(faces_file: Path, tmp_
     needs("torch")
     from mlx_faceau.train.faces import open_faces
     from mlx_faceau.train.session import build_trainer
+    from mlx_faceau.train.start import first_weights
 
     config = LandmarkPoseTraining(**settings(faces_file))
     faces = open_faces(config)
-    start = build_trainer(config, faces).predict(next(faces.validation_images()))
+    weights = first_weights(config, faces.statistics).weights
+    start = build_trainer(config, faces, weights).predict(next(faces.validation_images()))
     for name, mean in faces.statistics.means.items():
         if name in start:
             np.testing.assert_allclose(start[name][0], mean, rtol=1e-3, atol=0.05)

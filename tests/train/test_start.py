@@ -1,0 +1,82 @@
+"""Trainings that start from another one's weights."""
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("h5py")
+
+from tiny_training import write_faces
+
+from mlx_faceau.checkpoint import file_hash, load_checkpoint
+from mlx_faceau.errors import CheckpointError
+from mlx_faceau.train.config import AUTraining, LandmarkPoseTraining
+from mlx_faceau.train.session import run_training
+
+LAST = "checkpoint_last.safetensors"
+
+
+@pytest.fixture(scope="module")
+def faces_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_faces(tmp_path_factory.mktemp("faces") / "faces.h5")
+
+
+def settings(data: Path, output: Path, framework: str = "torch", **more: Any) -> dict[str, Any]:
+    if importlib.util.find_spec(framework) is None:
+        pytest.skip(f"{framework} is not installed")
+    given = {"data": str(data), "output": str(output), "framework": framework, "device": "cpu"}
+    tiny = {"epochs": 1, "batch_size": 8, "val_split": 0.17, "width_mult": 0.1, "num_workers": 0}
+    return {**given, **tiny, "no_export": True, **more}
+
+
+@pytest.mark.parametrize("framework", ["torch", "mlx"])
+def test_a_net_starts_from_the_averaged_weights_of_a_checkpoint_with_a_new_optimizer(
+    faces_file: Path, tmp_path: Path, framework: str
+) -> None:
+    run_training(AUTraining, settings(faces_file, tmp_path / "old", ema=0.9))
+    new, old = tmp_path / "new", tmp_path / "old"
+    more = {"init": str(old), "dropout": 0.1, "lr": 0.0}  # a rate of 0 leaves weights as they are
+    run_training(AUTraining, settings(faces_file, new, framework, **more))
+    first, last = load_checkpoint(old), load_checkpoint(new / LAST)
+    for name, value in first.weights().items():
+        if "running" not in name:  # BatchNorm's statistics move whatever the rate
+            np.testing.assert_array_equal(last.arrays[f"model.{name}"], value, err_msg=name)
+    assert last.arrays["optimizer.step"] == 2
+    assert last.metadata["progress"]["epoch"] == 1
+    origin = {"file": str(first.path), "hash": file_hash(first.path)}
+    assert last.metadata["init"] == origin
+    assert json.loads((new / "training_history.json").read_text())["init"] == origin
+
+
+def test_a_fine_tuned_net_is_resumed_without_the_file_that_it_started_from(
+    faces_file: Path, tmp_path: Path
+) -> None:
+    run_training(AUTraining, settings(faces_file, tmp_path / "old"))
+    init = tmp_path / "start.safetensors"
+    (tmp_path / "old" / LAST).rename(init)
+    run_training(AUTraining, settings(faces_file, tmp_path / "new", init=str(init)))
+    init.unlink()
+    run_training(AUTraining, {"epochs": 2}, resume=tmp_path / "new")
+    resumed = load_checkpoint(tmp_path / "new" / LAST)
+    assert resumed.metadata["init"]["file"] == str(init)
+    assert resumed.metadata["progress"]["epoch"] == 2
+    with pytest.raises(CheckpointError, match="--init elsewhere contradicts"):
+        run_training(AUTraining, {"init": "elsewhere"}, resume=tmp_path / "new")
+
+
+def test_another_net_and_another_width_are_refused_before_anything_is_written(
+    faces_file: Path, tmp_path: Path
+) -> None:
+    run_training(AUTraining, settings(faces_file, tmp_path / "au"))
+    wrong, new = str(tmp_path / "au"), tmp_path / "new"
+    with pytest.raises(CheckpointError, match="au_prediction net, expected landmark_pose"):
+        run_training(LandmarkPoseTraining, settings(faces_file, new, init=wrong))
+    with pytest.raises(CheckpointError, match=r"width 0\.1, .* 0\.25; say --width-mult 0\.1"):
+        run_training(AUTraining, settings(faces_file, new, init=wrong, width_mult=0.25))
+    with pytest.raises(CheckpointError, match="no such file"):
+        run_training(AUTraining, settings(faces_file, new, init=str(tmp_path / "nothing")))
+    assert not new.exists()
