@@ -12,7 +12,7 @@ import pytest
 from lively import AU, LANDMARK, random_crops, reference_outputs
 
 HEAVY = ("mlx", "torch", "coremltools", "onnx", "onnxruntime", "h5py", "safetensors", "cv2")
-HEAVY += ("matplotlib", "tqdm")
+HEAVY += ("matplotlib", "tqdm", "tensorboardX")
 
 
 def run_without(libraries, code: str, *arguments: object) -> subprocess.CompletedProcess[str]:

@@ -115,6 +115,9 @@ class TrainConfig:
         choices=PRECISIONS,
     )
     sync_bn: bool = option(False, "BatchNorm over the faces of all ranks (torch on CUDA)")
+    tensorboard: bool = option(
+        False, "write event files for TensorBoard into the output folder", may_change=True
+    )
     no_export: bool = option(False, "do not export the best checkpoint at the end", may_change=True)
 
     def __post_init__(self) -> None:

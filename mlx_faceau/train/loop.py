@@ -19,6 +19,7 @@ from .faces import Faces
 from .interruption import Interruption
 from .ranks import Ranks, Watchdog
 from .schedule import learning_rate
+from .tensorboard import NoBoard
 
 _LOG = logging.getLogger(__name__)
 
@@ -82,6 +83,7 @@ class TrainingLoop:
         progress: where to start; changed as training goes on.
         metadata: what every checkpoint of this run records.
         history: what the history file holds besides the epochs; changed as training goes on.
+        board: is told about every epoch too.
         show_progress: draw a progress bar.
     """
 
@@ -94,6 +96,7 @@ class TrainingLoop:
         progress: Progress,
         metadata: Mapping[str, Any],
         history: dict[str, Any],
+        board: NoBoard,
         show_progress: bool = False,
     ) -> None:
         self.trainer = trainer
@@ -103,6 +106,7 @@ class TrainingLoop:
         self.progress = progress
         self.metadata = metadata
         self.history = history
+        self.board = board
         self._bar = progress_bar() if show_progress else NoBar
         self._interruption = Interruption()
         self._watchdog = Watchdog(trainer.ranks, config.rank_timeout)
@@ -174,6 +178,7 @@ class TrainingLoop:
         number = progress.epoch if progress.epoch % self.config.save_every == 0 else None
         self._save(best=best, number=number)
         self.write_history(None)
+        self.board.write(entry)
         return epoch_line(entry, self.config.epochs, best)
 
     def _train(self) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -10,11 +11,10 @@ from typing import Any
 import numpy as np
 
 from mlx_faceau.checkpoint import Checkpoint, describe
-from mlx_faceau.errors import CheckpointError, DatasetError
 from mlx_faceau.facs import AU_NAMES
 
 from .checkpoints import Progress, RunFolder, find_resumable
-from .config import AUTraining, TrainConfig, resolve, settings_of
+from .config import AUTraining, TrainConfig, settings_of
 from .exports import export_best
 from .faces import Faces, open_faces
 from .history import environment
@@ -22,8 +22,10 @@ from .loop import Outcome, Trainer, TrainingLoop
 from .plots import draw_curves
 from .ranks import Ranks
 from .rarity import read_weights, weights_by_rarity
+from .resume import announce, check_same_data, check_same_ranks, run_settings
 from .schedule import averaging_decay
 from .start import Start, first_weights
+from .tensorboard import FOLDER_NAME, Board, NoBoard
 
 _LOG = logging.getLogger(__name__)
 
@@ -84,19 +86,19 @@ def run_training(
         MissingDependency: if the framework is not installed.
     """
     checkpoint = None if resume is None else find_resumable(resume)
-    config = _settings(training, given, checkpoint)
+    config = run_settings(training, given, checkpoint)
     ranks = join_ranks(config)
     if ranks.rank:
         _LOG.setLevel(logging.ERROR)
-        for name in ("loop", "faces"):
+        for name in ("loop", "faces", "resume"):
             logging.getLogger(f"mlx_faceau.train.{name}").setLevel(logging.ERROR)
     folder = RunFolder(config.output or "", config.keep, writes=ranks.rank == 0)
     if checkpoint is None or checkpoint.path.parent.resolve() != folder.path.resolve():
         folder.refuse_if_used()
     faces = open_faces(config, (ranks.rank, ranks.size))
     if checkpoint is not None:
-        _check_same_data(checkpoint, faces, config)
-        _check_same_ranks(checkpoint, ranks)
+        check_same_data(checkpoint, faces, config)
+        check_same_ranks(checkpoint, ranks)
     au_weights = _au_weights(config, faces, checkpoint)
     start = _start(config, faces, checkpoint)
     trainer = build_trainer(config, faces, start.weights, au_weights, ranks)
@@ -105,7 +107,7 @@ def run_training(
         progress = Progress.of(checkpoint)
         trainer.restore(checkpoint.arrays)
         folder.clear_unfinished()
-        _announce(checkpoint, config, folder.adopt_best(checkpoint.path, progress))
+        announce(checkpoint, config, folder.adopt_best(checkpoint.path, progress))
     more = {"au_weights": au_weights, "init": start.origin}
     return _train(config, faces, trainer, folder, progress, more, show_progress)
 
@@ -177,25 +179,6 @@ def _trainer_class(framework: str) -> Callable[..., Any]:
     return trainer
 
 
-def _settings(
-    training: type[TrainConfig], given: Mapping[str, Any], checkpoint: Checkpoint | None
-) -> TrainConfig:
-    """Settings with the output folder filled in: the given one, the checkpoint's, or a default."""
-    if checkpoint is None:
-        config = resolve(training, given)
-        return replace(config, output=config.output or f"runs/{training.model_name}")
-    if checkpoint.config.kind != training.kind:
-        raise CheckpointError(
-            f"{checkpoint.path}: holds a {checkpoint.config.kind} net, expected {training.kind}; "
-            "train it with the other command"
-        )
-    recorded = checkpoint.metadata.get("training")
-    if not isinstance(recorded, dict):
-        raise CheckpointError(f"{checkpoint.path}: holds weights but no training to continue")
-    config = resolve(training, given, recorded)
-    return replace(config, output=given.get("output") or str(checkpoint.path.parent))
-
-
 def _au_weights(
     config: TrainConfig, faces: Faces, checkpoint: Checkpoint | None
 ) -> dict[str, float] | None:
@@ -215,36 +198,6 @@ def _start(config: TrainConfig, faces: Faces, checkpoint: Checkpoint | None) -> 
         return first_weights(config, faces.statistics)
     drawn = first_weights(replace(config, init=None), faces.statistics)
     return replace(drawn, origin=checkpoint.metadata.get("init"))
-
-
-def _check_same_data(checkpoint: Checkpoint, faces: Faces, config: TrainConfig) -> None:
-    if checkpoint.metadata.get("data") != faces.describe():
-        files = [", ".join(paths) for paths in (config.data, config.val_data) if paths]
-        raise DatasetError(
-            f"{'; '.join(files)}: not the data that {checkpoint.path} was trained and validated "
-            "on; name those files with --data and --val-data, or start a new run"
-        )
-
-
-def _check_same_ranks(checkpoint: Checkpoint, ranks: Ranks) -> None:
-    recorded = checkpoint.metadata.get("ranks", 1)
-    if recorded != ranks.size:
-        raise CheckpointError(
-            f"{checkpoint.path}: was trained by {recorded} ranks together, this are {ranks.size}; "
-            f"launch {recorded}, or start a new run"
-        )
-
-
-def _announce(checkpoint: Checkpoint, config: TrainConfig, line: str | None) -> None:
-    if line:
-        _LOG.warning(line)
-    recorded = checkpoint.metadata["training"]["framework"]
-    if recorded != config.framework:
-        _LOG.warning(
-            "resuming a %s training in %s: dropout starts from the seed again, so the result "
-            "differs a little from an uninterrupted one",
-            *(recorded, config.framework),
-        )
 
 
 def _train(
@@ -275,13 +228,18 @@ def _train(
         **more,
         "exports": {},
     }
-    loop = TrainingLoop(trainer, faces, config, folder, progress, metadata, history, show_progress)
+    shown = config.tensorboard and folder.writes
+    board = Board(folder.path / FOLDER_NAME, progress.epoch + 1) if shown else NoBoard()
+    loop = TrainingLoop(
+        trainer, faces, config, folder, progress, metadata, history, board, show_progress
+    )
     _LOG.info(
         "training on %d faces, validating on %d (split by %s); %s",
         *(data["training"], data["validation"], data["split_by"]),
         ", ".join(f"{name} {value}" for name, value in trainer.describe().items()),
     )
-    outcome = loop.run()
+    with closing(board):
+        outcome = loop.run()
     if folder.writes:
         draw_curves(progress.epochs, folder.path)
     if folder.writes and outcome.stopped != "interrupted" and not config.no_export:

@@ -20,6 +20,7 @@ from mlx_faceau.train.checkpoints import Progress, RunFolder, find_resumable
 from mlx_faceau.train.config import LandmarkPoseTraining
 from mlx_faceau.train.faces import open_faces
 from mlx_faceau.train.loop import TrainingLoop
+from mlx_faceau.train.tensorboard import NoBoard
 
 NET = LandmarkPoseConfig(width_mult=0.25)
 BATCHES = 5  # 20 training faces in batches of 4
@@ -42,9 +43,8 @@ def make_loop(
     trainer = FakeTrainer(validation_losses, NET)
     run_folder = RunFolder(folder, config.keep)
     metadata = describe(NET, training={})
-    return TrainingLoop(
-        trainer, open_faces(config), config, run_folder, progress or Progress(), metadata, {}
-    )
+    places = run_folder, progress or Progress()
+    return TrainingLoop(trainer, open_faces(config), config, *places, metadata, {}, NoBoard())
 
 
 def names(folder: Path) -> set[str]:

@@ -1,0 +1,73 @@
+"""What a resumed training takes over from its checkpoint, and what must not differ."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from mlx_faceau.checkpoint import Checkpoint
+from mlx_faceau.errors import CheckpointError, DatasetError
+
+from .config import TrainConfig, resolve
+from .faces import Faces
+from .ranks import Ranks
+
+_LOG = logging.getLogger(__name__)
+
+
+def run_settings(
+    training: type[TrainConfig], given: Mapping[str, Any], checkpoint: Checkpoint | None
+) -> TrainConfig:
+    """Settings with the output folder filled in: the given one, the checkpoint's, or a default.
+
+    Raises:
+        ValueError: for a setting that is unknown or out of range.
+        CheckpointError: if the checkpoint is of the other net, holds no training, or contradicts a
+            given setting.
+    """
+    if checkpoint is None:
+        config = resolve(training, given)
+        return replace(config, output=config.output or f"runs/{training.model_name}")
+    if checkpoint.config.kind != training.kind:
+        raise CheckpointError(
+            f"{checkpoint.path}: holds a {checkpoint.config.kind} net, expected {training.kind}; "
+            "train it with the other command"
+        )
+    recorded = checkpoint.metadata.get("training")
+    if not isinstance(recorded, dict):
+        raise CheckpointError(f"{checkpoint.path}: holds weights but no training to continue")
+    config = resolve(training, given, recorded)
+    return replace(config, output=given.get("output") or str(checkpoint.path.parent))
+
+
+def check_same_data(checkpoint: Checkpoint, faces: Faces, config: TrainConfig) -> None:
+    """Raise DatasetError unless both sides' faces are those the checkpoint was trained on."""
+    if checkpoint.metadata.get("data") != faces.describe():
+        files = [", ".join(paths) for paths in (config.data, config.val_data) if paths]
+        raise DatasetError(
+            f"{'; '.join(files)}: not the data that {checkpoint.path} was trained and validated "
+            "on; name those files with --data and --val-data, or start a new run"
+        )
+
+
+def check_same_ranks(checkpoint: Checkpoint, ranks: Ranks) -> None:
+    """Raise CheckpointError unless as many ranks train as before."""
+    recorded = checkpoint.metadata.get("ranks", 1)
+    if recorded != ranks.size:
+        raise CheckpointError(
+            f"{checkpoint.path}: was trained by {recorded} ranks together, this are {ranks.size}; "
+            f"launch {recorded}, or start a new run"
+        )
+
+
+def announce(checkpoint: Checkpoint, config: TrainConfig, line: str | None) -> None:
+    """Log what a resumed training does not have as before; ``line`` is the output folder's."""
+    if line:
+        _LOG.warning(line)
+    recorded = checkpoint.metadata["training"]["framework"]
+    if recorded != config.framework:
+        _LOG.warning(
+            "resuming a %s training in %s: dropout starts from the seed again, so the result "
+            "differs a little from an uninterrupted one",
+            *(recorded, config.framework),
+        )
