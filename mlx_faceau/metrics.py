@@ -13,6 +13,7 @@ import numpy as np
 
 from .facs import AU_NAMES
 from .landmarks import GROUPS, OUTER_EYE_CORNERS
+from .moments import Moments
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -35,9 +36,7 @@ def pearson(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
     Reference:
         Pearson, Notes on regression and inheritance, Proc. Royal Society 1895.
     """
-    moments = _Moments(truth, prediction)
-    spread = np.sqrt(moments.truth_variance * moments.prediction_variance)
-    return _ratio(moments.covariance, spread, moments.truth_moves & moments.prediction_moves)
+    return Moments.of(truth, prediction).pearson()
 
 
 def ccc(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
@@ -55,9 +54,7 @@ def ccc(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
     Reference:
         Lin, A concordance correlation coefficient to evaluate reproducibility, Biometrics 1989.
     """
-    moments = _Moments(truth, prediction)
-    spread = moments.truth_variance + moments.prediction_variance + moments.shift**2
-    return _ratio(2 * moments.covariance, spread, moments.truth_moves | moments.prediction_moves)
+    return Moments.of(truth, prediction).ccc()
 
 
 def icc31(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
@@ -73,16 +70,15 @@ def icc31(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
     Reference:
         Shrout and Fleiss, Intraclass correlations, Psychological Bulletin 1979.
     """
-    moments = _Moments(truth, prediction)
-    # With two raters (between - residual) / (between + residual) reduces to these sums.
-    spread = moments.truth_variance + moments.prediction_variance
-    return _ratio(2 * moments.covariance, spread, moments.truth_moves | moments.prediction_moves)
+    return Moments.of(truth, prediction).icc31()
 
 
 def mean_absolute_error(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
     """Mean absolute error of each column: (N, K) and (N, K) in, (K,) float64 out."""
-    truth, prediction = _columns(truth, prediction)
-    errors: np.ndarray = np.abs(prediction - truth).mean(0)
+    if np.shape(truth) != np.shape(prediction):
+        raise ValueError(f"shapes {np.shape(truth)} and {np.shape(prediction)} differ")
+    gap = np.asarray(prediction, np.float64) - np.asarray(truth, np.float64)
+    errors: np.ndarray = np.abs(gap).mean(0)
     return errors
 
 
@@ -144,20 +140,23 @@ def landmark_group_errors(truth: np.ndarray, prediction: np.ndarray) -> dict[str
     }
 
 
-def pose_errors(truth: np.ndarray, prediction: np.ndarray) -> dict[str, float]:
-    """Mean absolute error of each head angle, in degrees.
+def angle_errors(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+    """Absolute errors of the head's angles, the short way round.
 
     Args:
         truth: (N, 6) global parameters, angles in radians.
         prediction: (N, 6) global parameters, angles in radians.
 
     Returns:
-        ``pitch``, ``yaw``, ``roll`` and their mean, in degrees.
+        (N, 3) float64 degrees: pitch, yaw, roll.
     """
-    truth, prediction = np.asarray(truth, np.float64), np.asarray(prediction, np.float64)
-    turn = prediction[:, 1:4] - truth[:, 1:4]
-    wrapped = (turn + np.pi) % (2 * np.pi) - np.pi
-    errors = np.degrees(np.abs(wrapped)).mean(0)
+    turn = np.asarray(prediction, np.float64)[:, 1:4] - np.asarray(truth, np.float64)[:, 1:4]
+    return np.degrees(np.abs((turn + np.pi) % (2 * np.pi) - np.pi))
+
+
+def pose_errors(truth: np.ndarray, prediction: np.ndarray) -> dict[str, float]:
+    """Mean of :func:`angle_errors`: ``pitch``, ``yaw``, ``roll`` and their mean, in degrees."""
+    errors = angle_errors(truth, prediction).mean(0)
     named = {name: float(error) for name, error in zip(ANGLES, errors, strict=True)}
     return {**named, "mean": float(errors.mean())}
 
@@ -253,36 +252,6 @@ def au_metrics(truth: np.ndarray, prediction: np.ndarray) -> dict[str, Any]:
             for index, name in enumerate(AU_NAMES)
         },
     }
-
-
-class _Moments:
-    """Population moments of the columns of two (N, K) arrays."""
-
-    def __init__(self, truth: np.ndarray, prediction: np.ndarray) -> None:
-        truth, prediction = _columns(truth, prediction)
-        self.truth_moves = np.ptp(truth, axis=0) > 0
-        self.prediction_moves = np.ptp(prediction, axis=0) > 0
-        self.shift = prediction.mean(0) - truth.mean(0)
-        truth, prediction = truth - truth.mean(0), prediction - prediction.mean(0)
-        self.truth_variance = (truth**2).mean(0)
-        self.prediction_variance = (prediction**2).mean(0)
-        self.covariance = (truth * prediction).mean(0)
-
-
-def _columns(truth: np.ndarray, prediction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    truth, prediction = np.asarray(truth, np.float64), np.asarray(prediction, np.float64)
-    if truth.shape != prediction.shape or truth.ndim != 2 or len(truth) < 2:
-        raise ValueError(
-            f"truth has shape {truth.shape} and prediction {prediction.shape}, expected (N, K) "
-            "twice with N >= 2"
-        )
-    return truth, prediction
-
-
-def _ratio(above: np.ndarray, below: np.ndarray, defined: np.ndarray) -> np.ndarray:
-    quotient = np.full(above.shape, np.nan)
-    np.divide(above, below, out=quotient, where=defined & (below > 0))
-    return quotient
 
 
 def _point_errors(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:

@@ -22,6 +22,7 @@ CORE = {
     "preprocess",
     "geometry",
     "metrics",
+    "moments",
     "checkpoint",
     "exported",
 }

@@ -2,7 +2,10 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlx_faceau.evaluation.evaluate import Report
 
 HELP = "measure a net on a file of labelled faces, a constant predictor beside it"
 
@@ -16,7 +19,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="what runs the net (default: %(default)s)",
     )
-    parser.add_argument("--output", metavar="DIR", help="folder for evaluation.json and .txt")
+    parser.add_argument(
+        "--output", metavar="DIR", help="folder for evaluation.json, .txt, .png and .html"
+    )
+    parser.add_argument(
+        "--boxes",
+        choices=("auto", "file", "yunet", "dlib", "mtcnn", "none"),
+        default="auto",
+        help="also measure on crops cut from face boxes: the file's own, or ones that err as a "
+        "detector's were measured to; auto takes the file's where a known detector made them, "
+        "else yunet (default: %(default)s)",
+    )
     parser.add_argument(
         "--keep-outside", action="store_true", help="keep faces with a landmark outside the crop"
     )
@@ -28,14 +41,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     try:
         from mlx_faceau.data.hdf5 import FaceDataset
-        from mlx_faceau.train.evaluate import evaluate
-        from mlx_faceau.train.report import format_report
+        from mlx_faceau.evaluation.evaluate import evaluate
+        from mlx_faceau.evaluation.text import format_report
     except ModuleNotFoundError as error:
         if error.name != "h5py":
             raise
         from mlx_faceau.errors import MissingDependency
 
         raise MissingDependency("h5py", extra="train") from None
+    _refuse_file(args.output)
     metadata = read_description(Path(args.model))
     dataset = FaceDataset(args.data, keep_outside=args.keep_outside)
     predictor = _load(args.model, metadata["kind"], args.backend)
@@ -44,14 +58,16 @@ def run(args: argparse.Namespace) -> int:
         dataset,
         metadata["kind"],
         _statistics(metadata, args.model),
+        boxes=args.boxes,
+        trained_on=(metadata.get("data") or {}).get("hash"),
     )
-    text = format_report(report)
-    print(f"{args.model} ({predictor.backend}) on {args.data}\n{text}")
+    title = f"{args.model} ({predictor.backend}) on {args.data}"
+    print(f"{title}\n{format_report(report)}")
     if args.output:
-        about = {"model": args.model, "data": {"path": args.data, "hash": dataset.hash}}
-        _write(Path(args.output), text, {**about, **report.to_json()})
-    missed = args.require_targets and "missed" in report.grades().values()
-    return 1 if missed else 0
+        model = {"path": args.model, **identity(predictor.describe())}
+        data = {"path": args.data, "hash": dataset.hash}
+        _write(Path(args.output), title, report, {"model": model, "data": data})
+    return 1 if args.require_targets and not report.passed else 0
 
 
 def read_description(path: Path) -> dict[str, Any]:
@@ -80,6 +96,21 @@ def read_description(path: Path) -> dict[str, Any]:
     return metadata
 
 
+def identity(description: dict[str, Any]) -> dict[str, Any]:
+    """What ran: backend, file, and the SHA-256 of the checkpoint that its weights are from."""
+    from mlx_faceau.checkpoint import file_hash
+
+    path = Path(description["path"])
+    source = (description.get("metadata") or {}).get("source_hash")
+    own = file_hash(path) if path.is_file() else None
+    return {"backend": description["backend"], "file": str(path), "checkpoint": source or own}
+
+
+def _refuse_file(output: str | None) -> None:
+    if output and Path(output).exists() and not Path(output).is_dir():
+        raise NotADirectoryError(f"{output}: is a file; name a folder with --output")
+
+
 def _load(path: str, kind: str, backend: str) -> Any:
     from mlx_faceau.predictor import load_au_predictor, load_predictor
 
@@ -98,11 +129,16 @@ def _arrays(prediction: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in prediction.items() if hasattr(value, "shape")}
 
 
-def _write(folder: Path, text: str, content: dict[str, Any]) -> None:
+def _write(folder: Path, title: str, report: "Report", about: dict[str, Any]) -> None:
     from mlx_faceau.checkpoint import atomic_file
+    from mlx_faceau.evaluation.page import write_page
+    from mlx_faceau.evaluation.picture import draw_report
+    from mlx_faceau.evaluation.text import format_report
     from mlx_faceau.train.history import write_json
 
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "evaluation.json", content)
+    write_json(folder / "evaluation.json", {**about, **report.to_json()})
     with atomic_file(folder / "evaluation.txt") as temporary:
-        temporary.write_text(text + "\n", "utf-8")
+        temporary.write_text(f"{title}\n{format_report(report)}\n", "utf-8")
+    picture = draw_report(report, folder / "evaluation.png")
+    write_page(report, title, folder / "evaluation.html", picture)

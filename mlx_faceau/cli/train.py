@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _tell(session: "Session") -> int:
     """Print how a training ended; the exit status."""
-    from mlx_faceau.train.report import format_action_units
+    from mlx_faceau.evaluation.text import format_action_units
 
     outcome = session.outcome
     if outcome.stopped == "interrupted":

@@ -50,7 +50,7 @@ def split_dataset(
     """
     if not 0 < val_fraction < 1:
         raise ValueError(f"val_fraction is {val_fraction}, expected 0 < val_fraction < 1")
-    by, names = _keys(dataset)
+    by, names = people_names(dataset)
     people, person, sizes = np.unique(names, return_inverse=True, return_counts=True)
     if len(people) < 2:
         raise DatasetError(
@@ -76,7 +76,7 @@ def split_at(dataset: Named, start: int, batch_size: int = 1) -> Split:
         DatasetError: if somebody is on both sides, as far as names tell, or the training side is
             smaller than a batch.
     """
-    by, names = _keys(dataset, strict=False)
+    by, names = people_names(dataset, strict=False)
     named = names != ""
     both = set(names[:start][named[:start]]) & set(names[start:][named[start:]])
     if both:
@@ -99,7 +99,7 @@ def check_batch(samples: int, batch_size: int) -> None:
         )
 
 
-def _keys(dataset: Named, strict: bool = True) -> tuple[str, np.ndarray]:
+def people_names(dataset: Named, strict: bool = True) -> tuple[str, np.ndarray]:
     """What is kept together: each sample's subject, or its video where that names none.
 
     A sample without a subject, in a video where another one has a subject, is that subject's: a

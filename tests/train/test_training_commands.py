@@ -15,6 +15,7 @@ pytest.importorskip("h5py")
 
 from tiny_training import write_faces
 
+from mlx_faceau.checkpoint import BEST_NAME, file_hash
 from mlx_faceau.cli.main import build_parser, main
 from mlx_faceau.train.config import TRAININGS
 from mlx_faceau.train.options import flag
@@ -61,7 +62,19 @@ def test_a_trained_net_is_evaluated_and_the_result_is_written(
     written = json.loads((tmp_path / "evaluation.json").read_text())
     assert written["faces"] == 24
     assert written["means_from"] == "training"
+    assert written["model"]["checkpoint"] == file_hash(trained / BEST_NAME)
+    assert written["trained_on"]
     assert (tmp_path / "evaluation.txt").read_text().splitlines()[-1] in shown
+    assert "THE NET WAS TRAINED ON THIS FILE" in (tmp_path / "evaluation.html").read_text()
+    assert (tmp_path / "evaluation.png").is_file()
+
+
+def test_an_output_that_is_a_file_is_refused_before_anything_is_computed(
+    trained: Path, faces_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["evaluate", str(trained), "--data", str(faces_file), "--output", str(faces_file)]
+    assert main(arguments) == 2
+    assert "is a file; name a folder with --output" in capsys.readouterr().err
 
 
 def test_a_missed_target_is_exit_status_one_where_targets_are_required(

@@ -1,0 +1,151 @@
+"""Confidence intervals that respect who is on the pictures: people are resampled, not faces.
+
+Faces of one person resemble each other, so resampling faces would promise too narrow intervals.
+Every statistic here is a function of means over faces; a resample's means are its people's sums
+over its people's counts, one matrix product for many resamples.
+
+Reference:
+    Efron, Bootstrap methods: another look at the jackknife, Annals of Statistics 1979.
+    Field and Welsh, Bootstrapping clustered data, Journal of the Royal Statistical Society 2007.
+"""
+
+import numpy as np
+
+from mlx_faceau.facs import AU_NAMES
+from mlx_faceau.metrics import ANGLES, MINIMUM_SUPPORT, angle_errors, au_support, nme
+from mlx_faceau.moments import Moments
+
+RESAMPLES = 2000
+CONFIDENCE = 0.95
+_SEED = 11
+_BLOCK = 200  # resamples at once
+
+Arrays = dict[str, np.ndarray]
+Interval = list[float]
+
+
+def resampled_means(
+    values: np.ndarray, people: np.ndarray, resamples: int = RESAMPLES, seed: int = _SEED
+) -> np.ndarray:
+    """Means over the faces of people drawn with replacement, as many as there are.
+
+    Args:
+        values: (N, K) of each face.
+        people: (N,) who is on it.
+        resamples: B.
+        seed: the same seed draws the same people.
+
+    Returns:
+        (B, K) float64.
+    """
+    _, person, sizes = np.unique(people, return_inverse=True, return_counts=True)
+    sums = np.zeros((len(sizes), values.shape[1] + 1))
+    np.add.at(sums, person, np.column_stack([np.ones(len(values)), values]))
+    rng = np.random.default_rng(seed)
+    chances = np.full(len(sizes), 1 / len(sizes))
+    blocks = []
+    for start in range(0, resamples, _BLOCK):
+        drawn = rng.multinomial(len(sizes), chances, size=min(_BLOCK, resamples - start))
+        blocks.append(drawn.astype(np.float64) @ sums)
+    totals = np.concatenate(blocks)
+    return np.asarray(totals[:, 1:] / totals[:, :1])
+
+
+def interval(samples: np.ndarray) -> Interval:
+    """The middle 95 % of (B,) resampled figures; NaN where every one is NaN."""
+    known = samples[np.isfinite(samples)]
+    if len(known) == 0:
+        return [float("nan")] * 2
+    tail = 50 * (1 - CONFIDENCE)
+    low, high = np.percentile(known, [tail, 100 - tail])
+    return [float(low), float(high)]
+
+
+def au_intervals(
+    truth: np.ndarray, prediction: np.ndarray, people: np.ndarray
+) -> dict[str, object]:
+    """Intervals of :func:`mlx_faceau.metrics.au_metrics`.
+
+    Which action units count in the mean correlation is decided once, on all faces.
+
+    Args:
+        truth: (N, 17) intensities in [0, 5].
+        prediction: (N, 17) intensities in [0, 5].
+        people: (N,) who is on the face.
+
+    Returns:
+        ``correlation``, ``mae`` and by action unit ``r``, ``ccc``, ``icc31``, ``mae``; each
+        [low, high]. Empty with one person.
+    """
+    if len(set(people.tolist())) < 2:
+        return {}
+    products = Moments.products(truth, prediction)
+    errors = np.abs(np.asarray(prediction, np.float64) - truth)
+    means = resampled_means(np.concatenate([*products, errors], axis=1), people)
+    *parts, mae = np.split(means, 6, axis=1)
+    moments = Moments.of_means(np.stack(parts))
+    samples = {"r": moments.pearson(), "ccc": moments.ccc(), "icc31": moments.icc31(), "mae": mae}
+    counted = au_support(truth) >= MINIMUM_SUPPORT
+    overall = np.nan_to_num(samples["r"][:, counted]).mean(1) if counted.any() else np.empty(0)
+    return {
+        "correlation": interval(overall),
+        "mae": interval(mae.mean(1)),
+        "aus": {
+            name: {key: interval(values[:, i]) for key, values in samples.items()}
+            for i, name in enumerate(AU_NAMES)
+        },
+    }
+
+
+def landmark_pose_intervals(
+    truth: Arrays, prediction: Arrays, mean_face: np.ndarray, people: np.ndarray
+) -> dict[str, object]:
+    """Intervals of the main figures of :func:`mlx_faceau.metrics.landmark_pose_metrics`.
+
+    Args:
+        truth: ``landmarks`` (N, 68, 2) px and ``global_params`` (N, 6); where ``global_mask`` (N,)
+            is given and 0, the pose is unknown.
+        prediction: ``landmarks`` and ``global_params``.
+        mean_face: (68, 2) mean of the training landmarks.
+        people: (N,) who is on the face.
+
+    Returns:
+        ``correlation``, ``correlation_without_mean``, ``mae``, ``nme`` and ``pose`` by angle (empty
+        where no pose is known); each [low, high]. Empty with one person.
+    """
+    if len(set(people.tolist())) < 2:
+        return {}
+    count = len(people)
+    flat = [np.float64(side["landmarks"]).reshape(count, -1) for side in (truth, prediction)]
+    known = np.asarray(truth.get("global_mask", np.ones(count))) > 0
+    columns = {
+        "plain": _moment_columns(*flat),
+        "centred": _moment_columns(*(side - np.ravel(mean_face) for side in flat)),
+        "mae": np.abs(flat[1] - flat[0]).mean(1, keepdims=True),
+        "nme": nme(truth["landmarks"], prediction["landmarks"])[:, None],
+        "known": known[:, None].astype(np.float64),
+        "turn": angle_errors(truth["global_params"], prediction["global_params"]) * known[:, None],
+    }
+    means = resampled_means(np.concatenate(list(columns.values()), axis=1), people)
+    ends = np.cumsum([values.shape[1] for values in columns.values()])[:-1]
+    parts = dict(zip(columns, np.split(means, ends, axis=1), strict=True))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        turns = parts["turn"] / parts["known"]
+    named = dict(zip(ANGLES, turns.T, strict=True)) | {"mean": turns.mean(1)}
+    return {
+        "correlation": interval(_correlation(parts["plain"])),
+        "correlation_without_mean": interval(_correlation(parts["centred"])),
+        "mae": interval(parts["mae"][:, 0]),
+        "nme": interval(parts["nme"][:, 0]),
+        "pose": {name: interval(values) for name, values in named.items()} if known.any() else {},
+    }
+
+
+def _moment_columns(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+    """(N, 5) of (N, K): every face's means of what the correlation of all its values needs."""
+    products = Moments.products(truth.reshape(-1, 1), prediction.reshape(-1, 1))
+    return np.asarray(products.reshape(5, *truth.shape).mean(2).T)
+
+
+def _correlation(means: np.ndarray) -> np.ndarray:
+    return np.nan_to_num(Moments.of_means(means.T).pearson())

@@ -1,0 +1,72 @@
+"""Crops as an imperfect face finder cuts them, made from the standard crops of a file.
+
+A moved crop is sampled from the stored 112 x 112 one, not from the frame, which a file does not
+hold: pixels are interpolated twice, and what lies beyond the stored crop is its replicated edge.
+"""
+
+import numpy as np
+
+from mlx_faceau.align import crop_frame
+from mlx_faceau.architectures import IMAGE_SIZE
+from mlx_faceau.geometry import (
+    CROP_CENTRE,
+    invert,
+    similarity_matrix,
+    transform_global_params,
+    transform_points,
+)
+
+SHIFT = 0.05  # of the crop's side, either way
+SCALE = 0.10  # either way
+ROLL = np.radians(10.0)  # either way
+
+
+def jitter_matrices(count: int, seed: int) -> np.ndarray:
+    """(count, 2, 3) random similarities about the crop's centre, uniform within the limits."""
+    draws = np.random.default_rng(seed).uniform(-1.0, 1.0, (count, 4))
+    limits = np.array([SHIFT, SHIFT, SCALE, ROLL])
+    return np.stack([_about_centre((x, y), 1 + s, turn) for x, y, s, turn in draws * limits])
+
+
+def box_error_matrices(count: int, shift: float, scale: float, seed: int) -> np.ndarray:
+    """(count, 2, 3) similarities of crops cut from boxes that err at random.
+
+    Args:
+        count: how many.
+        shift: standard deviation of the square's centre along each axis, in sides.
+        scale: standard deviation of the logarithm of its side.
+        seed: of the draws.
+    """
+    draws = np.random.default_rng(seed).normal(size=(count, 3)) * [shift, shift, scale]
+    return np.stack([_about_centre((x, y), np.exp(s), 0.0) for x, y, s in draws])
+
+
+def move_images(matrices: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """Move the pixels of (N, 112, 112, 3) uint8 images; edges replicate."""
+    pairs = zip(images, matrices, strict=True)
+    return np.stack([crop_frame(image, matrix) for image, matrix in pairs])
+
+
+def move_labels(matrices: np.ndarray, labels: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Labels of the moved images: landmarks and global parameters move, the rest stays."""
+    return {
+        **labels,
+        "landmarks": transform_points(matrices, labels["landmarks"]),
+        "global_params": transform_global_params(matrices, labels["global_params"]),
+    }
+
+
+def replicated_share(matrices: np.ndarray) -> float:
+    """Mean share of the moved crops' pixels that lie beyond the stored crop."""
+    axis = np.arange(0.5, IMAGE_SIZE, 2.0)
+    grid = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
+    source = transform_points(invert(matrices), np.broadcast_to(grid, (len(matrices), *grid.shape)))
+    return float(((source < -0.5) | (source > IMAGE_SIZE - 0.5)).any(-1).mean())
+
+
+def _about_centre(shift: tuple[float, float], scale: float, turn: float) -> np.ndarray:
+    """Scale and turn about the crop's centre, then shift by so many sides."""
+    matrix = similarity_matrix(scale, turn, (0.0, 0.0))
+    centre = np.full(2, CROP_CENTRE)
+    matrix[:, 2] = centre + IMAGE_SIZE * np.array(shift) - matrix[:, :2] @ centre
+    return matrix

@@ -1,0 +1,234 @@
+"""An evaluation as text: targets first, then every part of the face or every action unit."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from mlx_faceau.facs import AU_DESCRIPTIONS
+from mlx_faceau.metrics import MINIMUM_SUPPORT
+
+from .bootstrap import RESAMPLES
+from .ced import BOUNDS
+from .evaluate import Report
+from .people import BY_FACE
+from .targets import JITTERED_MAE, TARGETS
+
+GLOBAL_NAMES = ("scale", "rx", "ry", "rz", "tx", "ty")
+VERDICTS = {
+    "aim": "pass (aim)",
+    "must": "pass (must)",
+    "missed": "FAIL",
+    "unmeasured": "FAIL (not measurable)",
+}
+
+
+def format_report(report: Report) -> str:
+    """The tables that ``mlx-faceau evaluate`` prints."""
+    lines = [header(report), "", *_target_lines(report), ""]
+    lines += _landmark_lines(report) if report.kind == "landmark_pose" else _au_lines(report)
+    lines += ["", *_breakdown_lines(report), "", _worst_line(report), *notes(report)]
+    return "\n".join(lines)
+
+
+def header(report: Report) -> str:
+    """How many faces of how many people."""
+    if report.people_by == BY_FACE:
+        return f"{report.faces} faces; the file names neither subjects nor videos"
+    return f"{report.faces} faces of {report.people} {report.people_by}s"
+
+
+def notes(report: Report) -> list[str]:
+    """What a reader of the tables must know."""
+    lines = [
+        f"[ ]: 95 % of {RESAMPLES} resamples of the {report.people_by}s"
+        if report.intervals
+        else "no confidence intervals: that takes two people",
+        "jittered: shifted up to 5 % of the side, scaled up to 10 %, turned up to 10 degrees",
+    ]
+    if report.boxes is not None:
+        lines.append(f"{report.boxes['name']}: {report.boxes['about']}")
+    if report.people_by == BY_FACE:
+        lines.append("every face counts as a person: if people repeat, the [ ] are too narrow")
+    if report.means_from == "evaluation":
+        lines.append("constant: the model records no training means; these faces' own are used")
+    if report.trained_on:
+        lines.append(
+            "THE NET WAS TRAINED ON THIS FILE: this says nothing about people it has not seen"
+        )
+    return lines
+
+
+def format_action_units(metrics: Mapping[str, Any]) -> str:
+    """A table of the action units' metrics in one epoch, as the history records them."""
+    lines = [f"{'action unit':28}{'r':>8}{'CCC':>8}{'MAE':>8}{'faces > 1':>11}"]
+    for name, figures in metrics["aus"].items():
+        lines.append(
+            f"{au_label(name):28}{number(figures['r']):>8}{number(figures['ccc']):>8}"
+            f"{figures['mae']:8.3f}{figures['support']:11d}"
+        )
+    return "\n".join(lines)
+
+
+def au_label(name: str) -> str:
+    """``AU12 Lip Corner Puller`` for ``AU12_r``."""
+    return f"{name.removesuffix('_r')} {AU_DESCRIPTIONS[name]}"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A figure, or ``-`` where there is none."""
+    return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
+def spread(interval: Sequence[float] | None, digits: int = 3) -> str:
+    """``[low high]``, or nothing."""
+    if interval is None or math.isnan(interval[0]):
+        return ""
+    return f"[{number(interval[0], digits)} {number(interval[1], digits)}]"
+
+
+def conditions(report: Report) -> dict[str, dict[str, Any]]:
+    """Metrics by the name of the column that shows them; the plain net's come first."""
+    boxes = {} if report.boxes is None else {report.boxes["name"]: report.boxes["metrics"]}
+    return {
+        "net": report.net,
+        "jittered": report.jittered,
+        **boxes,
+        "constant": report.constant,
+    }
+
+
+def _target_lines(report: Report) -> Iterator[str]:
+    columns = conditions(report)
+    others = "".join(f"{name:>13}" for name in list(columns)[1:])
+    yield f"{'':26}{'net':>8} {'':16}{others}   must    aim     verdict"
+    grades = report.grades()
+    for target in TARGETS[report.kind]:
+        net, *rest = (number(metrics[target.metric]) for metrics in columns.values())
+        within = spread(report.intervals.get(target.metric))
+        sign = ">" if target.higher else "<"
+        yield (
+            f"{target.label:26}{net:>8} {within:16}{''.join(f'{value:>13}' for value in rest)}   "
+            f"{sign} {target.must:<6g}{sign} {target.aim:<6g}{VERDICTS[grades[target.metric]]}"
+        )
+    if JITTERED_MAE.metric in grades:
+        blank = " " * (25 + 13 * (len(columns) - 1))
+        bound, verdict = JITTERED_MAE.must, VERDICTS[grades[JITTERED_MAE.metric]]
+        yield f"{JITTERED_MAE.label:26}{blank}   < {bound:<14g}{verdict}"
+
+
+def _landmark_lines(report: Report) -> Iterator[str]:
+    columns = conditions(report)
+    yield f"{'NME, inter-ocular':26}" + "".join(f"{name:>13}" for name in columns)
+    for key, label in ced_labels().items():
+        values = (f"{100 * metrics[key]:.2f} %" for metrics in columns.values())
+        yield f"{label:26}" + "".join(f"{value:>13}" for value in values)
+    yield ""
+    yield f"{'landmarks':16}{'MAE px':>9}{'constant':>10}{'NME %':>9}{'constant':>10}"
+    for name, errors in report.net["groups"].items():
+        yield _landmark_line(name, errors, report.constant["groups"][name])
+    yield _landmark_line("all", report.net, report.constant)
+    yield ""
+    yield from _pose_lines(report)
+
+
+def ced_labels() -> dict[str, str]:
+    """Figures of the error distribution by key, and what to call them."""
+    labels = {"nme": "mean"}
+    for percent in (round(100 * bound) for bound in BOUNDS):
+        labels[f"failure_rate_{percent}"] = f"failures (over {percent} %)"
+        labels[f"auc_{percent}"] = f"AUC up to {percent} %"
+    return labels
+
+
+def _landmark_line(name: str, errors: Mapping[str, Any], known: Mapping[str, Any]) -> str:
+    return (
+        f"{name:16}{errors['mae']:9.2f}{known['mae']:10.2f}"
+        f"{100 * errors['nme']:9.2f}{100 * known['nme']:10.2f}"
+    )
+
+
+def _pose_lines(report: Report) -> Iterator[str]:
+    columns = {name: metrics["pose"] for name, metrics in conditions(report).items()}
+    within = report.intervals.get("pose", {})
+    names = "".join(f"{name:>13}" for name in columns)
+    yield f"{'pose error, degrees':22}{names}"
+    for angle in report.net["pose"]:
+        values = "".join(f"{pose[angle]:13.2f}" for pose in columns.values())
+        yield f"{angle:22}{values}   {spread(within.get(angle), 2)}"
+    net, constant = report.net, report.constant
+    yield ""
+    correlations = zip(GLOBAL_NAMES, net["global_correlation"], strict=False)
+    yield "r of global parameters: " + "  ".join(f"{n} {number(r)}" for n, r in correlations)
+    local = [0.0 if math.isnan(r) else r for r in net["local_correlation"]]
+    yield (
+        f"local parameters: mean r {sum(local) / len(local):.3f}, MAE {net['local_mae']:.3f} "
+        f"(constant {constant['local_mae']:.3f})"
+    )
+
+
+def _au_lines(report: Report) -> Iterator[str]:
+    columns = {name: metrics["aus"] for name, metrics in conditions(report).items()}
+    moved = [name for name in columns if name not in ("net", "constant")]
+    others = "".join(f"{'r ' + name:>14}" for name in moved)
+    yield (
+        f"{'action unit':27}{'r':>7} {'':16}{'CCC':>6}{'ICC(3,1)':>10}{'MAE':>7} {'':14}"
+        f"{'constant':>8}{others}{'faces > 1':>11}"
+    )
+    for name, figures in report.net["aus"].items():
+        within = report.intervals.get("aus", {}).get(name, {})
+        few = "" if figures["support"] >= MINIMUM_SUPPORT else "  too few for the mean"
+        others = "".join(f"{number(columns[other][name]['r']):>14}" for other in moved)
+        yield (
+            f"{au_label(name):27}{number(figures['r']):>7} {spread(within.get('r')):16}"
+            f"{number(figures['ccc']):>6}{number(figures['icc31']):>10}{figures['mae']:7.3f} "
+            f"{spread(within.get('mae'), 2):14}{columns['constant'][name]['mae']:8.3f}"
+            f"{others}{figures['support']:11d}{few}"
+        )
+    dead = report.net["constant"]
+    yield f"constant outputs: {len(dead)}" + (f" ({', '.join(dead)})" if dead else "")
+
+
+def _breakdown_lines(report: Report) -> Iterator[str]:
+    headings = breakdown_headings(report.kind)
+    yield f"{'part of the faces':28}{'faces':>7}{'people':>8}" + "".join(
+        f"{label:>12}" for label in headings.values()
+    )
+    for row in report.breakdown:
+        values = "".join(f"{breakdown_value(row, key):>12}" for key in headings)
+        label = f"{row['by']} {row['part']}"
+        yield f"{label:28}{row['faces']:7d}{row['people']:8d}{values}"
+
+
+def breakdown_headings(kind: str) -> dict[str, str]:
+    """Keys of a breakdown's rows, and what heads their column."""
+    if kind == "landmark_pose":
+        return {
+            "mae": "MAE px",
+            "constant_mae": "constant",
+            "correlation_without_mean": "r, no mean",
+            "nme": "NME %",
+            "failure_rate_8": "over 8 %",
+            "pose": "pose, deg",
+        }
+    return {
+        "mae": "MAE",
+        "constant_mae": "constant",
+        "correlation": "mean r",
+        "counted": "over AUs",
+    }
+
+
+def breakdown_value(row: Mapping[str, Any], key: str) -> str:
+    """One cell of the breakdown."""
+    if key == "counted":
+        return str(row[key])
+    return number(100 * row[key] if key in ("nme", "failure_rate_8") else row[key], 2)
+
+
+def _worst_line(report: Report) -> str:
+    percent = report.kind == "landmark_pose"
+    shown = (
+        f"{w['row']} ({100 * w['error']:.0f} %)" if percent else f"{w['row']} ({w['error']:.2f})"
+        for w in report.worst
+    )
+    return "worst faces, rows of the file: " + ", ".join(shown)

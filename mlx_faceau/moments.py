@@ -1,0 +1,105 @@
+"""Moments of paired columns, and the agreement statistics that they determine."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+_ROUNDING = 1e-12  # a variance below this share of the mean square is rounding
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Population moments (divide by N) of columns of labels and predictions.
+
+    Attributes:
+        shift: (..., K) mean prediction minus mean label.
+        truth_variance, prediction_variance, covariance: (..., K).
+        truth_moves, prediction_moves: (..., K) bool, whether the column is not constant.
+    """
+
+    shift: np.ndarray
+    truth_variance: np.ndarray
+    prediction_variance: np.ndarray
+    covariance: np.ndarray
+    truth_moves: np.ndarray
+    prediction_moves: np.ndarray
+
+    @classmethod
+    def of(cls, truth: np.ndarray, prediction: np.ndarray) -> Self:
+        """Moments of the columns of two arrays.
+
+        Args:
+            truth: (N, K), N >= 2.
+            prediction: (N, K).
+
+        Raises:
+            ValueError: for other shapes.
+        """
+        truth, prediction = np.asarray(truth, np.float64), np.asarray(prediction, np.float64)
+        if truth.shape != prediction.shape or truth.ndim != 2 or len(truth) < 2:
+            raise ValueError(
+                f"truth has shape {truth.shape} and prediction {prediction.shape}, expected "
+                "(N, K) twice with N >= 2"
+            )
+        centred = truth - truth.mean(0), prediction - prediction.mean(0)
+        return cls(
+            shift=prediction.mean(0) - truth.mean(0),
+            truth_variance=(centred[0] ** 2).mean(0),
+            prediction_variance=(centred[1] ** 2).mean(0),
+            covariance=(centred[0] * centred[1]).mean(0),
+            truth_moves=np.ptp(truth, axis=0) > 0,
+            prediction_moves=np.ptp(prediction, axis=0) > 0,
+        )
+
+    @staticmethod
+    def products(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+        """The values whose means :meth:`of_means` takes, near zero so that nothing cancels.
+
+        Args:
+            truth: (N, K).
+            prediction: (N, K).
+
+        Returns:
+            (5, N, K) float64: label, prediction, their squares and their product, all less the
+            mean label.
+        """
+        origin = np.mean(truth, axis=0, dtype=np.float64)
+        truth, prediction = truth - origin, prediction - origin
+        return np.stack([truth, prediction, truth**2, prediction**2, truth * prediction])
+
+    @classmethod
+    def of_means(cls, means: np.ndarray) -> Self:
+        """Moments from means over some faces of what :meth:`products` gave: (5, ..., K)."""
+        truth, prediction, truth_square, prediction_square, product = means
+        variances = truth_square - truth**2, prediction_square - prediction**2
+        return cls(
+            shift=prediction - truth,
+            truth_variance=np.maximum(variances[0], 0),
+            prediction_variance=np.maximum(variances[1], 0),
+            covariance=product - truth * prediction,
+            truth_moves=variances[0] > _ROUNDING * truth_square,
+            prediction_moves=variances[1] > _ROUNDING * prediction_square,
+        )
+
+    def pearson(self) -> np.ndarray:
+        """(..., K) Pearson's r; NaN where either column is constant."""
+        spread = np.sqrt(self.truth_variance * self.prediction_variance)
+        return _ratio(self.covariance, spread, self.truth_moves & self.prediction_moves)
+
+    def ccc(self) -> np.ndarray:
+        """(..., K) Lin's concordance; NaN where both columns are constant."""
+        spread = self.truth_variance + self.prediction_variance + self.shift**2
+        return _ratio(2 * self.covariance, spread, self.truth_moves | self.prediction_moves)
+
+    def icc31(self) -> np.ndarray:
+        """(..., K) ICC(3,1) of two raters; NaN where both columns are constant."""
+        # With two raters (between - residual) / (between + residual) reduces to these sums.
+        spread = self.truth_variance + self.prediction_variance
+        return _ratio(2 * self.covariance, spread, self.truth_moves | self.prediction_moves)
+
+
+def _ratio(above: np.ndarray, below: np.ndarray, defined: np.ndarray) -> np.ndarray:
+    quotient = np.full(np.shape(above), np.nan)
+    np.divide(above, below, out=quotient, where=defined & (below > 0))
+    return quotient

@@ -1,0 +1,146 @@
+"""What people read: text, page and picture tell the same figures."""
+
+from html.parser import HTMLParser
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("h5py")
+
+from labelled_faces import Oracle, write_faces
+
+from mlx_faceau.data.hdf5 import FaceDataset
+from mlx_faceau.evaluation.evaluate import Report, evaluate
+from mlx_faceau.evaluation.page import write_page
+from mlx_faceau.evaluation.picture import draw_report
+from mlx_faceau.evaluation.targets import TARGETS
+from mlx_faceau.evaluation.text import format_report
+from mlx_faceau.train.targets import TargetStatistics
+
+KINDS = ["landmark_pose", "au_prediction"]
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Report]:
+    dataset = FaceDataset(write_faces(tmp_path_factory.mktemp("faces") / "faces.h5"))
+    statistics = TargetStatistics.of(dataset.labels, dataset.masks)
+    oracle = Oracle(dataset, landmark_error=1.25, au_error=0.375)
+    return {kind: evaluate(oracle, dataset, kind, statistics) for kind in KINDS}
+
+
+class Page(HTMLParser):
+    """Checks that every element is closed in its turn, and collects tables and references."""
+
+    VOID = ("meta", "img")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.cells: list[str] = []
+        self.references: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.references += [v or "" for k, v in attrs if k in ("src", "href")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+        if tag in ("td", "th"):
+            self.cells.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.cells and {"td", "th"} & set(self.open):
+            self.cells[-1] += data
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_text_shows_net_moved_crops_and_constant_predictor_side_by_side(
+    kind: str, reports: dict[str, Report]
+) -> None:
+    report = reports[kind]
+    assert report.boxes is not None
+    lines = format_report(report).splitlines()
+    columns = (report.net, report.jittered, report.boxes["metrics"], report.constant)
+    last = TARGETS[kind][-1]
+    line = next(line for line in lines if line.startswith(last.label))
+    words = [word for word in line.split() if "[" not in word and "]" not in word]
+    found = words[len(last.label.split()) :][:4]
+    assert found == [f"{metrics[last.metric]:.3f}" for metrics in columns]
+    for name in ("jaw", "inner_mouth") if kind == "landmark_pose" else ("AU01", "AU45"):
+        assert any(line.startswith(name) for line in lines)
+    assert all(len(line) <= 160 for line in lines if not line.startswith(("worst", "yunet boxes")))
+
+
+def test_the_text_says_which_targets_fail(reports: dict[str, Report]) -> None:
+    lines = format_report(reports["landmark_pose"]).splitlines()
+    assert next(line for line in lines if line.startswith("landmark MAE")).endswith("pass (must)")
+    assert next(line for line in lines if "the same, jittered" in line).endswith("FAIL")
+
+
+def test_the_text_says_how_sure_it_is_and_where_boxes_are_from(reports: dict[str, Report]) -> None:
+    text = format_report(reports["au_prediction"])
+    assert "120 faces of 30 subjects" in text
+    assert "95 % of 2000 resamples of the subjects" in text
+    assert "yunet boxes: simulated" in text
+    assert "the file's boxes were made from the crops" in text
+
+
+def test_a_file_the_net_was_trained_on_is_named_as_such(tmp_path: Path) -> None:
+    dataset = FaceDataset(write_faces(tmp_path / "faces.h5", people=4))
+    report = evaluate(
+        Oracle(dataset), dataset, "au_prediction", None, boxes="none", trained_on=dataset.hash
+    )
+    text = format_report(report)
+    assert "THE NET WAS TRAINED ON THIS FILE" in text
+    assert "records no training means" in text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_page_is_well_formed_whole_and_tells_what_the_report_does(
+    kind: str, reports: dict[str, Report], tmp_path: Path
+) -> None:
+    report, path = reports[kind], tmp_path / "page.html"
+    picture = draw_report(report, tmp_path / "picture.png")
+    write_page(report, "a < b on faces.h5", path, picture)
+    page = Page(path.read_text("utf-8"))
+    assert page.open == []
+    assert len(page.references) == 1
+    assert page.references[0].startswith("data:image/png;base64,")
+    assert "a &lt; b" in path.read_text("utf-8")
+    for target in TARGETS[kind]:
+        row = page.cells.index(target.label.strip())
+        assert page.cells[row + 1].startswith(f"{report.net[target.metric]:.3f}")
+    if kind == "au_prediction":
+        row = page.cells.index("AU12 Lip Corner Puller")
+        assert page.cells[row + 4].startswith(f"{report.net['aus']['AU12_r']['mae']:.3f}")
+    else:
+        row = page.cells.index("yaw")
+        assert page.cells[row + 1].startswith(f"{report.net['pose']['yaw']:.2f}")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_picture_has_four_panels_with_something_in_each(
+    kind: str, reports: dict[str, Report], tmp_path: Path
+) -> None:
+    pytest.importorskip("matplotlib")
+    path = draw_report(reports[kind], tmp_path / "picture.png")
+    assert path is not None
+    image = cv2.imread(str(path))
+    height, width = image.shape[:2]
+    for top in (0, height // 2):
+        for left in (0, width // 2):
+            panel = image[top : top + height // 2, left : left + width // 2]
+            blue = np.abs(panel.astype(int) - (178, 114, 0)).sum(-1) < 12  # the net's colour, BGR
+            assert blue.sum() > 200
+
+
+def test_without_a_picture_the_page_is_still_written(
+    reports: dict[str, Report], tmp_path: Path
+) -> None:
+    write_page(reports["au_prediction"], "title", tmp_path / "page.html", None)
+    assert Page((tmp_path / "page.html").read_text("utf-8")).references == []
