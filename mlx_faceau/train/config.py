@@ -154,6 +154,11 @@ class TrainConfig:
         """Whether faces with rare action units are shown more often."""
         return False
 
+    @property
+    def shows_aus(self) -> bool:
+        """Whether a table of the action units follows each epoch's line."""
+        return False
+
 
 @dataclass(frozen=True, kw_only=True)
 class LandmarkPoseTraining(TrainConfig):
@@ -200,6 +205,9 @@ class AUTraining(TrainConfig):
         'names them, such as {"AU09_r": 2}',
     )
 
+    au_table: bool = option(
+        False, "show every action unit's metrics after each epoch", may_change=True
+    )
     balance_aus: bool = option(
         False, "show faces with rare action units more often, in epochs of the same length"
     )
@@ -215,6 +223,10 @@ class AUTraining(TrainConfig):
     @property
     def balanced(self) -> bool:
         return self.balance_aus
+
+    @property
+    def shows_aus(self) -> bool:
+        return self.au_table
 
 
 TRAININGS: tuple[type[TrainConfig], ...] = (LandmarkPoseTraining, AUTraining)

@@ -50,3 +50,10 @@ def epoch_line(entry: Mapping[str, Any], epochs: int, best: bool) -> str:
         f"  validation {entry['validation']['loss']:.4f}{' (best)' if best else ''}  {figures}"
         f"  {entry['images_per_second']:.0f} images/s  {entry['seconds']:.0f} s"
     )
+
+
+def au_table(entry: Mapping[str, Any]) -> str:
+    """The action units' metrics in an epoch, from its entry in the history."""
+    from mlx_faceau.evaluation.text import format_action_units
+
+    return format_action_units(entry["metrics"])

@@ -14,7 +14,7 @@ from mlx_faceau.metrics import au_metrics, landmark_pose_metrics
 
 from .checkpoints import Progress, RunFolder
 from .config import TrainConfig
-from .display import NoBar, epoch_line, progress_bar
+from .display import NoBar, au_table, epoch_line, progress_bar
 from .faces import Faces
 from .interruption import Interruption
 from .ranks import Ranks, Watchdog
@@ -179,7 +179,8 @@ class TrainingLoop:
         self._save(best=best, number=number)
         self.write_history(None)
         self.board.write(entry)
-        return epoch_line(entry, self.config.epochs, best)
+        line = epoch_line(entry, self.config.epochs, best)
+        return f"{line}\n{au_table(entry)}" if self.config.shows_aus else line
 
     def _train(self) -> None:
         """The rest of the running epoch's batches, or as many as come before Ctrl-C."""

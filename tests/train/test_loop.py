@@ -72,6 +72,33 @@ def test_the_best_checkpoint_is_of_the_epoch_with_the_lowest_validation_loss(
     assert load_checkpoint(tmp_path).metadata["progress"]["epoch"] == 2
 
 
+def test_validation_is_one_loss_over_all_faces_not_a_mean_over_batches(
+    faces_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = make_loop(faces_file, tmp_path, [], epochs=1, batch_size=2)
+    brightness: list[np.ndarray] = []
+    judged: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def predict(images: np.ndarray) -> dict[str, np.ndarray]:
+        brightness.append(images.mean(axis=(1, 2, 3)))
+        blank = {"global_params": np.zeros((len(images), 6))}
+        landmarks = np.broadcast_to(brightness[-1][:, None, None], (len(images), 68, 2))
+        return {**blank, "landmarks": landmarks, "local_params": np.zeros((len(images), 34))}
+
+    def losses(predictions: Any, targets: Any) -> dict[str, float]:
+        judged.append((predictions["landmarks"][:, 0, 0], targets["landmarks"]))
+        return {"loss": 1.0}
+
+    monkeypatch.setattr(loop.trainer, "predict", predict)
+    monkeypatch.setattr(loop.trainer, "losses", losses)
+    loop.run()
+    assert [len(part) for part in brightness] == [2, 2]
+    ((predicted, truth),) = judged
+    np.testing.assert_array_equal(predicted, np.concatenate(brightness))
+    faces = loop.faces
+    np.testing.assert_array_equal(truth, faces.dataset.labels["landmarks"][faces.split.validation])
+
+
 def test_training_stops_when_patience_runs_out(faces_file: Path, tmp_path: Path) -> None:
     loop = make_loop(faces_file, tmp_path, [2.0, 1.0, 1.0, 1.5, 0.5], patience=2)
     outcome = loop.run()

@@ -92,6 +92,38 @@ def test_a_checkpoint_says_all_that_is_needed_to_use_and_resume_it(
     assert (tmp_path / "training_curves.png").stat().st_size > 1000
 
 
+def test_the_action_units_are_shown_after_each_epoch_on_request(
+    faces_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    needs("torch")
+    caplog.set_level("INFO")
+    session = train(AUTraining, faces_file, tmp_path, epochs=1, au_table=True)
+    shown = next(line for line in caplog.text.splitlines() if line.startswith("AU12 "))
+    figures = session.best["metrics"]["aus"]["AU12_r"]
+    assert f"{figures['mae']:.3f}" in shown
+    assert "constant AUs" in caplog.text
+
+
+@pytest.mark.parametrize("raw", [False, True], ids=["standardised", "raw"])
+def test_parameters_are_standardised_by_the_training_side_unless_raw(
+    faces_file: Path, raw: bool
+) -> None:
+    needs("torch")
+    from mlx_faceau.train.faces import open_faces
+    from mlx_faceau.train.session import build_trainer
+    from mlx_faceau.train.start import first_weights
+
+    config = LandmarkPoseTraining(**settings(faces_file), raw_params=raw)
+    faces = open_faces(config)
+    net = build_trainer(config, faces, first_weights(config, faces.statistics).weights)
+    targets = faces.validation_targets()
+    spread = faces.dataset.labels["global_params"][faces.split.train].std(0)
+    spread[0] = 1.0  # the scale is the same in all faces
+    moved = targets["global_params"] + (2.0 if raw else 2.0 * spread)
+    losses = net.losses({**targets, "global_params": moved}, targets)
+    assert losses["global_params"] == pytest.approx(4.0, rel=1e-3)
+
+
 def test_averaged_weights_are_evaluated_chosen_and_what_a_checkpoint_means(
     faces_file: Path, tmp_path: Path
 ) -> None:
