@@ -34,27 +34,29 @@ def checkpoint_of(case: dict, folder: str) -> Path:
     return path
 
 
-def backend_call(case: dict, images: np.ndarray, name: str) -> Call:
+def infer_ours(case: dict, images: np.ndarray) -> Call:
     from mlx_faceau.backends import open_backend
 
     pixels = scale_rgb(images)
     with tempfile.TemporaryDirectory() as folder:
-        path = checkpoint_of(case, folder)
-        if name == "onnx":
-            from mlx_faceau.convert.export_onnx import export_to_onnx
-
-            path = Path(folder) / "net.onnx"
-            export_to_onnx(folder, path)
-        backend = open_backend(path, case["net"], name)
+        backend = open_backend(checkpoint_of(case, folder), case["net"], "mlx")
     return lambda: backend.run(pixels)
 
 
-def infer_ours(case: dict, images: np.ndarray) -> Call:
-    return backend_call(case, images, "mlx")
-
-
 def infer_onnx(case: dict, images: np.ndarray) -> Call:
-    return backend_call(case, images, "onnx")
+    """A session of its own: the environment's thread count means nothing to ONNX Runtime."""
+    import onnxruntime
+
+    from mlx_faceau.convert.export_onnx import export_to_onnx
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = case["threads"]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "net.onnx"
+        export_to_onnx(checkpoint_of(case, folder), path)
+        session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
+    pixels = np.ascontiguousarray(scale_rgb(images).transpose(0, 3, 1, 2))
+    return lambda: session.run(None, {session.get_inputs()[0].name: pixels})
 
 
 def infer_stock(case: dict, images: np.ndarray) -> Call:
@@ -158,7 +160,7 @@ def train_stock(case: dict, images: np.ndarray) -> Call:
         gradients, _ = optimizers.clip_grad_norm(gradients, CLIP_NORM)
         optimizer.update(net, gradients)
         mx.eval(value, net.parameters(), optimizer.state)
-        return float(value)
+        return value.item()
 
     return call
 
@@ -180,7 +182,7 @@ def train_torch(case: dict, images: np.ndarray, channels_last: bool = False) -> 
         value.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), CLIP_NORM)
         optimizer.step()
-        return float(value)
+        return value.item()
 
     return call
 
