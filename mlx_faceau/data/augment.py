@@ -21,7 +21,7 @@ from mlx_faceau.geometry import (
 )
 
 from .appearance import Appearance, change_appearance, draw_factors
-from .batches import Augment, Batch
+from .varying import Augment, Batch
 
 _INSIDE = (2.0, 110.0)  # where moved landmarks may lie: the sigmoid cannot reach 0 and 112
 

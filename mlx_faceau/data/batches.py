@@ -5,7 +5,7 @@ The order of an epoch is a pure function of (seed, epoch). How whole blocks are 
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
@@ -13,10 +13,8 @@ import numpy as np
 
 from .mixing import MixingPlan, count_visits, draw_systematically
 from .split import check_batch
+from .varying import Augment, Batch, Varying, vary
 
-Batch = dict[str, np.ndarray]
-# image (112, 112, 3) uint8 RGB, its labels and masks, a generator of its own -> both, changed
-Augment = Callable[[np.ndarray, Batch, np.random.Generator], tuple[np.ndarray, Batch]]
 Read = tuple[np.ndarray, np.ndarray, np.ndarray]  # images, indices, earlier visits in the epoch
 
 MIXING_WINDOW = 4096  # samples in the buffer: 154 MB
@@ -51,6 +49,7 @@ class Batches:
         shuffle: mix the samples; else they come in ascending order.
         drop_last: leave out the last batch when it is short.
         workers: threads that read ahead and augment; 0 does it in the caller's thread.
+        processes: that augment in place of the threads; they start with the first batch.
         weights: (n,) how often each sample is drawn relative to the others; an epoch is as long as
             ever, and a sample comes as often in it as its weight over the mean weight says, rounded
             up or down at random. None draws each once.
@@ -58,7 +57,8 @@ class Batches:
             images of all parts are read, those of one are augmented.
 
     Raises:
-        ValueError: for a batch size below 1 or a negative number of workers.
+        ValueError: for a batch size below 1, a negative number of workers, or processes without
+            threads that feed them.
         DatasetError: if ``drop_last`` would leave no batch, or there are no samples.
     """
 
@@ -72,11 +72,14 @@ class Batches:
         shuffle: bool = True,
         drop_last: bool = True,
         workers: int = 2,
+        processes: int = 0,
         weights: np.ndarray | None = None,
         part: tuple[int, int] = (0, 1),
     ) -> None:
         if batch_size < 1 or workers < 0:
             raise ValueError(f"batch_size {batch_size} must be >= 1 and workers {workers} >= 0")
+        if processes and not workers:
+            raise ValueError(f"{processes} processes need workers, at least 1, that feed them")
         self.dataset = dataset
         ascending = np.argsort(indices, kind="stable")
         self.indices = np.asarray(indices, dtype=np.int64)[ascending]
@@ -86,7 +89,8 @@ class Batches:
         self.augment = augment
         self.shuffle = shuffle
         self.drop_last = drop_last
-        self.workers = workers
+        self.under_way = max(workers, processes)
+        self._vary = Varying(processes).vary if processes and augment else vary
         self.part = part
         if batch_size % part[1]:
             raise ValueError(f"batch_size {batch_size} cannot be divided among {part[1]} ranks")
@@ -115,7 +119,7 @@ class Batches:
         if not 0 <= start <= len(self):
             raise ValueError(f"start is {start}, expected 0..{len(self)}")
         raw = (self._own_part(*whole) for whole in self._read(epoch, start))
-        if self.workers:
+        if self.under_way:
             return self._ahead(raw, epoch)
         return (self._finish(*read, epoch) for read in raw)
 
@@ -169,18 +173,15 @@ class Batches:
         columns = {**self.dataset.labels, **self.dataset.masks}
         labels = {name: values[index] for name, values in columns.items()}
         if self.augment is not None:
-            for row, visit in enumerate(zip(index.tolist(), visits.tolist(), strict=True)):
-                rng = np.random.default_rng((self.seed, epoch, *visit))
-                one = {name: values[row] for name, values in labels.items()}
-                images[row], changed = self.augment(images[row], one, rng)
-                for name, value in changed.items():
-                    labels[name][row] = value
+            pairs = zip(index.tolist(), visits.tolist(), strict=True)
+            seeds = [(self.seed, epoch, *pair) for pair in pairs]
+            images, labels = self._vary(self.augment, images, labels, seeds)
         return {"images": images, **labels, "index": index}
 
     def _ahead(self, raw: Iterator[Read], epoch: int) -> Iterator[Batch]:
-        """One thread reads, ``workers`` threads finish; a fixed number of batches is under way."""
+        """One thread reads, others finish; a fixed number of batches is under way."""
         reader = ThreadPoolExecutor(1, "mlx-faceau-reader")
-        finishers = ThreadPoolExecutor(self.workers, "mlx-faceau-batch")
+        finishers = ThreadPoolExecutor(self.under_way, "mlx-faceau-batch")
 
         def finished(reading: Future[Read | None]) -> Batch | None:
             read = reading.result()
@@ -190,7 +191,7 @@ class Batches:
             return finishers.submit(finished, reader.submit(next, raw, None))
 
         try:
-            pending = deque(under_way() for _ in range(2 * self.workers))
+            pending = deque(under_way() for _ in range(2 * self.under_way))
             while (batch := pending.popleft().result()) is not None:
                 pending.append(under_way())
                 yield batch

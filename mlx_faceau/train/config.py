@@ -105,7 +105,13 @@ class TrainConfig:
         least=1.0,
         may_change=True,
     )
-    num_workers: int = option(2, "threads that read data", least=0, may_change=True)
+    num_workers: int = option(2, "threads that read and vary data", least=0, may_change=True)
+    num_processes: int = option(
+        0,
+        "processes that vary training faces in place of the threads, for a GPU that waits for them",
+        least=0,
+        may_change=True,
+    )
     seed: int = option(42, "of weights, split, data order and dropout", least=0)
     framework: str = option(default_framework, "what trains", choices=FRAMEWORKS, may_change=True)
     device: str = option("auto", "where it trains", choices=DEVICES, may_change=True)
@@ -125,6 +131,8 @@ class TrainConfig:
             value = as_option(getattr(self, item.name), item.type)
             object.__setattr__(self, item.name, value)
             check_option(item.name, value, item.type, item.metadata)
+        if self.num_processes and not self.num_workers:
+            raise ValueError("--num-processes needs --num-workers, at least 1, that feed them")
         if self.overfit and self.balanced:
             raise ValueError("--overfit shows every face alike; leave --balance-aus out")
         if self.overfit and self.val_data:

@@ -10,7 +10,7 @@ from mlx_faceau.data.augment import augmentation
 from mlx_faceau.data.batches import Batches
 from mlx_faceau.data.hdf5 import FaceDataset
 from mlx_faceau.data.joined import JoinedFaces, open_datasets
-from mlx_faceau.data.split import Split, split_at, split_dataset
+from mlx_faceau.data.split import Split, people_names, split_at, split_dataset
 from mlx_faceau.errors import DatasetError
 from mlx_faceau.facs import AU_NAMES
 
@@ -64,10 +64,16 @@ class Faces:
         return {
             "hash": self.dataset.hash,
             "faces": len(self.dataset),
+            "people": self._people(),
             "training": len(self.split.train),
             "validation": len(self.split.validation),
             "split_by": self.split.by,
         }
+
+    def _people(self) -> int:
+        """How many are named: by subject, or by video where no subject is."""
+        _, names = people_names(self.dataset, strict=False)
+        return len(set(names.tolist()) - {""})
 
 
 def open_faces(config: TrainConfig, part: tuple[int, int] = (0, 1)) -> Faces:
@@ -94,6 +100,7 @@ def open_faces(config: TrainConfig, part: tuple[int, int] = (0, 1)) -> Faces:
         config.seed,
         augment=None if config.overfit else augmentation(config.augment),
         workers=config.num_workers,
+        processes=config.num_processes,
         weights=_weights(dataset, split) if config.balanced else None,
         part=part,
     )

@@ -1,6 +1,10 @@
 """Batches: order, mixing, resuming, augmentation, threads."""
 
 import gc
+import multiprocessing
+import os
+import subprocess
+import sys
 import threading
 import tracemalloc
 
@@ -8,10 +12,11 @@ import numpy as np
 import pytest
 from training_files import arrays, row_numbers, write
 
+from mlx_faceau.data.augment import augmentation
 from mlx_faceau.data.batches import Batches
 from mlx_faceau.data.hdf5 import FaceDataset
 from mlx_faceau.data.mixing import MixingPlan
-from mlx_faceau.errors import DatasetError
+from mlx_faceau.errors import DatasetError, FaceauError
 
 
 @pytest.fixture(scope="module")
@@ -178,11 +183,76 @@ def test_an_error_while_reading_or_augmenting_reaches_the_consumer(dataset, work
         list(Batches(Broken(), np.arange(300), 8, workers=workers).epoch(0))
 
 
+def test_processes_vary_as_threads_do_and_end_when_they_are_forgotten(dataset):
+    strong = augmentation("strong")
+    expected = list(Batches(dataset, np.arange(64), 16, 7, strong, workers=0).epoch(1))
+    batches = Batches(dataset, np.arange(64), 16, 7, strong, workers=1, processes=2)
+    for first, second in zip(expected, batches.epoch(1), strict=True):
+        same(first, second)
+    next(batches.epoch(2))  # the same ones serve further epochs
+    started = multiprocessing.active_children()
+    assert len(started) == 2
+    del batches
+    gc.collect()
+    for process in started:
+        process.join(30)
+    assert not any(process.is_alive() for process in started)
+
+
+def test_a_killed_process_is_an_error_with_a_remedy(dataset):
+    batches = Batches(dataset, np.arange(64), 16, augment=killing_itself, processes=1)
+    with pytest.raises(FaceauError, match=r"was killed.*fewer --num-processes"):
+        next(batches.epoch(0))
+
+
+def killing_itself(image, labels, rng):
+    os._exit(9)
+
+
+def test_an_error_in_a_process_reaches_the_consumer(dataset):
+    batches = Batches(dataset, np.arange(64), 16, augment=dividing_by_zero, processes=1)
+    with pytest.raises(ZeroDivisionError):
+        next(batches.epoch(0))
+
+
+def dividing_by_zero(image, labels, rng):
+    return image // 0 if image is None else 1 // 0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+def test_processes_end_when_their_parent_is_killed(tmp_path):
+    faces = write(tmp_path / "faces.h5", arrays(32))
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, faces], **pipes)
+    assert parent.stdout.readline() == b"1 child\n"
+    parent.kill()
+    parent.communicate(timeout=60)  # returns once the child, which holds the pipes too, is gone
+    assert parent.returncode == -9
+
+
+PARENT = """
+import multiprocessing, sys, time
+import numpy as np
+from mlx_faceau.data.augment import augmentation
+from mlx_faceau.data.augment import augmentation
+from mlx_faceau.data.batches import Batches
+from mlx_faceau.data.hdf5 import FaceDataset
+batches = Batches(
+    FaceDataset(sys.argv[1]), np.arange(32), 16, augment=augmentation("light"), processes=1
+)
+next(batches.epoch(0))
+print(len(multiprocessing.active_children()), "child", flush=True)
+time.sleep(600)
+"""
+
+
 def test_too_few_samples_and_bad_numbers_are_refused(dataset):
     with pytest.raises(DatasetError, match="fewer than a batch of 32"):
         Batches(dataset, np.arange(31), 32)
     with pytest.raises(DatasetError, match="0 samples"):
         Batches(dataset, np.arange(0), 32, drop_last=False)
+    with pytest.raises(ValueError, match="processes need workers"):
+        Batches(dataset, np.arange(64), 32, workers=0, processes=1)
     with pytest.raises(ValueError, match="batch_size"):
         Batches(dataset, np.arange(31), 0)
     with pytest.raises(ValueError, match="start"):

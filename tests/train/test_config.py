@@ -87,6 +87,11 @@ def test_learning_by_heart_takes_no_other_faces_to_validate_on() -> None:
         AUTraining(data=("x.h5",), balance_aus=True, overfit=4)
 
 
+def test_processes_need_a_thread_that_feeds_them() -> None:
+    with pytest.raises(ValueError, match="--num-processes needs --num-workers"):
+        AUTraining(data=("x.h5",), num_workers=0, num_processes=2)
+
+
 def test_a_resumed_run_keeps_the_recorded_settings() -> None:
     recorded = config.settings_of(AUTraining(data="x.h5", batch_size=16, epochs=5))
     resumed = resolve(AUTraining, {"epochs": 9}, recorded)
