@@ -20,7 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what runs the net (default: %(default)s)",
     )
     parser.add_argument(
-        "--output", metavar="DIR", help="folder for evaluation.json, .txt, .png and .html"
+        "--output",
+        metavar="DIR",
+        help="folder for evaluation.json, .txt, .png and .html; in the model's own folder, or the "
+        "one it is exported to, the next export's model card quotes it",
     )
     parser.add_argument(
         "--boxes",
@@ -134,10 +137,11 @@ def _write(folder: Path, title: str, report: "Report", about: dict[str, Any]) ->
     from mlx_faceau.evaluation.page import write_page
     from mlx_faceau.evaluation.picture import draw_report
     from mlx_faceau.evaluation.text import format_report
+    from mlx_faceau.recorded_accuracy import EVALUATION_NAME
     from mlx_faceau.train.history import write_json
 
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "evaluation.json", {**about, **report.to_json()})
+    write_json(folder / EVALUATION_NAME, {**about, **report.to_json()})
     with atomic_file(folder / "evaluation.txt") as temporary:
         temporary.write_text(f"{title}\n{format_report(report)}\n", "utf-8")
     picture = draw_report(report, folder / "evaluation.png")

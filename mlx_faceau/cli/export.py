@@ -44,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
     formats = _formats(args)
     from mlx_faceau.convert.check import CheckFailed
     from mlx_faceau.convert.source import read_source
+    from mlx_faceau.model_card import write_model_card
 
     source = read_source(args.checkpoint, args.width_mult)
     status = 0
@@ -56,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
             print(f"mlx-faceau: {error}", file=sys.stderr)
             status = 1
             continue
+        write_model_card(args.checkpoint, path.parent, args.width_mult)
         print(f"{path}: {_megabytes(path):.1f} MB")
         if check is not None:
             print(check.table())

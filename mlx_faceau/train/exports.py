@@ -1,11 +1,16 @@
-"""The deployable files of a finished training; one that cannot be made never fails it."""
+"""The deployable files of a finished training and their model card.
+
+What cannot be made never fails it.
+"""
 
 import logging
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
 from mlx_faceau.checkpoint import BEST_NAME
 from mlx_faceau.errors import FaceauError
+from mlx_faceau.model_card import CARD_NAME, write_model_card
 
 _LOG = logging.getLogger(__name__)
 
@@ -29,11 +34,22 @@ def export_best(folder: Path, kind: str) -> dict[str, str]:
     results = {}
     for suffix, (module, function) in FORMATS.items():
         path = folder / f"{kind}{suffix}"
-        try:
-            getattr(import_module(module), function)(folder / BEST_NAME, path)
-            results[path.name] = "written"
-            _LOG.info("%s written", path)
-        except (FaceauError, ImportError, OSError, ValueError, RuntimeError) as error:
-            results[path.name] = str(error)
-            _LOG.warning("%s not written: %s", path, error)
+        results[path.name] = _written(path, _exporter(module, function, folder / BEST_NAME, path))
+    card = folder / CARD_NAME
+    results[card.name] = _written(card, lambda: write_model_card(folder / BEST_NAME, folder))
     return results
+
+
+def _exporter(module: str, function: str, checkpoint: Path, path: Path) -> Callable[[], object]:
+    """The exporter's module is imported when it runs: its library may be missing."""
+    return lambda: getattr(import_module(module), function)(checkpoint, path)
+
+
+def _written(path: Path, write: Callable[[], object]) -> str:
+    try:
+        write()
+    except (FaceauError, ImportError, OSError, ValueError, RuntimeError) as error:
+        _LOG.warning("%s not written: %s", path, error)
+        return str(error)
+    _LOG.info("%s written", path)
+    return "written"

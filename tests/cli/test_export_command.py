@@ -32,7 +32,11 @@ def names(folder: Path) -> list[str]:
 
 def test_onnx_goes_beside_the_checkpoint_with_its_check_printed(run_folder, model_folders, capsys):
     assert main(["export", str(run_folder)]) == 0
-    assert names(run_folder) == ["au_prediction.onnx", "checkpoint_best.safetensors"]
+    assert names(run_folder) == [
+        "MODEL_CARD.md",
+        "au_prediction.onnx",
+        "checkpoint_best.safetensors",
+    ]
     same = model_folders["au_prediction"] / "au_prediction.onnx"
     assert (run_folder / "au_prediction.onnx").read_bytes() == same.read_bytes()
     lines = capsys.readouterr().out.splitlines()
@@ -53,7 +57,11 @@ def test_several_formats_go_to_a_folder_that_is_made(run_folder, tmp_path, monke
     target = tmp_path / "new" / "out"
     arguments = ["--to", "safetensors,coreml", "--precision", "float32", "--output", str(target)]
     assert main(["export", str(run_folder), *arguments]) == 0
-    assert names(target) == ["au_prediction.mlpackage", "au_prediction.safetensors"]
+    assert names(target) == [
+        "MODEL_CARD.md",
+        "au_prediction.mlpackage",
+        "au_prediction.safetensors",
+    ]
     package = target / "au_prediction.mlpackage"
     assert given == {"kind": "au_prediction", "path": package, "precision": "float32"}
 

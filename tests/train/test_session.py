@@ -252,3 +252,7 @@ def test_an_export_that_cannot_be_made_is_recorded_and_does_not_fail_the_trainin
     assert session.outcome.stopped == "finished"
     history = json.loads((tmp_path / "training_history.json").read_text())
     assert "mlx-faceau[export]" in history["exports"]["landmark_pose.onnx"]
+    assert history["exports"]["MODEL_CARD.md"] == "written"
+    card = (tmp_path / "MODEL_CARD.md").read_text()
+    assert f"{history['epochs'][0]['metrics']['mae']:.3f}" in card
+    assert f"{history['data']['faces']} faces of {history['data']['people']} people" in card
