@@ -5,13 +5,7 @@ library alone, and a library is imported only when something that needs it is to
 """
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
-
-try:
-    __version__ = version("mlx-faceau")
-except PackageNotFoundError:  # run from a source tree that was never installed
-    __version__ = "0+unknown"
 
 _HOMES = {
     "AU_NAMES": ".facs",
@@ -29,6 +23,7 @@ _HOMES = {
     "ConcordanceCorrelationLoss": ".models",
     "AUPredictionLoss": ".models",
     "TrainingDataWriter": ".data.writer",
+    "TrainingDataGenerator": ".data.generate",
     "export_to_onnx": ".convert.export_onnx",
     "export_to_coreml": ".convert.export_coreml",
 }
@@ -36,9 +31,20 @@ __all__ = [*_HOMES]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":  # reading it takes ten times as long as all the rest
+        return _version()
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES[name], __name__), name)
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("mlx-faceau")
+    except PackageNotFoundError:  # run from a source tree that was never installed
+        return "0+unknown"
 
 
 def __dir__() -> list[str]:

@@ -2,13 +2,14 @@
 
 import argparse
 
-from . import data_inspect, data_write
+from . import data_generate, data_inspect, data_write
 
 HELP = "make, check, describe and look at training files"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    data_generate.add_actions(actions)
     data_inspect.add_actions(actions)
     data_write.add_actions(actions)
 

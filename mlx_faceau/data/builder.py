@@ -66,6 +66,10 @@ class FileBuilder:
                     self._file[name][start:end] = block[name]
         self.rows = end
 
+    def note(self, name: str, text: str) -> None:
+        """Add a text about the whole file as a data set of its own."""
+        self._file.create_dataset(name, data=text, dtype=h5py.string_dtype())
+
     def _create(self, name: str) -> None:
         column = COLUMNS[name]
         text = column.dtype is None

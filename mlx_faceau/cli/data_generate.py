@@ -1,0 +1,183 @@
+"""``mlx-faceau data generate``: training files from videos."""
+
+import argparse
+import csv
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlx_faceau.errors import DatasetError, MissingDependency
+
+if TYPE_CHECKING:
+    from mlx_faceau.data.generate import VideoReport
+    from mlx_faceau.data.harvest import Job
+
+
+def add_actions(actions: Any) -> None:
+    text = (
+        "make a training file from videos with labels; run it again to go on after an interruption "
+        "or to add videos"
+    )
+    parser = actions.add_parser("generate", help=text, description=text)
+    parser.add_argument("videos", nargs="+", metavar="VIDEO", help="files, folders or patterns")
+    parser.add_argument("--output", required=True, metavar="FILE", help="HDF5 file to write")
+    parser.add_argument(
+        "--labeller",
+        default="auto",
+        metavar="NAME",
+        help="openface-csv (NAME.csv beside each video), pyfaceau, callable:package.module:function"
+        " or auto: a CSV, else pyfaceau (default: auto)",
+    )
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="take every Nth frame")
+    parser.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="processes (default: 1)"
+    )
+    parser.add_argument("--pdm", metavar="FILE", help="OpenFace's PDM: checks and fits parameters")
+    parser.add_argument(
+        "--subjects", metavar="CSV", help="who is in which video: lines 'video,subject'"
+    )
+    parser.add_argument("--report", metavar="CSV", help="write the report of each video there")
+    _add_limits(parser)
+    parser.set_defaults(act=_generate)
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    """A flag for each limit; the defaults live in Limits, which needs OpenCV to be imported."""
+    group = parser.add_argument_group("what a face must be to be kept")
+    group.add_argument(
+        "--limit",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="min_confidence, min_size, min_sharpness, min_brightness, max_brightness, max_clipped,"
+        " max_turn, max_landmark_error, min_change or min_quality; '--limit help' explains them",
+    )
+
+
+def _generate(args: argparse.Namespace) -> int:
+    from mlx_faceau.data.harvest import Settings, harvest
+
+    if "help" in args.limit:
+        return _explain_limits()
+    settings = Settings(args.labeller, args.every, args.pdm, _limits(args.limit))
+    jobs = list(_jobs(_videos(args.videos), _subjects(args.subjects)))
+    with _progress(len(jobs)) as progress:
+        reports = harvest(jobs, settings, Path(args.output), args.workers, progress)
+    if args.report:
+        _write_report(Path(args.report), reports)
+    print("\n".join(_lines(reports)))
+    for licence in sorted({report.licence for report in reports if report.licence}):
+        print(f"note: {licence}", file=sys.stderr)
+    kept, failed = sum(report.kept for report in reports), [r for r in reports if r.error]
+    if kept == 0:
+        raise DatasetError(f"{args.output}: not written, no video gave a sample")
+    print(f"{args.output}: {kept} samples of {len(reports) - len(failed)} videos")
+    if failed:
+        print(f"{len(failed)} of {len(reports)} videos could not be used", file=sys.stderr)
+    return 2 if failed else 0
+
+
+def _limits(texts: Sequence[str]) -> Any:
+    from mlx_faceau.data.quality import Limits
+
+    known = {limit.name for limit in fields(Limits)}
+    values = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        try:
+            values[name] = float(value)
+        except ValueError:
+            raise ValueError(f"--limit {text}: expected NAME=VALUE, such as min_size=60") from None
+        if name not in known:
+            raise ValueError(f"--limit {text}: there are {', '.join(sorted(known))}")
+    return Limits(**values)
+
+
+def _explain_limits() -> int:
+    from mlx_faceau.data.quality import Limits
+
+    for limit in fields(Limits):
+        print(f"{limit.name:20}{limit.default!s:>7}  {limit.metadata['help']}")
+    return 0
+
+
+def _videos(names: Sequence[str]) -> list[Path]:
+    from mlx_faceau.video import VIDEO_SUFFIXES
+
+    from .predict_faces import find_inputs
+
+    found = [source.path for source in find_inputs(list(names)) if source.path is not None]
+    named = {Path(name) for name in names}
+    # Folders hold pictures and CSV files too; what was named itself is tried whatever it is.
+    return [p for p in found if p in named or p.suffix.lower() in VIDEO_SUFFIXES]
+
+
+def _jobs(videos: Sequence[Path], subjects: dict[str, str]) -> Iterator["Job"]:
+    """Videos by their file names, or by their paths where two have one name."""
+    from mlx_faceau.data.harvest import Job
+
+    if not videos:
+        raise ValueError("no videos among the inputs")
+    names = Counter(video.name for video in videos)
+    for video in videos:
+        name = video.name if names[video.name] == 1 else video.as_posix()
+        subject = subjects.get(name) or subjects.get(video.name) or subjects.get(video.stem)
+        yield Job(video, name, subject)
+
+
+def _subjects(path: str | None) -> dict[str, str]:
+    if path is None:
+        return {}
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        rows = [[cell.strip() for cell in row] for row in csv.reader(file) if row]
+    wrong = [number for number, row in enumerate(rows, 1) if len(row) != 2 or not all(row)]
+    if wrong:
+        raise DatasetError(f"{path}: line {wrong[0]} is not 'video,subject'")
+    return dict(rows)
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[int, int], None]]:
+    """One line on a terminal: finished videos, frames, frames a second."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        raise MissingDependency("tqdm", extra="train") from None
+    with tqdm(total=None, unit=" frames", disable=not sys.stderr.isatty()) as bar:
+
+        def show(videos: int, frames: int) -> None:
+            bar.set_description(f"{videos}/{total} videos", refresh=False)
+            bar.update(frames - bar.n)
+
+        yield show
+
+
+def _lines(reports: Sequence["VideoReport"]) -> Iterator[str]:
+    for report in reports:
+        if report.error and not report.kept:
+            yield f"{report.video}: {report.error}"
+            continue
+        parts = [f"{report.kept} samples of {report.frames} frames"]
+        if report.damaged:
+            parts.append(f"{report.damaged} unreadable")
+        if report.faceless:
+            parts.append(f"{report.faceless} without a face")
+        parts += [f"{count} dropped ({name})" for name, count in report.dropped.most_common()]
+        yield f"{report.video}: {', '.join(parts)}"
+        if report.error:
+            yield f"{report.video}: ended early: {report.error}"
+
+
+def _write_report(path: Path, reports: Sequence["VideoReport"]) -> None:
+    limits = sorted({name for report in reports for name in report.dropped})
+    columns = ["video", "labeller", "frames", "damaged", "faceless", "kept", "error"]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow([*columns, *(f"dropped_{name}" for name in limits)])
+        for report in reports:
+            own = [getattr(report, name) for name in columns]
+            writer.writerow([*own, *(report.dropped[name] for name in limits)])
