@@ -1,5 +1,6 @@
 """The device that torch trains on."""
 
+import numpy as np
 import torch
 
 from mlx_faceau.errors import BackendError
@@ -34,6 +35,24 @@ def check_device(device: torch.device, precision: str, sync_bn: bool) -> None:
         raise BackendError(
             f"--sync-bn needs CUDA, which torch's SyncBatchNorm is for, not {device}"
         )
+
+
+def memory_format(device: torch.device) -> torch.memory_format:
+    """How a training net's feature maps lie in memory: channels last, as the images come."""
+    return torch.channels_last
+
+
+def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    """A copy of an array on a device.
+
+    To CUDA it goes through page-locked memory, so that nobody waits for it: the GPU is given the
+    next step's work while it is still busy. Elsewhere a copy that is not waited for may read memory
+    that has been given away.
+    """
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def device_rng(device: torch.device) -> torch.Tensor:

@@ -19,7 +19,7 @@ from mlx_faceau.train.parts import parts
 from mlx_faceau.train.ranks import seed_of_step
 
 from . import build
-from .device import check_device, device_rng, pick_device
+from .device import check_device, device_rng, memory_format, pick_device, to_device
 from .losses import AUPredictionLoss, LandmarkPoseLoss
 from .optimizer import adamw
 from .ranks import TorchRanks
@@ -82,7 +82,8 @@ class TorchTrainer:
         if sync_bn:
             nn.SyncBatchNorm.convert_sync_batchnorm(self.net)
         self.net.load_weights_dict(weights)
-        self.net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._format = memory_format(self.device)
+        self.net.to(self.device, memory_format=self._format)  # type: ignore[call-overload]
         self._loss = LOSSES[config.kind](**loss_options).to(self.device)
         self._targets = {*config.output_shapes, "global_mask", "local_mask"}
         self._scaling = {
@@ -265,12 +266,12 @@ class TorchTrainer:
 
     def _input(self, images: np.ndarray) -> torch.Tensor:
         """preprocess.scale_rgb on the device; the NHWC memory is what channels_last means."""
-        pixels = torch.from_numpy(images).to(self.device, non_blocking=True)
-        return pixels.permute(0, 3, 1, 2).float().div_(PIXEL_MAX)
+        pixels = to_device(images, self.device).permute(0, 3, 1, 2)
+        return pixels.to(torch.float32, memory_format=self._format).div_(PIXEL_MAX)
 
     def _to_device(self, arrays: Arrays) -> Tensors:
         return {
-            name: torch.from_numpy(np.ascontiguousarray(value)).to(self.device)
+            name: to_device(value, self.device)
             for name, value in arrays.items()
             if name in self._targets
         }
