@@ -73,7 +73,9 @@ class PyfaceauLabeller:
 
         def labels(frame: Frame) -> list[FaceLabels]:
             boxes, _ = self._detector.detect(frame.image)
-            boxes = np.asarray(boxes, np.float64).reshape(len(boxes), -1)[:, :4]
+            if boxes is None or len(boxes) == 0:
+                return []
+            boxes = np.asarray(boxes, np.float64)[:, :4]
             # People of one frame keep their order from left to right: the fit is made afresh.
             order = np.argsort(boxes[:, 0], kind="stable")
             return [self._face(fitter, frame.image, boxes[i], n) for n, i in enumerate(order)]
