@@ -1,7 +1,6 @@
 """``mlx-faceau benchmark``: how fast each backend runs here; are MLX's kernels right here?"""
 
 import argparse
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -100,6 +99,8 @@ def _row(folder: Path, kind: str, name: str, images: "np.ndarray") -> str:
 
 
 def _median_seconds(call: Callable[[], object]) -> float:
+    from statistics import median
+
     call()
     call()
     times: list[float] = []
@@ -107,4 +108,4 @@ def _median_seconds(call: Callable[[], object]) -> float:
         started = time.perf_counter()
         call()
         times.append(time.perf_counter() - started)
-    return statistics.median(times)
+    return median(times)

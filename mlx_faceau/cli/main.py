@@ -8,8 +8,11 @@ import logging
 import os
 import sys
 from importlib import import_module
+from typing import Any
 
 from mlx_faceau.errors import FaceauError
+
+from .completion import SHELLS, PrintCompletion
 
 # Subcommand -> module; the order is the order of --help.
 COMMANDS = {
@@ -27,13 +30,19 @@ COMMANDS = {
 
 def build_parser() -> argparse.ArgumentParser:
     """The whole parser; the command line reference is generated from it."""
-    from mlx_faceau import __version__
-
     parser = argparse.ArgumentParser(
         prog="mlx-faceau",
         description="Facial landmarks, head pose and action units: train, export, predict.",
     )
-    parser.add_argument("--version", action="version", version=f"mlx-faceau {__version__}")
+    parser.add_argument(
+        "--version", action=_ShowVersion, nargs=0, help="show the program's version and exit"
+    )
+    parser.add_argument(
+        "--print-completion",
+        action=PrintCompletion,
+        choices=SHELLS,
+        help="print a script that completes commands and flags in the shell, and exit",
+    )
     parser.add_argument("-v", "--verbose", action="store_true", help="log what is decided and why")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, module_name in COMMANDS.items():
@@ -42,6 +51,16 @@ def build_parser() -> argparse.ArgumentParser:
         module.add_arguments(command)
         command.set_defaults(run=module.run)
     return parser
+
+
+class _ShowVersion(argparse.Action):
+    """Reads the version only when it is asked for: that alone takes longer than all the flags."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from mlx_faceau import __version__
+
+        print(f"mlx-faceau {__version__}")
+        parser.exit()
 
 
 def main(arguments: list[str] | None = None) -> int:
