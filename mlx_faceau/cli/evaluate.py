@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         metadata["kind"],
         _statistics(metadata, args.model),
         boxes=args.boxes,
-        trained_on=(metadata.get("data") or {}).get("hash"),
+        trained_on=(metadata.get("data") or {}).get("files", []),
     )
     title = f"{args.model} ({predictor.backend}) on {args.data}"
     print(f"{title}\n{format_report(report)}")

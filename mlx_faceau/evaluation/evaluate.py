@@ -1,6 +1,6 @@
 """A net against labelled faces, with a predictor that knows only the training means beside it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,7 +93,7 @@ def evaluate(
     statistics: TargetStatistics | None,
     *,
     boxes: str = "auto",
-    trained_on: str | None = None,
+    trained_on: Collection[str] = (),
 ) -> Report:
     """Evaluate a net on all faces of a file.
 
@@ -104,7 +104,7 @@ def evaluate(
         statistics: of the net's training targets; without them the means of these very faces
             stand in, which flatters the constant predictor a little.
         boxes: whose face boxes crops are cut from, see :func:`.boxes.box_crops`.
-        trained_on: hash of the net's training data, where it is known.
+        trained_on: hashes of the files that the net was trained on, where they are known.
 
     Raises:
         CheckpointError: if the net answers NaN or infinity.
@@ -129,7 +129,7 @@ def evaluate(
         people=len(set(people.tolist())),
         people_by=people_by,
         means_from="evaluation" if statistics is None else "training",
-        trained_on=trained_on == dataset.hash,
+        trained_on=dataset.hash in trained_on,
         net=metrics["net"],
         jittered=metrics["jittered"],
         boxes=in_boxes and {**in_boxes, "metrics": metrics["boxes"]},

@@ -63,12 +63,20 @@ class Faces:
         """What checkpoints and the history record about the data."""
         return {
             "hash": self.dataset.hash,
+            "files": self._training_files(),
             "faces": len(self.dataset),
             "people": self._people(),
             "training": len(self.split.train),
             "validation": len(self.split.validation),
             "split_by": self.split.by,
         }
+
+    def _training_files(self) -> list[str]:
+        """Hashes of the files that the training side takes faces from."""
+        if not isinstance(self.dataset, JoinedFaces):
+            return [self.dataset.hash]
+        owners = np.searchsorted(self.dataset.starts, self.split.train, side="right") - 1
+        return [self.dataset.parts[owner].hash for owner in np.unique(owners).tolist()]
 
     def _people(self) -> int:
         """How many are named: by subject, or by video where no subject is."""

@@ -67,7 +67,7 @@ def test_a_net_never_passes_on_the_file_it_was_trained_on(
     dataset: FaceDataset, statistics: TargetStatistics
 ) -> None:
     report = evaluate(
-        Oracle(dataset), dataset, "au_prediction", statistics, trained_on=dataset.hash
+        Oracle(dataset), dataset, "au_prediction", statistics, trained_on=[dataset.hash]
     )
     assert report.trained_on
     assert set(report.grades().values()) == {"aim"}

@@ -93,7 +93,7 @@ def test_the_text_says_how_sure_it_is_and_where_boxes_are_from(reports: dict[str
 def test_a_file_the_net_was_trained_on_is_named_as_such(tmp_path: Path) -> None:
     dataset = FaceDataset(write_faces(tmp_path / "faces.h5", people=4))
     report = evaluate(
-        Oracle(dataset), dataset, "au_prediction", None, boxes="none", trained_on=dataset.hash
+        Oracle(dataset), dataset, "au_prediction", None, boxes="none", trained_on=[dataset.hash]
     )
     text = format_report(report)
     assert "THE NET WAS TRAINED ON THIS FILE" in text

@@ -11,6 +11,7 @@ import h5py
 from tiny_training import write_faces
 
 from mlx_faceau.data.augment import LEVELS
+from mlx_faceau.data.hdf5 import FaceDataset
 from mlx_faceau.train.config import AUGMENTATIONS, AUTraining, LandmarkPoseTraining
 from mlx_faceau.train.faces import Faces, open_faces
 
@@ -64,3 +65,23 @@ def test_validation_faces_are_never_augmented(faces_file: Path) -> None:
     np.testing.assert_array_equal(shown, faces.dataset.read_images(chosen))
     landmarks = faces.validation_targets()["landmarks"]
     np.testing.assert_array_equal(landmarks, faces.dataset.labels["landmarks"][chosen])
+
+
+def test_the_files_trained_on_are_recorded_without_those_validated_on(tmp_path: Path) -> None:
+    counts = {"train": 5, "more": 4, "others": 3}
+    paths = [str(write_faces(tmp_path / f"{name}.h5", people=n)) for name, n in counts.items()]
+    rename_people(Path(paths[2]))
+    faces = open_faces(
+        LandmarkPoseTraining(data=tuple(paths[:2]), val_data=(paths[2],), batch_size=4)
+    )
+    described = faces.describe()
+    assert described["files"] == [FaceDataset(path).hash for path in paths[:2]]
+    assert described["people"] == 5 + 3  # the second file's four are the first's
+
+
+def rename_people(path: Path) -> None:
+    """Other people than the other files': all of them count from person 0."""
+    with h5py.File(path, "r+") as file:
+        for name in ("subjects", "video_names"):
+            texts = file[f"metadata/{name}"]
+            texts[:] = [f"other {text}" for text in texts.asstr()[:]]

@@ -1,0 +1,102 @@
+"""One command takes a recipe to its figures: on a few synthetic faces, in two stages."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("h5py")
+pytest.importorskip("matplotlib")
+
+from conftest import REPOSITORY
+
+from mlx_faceau.checkpoint import BEST_NAME, file_hash
+from mlx_faceau.cli.main import main as mlx_faceau
+
+sys.path.insert(0, str(REPOSITORY / "benchmarks"))
+import reference
+
+STAGE = {
+    "framework": "torch",
+    "device": "cpu",
+    "width_mult": 0.1,
+    "batch_size": 8,
+    "num_workers": 0,
+    "no_export": True,
+}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("faces")
+    for name, count, seed in (("train", 40, 1), ("extra", 24, 2), ("people", 24, 3)):
+        arguments = ["--output", str(folder / f"{name}.h5"), "--count", str(count)]
+        assert mlx_faceau(["data", "synth", *arguments, "--seed", str(seed)]) == 0
+    return {name: folder / f"{name}.h5" for name in ("train", "extra", "people")}
+
+
+def run(files: dict[str, Path], place: Path) -> int:
+    recipe = place / "tiny.json"
+    stages = [{**STAGE, "epochs": 2}, {**STAGE, "epochs": 1, "lr": 1e-4, "data": ["extra"]}]
+    recipe.write_text(json.dumps({"net": "au", "stages": stages}))
+    data = [f"train={files['train']}", f"extra={files['extra']}"]
+    places = ["--run", str(place / "run"), "--results", str(place / "results")]
+    people = ["--people", str(files["people"]), "--backend", "torch"]
+    return reference.main([str(recipe), "--data", *data, *people, *places])
+
+
+@pytest.mark.slow
+def test_a_recipe_gives_the_same_weights_and_figures_again(
+    files: dict[str, Path], tmp_path: Path
+) -> None:
+    outcomes = []
+    for name in ("first", "second"):
+        place = tmp_path / name
+        place.mkdir()
+        assert run(files, place) == 0
+        record = json.loads((place / "results" / "record.json").read_text())
+        evaluation = json.loads((place / "results" / "evaluation.json").read_text())
+        outcomes.append((record["people"], evaluation["net"], evaluation["jittered"]))
+        stages = [place / "run" / "stage1", place / "run" / "stage2"]
+        best = [file_hash(stage / BEST_NAME) for stage in stages]
+        assert [stage["weights_sha256"] for stage in record["stages"]] == best
+        assert record["stages"][0]["data"]["hash"] != record["stages"][1]["data"]["hash"]
+        assert evaluation["model"]["checkpoint"] == best[1]
+        assert not evaluation["trained_on"]
+    assert outcomes[0] == outcomes[1]
+
+    # Given again, nothing is trained a second time, and only what may be published is collected.
+    written = (tmp_path / "second" / "run" / "stage1" / BEST_NAME).stat().st_mtime_ns
+    assert run(files, tmp_path / "second") == 0
+    assert (tmp_path / "second" / "run" / "stage1" / BEST_NAME).stat().st_mtime_ns == written
+    results = sorted((tmp_path / "second" / "results").iterdir())
+    assert [path.name for path in results] == [
+        "evaluation.json",
+        "evaluation.png",
+        "evaluation.txt",
+        "recipe.json",
+        "record.json",
+        "stage1.training_curves.png",
+        "stage1.training_history.json",
+        "stage2.training_curves.png",
+        "stage2.training_history.json",
+    ]
+    for path in results:
+        assert str(tmp_path).encode() not in path.read_bytes()
+
+
+def test_data_that_the_recipe_names_and_nobody_gave_is_asked_for(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text(json.dumps({"net": "au", "stages": [{"data": ["mixed"]}]}))
+    given = ["--data", "train=t.h5", "--people", "p.h5", "--run", str(tmp_path / "run")]
+    with pytest.raises(SystemExit, match="give --data mixed=FILE"):
+        reference.main([str(recipe), *given])
+
+
+def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text(json.dumps({"net": "au", "stages": []}))
+    with pytest.raises(SystemExit, match="an object with 'net' and 'stages'"):
+        reference.main([str(recipe), "--data", "t=t.h5", "--people", "p.h5", "--run", "run"])
