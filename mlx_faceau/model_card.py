@@ -210,9 +210,11 @@ def _spread(metadata: Mapping[str, Any]) -> Iterator[str]:
 
 def _licence(metadata: Mapping[str, Any]) -> str:
     data = metadata.get("data")
-    said = "What these are is not recorded: ask where the weights come from."
-    if data and data.get("licence"):
-        said = f"The training file says: {data['licence']}."
-    elif data:
-        said = "The training file names no licence: ask who labelled it."
-    return f"{metadata.get('licence_note', LICENCE_NOTE)} {said}"
+    note = metadata.get("licence_note", LICENCE_NOTE)
+    if not data:
+        return f"{note} What these are is not recorded: ask where the weights come from."
+    recorded = data.get("labellers")
+    if not recorded:
+        return f"{note} The training files do not say who labelled them: ask who made them."
+    lines = (f"- {who['labeller']}: {who['licence'] or 'names none'}" for who in recorded)
+    return f"{note} What the training files record of their labels:\n\n" + "\n".join(lines)

@@ -12,6 +12,8 @@ from mlx_faceau.facs import AU_NAMES
 from mlx_faceau.model_card import write_model_card
 from mlx_faceau.recorded_accuracy import EVALUATION_NAME
 
+LABELLER = {"labeller": "OpenFace CSV", "licence": "for research only"}
+
 
 def figures(r: float) -> dict:
     unit = {"r": r, "ccc": r - 0.01, "icc31": r - 0.02, "mae": 0.3, "support": 70}
@@ -96,7 +98,7 @@ def test_what_the_checkpoint_records_of_its_training_is_told(tmp_path: Path) -> 
     metadata = describe(
         LANDMARK,
         data={"hash": "feed", "faces": 10816, "people": 6138, "training": 9734,
-              "validation": 1082, "split_by": "subject", "licence": "for research only"},
+              "validation": 1082, "split_by": "subject", "labellers": [LABELLER]},
         training={"framework": "mlx", "epochs": 40, "lr": 0.001, "ema": None},
         target_statistics={"count": 9734, "global_params": pose},
     )  # fmt: skip
@@ -106,7 +108,7 @@ def test_what_the_checkpoint_records_of_its_training_is_told(tmp_path: Path) -> 
     assert "10,816 faces of 6,138 people, as far as they are named: 9,734 to train on" in text
     assert "pitch 6 ± 6, yaw 0 ± 11, roll 0 ± 3" in text
     assert "Trained with framework mlx, epochs 40, lr 0.001." in text
-    assert "The training file says: for research only." in text
+    assert "- OpenFace CSV: for research only\n" in text
 
 
 def test_the_exported_files_of_this_net_are_listed_with_their_hash(

@@ -29,11 +29,11 @@ from . import schema
 from .builder import building, check_target
 from .generate import TrainingDataGenerator, VideoReport, writer_arguments
 from .hdf5 import FaceDataset
+from .provenance import GENERATION
 from .quality import Limits
 from .transfer import blocks
 from .writer import TrainingDataWriter
 
-_REPORTS = "metadata/generation"  # data set of the finished file: its videos' reports as JSON
 _POLL = 0.3  # seconds between looks at the frame counter
 _HOG = "hog_features"
 
@@ -296,7 +296,7 @@ def _join(
             for block in blocks(dataset, without=without):
                 builder.append(block)
             dataset.close()
-        builder.note(_REPORTS, json.dumps(texts))
+        builder.note(GENERATION, json.dumps(texts))
 
 
 def _has_hog(path: Path) -> bool:
@@ -309,12 +309,12 @@ def _reports_of(output: Path) -> dict[str, VideoReport]:
     if not output.exists():
         return {}
     with schema.opened(output) as file:
-        if _REPORTS not in file:
+        if GENERATION not in file:
             raise DatasetError(
                 f"{output}: exists, and was not made from videos; choose another name and join "
                 "them with 'mlx-faceau data merge'"
             )
-        reports = map(_as_report, json.loads(file[_REPORTS].asstr()[()]))
+        reports = map(_as_report, json.loads(file[GENERATION].asstr()[()]))
         return {report.video: report for report in reports}
 
 

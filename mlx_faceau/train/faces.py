@@ -10,6 +10,7 @@ from mlx_faceau.data.augment import augmentation
 from mlx_faceau.data.batches import Batches
 from mlx_faceau.data.hdf5 import FaceDataset
 from mlx_faceau.data.joined import JoinedFaces, open_datasets
+from mlx_faceau.data.provenance import labellers
 from mlx_faceau.data.split import Split, people_names, split_at, split_dataset
 from mlx_faceau.errors import DatasetError
 from mlx_faceau.facs import AU_NAMES
@@ -63,7 +64,8 @@ class Faces:
         """What checkpoints and the history record about the data."""
         return {
             "hash": self.dataset.hash,
-            "files": self._training_files(),
+            "files": [file.hash for file in self._training_files()],
+            "labellers": self._labellers(),
             "faces": len(self.dataset),
             "people": self._people(),
             "training": len(self.split.train),
@@ -71,12 +73,17 @@ class Faces:
             "split_by": self.split.by,
         }
 
-    def _training_files(self) -> list[str]:
-        """Hashes of the files that the training side takes faces from."""
+    def _training_files(self) -> list[FaceDataset]:
+        """The files that the training side takes faces from."""
         if not isinstance(self.dataset, JoinedFaces):
-            return [self.dataset.hash]
+            return [self.dataset]
         owners = np.searchsorted(self.dataset.starts, self.split.train, side="right") - 1
-        return [self.dataset.parts[owner].hash for owner in np.unique(owners).tolist()]
+        return [self.dataset.parts[owner] for owner in np.unique(owners).tolist()]
+
+    def _labellers(self) -> list[dict[str, str]]:
+        """Who labelled those files, and their licences, where they record it; each once."""
+        found = [entry for file in self._training_files() for entry in labellers(file.path)]
+        return [entry for i, entry in enumerate(found) if entry not in found[:i]]
 
     def _people(self) -> int:
         """How many are named: by subject, or by video where no subject is."""
