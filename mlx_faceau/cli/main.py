@@ -87,6 +87,22 @@ def main(arguments: list[str] | None = None) -> int:
     except (FaceauError, ValueError, OSError) as error:
         print(f"mlx-faceau: {one_line(error)}", file=sys.stderr)
         return 2
+    except (MemoryError, RuntimeError) as error:
+        if not ran_out_of_memory(error):
+            raise
+        print(
+            f"mlx-faceau: out of memory ({one_line(error)[:200]}); close other programs, or train "
+            "with a smaller --batch-size and as much larger --accumulate, which keeps the step",
+            file=sys.stderr,
+        )
+        return 2
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether an error is Python's, torch's or MLX's way of saying so."""
+    text = str(error).lower()
+    signs = ("out of memory", "metal::malloc", "bad_alloc", "allocate memory")
+    return isinstance(error, MemoryError) or any(sign in text for sign in signs)
 
 
 def one_line(error: BaseException) -> str:

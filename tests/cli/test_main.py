@@ -55,6 +55,31 @@ def test_an_error_in_the_program_is_not_hidden(failing):
         main(["info"])
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable to allocate 37.5 GiB for an array"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+        RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has ..."),
+        RuntimeError("[metal::malloc] Attempting to allocate 9 bytes which is greater than ..."),
+    ],
+    ids=["numpy", "torch", "cuda", "mlx"],
+)
+def test_too_little_memory_is_one_line_with_advice(failing, capsys, error):
+    failing(error)
+    assert main(["info"]) == 2
+    line = capsys.readouterr().err
+    assert line.startswith("mlx-faceau: out of memory (")
+    assert line.count("\n") == 1
+    assert "--batch-size" in line
+
+
+def test_other_runtime_errors_are_not_taken_for_it(failing):
+    failing(RuntimeError("a defect"))
+    with pytest.raises(RuntimeError, match="a defect"):
+        main(["info"])
+
+
 def test_an_error_without_text_is_named_by_its_type():
     assert one_line(ValueError()) == "ValueError"
 
