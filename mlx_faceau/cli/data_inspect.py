@@ -23,6 +23,9 @@ def _add_check(actions: Any) -> None:
     text = "check schema, ranges, NaN, landmark space and action units; exit status 1 on failure"
     parser = actions.add_parser("check", help=text, description=text)
     parser.add_argument("file", metavar="FILE")
+    parser.add_argument(
+        "--against", metavar="FILE", help="another file, which must share neither people nor faces"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(act=_check)
 
@@ -30,7 +33,7 @@ def _add_check(actions: Any) -> None:
 def _check(args: argparse.Namespace) -> int:
     from mlx_faceau.data.check import check_file
 
-    report = check_file(args.file)
+    report = check_file(args.file, args.against)
     print(json.dumps(_as_json(report), indent=1) if args.json else _as_text(args.file, report))
     return 1 if report.failures else 0
 
@@ -69,14 +72,18 @@ def _add_stats(actions: Any) -> None:
     parser = actions.add_parser("stats", help=text, description=text)
     parser.add_argument("file", metavar="FILE")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--output", metavar="PNG", help="draw them as a picture as well")
     parser.set_defaults(act=_stats)
 
 
 def _stats(args: argparse.Namespace) -> int:
-    from mlx_faceau.data.check import describe_dataset
+    from mlx_faceau.data.describe import describe_dataset, draw_statistics
     from mlx_faceau.data.hdf5 import FaceDataset
 
-    report = describe_dataset(FaceDataset(args.file, keep_outside=True))
+    dataset = FaceDataset(args.file, keep_outside=True)
+    report = describe_dataset(dataset)
+    if args.output:
+        draw_statistics(dataset, Path(args.output))
     print(json.dumps(report, indent=1) if args.json else _stats_text(report))
     return 0
 
@@ -87,11 +94,18 @@ def _stats_text(report: dict[str, Any]) -> str:
         f"{report['samples']} samples, {report['subjects']} subjects, {report['videos']} videos, "
         f"{report['outside']} with landmarks outside the crop",
         f"landmarks: x {low_x:.1f} to {high_x:.1f}, y {low_y:.1f} to {high_y:.1f} px",
-        f"{'':10}{'mean':>9}{'std':>9}{'min':>9}{'max':>9}{'above 1':>9}",
+        f"{'':14}{'mean':>9}{'std':>9}{'min':>9}{'max':>9}{'above 1':>9}",
     ]
-    for name, row in {**report["pose"], **report["action_units"]}.items():
+    if report["groups"]:
+        lines.insert(
+            1,
+            ", ".join(
+                f"{n} {name or 'of no group'}" for name, n in sorted(report["groups"].items())
+            ),
+        )
+    for name, row in {**report["pose"], **report["action_units"], **report["quality"]}.items():
         numbers = "".join(f"{row[key]:9.3f}" for key in ("mean", "std", "min", "max"))
-        lines.append(f"{name:10}{numbers}{row.get('above_1', ''):>9}")
+        lines.append(f"{name:14}{numbers}{row.get('above_1', ''):>9}")
     return "\n".join([*lines, "angles in degrees, scale in pixels per unit of the shape model"])
 
 
@@ -119,7 +133,7 @@ def _preview(args: argparse.Namespace) -> int:
     from mlx_faceau.data.augment import augmentation
     from mlx_faceau.data.batches import Batches
     from mlx_faceau.data.hdf5 import FaceDataset
-    from mlx_faceau.data.preview import contact_sheet
+    from mlx_faceau.data.preview import contact_sheet, strongest_units
 
     if args.count < 1:
         raise ValueError(f"--count is {args.count}, expected at least 1")
@@ -129,7 +143,8 @@ def _preview(args: argparse.Namespace) -> int:
     vary = augmentation(args.augment)
     batches = Batches(dataset, picked, len(picked), args.seed, vary, shuffle=False, workers=0)
     faces = next(batches.epoch(0))
-    sheet = contact_sheet(faces["images"], faces["landmarks"])
+    captions = [strongest_units(units) for units in faces["au_intensities"]]
+    sheet = contact_sheet(faces["images"], faces["landmarks"], captions)
     _, png = cv2.imencode(".png", sheet[..., ::-1])
     with atomic_file(Path(args.output)) as temporary:
         temporary.write_bytes(png.tobytes())

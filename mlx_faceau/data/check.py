@@ -1,22 +1,26 @@
-"""Checking and describing training files."""
+"""Checking training files."""
 
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 
 from mlx_faceau.errors import DatasetError
 from mlx_faceau.facs import AU_NAMES, MAX_INTENSITY
+from mlx_faceau.geometry import CROP_CENTRE, CROP_MARGIN
 
 from . import schema
 from .hdf5 import FaceDataset
 
 HISTOGRAM_EDGES = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0, MAX_INTENSITY)
 _INSPECTED_IMAGES = 64
+_READ_AT_ONCE = 256
+_MARGIN_TOLERANCE = 0.15  # of the standard crop's margin, before it is worth a warning
+_MANY = 100  # samples from which a scale of units can be told from their values
 _SLOW_CHUNK_ROWS = 64
 
 
@@ -37,8 +41,15 @@ class Report:
     histogram: np.ndarray | None = None
 
 
-def check_file(path: str | os.PathLike[str]) -> Report:
+def check_file(
+    path: str | os.PathLike[str], against: str | os.PathLike[str] | None = None
+) -> Report:
     """Check a training file: schema, NaN, ranges, landmark space, constant units, images.
+
+    Args:
+        path: the file.
+        against: another file that must share neither people nor pictures with it, such as the
+            validation file of a split.
 
     Raises:
         DatasetError: if there is no such file or it cannot be read as HDF5 at all.
@@ -58,7 +69,41 @@ def check_file(path: str | os.PathLike[str]) -> Report:
             report.failures.append(_without_path(error, path))
         else:
             _check_values(report, dataset)
+            _check_images(report, dataset)
+            if against is not None:
+                report.failures += shared(dataset, FaceDataset(against, keep_outside=True))
     return report
+
+
+def shared(one: FaceDataset, other: FaceDataset) -> list[str]:
+    """What two data sets have in common, that the parts of a split must not: one line each."""
+    found = []
+    for kind, mine, theirs in (
+        ("subjects", one.subjects, other.subjects),
+        ("videos", one.videos, other.videos),
+    ):
+        both = sorted((_names(mine) & _names(theirs)) - {""})
+        if both:
+            shown = ", ".join(both[:3]) + (" ..." if len(both) > 3 else "")
+            found.append(f"{len(both)} {kind} are in {other.path} too: {shown}")
+    pictures = len(_digests(one) & _digests(other))
+    if pictures:
+        found.append(f"{pictures} pictures are in {other.path} too, byte for byte")
+    return found
+
+
+def _names(texts: np.ndarray | None) -> set[str]:
+    return set() if texts is None else set(texts.tolist())
+
+
+def _digests(dataset: FaceDataset) -> set[bytes]:
+    """What tells the pictures apart."""
+    found = set()
+    for start in range(0, len(dataset), _READ_AT_ONCE):
+        part = range(start, min(start + _READ_AT_ONCE, len(dataset)))
+        images = dataset.read_images(part)
+        found |= {blake2b(image.tobytes(), digest_size=16).digest() for image in images}
+    return found
 
 
 def au_histogram(au_intensities: np.ndarray) -> np.ndarray:
@@ -71,47 +116,6 @@ def au_histogram(au_intensities: np.ndarray) -> np.ndarray:
         (17, 6) int64, classes between :data:`HISTOGRAM_EDGES`, the last one closed.
     """
     return np.stack([np.histogram(column, HISTOGRAM_EDGES)[0] for column in au_intensities.T])
-
-
-def describe_dataset(dataset: FaceDataset) -> dict[str, Any]:
-    """Numbers about a data set, as JSON values; angles in degrees.
-
-    Keys: ``samples``, ``outside``, ``subjects``, ``videos``, ``landmark_box`` (pixels: least and
-    greatest x and y), ``pose`` and ``action_units`` with statistics of each.
-    """
-    pose = dataset.labels["global_params"].copy()
-    pose[:, 1:4] = np.degrees(pose[:, 1:4])
-    points = dataset.labels["landmarks"].reshape(-1, 2)
-    units = dataset.labels["au_intensities"]
-    return {
-        "samples": len(dataset),
-        "outside": dataset.outside,
-        "subjects": _distinct(dataset.subjects),
-        "videos": _distinct(dataset.videos),
-        "landmark_box": [*points.min(axis=0).tolist(), *points.max(axis=0).tolist()],
-        "pose": {
-            name: _statistics(column)
-            for name, column in zip(("scale", "rx", "ry", "rz", "tx", "ty"), pose.T, strict=True)
-        },
-        "action_units": {
-            name: {**_statistics(column), "above_1": int((column > 1).sum())}
-            for name, column in zip(AU_NAMES, units.T, strict=True)
-        },
-    }
-
-
-def _distinct(texts: np.ndarray | None) -> int:
-    return 0 if texts is None else len(set(texts.tolist()) - {""})
-
-
-def _statistics(column: np.ndarray) -> dict[str, float]:
-    column = column.astype(np.float64)
-    return {
-        "mean": float(column.mean()),
-        "std": float(column.std()),
-        "min": float(column.min()),
-        "max": float(column.max()),
-    }
 
 
 def _collect(
@@ -176,7 +180,37 @@ def _check_values(report: Report, dataset: FaceDataset) -> None:
     constant = [name for name, column in zip(AU_NAMES, units.T, strict=True) if np.ptp(column) == 0]
     if constant:
         report.warnings.append(f"constant action units: {', '.join(constant)}")
-    _check_images(report, dataset)
+    if len(units) >= _MANY and len(constant) < len(AU_NAMES) and units.max() <= 1:
+        report.warnings.append("no action unit exceeds 1: intensities are on a scale of 0 to 5")
+    _check_spaces(report, dataset)
+    scores = dataset.quality
+    if not ((scores >= 0) & (scores <= 1)).all():
+        report.failures.append("quality_scores leave [0, 1], or are NaN")
+
+
+def _check_spaces(report: Report, dataset: FaceDataset) -> None:
+    """Whether landmarks and poses lie where a standard crop has them."""
+    landmarks = dataset.labels["landmarks"]
+    low, high = landmarks.min(axis=1), landmarks.max(axis=1)
+    side = float(np.median((high - low).max(axis=1)))
+    if side <= 2:
+        report.failures.append("landmarks span less than 2 pixels: fractions instead of pixels?")
+        return
+    posed = dataset.masks["global_mask"] > 0
+    shift = dataset.labels["global_params"][:, 4:][posed]
+    away = ((shift < low[posed]) | (shift > high[posed])).any(axis=1)
+    if away.mean() > 0.5:
+        report.failures.append(
+            f"tx, ty of {int(away.sum())} samples lie outside their landmarks: global_params are "
+            "not in crop space"
+        )
+    expected = schema.IMAGE_SHAPE[0] / CROP_MARGIN
+    centre = np.median((low + high) / 2, axis=0) - CROP_CENTRE
+    if max(abs(side - expected), np.abs(centre).max()) > _MARGIN_TOLERANCE * expected:
+        report.warnings.append(
+            f"crops are not the standard ones: landmarks span {side:.0f} px (expected "
+            f"{expected:.0f}) around {centre[0]:+.0f}, {centre[1]:+.0f} px from the middle"
+        )
 
 
 def _check_images(report: Report, dataset: FaceDataset) -> None:

@@ -1,12 +1,16 @@
 """Contact sheets: faces with their landmarks drawn, for looking at data and augmentation."""
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
+from mlx_faceau.facs import AU_NAMES
 from mlx_faceau.landmarks import GROUPS
 
 _SHIFT = 4  # bits of sub-pixel position
 _ZOOM = 2
+_CAPTION = 20  # rows of a caption
 _CLOSED = ("right_eye", "left_eye", "outer_mouth", "inner_mouth")
 _COLORS = {  # RGB
     **{"jaw": (255, 255, 255), "right_brow": (255, 200, 0), "left_brow": (255, 120, 0)},
@@ -15,27 +19,50 @@ _COLORS = {  # RGB
 }
 
 
-def contact_sheet(images: np.ndarray, landmarks: np.ndarray, columns: int = 10) -> np.ndarray:
+def contact_sheet(
+    images: np.ndarray,
+    landmarks: np.ndarray,
+    captions: Sequence[str] | None = None,
+    columns: int = 10,
+) -> np.ndarray:
     """Faces side by side at twice their size, landmarks drawn as lines and dots.
 
     Args:
         images: (N, H, W, 3) uint8 RGB.
         landmarks: (N, 68, 2) pixels of the images; pixel centres at whole numbers.
+        captions: a short text for each face, written at its lower edge; None for no texts.
         columns: faces in a row.
 
     Returns:
         (rows * 2H, columns * 2W, 3) uint8 RGB; places left over are black.
 
     Raises:
-        ValueError: if there are no images, or not as many landmarks.
+        ValueError: if there are no images, or not as many landmarks or captions.
     """
+    if captions is not None and len(captions) != len(images):
+        raise ValueError(f"{len(images)} images and {len(captions)} captions to show")
     if len(images) == 0 or len(images) != len(landmarks) or columns < 1:
         raise ValueError(f"{len(images)} images and {len(landmarks)} sets of landmarks to show")
     tiles = [_drawn(image, points) for image, points in zip(images, landmarks, strict=True)]
+    for tile, text in zip(tiles, captions or (), strict=False):
+        _write(tile, text)
     columns = min(columns, len(tiles))
     tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
     rows = [tiles[start : start + columns] for start in range(0, len(tiles), columns)]
     return np.concatenate([np.concatenate(row, axis=1) for row in rows])
+
+
+def strongest_units(au_intensities: np.ndarray, count: int = 3) -> str:
+    """The strongest action units of (17,) intensities that are at least 0.5, as a caption."""
+    order = np.argsort(-np.asarray(au_intensities), kind="stable")[:count]
+    shown = [i for i in order.tolist() if au_intensities[i] >= 0.5]
+    return "  ".join(f"{AU_NAMES[i].removesuffix('_r')} {au_intensities[i]:.1f}" for i in shown)
+
+
+def _write(face: np.ndarray, text: str) -> None:
+    face[-_CAPTION:] //= 3
+    place = (4, face.shape[0] - 6)
+    cv2.putText(face, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.42, (255,) * 3, 1, cv2.LINE_AA)
 
 
 def _drawn(image: np.ndarray, points: np.ndarray) -> np.ndarray:

@@ -5,12 +5,13 @@ import json
 import cv2
 import numpy as np
 import pytest
-from training_files import COMMON, OURS, arrays, write
+from training_files import COMMON, OURS, arrays, texts, write
 
 from mlx_faceau.cli.main import main
-from mlx_faceau.data.check import au_histogram, check_file, describe_dataset
+from mlx_faceau.data.check import au_histogram, check_file
+from mlx_faceau.data.describe import describe_dataset
 from mlx_faceau.data.hdf5 import FaceDataset
-from mlx_faceau.data.preview import contact_sheet
+from mlx_faceau.data.preview import contact_sheet, strongest_units
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def test_a_sound_file_passes(path):
     [
         ("au_intensities", lambda v: v + 1, "au_intensities leave [0, 5] in"),
         ("au_intensities", lambda v: np.where(v > 4.9, np.nan, v), "holds NaN or inf"),
-        ("global_params", lambda v: -v, "scale is not positive in 40 samples"),
+        ("global_params", lambda v: v * [-1, 1, 1, 1, 1, 1], "scale is not positive in 40 samples"),
         ("landmarks", lambda v: v * 2, "samples have landmarks outside the crop"),
         ("images", lambda v: v * 0, "40 of 40 images looked at are of one colour"),
     ],
@@ -152,3 +153,80 @@ def test_bad_counts_are_one_line_and_status_2(path, tmp_path, capsys, count):
     assert main(["data", "preview", str(write(path, arrays(4))), *output]) == 2
     assert capsys.readouterr().err.count("\n") == 2
     assert not (tmp_path / "out").exists()
+
+
+def test_captions_name_the_strongest_units_on_a_dark_band():
+    units = np.zeros(17)
+    units[[8, 4, 16, 0]] = 3.14, 2.0, 0.6, 0.4
+    assert strongest_units(units) == "AU12 3.1  AU06 2.0  AU45 0.6"
+    images, landmarks = np.full((2, 112, 112, 3), 120, np.uint8), np.full((2, 68, 2), 50.0)
+    plain = contact_sheet(images, landmarks)
+    sheet = contact_sheet(images, landmarks, ["AU12 3.1", ""])
+    np.testing.assert_array_equal(sheet[:204], plain[:204])
+    assert (sheet[204:, :224] == 255).any()
+    assert (sheet[204:, 224:] == 40).all()
+    with pytest.raises(ValueError, match="captions"):
+        contact_sheet(images, landmarks, ["one"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"global_params": [1, 1, 1, 1, 10, 10]}, "global_params are not in crop space"),
+        ({"landmarks": 1 / 112}, "fractions instead of pixels"),
+        ({"metadata/quality_scores": 1.5}, "quality_scores leave [0, 1]"),
+    ],
+    ids=["pose", "landmarks", "quality"],
+)
+def test_labels_in_the_wrong_space_fail(path, change, message):
+    data = arrays()
+    for name, factor in change.items():
+        data[name] = (data[name] * np.float32(factor)).astype("f4")
+    assert any(message in failure for failure in check_file(write(path, data)).failures)
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "message"),
+    [
+        ("landmarks", lambda v: (v - 55) * 0.5 + 55, "crops are not the standard ones"),
+        ("landmarks", lambda v: v + 15, "+15, +15 px from the middle"),
+        ("au_intensities", lambda v: v / 5, "on a scale of 0 to 5"),
+    ],
+    ids=["margin", "shift", "scale"],
+)
+def test_doubtful_crops_and_scales_warn(path, name, function, message):
+    data = arrays(120)
+    data[name] = function(data[name]).astype("f4")
+    assert any(message in warning for warning in check_file(write(path, data)).warnings)
+
+
+def test_two_sides_of_a_split_must_share_neither_people_nor_pictures(path, tmp_path):
+    one, other = arrays(20), arrays(20, seed=1)
+    names = [f"other {i // 4}" for i in range(20)]
+    for kind in ("subjects", "video_names"):
+        other[f"metadata/{kind}"] = texts(names)
+    write(path, one)
+    clean = write(tmp_path / "clean.h5", other)
+    assert check_file(path, clean).failures == []
+    other["images"][7] = one["images"][3]
+    names[8:12] = ["person2"] * 4
+    other["metadata/subjects"] = texts(names)
+    mixed = write(tmp_path / "mixed.h5", other)
+    people, pictures = check_file(path, mixed).failures
+    assert people == f"1 subjects are in {mixed} too: person2"
+    assert pictures == f"1 pictures are in {mixed} too, byte for byte"
+    assert main(["data", "check", str(path), "--against", str(mixed)]) == 1
+
+
+def test_statistics_are_drawn_and_quality_is_described(path, tmp_path, capsys):
+    data = arrays()
+    data["metadata/quality_scores"] = np.linspace(0, 1, 40).astype("f4")
+    data["metadata/measures/sharpness"] = np.r_[np.nan, np.arange(39)].astype("f4")
+    data["metadata/groups"] = texts(["studio"] * 30 + ["street"] * 10)
+    picture = tmp_path / "stats.png"
+    assert main(["data", "stats", str(write(path, data)), "--output", str(picture)]) == 0
+    assert "10 street, 30 studio" in capsys.readouterr().out
+    assert cv2.imread(str(picture)).shape == (800, 1300, 3)
+    report = describe_dataset(FaceDataset(path))
+    assert report["quality"]["sharpness"]["mean"] == pytest.approx(19)
+    assert report["quality"]["score"]["mean"] == pytest.approx(0.5)
