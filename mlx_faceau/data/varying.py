@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.util import Finalize
 
 import numpy as np
 
@@ -58,6 +59,9 @@ class Varying:
         self._pool = ProcessPoolExecutor(
             count, multiprocessing.get_context("spawn"), initializer=_settle
         )
+        # A process that was itself started by multiprocessing waits for its children before the
+        # executor would end them; and it first closes, with priority 10, the queue that tells them.
+        Finalize(self, self._pool.shutdown, exitpriority=20)
 
     def vary(
         self, augment: Augment, images: np.ndarray, labels: Batch, seeds: Seeds

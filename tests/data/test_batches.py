@@ -230,6 +230,26 @@ def test_processes_end_when_their_parent_is_killed(tmp_path):
     assert parent.returncode == -9
 
 
+def test_processes_end_with_a_parent_that_is_a_process_of_multiprocessing_itself(tmp_path):
+    faces = write(tmp_path / "faces.h5", arrays(32))
+    parent = multiprocessing.get_context("spawn").Process(target=keep_batches, args=(faces,))
+    parent.start()
+    parent.join(60)
+    ended = parent.exitcode
+    parent.kill()
+    assert ended == 0
+
+
+def keep_batches(path):
+    """Read an epoch and keep what read it until the process ends."""
+    batches = Batches(
+        FaceDataset(path), np.arange(32), 16, augment=augmentation("light"), processes=1
+    )
+    assert len(list(batches.epoch(0))) == 2
+    KEPT.append(batches)
+
+
+KEPT = []
 PARENT = """
 import multiprocessing, sys, time
 import numpy as np
