@@ -54,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
         raise MissingDependency("h5py", extra="train") from None
     _refuse_file(args.output)
     metadata = read_description(Path(args.model))
+    _refuse_other_kinds(args.model, metadata["kind"])
     dataset = FaceDataset(args.data, keep_outside=args.keep_outside)
     predictor = _load(args.model, metadata["kind"], args.backend)
     report = evaluate(
@@ -107,6 +108,17 @@ def identity(description: dict[str, Any]) -> dict[str, Any]:
     source = (description.get("metadata") or {}).get("source_hash")
     own = file_hash(path) if path.is_file() else None
     return {"backend": description["backend"], "file": str(path), "checkpoint": source or own}
+
+
+def _refuse_other_kinds(model: str, kind: str) -> None:
+    from mlx_faceau.architectures import CONFIGS
+    from mlx_faceau.errors import CheckpointError
+
+    if kind not in CONFIGS:
+        raise CheckpointError(
+            f"{model}: a {kind} model; evaluate one net at a time, such as {' or '.join(CONFIGS)}, "
+            "by its checkpoint or its own file"
+        )
 
 
 def _refuse_file(output: str | None) -> None:

@@ -116,7 +116,8 @@ def landmark_pose_intervals(
     if len(set(people.tolist())) < 2:
         return {}
     count = len(people)
-    flat = [np.float64(side["landmarks"]).reshape(count, -1) for side in (truth, prediction)]
+    landmarks = [np.asarray(side["landmarks"], np.float64) for side in (truth, prediction)]
+    flat = [points.reshape(count, -1) for points in landmarks]
     known = np.asarray(truth.get("global_mask", np.ones(count))) > 0
     columns = {
         "plain": _moment_columns(*flat),
@@ -148,4 +149,4 @@ def _moment_columns(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
 
 
 def _correlation(means: np.ndarray) -> np.ndarray:
-    return np.nan_to_num(Moments.of_means(means.T).pearson())
+    return np.asarray(np.nan_to_num(Moments.of_means(means.T).pearson()))

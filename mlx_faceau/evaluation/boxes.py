@@ -149,8 +149,8 @@ def _read(dataset: BoxedFaces) -> tuple[np.ndarray, np.ndarray] | None:
     with schema.opened(dataset.path) as file:
         if "bboxes" not in file or "warp_matrices" not in file:
             return None
-        boxes, warps = file["bboxes"][:], file["warp_matrices"][:]
-    boxes, warps = np.float64(boxes[dataset.rows]), np.float64(warps[dataset.rows])
+        boxes = file["bboxes"][:][dataset.rows].astype(np.float64)
+        warps = file["warp_matrices"][:][dataset.rows].astype(np.float64)
     finite = np.isfinite(boxes).all() and np.isfinite(warps).all()
     return (boxes, warps) if finite else None
 
@@ -187,6 +187,6 @@ def _square_matrix(calibration: BoxCalibration, box: np.ndarray) -> np.ndarray:
 
 def _composed(outer: np.ndarray, inner: np.ndarray) -> np.ndarray:
     """(N, 2, 3) of the inner map followed by the outer one."""
-    product = outer[:, :, :2] @ inner
+    product: np.ndarray = outer[:, :, :2] @ inner
     product[:, :, 2] += outer[:, :, 2]
     return product

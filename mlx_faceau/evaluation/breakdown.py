@@ -50,17 +50,17 @@ def breakdown(
     for by, part, chosen in _parts(truth, groups):
         if chosen.sum() < 2:
             continue
-        own = (
+        own_truth, own_answer = (
             {name: values[chosen] for name, values in side.items()} for side in (truth, prediction)
         )
         counts = {"faces": int(chosen.sum()), "people": len(set(people[chosen].tolist()))}
-        rows.append({"by": by, "part": part, **counts, **figures(*own, means)})
+        rows.append({"by": by, "part": part, **counts, **figures(own_truth, own_answer, means)})
     return rows
 
 
 def _parts(truth: Arrays, groups: np.ndarray | None) -> Iterator[tuple[str, str, np.ndarray]]:
     known = np.asarray(truth.get("global_mask", np.ones(len(truth["landmarks"])))) > 0
-    yaw = np.degrees(np.abs(np.float64(truth["global_params"][:, 2])))
+    yaw = np.degrees(np.abs(truth["global_params"][:, 2].astype(np.float64)))
     for low, high in pairwise(YAW_EDGES):
         name = f"{low} to {high} degrees" if high < 180 else f"over {low} degrees"
         yield "yaw", name, known & (yaw >= low) & (yaw < high)
@@ -72,14 +72,14 @@ def _parts(truth: Arrays, groups: np.ndarray | None) -> Iterator[tuple[str, str,
 def _landmark_figures(truth: Arrays, prediction: Arrays, means: Arrays) -> dict[str, float]:
     """``mae`` px, ``constant_mae``, ``correlation_without_mean``, ``nme``, ``failure_rate_8``,
     ``pose`` (mean error of the angles, degrees; NaN where unknown)."""
-    landmarks = np.float64(truth["landmarks"]), np.float64(prediction["landmarks"])
-    errors = nme(*landmarks)
+    true, found = (np.asarray(side["landmarks"], np.float64) for side in (truth, prediction))
+    errors = nme(true, found)
     known = np.asarray(truth.get("global_mask", np.ones(len(errors)))) > 0
     turned = angle_errors(truth["global_params"], prediction["global_params"])[known]
     return {
-        "mae": float(np.abs(landmarks[1] - landmarks[0]).mean()),
-        "constant_mae": float(np.abs(means["landmarks"] - landmarks[0]).mean()),
-        "correlation_without_mean": landmark_correlation(*landmarks, means["landmarks"]),
+        "mae": float(np.abs(found - true).mean()),
+        "constant_mae": float(np.abs(means["landmarks"] - true).mean()),
+        "correlation_without_mean": landmark_correlation(true, found, means["landmarks"]),
         "nme": float(errors.mean()),
         "failure_rate_8": failure_rate(errors, BOUNDS[0]),
         "pose": float(turned.mean()) if known.any() else float("nan"),

@@ -9,6 +9,7 @@ import numpy as np
 from mlx_faceau.data.hdf5 import FaceDataset
 from mlx_faceau.errors import CheckpointError, DatasetError
 from mlx_faceau.facs import AU_NAMES
+from mlx_faceau.landmarks import OUTER_EYE_CORNERS
 from mlx_faceau.metrics import au_metrics, landmark_pose_metrics, nme
 from mlx_faceau.train.targets import TargetStatistics
 
@@ -108,10 +109,10 @@ def evaluate(
 
     Raises:
         CheckpointError: if the net answers NaN or infinity.
-        DatasetError: if the file holds fewer than two faces, or not the boxes asked for.
+        DatasetError: if the file holds fewer than two faces, or one without an extent, or not the
+            boxes asked for.
     """
-    if len(dataset) < 2:
-        raise DatasetError(f"{dataset.path}: holds one face; an evaluation needs two or more")
+    _check_faces(dataset)
     means = (statistics or TargetStatistics.of(dataset.labels, dataset.masks)).means
     found = box_crops(dataset, boxes)
     moves = {"net": None, "jittered": jitter_matrices(len(dataset), _JITTER_SEED)}
@@ -139,6 +140,18 @@ def evaluate(
         curves=_CURVES[kind](truths, answers),
         worst=_worst(_ERRORS[kind](labels, answers["net"]), dataset.rows),
     )
+
+
+def _check_faces(dataset: FaceDataset) -> None:
+    if len(dataset) < 2:
+        raise DatasetError(f"{dataset.path}: holds one face; an evaluation needs two or more")
+    right, left = (dataset.labels["landmarks"][:, corner] for corner in OUTER_EYE_CORNERS)
+    flat = np.flatnonzero((right == left).all(1))
+    if len(flat):
+        raise DatasetError(
+            f"{dataset.path}: both eyes are in one place in {len(flat)} of {len(dataset)} faces "
+            f"(first in row {dataset.rows[flat[0]]}); drop those rows"
+        )
 
 
 def _predict_all(

@@ -154,6 +154,16 @@ def test_a_single_face_is_refused(tmp_path: Path) -> None:
         evaluate(Oracle(single), single, "au_prediction", None)
 
 
+def test_a_face_whose_eyes_are_in_one_place_is_refused_with_its_row(
+    dataset: FaceDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flat = dataset.labels["landmarks"].copy()
+    flat[5] = 50.0
+    monkeypatch.setitem(dataset.labels, "landmarks", flat)
+    with pytest.raises(DatasetError, match=r"in 1 of 120 faces \(first in row 5\)"):
+        evaluate(Oracle(dataset), dataset, "landmark_pose", None)
+
+
 def test_a_file_without_known_pose_is_evaluated_without_it(
     dataset: FaceDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
