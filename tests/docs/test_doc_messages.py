@@ -10,6 +10,8 @@ from doc_pages import DOCS, REPOSITORY, blocks
 
 FOLDERS = ("mlx_faceau", "convert", "torch_fallback")
 LEAST_TEXT = 12  # letters of a template that stand fixed; shorter ones would fit anything
+LONGEST = 400
+LEAST_SHARE = 0.3  # of a line's letters; the others are names and numbers
 QUOTED = [
     line
     for block in blocks(DOCS / "troubleshooting.md", "text")
@@ -27,7 +29,8 @@ def templates() -> list[str]:
         for path in sorted((REPOSITORY / folder).rglob("*.py"))
     )
     # The page says once that this stands before every line.
-    return [text.removeprefix("mlx-faceau: ") for tree in trees for text in texts(tree)]
+    found = [text.removeprefix("mlx-faceau: ") for tree in trees for text in texts(tree)]
+    return [text for text in found if len(text) <= LONGEST]  # longer ones are docstrings
 
 
 def texts(tree: ast.AST) -> Iterator[str]:
@@ -47,8 +50,11 @@ def is_printed(line: str, known: list[str]) -> bool:
     A message is often put behind a name and a colon by another one, so its rest counts too.
     """
     shown = line.replace("...", ANYTHING)
-    wanted = [shown, shown.partition(": ")[2]]
-    return any(shares_text(w, t) and can_be_equal(w, t) for w in wanted for t in known)
+    return any(
+        shares_text(wanted, template) and common_text(wanted, template) >= LEAST_SHARE
+        for wanted in (shown, shown.partition(": ")[2])
+        for template in known
+    )
 
 
 def shares_text(line: str, template: str) -> bool:
@@ -60,16 +66,22 @@ def shares_text(line: str, template: str) -> bool:
     )
 
 
-def can_be_equal(first: str, second: str) -> bool:
-    """Whether some text fits both patterns."""
-    reached = [True, *(set(second[:n]) == {ANYTHING} for n in range(1, len(second) + 1))]
-    for a in first:
-        row = [reached[0] and a == ANYTHING]
-        for n, b in enumerate(second, start=1):
-            either = (a == ANYTHING or b == ANYTHING) and (reached[n] or row[-1])
-            row.append(either or (reached[n - 1] and (a == b or ANYTHING in (a, b))))
-        reached = row
-    return reached[-1]
+def common_text(line: str, template: str) -> float:
+    """The share of a line's own letters that a template gives; 0 where it cannot give the line.
+
+    Placeholders of either side stand for any text of the other; the best way of doing so counts.
+    """
+    impossible = -len(line) - 1
+    best = [0, *(impossible for _ in template)]
+    for n, b in enumerate(template, start=1):
+        best[n] = best[n - 1] if b == ANYTHING else impossible
+    for a in line:
+        row = [best[0] if a == ANYTHING else impossible]
+        for n, b in enumerate(template, start=1):
+            skipped = [best[n], row[-1]] if ANYTHING in (a, b) else []
+            row.append(max([*skipped, best[n - 1] + 1 if a == b else impossible]))
+        best = row
+    return best[-1] / max(1, len(line.replace(ANYTHING, "")))
 
 
 def test_there_are_messages() -> None:
