@@ -36,9 +36,7 @@ class TrainConfig:
     kind: ClassVar[str]  # the net's, in architectures.py
     model_name: ClassVar[str]  # on the command line
 
-    data: tuple[str, ...] = option(
-        MISSING, "HDF5 files with labelled faces; one path stands for itself", may_change=True
-    )
+    data: tuple[str, ...] = option(MISSING, "HDF5 files with labelled faces", may_change=True)
     val_data: tuple[str, ...] = option(
         (),
         "HDF5 files with labelled faces of other people to validate on, instead of a share of "
