@@ -107,7 +107,7 @@ def test_each_flag_that_is_named_exists(name: str) -> None:
     named = {
         flag
         for code in inline_code(REPOSITORY / name)
-        for flag in re.findall(r"(?<!\S)--[a-z][a-z-]*", code)
+        for flag in re.findall(r"(?<!\S)--[a-z][a-z0-9-]*", code)
     }
     assert named <= all_flags(build_parser()) | FOREIGN_FLAGS
 
