@@ -15,6 +15,7 @@ from mlx_faceau.faces import Frame
 from mlx_faceau.facs import AU_NAMES, MAX_INTENSITY
 from mlx_faceau.openface_csv import GROUPS, read_openface_csv
 from mlx_faceau.pdm import PDM, fit_pdm
+from mlx_faceau.video import Video
 
 from .labels import FaceLabels, Labels
 from .schema import HOG_SIZE
@@ -24,6 +25,7 @@ LICENCE = (
     "so are nets trained on them"
 )
 _FLAGS = {"2d": "-2Dfp", "aus": "-aus"}  # of FeatureExtraction, which writes the group
+_LATE = 0.6  # frames between a picture's time and its number, before pictures may be missing
 _INSIDE = 0.5  # share of the points that must lie in the frame
 
 
@@ -61,14 +63,14 @@ class OpenFaceLabeller:
         path = find_csv(video)
         if path is None:
             raise DatasetError(f"{video}: no {video.stem}.csv beside it; run FeatureExtraction")
-        return _Table(path, self._pdm).labels
+        return _Table(path, self._pdm, video).labels
 
 
 class _Table:
     """One CSV, its rows found by frame."""
 
-    def __init__(self, path: Path, pdm: PDM | None) -> None:
-        self._path, self._pdm = path, pdm
+    def __init__(self, path: Path, pdm: PDM | None, video: Path) -> None:
+        self._path, self._pdm, self._video = path, pdm, video
         columns = read_openface_csv(path)
         count = len(columns["frame"])
         if count == 0:
@@ -82,8 +84,11 @@ class _Table:
         self._rows = _rows_by_frame(columns["frame"])
         self._hog = _read_hog(path.with_suffix(".hog"), count)
         self._placed = False
+        self._rate = Video(video).rate
+        self._whole = False  # whether all frames are known to be there
 
     def labels(self, frame: Frame) -> list[FaceLabels]:
+        self._check_number(frame)
         rows = [row for row in self._rows.get(frame.index, []) if self._usable(row)]
         if rows and not self._placed:
             self._check_place(frame, rows[0])
@@ -105,6 +110,24 @@ class _Table:
                 "or turned otherwise"
             )
         self._placed = True
+
+    def _check_number(self, frame: Frame) -> None:
+        """Refuse frames that come at another time than their number says.
+
+        Decoders pass over a damaged picture, and the next one takes its number. But the frame rate
+        may also vary: then the video has as many frames as the CSV.
+        """
+        late = abs(frame.timestamp * self._rate - frame.index)
+        if self._whole or late <= _LATE:
+            return
+        count = sum(1 for _ in Video(self._video).frames())
+        if max(self._rows) >= count:
+            raise DatasetError(
+                f"{self._path}: pictures are missing before {frame.timestamp:.2f} s of the video "
+                f"({count} can be read, it has {max(self._rows) + 1} frames): from there on its "
+                "rows belong to other pictures; run OpenFace on this file"
+            )
+        self._whole = True
 
     def _one(self, row: int) -> FaceLabels:
         landmarks = self._landmarks[row]

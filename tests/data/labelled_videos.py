@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 from blobs import Blob, boxes_of, draw_frame, template, write_video
 
+from mlx_faceau import geometry
+
 AU_NAMES = [f"AU{n:02d}" for n in (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 25, 26, 45)]
 
 
@@ -31,6 +33,23 @@ def labels_of(blob: Blob, frame: int) -> dict[str, np.ndarray]:
         "local_params": np.linspace(-1, 1, 34) + blob.person,
         "au_intensities": np.linspace(0, 4, 17) + 0.1 * frame % 1,
     }
+
+
+def check_sample(sample, blob, frame):
+    """The labels lie where the disc is in the crop, and lead back to those of the frame."""
+    truth = labels_of(blob, frame)
+    assert sample["image"].shape == (112, 112, 3)
+    ((x, y, width, height),) = boxes_of(np.ascontiguousarray(sample["image"][..., ::-1]))
+    low, high = sample["landmarks"].min(axis=0), sample["landmarks"].max(axis=0)
+    np.testing.assert_allclose([x, y, x + width - 1, y + height - 1], [*low, *high], atol=2.0)
+    # The standard crop: 112 pixels are 1.4 times the bounding box.
+    np.testing.assert_allclose(high - low, 112 / 1.4, atol=1e-3)
+    back = geometry.to_frame(sample["warp_matrix"], sample["landmarks"], sample["global_params"])
+    np.testing.assert_allclose(back["landmarks"], truth["landmarks"], atol=0.01)
+    np.testing.assert_allclose(back["global_params"], truth["global_params"], atol=0.01)
+    np.testing.assert_allclose(sample["local_params"], truth["local_params"], atol=1e-3)
+    np.testing.assert_allclose(sample["au_intensities"], truth["au_intensities"], atol=1e-3)
+    assert sample["frame_idx"] == frame
 
 
 def csv_columns(

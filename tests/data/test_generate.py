@@ -5,9 +5,8 @@ import struct
 import cv2
 import numpy as np
 import pytest
-from blobs import Blob, boxes_of, draw_frame, write_video
-from labelled_videos import film, label, labels_of, moving_face, write_csv
-from mp4 import set_durations, turn_quarter
+from blobs import Blob, draw_frame, write_video
+from labelled_videos import check_sample, film, label, labels_of, moving_face, write_csv
 
 import mlx_faceau
 from mlx_faceau import geometry
@@ -17,27 +16,9 @@ from mlx_faceau.data.hdf5 import FaceDataset
 from mlx_faceau.data.writer import TrainingDataWriter
 from mlx_faceau.errors import DatasetError
 from mlx_faceau.pdm import PDM
-from mlx_faceau.video import VideoError
 
 # The crop follows the disc, so that pictures of a clip hardly differ.
 KEEP_ALIKE = quality.Limits(min_change=0)
-
-
-def check_sample(sample, blob, frame):
-    """The labels lie where the disc is in the crop, and lead back to those of the frame."""
-    truth = labels_of(blob, frame)
-    assert sample["image"].shape == (112, 112, 3)
-    ((x, y, width, height),) = boxes_of(np.ascontiguousarray(sample["image"][..., ::-1]))
-    low, high = sample["landmarks"].min(axis=0), sample["landmarks"].max(axis=0)
-    np.testing.assert_allclose([x, y, x + width - 1, y + height - 1], [*low, *high], atol=2.0)
-    # The standard crop: 112 pixels are 1.4 times the bounding box.
-    np.testing.assert_allclose(high - low, 112 / 1.4, atol=1e-3)
-    back = geometry.to_frame(sample["warp_matrix"], sample["landmarks"], sample["global_params"])
-    np.testing.assert_allclose(back["landmarks"], truth["landmarks"], atol=0.01)
-    np.testing.assert_allclose(back["global_params"], truth["global_params"], atol=0.01)
-    np.testing.assert_allclose(sample["local_params"], truth["local_params"], atol=1e-3)
-    np.testing.assert_allclose(sample["au_intensities"], truth["au_intensities"], atol=1e-3)
-    assert sample["frame_idx"] == frame
 
 
 @pytest.mark.parametrize(
@@ -251,58 +232,3 @@ def test_no_labels_at_all_name_the_three_ways(tmp_path):
 def test_unknown_labellers_are_refused(name):
     with pytest.raises(ValueError, match="labeller"):
         TrainingDataGenerator(name)
-
-
-@pytest.mark.parametrize(
-    "content", [b"", b"no video at all", None], ids=["zero-length", "text", "missing"]
-)
-def test_files_that_are_no_videos_are_one_line(tmp_path, content):
-    path = tmp_path / "clip.mp4"
-    if content is not None:
-        path.write_bytes(content)
-    write_csv(tmp_path / "clip.csv", moving_face(2))
-    with pytest.raises(VideoError) as caught:
-        next(TrainingDataGenerator().process_video(path))
-    assert "\n" not in str(caught.value)
-
-
-def test_a_truncated_video_gives_what_is_left_and_says_what_is_not(tmp_path):
-    faces = moving_face(30)
-    whole = film(tmp_path / "whole.avi", faces)
-    data = whole.read_bytes()
-    (tmp_path / "cut.avi").write_bytes(data[: int(len(data) * 0.6)])
-    generator = TrainingDataGenerator(label, limits=KEEP_ALIKE)
-    kept = list(generator.process_video(tmp_path / "cut.avi"))
-    assert 5 < len(kept) < 30
-    assert generator.report.damaged > 0
-
-
-def test_a_phone_video_that_is_turned_is_labelled_upright(tmp_path):
-    """The function sees the frame that the crop is cut from, whichever way it was filmed."""
-    faces = moving_face(3)
-    video = film(tmp_path / "clip.mp4", faces)
-    turn_quarter(video)
-    sample = next(TrainingDataGenerator(label, limits=KEEP_ALIKE).process_video(video))
-    # Turned clockwise: (x, y) of the stored picture is at (239 - y, x).
-    centre = geometry.to_frame(sample["warp_matrix"], sample["landmarks"])["landmarks"].mean(axis=0)
-    np.testing.assert_allclose(centre, [239 - 110, 80], atol=1.5)
-
-
-def test_a_variable_frame_rate_does_not_shift_the_labels(tmp_path):
-    faces = moving_face(6)
-    video = film(tmp_path / "clip.mp4", faces)
-    set_durations(video, [(2, 256), (2, 1024), (2, 256)])
-    write_csv(tmp_path / "clip.csv", faces)
-    samples = list(TrainingDataGenerator(limits=KEEP_ALIKE).process_video(video))
-    assert [sample["frame_idx"] for sample in samples] == list(range(6))
-    for frame, sample in enumerate(samples):
-        check_sample(sample, faces[frame][0], frame)
-
-
-def test_a_4k_video_is_cropped_where_its_face_is(tmp_path):
-    faces = [[Blob(3000, 1500, 500)]]
-    video = film(tmp_path / "clip.avi", faces, size=(2160, 3840))
-    write_csv(tmp_path / "clip.csv", faces)
-    (sample,) = TrainingDataGenerator().process_video(video)
-    check_sample(sample, faces[0][0], 0)
-    assert sample["measures"]["face_size"] == pytest.approx(1400, abs=1)
