@@ -6,7 +6,7 @@ ML itself on macOS.
 
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,22 @@ import numpy as np
 
 from mlx_faceau.errors import MissingDependency
 from mlx_faceau.exported import ONNX_SUFFIX
+from mlx_faceau.preprocess import to_network_input
 
 from .mil import load_coremltools, read_mlpackage
-from .mil_program import Port
+from .mil_program import PICTURE, Port, Program
 
 EVALUATOR = "MIL evaluator"
+ORT = "ONNX Runtime"
 
 
 @dataclass(frozen=True)
 class Artefact:
-    """A file opened by one runtime; ``run`` takes (N, 3, 112, 112) and keeps the file's order."""
+    """A file opened by one runtime.
+
+    ``run`` takes crops, (N, 112, 112, 3) uint8 BGR, hands them over as the file's input declares
+    itself, and gives float32 arrays with a leading N in the file's order.
+    """
 
     runtime: str
     inputs: tuple[Port, ...]
@@ -40,10 +46,12 @@ def open_artefacts(path: Path) -> list[Artefact]:
     """
     if path.suffix == ONNX_SUFFIX:
         return [_open_onnx(path)]
-    program = _open_mil(path)
+    program = read_mlpackage(path)
+    evaluated = _core_ml_artefact(EVALUATOR, program, program.run)
     if platform.system() != "Darwin":
-        return [program]
-    return [program, replace(program, runtime="Core ML", run=_core_ml_runner(path, program))]
+        return [evaluated]
+    model = load_coremltools().models.MLModel(str(path))
+    return [evaluated, _core_ml_artefact("Core ML", program, _as_picture(program, model.predict))]
 
 
 def _open_onnx(path: Path) -> Artefact:
@@ -51,49 +59,83 @@ def _open_onnx(path: Path) -> Artefact:
         import onnxruntime
     except ModuleNotFoundError as error:
         raise MissingDependency("onnxruntime", extra="cpu") from error
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    inputs, outputs = session.get_inputs(), session.get_outputs()
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3  # errors: float16 on a CPU is no news
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    inputs, outputs = _onnx_ports(session.get_inputs()), _onnx_ports(session.get_outputs())
+    port = inputs[0]
 
-    def run(images: np.ndarray) -> list[np.ndarray]:
+    def run(crops: np.ndarray) -> list[np.ndarray]:
+        values = crops if port.dtype == "uint8" else network_input(crops)
+        batch = port.shape[0]
+        if isinstance(batch, int):
+            return _in_batches(values, batch, lambda part: session.run(None, {port.name: part}))
         # One image and the rest: the batch size is free.
-        batches = [batch for batch in (images[:1], images[1:]) if len(batch)]
-        pieces = [session.run(None, {inputs[0].name: batch}) for batch in batches]
-        return [np.concatenate(parts) for parts in zip(*pieces, strict=True)]
+        parts = [part for part in (values[:1], values[1:]) if len(part)]
+        return _joined([session.run(None, {port.name: part}) for part in parts])
 
-    return Artefact("ONNX Runtime", _onnx_ports(inputs), _onnx_ports(outputs), run)
+    return Artefact(ORT, inputs, outputs, run)
 
 
 def _onnx_ports(values: list[Any]) -> tuple[Port, ...]:
-    names = {"tensor(float)": "float32", "tensor(float16)": "float16"}
+    names = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8"}
     return tuple(
         Port(value.name, names.get(value.type, value.type), tuple(value.shape)) for value in values
     )
 
 
-def _open_mil(path: Path) -> Artefact:
-    program = read_mlpackage(path)
-    name = program.inputs[0].name
+def _core_ml_artefact(
+    runtime: str, program: Program, predict: Callable[[dict[str, Any]], Mapping[str, np.ndarray]]
+) -> Artefact:
+    port = program.inputs[0]
 
-    def run(images: np.ndarray) -> list[np.ndarray]:
-        return _one_by_one(images, lambda image: program.run({name: image}), program.outputs)
+    def run(crops: np.ndarray) -> list[np.ndarray]:
+        values = network_input(crops)
+        if port.dtype == PICTURE:  # Core ML hands a picture over as its pixels, channels first
+            values = np.ascontiguousarray(crops[..., ::-1].transpose(0, 3, 1, 2), np.float32)
 
-    return Artefact(EVALUATOR, program.inputs, program.outputs, run)
+        def once(part: np.ndarray) -> list[np.ndarray]:
+            outputs = predict({port.name: part})
+            return [outputs[output.name] for output in program.outputs]
 
+        return _in_batches(values, port.shape[0], once)
 
-def _core_ml_runner(path: Path, program: Artefact) -> Callable[[np.ndarray], list[np.ndarray]]:
-    model = load_coremltools().models.MLModel(str(path))
-    name = program.inputs[0].name
-
-    def run(images: np.ndarray) -> list[np.ndarray]:
-        return _one_by_one(images, lambda image: model.predict({name: image}), program.outputs)
-
-    return run
+    return Artefact(runtime, program.inputs, program.outputs, run)
 
 
-def _one_by_one(
-    images: np.ndarray,
-    predict: Callable[[np.ndarray], Mapping[str, np.ndarray]],
-    outputs: tuple[Port, ...],
+def _as_picture(
+    program: Program, predict: Callable[[dict[str, Any]], Mapping[str, np.ndarray]]
+) -> Callable[[dict[str, Any]], Mapping[str, np.ndarray]]:
+    """The prediction of a package whose input is a picture, which Core ML takes from PIL."""
+    if program.inputs[0].dtype != PICTURE:
+        return predict
+
+    def with_picture(inputs: dict[str, Any]) -> Mapping[str, np.ndarray]:
+        from PIL import Image
+
+        ((name, pixels),) = inputs.items()
+        return predict({name: Image.fromarray(pixels[0].transpose(1, 2, 0).astype(np.uint8))})
+
+    return with_picture
+
+
+def network_input(crops: np.ndarray) -> np.ndarray:
+    """(N, 112, 112, 3) uint8 BGR as (N, 3, 112, 112) float32 RGB in [0, 1]."""
+    return np.ascontiguousarray(to_network_input(crops).transpose(0, 3, 1, 2))
+
+
+def _in_batches(
+    values: np.ndarray, size: int, run: Callable[[np.ndarray], list[np.ndarray]]
 ) -> list[np.ndarray]:
-    pieces = [predict(image[np.newaxis]) for image in images]
-    return [np.concatenate([piece[port.name] for piece in pieces]) for port in outputs]
+    """Run batches of exactly one size; the last is filled up with its last image."""
+    pieces = []
+    for start in range(0, len(values), size):
+        part = values[start : start + size]
+        padding = np.repeat(part[-1:], size - len(part), axis=0)
+        pieces.append([out[: len(part)] for out in run(np.concatenate([part, padding]))])
+    return _joined(pieces)
+
+
+def _joined(pieces: list[list[np.ndarray]]) -> list[np.ndarray]:
+    return [np.concatenate(parts) for parts in zip(*pieces, strict=True)]

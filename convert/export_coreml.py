@@ -1,7 +1,8 @@
 """A net as a Core ML package: ML program for macOS 13 and later, checked before it stays.
 
-Input ``image`` (1, 3, 112, 112) float32 RGB in [0, 1], an array and not an image; float32 outputs
-under the names of the ONNX file. Computation is in float16 unless asked otherwise.
+Input ``image`` (1, 3, 112, 112) float32 RGB in [0, 1], an array and not an image unless asked
+for; float32 outputs under the names of the ONNX file. Computation is in float16 unless asked
+otherwise.
 """
 
 import contextlib
@@ -22,21 +23,23 @@ from mlx_faceau.architectures import IMAGE_SIZE
 from mlx_faceau.checkpoint import LICENCE_NOTE
 from mlx_faceau.errors import ExportError, MissingDependency
 from mlx_faceau.exported import COREML_SUFFIX, METADATA_KEY, find_mlmodel
+from mlx_faceau.preprocess import PIXEL_MAX
 
 try:
     import torch
 except ModuleNotFoundError as error:
     raise MissingDependency("torch", extra="export") from error
 
-from .check import Check, CheckFailed, check_export
+from .accuracy import Faces, prove
+from .check import Check
 from .mil import load_coremltools
-from .source import Source, read_source
+from .source import Pair, Source, read_source
+from .variants import Variant, check_variant
 
-PRECISIONS = ("float16", "float32")
-_INPUT_SHAPE = (1, 3, IMAGE_SIZE, IMAGE_SIZE)
+_SMALLEST_WEIGHT = 512  # numbers; smaller ones stay float16, where int8 would save nothing
 _DATE = "1970-01-01"  # instead of today's, so that the same net gives the same bytes
 _TEXTS = {
-    "image": "face crop (1, 3, 112, 112), RGB in [0, 1]",
+    "image": "face crop, RGB",
     "landmarks": "68 points (x, y), pixels of the crop",
     "global_params": "scale, rx, ry, rz (radians), tx, ty (pixels) in the crop",
     "local_params": "shape parameters of the point distribution model",
@@ -45,7 +48,14 @@ _TEXTS = {
 
 
 def export_to_coreml(
-    model_or_checkpoint: Any, path: Path | str, precision: str = "float16"
+    model_or_checkpoint: Any,
+    path: Path | str,
+    precision: str = "float16",
+    *,
+    input: str = "tensor",
+    batch: int | str = 1,
+    faces: Faces | None = None,
+    force: bool = False,
 ) -> Check:
     """Write a net as a Core ML package and prove it equal to the net.
 
@@ -53,51 +63,75 @@ def export_to_coreml(
     and takes the place of an older one there.
 
     Args:
-        model_or_checkpoint: see :func:`~mlx_faceau.convert.source.read_source`.
+        model_or_checkpoint: see :func:`~mlx_faceau.convert.source.read_source`; or a
+            :class:`~mlx_faceau.convert.source.Pair`, for one package with all outputs.
         path: ends with ``.mlpackage``.
-        precision: of the computation, ``"float16"`` or ``"float32"``; both ends stay float32.
+        precision: of the computation, ``"float16"`` or ``"float32"``; ``"int8"`` keeps the
+            weights in 8 bits and computes in float16. Both ends stay float32.
+        input: ``"tensor"``: float32 RGB in [0, 1], NCHW; ``"image"``: a 112x112 picture, which
+            Core ML converts to RGB itself.
+        batch: faces of one call.
+        faces: what int8 is measured with; for int8 alone.
+        force: keep an int8 package whose accuracy falls by more than the bound.
 
     Returns:
         The passed check: how far the package's outputs are from the float64 net's.
 
     Raises:
-        ValueError: for another ending or precision.
-        ExportError: if the package fails its check (``CheckFailed``), where coremltools has no
-            build, or if something else stands under the name.
+        ValueError: for another ending, precision, input or batch; for int8 without faces.
+        ExportError: if there is no such package, it fails its check (``CheckFailed``), int8 costs
+            too much (``AccuracyLost``), where coremltools has no build, or if something else
+            stands under the name.
         MissingDependency: without coremltools.
         CheckpointError: if the checkpoint cannot be read.
     """
     path = Path(path)
     if path.suffix != COREML_SUFFIX:
         raise ValueError(f"{path}: the ending must be {COREML_SUFFIX}")
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision is {precision!r}, expected one of {', '.join(PRECISIONS)}")
+    variant = Variant("coreml", precision, input, batch)
+    check_variant(variant)
+    if (faces is not None) != (precision == "int8"):
+        raise ValueError("faces to measure on are for int8, which needs them")
     if path.exists() and not (path / "Manifest.json").is_file():
         raise ExportError(f"{path}: exists and is no Core ML package; move it away")
     source = read_source(model_or_checkpoint)
     with _atomic_package(path) as temporary:
-        _convert(source, precision).save(str(temporary))
-        _finish(temporary, source, precision)
-        check = check_export(temporary, source).renamed(path)
-        if not check.passed:
-            raise CheckFailed(check)
-    return check
+        _convert(source, variant).save(str(temporary))
+        _finish(temporary, source, variant)
+        return prove(temporary, path, source, faces, force)
 
 
-def _convert(source: Source, precision: str) -> Any:
+def _convert(source: Source | Pair, variant: Variant) -> Any:
     ct = load_coremltools()
+    shape = (int(variant.batch or 1), 3, IMAGE_SIZE, IMAGE_SIZE)
+    compute = ct.precision.FLOAT32 if variant.precision == "float32" else ct.precision.FLOAT16
+    image = ct.TensorType("image", shape, dtype=np.float32)
+    if variant.input == "image":
+        image = ct.ImageType("image", shape, scale=1 / PIXEL_MAX, color_layout=ct.colorlayout.RGB)
     with _quiet():
-        traced: Any = torch.jit.trace(source.net(), torch.zeros(_INPUT_SHAPE))  # type: ignore[no-untyped-call]
-        return ct.convert(
+        traced: Any = torch.jit.trace(source.net(), torch.zeros(shape))  # type: ignore[no-untyped-call]
+        model = ct.convert(
             traced,
-            inputs=[ct.TensorType("image", _INPUT_SHAPE, dtype=np.float32)],
+            inputs=[image],
             # Without a type these would be float16: steps of 0.06 px.
-            outputs=[ct.TensorType(name, dtype=np.float32) for name in source.config.output_shapes],
+            outputs=[ct.TensorType(name, dtype=np.float32) for name in source.output_shapes],
             convert_to="mlprogram",
             minimum_deployment_target=ct.target.macOS13,
-            compute_precision=getattr(ct.precision, precision.upper()),
+            compute_precision=compute,
             skip_model_load=True,
         )
+        return _with_int8_weights(model) if variant.precision == "int8" else model
+
+
+def _with_int8_weights(model: Any) -> Any:
+    """The same program with every large weight as int8, one scale an output channel."""
+    from coremltools.optimize import coreml as optimize
+
+    rounding = optimize.OpLinearQuantizerConfig(
+        mode="linear_symmetric", dtype=np.int8, weight_threshold=_SMALLEST_WEIGHT
+    )
+    config = optimize.OptimizationConfig(global_config=rounding)
+    return optimize.linear_quantize_weights(model, config)
 
 
 @contextlib.contextmanager
@@ -114,7 +148,7 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _finish(package: Path, source: Source, precision: str) -> None:
+def _finish(package: Path, source: Source | Pair, variant: Variant) -> None:
     """Put the metadata in, and take out what differs from one run to the next."""
     from coremltools.proto import Model_pb2
 
@@ -122,10 +156,10 @@ def _finish(package: Path, source: Source, precision: str) -> None:
     model = Model_pb2.Model()
     model.ParseFromString(path.read_bytes())
     about = model.description.metadata
-    about.shortDescription = f"{source.config.kind} net of mlx-faceau"
+    about.shortDescription = f"{source.kind} net of mlx-faceau"
     about.license = LICENCE_NOTE
     about.userDefined[METADATA_KEY] = json.dumps(
-        {**source.metadata, "precision": precision}, sort_keys=True
+        {**source.metadata, **variant.describe()}, sort_keys=True
     )
     about.userDefined["com.github.apple.coremltools.conversion_date"] = _DATE
     for feature in (*model.description.input, *model.description.output):

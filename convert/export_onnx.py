@@ -1,12 +1,14 @@
-"""A net as one ``.onnx`` file: float32, any batch size, BatchNorm folded, checked before it stays.
+"""A net as one ``.onnx`` file, checked before it stays; both nets as one, on request.
 
-Input ``image`` (batch, 3, 112, 112) RGB in [0, 1]; outputs in the order of the original tool, so
-that its predictors, which read them by position, run these files too.
+Input ``image`` (batch, 3, 112, 112) RGB in [0, 1], or crops as cv2 gives them; outputs float32 in
+the order of the original tool, so that its predictors, which read them by position, run these
+files too.
 """
 
 import io
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,58 +23,93 @@ try:
 except ModuleNotFoundError as error:
     raise MissingDependency(str(error.name), extra="export") from error
 
-from .check import Check, CheckFailed, check_export
-from .source import Source, read_source
+from .accuracy import Faces, prove
+from .artefact import network_input
+from .check import Check
+from .onnx_rewrite import INPUT_NAME, take_uint8, to_float16
+from .quantise import pool_globally, quantise
+from .source import Pair, Source, read_source
+from .variants import DEFAULT_OPSET, DYNAMIC, Variant, check_variant
 
-INPUT_NAME = "image"
-OPSETS = range(12, 22)  # what torch's TorchScript exporter and onnx both write, as asked
 _TRACE_BATCH = 2  # a trace with one image would bake shapes of one image in
 
 
-def export_to_onnx(model_or_checkpoint: Any, path: Path | str, opset_version: int = 17) -> Check:
+def export_to_onnx(
+    model_or_checkpoint: Any,
+    path: Path | str,
+    opset_version: int = DEFAULT_OPSET,
+    *,
+    precision: str = "float32",
+    input: str = "tensor",
+    batch: int | str = DYNAMIC,
+    faces: Faces | None = None,
+    force: bool = False,
+) -> Check:
     """Write a net as an ONNX file and prove it equal to the net.
 
-    The same net gives the same bytes. The file appears under its name only after it passed.
+    The same net, and for int8 the same faces, give the same bytes. The file appears under its
+    name only after it passed.
 
     Args:
-        model_or_checkpoint: see :func:`~mlx_faceau.convert.source.read_source`.
+        model_or_checkpoint: see :func:`~mlx_faceau.convert.source.read_source`; or a
+            :class:`~mlx_faceau.convert.source.Pair`, for one file with all outputs.
         path: ends with ``.onnx``.
         opset_version: in [12, 21].
+        precision: ``"float32"``; ``"float16"`` for GPUs; ``"int8"``. Input and outputs stay
+            as they are.
+        input: ``"tensor"``: float32 RGB in [0, 1], NCHW; ``"uint8"``: BGR, (batch, 112, 112, 3).
+        batch: faces of one call, or ``"dynamic"``.
+        faces: what int8 is calibrated and measured with; for int8 alone.
+        force: keep an int8 file whose accuracy falls by more than the bound.
 
     Returns:
         The passed check: how far the file's outputs are from the float64 net's.
 
     Raises:
-        ValueError: for another ending or opset.
-        ExportError: if the file fails its check (``CheckFailed``) or cannot be made.
+        ValueError: for another ending, opset, precision, input or batch; for int8 without faces.
+        ExportError: if there is no such file, it fails its check (``CheckFailed``), int8 costs
+            too much (``AccuracyLost``), or it cannot be made.
         CheckpointError: if the checkpoint cannot be read.
     """
     path = Path(path)
     if path.suffix != ONNX_SUFFIX:
         raise ValueError(f"{path}: the ending must be {ONNX_SUFFIX}")
-    if isinstance(opset_version, bool) or opset_version not in OPSETS:
-        raise ValueError(
-            f"opset is {opset_version}, expected a whole number in "
-            f"[{OPSETS.start}, {OPSETS.stop - 1}]"
-        )
+    variant = Variant("onnx", precision, input, batch, opset_version)
+    check_variant(variant)
+    if (faces is not None) != (precision == "int8"):
+        raise ValueError("faces to calibrate on are for int8, which needs them")
     source = read_source(model_or_checkpoint)
-    data = _onnx_bytes(source, int(opset_version))
     with atomic_file(path) as temporary:
-        temporary.write_bytes(data)
-        check = check_export(temporary, source).renamed(path)
-        if not check.passed:
-            raise CheckFailed(check)
-    return check
+        if faces is not None:
+            _check_unrounded(source, variant, path, temporary)
+        temporary.write_bytes(onnx_bytes(source, variant, faces))
+        return prove(temporary, path, source, faces, force)
 
 
-def _onnx_bytes(source: Source, opset_version: int) -> bytes:
-    model = onnx.load_model_from_string(_traced(source, opset_version))
-    written = {entry.domain: entry.version for entry in model.opset_import}.get("")
-    if written != opset_version:
-        raise ExportError(f"torch wrote opset {written} where {opset_version} was asked for")
-    text = json.dumps({**source.metadata, "precision": "float32"}, sort_keys=True)
-    onnx.helper.set_model_props(model, {METADATA_KEY: text})
-    model.doc_string = f"{source.config.kind} net of mlx-faceau"
+def _check_unrounded(source: Source | Pair, variant: Variant, path: Path, temporary: Path) -> None:
+    """Prove the graph that is about to be rounded: int8 hides mistakes that float32 shows."""
+    temporary.write_bytes(onnx_bytes(source, replace(variant, precision="float32"), None, True))
+    prove(temporary, path, source)
+
+
+def onnx_bytes(
+    source: Source | Pair, variant: Variant, faces: Faces | None, pooled: bool = False
+) -> bytes:
+    """The file of a variant; ``pooled`` gives float32 the graph that int8 starts from."""
+    model = _traced(source, variant)
+    if pooled:
+        pool_globally(model.graph)
+    if faces is not None:
+        quantise(model, source, network_input(faces.calibration))
+    if variant.precision == "float16":
+        to_float16(model)
+    if variant.input == "uint8":
+        take_uint8(model)
+    about = {**source.metadata, **variant.describe()}
+    if faces is not None:
+        about["calibration"] = {"faces": len(faces.calibration), "data_hash": faces.hash}
+    onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(about, sort_keys=True)})
+    model.doc_string = f"{source.kind} net of mlx-faceau"
     try:
         model = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
         onnx.checker.check_model(model, full_check=True)
@@ -82,20 +119,26 @@ def _onnx_bytes(source: Source, opset_version: int) -> bytes:
     return data
 
 
-def _traced(source: Source, opset_version: int) -> bytes:
-    names = list(source.config.output_shapes)
+def _traced(source: Source | Pair, variant: Variant) -> Any:
+    names = list(source.output_shapes)
+    dynamic = variant.batch == DYNAMIC
+    images = _TRACE_BATCH if dynamic else int(variant.batch or 1)
     buffer: Any = io.BytesIO()  # typed as a path alone, a file object as well
     with warnings.catch_warnings():
         # torch announces its other exporter, which cannot write opsets below 18.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             source.net(),
-            (torch.zeros(_TRACE_BATCH, 3, IMAGE_SIZE, IMAGE_SIZE),),
+            (torch.zeros(images, 3, IMAGE_SIZE, IMAGE_SIZE),),
             buffer,
             input_names=[INPUT_NAME],
             output_names=names,
-            dynamic_axes={name: {0: "batch"} for name in (INPUT_NAME, *names)},
-            opset_version=opset_version,
+            dynamic_axes={name: {0: "batch"} for name in (INPUT_NAME, *names)} if dynamic else None,
+            opset_version=variant.opset,
             dynamo=False,
         )
-    return bytes(buffer.getvalue())
+    model = onnx.load_model_from_string(buffer.getvalue())
+    written = {entry.domain: entry.version for entry in model.opset_import}.get("")
+    if written != variant.opset:
+        raise ExportError(f"torch wrote opset {written} where {variant.opset} was asked for")
+    return model

@@ -25,17 +25,20 @@ import torch
 from mlx_faceau.errors import CheckpointError, ExportError, MissingDependency
 from mlx_faceau.exported import find_mlmodel
 
-from .mil_operations import OPERATIONS, Value
-from .mil_program import MAX_ELEMENTS, TORCH_DTYPES, Operation, Port, Program
+from .mil_operations import OPERATIONS, Value, dequantise
+from .mil_program import MAX_ELEMENTS, PICTURE, TORCH_DTYPES, Operation, Port, Program
 
 _MAX_MODEL = 64 << 20  # bytes of the protocol buffer; a real one has about 300 KiB
 _BLOB_HEADER = struct.Struct("<IIQQ")  # sentinel, type, bytes, offset of the data
 _BLOB_SENTINEL = 0xDEADBEEF
-_BLOB_TYPES = {"float16": 1, "float32": 2}
+_BLOB_TYPES = {"float16": 1, "float32": 2, "int8": 4}
 _MODEL_PATH = "@model_path/"
 # Numbers of MIL.proto's DataType and of FeatureTypes.proto's ArrayDataType.
-_DTYPES = {1: "bool", 2: "string", 10: "float16", 11: "float32", 23: "int32"}
+_DTYPES = {1: "bool", 2: "string", 10: "float16", 11: "float32", 21: "int8", 23: "int32"}
 _ARRAY_DTYPES = {65552: "float16", 65568: "float32"}
+_DEQUANTISE_ORDER = ("quantized_data", "scale", "zero_point", "axis")
+_DEQUANTISE = set(_DEQUANTISE_ORDER)
+_RGB = 20  # of FeatureTypes.proto's ColorSpace
 
 
 def load_coremltools() -> Any:
@@ -79,6 +82,11 @@ def read_mlpackage(path: Path | str) -> Program:
     return program
 
 
+def _as_program_input(port: Port) -> Port:
+    """What the program declares where its description says ``port``: a picture is its pixels."""
+    return Port(port.name, "float32", port.shape) if port.dtype == PICTURE else port
+
+
 class _Reader:
     """One package while it is read."""
 
@@ -93,7 +101,7 @@ class _Reader:
         inputs = tuple(self._described(f) for f in model.description.input)
         outputs = tuple(self._described(f) for f in model.description.output)
         declared = tuple(self._port(value) for value in model.mlProgram.functions["main"].inputs)
-        if declared != inputs:
+        if declared != tuple(_as_program_input(port) for port in inputs):
             raise self._error(f"its program's inputs are {declared}, its description's {inputs}")
         if list(block.outputs) != [port.name for port in outputs]:
             raise self._error(f"its program gives {list(block.outputs)}, not what it describes")
@@ -130,6 +138,8 @@ class _Reader:
             output = self._port(operation.outputs[0])
             if operation.type == "const":
                 self._add_constant(output, operation.attributes["val"])
+            elif operation.type == "constexpr_affine_dequantize":
+                self._add_dequantised(output, operation.attributes)
             else:
                 yield self._operation(operation, output)
 
@@ -163,6 +173,12 @@ class _Reader:
         return name
 
     def _described(self, feature: Any) -> Port:
+        if feature.type.WhichOneof("Type") == "imageType":
+            picture = feature.type.imageType
+            if picture.colorSpace != _RGB or picture.WhichOneof("SizeFlexibility"):
+                raise self._error(f"{feature.name} is no RGB picture of one size")
+            shape = self._shape((1, 3, picture.height, picture.width), feature.name)
+            return Port(feature.name, PICTURE, shape)
         array = feature.type.multiArrayType
         if feature.type.WhichOneof("Type") != "multiArrayType":
             raise self._error(f"{feature.name} is no array")
@@ -194,15 +210,32 @@ class _Reader:
     def _add_constant(self, port: Port, value: Any) -> None:
         if port.name in self.constants:
             raise self._error(f"{port.name} is defined twice")
+        self.constants[port.name] = self._constant(port, value)
+
+    def _constant(self, port: Port, value: Any) -> Value:
         if self._type(value.type, port.name) != (port.dtype, port.shape):
             raise self._error(f"constant {port.name} is not of its declared type")
         if value.WhichOneof("value") == "blobFileValue":
-            constant: Value = self._blob(port, value.blobFileValue)
-        elif value.immediateValue.WhichOneof("value") == "tensor":
-            constant = self._immediate(port, value.immediateValue.tensor)
-        else:
-            raise self._error(f"constant {port.name} holds no tensor")
-        self.constants[port.name] = constant
+            return self._blob(port, value.blobFileValue)
+        if value.immediateValue.WhichOneof("value") == "tensor":
+            return self._immediate(port, value.immediateValue.tensor)
+        raise self._error(f"constant {port.name} holds no tensor")
+
+    def _add_dequantised(self, output: Port, attributes: Any) -> None:
+        """A weight that is kept as int8: scale * (byte - zero), both along one axis."""
+        if set(attributes) != _DEQUANTISE | {"name"} or output.name in self.constants:
+            raise self._error(f"weight {output.name} has attributes {sorted(attributes)}")
+        parts = {}
+        for key in _DEQUANTISE:
+            dtype, shape = self._type(attributes[key].type, output.name)
+            part = Port(f"{output.name}.{key}", dtype, shape)
+            parts[key] = self._constant(part, attributes[key])
+        data, scale, zero, axis = (parts[key] for key in _DEQUANTISE_ORDER)
+        try:
+            self.constants[output.name] = dequantise(data, scale, zero, axis, output)
+        except (RuntimeError, ValueError, TypeError, AttributeError) as error:
+            text = str(error).splitlines()[0]
+            raise self._error(f"weight {output.name} cannot be dequantised: {text}") from None
 
     def _immediate(self, port: Port, tensor: Any) -> Value:
         fields = {"bool": "bools", "string": "strings", "int32": "ints", "float32": "floats"}
@@ -211,10 +244,10 @@ class _Reader:
             raise self._error(f"constant {port.name} is declared {port.dtype}, holds others")
         values = getattr(tensor, held).values
         if held == "bytes":
-            values = np.frombuffer(values, "<f2")
+            values = np.frombuffer(values, {"float16": "<f2", "int8": "i1"}[port.dtype])
         if len(values) != math.prod(port.shape):
             raise self._error(f"constant {port.name} holds {len(values)} values of {port.shape}")
-        if port.dtype in TORCH_DTYPES:
+        if port.dtype in _BLOB_TYPES:
             return torch.tensor(np.array(values, port.dtype)).reshape(port.shape)
         return list(values) if port.shape else values[0]
 

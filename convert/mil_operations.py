@@ -86,6 +86,29 @@ def cast(x: Tensor, dtype: str) -> Tensor:
     return x
 
 
+def dequantise(data: Tensor, scale: Tensor, zero: Tensor, axis: int, output: Any) -> Tensor:
+    """``constexpr_affine_dequantize``: (data - zero) * scale along one axis, as declared.
+
+    Raises:
+        ValueError: if the parts do not fit each other or the declared result.
+    """
+    if (data.dtype, zero.dtype) != (torch.int8, torch.int8) or not scale.dtype.is_floating_point:
+        raise ValueError(f"{data.dtype} data, {zero.dtype} zero point, {scale.dtype} scale")
+    if tuple(data.shape) != output.shape or str(scale.dtype) != f"torch.{output.dtype}":
+        raise ValueError(f"{tuple(data.shape)} {scale.dtype}, declared {output.shape}")
+    along = [1] * data.ndim
+    along[axis] = -1
+    steps, middle = scale.float(), zero.float()
+    if steps.ndim:
+        steps = steps.reshape(along)
+    if middle.ndim:
+        middle = middle.reshape(along)
+    values = (data.float() - middle) * steps
+    if values.shape != data.shape:
+        raise ValueError(f"scales of shape {tuple(scale.shape)} on axis {axis}")
+    return values.to(scale.dtype)
+
+
 CAST_DTYPES = {"fp16": "float16", "fp32": "float32"}
 
 OPERATIONS: dict[str, Callable[..., Any]] = {

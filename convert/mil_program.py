@@ -20,6 +20,7 @@ from .mil_operations import CAST_DTYPES, OPERATIONS, Value
 
 MAX_ELEMENTS = 1 << 27  # of all values together; a full-width net has about 10 million
 TORCH_DTYPES = {"float16": torch.float16, "float32": torch.float32}
+PICTURE = "picture"  # type of an input that is an RGB picture: the program sees its pixels, float32
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Port:
     """A named, typed value: an input, an output or the result of an operation."""
 
     name: str
-    dtype: str  # "float32", "float16", ...
+    dtype: str  # "float32", "float16", PICTURE, ...
     shape: tuple[Any, ...]  # whole numbers, or names of free axes
 
 
@@ -54,7 +55,8 @@ class Program:
         """Evaluate the program.
 
         Args:
-            inputs: arrays by name, in the declared shapes.
+            inputs: arrays by name, in the declared shapes; a picture as its pixels, RGB planes
+                in [0, 255].
 
         Returns:
             Arrays by output name, in the declared types.
@@ -88,7 +90,10 @@ class Program:
                 raise CheckpointError(f"{self.path}: output {port.name} is not what it declares")
 
     def _rounded(self, given: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return {port.name: given[port.name].to(TORCH_DTYPES[port.dtype]) for port in self.inputs}
+        return {
+            port.name: given[port.name].to(TORCH_DTYPES.get(port.dtype, torch.float32))
+            for port in self.inputs
+        }
 
     def _evaluate(self, inputs: Mapping[str, Any], device: str = "cpu") -> dict[str, Any]:
         values = {name: _on(value, device) for name, value in self.constants.items()}

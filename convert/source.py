@@ -4,12 +4,12 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
-from mlx_faceau.architectures import ModelConfig
+from mlx_faceau.architectures import CONFIGS, ModelConfig
 from mlx_faceau.checkpoint import check_weights, describe, file_hash, load_checkpoint
 from mlx_faceau.torch_fallback import build
 from mlx_faceau.torch_fallback.backbone import FaceNet
@@ -18,6 +18,8 @@ from .pyfaceau import read_pyfaceau
 
 # What an exported file takes over from its checkpoint's metadata, besides what describe() says.
 _CARRIED = ("target_statistics",)
+COMBINED = "combined"  # kind of a file that holds both nets
+_OWN = ("kind", "model", "source_hash", *_CARRIED)  # of one net, whatever the other's are
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,96 @@ class Source:
     weights: Mapping[str, np.ndarray]
     metadata: Mapping[str, Any]
 
+    @property
+    def kind(self) -> str:
+        return self.config.kind
+
+    @property
+    def parts(self) -> tuple["Source", ...]:
+        """The nets that the file holds: this one."""
+        return (self,)
+
+    @property
+    def output_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each output of one face, in the file's order."""
+        return self.config.output_shapes
+
     def net(self, dtype: torch.dtype = torch.float32) -> "TupleNet":
         """The net in torch, for evaluation; torch's random state is left as it was."""
         with torch.random.fork_rng(devices=[]):
             net = build(self.config)
         net.load_weights_dict(dict(self.weights))
         return TupleNet(net).to(dtype).eval()
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Both nets on one picture: the outputs of the landmark net, then those of the AU net.
+
+    Raises:
+        ValueError: if they are not one of each kind.
+    """
+
+    landmarks: Source
+    aus: Source
+
+    kind: ClassVar[str] = COMBINED
+
+    def __post_init__(self) -> None:
+        kinds = [part.kind for part in self.parts]
+        if kinds != list(CONFIGS):
+            raise ValueError(f"expected a {' and a '.join(CONFIGS)} net, got {' and '.join(kinds)}")
+
+    @classmethod
+    def of(cls, landmarks: "Source | Pair", aus: "Source | Pair") -> "Pair":
+        """Two nets that were read.
+
+        Raises:
+            ValueError: if they are not one of each kind, or one is itself a pair.
+        """
+        if not (isinstance(landmarks, Source) and isinstance(aus, Source)):
+            raise ValueError("a pair is made of two single nets")
+        return cls(landmarks, aus)
+
+    @property
+    def parts(self) -> tuple[Source, ...]:
+        return self.landmarks, self.aus
+
+    @property
+    def output_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {**self.landmarks.output_shapes, **self.aus.output_shapes}
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What both nets say alike, and what each says for itself under ``nets``."""
+        first = self.landmarks.metadata
+        common = {
+            key: value
+            for key, value in first.items()
+            if key not in _OWN and self.aus.metadata.get(key) == value
+        }
+        own = {
+            part.kind: {key: value for key, value in part.metadata.items() if key not in common}
+            for part in self.parts
+        }
+        return {**common, "kind": self.kind, "nets": own}
+
+    def net(self, dtype: torch.dtype = torch.float32) -> "PairNet":
+        """Both nets in torch, for evaluation."""
+        return PairNet(*(part.net(dtype) for part in self.parts)).eval()
+
+
+class PairNet(torch.nn.Module):
+    """Two nets on one picture, with one tuple of outputs."""
+
+    def __init__(self, landmark_pose: "TupleNet", au_prediction: "TupleNet") -> None:
+        super().__init__()
+        self.landmark_pose = landmark_pose
+        self.au_prediction = au_prediction
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """(N, 3, 112, 112) RGB in [0, 1] to the outputs in order."""
+        return (*self.landmark_pose(image), *self.au_prediction(image))
 
 
 class TupleNet(torch.nn.Module):
@@ -50,7 +136,7 @@ class TupleNet(torch.nn.Module):
         return tuple(outputs[name] for name in self.names)
 
 
-def read_source(model_or_checkpoint: Any, width_mult: float | None = None) -> Source:
+def read_source(model_or_checkpoint: Any, width_mult: float | None = None) -> Source | Pair:
     """A net from a module of either framework, or from a file.
 
     Args:
@@ -72,7 +158,7 @@ def read_source(model_or_checkpoint: Any, width_mult: float | None = None) -> So
         raise ValueError("a width is for .pt files; everything else knows its own")
     if is_path:
         return _from_checkpoint(Path(model_or_checkpoint))
-    if isinstance(model_or_checkpoint, Source):
+    if isinstance(model_or_checkpoint, (Source, Pair)):
         return model_or_checkpoint
     if not hasattr(model_or_checkpoint, "to_weights"):
         raise ValueError(

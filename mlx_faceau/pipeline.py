@@ -35,6 +35,7 @@ class FacePipeline:
         detect_every: frames between detections while all faces are followed.
         max_faces: follow at most so many; None follows all.
         min_confidence: a face below it is given with ``success`` False.
+        providers: see :func:`mlx_faceau.load_predictor`.
 
     Raises:
         CheckpointError: if a model is missing, damaged, or of the other kind.
@@ -52,6 +53,7 @@ class FacePipeline:
         detect_every: int = 30,
         max_faces: int | None = None,
         min_confidence: float = 0.5,
+        providers: Sequence[Any] | None = None,
     ) -> None:
         if detect_every < 1 or (max_faces is not None and max_faces < 1):
             raise ValueError(
@@ -60,8 +62,10 @@ class FacePipeline:
         if not 0 <= min_confidence <= 1:
             raise ValueError(f"min_confidence {min_confidence}: expected a number in [0, 1]")
         self.detector = open_detector(detector, _folders(landmark_model, au_model))
-        self._landmarks = _open(landmark_model, "load_predictor", backend)
-        self._aus = None if au_model is None else _open(au_model, "load_au_predictor", backend)
+        self._landmarks = _open(landmark_model, "load_predictor", backend, providers)
+        self._aus = None
+        if au_model is not None:
+            self._aus = _open(au_model, "load_au_predictor", backend, providers)
         self._detect_every = detect_every
         self._max_faces = max_faces
         self._min_confidence = min_confidence
@@ -156,12 +160,14 @@ class FacePipeline:
         return replace(found, faces=faces)
 
 
-def _open(model: Model, loader: str, backend: str) -> Predictor:
+def _open(model: Model, loader: str, backend: str, providers: Sequence[Any] | None) -> Predictor:
     if not isinstance(model, (str, Path)):
         return model
     from . import predictor
 
-    return getattr(predictor, loader)(model, backend=backend)  # type: ignore[no-any-return]
+    load = getattr(predictor, loader)
+    options = {} if providers is None else {"providers": providers}
+    return load(model, backend=backend, **options)  # type: ignore[no-any-return]
 
 
 def _folders(*models: Model | None) -> list[Path]:

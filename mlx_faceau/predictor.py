@@ -220,25 +220,41 @@ class AUPredictor(_Predictor):
         return {"au_intensities": intensities, "au_dicts": [_named(row) for row in intensities]}
 
 
-def load_predictor(model_path: ModelPath, backend: str | None = None) -> LandmarkPosePredictor:
+def load_predictor(
+    model_path: ModelPath, backend: str | None = None, providers: Sequence[Any] | None = None
+) -> LandmarkPosePredictor:
     """Open a landmark net.
 
     Args:
         model_path: a model's folder, or a ``.safetensors``, ``.pt``, ``.onnx`` or ``.mlpackage``.
         backend: ``"coreml"``, ``"mlx"``, ``"onnx"`` or ``"torch"``; None or ``"auto"`` takes the
             first that can run here, and logs why those before it were passed over.
+        providers: execution providers of ONNX Runtime, best first, such as ``["cuda", "cpu"]``;
+            with them the backend is ``"onnx"``.
 
     Raises:
         BackendError: if no backend, or not the one asked for, can run; with cause and remedy.
         CheckpointError: if the model is missing, damaged, or an action unit net.
-        ValueError: for an unknown backend.
+        ValueError: for an unknown backend, or providers for another one than ``"onnx"``.
     """
-    return LandmarkPosePredictor(open_backend(Path(model_path), "landmark_pose", backend))
+    return LandmarkPosePredictor(_opened(model_path, "landmark_pose", backend, providers))
 
 
-def load_au_predictor(model_path: ModelPath, backend: str | None = None) -> AUPredictor:
+def load_au_predictor(
+    model_path: ModelPath, backend: str | None = None, providers: Sequence[Any] | None = None
+) -> AUPredictor:
     """Open an action unit net; see :func:`load_predictor`."""
-    return AUPredictor(open_backend(Path(model_path), "au_prediction", backend))
+    return AUPredictor(_opened(model_path, "au_prediction", backend, providers))
+
+
+def _opened(
+    path: ModelPath, kind: str, backend: str | None, providers: Sequence[Any] | None
+) -> Backend:
+    if providers is None:
+        return open_backend(Path(path), kind, backend)
+    if backend not in (None, "auto", "onnx"):
+        raise ValueError(f"providers are of ONNX Runtime, but the backend is {backend!r}")
+    return open_backend(Path(path), kind, "onnx", providers=providers)
 
 
 def _clamped(intensities: np.ndarray) -> np.ndarray:

@@ -60,3 +60,15 @@ def to_network_input(crops: np.ndarray) -> np.ndarray:
 def scale_rgb(images: np.ndarray) -> np.ndarray:
     """(N, 112, 112, 3) uint8 RGB as contiguous float32 in [0, 1]."""
     return np.asarray(np.divide(images, np.float32(PIXEL_MAX), dtype=np.float32, order="C"))
+
+
+def to_crops(images: np.ndarray) -> np.ndarray:
+    """Network input back as crops, for files that read uint8; exact for what came from crops.
+
+    Args:
+        images: (N, 112, 112, 3) float32 RGB in [0, 1].
+
+    Returns:
+        (N, 112, 112, 3) uint8 BGR, contiguous.
+    """
+    return np.ascontiguousarray(np.rint(images[..., ::-1] * PIXEL_MAX).astype(np.uint8))

@@ -11,6 +11,7 @@ from mlx_faceau.architectures import ModelConfig
 from mlx_faceau.checkpoint import config_of
 from mlx_faceau.errors import BackendError, CheckpointError
 from mlx_faceau.exported import read_exported_metadata
+from mlx_faceau.preprocess import to_crops
 
 from . import run_in_chunks
 
@@ -19,7 +20,7 @@ _CHUNK = 64  # images handed over at once, so that memory stays bounded
 
 
 class CoreMLBackend:
-    """An opened Core ML package.
+    """An opened Core ML package: of one face a call or a fixed number, of arrays or pictures.
 
     Args:
         path: the ``.mlpackage`` folder.
@@ -36,7 +37,13 @@ class CoreMLBackend:
             raise CheckpointError(
                 f"{self._path}: carries no mlx-faceau settings; export it with this package"
             )
+        if "nets" in self._metadata:
+            raise CheckpointError(
+                f"{self._path}: holds both nets, for other programs; give a file of one net"
+            )
         self._config: ModelConfig = config_of(self._metadata, self._path)
+        self._batch = int(self._metadata.get("batch", 1))
+        self._pictures = self._metadata.get("input") == "image"
         self._units = coremltools.ComputeUnit.ALL
         try:
             self._model = coremltools.models.MLModel(str(self._path), compute_units=self._units)
@@ -60,11 +67,23 @@ class CoreMLBackend:
         }
 
     def _run(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        # The package takes one image; Core ML batches over a list of inputs.
-        nchw = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+        # Core ML batches over a list of inputs, each of as many faces as the package takes.
         with self._lock:
-            outputs = self._model.predict([{INPUT_NAME: image[np.newaxis]} for image in nchw])
+            outputs = self._model.predict([{INPUT_NAME: part} for part in self._inputs(images)])
         return {
-            name: np.concatenate([output[name] for output in outputs]).astype(np.float32)
-            for name in self._config.output_shapes
+            name: np.concatenate([output[name] for output in outputs])
+            .astype(np.float32)
+            .reshape(-1, *shape)[: len(images)]
+            for name, shape in self._config.output_shapes.items()
         }
+
+    def _inputs(self, images: np.ndarray) -> list[Any]:
+        if self._pictures:
+            from PIL import Image  # what coremltools takes pictures as
+
+            return [Image.fromarray(crop[..., ::-1]) for crop in to_crops(images)]
+        missing = -len(images) % self._batch
+        nchw = np.ascontiguousarray(
+            np.concatenate([images, np.repeat(images[-1:], missing, axis=0)]).transpose(0, 3, 1, 2)
+        )
+        return [nchw[start : start + self._batch] for start in range(0, len(nchw), self._batch)]

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mlx_faceau.convert.accuracy import Faces
     from mlx_faceau.convert.check import Check
-    from mlx_faceau.convert.source import Source
+    from mlx_faceau.convert.source import Pair, Source
+    from mlx_faceau.convert.variants import Variant
 
 HELP = "write a checkpoint as .onnx, .mlpackage or weights alone, checked against the net"
 SUFFIXES = {"onnx": ".onnx", "coreml": ".mlpackage", "safetensors": ".safetensors"}
@@ -15,7 +17,16 @@ SUFFIXES = {"onnx": ".onnx", "coreml": ".mlpackage", "safetensors": ".safetensor
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "checkpoint", metavar="CHECKPOINT", help=".safetensors, a run's folder, or a .pt file"
+        "checkpoint",
+        metavar="CHECKPOINT",
+        nargs="?",
+        help=".safetensors, a run's folder, or a .pt file",
+    )
+    parser.add_argument(
+        "--combine",
+        nargs=2,
+        metavar=("LANDMARKS", "AU"),
+        help="instead of one checkpoint: both nets in one file, with all outputs",
     )
     parser.add_argument(
         "--to",
@@ -30,37 +41,76 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder for <kind>.onnx and so on, or the one file; default: the checkpoint's folder",
     )
     parser.add_argument(
-        "--precision",
-        choices=("float32", "float16"),
-        help="of the Core ML computation (default: float16); ONNX files are float32",
-    )
-    parser.add_argument("--opset", type=int, help="of the ONNX file, 12 to 21 (default: 17)")
-    parser.add_argument(
         "--width-mult", type=float, help="width of a .pt's net, when it is none of the usual ones"
     )
+    _add_variant(parser.add_argument_group("which file (docs/export.md has the table)"))
+    _add_int8(parser.add_argument_group("int8"))
+
+
+def _add_variant(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--precision",
+        choices=("float32", "float16", "int8"),
+        help="of weights and computation (default: float32 for onnx, float16 for coreml)",
+    )
+    group.add_argument("--opset", type=int, help="of the ONNX file, 12 to 21 (default: 17)")
+    group.add_argument(
+        "--batch",
+        type=_batch,
+        metavar="N|dynamic",
+        help="faces of one call (default: dynamic for onnx, 1 for coreml)",
+    )
+    group.add_argument(
+        "--input",
+        choices=("tensor", "uint8", "image"),
+        default="tensor",
+        help="float32 RGB in [0, 1]; crops as cv2 gives them (onnx); a picture (coreml) "
+        "(default: %(default)s)",
+    )
+
+
+def _add_int8(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--calibration",
+        metavar="FILE.h5",
+        help="labelled faces of training people: their activations set the scales",
+    )
+    group.add_argument(
+        "--validation",
+        metavar="FILE.h5",
+        help="other people's labelled faces, to measure the change of accuracy on; "
+        "default: a tenth of the calibration file's people, held out",
+    )
+    group.add_argument(
+        "--force", action="store_true", help="keep a file that loses more accuracy than allowed"
+    )
+
+
+def _batch(text: str) -> int | str:
+    if text == "dynamic":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number or dynamic") from None
 
 
 def run(args: argparse.Namespace) -> int:
-    formats = _formats(args)
-    from mlx_faceau.convert.check import CheckFailed
-    from mlx_faceau.convert.source import read_source
+    if (args.checkpoint is None) == (args.combine is None):
+        raise ValueError("give one checkpoint, or --combine LANDMARKS AU")
     from mlx_faceau.model_card import write_model_card
 
-    source = read_source(args.checkpoint, args.width_mult)
+    formats = _formats(args)
+    variants = _variants(args, formats)
+    source = _source(args)
+    targets = _targets(args, formats, source.kind)
+    faces = _faces(args, source)
     status = 0
-    for form, path in _targets(args, formats, source.config.kind).items():
+    for form, path in targets.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            check = _export(form, source, path, args)
-        except CheckFailed as error:
-            print(error.check.table())
-            print(f"mlx-faceau: {error}", file=sys.stderr)
-            status = 1
-            continue
-        write_model_card(args.checkpoint, path.parent, args.width_mult)
-        print(f"{path}: {_megabytes(path):.1f} MB")
-        if check is not None:
-            print(check.table())
+        status = max(status, _write(source, path, variants[form], faces, args.force))
+        for checkpoint in args.combine or [args.checkpoint] if path.exists() else ():
+            write_model_card(checkpoint, path.parent, args.width_mult)
     return status
 
 
@@ -69,20 +119,64 @@ def _formats(args: argparse.Namespace) -> list[str]:
     unknown = [name for name in formats if name not in SUFFIXES]
     if unknown:
         raise ValueError(f"--to {args.to}: unknown {unknown[0]!r}, expected {', '.join(SUFFIXES)}")
-    for flag, value, form in (
-        ("--precision", args.precision, "coreml"),
-        ("--opset", args.opset, "onnx"),
-    ):
-        if value is not None and form not in formats:
-            raise ValueError(f"{flag} {value} is for {form}, which --to {args.to} does not name")
+    if args.combine and "safetensors" in formats:
+        raise ValueError("--combine: a checkpoint holds one net; leave safetensors out of --to")
+    int8 = args.precision == "int8"
+    for flag in ("calibration", "validation", "force"):
+        if getattr(args, flag) and not int8:
+            raise ValueError(f"--{flag} is for --precision int8")
+    if int8 and not args.calibration:
+        raise ValueError("--precision int8 needs --calibration FILE.h5, labelled training faces")
     return formats
+
+
+def _variants(args: argparse.Namespace, formats: list[str]) -> dict[str, "Variant"]:
+    """What is asked of each format; refused before any work where one cannot be written."""
+    from mlx_faceau.convert.variants import Variant, check_variant
+
+    variants = {}
+    for form in formats:
+        # An option that another format of the same command takes is meant for that one.
+        opset = args.opset if form == "onnx" or "onnx" not in formats else None
+        asked = Variant(form, args.precision, args.input, args.batch, opset)
+        if form == "safetensors" and len(formats) > 1:
+            asked = Variant(form)
+        check_variant(asked)
+        variants[form] = asked
+    return variants
+
+
+def _source(args: argparse.Namespace) -> "Source | Pair":
+    from mlx_faceau.convert.source import Pair, read_source
+
+    if args.combine is None:
+        return read_source(args.checkpoint, args.width_mult)
+    landmarks, aus = (
+        read_source(path, args.width_mult if Path(path).suffix == ".pt" else None)
+        for path in args.combine
+    )
+    return Pair.of(landmarks, aus)
+
+
+def _faces(args: argparse.Namespace, source: "Source | Pair") -> "Faces | None":
+    if not args.calibration:
+        return None
+    from mlx_faceau.errors import MissingDependency
+
+    try:
+        from .export_faces import read_faces
+    except ModuleNotFoundError as error:
+        if error.name != "h5py":
+            raise
+        raise MissingDependency("h5py", extra="train") from None
+    return read_faces(args.calibration, args.validation, source.output_shapes)
 
 
 def _targets(args: argparse.Namespace, formats: list[str], kind: str) -> dict[str, Path]:
     """The file of each format."""
     from mlx_faceau.checkpoint import BEST_NAME
 
-    checkpoint = Path(args.checkpoint)
+    checkpoint = Path(args.combine[0] if args.combine else args.checkpoint)
     folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
     output = Path(args.output) if args.output else folder
     if output.suffix in SUFFIXES.values():
@@ -95,20 +189,53 @@ def _targets(args: argparse.Namespace, formats: list[str], kind: str) -> dict[st
     return {form: output / f"{kind}{SUFFIXES[form]}" for form in formats}
 
 
-def _export(form: str, source: "Source", path: Path, args: argparse.Namespace) -> "Check | None":
-    if form == "onnx":
+def _write(
+    source: "Source | Pair", path: Path, variant: "Variant", faces: "Faces | None", force: bool
+) -> int:
+    """Write one file and print its check; the exit status."""
+    from mlx_faceau.convert.accuracy import AccuracyLost
+    from mlx_faceau.convert.check import CheckFailed
+
+    try:
+        check = _export(source, path, variant, faces, force)
+    except (CheckFailed, AccuracyLost) as error:
+        print(error.check.table())
+        print(f"mlx-faceau: {error}", file=sys.stderr)
+        return 1
+    print(f"{path}: {_megabytes(path):.1f} MB")
+    if check is not None:
+        print(check.table())
+    return 0
+
+
+def _export(
+    source: "Source | Pair", path: Path, variant: "Variant", faces: "Faces | None", force: bool
+) -> "Check | None":
+    if variant.form == "safetensors":
+        _write_weights(source, path)
+        return None
+    options = {
+        "precision": variant.precision,
+        "input": variant.input,
+        "batch": variant.batch,
+        "faces": faces,
+        "force": force,
+    }
+    if variant.form == "onnx":
         from mlx_faceau.convert.export_onnx import export_to_onnx
 
-        return export_to_onnx(source, path, 17 if args.opset is None else args.opset)
-    if form == "coreml":
-        from mlx_faceau.convert.export_coreml import export_to_coreml
+        return export_to_onnx(source, path, variant.opset, **options)
+    from mlx_faceau.convert.export_coreml import export_to_coreml
 
-        return export_to_coreml(source, path, args.precision or "float16")
+    return export_to_coreml(source, path, **options)
+
+
+def _write_weights(source: "Source | Pair", path: Path) -> None:
     from mlx_faceau.checkpoint import save_checkpoint
 
-    arrays = {f"model.{name}": value for name, value in source.weights.items()}
-    save_checkpoint(path, arrays, source.metadata)
-    return None
+    (part,) = source.parts
+    arrays = {f"model.{name}": value for name, value in part.weights.items()}
+    save_checkpoint(path, arrays, part.metadata)
 
 
 def _megabytes(path: Path) -> float:

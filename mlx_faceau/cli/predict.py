@@ -27,6 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what runs the nets (default: %(default)s)",
     )
     parser.add_argument(
+        "--providers",
+        type=lambda text: [name.strip() for name in text.split(",")],
+        metavar="LIST",
+        help="execution providers of ONNX Runtime, best first, such as cuda,cpu",
+    )
+    parser.add_argument(
         "--format",
         choices=("csv", "json", "jsonl", "parquet"),
         help="default: by --output's ending, else csv (OpenFace's columns); json is for --aligned",

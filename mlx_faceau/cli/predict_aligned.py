@@ -80,10 +80,11 @@ def _load_predictors(args: argparse.Namespace) -> list[Any]:
     from mlx_faceau.predictor import load_au_predictor, load_predictor
 
     predictors: list[Any] = []
+    options = {"backend": args.backend, "providers": args.providers}
     if args.landmark_model:
-        predictors.append(load_predictor(args.landmark_model, backend=args.backend))
+        predictors.append(load_predictor(args.landmark_model, **options))
     if args.au_model:
-        predictors.append(load_au_predictor(args.au_model, backend=args.backend))
+        predictors.append(load_au_predictor(args.au_model, **options))
     return predictors
 
 

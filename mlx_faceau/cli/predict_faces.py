@@ -61,6 +61,7 @@ def run_faces(args: argparse.Namespace) -> int:
         detect_every=args.detect_every,
         max_faces=args.max_faces,
         min_confidence=args.min_confidence,
+        providers=args.providers,
     )
     failed = 0
     for source, wanted in jobs:

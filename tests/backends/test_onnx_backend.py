@@ -17,8 +17,8 @@ from mlx_faceau.backends.onnx_backend import (  # noqa: E402
     CUDA,
     CUDA_OPTIONS,
     ONNXBackend,
-    _session_options,
     pick_providers,
+    session_options,
 )
 from mlx_faceau.checkpoint import describe  # noqa: E402
 from mlx_faceau.errors import BackendError, CheckpointError  # noqa: E402
@@ -81,7 +81,7 @@ def test_it_says_what_runs(model_folders, kind):
 
 
 def test_sessions_keep_all_optimisations_and_do_not_spin():
-    options = _session_options()
+    options = session_options()
     assert options.graph_optimization_level == onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
 

@@ -13,7 +13,7 @@ pytest.importorskip("onnxruntime")
 
 from mlx_faceau.checkpoint import load_checkpoint
 from mlx_faceau.cli.main import main
-from mlx_faceau.convert import export_coreml, export_onnx
+from mlx_faceau.convert import accuracy, export_coreml
 from mlx_faceau.convert.check import Check, Row
 
 
@@ -48,10 +48,10 @@ def test_onnx_goes_beside_the_checkpoint_with_its_check_printed(run_folder, mode
 def test_several_formats_go_to_a_folder_that_is_made(run_folder, tmp_path, monkeypatch):
     given = {}
 
-    def fake(source, path, precision):
-        given.update(kind=source.config.kind, path=path, precision=precision)
+    def fake(source, path, **options):
+        given.update(kind=source.kind, path=path, **options)
         path.mkdir()
-        return Check(path, precision, ())
+        return Check(path, options["precision"], ())
 
     monkeypatch.setattr(export_coreml, "export_to_coreml", fake)
     target = tmp_path / "new" / "out"
@@ -63,7 +63,15 @@ def test_several_formats_go_to_a_folder_that_is_made(run_folder, tmp_path, monke
         "au_prediction.safetensors",
     ]
     package = target / "au_prediction.mlpackage"
-    assert given == {"kind": "au_prediction", "path": package, "precision": "float32"}
+    assert given == {
+        "kind": "au_prediction",
+        "path": package,
+        "precision": "float32",
+        "input": "tensor",
+        "batch": 1,
+        "faces": None,
+        "force": False,
+    }
 
 
 def test_plain_weights_are_the_net_s_and_name_their_source(run_folder):
@@ -85,11 +93,11 @@ def test_output_can_be_the_one_file_and_the_opset_another(run_folder, tmp_path):
 def test_a_failed_check_exits_with_1_prints_the_table_and_leaves_nothing(
     run_folder, monkeypatch, capsys
 ):
-    def failing(path, source):
+    def failing(path, source, crops):
         row = Row("ONNX Runtime", "au_intensities", 0.5, 0.2, 1e-6, 1.0, 1e-4, "max")
         return Check(path, "float32", (row,))
 
-    monkeypatch.setattr(export_onnx, "check_export", failing)
+    monkeypatch.setattr(accuracy, "check_export", failing)
     assert main(["export", str(run_folder)]) == 1
     assert names(run_folder) == ["checkpoint_best.safetensors"]
     printed = capsys.readouterr()
@@ -102,8 +110,16 @@ def test_a_failed_check_exits_with_1_prints_the_table_and_leaves_nothing(
     ("arguments", "message"),
     [
         (["--to", "onnx,tflite"], "unknown 'tflite', expected onnx, coreml, safetensors"),
-        (["--to", "onnx", "--precision", "float16"], "--precision float16 is for coreml"),
-        (["--to", "coreml", "--opset", "17"], "--opset 17 is for onnx"),
+        (["--to", "safetensors", "--precision", "float16"], "weights alone have no input"),
+        (["--to", "coreml", "--opset", "17"], "opsets are of ONNX files"),
+        (["--to", "coreml", "--input", "uint8"], "no uint8 arrays; take --input image"),
+        (["--to", "coreml", "--batch", "dynamic"], "off the Neural Engine"),
+        (["--input", "image"], "ONNX has no picture type; take --input uint8"),
+        (["--batch", "0"], "batch is 0, expected dynamic or a whole number in [1, 1024]"),
+        (["--precision", "int8"], "--precision int8 needs --calibration FILE.h5"),
+        (["--calibration", "a.h5"], "--calibration is for --precision int8"),
+        (["--force"], "--force is for --precision int8"),
+        (["--combine", "a.pt", "b.pt"], "give one checkpoint, or --combine LANDMARKS AU"),
         (["--opset", "99"], "opset is 99, expected a whole number in [12, 21]"),
         (["--to", "onnx", "--output", "a.mlpackage"], "is not the one file of --to onnx"),
         (["--to", "onnx,coreml", "--output", "a.onnx"], "is not the one file of --to onnx,coreml"),

@@ -56,7 +56,7 @@ class Copied:
 @pytest.fixture
 def au_conversion(core_ml_packages, monkeypatch) -> None:
     copied = Copied(core_ml_packages["au_prediction"])
-    monkeypatch.setattr(export_coreml, "_convert", lambda source, precision: copied)
+    monkeypatch.setattr(export_coreml, "_convert", lambda source, variant: copied)
 
 
 @KINDS
@@ -94,6 +94,8 @@ def test_metadata_says_what_the_net_is_and_which_checkpoint_it_came_from(core_ml
         **describe(BY_KIND[kind]),
         "source_hash": file_hash(package.parent / "net.safetensors"),
         "precision": "float32" if kind == "landmark_pose" else "float16",
+        "input": "tensor",
+        "batch": 1,
     }
     about = model_of(package).description.metadata
     assert kind in about.shortDescription
@@ -146,7 +148,7 @@ def test_what_is_no_package_is_never_replaced(tmp_path):
 def test_wrong_endings_and_precisions_are_refused_before_any_work(tmp_path):
     with pytest.raises(ValueError, match=r"the ending must be \.mlpackage"):
         export_to_coreml(object(), tmp_path / "a.onnx")
-    with pytest.raises(ValueError, match="'int4', expected one of float16, float32"):
+    with pytest.raises(ValueError, match="'int4', expected one of float32, float16, int8"):
         export_to_coreml(object(), tmp_path / "a.mlpackage", precision="int4")
 
 

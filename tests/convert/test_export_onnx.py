@@ -14,7 +14,7 @@ onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 from mlx_faceau.checkpoint import describe, file_hash, save_checkpoint  # noqa: E402
-from mlx_faceau.convert import export_onnx  # noqa: E402
+from mlx_faceau.convert import accuracy  # noqa: E402
 from mlx_faceau.convert.check import MAX_ERROR, CheckFailed, Row  # noqa: E402
 from mlx_faceau.convert.export_onnx import export_to_onnx  # noqa: E402
 from mlx_faceau.errors import CheckpointError  # noqa: E402
@@ -88,6 +88,8 @@ def test_metadata_says_what_the_net_is_and_which_checkpoint_it_came_from(model_f
         **describe(BY_KIND[kind]),
         "source_hash": source_hash,
         "precision": "float32",
+        "input": "tensor",
+        "batch": "dynamic",
     }
 
 
@@ -164,14 +166,14 @@ def test_the_original_tool_s_checkpoints_give_its_own_outputs(shared_folder, tmp
 
 
 def test_a_file_that_fails_its_check_is_not_left_behind(tmp_path, monkeypatch):
-    true_check = export_onnx.check_export
+    true_check = accuracy.check_export
 
-    def failing(path: Path, source):
-        check = true_check(path, source)
+    def failing(path: Path, source, crops):
+        check = true_check(path, source, crops)
         row = Row("ONNX Runtime", "au_intensities", 1.0, 1.0, 1e-6, 1.0, 1e-4, "max")
         return type(check)(check.path, check.precision, (row,))
 
-    monkeypatch.setattr(export_onnx, "check_export", failing)
+    monkeypatch.setattr(accuracy, "check_export", failing)
     old = tmp_path / "a.onnx"
     old.write_bytes(b"an older file")
     with pytest.raises(CheckFailed, match="au_intensities differs by 1"):

@@ -1,0 +1,56 @@
+"""The labelled faces that ``mlx-faceau export --precision int8`` calibrates and measures with."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from mlx_faceau.convert.accuracy import Faces
+from mlx_faceau.data.hdf5 import FaceDataset
+from mlx_faceau.data.split import split_dataset
+
+CALIBRATION_FACES = 256
+MEASURED_FACES = 512
+
+
+def read_faces(calibration: str, validation: str | None, outputs: Iterable[str]) -> Faces:
+    """Evenly spaced faces of one file, or two.
+
+    Args:
+        calibration: a training file.
+        validation: another one, of other people; None holds a tenth of the first one's people
+            out, by the split that training makes by default.
+        outputs: names of the labels.
+
+    Raises:
+        DatasetError: if a file cannot be read, or its people cannot be told apart for a split.
+    """
+    training = FaceDataset(calibration)
+    if validation is None:
+        split = split_dataset(training)
+        return _picked(training, split.train, training, split.validation, outputs)
+    others = FaceDataset(validation)
+    return _picked(training, np.arange(len(training)), others, np.arange(len(others)), outputs)
+
+
+def _picked(
+    training: FaceDataset,
+    training_rows: np.ndarray,
+    others: FaceDataset,
+    other_rows: np.ndarray,
+    outputs: Iterable[str],
+) -> Faces:
+    measured = _spaced(other_rows, MEASURED_FACES)
+    return Faces(
+        calibration=_crops(training, _spaced(training_rows, CALIBRATION_FACES)),
+        crops=_crops(others, measured),
+        labels={name: others.labels[name][measured] for name in outputs},
+        hash=training.hash,
+    )
+
+
+def _spaced(rows: np.ndarray, count: int) -> np.ndarray:
+    return rows[np.unique(np.linspace(0, len(rows) - 1, count).astype(int))]
+
+
+def _crops(dataset: FaceDataset, rows: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(dataset.read_images(rows)[..., ::-1])
