@@ -2,13 +2,14 @@
 
 import argparse
 import json
-import platform
+import os
 import shutil
-from importlib.metadata import PackageNotFoundError, version
+import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-HELP = "show the platform, libraries, usable backends and settings of this machine"
+HELP = "show what can run on this machine and why the rest cannot, or describe models"
 LIBRARIES = (
     "numpy",
     "opencv-python",
@@ -20,56 +21,113 @@ LIBRARIES = (
     "onnxruntime-gpu",
     "coremltools",
     "h5py",
+    "filelock",
     "matplotlib",
     "tqdm",
+    "dlib-bin",
+    "pyarrow",
+    "tensorboardX",
+    "shtab",
 )
+_WIDTH = 96
+_MOST_MODELS = 6
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("models", nargs="*", metavar="MODEL", help="model files to describe")
+    parser.add_argument(
+        "models", nargs="*", metavar="MODEL", help="model files or folders to describe instead"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    report = installation()
     if args.models:
-        report["models"] = {path: describe_model(path) for path in args.models}
-    if args.json:
-        print(json.dumps(report, indent=1))
+        models = {path: describe_model(path) for path in args.models}
+        report: dict[str, Any] = {"models": models}
+        lines = [line for path, about in models.items() for line in _model_lines(path, about)]
     else:
-        print("\n".join(_lines(report)))
+        report = installation()
+        lines = list(_lines(report))
+    print(json.dumps(report, indent=1) if args.json else "\n".join(lines))
     return 0
 
 
 def installation() -> dict[str, Any]:
     """Everything about this machine that decides what runs, as JSON values."""
+    import platform
+
     from mlx_faceau import __version__
-    from mlx_faceau.backends import BACKENDS, installed_libraries, this_machine
+    from mlx_faceau.backends import this_machine
 
     machine = this_machine()
-    libraries = installed_libraries(machine)
+    backends = _backend_states(machine)
     return {
         "mlx-faceau": __version__,
         "python": platform.python_version(),
         "platform": f"{machine.system} {platform.release()} {machine.processor}",
+        "cores": os.cpu_count(),
         "accelerators": _accelerators(machine.apple_silicon, machine.nvidia),
-        "backends": {name: _backend_state(name, machine, libraries) for name in BACKENDS},
+        "backends": backends,
+        "training": _training_states(backends),
+        "face detectors": _detector_states(machine.system),
         "mlx blas": _blas(),
         "c++ compiler": shutil.which("g++") or shutil.which("c++") or shutil.which("clang++"),
         "libraries": {name: _version(name) for name in LIBRARIES},
+        "models here": {str(path): _short(path) for path in _models_below(Path())},
     }
 
 
-def _backend_state(name: str, machine: Any, libraries: dict[str, str | None]) -> str:
-    """ "usable", or why not; asked of the same function that chooses."""
-    from mlx_faceau.backends import Files, choose
+def _backend_states(machine: Any) -> dict[str, str]:
+    """ "usable" and on what, or why not: asked of what chooses backends, then of the libraries."""
+    from mlx_faceau.backends import BACKENDS, Files, choose, installed_libraries
     from mlx_faceau.errors import BackendError
 
-    try:
-        choose(machine, Files({name: Path("any")}), libraries, name)
-    except BackendError as error:
-        return str(error)
-    return "usable"
+    from .probe import probe
+
+    libraries = installed_libraries(machine)
+    states = {}
+    for name in BACKENDS:
+        try:
+            choose(machine, Files({name: Path("any")}), libraries, name)
+        except BackendError as error:
+            states[name] = str(error).removeprefix(f"{BACKENDS[name].title}: ")
+    for name, (loads, text) in probe(name for name in BACKENDS if name not in states).items():
+        library = BACKENDS[name].library
+        broken = f"{library} is installed but does not load ({text}); reinstall it"
+        states[name] = f"usable, sees {text}" if loads else broken
+    return {name: states[name] for name in BACKENDS}
+
+
+def _training_states(backends: dict[str, str]) -> dict[str, str]:
+    """For each framework "usable", or what it needs: itself, and what every training needs."""
+    from importlib.util import find_spec
+
+    from mlx_faceau.errors import MissingDependency
+
+    missing = [name for name in ("h5py", "filelock", "tqdm") if find_spec(name) is None]
+    common = [str(MissingDependency(missing[0], extra="train"))] if missing else []
+    own = {
+        name: [] if backends[name].startswith("usable") else [backends[name]]
+        for name in ("mlx", "torch")
+    }
+    return {name: "; ".join([*reasons, *common]) or "usable" for name, reasons in own.items()}
+
+
+def _detector_states(system: str) -> dict[str, str]:
+    from importlib.util import find_spec
+
+    from mlx_faceau.errors import MissingDependency
+
+    yunet = "needs its file: face_detection_yunet_*.onnx beside the landmark model"
+    states = {"yunet": yunet}
+    for name, module, there in (("vision", "Vision", system == "Darwin"), ("dlib", "dlib", True)):
+        if not there:
+            states[name] = "macOS only"
+        elif find_spec(module) is None:
+            states[name] = str(MissingDependency(module, extra="detect"))
+        else:
+            states[name] = "usable"
+    return states
 
 
 def _accelerators(apple_silicon: bool, nvidia: bool) -> list[str]:
@@ -86,14 +144,47 @@ def _blas() -> str | None:
 
 
 def _version(name: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version(name)
     except PackageNotFoundError:
         return None
 
 
+def _models_below(folder: Path) -> list[Path]:
+    """Folders with a checkpoint or an exported net, at most two below, in order."""
+    from mlx_faceau.architectures import CONFIGS
+    from mlx_faceau.checkpoint import BEST_NAME
+    from mlx_faceau.exported import COREML_SUFFIX, ONNX_SUFFIX
+
+    names = {
+        BEST_NAME,
+        *(f"{kind}{end}" for kind in CONFIGS for end in (ONNX_SUFFIX, COREML_SUFFIX)),
+    }
+    found = {
+        path.parent
+        for depth in ("", "*/", "*/*/")
+        for path in folder.glob(f"{depth}*")
+        if path.name in names
+    }
+    return sorted(found)
+
+
+def _short(path: Path) -> str:
+    """One clause about a model, or what is wrong with it."""
+    from mlx_faceau.errors import FaceauError
+
+    try:
+        about = describe_model(str(path))
+    except FaceauError as error:
+        return str(error)
+    width = about.get("model", {}).get("width_mult", "unknown")
+    return f"{about['kind']}, width {width}, {about['runs with']}"
+
+
 def describe_model(path: str) -> dict[str, Any]:
-    """Kind, width and origin of a model, from what its file says about itself.
+    """Kind, width, origin of a model, and what would run it, from what its file says about itself.
 
     Raises:
         CheckpointError: if there is no model, or it does not say.
@@ -102,21 +193,67 @@ def describe_model(path: str) -> dict[str, Any]:
 
     metadata = read_description(Path(path))
     keys = ("kind", "model", "package_version", "crop", "color_order", "licence_note")
-    return {key: metadata[key] for key in keys if key in metadata}
+    about = {key: metadata[key] for key in keys if key in metadata}
+    return about | _choice(path, metadata["kind"])
 
 
-def _lines(report: dict[str, Any]) -> list[str]:
-    lines = [
-        f"mlx-faceau {report['mlx-faceau']}, Python {report['python']}, {report['platform']}",
-        f"accelerators   {', '.join(report['accelerators']) or 'none found'}",
-        f"MLX's BLAS     {report['mlx blas'] or 'MLX is not installed'}",
-        f"C++ compiler   {report['c++ compiler'] or 'none: mx.compile runs uncompiled on CPU'}",
-        "backends",
-        *(f"  {name:8} {state}" for name, state in report["backends"].items()),
-        "libraries",
-        *(f"  {name:16} {number or '-'}" for name, number in report["libraries"].items()),
-    ]
-    for path, about in report.get("models", {}).items():
-        lines.append(path)
-        lines += [f"  {key:16} {value}" for key, value in about.items()]
-    return lines
+def _choice(path: str, kind: str) -> dict[str, str]:
+    """The backend that ``auto`` takes for a model here, and why not those before it."""
+    from mlx_faceau.backends import choose, find_files, installed_libraries, this_machine
+    from mlx_faceau.errors import BackendError
+
+    machine = this_machine()
+    try:
+        choice = choose(machine, find_files(path, kind), installed_libraries(machine))
+    except BackendError as error:
+        return {"runs with": str(error)}
+    over = {f"not with {name}": reason for name, reason in choice.passed_over}
+    return {"runs with": f"{choice.backend} ({choice.path.name})", **over}
+
+
+def _lines(report: dict[str, Any]) -> Iterator[str]:
+    """One screen: what is there first, what is missing with its remedy below it."""
+    machine = f"{report['platform']}, {report['cores']} cores"
+    yield f"mlx-faceau {report['mlx-faceau']}, Python {report['python']}, {machine}"
+    yield f"accelerators   {', '.join(report['accelerators']) or 'none found'}"
+    yield f"MLX's BLAS     {report['mlx blas'] or 'MLX is not installed'}"
+    compiler = report["c++ compiler"]
+    yield f"C++ compiler   {compiler or 'none: mx.compile runs uncompiled on CPU'}"
+    for title, key in (("predicting", "backends"), ("training", "training")):
+        yield title
+        yield from (f"  {name:8} {state}" for name, state in report[key].items())
+    yield "face detectors"
+    yield from (f"  {name:8} {state}" for name, state in report["face detectors"].items())
+    libraries = report["libraries"]
+    there = ", ".join(f"{name} {number}" for name, number in libraries.items() if number)
+    yield from _wrapped("libraries", there)
+    absent = [name for name, number in libraries.items() if not number]
+    if absent:
+        yield from _wrapped("not there", ", ".join(absent))
+    yield from _found_lines(report["models here"])
+
+
+def _found_lines(models: dict[str, str]) -> Iterator[str]:
+    if not models:
+        yield "models         none here or in two levels of folders below; three ways to get one:"
+        yield "               train it, convert a .pt, take a .safetensors from a colleague"
+        return
+    yield "models"
+    shown = list(models.items())[:_MOST_MODELS]
+    yield from (f"  {path}: {about}" for path, about in shown)
+    if len(models) > len(shown):
+        yield f"  and {len(models) - len(shown)} more"
+
+
+def _wrapped(title: str, text: str) -> list[str]:
+    return textwrap.wrap(
+        text,
+        _WIDTH,
+        initial_indent=f"{title:15}",
+        subsequent_indent=" " * 15,
+        break_on_hyphens=False,
+    )
+
+
+def _model_lines(path: str, about: dict[str, Any]) -> list[str]:
+    return [path, *(f"  {key:16} {value}" for key, value in about.items())]

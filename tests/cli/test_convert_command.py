@@ -1,16 +1,12 @@
-"""``mlx-faceau convert`` and ``mlx-faceau info``: files there and back, and what they say."""
-
-import json
-from importlib.metadata import version
+"""``mlx-faceau convert``: files there and back."""
 
 import numpy as np
 import pytest
 from lively import AU, BOTH, LANDMARK, lively_weights, write_checkpoint
-from wire import write_onnx
 
 pytest.importorskip("torch")
 
-from mlx_faceau.checkpoint import describe, load_checkpoint
+from mlx_faceau.checkpoint import load_checkpoint
 from mlx_faceau.cli.main import main
 
 
@@ -61,34 +57,3 @@ def test_what_cannot_be_converted_is_one_line_and_writes_nothing(tmp_path, capsy
         error = capsys.readouterr().err
         assert (message in error, error.count("\n")) == (True, 1), error
     assert sorted(path.name for path in tmp_path.iterdir()) == ["broken.pt", "ours.safetensors"]
-
-
-def test_info_tells_what_can_run_and_why_the_rest_cannot(capsys):
-    assert main(["info", "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
-    assert report["libraries"]["torch"] == version("torch")
-    assert report["libraries"]["numpy"] == np.__version__
-    assert report["backends"]["torch"] == "usable"
-    assert set(report["backends"]) == {"coreml", "mlx", "onnx", "torch"}
-    assert main(["info"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    for name, state in report["backends"].items():
-        assert f"  {name:8} {state}" in lines
-
-
-def test_info_describes_models_of_every_format(tmp_path, capsys):
-    checkpoint = write_checkpoint(tmp_path / "checkpoint_best.safetensors", AU)
-    onnx = write_onnx(tmp_path / "net.onnx", describe(LANDMARK))
-    assert main(["info", "--json", str(tmp_path), str(checkpoint), str(onnx)]) == 0
-    models = json.loads(capsys.readouterr().out)["models"]
-    kinds = [about["kind"] for about in models.values()]
-    assert kinds == ["au_prediction", "au_prediction", "landmark_pose"]
-    assert models[str(onnx)]["model"]["width_mult"] == 0.25
-    assert main(["info", str(checkpoint)]) == 0
-    assert "  kind             au_prediction" in capsys.readouterr().out
-
-
-def test_info_on_a_file_that_is_no_model(tmp_path, capsys):
-    foreign = write_onnx(tmp_path / "detector.onnx", None)
-    assert main(["info", str(foreign)]) == 2
-    assert "detector.onnx: does not say which net it is" in capsys.readouterr().err

@@ -1,0 +1,133 @@
+"""``mlx-faceau info``: the machine on one screen, and models described."""
+
+import json
+import sys
+from importlib.metadata import version
+
+import numpy as np
+import pytest
+from lively import AU, LANDMARK, write_checkpoint
+from wire import write_onnx
+
+from mlx_faceau.checkpoint import describe
+from mlx_faceau.cli import info, probe
+from mlx_faceau.cli.main import main
+
+SCREEN = (32, 160)  # lines and characters of a terminal window that is not maximised
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[bool, str]]:
+    """What the libraries answer, to be set by a test: no process is started."""
+    answers: dict[str, tuple[bool, str]] = {}
+    monkeypatch.setattr(
+        probe, "probe", lambda names: {name: answers.get(name, (True, "cpu")) for name in names}
+    )
+    return answers
+
+
+def test_the_installation_is_told_as_json_and_on_one_screen(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["info", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["libraries"]["numpy"] == np.__version__
+    assert report["libraries"]["safetensors"] == version("safetensors")
+    assert set(report["backends"]) == {"coreml", "mlx", "onnx", "torch"}
+    for name, library in (("torch", "torch"), ("onnx", "onnxruntime")):
+        installed = report["libraries"][library] is not None
+        assert report["backends"][name].startswith("usable, sees") == installed
+    print("\n".join(info._lines(report)))
+    lines = capsys.readouterr().out.splitlines()
+    for name, state in report["backends"].items():
+        assert f"  {name:8} {state}" in lines
+    assert len(lines) <= SCREEN[0]
+    assert max(len(line) for line in lines if "BLAS" not in line) <= SCREEN[1]
+
+
+def test_a_library_that_does_not_load_is_named_with_a_remedy(told, tmp_path, monkeypatch) -> None:
+    pytest.importorskip("onnxruntime")
+    told["onnx"] = (False, "ImportError: wrong machine")
+    monkeypatch.chdir(tmp_path)
+    state = info.installation()["backends"]["onnx"]
+    assert state == (
+        "onnxruntime is installed but does not load (ImportError: wrong machine); reinstall it"
+    )
+
+
+def test_training_without_its_extra_names_the_line_that_installs_it(
+    told, tmp_path, monkeypatch
+) -> None:
+    pytest.importorskip("torch")
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    monkeypatch.chdir(tmp_path)
+    import importlib.util
+
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "h5py" else real(name)
+    )
+    state = info.installation()["training"]["torch"]
+    assert state == 'h5py is not installed; run: pip install "mlx-faceau[train]"'
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("print('noise'); print('cuda')", (True, "cuda")),
+        ("import no_such_library", (False, "ModuleNotFoundError: No module named")),
+        ("import os; os._exit(4)", (False, "its process ended with status 4")),
+    ],
+    ids=["fine", "missing", "killed"],
+)
+def test_a_library_is_asked_in_a_process_of_its_own(monkeypatch, question, answer) -> None:
+    monkeypatch.setitem(probe._QUESTIONS, "onnx", question)
+    loads, text = probe.probe(["onnx"])["onnx"]
+    assert (loads, text[: len(answer[1])]) == answer
+
+
+def test_models_in_the_folders_below_are_found(told, tmp_path, monkeypatch) -> None:
+    pytest.importorskip("torch")
+    for name, config in (("runs/au", AU), ("landmarks", LANDMARK)):
+        (tmp_path / name).mkdir(parents=True)
+        write_checkpoint(tmp_path / name / "checkpoint_best.safetensors", config)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "checkpoint_best.safetensors").write_bytes(b"no checkpoint")
+    (tmp_path / "a" / "b" / "c").mkdir(parents=True)
+    write_checkpoint(tmp_path / "a" / "b" / "c" / "checkpoint_best.safetensors", AU)
+    monkeypatch.chdir(tmp_path)
+    found = info.installation()["models here"]
+    assert list(found) == ["broken", "landmarks", "runs/au"]
+    assert "not a safetensors file" in found["broken"]
+    assert found["landmarks"].startswith("landmark_pose, width 0.25, ")
+    assert found["runs/au"].startswith("au_prediction, width 0.25, ")
+
+
+def test_models_of_every_format_are_described(tmp_path, capsys) -> None:
+    checkpoint = write_checkpoint(tmp_path / "checkpoint_best.safetensors", AU)
+    onnx = write_onnx(tmp_path / "net.onnx", describe(LANDMARK))
+    assert main(["info", "--json", str(tmp_path), str(checkpoint), str(onnx)]) == 0
+    models = json.loads(capsys.readouterr().out)["models"]
+    kinds = [about["kind"] for about in models.values()]
+    assert kinds == ["au_prediction", "au_prediction", "landmark_pose"]
+    assert models[str(onnx)]["model"]["width_mult"] == 0.25
+    assert main(["info", str(checkpoint)]) == 0
+    assert "  kind             au_prediction" in capsys.readouterr().out
+
+
+def test_a_model_s_description_says_what_would_run_it_and_what_not(tmp_path, capsys) -> None:
+    pytest.importorskip("torch")
+    write_checkpoint(tmp_path / "checkpoint_best.safetensors", AU)
+    assert main(["info", "--json", str(tmp_path)]) == 0
+    about = json.loads(capsys.readouterr().out)["models"][str(tmp_path)]
+    assert about["runs with"] in (
+        "torch (checkpoint_best.safetensors)",
+        "mlx (checkpoint_best.safetensors)",  # on Apple Silicon
+    )
+    if about["runs with"].startswith("torch"):
+        assert "'mlx-faceau export' makes it" in about["not with onnx"]
+
+
+def test_a_file_that_is_no_model_is_one_line(tmp_path, capsys) -> None:
+    foreign = write_onnx(tmp_path / "detector.onnx", None)
+    assert main(["info", str(foreign)]) == 2
+    assert "detector.onnx: does not say which net it is" in capsys.readouterr().err
