@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
-HELP = "time every backend on this machine, or verify MLX's kernels on its device"
 _SECONDS_EACH = 2.0
 _MOST_CALLS = 50
 

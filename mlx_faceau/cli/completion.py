@@ -19,8 +19,10 @@ class PrintCompletion(argparse.Action):
         values: str | Sequence[Any] | None,
         option_string: str | None = None,
     ) -> None:
+        from .main import build_parser  # what was built so far may lack the flags of subcommands
+
         try:
-            text = script(parser, str(values))
+            text = script(build_parser(), str(values))
         except MissingDependency as error:
             parser.exit(2, f"mlx-faceau: {error}\n")
         print(text)

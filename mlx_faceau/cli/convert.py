@@ -3,8 +3,6 @@
 import argparse
 from pathlib import Path
 
-HELP = "convert weights: the original tool's .pt to .safetensors, or back"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SOURCE", help=".pt, .safetensors or a run's folder")

@@ -4,8 +4,6 @@ import argparse
 
 from . import data_generate, data_inspect, data_write
 
-HELP = "make, check, describe and look at training files"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)

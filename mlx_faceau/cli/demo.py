@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
-HELP = "draw synthetic people, train both nets on them, export, predict with every backend"
 # Settings of each net's short training; the others are those of every training.
 TRAININGS = {
     "landmark_pose": ("mlx_faceau.train_landmark_pose", {"--epochs": 5, "--lr": 0.001}),

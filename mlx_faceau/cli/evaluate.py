@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mlx_faceau.evaluation.evaluate import Report
 
-HELP = "measure a net on a file of labelled faces, a constant predictor beside it"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="model folder or file")
@@ -63,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         metadata["kind"],
         _statistics(metadata, args.model),
         boxes=args.boxes,
-        trained_on=(metadata.get("data") or {}).get("files", []),
+        trained_on=_training_hashes(metadata),
     )
     title = f"{args.model} ({predictor.backend}) on {args.data}"
     print(f"{title}\n{format_report(report)}")
@@ -138,6 +136,13 @@ def _statistics(metadata: dict[str, Any], source: str) -> Any:
 
     recorded = metadata.get("target_statistics")
     return None if recorded is None else TargetStatistics.from_json(recorded, source)
+
+
+def _training_hashes(metadata: dict[str, Any]) -> list[str]:
+    """Of each file that the net was trained on; older checkpoints know one hash."""
+    data = metadata.get("data") or {}
+    hashes: list[str] = data.get("files") or [data.get("hash", "")]
+    return hashes
 
 
 def _arrays(prediction: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from mlx_faceau.convert.source import Pair, Source
     from mlx_faceau.convert.variants import Variant
 
-HELP = "write a checkpoint as .onnx, .mlpackage or weights alone, checked against the net"
 SUFFIXES = {"onnx": ".onnx", "coreml": ".mlpackage", "safetensors": ".safetensors"}
 
 

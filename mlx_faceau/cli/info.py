@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-HELP = "show what can run on this machine and why the rest cannot, or describe models"
 LIBRARIES = (
     "numpy",
     "opencv-python",

@@ -1,4 +1,4 @@
-"""The command line ``mlx-faceau``: one file a subcommand, each with HELP, add_arguments and run.
+"""The command line ``mlx-faceau``: one file a subcommand, each with add_arguments and run.
 
 Exit status: 0 done; 1 a check or target failed; 2 bad input or usage; 130 interrupted.
 """
@@ -14,22 +14,27 @@ from mlx_faceau.errors import FaceauError
 
 from .completion import SHELLS, PrintCompletion
 
-# Subcommand -> module; the order is the order of --help.
+# Subcommand, which is its module's name too -> what it does; the order is the order of --help.
 COMMANDS = {
-    "demo": "demo",
-    "train": "train",
-    "evaluate": "evaluate",
-    "export": "export",
-    "convert": "convert",
-    "predict": "predict",
-    "data": "data",
-    "benchmark": "benchmark",
-    "info": "info",
+    "demo": "draw synthetic people, train both nets on them, export, predict with every backend",
+    "train": "train a net on a file of labelled faces",
+    "evaluate": "measure a net on a file of labelled faces, a constant predictor beside it",
+    "export": "write a checkpoint as .onnx, .mlpackage or weights alone, checked against the net",
+    "convert": "convert weights: the original tool's .pt to .safetensors, or back",
+    "predict": "predict landmarks, pose and action units of faces in pictures, videos or a webcam",
+    "data": "make, check, describe and look at training files",
+    "benchmark": "time every backend on this machine, or verify MLX's kernels on its device",
+    "info": "show what can run on this machine and why the rest cannot, or describe models",
 }
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The whole parser; the command line reference is generated from it."""
+def build_parser(only: str | None = None) -> argparse.ArgumentParser:
+    """The parser; the command line reference is generated from it.
+
+    Args:
+        only: the one subcommand whose flags are wanted; the others are then known by name alone,
+            and their files not read. None wants all.
+    """
     parser = argparse.ArgumentParser(
         prog="mlx-faceau",
         description="Facial landmarks, head pose and action units: train, export, predict.",
@@ -45,12 +50,20 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="log what is decided and why")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, module_name in COMMANDS.items():
-        module = import_module(f".{module_name}", __package__)
-        command = commands.add_parser(name, help=module.HELP, description=module.HELP)
-        module.add_arguments(command)
-        command.set_defaults(run=module.run)
+    for name, text in COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text)
+        if only in (None, name):
+            module = import_module(f".{name}", __package__)
+            module.add_arguments(command)
+            command.set_defaults(run=module.run)
     return parser
+
+
+def _command_of(arguments: list[str]) -> str:
+    """The subcommand of a command line, "" where there is none; no flag before it takes a value,
+    but for one that ends the program."""
+    words = (word for word in arguments if not word.startswith("-"))
+    return next(words, "")
 
 
 class _ShowVersion(argparse.Action):
@@ -72,7 +85,8 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         The exit status.
     """
-    args = build_parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    args = build_parser(_command_of(given)).parse_args(given)
     level = logging.INFO if args.verbose else logging.WARNING
     logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
     try:

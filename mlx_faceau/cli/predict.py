@@ -3,8 +3,6 @@
 import argparse
 from typing import Any
 
-HELP = "predict landmarks, pose and action units of the faces in pictures, videos or a webcam"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(

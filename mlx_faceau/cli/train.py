@@ -13,8 +13,6 @@ from mlx_faceau.train.options import default_of, flag
 if TYPE_CHECKING:
     from mlx_faceau.train.session import Session
 
-HELP = "train a net on a file of labelled faces"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     nets = parser.add_subparsers(dest="net", metavar="landmark-pose|au", required=True)

@@ -20,8 +20,8 @@ def failing(monkeypatch):
         def run(args):
             raise error
 
-        fake = SimpleNamespace(HELP="fails", add_arguments=lambda parser: None, run=run)
-        monkeypatch.setattr(command_line, "COMMANDS", {"info": "info"})
+        fake = SimpleNamespace(add_arguments=lambda parser: None, run=run)
+        monkeypatch.setattr(command_line, "COMMANDS", {"info": "fails"})
         monkeypatch.setattr(command_line, "import_module", lambda name, package: fake)
 
     return install
