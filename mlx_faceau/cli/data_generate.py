@@ -14,7 +14,7 @@ from mlx_faceau.errors import DatasetError, MissingDependency
 
 if TYPE_CHECKING:
     from mlx_faceau.data.generate import VideoReport
-    from mlx_faceau.data.harvest import Job
+    from mlx_faceau.data.parts import Job
 
 
 def add_actions(actions: Any) -> None:
@@ -59,7 +59,8 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
 
 
 def _generate(args: argparse.Namespace) -> int:
-    from mlx_faceau.data.harvest import Settings, harvest
+    from mlx_faceau.data.harvest import harvest
+    from mlx_faceau.data.parts import Settings
 
     if "help" in args.limit:
         return _explain_limits()
@@ -118,7 +119,7 @@ def _videos(names: Sequence[str]) -> list[Path]:
 
 def _jobs(videos: Sequence[Path], subjects: dict[str, str]) -> Iterator["Job"]:
     """Videos by their file names, or by their paths where two have one name."""
-    from mlx_faceau.data.harvest import Job
+    from mlx_faceau.data.parts import Job
 
     if not videos:
         raise ValueError("no videos among the inputs")

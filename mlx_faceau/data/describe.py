@@ -119,7 +119,7 @@ def _draw_units(axes: "Axes", dataset: FaceDataset) -> None:
 def _draw_pose(axes: "Axes", dataset: FaceDataset) -> None:
     angles = np.degrees(dataset.labels["global_params"][:, 1:4])
     for name, column in zip(("pitch", "yaw", "roll"), angles.T, strict=True):
-        axes.hist(column, bins=np.linspace(-90, 90, 61), histtype="step", label=name)
+        axes.hist(column, bins=np.linspace(-90, 90, 61).tolist(), histtype="step", label=name)
     axes.legend()
     axes.set_title("head pose, degrees")
 
@@ -132,7 +132,7 @@ def _draw_places(axes: "Axes", dataset: FaceDataset) -> None:
 
 
 def _draw_quality(axes: "Axes", dataset: FaceDataset) -> None:
-    axes.hist(dataset.quality, bins=np.linspace(0, 1, 41))
+    axes.hist(dataset.quality, bins=np.linspace(0, 1, 41).tolist())
     axes.set_title("quality score")
 
 

@@ -5,7 +5,6 @@ it that is written last. What has a report is done; a later run goes on with the
 parts. The finished file carries the reports, so that a run with more videos adds the new ones.
 """
 
-import hashlib
 import json
 import multiprocessing
 import shutil
@@ -14,56 +13,25 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from multiprocessing.sharedctypes import Synchronized
 from multiprocessing.synchronize import Event
 from pathlib import Path
-from typing import Any
 
 import cv2
 
-from mlx_faceau.checkpoint import atomic_file
-from mlx_faceau.errors import DatasetError, FaceauError
+from mlx_faceau.errors import DatasetError
 
 from . import schema
 from .builder import building, check_target
-from .generate import TrainingDataGenerator, VideoReport, writer_arguments
+from .generate import VideoReport
 from .hdf5 import FaceDataset
+from .parts import Job, Part, Settings, as_report, useful
 from .provenance import GENERATION
-from .quality import Limits
 from .transfer import blocks
-from .writer import TrainingDataWriter
 
 _POLL = 0.3  # seconds between looks at the frame counter
 _HOG = "hog_features"
-
-
-@dataclass(frozen=True)
-class Job:
-    """One video.
-
-    Args:
-        video: its file.
-        name: unique among the videos of a file; what a split keeps together.
-        subject: who it is, or None.
-    """
-
-    video: Path
-    name: str
-    subject: str | None = None
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What decides a video's samples, see :class:`TrainingDataGenerator`."""
-
-    labeller: str = "auto"
-    every: int = 1
-    pdm: str | None = None
-    limits: Limits = field(default_factory=Limits)
-
-    def generator(self) -> TrainingDataGenerator:
-        return TrainingDataGenerator(self.labeller, self.every, self.limits, self.pdm)
 
 
 def harvest(
@@ -101,7 +69,7 @@ def harvest(
     done = _reports_of(output)
     folder = output.with_name(output.name + ".parts")
     folder.mkdir(exist_ok=True)
-    parts = {job: _Part(folder, job, settings) for job in jobs if job.name not in done}
+    parts = {job: Part(folder, job, settings) for job in jobs if job.name not in done}
     found = {job: report for job, part in parts.items() if (report := part.report()) is not None}
     waiting = [part for job, part in parts.items() if job not in found]
     processed = _in_processes if workers else _in_turn
@@ -111,56 +79,6 @@ def harvest(
     _join(output, [parts[job] for job in parts if found[job].kept], reports, bool(done))
     shutil.rmtree(folder)
     return [found[job] if job in found else done[job.name] for job in jobs]
-
-
-class _Part:
-    """The file of one video's samples and its report."""
-
-    def __init__(self, folder: Path, job: Job, settings: Settings) -> None:
-        self.job, self.settings = job, settings
-        name = hashlib.sha256(str(job.video.resolve()).encode()).hexdigest()[:16]
-        self.path, self._report_path = folder / f"{name}.h5", folder / f"{name}.json"
-
-    def _signature(self) -> dict[str, Any]:
-        """What the part was made of; it is made anew when this changes."""
-        stat = self.job.video.stat()
-        made_of = {**asdict(self.settings), "name": self.job.name, "subject": self.job.subject}
-        return {**made_of, "bytes": stat.st_size, "changed": stat.st_mtime_ns}
-
-    def report(self) -> VideoReport | None:
-        """The report, if the part is finished and still that of the video."""
-        try:
-            text = json.loads(self._report_path.read_text())
-            same = text["made_of"] == json.loads(json.dumps(self._signature()))
-        except (OSError, ValueError, KeyError):
-            return None
-        report = _as_report(text["report"]) if same else None
-        return None if report is None or not _useful(report) else report
-
-    def make(self, tell: Callable[[], None]) -> VideoReport:
-        """Process the video. Errors of the video or its labels go into the report."""
-        self.path.unlink(missing_ok=True)
-        generator = self.settings.generator()
-        writer = TrainingDataWriter(self.path, append=False)
-        error = ""
-        try:
-            for sample in generator.process_video(self.job.video, lambda _: tell()):
-                writer.add_sample(**writer_arguments(sample, self.job.name, self.job.subject))
-        except (FaceauError, ValueError, OSError, cv2.error) as problem:
-            error = " ".join(str(problem).split()).removeprefix(f"{self.job.video}: ")
-        finally:
-            # What came before an error is good: a video may be damaged at its end.
-            writer.close() if len(writer) else writer.discard()
-        report = generator.report
-        report.video, report.error = self.job.name, error
-        self.keep(report)
-        return report
-
-    def keep(self, report: VideoReport) -> None:
-        """Write the report: the part is finished."""
-        text = json.dumps({"made_of": self._signature(), "report": report.as_json()})
-        with atomic_file(self._report_path) as temporary:
-            temporary.write_text(text)
 
 
 @dataclass
@@ -194,13 +112,13 @@ def _count_frame() -> None:
         _shared.frames.value += 1
 
 
-def _make(part: _Part) -> VideoReport:
+def _make(part: Part) -> VideoReport:
     return part.make(_count_frame)
 
 
 def _in_turn(
-    parts: Sequence[_Part], workers: int, progress: Callable[[int, int], None]
-) -> Iterator[tuple[_Part, VideoReport]]:
+    parts: Sequence[Part], workers: int, progress: Callable[[int, int], None]
+) -> Iterator[tuple[Part, VideoReport]]:
     """Parts one after another, in this process."""
     frames = 0
     for finished, part in enumerate(parts):
@@ -212,8 +130,8 @@ def _in_turn(
 
 
 def _in_processes(
-    parts: Sequence[_Part], workers: int, progress: Callable[[int, int], None]
-) -> Iterator[tuple[_Part, VideoReport]]:
+    parts: Sequence[Part], workers: int, progress: Callable[[int, int], None]
+) -> Iterator[tuple[Part, VideoReport]]:
     """Parts in the order they are finished.
 
     A file that kills its process takes the others' processes with it: all of them are tried again,
@@ -241,8 +159,8 @@ def _in_processes(
 
 
 def _in_pool(
-    parts: Sequence[_Part], workers: int, shared: _Shared, tell: Callable[[], None]
-) -> Iterator[tuple[_Part, VideoReport | None]]:
+    parts: Sequence[Part], workers: int, shared: _Shared, tell: Callable[[], None]
+) -> Iterator[tuple[Part, VideoReport | None]]:
     """Parts as they are finished; None for those whose process died."""
     if not parts:
         return
@@ -262,7 +180,7 @@ def _in_pool(
         pool.shutdown(cancel_futures=True)
 
 
-def _outcome(part: _Part, future: "Future[VideoReport]") -> VideoReport | None:
+def _outcome(part: Part, future: "Future[VideoReport]") -> VideoReport | None:
     error = future.exception()
     if error is None:
         return future.result()
@@ -271,18 +189,18 @@ def _outcome(part: _Part, future: "Future[VideoReport]") -> VideoReport | None:
     return _failed(part, f"{type(error).__name__}: {' '.join(str(error).split())}")
 
 
-def _crashed(part: _Part) -> VideoReport:
+def _crashed(part: Part) -> VideoReport:
     return _failed(part, "the process that read it crashed; convert the video and try again")
 
 
-def _failed(part: _Part, error: str) -> VideoReport:
+def _failed(part: Part, error: str) -> VideoReport:
     """What went wrong beyond the video's own errors; it is tried again by the next run."""
     part.path.unlink(missing_ok=True)
     return VideoReport(part.job.name, error=error)
 
 
 def _join(
-    output: Path, parts: Sequence[_Part], reports: Sequence[VideoReport], continued: bool
+    output: Path, parts: Sequence[Part], reports: Sequence[VideoReport], continued: bool
 ) -> None:
     """The file of what was there, if it is continued, and of the new parts, with all reports."""
     if not parts:
@@ -290,7 +208,7 @@ def _join(
     files = [*([output] if continued else []), *(part.path for part in parts)]
     datasets = [FaceDataset(path, keep_outside=True) for path in files]
     without = set() if all(map(_has_hog, files)) else {_HOG}
-    texts = [report.as_json() for report in reports if _useful(report)]
+    texts = [report.as_json() for report in reports if useful(report)]
     with building(output) as builder:
         for dataset in datasets:
             for block in blocks(dataset, without=without):
@@ -314,14 +232,5 @@ def _reports_of(output: Path) -> dict[str, VideoReport]:
                 f"{output}: exists, and was not made from videos; choose another name and join "
                 "them with 'mlx-faceau data merge'"
             )
-        reports = map(_as_report, json.loads(file[GENERATION].asstr()[()]))
+        reports = map(as_report, json.loads(file[GENERATION].asstr()[()]))
         return {report.video: report for report in reports}
-
-
-def _useful(report: VideoReport) -> bool:
-    """Whether the video need not be tried again."""
-    return bool(report.kept or not report.error)
-
-
-def _as_report(values: dict[str, Any]) -> VideoReport:
-    return VideoReport(**{**values, "dropped": Counter(values["dropped"])})

@@ -105,8 +105,15 @@ def _as_labels(face: Mapping[str, Any]) -> FaceLabels:
     for name, shape in schema.LABEL_SHAPES.items():
         if arrays[name].shape != shape:
             raise ValueError(f"a labelled face: {name} is {arrays[name].shape}, expected {shape}")
+    optional: dict[str, Any] = {
+        name: face[name] for name in _OPTIONAL if face.get(name) is not None
+    }
     return FaceLabels(
-        **arrays, **{name: face[name] for name in _OPTIONAL if face.get(name) is not None}
+        arrays["landmarks"],
+        arrays["global_params"],
+        arrays["local_params"],
+        arrays["au_intensities"],
+        **optional,
     )
 
 

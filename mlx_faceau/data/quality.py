@@ -27,7 +27,7 @@ _RAMPS: dict[str, tuple[float, float]] = {
 
 
 def _limit(default: float, text: str) -> float:
-    return field(default=default, metadata={"help": text})  # type: ignore[no-any-return]
+    return field(default=default, metadata={"help": text})
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ from labelled_videos import film, moving_face, write_csv
 
 from mlx_faceau.cli.main import main
 from mlx_faceau.data.generate import TrainingDataGenerator
-from mlx_faceau.data.harvest import Job, Settings, harvest
+from mlx_faceau.data.harvest import harvest
 from mlx_faceau.data.hdf5 import FaceDataset
+from mlx_faceau.data.parts import Job, Settings
 from mlx_faceau.data.quality import Limits
-from mlx_faceau.errors import BackendError
+from mlx_faceau.errors import BackendError, DatasetError
 
 KEEP_ALIKE = Limits(min_change=0)
 
@@ -84,6 +85,21 @@ def test_an_interrupted_run_keeps_the_finished_videos(tmp_path):
     reports = harvest(jobs, settings, output, workers=0)
     assert [report.kept for report in reports] == [3, 3, 3]
     assert FaceDataset(output).videos.tolist() == ["a"] * 3 + ["b"] * 3 + ["c"] * 3
+
+
+def test_a_full_disk_is_no_fault_of_the_video_which_is_tried_again(tmp_path, monkeypatch):
+    jobs = [Job(good_video(tmp_path, "a", 4), "a")]
+    settings = Settings(limits=KEEP_ALIKE)
+
+    def refuse(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mlx_faceau.data.journal.Journal.append", refuse)
+        with pytest.raises(DatasetError, match="No space left"):
+            harvest(jobs, settings, tmp_path / "out.h5", workers=0)
+    (report,) = harvest(jobs, settings, tmp_path / "out.h5", workers=0)
+    assert (report.kept, report.error) == (4, "")
 
 
 def test_other_settings_make_a_part_anew(tmp_path):
