@@ -112,8 +112,8 @@ def _simulated(detector: str, count: int, reason: str = "") -> BoxCrops:
     return BoxCrops(
         f"{detector} boxes",
         f"simulated: crops moved at random as {detector}'s calibrated boxes err (median shift "
-        f"{100 * error.shift_median:.1f} % of the side, scale {100 * error.scale_median:.1f} %), but "
-        "whatever the face, where real boxes err alike on like faces: rather too hard a test"
+        f"{100 * error.shift_median:.1f} % of the side, scale {100 * error.scale_median:.1f} %), "
+        "but whatever the face, where real boxes err alike on like faces: rather too hard a test"
         f"{_made_of(matrices)}{reason}",
         matrices,
     )
