@@ -67,10 +67,10 @@ def test_each_command_of_a_page_is_understood(name: str) -> None:
             assert status_of(given) == 0, f"{name}, line {block.line}: {words}"
 
 
-def status_of(given: list[str]) -> object:
+def status_of(given: list[str], parser: argparse.ArgumentParser | None = None) -> object:
     """What the parser ends with: 0 where it understands, or has printed what was asked for."""
     try:
-        build_parser().parse_args(given)
+        (parser or build_parser()).parse_args(given)
     except SystemExit as stopped:
         return stopped.code
     return 0
@@ -92,6 +92,27 @@ def test_each_extra_that_pip_is_asked_for_exists(name: str) -> None:
     named = re.findall(r"(?:mlx-faceau|[\"']\.)\[([\w,-]+)\]", text)
     extras = {extra for group in named for extra in group.split(",")}
     assert extras <= set(PROJECT["optional-dependencies"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_command_in_a_sentence_is_understood_as_far_as_it_goes(name: str) -> None:
+    parser = build_parser()
+    demand_nothing(parser)
+    for code in inline_code(REPOSITORY / name):
+        if code.startswith("mlx-faceau ") and "COMMAND" not in code:
+            given = [word for word in shlex.split(code)[1:] if word != "..."]
+            assert status_of(given, parser) == 0, code
+
+
+def demand_nothing(parser: argparse.ArgumentParser) -> None:
+    """Let a parser take a part of a command."""
+    for action in parser._actions:
+        action.required = False
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                demand_nothing(command)
+        elif not action.option_strings:
+            action.nargs = "*" if action.nargs == "+" else action.nargs or "?"
 
 
 def all_flags(parser: argparse.ArgumentParser) -> set[str]:
