@@ -6,6 +6,8 @@ gives up vectorising where a loop branches. Three rules follow, and shape this f
 * MLX's exponential is scalar, so the sigmoid is a rational function of the bounded argument;
 * bounds are selections between values that are there already, in a loop of their own;
 * a loop must not write to what it reads, see :func:`fused`.
+
+Scales and shifts are float32; results have the precision of what is activated, rounded at the end.
 """
 
 from collections.abc import Callable
@@ -54,7 +56,7 @@ def activate(kind: str | None, x: mx.array, *affine: mx.array) -> mx.array:
     if kind == "relu6":
         return fused(_relu6, x, *affine)
     if kind is None:
-        return _affine(x, *affine)
+        return _affine(x, *affine).astype(x.dtype)
     if device_name() == "cpu":
         return fused(_rational_silu, _bounded(x, *affine), x, *affine)
     return _silu(x, *affine)
@@ -100,8 +102,8 @@ def _sigmoid(bounded: mx.array) -> mx.array:
 
 @mx.compile
 def _relu6(x: mx.array, *affine: mx.array) -> mx.array:
-    x = _affine(x, *affine)
-    return mx.where(x > 6.0, 6.0, mx.where(x < 0.0, 0.0, x))
+    u = _affine(x, *affine)
+    return mx.where(u > 6.0, 6.0, mx.where(u < 0.0, 0.0, u)).astype(x.dtype)
 
 
 @mx.compile
@@ -122,7 +124,7 @@ def _rational(bounded: mx.array) -> mx.array:
 
 @mx.compile
 def _rational_silu(bounded: mx.array, x: mx.array, *affine: mx.array) -> mx.array:
-    return _affine(x, *affine) * _sigmoid(bounded)
+    return (_affine(x, *affine) * _sigmoid(bounded)).astype(x.dtype)
 
 
 @mx.compile
@@ -131,18 +133,18 @@ def _rational_silu_slope(
 ) -> tuple[mx.array, mx.array]:
     gate = _sigmoid(bounded)
     output = _affine(x, *affine) * gate
-    return output, gate + output * (1.0 - gate)
+    return output.astype(x.dtype), (gate + output * (1.0 - gate)).astype(x.dtype)
 
 
 @mx.compile
 def _silu(x: mx.array, *affine: mx.array) -> mx.array:
-    x = _affine(x, *affine)
-    return x * mx.sigmoid(x)
+    u = _affine(x, *affine)
+    return (u * mx.sigmoid(u)).astype(x.dtype)
 
 
 @mx.compile
 def _silu_slope(x: mx.array, *affine: mx.array) -> tuple[mx.array, mx.array]:
-    x = _affine(x, *affine)
-    gate = mx.sigmoid(x)
-    output = x * gate
-    return output, gate + output * (1.0 - gate)
+    u = _affine(x, *affine)
+    gate = mx.sigmoid(u)
+    output = u * gate
+    return output.astype(x.dtype), (gate + output * (1.0 - gate)).astype(x.dtype)

@@ -31,7 +31,7 @@ class Backbone(Layer):
         x = self.stem(x)  # (N, 56, 56, stem)
         for block in self.blocks:
             x = block(x)
-        return self.head(x).mean((1, 2))  # (N, features)
+        return self.head(x).mean((1, 2)).astype(mx.float32)  # (N, features)
 
 
 class FaceNet(Layer):

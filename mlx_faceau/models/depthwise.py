@@ -49,7 +49,7 @@ def depthwise3x3(
 
     Args:
         x: (N, H, W, C).
-        w: (C, 3, 3, 1).
+        w: (C, 3, 3, 1), in any precision; it is rounded to that of x.
         stride: 1 or 2.
         pieces: how; None takes what suits MLX's default device.
 
@@ -77,7 +77,7 @@ def _differentiable(stride: int, pieces: Pieces) -> Callable[[mx.array, mx.array
     @mx.custom_function
     @untraced
     def convolve(x: mx.array, w: mx.array) -> mx.array:
-        return pieces.forward(x, w, stride)
+        return pieces.forward(x, w.astype(x.dtype), stride)
 
     @convolve.vjp
     @untraced
@@ -86,8 +86,8 @@ def _differentiable(stride: int, pieces: Pieces) -> Callable[[mx.array, mx.array
     ) -> tuple[mx.array, mx.array]:
         x, w = primals
         return (
-            pieces.input_grad(cotangent, w, stride, x.shape),
-            pieces.weight_grad(cotangent, x, stride),
+            pieces.input_grad(cotangent, w.astype(x.dtype), stride, x.shape),
+            pieces.weight_grad(cotangent, x, stride).astype(w.dtype),
         )
 
     return cast(Callable[[mx.array, mx.array], mx.array], convolve)
@@ -158,20 +158,22 @@ def sum_of_products(left: Sequence[mx.array], right: Sequence[mx.array]) -> mx.a
     total: mx.array = groups[0]
     for group in groups[1:]:
         total = total + group
-    return total
+    return total.astype(left[0].dtype)
 
 
 def channel_dot(a: mx.array, b: mx.array) -> mx.array:
-    """Sum of ``a * b`` over all but the last axis: (N, H, W, C) twice -> (C,).
+    """Sum of ``a * b`` over all but the last axis: (N, H, W, C) twice -> (C,) float32.
 
     Several images are multiplied and added in one fused loop, then summed image by image, which
     is faster and more accurate than one long sum.
     """
-    return channel_sum(sum_of_products(*(list(batch_parts(array)) for array in (a, b))))
+    return channel_sum(_fused_sum(*batch_parts(a), *batch_parts(b)))
 
 
 def channel_sum(x: mx.array) -> mx.array:
-    """Sum over all but the last axis, image by image: (N, H, W, C) -> (C,)."""
+    """Sum over all but the last axis, image by image: (N, H, W, C) -> (C,) float32."""
+    if x.dtype != mx.float32:  # sums of whole feature maps would be rounded to its precision
+        x = _fused_total(*batch_parts(x, 8))
     return x.sum((1, 2)).sum(0)
 
 
@@ -184,10 +186,19 @@ def batch_parts(x: mx.array, most: int = MOST_PAIRS) -> Iterator[mx.array]:
 
 @mx.compile
 def _fused_sum(*factors: mx.array) -> mx.array:
-    half = len(factors) // 2
-    total = factors[0] * factors[half]
-    for left, right in zip(factors[1:half], factors[half + 1 :], strict=True):
+    """The sum of products, float32 whatever the factors' precision."""
+    half, wide = len(factors) // 2, [factor.astype(mx.float32) for factor in factors]
+    total = wide[0] * wide[half]
+    for left, right in zip(wide[1:half], wide[half + 1 :], strict=True):
         total = total + left * right
+    return total
+
+
+@mx.compile
+def _fused_total(*parts: mx.array) -> mx.array:
+    total = parts[0].astype(mx.float32)
+    for part in parts[1:]:
+        total = total + part.astype(mx.float32)
     return total
 
 

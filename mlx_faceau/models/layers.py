@@ -1,6 +1,7 @@
 """The pieces both MLX nets are made of: convolution + BatchNorm, residual block, linear head.
 
-Attribute names are those of ``architectures.weight_shapes``; arrays are NHWC. In a folded net a
+Attribute names are those of ``architectures.weight_shapes``; arrays are NHWC. Weights are float32;
+feature maps have the precision of the image, in which convolutions are computed. In a folded net a
 convolution carries a bias and no norm, and takes the same path as an evaluating one with norm.
 
 References:
@@ -117,15 +118,16 @@ class ConvNorm(Layer):
         return weight, norm.bias - norm.running_mean * scale
 
     def _convolve(self, x: mx.array, weight: mx.array) -> mx.array:
-        if self._depthwise:
-            # Evaluating needs no fast derivative, and saves the detour of untraced.py.
-            way = depthwise3x3 if self.training else PIECES[device_name()].forward
-            return way(x, weight, self._stride)
+        if self._depthwise and self.training:
+            return depthwise3x3(x, weight, self._stride)
+        weight = weight.astype(x.dtype)
+        if self._depthwise:  # evaluating needs no derivative, and saves the detour of untraced.py
+            return PIECES[device_name()].forward(x, weight, self._stride)
         return self._gather(x) @ _matrix(weight).T
 
     def _by_batch(self, x: mx.array) -> tuple[mx.array, mx.array, mx.array]:
         kind, weight, norm = self._activation, self.conv.weight, self.norm
-        if self._depthwise or not _gains_from_moments(weight):
+        if self._depthwise or not _gains_from_moments(weight, x):
             return norm_activate(kind, self._convolve(x, weight), norm.weight, norm.bias)
         x = self._gather(x)
         return pointwise_norm_activate(kind, x, _matrix(weight), norm.weight, norm.bias)
@@ -144,9 +146,9 @@ class SqueezeExcite(Layer):
         self.excite = Weighted((channels, 1, 1, squeeze))
 
     def __call__(self, x: mx.array) -> mx.array:
-        means = x.mean((1, 2))  # (N, channels)
+        means = x.mean((1, 2)).astype(mx.float32)  # (N, channels)
         gate = logistic(self.excite.project(nn.relu(self.reduce.project(means))))
-        return x * gate[:, None, None, :]
+        return x * gate.astype(x.dtype)[:, None, None, :]
 
 
 class InvertedResidual(Layer):
@@ -194,9 +196,13 @@ def _matrix(weight: mx.array) -> mx.array:
     return weight.reshape(len(weight), -1)
 
 
-def _gains_from_moments(weight: mx.array) -> bool:
-    """Whether the moments behind a convolution come cheaper from its input (see ``norm.py``)."""
-    return device_name() == "cpu" and len(weight) > weight.size // len(weight)
+def _gains_from_moments(weight: mx.array, x: mx.array) -> bool:
+    """Whether the moments behind a convolution come cheaper from its input (see ``norm.py``).
+
+    In half precision they would lose too much: a product of covariances is taken.
+    """
+    widens = len(weight) > weight.size // len(weight)
+    return device_name() == "cpu" and x.dtype == mx.float32 and widens
 
 
 def _patches3x3(x: mx.array, stride: int) -> mx.array:

@@ -117,7 +117,7 @@ def _centred_products(mean: mx.array, *parts: mx.array) -> mx.array:
 def _input_gradient(
     du: mx.array, z: mx.array, mean: mx.array, scale: mx.array, tilt: mx.array, lift: mx.array
 ) -> mx.array:
-    return du * scale - (z - mean) * tilt - lift
+    return (du * scale - (z - mean) * tilt - lift).astype(z.dtype)
 
 
 @cache

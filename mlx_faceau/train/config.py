@@ -115,7 +115,7 @@ class TrainConfig:
     device: str = option("auto", "where it trains", choices=DEVICES, may_change=True)
     precision: str = option(
         "float32",
-        "of the net's arithmetic on a GPU in torch; weights and losses stay float32",
+        "of the net's arithmetic on a GPU (float16: torch alone); weights and losses stay float32",
         choices=PRECISIONS,
     )
     sync_bn: bool = option(False, "BatchNorm over the faces of all ranks (torch on CUDA)")
@@ -252,7 +252,7 @@ def read_settings(path: Path | str) -> dict[str, Any]:
     """
     try:
         settings = json.loads(Path(path).read_text("utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not a JSON file: {error}") from None
     if not isinstance(settings, dict):
         raise ValueError(f'{path}: expected a JSON object such as {{"epochs": 100}}')

@@ -16,11 +16,10 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
 from mlx_faceau.architectures import ModelConfig, is_statistic
-from mlx_faceau.errors import BackendError
 from mlx_faceau.models.losses import AUPredictionLoss, LandmarkPoseLoss
 from mlx_faceau.preprocess import PIXEL_MAX
 
-from .mlx_device import use_device
+from .mlx_device import check_precision, use_device
 from .mlx_optimizer import AdamW
 from .mlx_ranks import MLXRanks
 from .parts import parts
@@ -52,14 +51,15 @@ class MLXTrainer:
             0; None keeps no average. BatchNorm's statistics are averaged with the weights, so that
             they belong to weights of the same age; predictions come from the average.
         seed: of dropout.
-        precision: ``float32``; torch knows others.
+        precision: of feature maps in training, ``float32`` or ``bfloat16``. Weights, losses,
+            BatchNorm's moments, heads and predictions stay float32.
         sync_bn: False; torch knows BatchNorm over all ranks.
         device: ``auto``, ``cpu`` or ``gpu``.
         ranks: processes that train together; batches are then this one's parts. The loss is that
             of all ranks' faces together, and BatchNorm's statistics are averaged in every step.
 
     Raises:
-        BackendError: if the device is not there, or is not one of MLX's.
+        BackendError: if the device is not there, not one of MLX's, or cannot do what is asked.
         CheckpointError: if the weights are not this net's.
     """
 
@@ -80,9 +80,8 @@ class MLXTrainer:
         ranks: MLXRanks | None = None,
     ) -> None:
         use_device(device)
-        if precision != "float32" or sync_bn:
-            flag = "--sync-bn" if sync_bn else f"--precision {precision}"
-            raise BackendError(f"{flag} is one of torch's; say --framework torch, or leave it out")
+        check_precision(precision, sync_bn)
+        self._precision = getattr(mx, precision)
         self.ranks = ranks or MLXRanks()
         self._seed = seed
         self.net = build(config)
@@ -177,7 +176,7 @@ class MLXTrainer:
         def loss(images: mx.array, targets: MXArrays) -> tuple[mx.array, MXArrays]:
             everyones = [
                 {name: self.ranks.all_rows(value) for name, value in values.items()}
-                for values in (self.net(scaled(images)), targets)
+                for values in (self.net(scaled(images).astype(self._precision)), targets)
             ]
             terms = self._terms(*everyones)
             # A rank's gradients are its share of the sum over ranks, of which the mean is taken.

@@ -237,30 +237,66 @@ def test_what_a_device_cannot_do_is_refused(
         make(framework, AUS, **options)
 
 
-@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_half_precision_trains_float32_weights_and_resumes_to_the_bit(
-    precision: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("torch")
-    from mlx_faceau.torch_fallback import trainer as module
+@pytest.fixture
+def any_precision(framework: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No GPU is needed to show that half precision works; that it pays is another matter."""
+    if framework == "torch":
+        from mlx_faceau.torch_fallback import trainer as module
 
-    # No GPU is needed to show that it works; that it pays is another matter.
-    monkeypatch.setattr(module, "check_device", lambda *_: None)
+        monkeypatch.setattr(module, "check_device", lambda *_: None)
+    else:
+        from mlx_faceau.train import mlx_trainer
+
+        monkeypatch.setattr(mlx_trainer, "check_precision", lambda *_: None)
+
+
+@pytest.mark.usefixtures("any_precision")
+@pytest.mark.parametrize(
+    ("framework", "precision"),
+    [("torch", "bfloat16"), ("torch", "float16"), ("mlx", "bfloat16")],
+    indirect=["framework"],
+)
+def test_half_precision_trains_float32_weights_and_resumes_to_the_bit(
+    framework: str, precision: str
+) -> None:
     config = AUPredictionConfig(width_mult=0.1, dropout=0.0)
     batches = [batch(config, seed=seed) for seed in range(3)]
-    whole = make("torch", config, precision=precision)
+    whole = make(framework, config, precision=precision)
     losses = whole.train_epoch(batches, constant(1e-3))["loss"]
-    expected = make("torch", config).train_epoch(batches, constant(1e-3))["loss"]
+    exact = make(framework, config)
+    expected = exact.train_epoch(batches, constant(1e-3))["loss"]
     assert losses.dtype == np.float32
     assert losses[0] == pytest.approx(expected[0], rel=0.02)
+    name = "model.backbone.blocks.3.depthwise.conv.weight"
+    assert not np.array_equal(whole.state()[name], exact.state()[name])
 
-    first, second = (make("torch", config, precision=precision) for _ in range(2))
+    first, second = (make(framework, config, precision=precision) for _ in range(2))
     first.train_epoch(batches[:1], constant(1e-3))
     second.restore(first.state())
     second.train_epoch(batches[1:], constant(1e-3))
     for name, array in whole.state().items():
         assert array.dtype != np.float16
         np.testing.assert_array_equal(second.state()[name], array, err_msg=name)
+
+
+@pytest.mark.usefixtures("any_precision")
+@pytest.mark.parametrize("framework", ["mlx"], indirect=True)
+def test_half_precision_learns_a_batch_by_heart(framework: str) -> None:
+    trainer = make(framework, LANDMARKS, weight_decay=0.0, precision="bfloat16")
+    losses = trainer.train_epoch([batch(LANDMARKS)] * 10, constant(3e-3))["loss"]
+    assert losses[-2:].mean() < 0.8 * losses[:2].mean()
+
+
+def test_half_precision_leaves_the_moments_of_batch_norm_exact() -> None:
+    mx = pytest.importorskip("mlx.core")
+    from mlx_faceau.models.norm import norm_activate
+
+    values = np.random.default_rng(0).normal(3, 1, (4, 28, 28, 8)).astype(np.float32)
+    rounded = mx.array(values).astype(mx.bfloat16)
+    _, mean, var = norm_activate("silu", rounded, mx.ones(8), mx.zeros(8))
+    exact = np.array(rounded.astype(mx.float32), np.float64)
+    np.testing.assert_allclose(mean, exact.mean((0, 1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(var, exact.var((0, 1, 2)), rtol=1e-5)
 
 
 @pytest.mark.parametrize("config", NETS)
