@@ -132,7 +132,8 @@ class Batches:
         if self.weights is None:
             return self.indices
         stream = np.random.SeedSequence((self.seed, epoch)).spawn(1)[0]
-        return self.indices[draw_systematically(self.weights, np.random.default_rng(stream))]
+        places = draw_systematically(self.weights, np.random.default_rng(stream))
+        return np.asarray(self.indices[places])
 
     def _plan(self, epoch: int) -> MixingPlan:
         drawn = self._drawn(epoch)

@@ -50,7 +50,7 @@ def repeats_by_rarity(intensities: np.ndarray) -> np.ndarray:
 
 def _shares(intensities: np.ndarray) -> np.ndarray:
     """(17,) shares of the faces that show an action unit."""
-    return np.maximum((intensities > PRESENT).mean(axis=0), _RAREST)
+    return np.asarray(np.maximum((intensities > PRESENT).mean(axis=0), _RAREST))
 
 
 def read_weights(path: Path | str) -> dict[str, float]:
@@ -63,7 +63,7 @@ def read_weights(path: Path | str) -> dict[str, float]:
     """
     try:
         given = json.loads(Path(path).read_text("utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not a JSON file: {error}") from None
     if not isinstance(given, dict):
         raise ValueError(f'{path}: expected a JSON object such as {{"AU09_r": 2}}')
