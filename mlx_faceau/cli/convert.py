@@ -40,6 +40,7 @@ def _import(source: Path, target: Path, width_mult: float | None) -> None:
 
     config, weights = read_pyfaceau(source, width_mult=width_mult)
     arrays = {f"model.{name}": array for name, array in weights.items()}
+    target.parent.mkdir(parents=True, exist_ok=True)
     metadata = describe(config, source={"file": source.name, "sha256": file_hash(source)})
     save_checkpoint(target, arrays, metadata)
     print(f"{target}: {config.kind}, width {config.width_mult:g}, from {source}")
@@ -51,6 +52,7 @@ def _export(source: Path, target: Path) -> None:
 
     checkpoint = load_checkpoint(source)
     config, weights = checkpoint.config, checkpoint.weights()
+    target.parent.mkdir(parents=True, exist_ok=True)
     if target.suffix == ".pt":
         write_pyfaceau(target, config, weights)
     else:

@@ -14,7 +14,7 @@ from mlx_faceau.cli.main import main
 def test_a_checkpoint_survives_the_original_s_format_bit_by_bit(tmp_path, capsys, config):
     source = write_checkpoint(tmp_path / "ours.safetensors", config)
     assert main(["convert", str(source), "--output", str(tmp_path / "theirs.pt")]) == 0
-    again = tmp_path / "again.safetensors"
+    again = tmp_path / "a new folder" / "again.safetensors"
     assert main(["convert", str(tmp_path / "theirs.pt"), "--output", str(again)]) == 0
     assert f"{config.kind}, width 0.25" in capsys.readouterr().out
     checkpoint = load_checkpoint(again)
