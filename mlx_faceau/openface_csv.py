@@ -5,7 +5,7 @@ OpenFace writes it. Header names are separated by comma and space.
 """
 
 import csv
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -156,8 +156,15 @@ _ZEROS = {
 }
 
 
-def read_openface_csv(path: Path | str) -> dict[str, np.ndarray]:
+def read_openface_csv(
+    path: Path | str, wanted: Collection[str] | None = None
+) -> dict[str, np.ndarray]:
     """Columns of an OpenFace CSV, old or new: names without spaces, (N,) float64 each.
+
+    Args:
+        path: of the file.
+        wanted: the columns to return, as far as they exist; None returns all. A long video's gaze
+            and 3-d points take much memory.
 
     Raises:
         DatasetError: if it is missing, has no ``frame`` or ``timestamp`` column, an unequal number
@@ -166,18 +173,23 @@ def read_openface_csv(path: Path | str) -> dict[str, np.ndarray]:
     path = Path(path)
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            return _columns(path, csv.reader(file, skipinitialspace=True))
+            return _columns(path, csv.reader(file, skipinitialspace=True), wanted)
     except OSError as error:
         raise DatasetError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise DatasetError(f"{path}: not a text file") from None
+    except csv.Error as error:
+        raise DatasetError(f"{path}: no OpenFace CSV: {error}") from None
 
 
-def _columns(path: Path, reader: Iterable[list[str]]) -> dict[str, np.ndarray]:
+def _columns(
+    path: Path, reader: Iterable[list[str]], wanted: Collection[str] | None
+) -> dict[str, np.ndarray]:
     rows = iter(reader)
     names = [name.strip() for name in next(rows, [])]
     if not {"frame", "timestamp"} <= set(names):
         raise DatasetError(f"{path}: no OpenFace CSV: no 'frame' and 'timestamp' columns")
+    kept = [i for i, name in enumerate(names) if wanted is None or name in wanted]
     values = []
     for number, row in enumerate(rows, start=2):
         if not row:
@@ -185,8 +197,8 @@ def _columns(path: Path, reader: Iterable[list[str]]) -> dict[str, np.ndarray]:
         if len(row) != len(names):
             raise DatasetError(f"{path}: line {number} has {len(row)} cells, not {len(names)}")
         try:
-            values.append(np.array(row, np.float64))
+            values.append(np.array([row[i] for i in kept], np.float64))
         except ValueError as error:
             raise DatasetError(f"{path}: line {number}: {error}") from None
-    table = np.array(values).reshape(-1, len(names))
-    return {name: table[:, i] for i, name in enumerate(names)}
+    table = np.array(values).reshape(-1, len(kept))
+    return {names[column]: table[:, i] for i, column in enumerate(kept)}

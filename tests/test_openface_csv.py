@@ -184,3 +184,14 @@ def test_numbers_read_back_within_their_decimals(tmp_path: Path) -> None:
     np.testing.assert_allclose([columns[n][0] for n in AU_NAMES], one.au_intensities, atol=0.0051)
     xs = [columns[f"x_{i}"][0] for i in range(68)]
     np.testing.assert_allclose(xs, one.landmarks[:, 0], atol=0.051)
+
+
+def test_only_the_wanted_columns_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "clip.csv"
+    path.write_text("frame, timestamp, gaze_0_x, x_0\n1,  0.0,  0.5,  100.5\n2,  0.1,  0.6,  101\n")
+    columns = read_openface_csv(path, {"frame", "x_0", "absent"})
+    assert list(columns) == ["frame", "x_0"]
+    assert columns["x_0"].tolist() == [100.5, 101.0]
+    path.write_text("frame, timestamp, gaze_0_x, x_0\n1,  0.0,  0.5\n")
+    with pytest.raises(DatasetError, match="3 cells"):
+        read_openface_csv(path, {"frame"})

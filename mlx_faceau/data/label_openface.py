@@ -13,7 +13,7 @@ import numpy as np
 from mlx_faceau.errors import DatasetError
 from mlx_faceau.faces import Frame
 from mlx_faceau.facs import AU_NAMES, MAX_INTENSITY
-from mlx_faceau.openface_csv import GROUPS, read_openface_csv
+from mlx_faceau.openface_csv import FIRST_COLUMNS, GROUPS, read_openface_csv
 from mlx_faceau.pdm import PDM, fit_pdm
 from mlx_faceau.video import Video
 
@@ -25,6 +25,7 @@ LICENCE = (
     "so are nets trained on them"
 )
 _FLAGS = {"2d": "-2Dfp", "aus": "-aus"}  # of FeatureExtraction, which writes the group
+_WANTED = {*FIRST_COLUMNS, *GROUPS["2d"], *GROUPS["params"], *AU_NAMES}
 _LATE = 0.6  # frames between a picture's time and its number, before pictures may be missing
 _INSIDE = 0.5  # share of the points that must lie in the frame
 
@@ -71,7 +72,7 @@ class _Table:
 
     def __init__(self, path: Path, pdm: PDM | None, video: Path) -> None:
         self._path, self._pdm, self._video = path, pdm, video
-        columns = read_openface_csv(path)
+        columns = read_openface_csv(path, _WANTED)
         count = len(columns["frame"])
         if count == 0:
             raise DatasetError(f"{path}: it holds no rows")

@@ -8,6 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,12 @@ class Settings:
         return TrainingDataGenerator(self.labeller, self.every, self.limits, self.pdm)
 
 
+@cache
+def _kept_generator(settings: Settings) -> TrainingDataGenerator:
+    """One for all videos of a process: a labeller's models are loaded once."""
+    return settings.generator()
+
+
 class Part:
     """The file of one video's samples and its report."""
 
@@ -80,7 +87,7 @@ class Part:
             DatasetError: if the disk refuses.
         """
         self.path.unlink(missing_ok=True)
-        generator = self.settings.generator()
+        generator = _kept_generator(self.settings)
         writer = TrainingDataWriter(self.path, append=False)
         samples = generator.process_video(self.job.video, lambda _: tell())
         sample, error = self._next(samples)
