@@ -50,7 +50,7 @@ def test_what_cannot_be_converted_is_one_line_and_writes_nothing(tmp_path, capsy
         (str(source), "--output", str(target), "--width-mult", "1"): "a checkpoint knows its width",
         (str(broken), "--output", str(target)): "broken.pt: ",
         (str(tmp_path / "none.safetensors"), "--output", str(target)): "none.safetensors: ",
-        (str(source), "--output", str(tmp_path / "no" / "folder.pt")): "no",
+        (str(source), "--output", str(broken / "out.pt")): "broken.pt: ",
     }
     for arguments, message in cases.items():
         assert main(["convert", *arguments]) == 2
