@@ -13,6 +13,8 @@ from .faces import Faces
 from .ranks import Ranks
 
 _LOG = logging.getLogger(__name__)
+# What tells the faces and their sides; older checkpoints record less about them besides.
+_SAME_DATA = ("hash", "training", "validation", "split_by")
 
 
 def run_settings(
@@ -42,7 +44,8 @@ def run_settings(
 
 def check_same_data(checkpoint: Checkpoint, faces: Faces, config: TrainConfig) -> None:
     """Raise DatasetError unless both sides' faces are those the checkpoint was trained on."""
-    if checkpoint.metadata.get("data") != faces.describe():
+    recorded, here = checkpoint.metadata.get("data") or {}, faces.describe()
+    if any(recorded.get(name) != here[name] for name in _SAME_DATA):
         files = [", ".join(paths) for paths in (config.data, config.val_data) if paths]
         raise DatasetError(
             f"{'; '.join(files)}: not the data that {checkpoint.path} was trained and validated "
