@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 _STEP = 23  # samples between flushes: no multiple of a chunk
-_FLUSHES = 4  # before the file is closed and continued
+_FLUSHES = 15  # before the file is closed and continued
 
 
 def sample(number: int) -> dict[str, Any]:
