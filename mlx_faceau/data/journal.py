@@ -23,7 +23,7 @@ from safetensors.numpy import load, save
 from mlx_faceau.errors import DatasetError
 
 from . import schema
-from .columns import COLUMNS, Block, rows_of
+from .columns import COLUMNS, Block, check_block, rows_of
 
 _LOG = logging.getLogger(__name__)
 _HEAD = struct.Struct("<4sIQ")
@@ -62,6 +62,9 @@ class Journal:
 
     def _recover(self) -> None:
         """Find the end of what is whole, drop the rest, and write the log's name if it is new."""
+        if not _MARK.startswith(self._file.read(len(_MARK))):
+            self.close()
+            raise DatasetError(f"{self.path}: not the log of a training file; move it away")
         records = self._records()
         first = next(records, None)
         end = 0
@@ -69,7 +72,7 @@ class Journal:
             self._take_name(first[1])
             end = first[0]
         for position, payload in records:
-            self._count(_block(payload))
+            self._count(self._block(payload))
             end = position
         dropped = self._file.seek(0, os.SEEK_END) - end
         if dropped and self.rows:
@@ -84,7 +87,10 @@ class Journal:
             name = json.loads(payload)
             self.id, self.once = str(name["id"]), bool(name["once"])
         except (ValueError, KeyError, TypeError):
-            raise DatasetError(f"{self.path}: not the log of a training file; move it") from None
+            self.close()
+            raise DatasetError(
+                f"{self.path}: not the log of a training file; move it away"
+            ) from None
 
     def append(self, block: Block) -> None:
         """Add a block; when this returns its samples outlive the program and the machine's power.
@@ -118,7 +124,7 @@ class Journal:
         records = self._records()
         next(records)
         for _, payload in records:
-            yield _block(payload)
+            yield self._block(payload)
 
     def _records(self) -> Iterator[tuple[int, bytes]]:
         """Where each whole record ends, and what it holds."""
@@ -131,6 +137,16 @@ class Journal:
             if len(payload) < length or zlib.crc32(payload) != checksum:
                 return
             yield self._file.tell(), payload
+
+    def _block(self, payload: bytes) -> Block:
+        try:
+            block = _read_block(payload)
+            check_block(block)
+        except (SafetensorError, RecursionError, LookupError, TypeError, ValueError) as error:
+            raise DatasetError(
+                f"{self.path}: a record is whole but no samples of ours ({error}); move it away"
+            ) from None
+        return block
 
     def close(self) -> None:
         """Close the log; it stays."""
@@ -152,11 +168,8 @@ def _payload(block: Block) -> bytes:
     return save(arrays)
 
 
-def _block(payload: bytes) -> Block:
-    try:
-        arrays: dict[str, Any] = load(payload)
-    except SafetensorError as error:
-        raise DatasetError(f"a record of a log is whole but unreadable ({error})") from None
+def _read_block(payload: bytes) -> Block:
+    arrays: dict[str, Any] = load(payload)
     return {
         name: json.loads(values.tobytes()) if COLUMNS[name].dtype is None else values
         for name, values in arrays.items()

@@ -171,6 +171,20 @@ def test_a_damaged_end_of_the_log_costs_no_whole_record(tmp_path, damage):
         assert file["metadata/frame_indices"][:].tolist() == expected
 
 
+def test_somebody_elses_file_is_not_taken_for_the_log(tmp_path):
+    (tmp_path / "out.h5.partial").write_text("precious")
+    with pytest.raises(DatasetError, match="not the log of a training file"):
+        TrainingDataWriter(tmp_path / "out.h5")
+    assert (tmp_path / "out.h5.partial").read_text() == "precious"
+
+
+def test_a_log_killed_while_it_was_begun_is_begun_again(tmp_path):
+    (tmp_path / "out.h5.partial").write_bytes(b"MXFJ\x01\x02")
+    with TrainingDataWriter(tmp_path / "out.h5") as writer:
+        writer.add_sample(**sample())
+    assert len(FaceDataset(tmp_path / "out.h5")) == 1
+
+
 def test_a_log_whose_file_was_made_is_not_taken_up_again(tmp_path):
     """As after a kill between the file's last rename and the log's removal."""
     path, log = tmp_path / "out.h5", tmp_path / "out.h5.partial"
