@@ -8,6 +8,7 @@ from mlx_faceau.pdm import PDM, fit_pdm
 
 from .builder import building, check_new
 from .hdf5 import FaceDataset
+from .provenance import pass_on
 from .transfer import blocks
 
 
@@ -41,6 +42,7 @@ def convert_file(
     with building(output, compression) as builder:
         for block in blocks(dataset):
             builder.append(block)
+        pass_on(builder, [source])
     return builder.rows
 
 

@@ -27,7 +27,7 @@ from .builder import building, check_target
 from .generate import VideoReport
 from .hdf5 import FaceDataset
 from .parts import Job, Part, Settings, as_report, useful
-from .provenance import GENERATION
+from .provenance import GENERATION, video_reports
 from .transfer import blocks
 
 _POLL = 0.3  # seconds between looks at the frame counter
@@ -226,11 +226,10 @@ def _reports_of(output: Path) -> dict[str, VideoReport]:
     """Reports of the videos in a file that is there already."""
     if not output.exists():
         return {}
-    with schema.opened(output) as file:
-        if GENERATION not in file:
-            raise DatasetError(
-                f"{output}: exists, and was not made from videos; choose another name and join "
-                "them with 'mlx-faceau data merge'"
-            )
-        reports = map(as_report, json.loads(file[GENERATION].asstr()[()]))
-        return {report.video: report for report in reports}
+    reports = list(map(as_report, video_reports(output)))
+    if not reports:
+        raise DatasetError(
+            f"{output}: exists, and was not made from videos; choose another name and join "
+            "them with 'mlx-faceau data merge'"
+        )
+    return {report.video: report for report in reports}

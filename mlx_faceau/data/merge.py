@@ -14,6 +14,7 @@ from . import schema
 from .builder import FileBuilder, building, check_new
 from .columns import Block
 from .hdf5 import FaceDataset
+from .provenance import pass_on
 from .transfer import blocks
 
 _HOG = "hog_features"
@@ -65,6 +66,7 @@ def merge_files(
         for dataset in datasets:
             seen |= _append_new(dataset, builder, seen, without, report)
             dataset.close()
+        pass_on(builder, paths)
     report.samples = builder.rows
     return report
 

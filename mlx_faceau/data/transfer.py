@@ -12,6 +12,7 @@ from . import schema
 from .builder import building, check_new
 from .columns import COLUMNS, MEASURES, Block
 from .hdf5 import FaceDataset
+from .provenance import pass_on
 
 _BLOCK = 256  # samples that pass through memory at a time
 
@@ -100,3 +101,5 @@ def write_selection(
     with building(output, compression) as builder:
         for block in blocks(dataset, indices):
             builder.append(block)
+        videos = () if dataset.videos is None else set(dataset.videos[indices].tolist())
+        pass_on(builder, [dataset.path], videos)

@@ -19,6 +19,7 @@ from .builder import building, check_new, check_target
 from .columns import Block, concatenated, rows_of
 from .hdf5 import FaceDataset
 from .journal import JOURNAL_ATTRIBUTE, open_journal
+from .provenance import pass_on
 from .sample import checked_block, plural
 from .transfer import blocks
 
@@ -214,6 +215,7 @@ class TrainingDataWriter:
             with building(self.path, self._compression, **name) as builder:
                 for block in self._all_blocks():
                     builder.append(block)
+                pass_on(builder, [] if self._existing is None else [self.path])
         self._journal.delete()
 
     def _all_blocks(self) -> Iterator[Block]:

@@ -8,9 +8,15 @@ import pytest
 pytest.importorskip("h5py")
 
 import h5py
+import numpy as np
 from training_files import arrays, write
 
+from mlx_faceau.data.convert import convert_file
+from mlx_faceau.data.hdf5 import FaceDataset
+from mlx_faceau.data.merge import merge_files
 from mlx_faceau.data.provenance import GENERATION, labellers
+from mlx_faceau.data.transfer import write_selection
+from mlx_faceau.data.writer import TrainingDataWriter
 
 
 def report(labeller: str, licence: str, kept: int) -> dict[str, object]:
@@ -32,6 +38,34 @@ def test_each_labeller_that_labelled_something_is_named_once(tmp_path: Path) -> 
         {"labeller": "a function", "licence": ""},
         {"labeller": "openface", "licence": "research only"},
     ]
+
+
+def test_who_labelled_is_passed_on_by_merging_dividing_rewriting_and_appending(
+    tmp_path: Path,
+) -> None:
+    data = arrays(20)
+    path = write(tmp_path / "faces.h5", data)
+    plain = write(tmp_path / "plain.h5", arrays(20, seed=1))
+    openface = {**report("openface", "research only", 4), "video": "video0"}
+    pyfaceau = {**report("pyfaceau", "CC BY-NC", 16), "video": "video3"}
+    with h5py.File(path, "r+") as file:
+        text = json.dumps([openface, pyfaceau])
+        file.create_dataset(GENERATION, data=text, dtype=h5py.string_dtype())
+    both = labellers(path)
+    merge_files([plain, path], tmp_path / "merged.h5")
+    convert_file(path, tmp_path / "converted.h5")
+    dataset = FaceDataset(path)
+    write_selection(tmp_path / "part.h5", dataset, np.flatnonzero(dataset.videos == "video3"))
+    dataset.close()
+    first = {name: data[name][:1] for name in (*FaceDataset(path).labels, "images", "bboxes")}
+    with TrainingDataWriter(path) as writer:
+        writer.add_batch(**first, video_names=["by hand"], frame_indices=[0])
+    assert [labellers(tmp_path / f"{name}.h5") for name in ("merged", "converted", "faces")] == [
+        both,
+        both,
+        both,
+    ]
+    assert labellers(tmp_path / "part.h5") == [{"labeller": "pyfaceau", "licence": "CC BY-NC"}]
 
 
 def test_a_file_that_records_nothing_has_no_labellers(tmp_path: Path) -> None:
