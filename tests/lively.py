@@ -19,6 +19,14 @@ LANDMARK = LandmarkPoseConfig(width_mult=0.25)
 AU = AUPredictionConfig(width_mult=0.25)
 BOTH = (LANDMARK, AU)
 
+# How far two float32 implementations may differ, by output.
+TOLERANCE = {
+    "landmarks": 1e-3,
+    "global_params": 1e-3,
+    "local_params": 1e-3,
+    "au_intensities": 1e-4,
+}
+
 
 def lively_weights(config: ModelConfig, seed: int = 0) -> dict[str, np.ndarray]:
     """Weights that keep signals of order one through all layers, BatchNorm statistics included."""

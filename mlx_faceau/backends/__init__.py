@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from mlx_faceau.errors import MissingDependency
+
 from .choice import AUTO, BACKENDS, Choice, Files, Machine, choose
 from .discovery import check_kind, find_files, installed_libraries, this_machine
 
@@ -24,11 +26,15 @@ __all__ = [
     "find_files",
     "installed_libraries",
     "open_backend",
+    "padded_size",
     "run_in_chunks",
     "this_machine",
 ]
 
 logger = logging.getLogger(__name__)
+
+# A GPU sets itself up for every batch size that comes: few are enough.
+BATCH_SIZES = (1, 4, 16, 64, 256)
 
 
 class Backend(Protocol):
@@ -68,6 +74,8 @@ def open_backend(
         choice = choose(machine, files, libraries, requested, prefer_coreml)
         try:
             backend = _OPENERS[choice.backend](choice.path, **options)
+        except MissingDependency:
+            raise  # of another library, with its own remedy
         except ImportError as error:
             # Installed, but it does not load: a wheel for another machine, or half of one.
             library = BACKENDS[choice.backend].library
@@ -115,6 +123,11 @@ _OPENERS: dict[str, Callable[..., Backend]] = {
     "onnx": _open_onnx,
     "torch": _open_torch,
 }
+
+
+def padded_size(count: int) -> int:
+    """The batch size that up to 256 images are filled up to where every size costs a set-up."""
+    return next(size for size in BATCH_SIZES if size >= count)
 
 
 def run_in_chunks(

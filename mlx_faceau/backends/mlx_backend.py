@@ -1,6 +1,5 @@
 """Runs a checkpoint with MLX: Metal on Apple Silicon, CUDA, or the CPU."""
 
-import threading
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,9 @@ from mlx_faceau.architectures import IMAGE_SIZE
 from mlx_faceau.checkpoint import load_checkpoint
 from mlx_faceau.models import mx, net_class
 from mlx_faceau.models.depthwise import device_name
+from mlx_faceau.models.untraced import in_lasting_thread
 
-from . import run_in_chunks
+from . import padded_size, run_in_chunks
 
 # Images a run, so that memory stays bounded: on a CPU few enough for its caches.
 _CHUNKS = {"cpu": 16, "metal": 64, "cuda": 256}
@@ -36,8 +36,7 @@ class MLXBackend:
         self._path = checkpoint.path
         self._config = checkpoint.config
         self._metadata = checkpoint.metadata
-        self._device = device_name()
-        self._lock = threading.Lock()
+        self._device, self._place = device_name(), mx.default_device()
         net = net_class(self._config).from_weights(self._config, checkpoint.weights())
         mx.eval(net.parameters())
         self._net = net if self._device == "cpu" else mx.compile(net)
@@ -60,7 +59,15 @@ class MLXBackend:
         }
 
     def _run(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        with self._lock:
+        return in_lasting_thread(lambda: self._compute(images))
+
+    def _compute(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """The outputs; on a GPU, which compiles the net anew for every size, of a padded batch."""
+        count = len(images)
+        if self._device != "cpu":
+            filling = np.repeat(images[-1:], padded_size(count) - count, axis=0)
+            images = np.concatenate([images, filling])
+        with mx.stream(self._place):
             outputs = self._net(mx.array(images))
             mx.eval(outputs)
-            return {name: np.array(outputs[name]) for name in self._config.output_shapes}
+            return {name: np.array(outputs[name])[:count] for name in self._config.output_shapes}

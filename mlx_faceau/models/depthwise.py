@@ -64,7 +64,6 @@ def depthwise3x3(
     return _differentiable(stride, pieces or PIECES[device_name()])(x, w)
 
 
-@cache
 def device_name() -> str:
     """``"cpu"``, ``"metal"`` or ``"cuda"``: where MLX computes by default."""
     if mx.default_device() == mx.Device(mx.cpu):

@@ -17,6 +17,8 @@ import mlx.core as mx
 
 P = ParamSpec("P")
 R = TypeVar("R")
+_NAME = "mlx-lasting"
+
 Requests = SimpleQueue[tuple[Callable[[], Any], Future[Any]]]
 
 
@@ -30,14 +32,25 @@ def untraced(body: Callable[P, R]) -> Callable[P, R]:
         stream = mx.default_stream(mx.cpu)
 
         def on_this_stream() -> R:
-            mx.set_default_stream(stream)
-            return body(*args, **kwargs)
+            with mx.stream(stream):
+                return body(*args, **kwargs)
 
-        future: Future[R] = Future()
-        _requests().put((on_this_stream, future))
-        return future.result()
+        return in_lasting_thread(on_this_stream)
 
     return call
+
+
+def in_lasting_thread(work: Callable[[], R]) -> R:
+    """Do work on the one thread that lives as long as the process; its result or its error.
+
+    MLX gives every thread that calls it a stream of its own, and a thread that ends takes the
+    compiled functions it has called with it, at exit for too long.
+    """
+    if threading.current_thread().name == _NAME:
+        return work()
+    future: Future[R] = Future()
+    _requests().put((work, future))
+    return future.result()
 
 
 @cache
@@ -45,7 +58,7 @@ def _requests() -> Requests:
     requests: Requests = SimpleQueue()
     # A daemon never ends: an ending thread drops its compiled functions, for which it needs the
     # interpreter, and one that is shutting down would abort.
-    threading.Thread(target=_serve, args=(requests,), name="mlx-untraced", daemon=True).start()
+    threading.Thread(target=_serve, args=(requests,), name=_NAME, daemon=True).start()
     return requests
 
 
