@@ -148,10 +148,11 @@ def _progress(total: int) -> Iterator[Callable[[int, int], None]]:
         from tqdm import tqdm
     except ImportError:
         raise MissingDependency("tqdm", extra="train") from None
-    with tqdm(total=None, unit=" frames", disable=not sys.stderr.isatty()) as bar:
+    form = "{desc}, {n_fmt} frames, {rate_fmt}, {elapsed}"
+    with tqdm(unit=" frames", bar_format=form, disable=not sys.stderr.isatty()) as bar:
 
         def show(videos: int, frames: int) -> None:
-            bar.set_description(f"{videos}/{total} videos", refresh=False)
+            bar.set_description_str(f"{videos}/{total} videos", refresh=False)
             bar.update(frames - bar.n)
 
         yield show
