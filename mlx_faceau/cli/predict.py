@@ -115,7 +115,20 @@ def run(args: argparse.Namespace) -> int:
     if args.aligned:
         from .predict_aligned import run_aligned
 
+        _refuse_options_of_faces(args)
         return run_aligned(args)
     from .predict_faces import run_faces
 
     return run_faces(args)
+
+
+def _refuse_options_of_faces(args: argparse.Namespace) -> None:
+    """What finds and follows faces means nothing for crops; silence would look like success."""
+    parser = argparse.ArgumentParser(add_help=False)
+    for add in (_add_finding, _add_writing, _add_batch):
+        add(parser)
+    defaults = vars(parser.parse_args([]))
+    given = [name for name, default in defaults.items() if vars(args)[name] != default]
+    if given:
+        flags = ", ".join("--" + name.replace("_", "-") for name in given)
+        raise ValueError(f"{flags}: not with --aligned, which reads crops one by one")
