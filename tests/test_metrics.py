@@ -26,6 +26,24 @@ def test_ccc_of_four_numbers_by_hand() -> None:
     assert metrics.ccc(truth, prediction)[0] == pytest.approx(0.8)
 
 
+def test_ccc_is_pearson_times_lins_bias_correction(raters: tuple[np.ndarray, np.ndarray]) -> None:
+    for k, value in enumerate(metrics.ccc(*raters)):
+        x, y = (rater[:, k] for rater in raters)
+        ratio, shift = y.std() / x.std(), (x.mean() - y.mean()) / np.sqrt(x.std() * y.std())
+        correction = 2 / (ratio + 1 / ratio + shift**2)
+        assert value == pytest.approx(np.corrcoef(x, y)[0, 1] * correction)
+
+
+def test_a_constant_bias_lowers_ccc_and_leaves_icc31(
+    raters: tuple[np.ndarray, np.ndarray],
+) -> None:
+    truth, prediction = raters
+    np.testing.assert_allclose(
+        metrics.icc31(truth, prediction + 2), metrics.icc31(truth, prediction)
+    )
+    assert (metrics.ccc(truth, prediction + 2) < metrics.ccc(truth, prediction)).all()
+
+
 def test_icc31_equals_its_analysis_of_variance(raters: tuple[np.ndarray, np.ndarray]) -> None:
     truth, prediction = raters
     for k, value in enumerate(metrics.icc31(truth, prediction)):
