@@ -186,18 +186,36 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
     """A temporary sibling that becomes ``path`` when the block ends well, and vanishes otherwise.
 
     The bytes are on the disk before the name changes.
+
+    Raises:
+        OSError: if the system refuses; it names ``path``.
     """
     path = Path(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    with _refusals_named(path):
+        handle, name = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix
+        )
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            _flush_to_disk(temporary)
+            _give_usual_mode(temporary)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _refusals_named(path: Path) -> Iterator[None]:
+    """Name the file that was to be written where the system names none, or the temporary one."""
     try:
-        yield temporary
-        _flush_to_disk(temporary)
-        _give_usual_mode(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        ours = error.filename is None or Path(str(error.filename)).name.startswith(f".{path.name}.")
+        if error.errno is None or not ours:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _flush_to_disk(path: Path) -> None:
@@ -223,7 +241,7 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     safetensors = _safetensors()
     try:
         arrays = safetensors.numpy.load_file(path)
-    except (safetensors.SafetensorError, KeyError, ValueError) as error:
+    except (safetensors.SafetensorError, KeyError, ValueError, OSError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file: {error}") from None
     checkpoint = Checkpoint(path, metadata, arrays)
     check_weights(checkpoint.config, checkpoint.section("model."), path)
@@ -246,7 +264,7 @@ def read_metadata(path: Path | str) -> dict[str, Any]:
                 raise CheckpointError(f"{path}: not a safetensors file, or cut short")
             header = json.loads(file.read(length))
         metadata = json.loads(header["__metadata__"][FORMAT])
-    except (KeyError, TypeError, UnicodeDecodeError, RecursionError, json.JSONDecodeError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         raise CheckpointError(
             f"{path}: no mlx-faceau settings in the header; it was not written by this package"
         ) from None

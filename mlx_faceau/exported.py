@@ -23,8 +23,22 @@ COREML_SUFFIX = ".mlpackage"
 _ONNX_PATH = (14,)  # ModelProto.metadata_props
 _COREML_PATH = (2, 100, 100)  # Model.description, .metadata, .userDefined
 _KEY, _VALUE = 1, 2
+_EXTERNAL = "external_data"
+# Messages of onnx.proto3 and their fields under which a tensor may lie.
+_TENSORS_LIE_IN: dict[str, dict[int, str]] = {
+    "model": {7: "graph", 25: "function"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "function": {7: "node"},
+    "node": {5: "attribute"},
+    "attribute": dict.fromkeys((5, 10), "tensor")
+    | dict.fromkeys((6, 11), "graph")
+    | dict.fromkeys((22, 23), "sparse"),
+    "sparse": {1: "tensor", 2: "tensor"},
+    "tensor": {13: _EXTERNAL},
+}
 _MAX_FIELD = 16 << 20  # bytes of one metadata field; a real one has a few KiB
 _MAX_MANIFEST = 1 << 20  # bytes
+_MAX_FIELDS = 100_000  # that are looked at; a real file has some dozens on the way
 
 
 def read_exported_metadata(path: Path | str) -> dict[str, Any] | None:
@@ -58,11 +72,39 @@ def parse_metadata(text: str, path: Path | str) -> dict[str, Any]:
     """
     try:
         metadata = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: its settings are no JSON: {error}") from None
     if not isinstance(metadata, dict):
         raise CheckpointError(f"{path}: its settings are no JSON object")
     return metadata
+
+
+def check_self_contained(path: Path | str) -> None:
+    """See that an ``.onnx`` file holds all its tensors: ONNX Runtime would open the files it names.
+
+    Raises:
+        CheckpointError: if it names another file, or is missing, truncated or malformed.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            outside = _names_a_file(file, 0, path.stat().st_size, "model")
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: not a readable ONNX file: {error}") from None
+    if outside:
+        raise CheckpointError(
+            f"{path}: its weights lie in another file; save it with all data in one file"
+        )
+
+
+def _names_a_file(file: BinaryIO, start: int, end: int, kind: str) -> bool:
+    for number, begin, size in _fields(file, start, end):
+        inner = _TENSORS_LIE_IN[kind].get(number)
+        if inner == _EXTERNAL or (inner and _names_a_file(file, begin, begin + size, inner)):
+            return True
+    return False
 
 
 def is_mlpackage(path: Path | str) -> bool:
@@ -84,11 +126,12 @@ def find_mlmodel(package: Path | str) -> Path:
         root = manifest["rootModelIdentifier"]
         data = (package / "Data").resolve()
         model: Path = (data / manifest["itemInfoEntries"][root]["path"]).resolve()
+        there = model.is_relative_to(data) and model.is_file()
     except OSError as error:
         raise CheckpointError(f"{package}: not a Core ML package: {error}") from None
     except (KeyError, TypeError, ValueError, RecursionError):
         raise CheckpointError(f"{package}: its Manifest.json names no model") from None
-    if not model.is_relative_to(data) or not model.is_file():
+    if not there:
         raise CheckpointError(f"{package}: its Manifest.json names no file of the package")
     return model
 
@@ -118,7 +161,9 @@ def _pair(file: BinaryIO, start: int, end: int) -> tuple[str, str]:
 
 def _fields(file: BinaryIO, position: int, end: int) -> Iterator[tuple[int, int, int]]:
     """Number, position and size of each length-delimited field of a message in [position, end)."""
-    while position < end:
+    for _ in range(_MAX_FIELDS):
+        if position >= end:
+            return
         file.seek(position)
         tag = _varint(file)
         wire = tag & 7
@@ -137,6 +182,7 @@ def _fields(file: BinaryIO, position: int, end: int) -> Iterator[tuple[int, int,
             raise ValueError(f"cut short at byte {end}")
         if wire == 2:
             yield tag >> 3, begin, size
+    raise ValueError(f"more than {_MAX_FIELDS} fields")
 
 
 def _varint(file: BinaryIO) -> int:

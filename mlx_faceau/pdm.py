@@ -70,7 +70,8 @@ def read_pdm(path: Path | str) -> PDM:
             f"{path}: mean {mean.shape}, basis {basis.shape} and variances {variances.shape} "
             "do not belong together"
         )
-    if not (np.isfinite(mean).all() and np.isfinite(basis).all() and (variances > 0).all()):
+    finite = all(np.isfinite(matrix).all() for matrix in (mean, basis, variances))
+    if not finite or not (variances > 0).all():
         raise DatasetError(
             f"{path}: numbers that are not finite, or variances that are not positive"
         )

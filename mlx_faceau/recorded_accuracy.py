@@ -14,6 +14,10 @@ from .facs import AU_DESCRIPTIONS
 EVALUATION_NAME = "evaluation.json"
 _HISTORY_NAME = "training_history.json"
 _CONSTANT = "constant predictor"
+_NOT_MEASURED = (
+    "Not measured. `mlx-faceau evaluate` with `--output` beside the checkpoint, and an export "
+    "after that, put the figures here."
+)
 
 
 def recorded_accuracy(kind: str, source: str, run: Path, folder: Path) -> Iterator[str]:
@@ -25,16 +29,20 @@ def recorded_accuracy(kind: str, source: str, run: Path, folder: Path) -> Iterat
         run: the checkpoint's folder.
         folder: another one in which an evaluation may lie.
     """
+    try:
+        yield from list(_recorded(kind, source, run, folder))
+    except (LookupError, TypeError, ValueError, AttributeError):  # another version's, or damaged
+        yield _NOT_MEASURED
+
+
+def _recorded(kind: str, source: str, run: Path, folder: Path) -> Iterator[str]:
     evaluation = _evaluation(kind, source, run, folder)
     if evaluation is not None:
         yield from _evaluated(evaluation)
         return
     best = _best_epoch(run)
     if best is None:
-        yield (
-            "Not measured. `mlx-faceau evaluate` with `--output` beside the checkpoint, and an "
-            "export after that, put the figures here."
-        )
+        yield _NOT_MEASURED
         return
     yield (
         f"On the validation side of the training file (epoch {best['epoch']}), the faces that "
@@ -66,7 +74,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     """What a file of ours holds; nothing where there is none or it is damaged."""
     try:
         content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 

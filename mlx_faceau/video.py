@@ -11,6 +11,7 @@ import numpy as np
 
 from .errors import FaceauError
 from .faces import Frame
+from .picture_size import picture_size
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +21,23 @@ VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".m4v", ".webm", ".mpg", ".mpe
 _DAMAGED_FRAMES = 30  # frames in a row that may fail before the rest of a file is given up
 _CUT_SHORT = 0.95  # share of the promised frames below which a file counts as cut short
 _USUAL_RATE = 30.0  # frames a second, where a file or camera does not say
+_MAX_VIDEO_PIXELS = 1 << 26  # of a frame; 8K has half of it
+_MAX_PIXELS = 1 << 28  # of a picture
+_FREE_PIXELS, _PIXELS_A_BYTE = 1 << 24, 10_000  # what a small file may claim; deflate's limit
+
+# How containers of pictures begin: start, and the bytes there. Text is never one: FFmpeg reads
+# playlists of many kinds, and opens whatever files and addresses they name.
+_BEGINNINGS = (
+    *((4, kind) for kind in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp")),
+    (0, b"\x1a\x45\xdf\xa3"),  # Matroska, WebM
+    (8, b"AVI"),
+    (0, b"\0\0\1"),  # MPEG program and elementary streams
+    (188, b"\x47"),  # MPEG transport stream
+    (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"),  # ASF, WMV
+    (0, b"FLV\1"),
+    (0, b"OggS\0"),
+    (0, b"GIF8"),
+)
 
 
 class VideoError(FaceauError):
@@ -70,12 +88,21 @@ class Video:
             raise VideoError(f"{path}: no such file")
         if self.path.stat().st_size == 0:
             raise VideoError(f"{path}: the file is empty")
+        if not _is_container(self.path):
+            raise VideoError(
+                f"{path}: cannot be read as a video; it is none of MP4, MOV, MKV, WebM, AVI, MPEG, "
+                "WMV, FLV, Ogg and GIF"
+            )
         self._capture = cv2.VideoCapture(str(path))
         if not self._capture.isOpened():
             raise VideoError(
                 f"{path}: cannot be read as a video; it is cut short (an MP4 without its index), "
                 "damaged, or in a format that OpenCV lacks"
             )
+        width = self._capture.get(cv2.CAP_PROP_FRAME_WIDTH)
+        height = self._capture.get(cv2.CAP_PROP_FRAME_HEIGHT)
+        if width * height > _MAX_VIDEO_PIXELS:
+            raise VideoError(f"{path}: frames of {width:.0f} x {height:.0f} pixels are too large")
         self._capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
         self.rate = _positive(self._capture.get(cv2.CAP_PROP_FPS), _USUAL_RATE)
         # What the file claims; None where it does not say.
@@ -180,20 +207,34 @@ def read_image(path: Path | str) -> np.ndarray:
     """A picture as (H, W, 3) uint8 BGR: turned upright by its EXIF, grey repeated, alpha dropped.
 
     Raises:
-        VideoError: if it is missing or no readable picture.
+        VideoError: if it is missing, no readable PNG, JPEG, BMP, TIFF or WebP, or too large.
     """
     path = Path(path)
     try:
         data = np.fromfile(path, np.uint8)
     except OSError as error:
         raise VideoError(f"{path}: {error.strerror}") from None
+    size = picture_size(data.tobytes())
+    if size is not None and size[0] * size[1] > _most_pixels(data.size):
+        raise VideoError(f"{path}: it claims {size[0]} x {size[1]} pixels, too many for its bytes")
     try:
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    except cv2.error:  # more pixels than OpenCV is willing to read
+        image = None if size is None else cv2.imdecode(data, cv2.IMREAD_COLOR)
+    except cv2.error:
         image = None
     if image is None:
         raise VideoError(f"{path}: not a readable picture")
     return image
+
+
+def _most_pixels(count: int) -> int:
+    """What a picture file of so many bytes may claim."""
+    return min(_MAX_PIXELS, _FREE_PIXELS + _PIXELS_A_BYTE * count)
+
+
+def _is_container(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(256)
+    return any(head.startswith(beginning, start) for start, beginning in _BEGINNINGS)
 
 
 def _as_bgr(image: np.ndarray) -> np.ndarray:

@@ -9,6 +9,10 @@ def varint(value: int) -> bytes:
     return bytes([low | 0x80]) + varint(rest) if rest else bytes([low])
 
 
+def number(field: int, value: int) -> bytes:
+    return varint(field << 3) + varint(value)
+
+
 def message(number: int, payload: bytes | str) -> bytes:
     data = payload.encode() if isinstance(payload, str) else payload
     return varint(number << 3 | 2) + varint(len(data)) + data

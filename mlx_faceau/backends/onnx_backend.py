@@ -21,7 +21,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
 from mlx_faceau.architectures import CONFIGS, IMAGE_SIZE, ModelConfig
 from mlx_faceau.checkpoint import config_of
 from mlx_faceau.errors import BackendError, CheckpointError
-from mlx_faceau.exported import METADATA_KEY, parse_metadata
+from mlx_faceau.exported import METADATA_KEY, check_self_contained, parse_metadata
 from mlx_faceau.preprocess import to_crops
 
 from . import run_in_chunks
@@ -36,10 +36,13 @@ CUDA_OPTIONS = {
     # TF32, the default, keeps 10 bits: further from the net than a float32 file may be.
     "use_tf32": "0",
 }
+_MAX_BATCH = 1024  # images of a file's fixed batch: one image is filled up to it
 _CHUNK = 64  # images a run, so that memory stays bounded
 # On CUDA a batch is filled up to one of these: each new size costs a search for algorithms.
 CUDA_BATCHES = (1, 4, 16, _CHUNK)
 _OPEN_ERRORS = (
+    MemoryError,
+    UnicodeDecodeError,
     EPFail,
     Fail,
     InvalidArgument,
@@ -123,9 +126,12 @@ class ONNXBackend:
     ) -> None:
         self._path = Path(path)
         self._session = self._open(providers, threads)
-        text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
-        self._metadata = None if text is None else parse_metadata(text, self._path)
-        self._config = self._read_config()
+        try:
+            text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+            self._metadata = None if text is None else parse_metadata(text, self._path)
+            self._config = self._read_config()
+        except UnicodeDecodeError as error:
+            raise CheckpointError(f"{self._path}: not a readable ONNX file: {error}") from None
         port = self._session.get_inputs()[0]
         self._input, self._uint8 = port.name, port.type == _UINT8[0]
         self._batch: int | None = port.shape[0] if isinstance(port.shape[0], int) else None
@@ -168,13 +174,14 @@ class ONNXBackend:
     def _open(self, requested: Sequence[Provider] | None, threads: int | None) -> Any:
         if not self._path.is_file():
             raise CheckpointError(f"{self._path}: no such file")
+        check_self_contained(self._path)
         providers = pick_providers(onnxruntime.get_available_providers(), requested)
         try:
             session = onnxruntime.InferenceSession(
                 str(self._path), session_options(threads), providers=providers
             )
         except _OPEN_ERRORS as error:
-            reason = str(error).splitlines()[0]
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
             raise CheckpointError(f"{self._path}: not a readable ONNX file: {reason}") from None
         first = providers[0] if isinstance(providers[0], str) else providers[0][0]
         if session.get_providers()[0] != first:
@@ -211,7 +218,8 @@ class ONNXBackend:
         }
         # Another tool's colours and batch are not known, so only the plain form is taken.
         inputs = [_TENSOR, _UINT8] if ours else [_TENSOR]
-        if len(batches) != 1 or not (ours or batches == {None}):
+        fixed = batches <= set(range(1, _MAX_BATCH + 1))
+        if len(batches) != 1 or not (batches == {None} or (ours and fixed)):
             return False
         return any(found == [image, *outputs] for image in inputs)
 

@@ -31,9 +31,10 @@ def _add_check(actions: Any) -> None:
 
 
 def _check(args: argparse.Namespace) -> int:
+    from mlx_faceau.data.apart import run_apart
     from mlx_faceau.data.check import check_file
 
-    report = check_file(args.file, args.against)
+    report = run_apart(check_file, Path(args.file), args.against)
     print(json.dumps(_as_json(report), indent=1) if args.json else _as_text(args.file, report))
     return 1 if report.failures else 0
 

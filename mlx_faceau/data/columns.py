@@ -65,6 +65,29 @@ def rows_of(block: Mapping[str, Any]) -> int:
     return len(block["images"])
 
 
+def check_block(block: Mapping[str, Any]) -> None:
+    """Check names, shapes and types of a block that comes from a file.
+
+    Raises:
+        KeyError: for an unknown or missing column.
+        ValueError: for a wrong shape or type, or columns of unequal length.
+    """
+    count = rows_of(block)
+    for name, column in COLUMNS.items():
+        if name not in block:
+            if column.required:
+                raise KeyError(f"no {name}")
+        elif column.dtype is None:
+            texts = block[name]
+            if not (isinstance(texts, list) and all(isinstance(text, str) for text in texts)):
+                raise ValueError(f"{name} holds no texts")
+        elif (block[name].shape[1:], block[name].dtype) != (column.shape, column.dtype):
+            raise ValueError(f"{name} is {block[name].dtype} of shape {block[name].shape}")
+    unequal = [name for name, values in block.items() if len(values) != count]
+    if unequal or count == 0:
+        raise ValueError(f"{count} images, another number of {', '.join(unequal) or 'them'}")
+
+
 def concatenated(blocks: Sequence[Block]) -> Block:
     """Blocks one after another; what one of them lacks is filled in.
 

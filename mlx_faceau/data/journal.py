@@ -58,12 +58,15 @@ class Journal:
             self._file: IO[bytes] = open(path, mode, buffering=0)  # noqa: SIM115
         except OSError as error:
             raise DatasetError(f"{path}: cannot be created ({error.strerror})") from error
-        self._recover()
+        try:
+            self._recover()
+        except BaseException:
+            self.close()
+            raise
 
     def _recover(self) -> None:
         """Find the end of what is whole, drop the rest, and write the log's name if it is new."""
         if not _MARK.startswith(self._file.read(len(_MARK))):
-            self.close()
             raise DatasetError(f"{self.path}: not the log of a training file; move it away")
         records = self._records()
         first = next(records, None)
@@ -86,8 +89,7 @@ class Journal:
         try:
             name = json.loads(payload)
             self.id, self.once = str(name["id"]), bool(name["once"])
-        except (ValueError, KeyError, TypeError):
-            self.close()
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise DatasetError(
                 f"{self.path}: not the log of a training file; move it away"
             ) from None

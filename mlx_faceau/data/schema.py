@@ -4,8 +4,10 @@ Layout: HDF5, one row a face. Images are RGB; landmarks and global parameters ar
 112 x 112 crop, except in files of the original tool, which carry no ``format`` attribute.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,20 @@ LABEL_SHAPES: dict[str, tuple[int, ...]] = {
 }
 FRAME_SHAPES: dict[str, tuple[int, ...]] = {"bboxes": (4,), "warp_matrices": (2, 3)}
 _CHECK_HINT = "see 'mlx-faceau data check'"
+_INFLATION = 1100  # bytes that a byte of the file can stand for: deflate's limit is 1032
+_MAX_MEMBERS = 1000  # of a group; ours have a dozen
+_MAX_DEPTH = 2  # groups in groups that anything is read from
+_MAX_CHUNK = 256 << 20  # bytes; one is held as a whole while a row of it is read
+# What h5py raises on damaged files, beside OSError: it passes on whatever its converters meet.
+_READ_ERRORS = (
+    OSError,
+    RuntimeError,
+    LookupError,
+    TypeError,
+    ValueError,
+    ArithmeticError,
+    MemoryError,
+)
 
 
 @contextmanager
@@ -55,9 +71,23 @@ def open_file(path: Path, **options: Any) -> h5py.File:
             else f"{path}: no such file; give the path of an HDF5 training file"
         )
     with named_errors(path):
+        check_readable(path)
         if not h5py.is_hdf5(path):
             raise DatasetError(f"{path}: not an HDF5 file; give a file made by 'mlx-faceau data'")
         return h5py.File(path, "r", locking="best-effort", **options)
+
+
+def check_readable(path: Path) -> None:
+    """See that the system lets us read a file; the HDF5 library does not say why it may not.
+
+    Raises:
+        DatasetError: with the system's reason.
+    """
+    try:
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 @contextmanager
@@ -65,8 +95,8 @@ def named_errors(path: Path) -> Iterator[None]:
     """Turn the errors of the HDF5 library into a DatasetError that names the file."""
     try:
         yield
-    except (OSError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+    except _READ_ERRORS as error:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise DatasetError(f"{path}: damaged or incomplete, write it again ({reason})") from error
 
 
@@ -114,8 +144,10 @@ def check_datasets(path: Path, file: h5py.File) -> int:
     """Check presence, shapes and types of all data sets; return the number of rows.
 
     Raises:
-        DatasetError: for a missing data set, a wrong shape or type, or a file without rows.
+        DatasetError: for a missing data set, a wrong shape or type, a file without rows, a link
+            to another file, or sizes that the file cannot hold.
     """
+    _check_members(path, file)
     _check_array(path, file, "images", IMAGE_SHAPE, None)
     count = int(file["images"].shape[0])
     if file["images"].dtype != np.uint8:
@@ -160,6 +192,38 @@ def _check_array(
         expected = f"({', '.join([rows, *map(str, shape)])}{',' if not shape else ''})"
         raise DatasetError(
             f"{path}: {name!r} has shape {found}, expected {expected}; {_CHECK_HINT}"
+        )
+
+
+def _check_members(path: Path, group: h5py.Group, depth: int = 0) -> None:
+    """Refuse what leads to other files, and data sets that claim more than the file can hold.
+
+    Nothing is opened before its link is known to stay in this file.
+    """
+    names = list(islice(group, _MAX_MEMBERS + 1))
+    if len(names) > _MAX_MEMBERS:
+        raise DatasetError(f"{path}: {group.name} has more than {_MAX_MEMBERS} members")
+    for name in names:
+        inside = isinstance(group.get(name, getlink=True), h5py.HardLink)
+        member = group[name] if inside else None
+        if isinstance(member, h5py.Dataset):
+            inside = not (member.is_virtual or member.external)
+        if not inside:
+            raise DatasetError(f"{path}: {name!r} lies in another file; copy it into this one")
+        if isinstance(member, h5py.Dataset):
+            _check_claim(path, member)
+        elif isinstance(member, h5py.Group) and depth < _MAX_DEPTH:
+            _check_members(path, member, depth + 1)
+
+
+def _check_claim(path: Path, dataset: h5py.Dataset) -> None:
+    width, held = dataset.dtype.itemsize, path.stat().st_size
+    size = (dataset.size or 0) * width
+    chunk = math.prod(map(int, dataset.chunks or (0,))) * width
+    if size > _INFLATION * held or chunk > min(_INFLATION * held, _MAX_CHUNK):
+        raise DatasetError(
+            f"{path}: {dataset.name} claims {size} bytes in chunks of {chunk}, more than a file of "
+            f"{held} bytes can hold or memory should; write it again"
         )
 
 

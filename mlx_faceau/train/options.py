@@ -1,6 +1,6 @@
 """A setting as a dataclass field that carries its help text and its limits."""
 
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, field
 from typing import Any
@@ -83,5 +83,5 @@ def _is_number(value: Any, kind: type) -> bool:
     return (
         isinstance(value, int)
         if kind is int
-        else (isinstance(value, (int, float)) and math.isfinite(value))
+        else (isinstance(value, (int, float)) and abs(value) <= sys.float_info.max)
     )
