@@ -260,11 +260,11 @@ def test_half_precision_trains_float32_weights_and_resumes_to_the_bit(
     framework: str, precision: str
 ) -> None:
     config = AUPredictionConfig(width_mult=0.1, dropout=0.0)
-    batches = [batch(config, seed=seed) for seed in range(3)]
+    batches = [batch(config, seed=seed) for seed in range(2)]
     whole = make(framework, config, precision=precision)
     losses = whole.train_epoch(batches, constant(1e-3))["loss"]
     exact = make(framework, config)
-    expected = exact.train_epoch(batches, constant(1e-3))["loss"]
+    expected = exact.train_epoch(batches[:1], constant(1e-3))["loss"]
     assert losses.dtype == np.float32
     assert losses[0] == pytest.approx(expected[0], rel=0.02)
     name = "model.backbone.blocks.3.depthwise.conv.weight"
