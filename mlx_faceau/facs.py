@@ -4,6 +4,8 @@ Reference:
     Ekman, Friesen, Hager, Facial Action Coding System, 2002; the selection is OpenFace 2.2's.
 """
 
+from typing import Any
+
 AU_DESCRIPTIONS: dict[str, str] = {
     "AU01_r": "Inner Brow Raiser",
     "AU02_r": "Outer Brow Raiser",
@@ -26,3 +28,8 @@ AU_DESCRIPTIONS: dict[str, str] = {
 AU_NAMES: tuple[str, ...] = tuple(AU_DESCRIPTIONS)
 NUM_AUS = len(AU_NAMES)
 MAX_INTENSITY = 5.0
+
+
+def out_of_range(intensities: Any) -> int:
+    """How many rows of an (N, 17) array hold an intensity outside [0, 5]."""
+    return int(((intensities < 0) | (intensities > MAX_INTENSITY)).any(axis=1).sum())

@@ -41,7 +41,7 @@ def _import(source: Path, target: Path, width_mult: float | None) -> None:
     config, weights = read_pyfaceau(source, width_mult=width_mult)
     arrays = {f"model.{name}": array for name, array in weights.items()}
     target.parent.mkdir(parents=True, exist_ok=True)
-    metadata = describe(config, source={"file": source.name, "sha256": file_hash(source)})
+    metadata = describe(config, source_hash=file_hash(source), source_file=source.name)
     save_checkpoint(target, arrays, metadata)
     print(f"{target}: {config.kind}, width {config.width_mult:g}, from {source}")
 
@@ -51,6 +51,8 @@ def _export(source: Path, target: Path) -> None:
     from mlx_faceau.convert.pyfaceau import write_pyfaceau
 
     checkpoint = load_checkpoint(source)
+    if target.exists() and target.samefile(checkpoint.path):
+        raise ValueError(f"--output {target}: is the source itself; its training would be lost")
     config, weights = checkpoint.config, checkpoint.weights()
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.suffix == ".pt":
@@ -59,5 +61,5 @@ def _export(source: Path, target: Path) -> None:
         keep = ("target_statistics", "data", "training")
         more = {key: checkpoint.metadata[key] for key in keep if key in checkpoint.metadata}
         arrays = {f"model.{name}": array for name, array in weights.items()}
-        save_checkpoint(target, arrays, describe(config, **more))
+        save_checkpoint(target, arrays, describe(config, source_hash=checkpoint.hash, **more))
     print(f"{target}: {config.kind}, width {config.width_mult:g}, from {checkpoint.path}")

@@ -40,16 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    try:
-        from mlx_faceau.data.hdf5 import FaceDataset
-        from mlx_faceau.evaluation.evaluate import evaluate
-        from mlx_faceau.evaluation.text import format_report
-    except ModuleNotFoundError as error:
-        if error.name != "h5py":
-            raise
-        from mlx_faceau.errors import MissingDependency
+    from mlx_faceau.data.hdf5 import FaceDataset
+    from mlx_faceau.evaluation.evaluate import evaluate
+    from mlx_faceau.evaluation.text import format_report
 
-        raise MissingDependency("h5py", extra="train") from None
     _refuse_file(args.output)
     metadata = read_description(Path(args.model))
     _refuse_other_kinds(args.model, metadata["kind"])

@@ -160,14 +160,8 @@ def _source(args: argparse.Namespace) -> "Source | Pair":
 def _faces(args: argparse.Namespace, source: "Source | Pair") -> "Faces | None":
     if not args.calibration:
         return None
-    from mlx_faceau.errors import MissingDependency
+    from .export_faces import read_faces
 
-    try:
-        from .export_faces import read_faces
-    except ModuleNotFoundError as error:
-        if error.name != "h5py":
-            raise
-        raise MissingDependency("h5py", extra="train") from None
     return read_faces(args.calibration, args.validation, source.output_shapes)
 
 

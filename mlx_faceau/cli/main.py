@@ -10,7 +10,7 @@ import sys
 from importlib import import_module
 from typing import Any
 
-from mlx_faceau.errors import FaceauError
+from mlx_faceau.errors import FaceauError, MissingDependency
 
 from .completion import SHELLS, PrintCompletion
 
@@ -26,6 +26,10 @@ COMMANDS = {
     "benchmark": "time every backend on this machine, or verify MLX's kernels on its device",
     "info": "show what can run on this machine and why the rest cannot, or describe models",
 }
+
+# Libraries that whole commands need, by the extra that brings them. Where one is needed by chance,
+# the code that needs it says so itself.
+EXTRAS = {"h5py": "train", "matplotlib": "train", "tqdm": "train", "filelock": "train"}
 
 
 def build_parser(only: str | None = None) -> argparse.ArgumentParser:
@@ -100,6 +104,11 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     except (FaceauError, ValueError, OSError) as error:
         print(f"mlx-faceau: {one_line(error)}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS:
+            raise
+        print(f"mlx-faceau: {MissingDependency(error.name, EXTRAS[error.name])}", file=sys.stderr)
         return 2
     except (MemoryError, RuntimeError) as error:
         if not ran_out_of_memory(error):

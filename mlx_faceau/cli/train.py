@@ -6,7 +6,6 @@ import sys
 from dataclasses import MISSING, Field, fields
 from typing import TYPE_CHECKING, Any
 
-from mlx_faceau.errors import MissingDependency
 from mlx_faceau.train.config import TRAININGS, TrainConfig, read_settings
 from mlx_faceau.train.options import default_of, flag
 
@@ -66,12 +65,8 @@ def _changeable(training: type[TrainConfig]) -> str:
 def run(args: argparse.Namespace) -> int:
     training: type[TrainConfig] = args.training
     logging.getLogger("mlx_faceau").setLevel(logging.INFO)
-    try:
-        from mlx_faceau.train.session import run_training
-    except ModuleNotFoundError as error:
-        if error.name != "h5py":
-            raise
-        raise MissingDependency("h5py", extra="train") from None
+    from mlx_faceau.train.session import run_training
+
     given: dict[str, Any] = {} if args.config is None else read_settings(args.config)
     given |= {item.name: vars(args)[item.name] for item in fields(training) if item.name in args}
     if args.dry_run:

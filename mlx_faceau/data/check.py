@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 from mlx_faceau.errors import DatasetError
-from mlx_faceau.facs import AU_NAMES, MAX_INTENSITY
+from mlx_faceau.facs import AU_NAMES, MAX_INTENSITY, out_of_range
 from mlx_faceau.geometry import CROP_CENTRE, CROP_MARGIN
 
 from . import schema
@@ -165,8 +165,7 @@ def _check_values(report: Report, dataset: FaceDataset) -> None:
     report.samples = len(dataset)
     units, params = dataset.labels["au_intensities"], dataset.labels["global_params"]
     report.histogram = au_histogram(units)
-    wrong = int(((units < 0) | (units > MAX_INTENSITY)).any(axis=1).sum())
-    if wrong:
+    if wrong := out_of_range(units):
         report.failures.append(f"au_intensities leave [0, 5] in {wrong} samples")
     posed = params[dataset.masks["global_mask"] > 0]
     if (posed[:, 0] <= 0).any():

@@ -13,7 +13,7 @@ from mlx_faceau.data.joined import JoinedFaces, open_datasets
 from mlx_faceau.data.provenance import labellers
 from mlx_faceau.data.split import Split, people_names, split_at, split_dataset
 from mlx_faceau.errors import DatasetError
-from mlx_faceau.facs import AU_NAMES
+from mlx_faceau.facs import AU_NAMES, out_of_range
 
 from .config import TrainConfig
 from .rarity import PRESENT, repeats_by_rarity
@@ -103,6 +103,11 @@ def open_faces(config: TrainConfig, part: tuple[int, int] = (0, 1)) -> Faces:
             somebody is in the files to validate on too.
     """
     dataset = open_datasets((*config.data, *config.val_data), config.keep_outside)
+    if wrong := out_of_range(dataset.labels["au_intensities"]):
+        raise DatasetError(
+            f"{', '.join(map(str, config.data))}: action unit intensities leave [0, 5] in {wrong} "
+            f"of {len(dataset)} faces; 'mlx-faceau data check' says more; mend or drop them"
+        )
     step = config.step_size * part[1]
     split = _split(dataset, config, step)
     statistics = TargetStatistics.of(

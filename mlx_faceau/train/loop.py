@@ -207,7 +207,7 @@ class TrainingLoop:
     def _divergence(self) -> FaceauError:
         return FaceauError(
             f"training diverged in epoch {self.progress.epoch + 1}: the loss is no finite number; "
-            "start again with a lower --lr"
+            "start again with a lower --lr, into another --output"
         )
 
     def _feed(self, source: Iterator[Arrays], bar: Any) -> Generator[Arrays]:

@@ -49,6 +49,16 @@ def test_each_kind_of_error_is_one_line_and_a_status(failing, capsys, error, sta
     assert (captured.out, captured.err) == ("", line)
 
 
+def test_a_library_that_a_command_needs_is_named_with_its_extra(failing, capsys):
+    failing(ModuleNotFoundError("No module named 'h5py'", name="h5py"))
+    assert main(["info"]) == 2
+    line = 'mlx-faceau: h5py is not installed; run: pip install "mlx-faceau[train]"\n'
+    assert capsys.readouterr().err == line
+    failing(ModuleNotFoundError("No module named 'mlx_faceau.typo'", name="mlx_faceau.typo"))
+    with pytest.raises(ModuleNotFoundError):
+        main(["info"])
+
+
 def test_an_error_in_the_program_is_not_hidden(failing):
     failing(ZeroDivisionError("a defect"))
     with pytest.raises(ZeroDivisionError):

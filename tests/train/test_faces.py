@@ -12,6 +12,7 @@ from tiny_training import write_faces
 
 from mlx_faceau.data.augment import LEVELS
 from mlx_faceau.data.hdf5 import FaceDataset
+from mlx_faceau.errors import DatasetError
 from mlx_faceau.train.config import AUGMENTATIONS, AUTraining, LandmarkPoseTraining
 from mlx_faceau.train.faces import Faces, open_faces
 
@@ -29,6 +30,16 @@ def opened(path: Path, level: str) -> Faces:
 
 def test_every_level_of_augmentation_can_be_asked_for() -> None:
     assert tuple(LEVELS) == AUGMENTATIONS
+
+
+@pytest.mark.parametrize("intensity", [-1.0, 999.0])
+def test_intensities_that_no_net_can_reach_are_refused(tmp_path: Path, intensity: float) -> None:
+    path = write_faces(tmp_path / "faces.h5")
+    with h5py.File(path, "r+") as file:
+        file["au_intensities"][3, 8] = intensity
+        count = len(file["au_intensities"])
+    with pytest.raises(DatasetError, match=rf"faces.h5: .* leave \[0, 5\] in 1 of {count} faces"):
+        opened(path, "none")
 
 
 @pytest.mark.parametrize("level", AUGMENTATIONS)
