@@ -17,18 +17,17 @@ def run_aligned(args: argparse.Namespace) -> int:
     """Predict the crops that parsed arguments name; the exit status."""
     if not args.landmark_model and not args.au_model:
         raise ValueError("nothing to predict with; give --landmark-model, --au-model or both")
-    if args.format not in (None, "csv", "json"):
-        raise ValueError(f"--format {args.format}: --aligned writes csv or json")
+    form = _format(args)
     paths = list(image_paths(args.inputs))
     predictors = _load_predictors(args)
     rows = _predict_files(paths, predictors)
-    if args.output:
+    if args.output not in (None, "-"):
         from mlx_faceau.checkpoint import atomic_file
 
         with atomic_file(args.output) as temporary, temporary.open("w", newline="") as file:
-            _write(rows, file, _format(args))
+            _write(rows, file, form)
     else:
-        _write(rows, sys.stdout, _format(args))
+        _write(rows, sys.stdout, form)
     return 0
 
 
@@ -57,16 +56,13 @@ def read_crop(path: Path) -> np.ndarray:
     """A crop from an image file: (112, 112, 3) uint8 BGR; grey is repeated, alpha dropped.
 
     Raises:
-        ValueError: if it is no image, or not 112x112.
+        ValueError: if it is not 112x112.
+        VideoError: if it is no readable image.
     """
-    import cv2
-
     from mlx_faceau.preprocess import CROP_SHAPE
+    from mlx_faceau.video import read_image
 
-    data = np.frombuffer(path.read_bytes(), np.uint8)
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    if image is None:
-        raise ValueError(f"{path}: not a readable image")
+    image = read_image(path)
     if image.shape != CROP_SHAPE:
         height, width = image.shape[:2]
         raise ValueError(
@@ -104,9 +100,11 @@ def _predict_files(paths: list[Path], predictors: list[Any]) -> Iterator[dict[st
 
 
 def _format(args: argparse.Namespace) -> str:
-    if args.format:
-        return str(args.format)
-    return "json" if args.output and Path(args.output).suffix.lower() == ".json" else "csv"
+    ending = Path(args.output or "").suffix.lower().removeprefix(".")
+    form = str(args.format or (ending if ending in ("json", "jsonl", "parquet") else "csv"))
+    if form not in ("csv", "json"):
+        raise ValueError(f"{form}: --aligned writes csv or json; say --format or end --output so")
+    return form
 
 
 def _write(rows: Iterator[dict[str, Any]], file: TextIO, form: str) -> None:

@@ -60,6 +60,16 @@ def test_json_by_the_ending_of_the_output(crops, models, tmp_path):
     assert np.shape(row["au_intensities"]) == (17,)
 
 
+def test_the_ending_decides_and_a_dash_is_standard_output(crops, models, tmp_path, capsys):
+    folder, _ = crops
+    crop = ["predict", "--aligned", str(folder / "0.png"), *models, "--output"]
+    assert main([*crop, str(tmp_path / "out.jsonl")]) == 2
+    assert "jsonl: --aligned writes csv or json" in capsys.readouterr().err
+    assert main([*crop, "-"]) == 0
+    assert capsys.readouterr().out.startswith("file,x_0,")
+    assert not (tmp_path / "out.jsonl").exists()
+
+
 def test_a_grey_picture_and_one_with_alpha_are_read_as_colour(crops, models, tmp_path, capsys):
     _, images = crops
     grey = cv2.cvtColor(images[0], cv2.COLOR_BGR2GRAY)
@@ -84,11 +94,14 @@ def test_bad_input_is_one_line_and_leaves_no_file(crops, models, tmp_path, capsy
     target = tmp_path / "out.csv"
     cases = {
         (str(large), *models): "large.png: 300x200 pixels, but --aligned means 112x112",
-        (str(folder / "notes.txt"), *models): "notes.txt: not a readable image",
+        (str(folder / "notes.txt"), *models): "notes.txt: not a readable picture",
         (str(tmp_path / "none.png"), *models): "none.png: no such file or folder",
         (str(empty), *models): "no images",
         (str(folder),): "nothing to predict with",
-        (str(folder), *models, "--format", "parquet"): "--aligned writes csv or json",
+        (str(folder), *models, "--format", "parquet"): "parquet: --aligned writes csv or json",
+        (str(folder), *models, "--overlay", "--detect-every", "3"): (
+            "--detect-every, --overlay: not with --aligned"
+        ),
     }
     for arguments, message in cases.items():
         assert main(["predict", "--aligned", *arguments, "--output", str(target)]) == 2
