@@ -59,6 +59,23 @@ def infer_onnx(case: dict, images: np.ndarray) -> Call:
     return lambda: session.run(None, {session.get_inputs()[0].name: pixels})
 
 
+def infer_file(case: dict, images: np.ndarray) -> Call:
+    """An exported file, on the crops or images that its input takes."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = case["threads"]
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(
+        case["file"], options, providers=["CPUExecutionProvider"]
+    )
+    (port,) = session.get_inputs()
+    pixels = np.ascontiguousarray(images[..., ::-1])
+    if port.type != "tensor(uint8)":
+        pixels = np.ascontiguousarray(scale_rgb(images).transpose(0, 3, 1, 2))
+    return lambda: session.run(None, {port.name: pixels})
+
+
 def infer_stock(case: dict, images: np.ndarray) -> Call:
     import mlx.core as mx
     from stock_mlx import StockNet
@@ -199,6 +216,10 @@ CASES: dict[str, dict[str, Callable[[dict, np.ndarray], Call]]] = {
         "torch channels_last": infer_torch_channels_last,
         "onnxruntime": infer_onnx,
     },
+    "exported": dict.fromkeys(
+        ("plain", "plain again", "batch 1", "uint8 crops", "float16", "int8", "int8 uint8 crops"),
+        infer_file,
+    ),
     "train_step": {
         "stock mlx": train_stock,
         "ours": train_ours,

@@ -109,6 +109,8 @@ def initializer_arrays(graph: onnx.GraphProto) -> dict[str, np.ndarray]:
     for node in graph.node:
         if node.op_type == "Constant":
             arrays[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
+        elif node.op_type == "Identity" and node.input[0] in arrays:  # an array that two share
+            arrays[node.output[0]] = arrays[node.input[0]]
     return arrays
 
 

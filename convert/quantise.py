@@ -201,8 +201,10 @@ class _Rewriter:
 
     def rewrite(self) -> None:
         nodes = [node for old in self.graph.node for node in self._around(old)]
-        _set_nodes(self.graph, nodes)
         used = {name for node in nodes for name in node.input}
+        nodes = [n for n in nodes if n.op_type != "Identity" or n.output[0] in used]
+        used = {name for node in nodes for name in node.input}
+        _set_nodes(self.graph, nodes)
         kept = [tensor for tensor in self.graph.initializer if tensor.name in used]
         new = [numpy_helper.from_array(value, name) for name, value in self.made.items()]
         kept = [onnx.TensorProto.FromString(tensor.SerializeToString()) for tensor in kept]
@@ -251,7 +253,8 @@ class _Rewriter:
         coded_bias = np.rint(bias.astype(np.float64) / both).clip(-(2**31) + 1, 2**31 - 1)
         parts = ((coded.astype(np.int8), scales), (coded_bias.astype(np.int32), both))
         for index, (values, steps) in enumerate(parts, start=1):
-            name = node.input[index]
+            # Named after the node: torch lets nodes share arrays that are equal.
+            name = f"{node.name}/{('weight', 'bias')[index - 1]}"
             names = [f"{name}_bytes", f"{name}_scale", f"{name}_zero"]
             zeros = np.zeros(steps.shape, values.dtype)
             self.made |= dict(zip(names, (values, steps, zeros), strict=True))

@@ -14,6 +14,7 @@ pytest.importorskip("onnxruntime")
 from mlx_faceau.checkpoint import load_checkpoint
 from mlx_faceau.cli.main import main
 from mlx_faceau.convert import accuracy, export_coreml
+from mlx_faceau.convert import check as check_module
 from mlx_faceau.convert.check import Check, Row
 
 
@@ -147,3 +148,61 @@ def test_missing_and_truncated_checkpoints_exit_with_2(run_folder, tmp_path, cap
     for path in (half, tmp_path / "none.safetensors", tmp_path):
         assert main(["export", str(path)]) == 2
         assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_both_nets_go_into_one_file(model_folders, tmp_path, capsys):
+    folders = [str(model_folders[kind]) for kind in ("landmark_pose", "au_prediction")]
+    target = str(tmp_path / "both")
+    assert main(["export", "--combine", *folders, "--output", target, "--input", "uint8"]) == 0
+    assert names(tmp_path / "both") == ["MODEL_CARD.md", "combined.onnx"]
+    table = capsys.readouterr().out
+    assert all(name in table for name in ("landmarks", "local_params", "au_intensities"))
+    assert main(["export", "--combine", *reversed(folders), "--output", target]) == 2
+    assert "got au_prediction and landmark_pose" in capsys.readouterr().err
+    assert main(["export", "--combine", *folders, "--to", "safetensors"]) == 2
+    assert "a checkpoint holds one net" in capsys.readouterr().err
+
+
+def test_int8_is_calibrated_and_measured_on_people_of_the_file(
+    run_folder, tmp_path, monkeypatch, capsys
+):
+    from mlx_faceau.data.synthetic import write_synthetic
+
+    monkeypatch.setattr(check_module, "INT8_SHARE", float("inf"))  # a random net, which it ruins
+    write_synthetic(tmp_path / "faces.h5", 24, seed=0)
+    asked = ["--precision", "int8", "--calibration", str(tmp_path / "faces.h5")]
+    assert main(["export", str(run_folder), *asked]) == 1
+    printed = capsys.readouterr()
+    assert "error against labels" in printed.out
+    assert "LOST" in printed.out
+    assert "int8 moves the error" in printed.err
+    assert names(run_folder) == ["checkpoint_best.safetensors"]
+    assert main(["export", str(run_folder), *asked, "--force"]) == 0
+    assert "au_prediction.onnx" in names(run_folder)
+
+
+def test_held_out_people_are_not_calibrated_on(tmp_path):
+    from mlx_faceau.cli.export_faces import read_faces
+    from mlx_faceau.data.hdf5 import FaceDataset
+    from mlx_faceau.data.synthetic import write_synthetic
+
+    path = tmp_path / "faces.h5"
+    write_synthetic(path, 40, seed=0, people=8)
+    dataset = FaceDataset(path)
+    faces = read_faces(str(path), None, ["au_intensities"])
+    images = dataset.read_images(range(40))[..., ::-1]
+    people = [
+        {
+            dataset.subjects[i]
+            for i, image in enumerate(images)
+            if (image == crops).all((1, 2, 3)).any()
+        }
+        for crops in (faces.calibration, faces.crops)
+    ]
+    assert people[0]
+    assert people[1]
+    assert not people[0] & people[1]
+    assert faces.hash == dataset.hash
+    other = read_faces(str(path), str(path), ["au_intensities"])
+    assert len(other.calibration) == len(other.crops) == 40
+    np.testing.assert_array_equal(other.labels["au_intensities"], dataset.labels["au_intensities"])

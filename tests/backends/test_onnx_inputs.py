@@ -1,0 +1,210 @@
+"""ONNX Runtime with uint8 crops and fixed batches, and what is handed to CUDA, through a fake."""
+
+import json
+import types
+
+import numpy as np
+import pytest
+from lively import AU, LANDMARK, lively_weights, random_crops
+
+onnxruntime = pytest.importorskip("onnxruntime")
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("torch")
+
+from mlx_faceau import load_au_predictor  # noqa: E402
+from mlx_faceau.backends import onnx_backend  # noqa: E402
+from mlx_faceau.backends.onnx_backend import (  # noqa: E402
+    CPU,
+    CUDA,
+    CUDA_BATCHES,
+    CUDA_OPTIONS,
+    ONNXBackend,
+    pick_providers,
+    session_options,
+)
+from mlx_faceau.checkpoint import describe  # noqa: E402
+from mlx_faceau.convert.export_onnx import export_to_onnx  # noqa: E402
+from mlx_faceau.convert.source import Pair, Source  # noqa: E402
+from mlx_faceau.errors import CheckpointError  # noqa: E402
+from mlx_faceau.exported import METADATA_KEY  # noqa: E402
+from mlx_faceau.preprocess import to_crops, to_network_input  # noqa: E402
+
+
+def source(config) -> Source:
+    return Source(config, lively_weights(config), describe(config, source_hash="0"))
+
+
+def test_pixels_survive_the_way_to_network_input_and_back():
+    crops = np.arange(256, dtype=np.uint8).repeat(3 * 49).reshape(1, 112, 112, 3)
+    crops[..., 0] = 255 - crops[..., 0]
+    np.testing.assert_array_equal(to_crops(to_network_input(crops)), crops)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [{"input": "uint8"}, {"batch": 3}, {"input": "uint8", "batch": 1}],
+    ids=["uint8", "batch3", "uint8-batch1"],
+)
+def test_every_input_gives_what_the_plain_file_gives(model_folders, tmp_path, asked):
+    plain = model_folders["au_prediction"] / "au_prediction.onnx"
+    export_to_onnx(source(AU), tmp_path / "a.onnx", **asked)
+    images = to_network_input(random_crops(7))
+    expected = ONNXBackend(plain).run(images)["au_intensities"]
+    got = ONNXBackend(tmp_path / "a.onnx").run(images)["au_intensities"]
+    assert got.shape == (7, 17)
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
+
+
+def test_a_file_of_both_nets_is_refused_with_the_reason(tmp_path):
+    export_to_onnx(Pair(source(LANDMARK), source(AU)), tmp_path / "both.onnx")
+    with pytest.raises(CheckpointError, match="holds both nets, for other programs"):
+        ONNXBackend(tmp_path / "both.onnx")
+
+
+def test_threads_are_those_asked_for_else_the_runtime_s_choice():
+    assert session_options(3).intra_op_num_threads == 3
+    assert session_options().intra_op_num_threads == 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        (["cpu"], [CPU]),
+        (["CUDA", "cpu"], [(CUDA, CUDA_OPTIONS), CPU]),
+        (["cudaexecutionprovider"], [(CUDA, CUDA_OPTIONS)]),
+        ([("cuda", {"device_id": 1})], [(CUDA, {"device_id": 1})]),
+    ],
+    ids=["cpu", "both", "long", "options"],
+)
+def test_providers_have_short_names(asked, expected):
+    assert pick_providers([CUDA, CPU], asked) == expected
+
+
+def test_providers_reach_the_runtime_and_choose_its_backend(model_folders):
+    folder = model_folders["au_prediction"]
+    assert load_au_predictor(folder, providers=["cpu"]).describe()["device"] == CPU
+    with pytest.raises(ValueError, match="providers are of ONNX Runtime, but the backend is 'mlx'"):
+        load_au_predictor(folder, backend="mlx", providers=["cpu"])
+
+
+def test_cuda_computes_float32_in_float32():
+    assert CUDA_OPTIONS["use_tf32"] == "0"
+
+
+# --- CUDA behind its boundary
+
+
+class FakeValue:
+    """An array on a device; it remembers how often it was filled."""
+
+    def __init__(self, array: np.ndarray, device: str, number: int) -> None:
+        self.array, self.where, self.updates = array.copy(), (device, number), 0
+
+    @classmethod
+    def ortvalue_from_numpy(cls, array, device, number):
+        return cls(array, device, number)
+
+    @classmethod
+    def ortvalue_from_shape_and_type(cls, shape, dtype, device, number):
+        return cls(np.zeros(shape, dtype), device, number)
+
+    def update_inplace(self, array):
+        assert array.flags.c_contiguous
+        assert (array.shape, array.dtype) == (self.array.shape, self.array.dtype)
+        self.array, self.updates = array.copy(), self.updates + 1
+
+
+class FakeBinding:
+    def __init__(self) -> None:
+        self.inputs, self.outputs = {}, {}
+
+    def bind_ortvalue_input(self, name, value):
+        self.inputs[name] = value
+
+    def bind_ortvalue_output(self, name, value):
+        self.outputs[name] = value
+
+    def copy_outputs_to_cpu(self):
+        return [value.array.copy() for value in self.outputs.values()]
+
+
+class FakeSession:
+    """A CUDA session: each intensity is its image's mean, and unbound runs are an error."""
+
+    def __init__(self, path, options, providers) -> None:
+        self.providers, self.bindings, self.runs = providers, [], []
+
+    def get_providers(self):
+        return [CUDA, CPU]
+
+    def get_provider_options(self):
+        return {CUDA: {"device_id": "1"}, CPU: {}}
+
+    def get_modelmeta(self):
+        return types.SimpleNamespace(
+            custom_metadata_map={METADATA_KEY: json.dumps({**describe(AU), "input": "tensor"})}
+        )
+
+    def get_inputs(self):
+        return [_port("image", ["batch", 3, 112, 112])]
+
+    def get_outputs(self):
+        return [_port("au_intensities", ["batch", 17])]
+
+    def io_binding(self):
+        self.bindings.append(FakeBinding())
+        return self.bindings[-1]
+
+    def run_with_iobinding(self, binding):
+        (image,), (output,) = binding.inputs.values(), binding.outputs.values()
+        self.runs.append(len(image.array))
+        output.array[:] = image.array.mean(axis=(1, 2, 3))[:, None]
+
+
+def _port(name, shape):
+    return types.SimpleNamespace(name=name, type="tensor(float)", shape=shape)
+
+
+@pytest.fixture
+def cuda(monkeypatch, tmp_path):
+    runtime = types.SimpleNamespace(
+        __version__="9",
+        InferenceSession=FakeSession,
+        OrtValue=FakeValue,
+        SessionOptions=onnxruntime.SessionOptions,
+        GraphOptimizationLevel=onnxruntime.GraphOptimizationLevel,
+        get_available_providers=lambda: [CUDA, CPU],
+    )
+    monkeypatch.setattr(onnx_backend, "onnxruntime", runtime)
+    (tmp_path / "a.onnx").touch()
+    return ONNXBackend(tmp_path / "a.onnx")
+
+
+def test_cuda_gets_its_settings_and_is_what_describe_names(cuda):
+    assert cuda._session.providers == [(CUDA, CUDA_OPTIONS), CPU]
+    assert cuda.describe()["device"] == CUDA
+
+
+def test_batches_are_filled_up_to_a_few_sizes_and_cut_back(cuda):
+    rng = np.random.default_rng(0)
+    for count in (1, 2, 4, 5, 64, 65):
+        images = rng.random((count, 112, 112, 3), np.float32)
+        got = cuda.run(images)["au_intensities"]
+        assert got.shape == (count, 17)
+        np.testing.assert_allclose(got[:, 0], images.mean(axis=(1, 2, 3)), rtol=1e-5)
+    assert cuda._session.runs == [1, 4, 4, 16, 64, 64, 1]
+    assert set(cuda._session.runs) <= set(CUDA_BATCHES)
+
+
+def test_arrays_stay_on_the_session_s_device_one_set_a_size(cuda):
+    for count in (3, 4, 2):
+        cuda.run(np.zeros((count, 112, 112, 3), np.float32))
+    (binding,) = cuda._session.bindings
+    assert binding.inputs["image"].where == binding.outputs["au_intensities"].where == ("cuda", 1)
+    assert binding.inputs["image"].updates == 3
+
+
+def test_results_are_not_overwritten_by_the_next_run(cuda):
+    first = cuda.run(np.zeros((2, 112, 112, 3), np.float32))["au_intensities"]
+    cuda.run(np.ones((2, 112, 112, 3), np.float32))
+    assert (first == 0).all()

@@ -1,0 +1,197 @@
+"""Core ML packages with a picture as input, of fixed batches, with int8 weights, of both nets."""
+
+import dataclasses
+import shutil
+
+import numpy as np
+import pytest
+from lively import AU, LANDMARK, lively_weights, random_crops, reference_outputs
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("coremltools")
+
+from mlx_faceau.checkpoint import describe  # noqa: E402
+from mlx_faceau.convert import check, export_coreml  # noqa: E402
+from mlx_faceau.convert.accuracy import Faces  # noqa: E402
+from mlx_faceau.convert.check import CheckFailed, check_export  # noqa: E402
+from mlx_faceau.convert.export_coreml import export_to_coreml  # noqa: E402
+from mlx_faceau.convert.mil import load_coremltools, read_mlpackage  # noqa: E402
+from mlx_faceau.convert.mil_operations import dequantise  # noqa: E402
+from mlx_faceau.convert.mil_program import PICTURE, Port  # noqa: E402
+from mlx_faceau.convert.source import Pair, Source  # noqa: E402
+from mlx_faceau.errors import CheckpointError  # noqa: E402
+from mlx_faceau.exported import find_mlmodel, read_exported_metadata  # noqa: E402
+
+
+def source(config) -> Source:
+    return Source(config, lively_weights(config), describe(config, source_hash=config.kind))
+
+
+def some_faces() -> Faces:
+    return Faces(random_crops(1), random_crops(2, seed=1), {})
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory):
+    """The AU net with a picture as input, and in batches of two."""
+    folder = tmp_path_factory.mktemp("variants")
+    export_to_coreml(source(AU), folder / "picture.mlpackage", input="image")
+    export_to_coreml(source(AU), folder / "batch.mlpackage", "float32", batch=2)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def int8_package(tmp_path_factory):
+    path = tmp_path_factory.mktemp("int8") / "int8.mlpackage"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(check, "INT8_SHARE", np.inf)  # a random net, which rounding ruins
+        export_to_coreml(source(AU), path, "int8", faces=some_faces())
+    return path
+
+
+def model_of(package):
+    load_coremltools()
+    from coremltools.proto import Model_pb2
+
+    model = Model_pb2.Model()
+    model.ParseFromString(find_mlmodel(package).read_bytes())
+    return model
+
+
+def contents(package):
+    files = (path for path in package.rglob("*") if path.is_file())
+    return {path.relative_to(package).as_posix(): path.read_bytes() for path in files}
+
+
+def test_a_picture_is_rgb_of_the_crop_s_size_and_scaled_once(packages):
+    program = read_mlpackage(packages / "picture.mlpackage")
+    assert program.inputs == (Port("image", PICTURE, (1, 3, 112, 112)),)
+    crops = random_crops(1)
+    pixels = np.ascontiguousarray(crops[..., ::-1].transpose(0, 3, 1, 2), np.float32)
+    got = program.run({"image": pixels})["au_intensities"]
+    true = reference_outputs(AU, crops)["au_intensities"]
+    assert np.abs(got - true).mean() < 0.02
+    assert np.abs(program.run({"image": pixels / 255})["au_intensities"] - true).mean() > 0.1
+    assert read_exported_metadata(packages / "picture.mlpackage")["input"] == "image"
+
+
+def test_a_batch_package_takes_exactly_its_number(packages):
+    program = read_mlpackage(packages / "batch.mlpackage")
+    assert [p.shape[0] for p in (*program.inputs, *program.outputs)] == [2, 2]
+    assert read_exported_metadata(packages / "batch.mlpackage")["batch"] == 2
+    assert check_export(packages / "batch.mlpackage", source(AU), random_crops(3)).passed
+
+
+def test_int8_packages_hold_a_quarter_of_the_bytes_and_float16_computation(int8_package, packages):
+    sizes = [
+        sum(map(len, contents(package).values()))
+        for package in (int8_package, packages / "batch.mlpackage")
+    ]
+    assert sizes[0] < 0.35 * sizes[1]
+    program = read_mlpackage(int8_package)
+    assert {op.output.dtype for op in program.operations if op.kind == "conv"} == {"float16"}
+    assert read_exported_metadata(int8_package)["precision"] == "int8"
+
+
+def test_int8_weights_are_within_half_a_step_of_the_net_s(int8_package):
+    """Against the float32 weights: one linear layer, each row's step its largest number / 127."""
+    program = read_mlpackage(int8_package)
+    layer = next(op for op in program.operations if op.kind == "linear")
+    got = program.constants[layer.arguments["weight"][0]].float().numpy()
+    exact = lively_weights(AU)["au_head.layers.0.weight"]
+    step = np.abs(exact).max(axis=1, keepdims=True) / 127
+    assert 0 < np.abs(got - exact).max() < 0.51 * step.max() + 2e-3 * np.abs(exact).max()
+
+
+def test_the_same_net_gives_the_same_int8_bytes(int8_package, tmp_path, monkeypatch):
+    monkeypatch.setattr(check, "INT8_SHARE", np.inf)
+    export_to_coreml(source(AU), tmp_path / "again.mlpackage", "int8", faces=some_faces())
+    assert contents(tmp_path / "again.mlpackage") == contents(int8_package)
+
+
+def test_both_nets_in_one_package(tmp_path):
+    both = Pair(source(LANDMARK), source(AU))
+    assert export_to_coreml(both, tmp_path / "both.mlpackage", "float32").passed
+    names = [port.name for port in read_mlpackage(tmp_path / "both.mlpackage").outputs]
+    assert names == [*LANDMARK.output_shapes, *AU.output_shapes]
+
+
+def swapped_channels(weights):
+    name = "backbone.stem.conv.weight"
+    return {name: np.ascontiguousarray(weights[name][..., ::-1])}
+
+
+def two_units_swapped(weights):
+    order = [1, 0, *range(2, 17)]
+    names = [f"au_head.layers.2.{part}" for part in ("weight", "bias")]
+    return {name: weights[name][order] for name in names}
+
+
+@pytest.mark.parametrize("mistake", [swapped_channels, two_units_swapped])
+@pytest.mark.parametrize("name", ["picture", "batch"])
+def test_a_package_with_a_classic_mistake_fails(packages, name, mistake):
+    good = source(AU)
+    other = dataclasses.replace(good, weights={**good.weights, **mistake(good.weights)})
+    assert not check_export(packages / f"{name}.mlpackage", other).passed
+
+
+def test_a_picture_that_is_scaled_twice_is_not_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(export_coreml, "PIXEL_MAX", 255.0**2)
+    with pytest.raises(CheckFailed, match="au_intensities differs"):
+        export_to_coreml(source(AU), tmp_path / "a.mlpackage", input="image")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_picture_in_other_colours_is_refused(packages, tmp_path):
+    package = shutil.copytree(packages / "picture.mlpackage", tmp_path / "a.mlpackage")
+    model = model_of(package)
+    model.description.input[0].type.imageType.colorSpace = 30  # BGR
+    find_mlmodel(package).write_bytes(model.SerializeToString())
+    with pytest.raises(CheckpointError, match="image is no RGB picture of one size"):
+        read_mlpackage(package)
+
+
+# --- int8 weights in the reader
+
+
+def parts():
+    data = torch.tensor([[-128, 0], [127, 5]], dtype=torch.int8)
+    return data, torch.tensor([0.5, 2.0]), torch.tensor([1, -1], dtype=torch.int8)
+
+
+def test_dequantising_is_its_formula():
+    data, scale, zero = parts()
+    got = dequantise(data, scale, zero, 0, Port("w", "float32", (2, 2)))
+    np.testing.assert_array_equal(got, [[-64.5, -0.5], [256, 12]])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"data": torch.zeros(2, 2)}, "float32 data"),
+        ({"scale": torch.ones(2, dtype=torch.float16)}, "declared"),
+        ({"data": torch.zeros(3, 2, dtype=torch.int8)}, "declared"),
+        ({"scale": torch.ones(3)}, "size"),
+    ],
+    ids=["data", "precision", "shape", "scales"],
+)
+def test_parts_that_do_not_fit_are_refused(change, message):
+    given = dict(zip(("data", "scale", "zero"), parts(), strict=True)) | change
+    with pytest.raises((ValueError, RuntimeError), match=message):
+        dequantise(**given, axis=0, output=Port("w", "float32", (2, 2)))
+
+
+@pytest.mark.parametrize("part", ["scale", "zero_point", "axis"])
+def test_a_weight_without_all_its_parts_is_refused(int8_package, tmp_path, part):
+    package = shutil.copytree(int8_package, tmp_path / "a.mlpackage")
+    model = model_of(package)
+    main = model.mlProgram.functions["main"]
+    operation = next(
+        op
+        for op in main.block_specializations[main.opset].operations
+        if op.type == "constexpr_affine_dequantize"
+    )
+    del operation.attributes[part]
+    find_mlmodel(package).write_bytes(model.SerializeToString())
+    with pytest.raises(CheckpointError, match="has attributes"):
+        read_mlpackage(package)

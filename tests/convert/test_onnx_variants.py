@@ -1,0 +1,247 @@
+"""ONNX files in float16, with uint8 crops, of fixed batches and of both nets: equal to the nets."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from lively import AU, BOTH, LANDMARK, lively_weights, random_crops, reference_outputs
+
+torch = pytest.importorskip("torch")
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+from mlx_faceau.checkpoint import describe  # noqa: E402
+from mlx_faceau.convert import export_onnx  # noqa: E402
+from mlx_faceau.convert.check import CheckFailed, check_export  # noqa: E402
+from mlx_faceau.convert.export_onnx import export_to_onnx  # noqa: E402
+from mlx_faceau.convert.source import Pair, Source  # noqa: E402
+from mlx_faceau.errors import ExportError  # noqa: E402
+from mlx_faceau.exported import read_exported_metadata  # noqa: E402
+
+BY_KIND = {config.kind: config for config in BOTH}
+KINDS = pytest.mark.parametrize("kind", BY_KIND)
+TOLERANCE = {"au_intensities": 1e-4}
+
+
+def source(config) -> Source:
+    return Source(config, lively_weights(config), describe(config, source_hash=config.kind))
+
+
+def quiet(config) -> Source:
+    """A net whose last layers answer faintly, so that float16's error stays within its bound."""
+    good = source(config)
+    faint = {
+        name: value * np.float32(0.1)
+        for name, value in good.weights.items()
+        if name.endswith("_head.layers.2.weight")
+    }
+    return dataclasses.replace(good, weights={**good.weights, **faint})
+
+
+def pair() -> Pair:
+    return Pair(source(LANDMARK), source(AU))
+
+
+def run(path, values) -> list[np.ndarray]:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: values})
+
+
+def network_input(crops: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(crops[..., ::-1].transpose(0, 3, 1, 2), np.float32) / 255
+
+
+def dimensions(value) -> list:
+    return [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
+
+
+@KINDS
+def test_uint8_files_read_bgr_crops_as_cv2_gives_them(tmp_path, kind):
+    assert export_to_onnx(source(BY_KIND[kind]), tmp_path / "a.onnx", input="uint8").passed
+    (image,) = onnx.load(tmp_path / "a.onnx").graph.input
+    assert (image.name, dimensions(image)) == ("image", ["batch", 112, 112, 3])
+    assert image.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    assert read_exported_metadata(tmp_path / "a.onnx")["input"] == "uint8"
+    crops = random_crops(3)
+    true = reference_outputs(BY_KIND[kind], crops)
+    for (name, expected), got in zip(true.items(), run(tmp_path / "a.onnx", crops), strict=True):
+        limit = TOLERANCE.get(name, 1e-3)
+        np.testing.assert_allclose(got, expected, rtol=0, atol=limit, err_msg=name)
+
+
+def test_preprocessing_in_the_graph_has_the_bits_of_preprocessing_before_it(tmp_path):
+    export_to_onnx(source(AU), tmp_path / "plain.onnx")
+    export_to_onnx(source(AU), tmp_path / "uint8.onnx", input="uint8")
+    crops = random_crops(2)
+    np.testing.assert_array_equal(
+        run(tmp_path / "uint8.onnx", crops)[0],
+        run(tmp_path / "plain.onnx", network_input(crops))[0],
+    )
+
+
+@KINDS
+def test_float16_files_hold_half_the_bytes_and_answer_in_float32(tmp_path, kind):
+    net = quiet(BY_KIND[kind])
+    check = export_to_onnx(net, tmp_path / "half.onnx", precision="float16")
+    assert [row.limited for row in check.rows] == ["mean"] * len(check.rows)
+    assert all(0 < row.max_error < 0.3 for row in check.rows)
+    export_to_onnx(net, tmp_path / "full.onnx")
+    sizes = [(tmp_path / f"{name}.onnx").stat().st_size for name in ("half", "full")]
+    assert sizes[0] < 0.6 * sizes[1]
+    graph = onnx.load(tmp_path / "half.onnx").graph
+    ends = {v.type.tensor_type.elem_type for v in (*graph.input, *graph.output)}
+    assert ends == {onnx.TensorProto.FLOAT}
+    weights = {t.data_type for t in graph.initializer if len(t.dims) > 1}
+    assert weights == {onnx.TensorProto.FLOAT16}
+
+
+def test_last_activations_stay_float32_so_that_pixels_are_not_rounded_to_sixteenths(tmp_path):
+    export_to_onnx(quiet(LANDMARK), tmp_path / "half.onnx", precision="float16")
+    landmarks = run(tmp_path / "half.onnx", network_input(random_crops(2)))[0]
+    above = landmarks[landmarks > 64]  # where float16 steps are 1/16
+    assert (above * 16 % 1 != 0).mean() > 0.9
+
+
+def test_a_weight_beyond_float16_is_refused_by_name(tmp_path):
+    good = source(AU)
+    weights = dict(good.weights)
+    weights["backbone.stem.norm.weight"] = weights["backbone.stem.norm.weight"] * np.float32(1e6)
+    large = dataclasses.replace(good, weights=weights)
+    with pytest.raises(ExportError, match="beyond float16; export float32"):
+        export_to_onnx(large, tmp_path / "a.onnx", precision="float16")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_fixed_batch_takes_that_many_faces_and_no_others(tmp_path):
+    assert export_to_onnx(source(AU), tmp_path / "a.onnx", batch=3).passed
+    graph = onnx.load(tmp_path / "a.onnx").graph
+    assert [dimensions(v)[0] for v in (*graph.input, *graph.output)] == [3, 3]
+    assert run(tmp_path / "a.onnx", network_input(random_crops(3)))[0].shape == (3, 17)
+    with pytest.raises(Exception, match="invalid dimensions"):
+        run(tmp_path / "a.onnx", network_input(random_crops(2)))
+
+
+def test_both_nets_in_one_file_give_what_each_gives_alone(tmp_path):
+    assert export_to_onnx(pair(), tmp_path / "both.onnx").passed
+    crops = random_crops(2)
+    expected = {**reference_outputs(LANDMARK, crops), **reference_outputs(AU, crops)}
+    names = [v.name for v in onnx.load(tmp_path / "both.onnx").graph.output]
+    assert names == [*expected] == [*LANDMARK.output_shapes, *AU.output_shapes]
+    got = run(tmp_path / "both.onnx", network_input(crops))
+    for (name, true), values in zip(expected.items(), got, strict=True):
+        limit = TOLERANCE.get(name, 1e-3)
+        np.testing.assert_allclose(values, true, rtol=0, atol=limit, err_msg=name)
+    metadata = read_exported_metadata(tmp_path / "both.onnx")
+    assert metadata["kind"] == "combined"
+    assert {k: v["source_hash"] for k, v in metadata["nets"].items()} == {k: k for k in BY_KIND}
+
+
+def test_a_pair_is_one_net_of_each_kind_in_order():
+    with pytest.raises(ValueError, match="expected a landmark_pose and a au_prediction net"):
+        Pair(source(AU), source(LANDMARK))
+    with pytest.raises(ValueError, match="two single nets"):
+        Pair.of(source(LANDMARK), pair())
+
+
+@pytest.mark.parametrize("opset", [12, 13, 18, 21])
+def test_old_and_new_opsets_are_written_in_float16_with_uint8_crops(tmp_path, opset):
+    export_to_onnx(
+        source(AU), tmp_path / "a.onnx", opset_version=opset, precision="float16", input="uint8"
+    )
+    assert onnx.load(tmp_path / "a.onnx").opset_import[0].version == opset
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [{"precision": "float16"}, {"input": "uint8"}, {"batch": 2}, {"precision": "int8"}],
+    ids=lambda asked: next(iter(asked.values())),
+)
+def test_the_same_net_gives_the_same_bytes(asked):
+    from mlx_faceau.convert.accuracy import Faces
+    from mlx_faceau.convert.variants import Variant
+
+    faces = None
+    if asked.get("precision") == "int8":
+        faces = Faces(random_crops(2), random_crops(1), {}, "h")
+    variant = Variant("onnx", **asked)
+    first, again = (export_onnx.onnx_bytes(source(AU), variant, faces) for _ in range(2))
+    assert first == again
+
+
+# --- mistakes
+
+
+def swapped_channels(weights):
+    name = "backbone.stem.conv.weight"
+    return {name: np.ascontiguousarray(weights[name][..., ::-1])}
+
+
+def wrong_scale(weights):
+    name = "backbone.stem.conv.weight"
+    return {name: weights[name] * 255}
+
+
+def two_units_swapped(weights):
+    order = [1, 0, *range(2, 17)]
+    names = [f"au_head.layers.2.{part}" for part in ("weight", "bias")]
+    return {name: weights[name][order] for name in names}
+
+
+def dropped_layer(weights):
+    names = [f"backbone.blocks.14.project.norm.{part}" for part in ("weight", "bias")]
+    return {name: np.zeros_like(weights[name]) for name in names}
+
+
+@pytest.mark.parametrize(
+    "mistake", [swapped_channels, wrong_scale, two_units_swapped, dropped_layer]
+)
+@pytest.mark.parametrize(
+    "asked",
+    [{"precision": "float16"}, {"input": "uint8"}, {"precision": "int8"}],
+    ids=lambda asked: str(next(iter(asked.values()))),
+)
+def test_an_exporter_that_makes_a_classic_mistake_writes_nothing(
+    tmp_path, monkeypatch, asked, mistake
+):
+    from mlx_faceau.convert.accuracy import Faces
+
+    good, trace = source(AU), export_onnx._traced
+
+    def mistaken(given, variant):
+        weights = {**given.weights, **mistake(given.weights)}
+        return trace(dataclasses.replace(given, weights=weights), variant)
+
+    monkeypatch.setattr(export_onnx, "_traced", mistaken)
+    if asked.get("precision") == "int8":
+        asked = {**asked, "faces": Faces(random_crops(2), random_crops(2), {}, "h")}
+    with pytest.raises(CheckFailed, match="au_intensities differs by"):
+        export_to_onnx(good, tmp_path / "a.onnx", **asked)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("swap", ["Gather", "Div"])
+def test_preprocessing_that_forgets_a_step_fails(tmp_path, swap):
+    """The colours' order, or the division by 255, left out of a uint8 file."""
+    good = source(AU)
+    export_to_onnx(good, tmp_path / "a.onnx", input="uint8")
+    model = onnx.load(tmp_path / "a.onnx")
+    node = next(n for n in model.graph.node if n.op_type == swap and n.name.startswith("/input"))
+    for other in model.graph.node:
+        other.input[:] = [node.input[0] if x == node.output[0] else x for x in other.input]
+    model.graph.node.remove(node)
+    onnx.save(model, tmp_path / "b.onnx")
+    check = check_export(tmp_path / "b.onnx", good)
+    assert check.problems == ()
+    assert not check.passed
+
+
+def test_a_file_that_takes_another_input_than_it_says_fails(tmp_path):
+    good = source(AU)
+    export_to_onnx(good, tmp_path / "a.onnx", input="uint8")
+    model = onnx.load(tmp_path / "a.onnx")
+    model.metadata_props[0].value = model.metadata_props[0].value.replace('"uint8"', '"tensor"')
+    onnx.save(model, tmp_path / "b.onnx")
+    check = check_export(tmp_path / "b.onnx", good)
+    assert check.problems == (
+        "input image is uint8 ('batch', 112, 112, 3), expected float32 (batch, 3, 112, 112)",
+    )

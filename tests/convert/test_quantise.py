@@ -1,0 +1,257 @@
+"""int8 files: scales, weights and structure against NumPy, and what becomes of lost accuracy."""
+
+import numpy as np
+import pytest
+from lively import AU, BOTH, LANDMARK, lively_weights, random_crops
+
+torch = pytest.importorskip("torch")
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+from onnx import numpy_helper  # noqa: E402
+
+from mlx_faceau.checkpoint import describe  # noqa: E402
+from mlx_faceau.convert import accuracy, check, quantise  # noqa: E402
+from mlx_faceau.convert.accuracy import AccuracyLost, Faces, measure_change  # noqa: E402
+from mlx_faceau.convert.artefact import Artefact, network_input  # noqa: E402
+from mlx_faceau.convert.check import CheckFailed, check_export  # noqa: E402
+from mlx_faceau.convert.export_onnx import export_to_onnx, onnx_bytes  # noqa: E402
+from mlx_faceau.convert.quantise import Scale, float_blocks  # noqa: E402
+from mlx_faceau.convert.source import Source, read_source  # noqa: E402
+from mlx_faceau.convert.variants import Variant  # noqa: E402
+from mlx_faceau.errors import ExportError  # noqa: E402
+
+BY_KIND = {config.kind: config for config in BOTH}
+KINDS = pytest.mark.parametrize("kind", BY_KIND)
+INT8 = Variant("onnx", "int8")
+
+
+def source(config) -> Source:
+    return Source(config, lively_weights(config), describe(config, source_hash="0"))
+
+
+def some_faces(labels=None) -> Faces:
+    return Faces(random_crops(4), random_crops(3, seed=1), labels or {}, hash="abc")
+
+
+@pytest.fixture(scope="module")
+def graphs():
+    faces = some_faces()
+    return {
+        kind: onnx.load_model_from_string(onnx_bytes(source(config), INT8, faces)).graph
+        for kind, config in BY_KIND.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "scale", "zero"),
+    [(0, 2.55, 0.01, 0), (-1, 1.55, 0.01, 100), (0.5, 5.1, 0.02, 0), (-2.55, -1, 0.01, 255)],
+)
+def test_bytes_span_the_range_and_zero(low, high, scale, zero):
+    got = Scale.spanning(low, high)
+    assert (float(got.scale), got.zero) == (pytest.approx(scale), zero)
+
+
+def test_a_range_of_nothing_still_has_a_step():
+    assert Scale.spanning(0, 0).scale > 0
+
+
+def test_one_odd_face_does_not_coarsen_the_steps_for_all():
+    usual = np.linspace(1, 2, 99)
+    assert quantise._reach(usual) == 2
+    assert quantise._reach(np.append(usual, 50)) == pytest.approx(
+        2 * np.quantile([*usual, 50], 0.95)
+    )
+    assert quantise._reach(-usual) == 0
+
+
+def test_the_landmark_net_keeps_one_block_in_float_the_au_net_those_without_squeeze():
+    assert float_blocks(LANDMARK) == 1
+    assert float_blocks(AU) == 3
+
+
+@KINDS
+def test_layers_are_float_or_int8_as_designed(graphs, kind):
+    config = BY_KIND[kind]
+    readers = {}
+    for node in graphs[kind].node:
+        if node.op_type in ("Conv", "Gemm"):
+            coded = [name.endswith("_rounded") for name in node.input]
+            assert len(set(coded)) == 1 or coded == [True, False, False], node.name
+            readers[node.name] = coded[1]
+    blocks = len(list(config.backbone.blocks(config.width_mult)))
+    for block in range(blocks):
+        found = {v for k, v in readers.items() if f"/blocks.{block}/" in k}
+        assert found == {block >= float_blocks(config)}, block
+    heads = {k: v for k, v in readers.items() if "_head/layers" in k}
+    assert heads == {k: "layers.2" not in k for k in heads}
+
+
+@KINDS
+def test_weights_are_within_half_a_step_of_the_net_s_and_fit_seven_bits(graphs, kind):
+    """Against the float32 file, layer by layer, each output channel with a scale of its own."""
+    exact = onnx.load_model_from_string(onnx_bytes(source(BY_KIND[kind]), Variant("onnx"), None))
+    arrays = {t.name: numpy_helper.to_array(t) for t in exact.graph.initializer}
+    coded = {t.name: numpy_helper.to_array(t) for t in graphs[kind].initializer}
+    compared = 0
+    for node in exact.graph.node:
+        values = coded.get(f"{node.name}/weight_bytes")
+        if values is None:
+            continue
+        weight, scale = arrays[node.input[1]], coded[f"{node.name}/weight_scale"]
+        assert (values.dtype, scale.shape) == (np.int8, (len(weight),))
+        assert np.abs(values.astype(int)).max() <= 64
+        steps = scale.reshape(-1, *[1] * (weight.ndim - 1))
+        assert (np.abs(values * steps - weight) <= 0.5001 * steps).all(), node.name
+        compared += 1
+    assert compared > 30
+
+
+@KINDS
+def test_onnxruntime_fuses_every_pair_into_integer_kernels(graphs, kind, tmp_path):
+    model = onnx_bytes(source(BY_KIND[kind]), INT8, some_faces())
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    kinds = [node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node]
+    heads = len(BY_KIND[kind].heads)
+    assert kinds.count("QuantizeLinear") == 1  # where bytes begin
+    assert kinds.count("DequantizeLinear") == heads  # where each head's last layer begins
+    assert kinds.count("QLinearConv") > 40
+    assert kinds.count("QGemm") == 2 * heads
+
+
+def test_activations_are_rounded_as_their_scale_says(graphs):
+    """One block's output in the file against NumPy's rounding of the same block's input."""
+    pairs = {n.output[0]: n for n in graphs["au_prediction"].node if n.op_type == "QuantizeLinear"}
+    coded = {t.name: numpy_helper.to_array(t) for t in graphs["au_prediction"].initializer}
+    for node in pairs.values():
+        scale, zero = coded[node.input[1]], coded[node.input[2]]
+        assert scale.shape == zero.shape == ()
+        assert zero.dtype == np.uint8
+        if "Sigmoid" in node.name:
+            assert (float(scale), int(zero)) == (1 / 256, 0)
+
+
+def test_metadata_says_what_the_scales_were_calibrated_on(tmp_path):
+    model = onnx.load_model_from_string(onnx_bytes(source(AU), INT8, some_faces()))
+    text = model.metadata_props[0].value
+    assert '"calibration": {"data_hash": "abc", "faces": 4}' in text
+    assert '"precision": "int8"' in text
+
+
+def test_equal_arrays_that_torch_shares_are_coded_for_each_layer():
+    """Two heads with the same bias have one array in the file, but two scales."""
+    weights = lively_weights(LANDMARK)
+    for layer in (0, 1):
+        for part in ("weight", "bias"):
+            same = weights[f"global_head.layers.{layer}.{part}"]
+            weights[f"local_head.layers.{layer}.{part}"] = same.copy()
+    twin = Source(LANDMARK, weights, describe(LANDMARK))
+    model = onnx.load_model_from_string(onnx_bytes(twin, INT8, some_faces()))
+    onnx.checker.check_model(model, full_check=True)
+
+
+def test_a_net_that_overflows_on_its_calibration_is_refused():
+    weights = lively_weights(AU)
+    for block in (9, 11):
+        weights[f"backbone.blocks.{block}.project.norm.weight"] *= np.float32(1e30)
+    with pytest.raises(ExportError, match="NaN or inf"):
+        onnx_bytes(Source(AU, weights, describe(AU)), INT8, some_faces())
+
+
+# --- accuracy
+
+
+def test_the_change_is_of_the_mean_absolute_error_of_clamped_intensities(monkeypatch, tmp_path):
+    labels = {"au_intensities": np.full((3, 17), 4.0, np.float32)}
+    rounded = np.full((3, 17), 7.0, np.float32)  # clamped to 5: an error of 1
+    fake = Artefact("fake", (), (), lambda crops: [rounded])
+    monkeypatch.setattr(accuracy, "open_artefacts", lambda path: [fake])
+    monkeypatch.setattr(accuracy, "_float32_outputs", lambda *_: [rounded - 2.5])
+    (change,) = measure_change(tmp_path, source(AU), some_faces(labels))
+    assert (change.output, change.before, change.after) == ("au_intensities", 0.5, 1.0)
+    assert (change.limit, change.passed) == (0.01, False)
+
+
+@pytest.mark.parametrize(("after", "passed"), [(1.04, True), (1.06, False), (0.94, False)])
+def test_landmarks_may_move_by_a_twentieth_of_a_pixel(after, passed):
+    assert check.Change("landmarks", 1.0, after, 0.05).passed is passed
+    assert check.Change("local_params", 1.0, after, None).passed
+
+
+def test_a_net_that_rounding_ruins_is_refused_and_leaves_nothing(tmp_path):
+    """A random net is chaotic: 8 bits turn its answers into others."""
+    with pytest.raises(CheckFailed, match=r"in ONNX Runtime \(worst limit"):
+        export_to_onnx(source(AU), tmp_path / "a.onnx", precision="int8", faces=some_faces())
+    assert not list(tmp_path.iterdir())
+
+
+def test_lost_accuracy_is_refused_unless_forced(tmp_path, monkeypatch):
+    monkeypatch.setattr(check, "INT8_SHARE", np.inf)
+    net = source(AU)
+    with torch.inference_mode():
+        (exact,) = net.net()(torch.from_numpy(network_input(random_crops(3, seed=1))))
+    faces = some_faces({"au_intensities": exact.numpy()})
+    with pytest.raises(AccuracyLost, match=r"au_intensities from 0\.0\d+ to .* give --force"):
+        export_to_onnx(net, tmp_path / "a.onnx", precision="int8", faces=faces)
+    assert not list(tmp_path.iterdir())
+    kept = export_to_onnx(net, tmp_path / "a.onnx", precision="int8", faces=faces, force=True)
+    assert "LOST" in kept.table()
+    assert (tmp_path / "a.onnx").is_file()
+
+
+def test_faces_are_for_int8_and_int8_needs_them(tmp_path):
+    with pytest.raises(ValueError, match="for int8, which needs them"):
+        export_to_onnx(source(AU), tmp_path / "a.onnx", precision="int8")
+    with pytest.raises(ValueError, match="for int8, which needs them"):
+        export_to_onnx(source(AU), tmp_path / "a.onnx", faces=some_faces())
+    with pytest.raises(ValueError, match="faces to calibrate on and other people's"):
+        Faces(random_crops(0), random_crops(1), {})
+
+
+def test_an_int8_file_is_not_judged_on_drawn_patterns(tmp_path):
+    data = onnx_bytes(source(AU), INT8, some_faces())
+    (tmp_path / "a.onnx").write_bytes(data)
+    with pytest.raises(ValueError, match="checked on faces like those of its calibration"):
+        check_export(tmp_path / "a.onnx", source(AU))
+
+
+def test_light_changes_colours_alone():
+    faces = Faces(random_crops(1), np.full((2, 112, 112, 3), 200, np.uint8), {})
+    lit = faces.recoloured()
+    assert lit.shape == (2, 112, 112, 3)
+    assert (lit.reshape(2, -1, 3).std(axis=1) == 0).all()
+    assert len(np.unique(lit[0, 0, 0])) == 3
+
+
+@KINDS
+def test_trained_nets_keep_their_accuracy_and_mistakes_show(shared_folder, tmp_path, kind):
+    checkpoint = shared_folder / "models" / f"prototype_{kind}.pt"
+    archive = shared_folder / "data" / "faces_val.npz"
+    if not checkpoint.is_file() or not archive.is_file():
+        pytest.skip("no trained pair here")
+    crops, labels = _faces_of(archive, 120)
+    net = read_source(checkpoint)
+    faces = Faces(crops[::2], crops[1::2], {k: v[1::2] for k, v in labels.items()})
+    done = export_to_onnx(net, tmp_path / "a.onnx", precision="int8", faces=faces)
+    assert done.passed
+    assert all(change.passed for change in done.changes)
+    swapped = {n: net.weights[n][..., ::-1] for n in ("backbone.stem.conv.weight",)}
+    last = {"landmark_pose": "landmark_head", "au_prediction": "au_head"}[kind]
+    names = [f"{last}.layers.2.{part}" for part in ("weight", "bias")]
+    permuted = {n: net.weights[n][[1, 0, *range(2, len(net.weights[n]))]] for n in names}
+    for mistake in (swapped, permuted):
+        other = Source(net.config, {**net.weights, **mistake}, net.metadata)
+        assert not check_export(tmp_path / "a.onnx", other, faces.recoloured()).passed
+
+
+def _faces_of(archive, count: int):
+    cv2 = pytest.importorskip("cv2")
+    with np.load(archive) as data:
+        picked = np.linspace(0, len(data["landmarks"]) - 1, count).astype(int)
+        jpeg, offsets = data["jpeg"], data["jpeg_offsets"]
+        crops = [cv2.imdecode(jpeg[offsets[i] : offsets[i + 1]], 1) for i in picked]
+        labels = {"landmarks": data["landmarks"][picked], "au_intensities": data["au"][picked]}
+    return np.stack(crops), labels

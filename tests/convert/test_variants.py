@@ -1,0 +1,83 @@
+"""The table of exported files: what it answers, and that the docs show it."""
+
+import itertools
+
+import pytest
+from conftest import REPOSITORY
+
+pytest.importorskip("torch")
+
+from mlx_faceau.convert.variants import (
+    FORMATS,
+    INPUTS,
+    PRECISIONS,
+    RULES,
+    Variant,
+    check_variant,
+    markdown_table,
+)
+from mlx_faceau.errors import ExportError
+
+
+def is_written(*asked) -> bool:
+    try:
+        check_variant(Variant(*asked))
+    except ExportError:
+        return False
+    return True
+
+
+def test_the_files_that_are_written_are_these_and_no_others():
+    asked = itertools.product(FORMATS, PRECISIONS, INPUTS, (1, 4, "dynamic"), (None, 12, 17))
+    written = {
+        (v.form, v.precision, v.input, v.batch, v.opset)
+        for v in (Variant(*a) for a in asked if is_written(*a))
+    }
+    batches = (1, 4, "dynamic")
+    onnx = set(itertools.product(["onnx"], PRECISIONS, ("tensor", "uint8"), batches, (12, 17)))
+    onnx -= {file for file in onnx if file[1] == "int8" and file[4] == 12}
+    coreml = set(itertools.product(["coreml"], PRECISIONS, ["tensor"], (1, 4), [None]))
+    coreml |= set(itertools.product(["coreml"], PRECISIONS, ["image"], [1], [None]))
+    assert written == onnx | coreml | {("safetensors", "float32", "tensor", "dynamic", None)}
+
+
+def test_every_refusal_says_why_and_every_rule_is_reached():
+    asked = [
+        Variant(*a)
+        for a in itertools.product(FORMATS, PRECISIONS, INPUTS, (1, 4, "dynamic"), (None, 12, 17))
+    ]
+    deciding = [next(rule for rule in RULES if rule.fits(variant)) for variant in asked]
+    assert set(deciding) == set(RULES)
+
+
+def test_a_refusal_names_the_file_and_the_reason():
+    with pytest.raises(ExportError, match=r"no coreml file of float16, input uint8, batch 1: Core"):
+        check_variant(Variant("coreml", None, "uint8"))
+    with pytest.raises(ExportError, match=r"opset 12: scales per channel exist from opset 13 on"):
+        check_variant(Variant("onnx", "int8", opset=12))
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"form": "tflite"}, "form is 'tflite', expected one of onnx, coreml, safetensors"),
+        ({"precision": "bfloat16"}, "precision is 'bfloat16'"),
+        ({"input": "png"}, "input is 'png'"),
+        ({"batch": 0}, "batch is 0, expected dynamic"),
+        ({"batch": True}, "batch is True"),
+        ({"opset": 22}, r"opset is 22, expected a whole number in \[12, 21\]"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_values_that_no_format_knows_are_refused_by_name(asked, message):
+    with pytest.raises(ValueError, match=message):
+        Variant(**{"form": "onnx", **asked})
+
+
+def test_formats_have_their_own_defaults():
+    assert Variant("onnx") == Variant("onnx", "float32", "tensor", "dynamic", 17)
+    assert Variant("coreml") == Variant("coreml", "float16", "tensor", 1, None)
+
+
+def test_the_docs_show_the_table_that_decides():
+    assert markdown_table() in (REPOSITORY / "docs" / "export.md").read_text()
