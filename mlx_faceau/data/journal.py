@@ -11,14 +11,14 @@ import os
 import struct
 import uuid
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import h5py
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import load
 
 from mlx_faceau.errors import DatasetError
 
@@ -28,6 +28,7 @@ from .columns import COLUMNS, Block, check_block, rows_of
 _LOG = logging.getLogger(__name__)
 _HEAD = struct.Struct("<4sIQ")
 _MARK = b"MXFJ"
+_KINDS = {"|u1": "U8", "<i4": "I32", "<f4": "F32"}  # NumPy's names -> safetensors'
 JOURNAL_ATTRIBUTE = "journal"  # of a training file: the log that went into it last
 
 
@@ -83,7 +84,7 @@ class Journal:
         self._file.truncate(end)
         self._file.seek(end)
         if first is None:
-            self._write(json.dumps({"id": self.id, "once": self.once}).encode())
+            self._write([json.dumps({"id": self.id, "once": self.once}).encode()])
 
     def _take_name(self, payload: bytes) -> None:
         try:
@@ -103,11 +104,15 @@ class Journal:
         self._write(_payload(block))
         self._count(block)
 
-    def _write(self, payload: bytes) -> None:
-        start = self._file.tell()
-        head = _HEAD.pack(_MARK, zlib.crc32(payload), len(payload))
+    def _write(self, payload: Sequence[bytes | memoryview]) -> None:
+        """Write a record, given in pieces."""
+        start, checksum = self._file.tell(), 0
+        for piece in payload:
+            checksum = zlib.crc32(piece, checksum)
+        head = _HEAD.pack(_MARK, checksum, sum(map(len, payload)))
         try:
-            for data in (memoryview(head), memoryview(payload)):
+            for piece in (head, *payload):
+                data = memoryview(piece)
                 while data:
                     data = data[self._file.write(data) :]
             os.fsync(self._file.fileno())
@@ -160,14 +165,19 @@ class Journal:
         self.path.unlink(missing_ok=True)
 
 
-def _payload(block: Block) -> bytes:
-    arrays = {
-        name: np.frombuffer(json.dumps(values).encode(), np.uint8)
-        if COLUMNS[name].dtype is None
-        else np.ascontiguousarray(values)
-        for name, values in block.items()
-    }
-    return save(arrays)
+def _payload(block: Block) -> list[bytes | memoryview]:
+    """The block as safetensors has it, in pieces: its own writer would copy every picture twice."""
+    header, pieces, end = {}, [], 0
+    for name, values in block.items():
+        text = COLUMNS[name].dtype is None
+        array = np.frombuffer(json.dumps(values).encode(), np.uint8) if text else values
+        start, end = end, end + array.nbytes
+        kind, shape = _KINDS[array.dtype.str], list(array.shape)
+        header[name] = {"dtype": kind, "shape": shape, "data_offsets": [start, end]}
+        pieces.append(memoryview(np.ascontiguousarray(array)).cast("B"))
+    text_of_header = json.dumps(header).encode()
+    text_of_header += b" " * (-len(text_of_header) % 8)
+    return [len(text_of_header).to_bytes(8, "little"), text_of_header, *pieces]
 
 
 def _read_block(payload: bytes) -> Block:
