@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--verify",
         action="store_true",
-        help="compare every form of the MLX kernels with float64 on this device, and time them",
+        help="compare the MLX kernels with float64 and both nets with the CPU, on this device",
     )
     parser.add_argument(
         "--width-mult", type=float, default=1.0, help="of the nets (default: %(default)s)"
@@ -37,17 +37,24 @@ def _verify() -> int:
     from mlx_faceau.models.depthwise import device_name
     from mlx_faceau.models.verify import verify_depthwise
 
-    reports = verify_depthwise()
+    from .verify_nets import WIDTH, verify_nets
+
+    forms = verify_depthwise()
     print(f"depthwise 3x3 on {device_name()}, every shape of both nets; BLAS: {blas.prepare()}")
     print(f"  {'piece':13}{'form':14}{'error':>9}{'ms':>9}")
-    for report in reports:
-        verdict = "passed" if report.passed else "FAILED"
-        mark = "  <- in use" if report.chosen else ""
-        print(
-            f"  {report.piece:13}{report.form:14}{report.error:9.1e}{report.milliseconds:9.1f}"
-            f"  {verdict}{mark}"
-        )
-    return 0 if all(report.passed for report in reports) else 1
+    for form in forms:
+        mark = "  <- in use" if form.chosen else ""
+        figures = f"{form.piece:13}{form.form:14}{form.error:9.1e}{form.milliseconds:9.1f}"
+        print(f"  {figures}  {_verdict(form.passed)}{mark}")
+    nets = verify_nets()
+    print(f"\nwhole nets of width {WIDTH:g} on {device_name()} against the CPU")
+    for net in nets:
+        print(f"  {net.kind:15}{net.figure:24}{net.error:9.1e}  {_verdict(net.passed)}")
+    return 0 if all(report.passed for report in (*forms, *nets)) else 1
+
+
+def _verdict(passed: bool) -> str:
+    return "passed" if passed else "FAILED"
 
 
 def _time_backends(args: argparse.Namespace) -> int:

@@ -3,7 +3,7 @@ import pytest
 
 pytest.importorskip("mlx_faceau.models", exc_type=ImportError)
 
-from mlx_faceau.cli import benchmark
+from mlx_faceau.cli import benchmark, verify_nets
 from mlx_faceau.cli.main import main
 from mlx_faceau.models import depthwise, mx, verify
 from mlx_faceau.train import exports
@@ -40,6 +40,34 @@ def test_a_wrong_kernel_fails_the_command(monkeypatch, capsys) -> None:
     lines = [line for line in capsys.readouterr().out.splitlines() if "FAILED" in line]
     assert len(lines) == 1
     assert "weight_grad" in lines[0]
+
+
+def test_whole_nets_are_compared_with_the_cpu(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(verify, "shapes_of_both_nets", lambda: iter(SHAPES))
+    assert main(["benchmark", "--verify"]) == 0
+    block = capsys.readouterr().out.partition("against the CPU\n")[2]
+    assert len(block.splitlines()) == (2 + 3) + (2 + 1)
+    assert block.count("passed") == 8
+
+
+def test_a_device_that_computes_otherwise_is_found_out(monkeypatch) -> None:
+    calls = []
+
+    def figures(config):
+        calls.append(config.kind)
+        scale = 1.0 if len(calls) % 2 else 1.01  # of "this device", then of the CPU
+        yield "loss of the first step", np.array([2.0 * scale])
+        yield next(iter(config.output_shapes)), np.array([scale])
+
+    monkeypatch.setattr(verify_nets, "_figures", figures)
+    assert [report.passed for report in verify_nets.verify_nets()] == [False] * 4
+
+
+def test_the_weights_compared_answer_every_image_otherwise() -> None:
+    for config_class in verify_nets.CONFIGS.values():
+        figures = dict(verify_nets._figures(config_class(width_mult=0.25)))
+        for name in config_class().output_shapes:
+            assert np.ptp(figures[name], axis=0).max() > 100 * verify_nets.BOUNDS[name]
 
 
 def test_backends_are_timed_or_said_to_be_missing(monkeypatch, capsys) -> None:

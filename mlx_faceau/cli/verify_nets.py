@@ -1,0 +1,90 @@
+"""Do whole nets train and predict on this device as they do on the CPU? For ``benchmark --verify``.
+
+On a GPU this is the one place that meets the compiled training step, the fused BatchNorm and the
+folded, compiled net of the MLX backend together.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mlx_faceau.architectures import CONFIGS, ModelConfig
+from mlx_faceau.backends.mlx_backend import MLXBackend
+from mlx_faceau.checkpoint import describe, save_checkpoint
+from mlx_faceau.lively import lively_weights
+from mlx_faceau.models import mx
+from mlx_faceau.preprocess import scale_rgb
+from mlx_faceau.train.mlx_trainer import MLXTrainer
+
+WIDTH, FACES, LEARNING_RATE = 0.25, 8, 1e-3
+# Largest differences allowed: of the loss and the statistics relative, of the answers absolute.
+BOUNDS = {
+    "loss of the first step": 1e-4,
+    "BatchNorm statistics": 1e-5,
+    "landmarks": 1e-3,
+    "global_params": 1e-3,
+    "local_params": 1e-3,
+    "au_intensities": 1e-4,
+}
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class NetReport:
+    """How far one figure of one net on this device is from the CPU's."""
+
+    kind: str
+    figure: str
+    error: float
+
+    @property
+    def passed(self) -> bool:
+        return self.error <= BOUNDS[self.figure]
+
+
+def verify_nets() -> list[NetReport]:
+    """Compare MLX's default device with the CPU: one training step and one batch predicted."""
+    device, reports = mx.default_device(), []
+    try:
+        for config_class in CONFIGS.values():
+            config = config_class(width_mult=WIDTH)
+            here = dict(_figures(config))
+            mx.set_default_device(mx.Device(mx.cpu))
+            for figure, wanted in _figures(config):
+                scale = 1.0 if figure in config.output_shapes else float(np.abs(wanted).max())
+                error = float(np.abs(here[figure] - wanted).max()) / scale
+                reports.append(NetReport(config.kind, figure, error))
+            mx.set_default_device(device)
+    finally:
+        mx.set_default_device(device)
+    return reports
+
+
+def _figures(config: ModelConfig) -> Iterator[tuple[str, np.ndarray]]:
+    """Name and values of everything compared, computed on the default device."""
+    weights, batch = lively_weights(config), _batch(config)
+    trainer = MLXTrainer(config, weights, loss_options={}, scaling={}, weight_decay=0.0, seed=0)
+    for module in trainer.net.modules():
+        if hasattr(module, "dropouts"):
+            module.dropouts = [lambda x: x for _ in module.dropouts]
+    yield "loss of the first step", trainer.train_epoch([batch], lambda _: LEARNING_RATE)["loss"]
+    state = trainer.state().items()
+    statistics = [value.ravel() for name, value in sorted(state) if "running_" in name]
+    yield "BatchNorm statistics", np.concatenate(statistics)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "net.safetensors"
+        arrays = {f"model.{name}": value for name, value in weights.items()}
+        save_checkpoint(path, arrays, describe(config))
+        yield from MLXBackend(path).run(scale_rgb(batch["images"])).items()
+
+
+def _batch(config: ModelConfig) -> Arrays:
+    rng = np.random.default_rng(0)
+    batch: Arrays = {"images": rng.integers(0, 256, (FACES, 112, 112, 3), np.uint8)}
+    for name, shape in config.output_shapes.items():
+        batch[name] = rng.uniform(0, 5, (FACES, *shape)).astype(np.float32)
+    return batch
