@@ -30,19 +30,21 @@ _TEXTS: dict[str, tuple[str, str]] = {
     "group": ("groups", "metadata/groups"),
 }
 _REQUIRED = ("images", *schema.LABEL_SHAPES, "bboxes", "video_names", "frame_indices")
-_KNOWN = {
-    *("images", "frame_indices", "measures"),
-    *(plural for plural, _ in (_NUMBERS | _TEXTS).values()),
+_PLURALS = {
+    **{"image": "images", "frame_index": "frame_indices"},
+    **{name: argument for name, (argument, _) in (_NUMBERS | _TEXTS).items()},
 }
+_KNOWN = {*_PLURALS.values(), "measures"}
 
 
 def plural(sample: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of one sample as those of a batch of one; what is None is left out."""
-    names = {"image": "images", "frame_index": "frame_indices"}
-    names |= {name: pair[0] for name, pair in (_NUMBERS | _TEXTS).items()}
     given = {name: value for name, value in sample.items() if value is not None}
     measures = given.pop("measures", {})
-    batch: dict[str, Any] = {names.get(name, name): [value] for name, value in given.items()}
+    batch: dict[str, Any] = {
+        _PLURALS.get(name, name): value[None] if isinstance(value, np.ndarray) else [value]
+        for name, value in given.items()
+    }
     return {**batch, "measures": {name: [value] for name, value in measures.items()}}
 
 
