@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,14 @@ def test_files_of_the_repository_that_are_named_exist(name: str) -> None:
     for code in inline_code(REPOSITORY / name):
         if code.startswith(PLACES) and not re.search(r"[*<> ]", code):
             assert (REPOSITORY / code).exists(), code
+
+
+def test_the_citation_is_of_this_version_and_has_what_the_format_demands() -> None:
+    yaml = pytest.importorskip("yaml")
+    citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text("utf-8"))
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["project"]
+    assert {"cff-version", "message", "title", "authors"} <= set(citation)
+    assert (citation["version"], citation["license"]) == (project["version"], project["license"])
 
 
 def test_every_picture_is_shown() -> None:
