@@ -143,8 +143,7 @@ def read_source(model_or_checkpoint: Any, width_mult: float | None = None) -> So
         model_or_checkpoint: an MLX or torch module of this package (its own ``to_weights()`` and
             ``config`` are all that is used), a ``.safetensors`` checkpoint, a run's folder (its
             best checkpoint), a ``.pt`` file of the original tool, or what this function gave
-            before. Of a checkpoint's weights
-            the averaged ones are taken when there are any.
+            before. Of a checkpoint's weights the averaged ones are taken when there are any.
         width_mult: of a ``.pt`` file's net, where it cannot be found out.
 
     Raises:

@@ -32,8 +32,8 @@ def check_crops(crops: np.ndarray) -> np.ndarray:
         )
     if crops.shape[-3:] != CROP_SHAPE or crops.ndim not in (3, 4):
         raise ValueError(
-            f"crops have shape {crops.shape}, expected {CROP_SHAPE} or (N, *{CROP_SHAPE}) BGR; "
-            "cut faces out with FaceAligner().align(frame, bbox)"
+            f"crops have shape {crops.shape}, expected {CROP_SHAPE} BGR, for a batch with the "
+            "number of faces before it; cut faces out with FaceAligner().align(frame, bbox)"
         )
     if crops.dtype != np.uint8:
         raise ValueError(

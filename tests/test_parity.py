@@ -195,6 +195,8 @@ def test_running_statistics_after_one_step_agree(step):
 
 def test_every_parameter_has_a_gradient_in_both(step):
     assert step.gradients["mlx"].keys() == step.gradients["torch"].keys()
+    for side in ("mlx", "torch"):
+        assert [name for name, value in step.gradients[side].items() if not value.any()] == []
 
 
 def test_gradients_are_as_close_to_float64_as_those_of_torch(step):

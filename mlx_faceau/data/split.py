@@ -49,7 +49,7 @@ def split_dataset(
             training side is smaller than a batch.
     """
     if not 0 < val_fraction < 1:
-        raise ValueError(f"val_fraction is {val_fraction}, expected 0 < val_fraction < 1")
+        raise ValueError(f"--val-split is {val_fraction}, expected a share between 0 and 1")
     by, names = people_names(dataset)
     people, person, sizes = np.unique(names, return_inverse=True, return_counts=True)
     if len(people) < 2:
@@ -93,9 +93,10 @@ def split_at(dataset: Named, start: int, batch_size: int = 1) -> Split:
 def check_batch(samples: int, batch_size: int) -> None:
     """Raise DatasetError unless the training side fills one batch."""
     if samples < batch_size:
+        smaller = f"use --batch-size {samples} or less" if samples > 1 else "lower --val-split"
         raise DatasetError(
             f"the training side holds {samples} samples, fewer than a batch of {batch_size}; "
-            f"use --batch-size {max(samples, 1)} or less, or add data"
+            f"{smaller}, or add data"
         )
 
 

@@ -85,5 +85,5 @@ def test_a_file_that_names_nobody_is_refused():
 
 @pytest.mark.parametrize("fraction", [0, 1, -0.1, np.nan])
 def test_a_fraction_out_of_range_is_refused(fraction):
-    with pytest.raises(ValueError, match="val_fraction"):
+    with pytest.raises(ValueError, match="--val-split is"):
         split_dataset(People(), fraction)

@@ -49,9 +49,12 @@ def check_against_conv2d(shape: tuple[int, ...], stride: int, pieces: Pieces | N
         np.testing.assert_allclose(np.array(got), np.array(want), atol=1e-5 * scale)
 
 
+@pytest.mark.parametrize("device", list(PIECES))
 @pytest.mark.parametrize(("side", "channels", "stride"), shapes_of_both_nets())
-def test_slices_equal_conv2d_for_all_shapes_of_both_nets(side, channels, stride):
-    check_against_conv2d((2, side, side, channels), stride, PIECES["cpu"])
+def test_every_devices_pieces_equal_conv2d_for_all_shapes_of_both_nets(
+    side, channels, stride, device
+):
+    check_against_conv2d((2, side, side, channels), stride, PIECES[device])
 
 
 @pytest.mark.parametrize("device", list(PIECES))
