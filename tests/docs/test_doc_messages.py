@@ -9,7 +9,7 @@ import pytest
 from doc_pages import DOCS, REPOSITORY, blocks
 
 FOLDERS = ("mlx_faceau", "convert", "torch_fallback")
-LEAST_TEXT = 16  # letters of a template that stand fixed; shorter ones would fit anything
+LEAST_TEXT = 12  # letters of a template that stand fixed; shorter ones would fit anything
 LONGEST = 400
 LEAST_SHARE = 0.3  # of a line's letters; the others are names and numbers
 QUOTED = [
