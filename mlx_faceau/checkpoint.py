@@ -6,6 +6,7 @@ configuration as JSON, so that a file loads with no further argument.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -185,13 +186,15 @@ def save_checkpoint(
 def atomic_file(path: Path | str) -> Iterator[Path]:
     """A temporary sibling that becomes ``path`` when the block ends well, and vanishes otherwise.
 
-    The bytes are on the disk before the name changes.
+    The bytes are on the disk before the name changes. A link stays, and what it leads to changes.
 
     Raises:
-        OSError: if the system refuses; it names ``path``.
+        OSError: if the system refuses, or ``path`` is a folder or a device; it names ``path``.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))
     with _refusals_named(path):
+        if path.exists() and not path.is_file():
+            raise OSError(errno.EINVAL, "is no regular file", str(path))
         handle, name = tempfile.mkstemp(
             dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix
         )

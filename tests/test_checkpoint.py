@@ -153,3 +153,25 @@ def test_written_files_have_the_usual_mode(tmp_path: Path) -> None:
     finally:
         os.umask(mask)
     assert path.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_a_link_stays_and_what_it_leads_to_changes(tmp_path):
+    real, link = tmp_path / "disk" / "a.csv", tmp_path / "a.csv"
+    real.parent.mkdir()
+    real.write_text("old")
+    link.symlink_to(real)
+    with atomic_file(link) as temporary:
+        temporary.write_text("new")
+    assert link.is_symlink()
+    assert real.read_text() == "new"
+    assert [path.name for path in real.parent.iterdir()] == ["a.csv"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX pipes")
+def test_what_is_no_regular_file_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("pipe", "."):
+        with pytest.raises(OSError, match="is no regular file"), atomic_file(tmp_path / name):
+            pass
+    assert (tmp_path / "pipe").is_fifo()
