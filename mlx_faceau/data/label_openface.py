@@ -31,9 +31,9 @@ _INSIDE = 0.5  # share of the points that must lie in the frame
 
 
 def find_csv(video: Path) -> Path | None:
-    """The CSV of a video: ``NAME.csv``, ``NAME.openface.csv`` or ``NAME.EXT.csv`` beside it, or in
+    """The CSV of a video: ``NAME.EXT.csv``, ``NAME.openface.csv`` or ``NAME.csv`` beside it, or in
     the folder ``processed`` there, where OpenFace writes it; None if there is none."""
-    names = (f"{video.stem}.csv", f"{video.stem}.openface.csv", f"{video.name}.csv")
+    names = (f"{video.name}.csv", f"{video.stem}.openface.csv", f"{video.stem}.csv")
     for folder in (video.parent, video.parent / "processed"):
         for name in names:
             if (folder / name).is_file():
