@@ -28,7 +28,7 @@ def check_crops(crops: np.ndarray) -> np.ndarray:
     if not isinstance(crops, np.ndarray):
         raise ValueError(
             f"a crop is a NumPy array of shape {CROP_SHAPE}, got {type(crops).__name__}; "
-            "read images with cv2.imread"
+            "read images with cv2.imread, which gives None for a wrong path"
         )
     if crops.shape[-3:] != CROP_SHAPE or crops.ndim not in (3, 4):
         raise ValueError(

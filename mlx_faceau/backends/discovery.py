@@ -80,7 +80,9 @@ def find_files(path: Path | str, kind: str) -> Files:
     if path.is_dir() and path.suffix != COREML_SUFFIX:
         return _directory_files(path, kind)
     if not path.exists():
-        raise CheckpointError(f"{path}: no such file or directory")
+        raise CheckpointError(
+            f"{path}: no such file or directory; name a training's folder or a model file"
+        )
     found = {name: path for name, info in BACKENDS.items() if path.suffix in info.suffixes}
     if not found:
         endings = sorted({suffix for info in BACKENDS.values() for suffix in info.suffixes})
