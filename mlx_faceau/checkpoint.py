@@ -290,7 +290,7 @@ def find_checkpoint(path: Path | str) -> Path:
         if not path.is_file():
             raise CheckpointError(f"{path.parent}: no {path.name} in this folder")
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such file")
+        raise CheckpointError(f"{path}: no such file; name a training's folder or a model file")
     return path
 
 
