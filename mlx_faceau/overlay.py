@@ -119,6 +119,7 @@ class OverlayVideo:
 
     Raises:
         ValueError: for another ending.
+        VideoError: at the end of the block, if the file could not be written to its end.
     """
 
     def __init__(self, path: Path | str, rate: float) -> None:
@@ -154,3 +155,13 @@ class OverlayVideo:
     ) -> None:
         if self._writer is not None:
             self._writer.release()
+            if kind is None:
+                self._check_whole()
+
+    def _check_whole(self) -> None:
+        """OpenCV says nothing when the disk is full; but then the length at the end is missing."""
+        capture = cv2.VideoCapture(str(self.path))
+        whole = capture.isOpened() and capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0
+        capture.release()
+        if not whole:
+            raise VideoError(f"{self.path}: cut short while it was written; is the disk full?")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .checkpoint import atomic_file
 from .errors import DatasetError
 from .geometry import euler_to_matrix, matrix_to_euler, project
 
@@ -94,7 +95,8 @@ def write_pdm(path: Path | str, pdm: PDM) -> None:
     for title, matrix in blocks.items():
         lines += [f"# {title}", str(matrix.shape[0]), str(matrix.shape[1]), str(_DOUBLE)]
         lines += [" ".join(repr(float(value)) for value in row) for row in matrix]
-    Path(path).write_text("\n".join(lines) + "\n", encoding="ascii")
+    with atomic_file(path) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="ascii")
 
 
 def _words(text: str) -> Iterator[str]:

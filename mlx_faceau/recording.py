@@ -9,6 +9,7 @@ import cv2
 
 from .background import run_ahead
 from .baseline import NeutralBaseline
+from .checkpoint import atomic_file
 from .errors import MissingDependency
 from .faces import FrameFaces
 from .openface_csv import Layout
@@ -165,4 +166,5 @@ def write_picture(path: Path, found: FrameFaces) -> None:
         written = False
     if not written:
         raise VideoError(f"{path}: no picture format has this ending; use .png or .jpg")
-    path.write_bytes(data.tobytes())
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(data.tobytes())

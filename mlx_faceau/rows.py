@@ -16,6 +16,7 @@ from typing import IO, Any, Self
 import numpy as np
 
 from .checkpoint import atomic_file
+from .claim import Claim
 from .errors import MissingDependency
 from .faces import Face, FrameFaces
 from .facs import AU_NAMES
@@ -44,17 +45,23 @@ class RowFile:
         header: first line, or None.
 
     Raises:
-        OSError: if the file cannot be written.
+        OSError: if the file cannot be written, or another program is writing it.
     """
 
     def __init__(self, path: Path | str, header: str | None = None) -> None:
         self.path = None if str(path) == "-" else Path(path)
         self._file: IO[bytes]
+        self._claim: Claim | None = None
         if self.path is None:
             self._file = sys.stdout.buffer
         else:
-            self._file = self.path.open("wb", buffering=0)
-            marker_of(self.path).touch()
+            # First the marker: an empty file without one would count as complete.
+            self._claim = Claim(marker_of(self.path), self.path)
+            try:
+                self._file = self.path.open("wb", buffering=0)
+            except OSError:
+                self._claim.settle()
+                raise
         if header is not None:
             self.write([header])
 
@@ -86,10 +93,9 @@ class RowFile:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self.path is not None:
+        if self._claim is not None:
             self._file.close()
-            if kind is None:
-                marker_of(self.path).unlink(missing_ok=True)
+            self._claim.settle() if kind is None else self._claim.leave()
 
 
 def json_lines(found: FrameFaces, layout: Layout) -> list[str]:

@@ -25,7 +25,7 @@ from pathlib import Path
 # Before a library starts threads of its own: the children of a process with some may hang.
 os.environ["OMP_NUM_THREADS"] = "1"
 
-from hostile_corpus import TARGETS, Target  # noqa: E402
+from hostile_corpus import TARGETS, Target
 
 SECONDS = 5.0  # a reader that takes longer hangs
 MEMORY = 512 << 20  # bytes that a reader may take for a tiny file

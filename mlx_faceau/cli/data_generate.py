@@ -175,9 +175,11 @@ def _lines(reports: Sequence["VideoReport"]) -> Iterator[str]:
 
 
 def _write_report(path: Path, reports: Sequence["VideoReport"]) -> None:
+    from mlx_faceau.checkpoint import atomic_file
+
     limits = sorted({name for report in reports for name in report.dropped})
     columns = ["video", "labeller", "frames", "damaged", "faceless", "kept", "error"]
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with atomic_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow([*columns, *(f"dropped_{name}" for name in limits)])
         for report in reports:

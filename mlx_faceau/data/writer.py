@@ -269,8 +269,9 @@ def _locked(path: Path) -> FileLock:
 
 
 def _unlock(lock: FileLock) -> None:
+    if os.name != "nt":  # while it is held: the next writer's lock must not be removed
+        Path(lock.lock_file).unlink(missing_ok=True)
     lock.release()
-    Path(lock.lock_file).unlink(missing_ok=True)
 
 
 def _existing(path: Path) -> FaceDataset | None:

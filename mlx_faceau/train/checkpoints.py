@@ -1,11 +1,13 @@
 """The files of a training in its output folder, and the position in the training they record."""
 
 import json
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,13 +19,17 @@ from mlx_faceau.checkpoint import (
     read_metadata,
     save_checkpoint,
 )
-from mlx_faceau.errors import CheckpointError
+from mlx_faceau.errors import CheckpointError, MissingDependency
 
 from .history import HISTORY_NAME, write_json
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 LAST_NAME = "checkpoint_last.safetensors"
 FINAL_NAME = "checkpoint_final.safetensors"
 NUMBERED = "checkpoint_epoch_{:03d}.safetensors"
+_LOCK_NAME = ".training.lock"
 _RUNNING = "loop.running."
 
 
@@ -102,13 +108,37 @@ class RunFolder:
         """
         if not self.writes:
             return
-        if self.path.exists() and not self.path.is_dir():
-            raise NotADirectoryError(f"{self.path}: is a file; name a folder with --output")
+        self._check_folder()
         if (self.path / HISTORY_NAME).exists() or list(self.path.glob("checkpoint_*.safetensors")):
             raise CheckpointError(
                 f"{self.path}: already holds a training; go on with --resume {self.path}, "
                 "or name another --output"
             )
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other trainings out of the folder until the block ends, however it ends.
+
+        Raises:
+            CheckpointError: if another one is in it.
+            OSError: if the path is a file, or the folder cannot be made or written to.
+            MissingDependency: if filelock is not installed.
+        """
+        if not self.writes:
+            yield
+            return
+        self._check_folder()
+        new = not self.path.exists()
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = _lock(self.path)
+        try:
+            yield
+        finally:
+            if os.name != "nt":  # while it is held: the next one's lock must not be removed
+                Path(lock.lock_file).unlink(missing_ok=True)
+            lock.release()
+            if new and not any(self.path.iterdir()):
+                self.path.rmdir()
 
     def save(
         self,
@@ -167,6 +197,10 @@ class RunFolder:
             f"that one stands in as {BEST_NAME} until validation improves"
         )
 
+    def _check_folder(self) -> None:
+        if self.path.exists() and not self.path.is_dir():
+            raise NotADirectoryError(f"{self.path}: is a file; name a folder with --output")
+
     def _copy_last(self, name: str) -> None:
         self._copy(self.path / LAST_NAME, name)
 
@@ -182,6 +216,22 @@ class RunFolder:
         )
         for path in numbered[: -self.keep] if self.keep else ():
             path.unlink()
+
+
+def _lock(folder: Path) -> "FileLock":
+    try:
+        from filelock import FileLock, Timeout
+    except ModuleNotFoundError:
+        raise MissingDependency("filelock", extra="train") from None
+    lock = FileLock(folder / _LOCK_NAME, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise CheckpointError(
+            f"{folder}: another training runs in this folder; wait until it ends, or name another "
+            "--output"
+        ) from None
+    return lock
 
 
 def find_resumable(path: Path | str) -> Checkpoint:

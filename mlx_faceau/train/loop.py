@@ -25,6 +25,8 @@ _LOG = logging.getLogger(__name__)
 
 Arrays = dict[str, np.ndarray]
 
+_TICK = 1e-9  # seconds; coarse clocks stand still between two looks
+
 
 class Trainer(Protocol):
     """What a framework offers: the hot loop, and nothing around it."""
@@ -154,7 +156,7 @@ class TrainingLoop:
         if progress.batch < len(self.faces.batches):
             self._save()
             return
-        seconds = time.monotonic() - started
+        seconds = max(time.monotonic() - started, _TICK)
         images = (progress.batch - first) * self.faces.batches.batch_size
         entry = {
             "epoch": progress.epoch + 1,

@@ -93,6 +93,17 @@ def run_training(
         for name in ("loop", "faces", "resume"):
             logging.getLogger(f"mlx_faceau.train.{name}").setLevel(logging.ERROR)
     folder = RunFolder(config.output or "", config.keep, writes=ranks.rank == 0)
+    with folder.locked():
+        return _run(config, checkpoint, ranks, folder, show_progress)
+
+
+def _run(
+    config: TrainConfig,
+    checkpoint: Checkpoint | None,
+    ranks: Ranks,
+    folder: RunFolder,
+    show_progress: bool,
+) -> Session:
     if checkpoint is None or checkpoint.path.parent.resolve() != folder.path.resolve():
         folder.refuse_if_used()
     faces = open_faces(config, (ranks.rank, ranks.size))
