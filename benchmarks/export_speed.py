@@ -1,7 +1,7 @@
 """How fast is each exported ONNX file, and what does it cost?
 
 python benchmarks/export_speed.py --landmark-model NET --au-model NET --calibration TRAIN.h5
-    --validation OTHER.h5 [--threads 1] [--rounds 60]
+    --validation OTHER.h5 [--files plain int8] [--threads 1] [--rounds 60]
 
 One process a file, all in turns in one run; the plain file runs twice, to show what chance makes.
 The error against labels is of the same faces before and after.
@@ -36,6 +36,7 @@ def main() -> None:
     parser.add_argument("--au-model", required=True)
     parser.add_argument("--calibration", required=True)
     parser.add_argument("--validation", required=True)
+    parser.add_argument("--files", nargs="+", default=[*FILES], choices=[*FILES])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--output", type=Path, default=RESULTS / "export-speed.csv")
@@ -51,7 +52,8 @@ def main() -> None:
 def measure(source: Source, args: argparse.Namespace, folder: Path) -> list[dict]:
     faces = read_faces(args.calibration, args.validation, source.output_shapes)
     cases, checks = [], {}
-    for name, asked in FILES.items():
+    for name in dict.fromkeys(["plain", *args.files]):  # ratios are to the plain file
+        asked = FILES[name]
         path = folder / f"{name.replace(' ', '_')}.onnx"
         more = {"faces": faces} if asked.get("precision") == "int8" else {}
         checks[name] = export_to_onnx(source, path, **asked, **more)

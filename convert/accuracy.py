@@ -51,7 +51,7 @@ class Faces:
         """Evenly spaced ``crops`` under coloured light: swapped colours show on grey ones."""
         picked = np.unique(np.linspace(0, len(self.crops) - 1, count).astype(int))
         light = np.random.default_rng(0).uniform(0.3, 1, (len(picked), 1, 1, 3))
-        return np.rint(self.crops[picked] * light).astype(np.uint8)
+        return np.asarray(np.rint(self.crops[picked] * light), np.uint8)
 
 
 class AccuracyLost(ExportError):

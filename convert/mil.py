@@ -225,7 +225,7 @@ class _Reader:
         """A weight that is kept as int8: scale * (byte - zero), both along one axis."""
         if set(attributes) != _DEQUANTISE | {"name"} or output.name in self.constants:
             raise self._error(f"weight {output.name} has attributes {sorted(attributes)}")
-        parts = {}
+        parts: dict[str, Any] = {}
         for key in _DEQUANTISE:
             dtype, shape = self._type(attributes[key].type, output.name)
             part = Port(f"{output.name}.{key}", dtype, shape)

@@ -251,7 +251,10 @@ class _Rewriter:
         coded = np.clip(np.rint(weight / columns), -_WEIGHT_LEVELS, _WEIGHT_LEVELS)
         both = scales * scale.scale
         coded_bias = np.rint(bias.astype(np.float64) / both).clip(-(2**31) + 1, 2**31 - 1)
-        parts = ((coded.astype(np.int8), scales), (coded_bias.astype(np.int32), both))
+        parts: tuple[tuple[np.ndarray, np.ndarray], ...] = (
+            (coded.astype(np.int8), scales),
+            (coded_bias.astype(np.int32), both),
+        )
         for index, (values, steps) in enumerate(parts, start=1):
             # Named after the node: torch lets nodes share arrays that are equal.
             name = f"{node.name}/{('weight', 'bias')[index - 1]}"

@@ -13,6 +13,7 @@ INPUTS = ("tensor", "uint8", "image")
 DYNAMIC = "dynamic"
 OPSETS = range(12, 22)  # what torch's TorchScript exporter and onnx both write, as asked
 MAX_BATCH = 1024
+_BATCHES = range(1, MAX_BATCH + 1)
 DEFAULT_OPSET = 17
 DEFAULT_PRECISION = {"onnx": "float32", "coreml": "float16", "safetensors": "float32"}
 DEFAULT_BATCH = {"onnx": DYNAMIC, "coreml": 1, "safetensors": DYNAMIC}
@@ -57,7 +58,9 @@ class Variant:
             )
         if self.batch is None:
             object.__setattr__(self, "batch", DEFAULT_BATCH[self.form])
-        if self.batch != DYNAMIC and not (_whole(self.batch) and 1 <= int(self.batch) <= MAX_BATCH):
+        if self.batch != DYNAMIC and (
+            not isinstance(self.batch, int) or not _whole(self.batch) or self.batch not in _BATCHES
+        ):
             raise ValueError(
                 f"batch is {self.batch!r}, expected {DYNAMIC} or a whole number in [1, {MAX_BATCH}]"
             )

@@ -24,7 +24,7 @@ from mlx_faceau.errors import BackendError, CheckpointError
 from mlx_faceau.exported import METADATA_KEY, check_self_contained, parse_metadata
 from mlx_faceau.preprocess import to_crops
 
-from . import run_in_chunks
+from . import padded_size, run_in_chunks
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +38,6 @@ CUDA_OPTIONS = {
 }
 _MAX_BATCH = 1024  # images of a file's fixed batch: one image is filled up to it
 _CHUNK = 64  # images a run, so that memory stays bounded
-# On CUDA a batch is filled up to one of these: each new size costs a search for algorithms.
-CUDA_BATCHES = (1, 4, 16, _CHUNK)
 _OPEN_ERRORS = (
     MemoryError,
     UnicodeDecodeError,
@@ -156,7 +154,7 @@ class ONNXBackend:
 
     def _run(self, images: np.ndarray) -> dict[str, np.ndarray]:
         count = len(images)
-        size = self._batch or (_padded_size(count) if self._bound else count)
+        size = self._batch or (padded_size(count) if self._bound else count)
         values = to_crops(images) if self._uint8 else images.transpose(0, 3, 1, 2)
         if size > count:
             values = np.concatenate([values, np.repeat(values[-1:], size - count, axis=0)])
@@ -260,11 +258,6 @@ class BoundRun:
             )
             binding.bind_ortvalue_output(port.name, output)
         return binding, image
-
-
-def _padded_size(count: int) -> int:
-    """The batch size that ``count`` images, at most a chunk, are filled up to on CUDA."""
-    return next(size for size in CUDA_BATCHES if size >= count)
 
 
 def session_options(threads: int | None = None) -> onnxruntime.SessionOptions:

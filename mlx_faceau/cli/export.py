@@ -3,7 +3,7 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mlx_faceau.convert.accuracy import Faces
@@ -207,7 +207,7 @@ def _export(
     if variant.form == "safetensors":
         _write_weights(source, path)
         return None
-    options = {
+    options: dict[str, Any] = {
         "precision": variant.precision,
         "input": variant.input,
         "batch": variant.batch,
@@ -216,8 +216,9 @@ def _export(
     }
     if variant.form == "onnx":
         from mlx_faceau.convert.export_onnx import export_to_onnx
+        from mlx_faceau.convert.variants import DEFAULT_OPSET
 
-        return export_to_onnx(source, path, variant.opset, **options)
+        return export_to_onnx(source, path, variant.opset or DEFAULT_OPSET, **options)
     from mlx_faceau.convert.export_coreml import export_to_coreml
 
     return export_to_coreml(source, path, **options)

@@ -49,7 +49,7 @@ def _picked(
 
 
 def _spaced(rows: np.ndarray, count: int) -> np.ndarray:
-    return rows[np.unique(np.linspace(0, len(rows) - 1, count).astype(int))]
+    return np.asarray(rows[np.unique(np.linspace(0, len(rows) - 1, count).astype(int))])
 
 
 def _crops(dataset: FaceDataset, rows: np.ndarray) -> np.ndarray:
