@@ -109,6 +109,7 @@ def test_the_same_net_gives_the_same_int8_bytes(int8_package, tmp_path, monkeypa
     assert contents(tmp_path / "again.mlpackage") == contents(int8_package)
 
 
+@pytest.mark.slow
 def test_both_nets_in_one_package(tmp_path):
     both = Pair(source(LANDMARK), source(AU))
     assert export_to_coreml(both, tmp_path / "both.mlpackage", "float32").passed

@@ -226,6 +226,7 @@ def test_light_changes_colours_alone():
     assert len(np.unique(lit[0, 0, 0])) == 3
 
 
+@pytest.mark.slow
 @KINDS
 def test_trained_nets_keep_their_accuracy_and_mistakes_show(shared_folder, tmp_path, kind):
     checkpoint = shared_folder / "models" / f"prototype_{kind}.pt"
