@@ -1,10 +1,11 @@
-"""Write the README's table of speeds from results/*.csv:  python benchmarks/readme_table.py"""
+"""Write the pages' table of speeds from results/*.csv:  python benchmarks/readme_table.py"""
 
 import csv
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+PAGES = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md")
 START, END = "<!-- figures -->", "<!-- end of figures -->"
 FILES = ("latency", "throughput", "train_step")
 TASKS = {"inference": "prediction", "train_step": "training step"}
@@ -63,18 +64,19 @@ def _stamp(rows: list[dict[str, str]]) -> str:
     )
 
 
-def insert(readme: str, block: str) -> str:
-    """The README's text with the block between the marks.
+def insert(page: str, block: str) -> str:
+    """A page's text with the block between the marks.
 
     Raises:
-        ValueError: if the README has not both marks.
+        ValueError: if the page has not both marks.
     """
-    before, start, rest = readme.partition(START)
+    before, start, rest = page.partition(START)
     _, end, after = rest.partition(END)
     if not (start and end):
-        raise ValueError(f"README.md lacks the lines {START} and {END}")
+        raise ValueError(f"the page lacks the lines {START} and {END}")
     return before + block + after
 
 
 if __name__ == "__main__":
-    README.write_text(insert(README.read_text("utf-8"), table(read_results())), "utf-8")
+    for page in PAGES:
+        page.write_text(insert(page.read_text("utf-8"), table(read_results())), "utf-8")

@@ -50,7 +50,7 @@ def _verify() -> int:
     print(f"\nwhole nets of width {WIDTH:g} on {device_name()} against the CPU")
     for net in nets:
         print(f"  {net.kind:15}{net.figure:24}{net.error:9.1e}  {_verdict(net.passed)}")
-    return 0 if all(report.passed for report in (*forms, *nets)) else 1
+    return 0 if all(form.passed for form in forms) and all(net.passed for net in nets) else 1
 
 
 def _verdict(passed: bool) -> str:

@@ -61,6 +61,7 @@ def run_apart(
 def _tell(sender: Connection, function: Callable[..., Any], *arguments: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # the caller hears it too, and says so
     logging.basicConfig(format="%(message)s")
+    answer: tuple[Exception | None, Any]
     try:
         answer = None, function(*arguments)
     except Exception as error:  # handed over to the caller, who raises it

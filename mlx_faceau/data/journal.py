@@ -174,7 +174,7 @@ def _payload(block: Block) -> list[bytes | memoryview]:
         start, end = end, end + array.nbytes
         kind, shape = _KINDS[array.dtype.str], list(array.shape)
         header[name] = {"dtype": kind, "shape": shape, "data_offsets": [start, end]}
-        pieces.append(memoryview(np.ascontiguousarray(array)).cast("B"))
+        pieces.append(np.ascontiguousarray(array).data.cast("B"))
     text_of_header = json.dumps(header).encode()
     text_of_header += b" " * (-len(text_of_header) % 8)
     return [len(text_of_header).to_bytes(8, "little"), text_of_header, *pieces]

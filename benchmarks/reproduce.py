@@ -1,0 +1,70 @@
+"""Measure every figure of the README and the pages again, one script after the other.
+
+    python benchmarks/reproduce.py
+    python benchmarks/reproduce.py --train train.h5 --val val.h5 --landmark-model L --au-model A \
+        --detector yunet.onnx --video face.mp4 --openface face.csv
+
+Scripts that need labelled faces, trained nets or a video run when those are given; the rest says
+what it lacks. Exit status 1 if a script fails or misses its bound. An idle machine takes hours.
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+# Script and arguments; {name} stands for what an option gives, and the script waits for it.
+SCRIPTS = (
+    "startup.py",
+    "latency.py",
+    "throughput.py",
+    "train_step.py",
+    "training_equivalence.py",
+    "data_loading.py",
+    "data_writer.py",
+    "data_formats.py",
+    "faults.py",
+    "fuzz.py",
+    "export_speed.py --landmark-model {landmark_model} --au-model {au_model} --calibration {train} "
+    "--validation {val}",
+    "backend_parity.py {landmark_model} --data {val}",
+    "backend_parity.py {au_model} --data {val}",
+    "label_noise.py {train} {val}",
+    "box_calibration.py {train} {val} --yunet {detector}",
+    "pipeline.py {video} --landmark-model {landmark_model} --au-model {au_model} "
+    "--detector {detector}",
+    "openface_agreement.py {video} {openface} --landmark-model {landmark_model} "
+    "--au-model {au_model} --detector {detector}",
+    "readme_table.py",
+)
+INPUTS = ("train", "val", "landmark_model", "au_model", "detector", "video", "openface")
+
+
+def command_of(line: str, given: dict[str, str | None]) -> tuple[list[str], list[str]]:
+    """A script's words with what was given in their places, and the options it still lacks."""
+    lacking = [name for name in INPUTS if f"{{{name}}}" in line and not given[name]]
+    return ([] if lacking else [word.format(**given) for word in line.split()]), lacking
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    for name in INPUTS:
+        parser.add_argument("--" + name.replace("_", "-"), metavar="PATH")
+    given, failed = vars(parser.parse_args()), []
+    for line in SCRIPTS:
+        words, lacking = command_of(line, given)
+        script = line.split()[0]
+        if lacking:
+            options = ", ".join("--" + name.replace("_", "-") for name in lacking)
+            print(f"{script}: left out; it needs {options}", flush=True)
+            continue
+        print(f"\n{' '.join(words)}", flush=True)
+        if subprocess.run([sys.executable, str(HERE / words[0]), *words[1:]]).returncode:
+            failed.append(script)
+    print(f"\nfailed: {', '.join(failed)}" if failed else "\nall done")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
