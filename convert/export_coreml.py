@@ -96,9 +96,19 @@ def export_to_coreml(
         raise ExportError(f"{path}: exists and is no Core ML package; move it away")
     source = read_source(model_or_checkpoint)
     with _atomic_package(path) as temporary:
-        _convert(source, variant).save(str(temporary))
+        _save(source, variant, temporary, path)
         _finish(temporary, source, variant)
         return prove(temporary, path, source, faces, force)
+
+
+def _save(source: Source | Pair, variant: Variant, temporary: Path, path: Path) -> None:
+    try:
+        _convert(source, variant).save(str(temporary))
+    except RuntimeError as error:
+        if "FileWriter" not in str(error):
+            raise
+        text = "cannot be written; is its disk, or that of temporary files, full?"
+        raise ExportError(f"{path}: {text}") from error
 
 
 def _convert(source: Source | Pair, variant: Variant) -> Any:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,6 +43,8 @@ class FileBuilder:
         if compression not in (None, "lzf"):
             raise ValueError(f"compression is {compression!r}, expected None or 'lzf'")
         self._compression = compression
+        # Kept open: a data set that is dropped writes its last chunks where no error can be raised.
+        self._columns: dict[str, h5py.Dataset] = {}
         self.rows = 0
         file.attrs.update(
             format=schema.FORMAT,
@@ -57,27 +60,26 @@ class FileBuilder:
         """Add the rows of a block."""
         start, end = self.rows, self.rows + rows_of(block)
         for name in block:
-            if name not in self._file:
-                self._create(name)
-        for name in COLUMNS:
-            if name in self._file:
-                self._file[name].resize(end, axis=0)
-                if name in block:
-                    self._file[name][start:end] = block[name]
+            if name not in self._columns:
+                self._columns[name] = self._create(name)
+        for name, dataset in self._columns.items():
+            dataset.resize(end, axis=0)
+            if name in block:
+                dataset[start:end] = block[name]
         self.rows = end
 
     def note(self, name: str, text: str) -> None:
         """Add a text about the whole file as a data set of its own."""
         self._file.create_dataset(name, data=text, dtype=h5py.string_dtype())
 
-    def _create(self, name: str) -> None:
+    def _create(self, name: str) -> h5py.Dataset:
         column = COLUMNS[name]
         text = column.dtype is None
         size = 16 if column.dtype is None else np.dtype(column.dtype).itemsize
         row_bytes = max(1, int(np.prod(column.shape))) * size
         rows = max(schema.CHUNK_ROWS, min(_LABEL_ROWS, _LABEL_CHUNK_BYTES // row_bytes))
         images = name == "images"
-        self._file.create_dataset(
+        return self._file.create_dataset(
             name,
             (self.rows, *column.shape),
             h5py.string_dtype() if text else column.dtype,
@@ -104,13 +106,13 @@ def building(
     """
     try:
         with atomic_file(path) as temporary:
-            with h5py.File(temporary, "w") as file:
+            with _opened(temporary) as file:
                 builder = FileBuilder(file, compression)
                 file.attrs.update(attributes)
                 yield builder
             if builder.rows == 0:
                 raise DatasetError(f"{path}: not written, there is no sample")
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
         raise DatasetError(f"{path}: cannot be written ({_reason(error)})") from error
 
 
@@ -139,5 +141,30 @@ def check_new(path: Path, expected_samples: int | None = None) -> None:
     check_target(path, expected_samples)
 
 
-def _reason(error: OSError) -> str:
-    return error.strerror or str(error).splitlines()[0]
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[h5py.File]:
+    """A new file; where the block fails, the library writes what it still holds into nothing.
+
+    On a full disk it would try each block again while it closes, and print a traceback for each.
+    """
+    file = h5py.File(path, "w")
+    try:
+        yield file
+        file.flush()
+    except BaseException:
+        if os.name != "nt":  # where the library's file numbers are its own
+            nothing = os.open(os.devnull, os.O_RDWR)
+            os.dup2(nothing, file.id.get_vfd_handle())
+            os.close(nothing)
+        with contextlib.suppress(OSError, RuntimeError):
+            file.close()
+        raise
+    file.close()
+
+
+def _reason(error: Exception) -> str:
+    """The system's own words, which the library hides in a paragraph."""
+    number = re.search(r"errno = (\d+)", str(error))
+    if number is not None:
+        return os.strerror(int(number[1]))
+    return getattr(error, "strerror", None) or str(error).splitlines()[0]
