@@ -179,8 +179,7 @@ def plot(path: Path, rows: list[dict], title: str) -> None:
         colors = ["#d1495b" if line["case"] == "ours" else "#8d99ae" for line in lines]
         bars = axis.barh([line["case"] for line in lines], values, color=colors)
         axis.bar_label(bars, [f"{value:.1f}" for value in values], padding=3, fontsize=8)
-        axis.set_xscale("log")
-        axis.set_xlim(right=max(values) * 2)
+        axis.set_xlim(right=max(values) * 1.12)
         axis.invert_yaxis()
         axis.set_title(
             f"{net.replace('_', ' ')}, {task.replace('_', ' ')}, batch {batch}, threads {threads}",
@@ -188,7 +187,7 @@ def plot(path: Path, rows: list[dict], title: str) -> None:
             loc="left",
         )
         axis.tick_params(labelsize=8)
-    axes[-1, 0].set_xlabel("process CPU milliseconds a call (median, log scale; less is better)")
+    axes[-1, 0].set_xlabel("process CPU milliseconds a call (median; less is better)")
     figure.suptitle(title, fontsize=11)
     figure.savefig(path, dpi=110)
     plt.close(figure)

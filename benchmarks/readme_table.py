@@ -55,12 +55,13 @@ def _cells(times: dict[str, float]) -> str:
 
 
 def _stamp(rows: list[dict[str, str]]) -> str:
-    row = rows[0]
+    row, loads = rows[0], [float(row["load_at_start"]) for row in rows]
     return (
-        f"Medians of calls taken in turn on {row['date']}: {row['machine']}, MLX {row['mlx']}, "
-        f"torch {row['torch']} eager, ONNX Runtime {row['onnxruntime']}. Less is better in the "
-        "last two columns. `python benchmarks/latency.py`, `throughput.py` and `train_step.py` "
-        "measure it again; `benchmarks/results/` has wall times, two threads and plots."
+        f"Medians of calls taken in turn on {row['date']}: {row['machine']}, {row['cores']} cores, "
+        f"load {min(loads):.1f} to {max(loads):.1f}, MLX {row['mlx']}, torch {row['torch']} eager, "
+        f"ONNX Runtime {row['onnxruntime']}. Less is better in the last two columns. "
+        "`benchmarks/latency.py`, `throughput.py` and `train_step.py` measure it again; "
+        "`benchmarks/results/` has wall times and plots."
     )
 
 

@@ -11,6 +11,7 @@ from readme_table import END, PAGES, START, insert, read_results, table
 
 def row(case: str, milliseconds: float, threads: str = "1") -> dict[str, str]:
     stamp = {"date": "2026-01-02", "machine": "M", "mlx": "1", "torch": "2", "onnxruntime": "3"}
+    stamp |= {"cores": "2", "load_at_start": "0.25"}
     what = {"net": "au_prediction", "task": "inference", "batch": "1", "threads": threads}
     return {"case": case, "cpu_ms_median": str(milliseconds), **what, **stamp}
 
@@ -20,7 +21,7 @@ def test_ratios_are_of_one_thread_and_one_run():
     lines = table(rows).splitlines()
     assert lines[3] == "| action units, prediction of 1 | 15.0 ms | 6.0 | 1.25 | - |"
     assert len(lines) == 7
-    assert "on 2026-01-02: M, MLX 1, torch 2 eager" in lines[5]
+    assert "on 2026-01-02: M, 2 cores, load 0.2 to 0.2, MLX 1, torch 2 eager" in lines[5]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
