@@ -1,0 +1,210 @@
+"""Labelled faces, settings, pictures and videos for ``hostile_files.py``, and how each is read."""
+
+import io
+import json
+import struct
+import tempfile
+import zlib
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from hostile_models import DEEP
+
+from mlx_faceau.facs import AU_NAMES
+from mlx_faceau.openface_csv import GROUPS
+
+# --- labelled faces
+
+
+@cache
+def hdf5_files() -> list[bytes]:
+    """Two faces in our format, compressed and not, and three in the original tool's."""
+    return [_hdf5(True, "gzip"), _hdf5(True, None), _hdf5(False, "gzip")]
+
+
+def _hdf5(ours: bool, compression: str | None) -> bytes:
+    import h5py
+
+    count = 2 if ours else 3
+    rng = np.random.default_rng(0)
+    images = np.zeros((count, 112, 112, 3), np.uint8)
+    images[:, :8, :8] = rng.integers(0, 255, (count, 8, 8, 3))
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        if ours:
+            file.attrs.update(format="mlx-faceau", version=1, landmark_space="crop")
+        file.attrs.update(color_format="RGB", image_size=(112, 112), au_names=list(AU_NAMES))
+        file.create_dataset("images", data=images, chunks=(1, 112, 112, 3), compression=compression)
+        file["landmarks"] = rng.uniform(20, 90, (count, 68, 2)).astype("f4")
+        file["global_params"] = np.tile(np.float32([1, 0, 0, 0, 55, 56]), (count, 1))
+        file["local_params"] = np.zeros((count, 34), "f4")
+        file["au_intensities"] = rng.uniform(0, 5, (count, 17)).astype("f4")
+        file["warp_matrices"] = np.tile(np.float32([[1, 0, 0], [0, 1, 0]]), (count, 1, 1))
+        names = np.array(["a", "b", "b"][:count], dtype=h5py.string_dtype())
+        file.create_dataset("metadata/video_names", data=names)
+        file["metadata/quality_scores"] = np.ones(count, "f4")
+    return buffer.getvalue()
+
+
+def read_hdf5(folder: Path, data: bytes) -> None:
+    from mlx_faceau.data.check import check_file
+    from mlx_faceau.data.describe import describe_dataset
+    from mlx_faceau.data.hdf5 import FaceDataset
+
+    path = folder / "faces.h5"
+    path.write_bytes(data)
+    check_file(path)
+    dataset = FaceDataset(path, keep_outside=True)
+    dataset.read_images(range(min(len(dataset), 8)))
+    describe_dataset(dataset)
+
+
+@cache
+def journals() -> list[bytes]:
+    """The log of an interrupted writer: its name and two samples."""
+    from safetensors.numpy import save
+
+    arrays = {
+        "images": np.zeros((1, 112, 112, 3), np.uint8),
+        "landmarks": np.full((1, 68, 2), 50, np.float32),
+        "global_params": np.ones((1, 6), np.float32),
+        "local_params": np.zeros((1, 34), np.float32),
+        "au_intensities": np.zeros((1, 17), np.float32),
+        "metadata/video_names": np.frombuffer(b'["a"]', np.uint8),
+    }
+    name = json.dumps({"id": "0" * 32, "once": False}).encode()
+    return [b"\n".join((name, save(arrays), save(arrays)))]
+
+
+def read_journal(folder: Path, data: bytes) -> None:
+    """Each line of the input as one record with a right checksum, the first on one line."""
+    from mlx_faceau.data.writer import TrainingDataWriter
+
+    name, _, rest = data.partition(b"\n")
+    middle = rest.rfind(b"\n", 0, len(rest) // 2 + 64)
+    records = [name, rest[:middle], rest[middle + 1 :]] if middle > 0 else [name, rest]
+    heads = [struct.pack("<4sIQ", b"MXFJ", zlib.crc32(part), len(part)) for part in records]
+    log = b"".join(head + part for head, part in zip(heads, records, strict=True))
+    (folder / "faces.h5.partial").write_bytes(log)
+    TrainingDataWriter(folder / "faces.h5").close()
+
+
+@cache
+def openface_csvs() -> list[bytes]:
+    names = ["frame", "face_id", "timestamp", "confidence", "success"]
+    names += [*GROUPS["2d"], *GROUPS["params"], *AU_NAMES]
+    values = ["1", "0", "0.0", "0.98", "1", *["50.0"] * (len(names) - 5 - 17), *["1.5"] * 17]
+    small = b"frame, timestamp\n1, 0.0\n2, 0.033\n"
+    return ["\n".join(map(", ".join, (names, values, values))).encode(), small]
+
+
+def read_csv(folder: Path, data: bytes) -> None:
+    from mlx_faceau.data.label_openface import OpenFaceLabeller
+    from mlx_faceau.faces import Frame
+    from mlx_faceau.openface_csv import read_openface_csv
+
+    (folder / "clip.csv").write_bytes(data)
+    (folder / "clip.mp4").write_bytes(videos()[0])
+    read_openface_csv(folder / "clip.csv")
+    labels = OpenFaceLabeller().begin(folder / "clip.mp4")
+    labels(Frame(0, 0.0, np.zeros((112, 112, 3), np.uint8)))
+
+
+def pdm_texts() -> list[bytes]:
+    mean, basis = "6\n1\n6\n1 2 3 4 5 6\n", "6\n2\n6\n" + "0.5 -0.5\n" * 6
+    return [f"# a model\n{mean}\n# modes\n{basis}# variances\n1\n2\n6\n3.0 1.5\n".encode()]
+
+
+def read_pdm_text(folder: Path, data: bytes) -> None:
+    from mlx_faceau.pdm import read_pdm
+
+    (folder / "shape.txt").write_bytes(data)
+    read_pdm(folder / "shape.txt").shape(np.zeros(2))
+
+
+# --- settings and history
+
+
+def settings_files() -> list[bytes]:
+    given = {"data": ["faces.h5"], "epochs": 5, "lr": 0.001, "width_mult": 0.25, "init": None}
+    return [
+        json.dumps(given).encode(),
+        b'{"AU09_r": 2, "AU12_r": 0.5}',
+        b'{"framework": "torch"}',
+        DEEP,
+    ]
+
+
+def read_settings_file(folder: Path, data: bytes) -> None:
+    from mlx_faceau.train.config import AUTraining, read_settings, resolve
+    from mlx_faceau.train.rarity import read_weights
+
+    path = folder / "settings.json"
+    path.write_bytes(data)
+    settings = read_settings(path)
+    if "AU09_r" in settings:
+        read_weights(path)
+    else:
+        resolve(AUTraining, settings)
+
+
+def histories() -> list[bytes]:
+    unit = {"r": 0.5, "ccc": 0.4, "icc31": 0.4, "mae": 0.3, "support": 60}
+    metrics = {"correlation": 0.5, "mae": 0.3, "aus": dict.fromkeys(AU_NAMES, unit)}
+    entry = {"epoch": 1, "validation": {"loss": 0.5}, "metrics": metrics}
+    evaluation = {"model": {"checkpoint": "a"}, "kind": "au_prediction", "faces": 3, "people": 2}
+    evaluation |= {"people_by": "subject", "trained_on": False, "data": {"hash": "b"}}
+    evaluation |= {"boxes": None, "net": metrics, "jittered": metrics, "constant": metrics}
+    evaluation |= {"intervals": {"mae": [0.1, 0.2], "aus": {"AU12_r": {"r": [0.1, 0.9]}}}}
+    return [json.dumps({"epochs": [entry] * 2}).encode(), json.dumps(evaluation).encode(), DEEP]
+
+
+def read_history(folder: Path, data: bytes) -> None:
+    from mlx_faceau.recorded_accuracy import recorded_accuracy
+
+    for name in ("training_history.json", "evaluation.json"):
+        (folder / name).write_bytes(data)
+    list(recorded_accuracy("au_prediction", "a", folder, folder))
+
+
+# --- pictures and videos
+
+
+@cache
+def pictures() -> list[bytes]:
+    import cv2
+
+    crop = np.zeros((112, 112, 3), np.uint8)
+    crop[30:60, 40:80] = (40, 90, 200)
+    endings = (".png", ".jpg", ".bmp", ".tif", ".webp")
+    return [cv2.imencode(ending, crop)[1].tobytes() for ending in endings]
+
+
+def read_picture(folder: Path, data: bytes) -> None:
+    from mlx_faceau.cli.predict_aligned import read_crop
+    from mlx_faceau.video import read_image
+
+    (folder / "face.png").write_bytes(data)
+    read_image(folder / "face.png")
+    read_crop(folder / "face.png")
+
+
+@cache
+def videos() -> list[bytes]:
+    import cv2
+    from blobs import write_video
+
+    frames = [np.full((48, 64, 3), shade, np.uint8) for shade in (0, 90, 180)]
+    with tempfile.TemporaryDirectory() as folder:
+        cv2.setNumThreads(1)
+        found = [write_video(Path(folder) / f"a.{kind}", frames) for kind in ("mp4", "mkv", "avi")]
+        return [path.read_bytes() for path in found]
+
+
+def read_video(folder: Path, data: bytes) -> None:
+    from mlx_faceau.video import Video
+
+    (folder / "clip.mp4").write_bytes(data)
+    for _ in Video(folder / "clip.mp4").frames():
+        pass
