@@ -134,6 +134,20 @@ def write_csv(path: Path, rows: list[dict]) -> None:
         writer.writerows({**line, **stamp} for line in rows)
 
 
+def update_csv(path: Path, rows: list[dict], key: str) -> None:
+    """Write a table in which rows of other keys, from an earlier run, stay as they are."""
+    fresh = {str(row[key]) for row in rows}
+    stamped = [{**row, **machine_stamp()} for row in rows]
+    kept = []
+    if path.exists():
+        with path.open(newline="") as file:
+            kept = [row for row in csv.DictReader(file) if row[key] not in fresh]
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, stamped[0], lineterminator="\n", extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows([*kept, *stamped])
+
+
 def groups(rows: list[dict]) -> Iterator[tuple[tuple, list[dict]]]:
     """Rows that were measured together: same net, task, batch and threads."""
     keys = list(dict.fromkeys(group_key(line) for line in rows))

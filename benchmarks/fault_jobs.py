@@ -180,14 +180,15 @@ class Prediction:
                 yield "lost: no table"
             return
         text = self.table.read_text()
-        lines = text.splitlines()
+        frames = [line.split(",")[0] for line in text.splitlines()[1:]]
         marked = self.table.with_name("clip.csv.incomplete").exists()
-        if not marked and (len(lines) != FRAMES + 1 or not text.endswith("\n")):
-            yield f"broken: {len(lines)} lines, not marked as incomplete"
+        if not marked and len(set(frames)) != FRAMES:
+            yield f"broken: {len(set(frames))} frames, not marked as incomplete"
         if text and not text.endswith("\n"):
             yield "broken: the last row is cut"
-        if len(lines) - 1 < len(told):
-            yield f"lost: {len(told)} frames were written, {len(lines) - 1} are there"
+        # Two people: what was told to be finished has both their rows.
+        if told and frames.count(str(told[-1] + 1)) != 2:
+            yield f"lost: frame {told[-1] + 1} was written, {len(set(frames))} are there"
         page = self.run / "clip.report.html"
         if page.exists() and not page.read_text("utf-8").rstrip().endswith("</html>"):
             yield "broken: the report is cut"

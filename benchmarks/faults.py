@@ -11,7 +11,6 @@ Linux alone. The exit status is 1 if there was any damage.
 """
 
 import argparse
-import csv
 import os
 import random
 import shutil
@@ -22,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from compare import RESULTS, write_csv
+from compare import RESULTS, update_csv
 from fault_cases import refusals
 from fault_child import KILLED, Moment, in_child, load, run_child
 from fault_jobs import Export, Job, Prediction, Training
@@ -50,7 +49,7 @@ def main() -> None:
             rows.append(shown(writer_kills(Path(folder), args)))
         for name, tally, seconds in refusals(Path(folder), args.rounds, rng, args.only):
             rows.append(shown(row_of("refusal", name, tally.faults, tally.problems, seconds)))
-    keep_others(args.output / "faults.csv", rows)
+    update_csv(args.output / "faults.csv", rows, "case")
     totals = {key: sum(row[key] for row in rows) for key in DAMAGE}
     faults = {kind: sum(r["faults"] for r in rows if r["kind"] == kind) for kind in KINDS}
     print(f"{faults}: {totals}")
@@ -60,16 +59,6 @@ def main() -> None:
 KINDS = ("kill", "refusal")
 MEMORY = Path("/dev/shm")
 DAMAGE = ("lost", "broken", "different", "other")
-
-
-def keep_others(path: Path, rows: list[dict]) -> None:
-    """Write the table; rows of cases that were not run this time (--only) stay."""
-    run = {row["case"] for row in rows}
-    others = []
-    if path.exists():
-        with path.open(newline="") as file:
-            others = [row for row in csv.DictReader(file) if row["case"] not in run]
-    write_csv(path, [*rows, *({key: row[key] for key in rows[0]} for row in others)])
 
 
 def chosen(args: argparse.Namespace, name: str) -> bool:

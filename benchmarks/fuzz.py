@@ -1,9 +1,10 @@
 """Does any file break a reader?  python benchmarks/fuzz.py   (pip install -e ".[fuzz]")
 
-Every reader of foreign files gets thousands of inputs that libFuzzer (atheris) makes of a tiny
-corpus, led by which lines of our code they reach; see tests/hostile_files.py for the readers and
-the rule. Each reader runs in a process of its own, and each input of one that hands bytes to a
-native parser in a further one, whose death is counted as the parser's.
+Every reader of foreign files gets thousands of inputs made of a tiny corpus; see
+tests/hostile_files.py for the readers and the rule. Those of our own parsers come from libFuzzer
+(atheris), led by which of our lines they reach. Where a native parser reads the bytes there is
+nothing to be led by: seeded random changes of the corpus, each in a process of its own, whose death
+is counted as the parser's.
 
     fuzz.csv   by reader: inputs, accepted, refused, deaths of native parsers, findings, times
 
@@ -12,6 +13,7 @@ than 512 MiB. Its input is kept in --folder and named; the exit status is 1 then
 """
 
 import argparse
+import importlib
 import os
 import subprocess
 import sys
@@ -20,7 +22,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from compare import RESULTS, write_csv
+from compare import RESULTS, update_csv
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
@@ -52,7 +54,7 @@ def main() -> None:
         return
     folder = args.folder or Path(tempfile.mkdtemp(prefix="fuzz-"))
     rows = [fuzz(name, args, folder) for name in args.targets or known_targets()]
-    write_csv(args.output / "fuzz.csv", rows)
+    update_csv(args.output / "fuzz.csv", rows, "target")
     totals = {name: sum(row[name] for row in rows) for name in ("inputs", *COUNTERS[:4])}
     print(f"{totals}; inputs of findings in {folder}")
     sys.exit(1 if totals["findings"] else 0)
@@ -102,13 +104,12 @@ def fuzz(name: str, args: argparse.Namespace, folder: Path) -> dict:
 
 
 def work(name: str, runs: int, seed: int, folder: Path) -> None:
-    """One reader under libFuzzer, which ends this process."""
-    import importlib
-
+    """All inputs of one reader, in this process, which libFuzzer ends."""
     import atheris
 
     with atheris.instrument_imports(include=["mlx_faceau"]):
-        from hostile_files import ACCEPTED, DIED, REFUSED, TARGETS, Finding, judge, warm_up
+        from hostile_corpus import TARGETS
+        from hostile_files import ACCEPTED, DIED, REFUSED, Finding, judge, mutations, warm_up
 
         target = TARGETS[name]
         for module in (*(f"mlx_faceau.{name}" for name in _LED_BY), *target.modules):
@@ -129,6 +130,10 @@ def work(name: str, runs: int, seed: int, folder: Path) -> None:
             keep(folder, "finding", data, str(finding))
         counters[4] = max(counters[4], round(1000 * (time.monotonic() - started)))
 
+    if target.native:
+        for data in mutations(target, runs, seed):
+            read(data)
+        return
     options = {
         "runs": runs, "seed": seed, "timeout": _HANG, "rss_limit_mb": _MEMORY,
         "max_len": _MAX_LENGTH, "artifact_prefix": f"{folder}/", "verbosity": 0,
