@@ -6,7 +6,21 @@ The command line turns each into one line and exit status 2.
 
 
 class FaceauError(Exception):
-    """Base of all errors of this package."""
+    """Base of all errors of this package.
+
+    Args:
+        text: one line. Names from strangers' files may hold line breaks and orders to the
+            terminal: they become spaces and question marks.
+    """
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__(printable(text))
+
+
+def printable(text: str) -> str:
+    """A text on one line, with question marks in the place of what does not print."""
+    spaced = "".join(" " if character.isspace() else character for character in text)
+    return "".join(character if character.isprintable() else "?" for character in spaced)
 
 
 class DatasetError(FaceauError):

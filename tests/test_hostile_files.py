@@ -62,7 +62,7 @@ def test_the_rule_itself_is_kept_by_force(tmp_path: Path) -> None:
     place = tmp_path / "in"
     for error, complaint in (
         (KeyError("x"), "builtins.KeyError"),
-        (DatasetError(f"{place}/a: one\ntwo"), "no error of one line"),
+        (ValueError(f"{place}/a: one\ntwo"), "no error of one line"),
         (DatasetError("damaged"), "does not name the file"),
         (UnicodeDecodeError("utf-8", b"", 0, 1, "x"), "UnicodeDecodeError"),
     ):
@@ -135,3 +135,9 @@ def test_a_refused_write_names_the_file_and_not_the_temporary_one(tmp_path: Path
     with pytest.raises(OSError, match="No such file") as caught, atomic_file(tmp_path / "a/b.csv"):
         pass
     assert caught.value.filename == str(tmp_path / "a/b.csv")
+
+
+def test_the_command_line_prints_no_orders_to_the_terminal() -> None:
+    from mlx_faceau.cli.main import one_line
+
+    assert one_line(ValueError("a\x1b[2Jb\r\nc")) == "a?[2Jb c"

@@ -10,7 +10,7 @@ import sys
 from importlib import import_module
 from typing import Any
 
-from mlx_faceau.errors import FaceauError, MissingDependency
+from mlx_faceau.errors import FaceauError, MissingDependency, printable
 
 from .completion import SHELLS, PrintCompletion
 
@@ -132,7 +132,7 @@ def one_line(error: BaseException) -> str:
     """An error's text on one line, with the file where the system names one."""
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split()) or type(error).__name__
+    return printable(" ".join(str(error).split())) or type(error).__name__
 
 
 if __name__ == "__main__":

@@ -65,6 +65,14 @@ def test_a_long_name_in_a_pickle_does_not_hang_torch(tmp_path: Path) -> None:
     assert time.monotonic() - started < 5
 
 
+@pytest.mark.parametrize("order", ["\x07", "\x1b[2J"])
+def test_a_stranger_s_names_give_the_terminal_no_orders(order: str, tmp_path: Path) -> None:
+    data = b"\x80\x02ctorch\nevil" + order.encode() + b"name\n."
+    text = native_refusal("pt pickle", tmp_path, data)
+    assert "refused, because it asks for torch.evil?" in text
+    assert text.isprintable()
+
+
 class MakesAFile:
     """A pickle of this makes a file when it is loaded without care."""
 
