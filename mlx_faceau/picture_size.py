@@ -23,8 +23,8 @@ def picture_size(data: bytes) -> tuple[int, int] | None:
         data: the whole file.
 
     Returns:
-        Width and height in pixels; None where it is none of these, cut short, or a JPEG of more
-        scans than a picture has.
+        Width and height in pixels; None where it is none of these, cut short, a PNG with a chunk
+        longer than the file, or a JPEG of more scans than a picture has.
     """
     try:
         for magic, read in _READERS.items():
@@ -37,6 +37,13 @@ def picture_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _png(data: bytes) -> tuple[int, int]:
+    """The first chunk; OpenCV takes memory for each chunk's length before it reads one."""
+    position = 8
+    while position < len(data):
+        (length,) = struct.unpack_from(">I", data, position)
+        position += 12 + length
+    if position > len(data):
+        raise ValueError("a chunk longer than the file")
     return struct.unpack_from(">II", data, 16)
 
 

@@ -43,6 +43,15 @@ def test_a_few_bytes_that_claim_gigabytes_are_refused(tmp_path: Path) -> None:
         read_image(tmp_path / "a.png")
 
 
+def test_a_png_whose_chunk_claims_gigabytes_is_refused(tmp_path: Path) -> None:
+    data = bytearray(a_picture(".png", 8, 8))
+    start = data.index(b"IDAT") - 4
+    data[start : start + 4] = (0x7FFFFFFF).to_bytes(4, "big")
+    (tmp_path / "a.png").write_bytes(data)
+    with pytest.raises(VideoError, match="not a readable picture"):
+        read_image(tmp_path / "a.png")
+
+
 def test_a_jpeg_of_a_thousand_scans_is_refused(tmp_path: Path) -> None:
     data = a_picture(".jpg", 16, 16)
     (tmp_path / "a.jpg").write_bytes(data)
