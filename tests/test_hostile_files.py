@@ -36,14 +36,14 @@ def test_a_reader_accepts_or_refuses_whatever_comes(name: str, tmp_path: Path) -
     warm_up(target, tmp_path / "in")
     outcomes = {judge(target, tmp_path / "in", target.seeds()[0]).outcome}
     assert outcomes == {"accepted"} or name == "short checkpoint"
-    outcomes |= {judge(target, tmp_path / "in", d).outcome for d in mutations(target, 40, 0)}
+    outcomes |= {judge(target, tmp_path / "in", d).outcome for d in mutations(target, 25, 0)}
     assert outcomes <= {"accepted", "refused"}
     assert "refused" in outcomes or not target.errors
 
 
 def test_readers_before_native_parsers_keep_to_their_errors(tmp_path: Path) -> None:
     """In a process without threads, whose children the parsers may kill."""
-    command = [sys.executable, hostile_files.__file__, str(tmp_path), "12", "0", *NATIVE]
+    command = [sys.executable, hostile_files.__file__, str(tmp_path), "6", "0", *NATIVE]
     result = subprocess.run(command, capture_output=True, text=True, timeout=200)
     lines = result.stdout.splitlines()
     assert len(lines) == len(NATIVE), (lines, result.stderr[-2000:])
