@@ -94,7 +94,9 @@ def main(arguments: list[str] | None = None) -> int:
     level = logging.INFO if args.verbose else logging.WARNING
     logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
     try:
-        return int(args.run(args))
+        status = int(args.run(args))
+        sys.stdout.flush()  # what is buffered can still meet a reader that went away
+        return status
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

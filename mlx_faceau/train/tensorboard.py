@@ -34,7 +34,11 @@ class Board(NoBoard):
             from tensorboardX import SummaryWriter
         except ImportError:
             raise MissingDependency("tensorboardX", extra="tensorboard") from None
-        self._writer = SummaryWriter(logdir=str(folder), purge_step=epoch)
+        self._writer = SummaryWriter(
+            logdir=str(folder),
+            purge_step=epoch,
+            filename_suffix=f".epoch{epoch:06d}",  # its own names differ by the second alone
+        )
 
     def write(self, entry: Mapping[str, Any]) -> None:
         """Every number of an epoch's entry under its path, such as ``metrics/aus/AU12_r/ccc``."""

@@ -103,6 +103,7 @@ def test_int8_weights_are_within_half_a_step_of_the_net_s(int8_package):
     assert 0 < np.abs(got - exact).max() < 0.51 * step.max() + 2e-3 * np.abs(exact).max()
 
 
+@pytest.mark.slow
 def test_the_same_net_gives_the_same_int8_bytes(int8_package, tmp_path, monkeypatch):
     monkeypatch.setattr(check, "INT8_SHARE", np.inf)
     export_to_coreml(source(AU), tmp_path / "again.mlpackage", "int8", faces=some_faces())
@@ -136,6 +137,7 @@ def test_a_package_with_a_classic_mistake_fails(packages, name, mistake):
     assert not check_export(packages / f"{name}.mlpackage", other).passed
 
 
+@pytest.mark.slow
 def test_a_picture_that_is_scaled_twice_is_not_written(tmp_path, monkeypatch):
     monkeypatch.setattr(export_coreml, "PIXEL_MAX", 255.0**2)
     with pytest.raises(CheckFailed, match="au_intensities differs"):
