@@ -61,7 +61,7 @@ class Varying:
         )
         # A process that was itself started by multiprocessing waits for its children before the
         # executor would end them; and it first closes, with priority 10, the queue that tells them.
-        Finalize(self, self._pool.shutdown, exitpriority=20)
+        Finalize(self, _end, (self._pool,), exitpriority=20)
 
     def vary(
         self, augment: Augment, images: np.ndarray, labels: Batch, seeds: Seeds
@@ -78,6 +78,12 @@ class Varying:
                 "a process that varies training faces was killed, perhaps because memory ran "
                 "short; go on with --resume and fewer --num-processes"
             ) from None
+
+
+def _end(pool: ProcessPoolExecutor) -> None:
+    """End the processes. The last reference may go in the executor's own thread, which cannot wait
+    for itself; at the exit, where waiting matters, it is the main thread that comes here."""
+    pool.shutdown(wait=threading.current_thread() is threading.main_thread())
 
 
 def _settle() -> None:

@@ -215,6 +215,20 @@ def test_an_error_in_a_process_reaches_the_consumer(dataset):
         next(batches.epoch(0))
 
 
+def test_processes_forgotten_in_another_thread_end_without_a_word(dataset):
+    held = [Batches(dataset, np.arange(64), 16, augment=dividing_by_zero, processes=1)]
+    with pytest.raises(ZeroDivisionError):
+        next(held[0].epoch(0))
+    gc.collect()
+    running = set(multiprocessing.active_children())
+    thread = threading.Thread(target=lambda: (held.clear(), gc.collect()))
+    thread.start()
+    thread.join(30)
+    for child in running:
+        child.join(30)
+    assert not any(child.is_alive() for child in running)
+
+
 def dividing_by_zero(image, labels, rng):
     return image // 0 if image is None else 1 // 0
 
