@@ -14,7 +14,7 @@ import numpy as np
 
 from mlx_faceau.errors import MissingDependency
 from mlx_faceau.exported import ONNX_SUFFIX
-from mlx_faceau.preprocess import to_network_input
+from mlx_faceau.preprocess import fill_batch, to_network_input
 
 from .mil import load_coremltools, read_mlpackage
 from .mil_program import PICTURE, Port, Program
@@ -132,8 +132,7 @@ def _in_batches(
     pieces = []
     for start in range(0, len(values), size):
         part = values[start : start + size]
-        padding = np.repeat(part[-1:], size - len(part), axis=0)
-        pieces.append([out[: len(part)] for out in run(np.concatenate([part, padding]))])
+        pieces.append([out[: len(part)] for out in run(fill_batch(part, size))])
     return _joined(pieces)
 
 

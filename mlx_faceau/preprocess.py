@@ -62,6 +62,22 @@ def scale_rgb(images: np.ndarray) -> np.ndarray:
     return np.asarray(np.divide(images, np.float32(PIXEL_MAX), dtype=np.float32, order="C"))
 
 
+def fill_batch(images: np.ndarray, size: int) -> np.ndarray:
+    """Fill a batch up with its last image, for what runs in batches of certain sizes.
+
+    Args:
+        images: (N, ...) of any type, N >= 1.
+        size: images to come to.
+
+    Returns:
+        (max(N, size), ...); ``images`` itself where nothing is missing.
+    """
+    missing = size - len(images)
+    if missing <= 0:
+        return images
+    return np.concatenate([images, np.repeat(images[-1:], missing, axis=0)])
+
+
 def to_crops(images: np.ndarray) -> np.ndarray:
     """Network input back as crops, for files that read uint8; exact for what came from crops.
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mlx_faceau.preprocess import check_crops, scale_rgb, to_network_input
+from mlx_faceau.preprocess import check_crops, fill_batch, scale_rgb, to_network_input
 
 
 def test_bgr_bytes_become_rgb_floats() -> None:
@@ -25,6 +25,19 @@ def test_memory_layout_does_not_matter() -> None:
     np.testing.assert_array_equal(
         to_network_input(np.asfortranarray(strided)), scale_rgb(crops[..., ::-1])
     )
+
+
+def test_a_batch_is_filled_up_with_its_last_image() -> None:
+    images = np.arange(6, dtype=np.uint8).reshape(3, 2)
+    filled = fill_batch(images, 5)
+    assert filled.dtype == np.uint8
+    np.testing.assert_array_equal(filled, [[0, 1], [2, 3], [4, 5], [4, 5], [4, 5]])
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_a_batch_that_is_full_is_not_copied(size: int) -> None:
+    images = np.zeros((3, 2), np.float32)
+    assert fill_batch(images, size) is images
 
 
 def test_an_empty_batch_stays_empty() -> None:

@@ -11,7 +11,7 @@ from mlx_faceau.architectures import ModelConfig
 from mlx_faceau.checkpoint import config_of
 from mlx_faceau.errors import BackendError, CheckpointError
 from mlx_faceau.exported import read_exported_metadata
-from mlx_faceau.preprocess import to_crops
+from mlx_faceau.preprocess import fill_batch, to_crops
 
 from . import run_in_chunks
 
@@ -82,8 +82,6 @@ class CoreMLBackend:
             from PIL import Image  # what coremltools takes pictures as
 
             return [Image.fromarray(crop[..., ::-1]) for crop in to_crops(images)]
-        missing = -len(images) % self._batch
-        nchw = np.ascontiguousarray(
-            np.concatenate([images, np.repeat(images[-1:], missing, axis=0)]).transpose(0, 3, 1, 2)
-        )
+        whole = fill_batch(images, len(images) + -len(images) % self._batch)
+        nchw = np.ascontiguousarray(whole.transpose(0, 3, 1, 2))
         return [nchw[start : start + self._batch] for start in range(0, len(nchw), self._batch)]

@@ -12,6 +12,7 @@ from mlx_faceau.checkpoint import load_checkpoint
 from mlx_faceau.models import mx, net_class
 from mlx_faceau.models.depthwise import device_name
 from mlx_faceau.models.untraced import in_lasting_thread
+from mlx_faceau.preprocess import fill_batch
 
 from . import padded_size, run_in_chunks
 
@@ -65,8 +66,7 @@ class MLXBackend:
         """The outputs; on a GPU, which compiles the net anew for every size, of a padded batch."""
         count = len(images)
         if self._device != "cpu":
-            filling = np.repeat(images[-1:], padded_size(count) - count, axis=0)
-            images = np.concatenate([images, filling])
+            images = fill_batch(images, padded_size(count))
         with mx.stream(self._place):
             outputs = self._net(mx.array(images))
             mx.eval(outputs)

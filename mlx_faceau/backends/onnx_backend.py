@@ -22,7 +22,7 @@ from mlx_faceau.architectures import CONFIGS, IMAGE_SIZE, ModelConfig
 from mlx_faceau.checkpoint import config_of
 from mlx_faceau.errors import BackendError, CheckpointError
 from mlx_faceau.exported import METADATA_KEY, check_self_contained, parse_metadata
-from mlx_faceau.preprocess import to_crops
+from mlx_faceau.preprocess import fill_batch, to_crops
 
 from . import padded_size, run_in_chunks
 
@@ -156,9 +156,7 @@ class ONNXBackend:
         count = len(images)
         size = self._batch or (padded_size(count) if self._bound else count)
         values = to_crops(images) if self._uint8 else images.transpose(0, 3, 1, 2)
-        if size > count:
-            values = np.concatenate([values, np.repeat(values[-1:], size - count, axis=0)])
-        values = np.ascontiguousarray(values)
+        values = np.ascontiguousarray(fill_batch(values, size))
         # By position, not by name: the original tool's files call their outputs otherwise.
         if self._bound is None:
             outputs = self._session.run(None, {self._input: values})
