@@ -67,13 +67,17 @@ def config_of(metadata: Mapping[str, Any], path: Path | str) -> ModelConfig:
     """The net's settings from an artefact's metadata, checked.
 
     Raises:
-        CheckpointError: if the metadata is not this package's, or names another crop, colour or
-            action unit order than this version predicts on.
+        CheckpointError: if the metadata is not this package's or that of a file of both nets, or
+            names another crop, colour or action unit order than this version predicts on.
     """
     if metadata.get("format") != FORMAT or metadata.get("version") != VERSION:
         raise CheckpointError(
             f"{path}: format {metadata.get('format')!r} version {metadata.get('version')!r}, "
             f"expected {FORMAT!r} version {VERSION}; update mlx-faceau or convert the file"
+        )
+    if "nets" in metadata:
+        raise CheckpointError(
+            f"{path}: holds both nets, for other programs; give a file of one net"
         )
     expected = {"color_order": COLOR_ORDER, "crop": "standard", "au_names": list(AU_NAMES)}
     for key, value in expected.items():

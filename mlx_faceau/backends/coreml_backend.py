@@ -37,10 +37,6 @@ class CoreMLBackend:
             raise CheckpointError(
                 f"{self._path}: carries no mlx-faceau settings; export it with this package"
             )
-        if "nets" in self._metadata:
-            raise CheckpointError(
-                f"{self._path}: holds both nets, for other programs; give a file of one net"
-            )
         self._config: ModelConfig = config_of(self._metadata, self._path)
         self._batch = int(self._metadata.get("batch", 1))
         self._pictures = self._metadata.get("input") == "image"

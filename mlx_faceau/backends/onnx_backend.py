@@ -185,10 +185,6 @@ class ONNXBackend:
         return session
 
     def _read_config(self) -> ModelConfig:
-        if self._metadata is not None and "nets" in self._metadata:
-            raise CheckpointError(
-                f"{self._path}: holds both nets, for other programs; give a file of one net"
-            )
         ports = [*self._session.get_inputs(), *self._session.get_outputs()]
         if self._metadata is not None:
             configs: list[ModelConfig] = [config_of(self._metadata, self._path)]
