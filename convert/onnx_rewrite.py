@@ -42,7 +42,7 @@ def take_uint8(model: onnx.ModelProto) -> None:
         helper.make_node("Cast", ["rgb"], ["rgb_float"], "/input/Cast", to=TensorProto.FLOAT),
         helper.make_node("Div", ["rgb_float", "pixel_max"], [_PIXELS], "/input/Div"),
     ]
-    _replace_nodes(graph, [*nodes, *graph.node])
+    replace_nodes(graph, [*nodes, *graph.node])
     crops = helper.make_tensor_value_info(
         INPUT_NAME, TensorProto.UINT8, [batch, IMAGE_SIZE, IMAGE_SIZE, 3]
     )
@@ -73,7 +73,7 @@ def to_float16(model: onnx.ModelProto) -> None:
             nodes.append(
                 helper.make_node("Cast", [half], [wide], f"{node.name}/Wide", to=TensorProto.FLOAT)
             )
-    _replace_nodes(graph, nodes)
+    replace_nodes(graph, nodes)
     del graph.value_info[:]
 
 
@@ -139,11 +139,8 @@ def _rename_reads(nodes: Iterable[onnx.NodeProto], old: str, new: str) -> None:
         node.input[:] = [new if name == old else name for name in node.input]
 
 
-def _replace_nodes(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
-    copies = []
-    for node in nodes:
-        copy = onnx.NodeProto()
-        copy.CopyFrom(node)
-        copies.append(copy)
+def replace_nodes(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -> None:
+    """Give a graph other nodes; its own may be among them, so all are copied first."""
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del graph.node[:]
     graph.node.extend(copies)

@@ -22,7 +22,7 @@ from onnx import TensorProto, helper, numpy_helper
 from mlx_faceau.architectures import ModelConfig
 from mlx_faceau.errors import ExportError, MissingDependency
 
-from .onnx_rewrite import INPUT_NAME, initializer_arrays, last_layers
+from .onnx_rewrite import INPUT_NAME, initializer_arrays, last_layers, replace_nodes
 from .source import Pair, Source
 
 _LEVELS = 255  # of uint8 above its lowest
@@ -117,7 +117,7 @@ def pool_globally(graph: onnx.GraphProto) -> None:
             nodes.append(
                 helper.make_node("Flatten", [out], [node.output[0]], f"{node.name}/Flatten")
             )
-    _set_nodes(graph, nodes)
+    replace_nodes(graph, nodes)
 
 
 def _calibrate(
@@ -184,7 +184,7 @@ def _drop_clamps(graph: onnx.GraphProto, chosen: set[str]) -> None:
             writers[node.input[0]].output[0] = node.output[0]
         else:
             kept.append(node)
-    _set_nodes(graph, kept)
+    replace_nodes(graph, kept)
 
 
 class _Rewriter:
@@ -204,7 +204,7 @@ class _Rewriter:
         used = {name for node in nodes for name in node.input}
         nodes = [n for n in nodes if n.op_type != "Identity" or n.output[0] in used]
         used = {name for node in nodes for name in node.input}
-        _set_nodes(self.graph, nodes)
+        replace_nodes(self.graph, nodes)
         kept = [tensor for tensor in self.graph.initializer if tensor.name in used]
         new = [numpy_helper.from_array(value, name) for name, value in self.made.items()]
         kept = [onnx.TensorProto.FromString(tensor.SerializeToString()) for tensor in kept]
@@ -269,9 +269,3 @@ class _Rewriter:
 
 def _rounded(name: str) -> str:
     return f"{name}_rounded"
-
-
-def _set_nodes(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
-    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del graph.node[:]
-    graph.node.extend(copies)
