@@ -21,14 +21,13 @@ from compare import RESULTS, write_csv
 
 from mlx_faceau.backends import BACKENDS, open_backend
 from mlx_faceau.checkpoint import file_hash, find_checkpoint, read_metadata
-from mlx_faceau.convert.accuracy import MAX_CHANGE
 from mlx_faceau.convert.artefact import open_artefacts
-from mlx_faceau.convert.check import FLOAT16_MEAN_ERROR, MAX_ERROR
 from mlx_faceau.data.hdf5 import FaceDataset
 from mlx_faceau.errors import BackendError
 from mlx_faceau.exported import COREML_SUFFIX, ONNX_SUFFIX, read_exported_metadata
 from mlx_faceau.metrics import au_metrics, landmark_pose_metrics
 from mlx_faceau.preprocess import to_network_input
+from mlx_faceau.tolerances import FLOAT16_MEAN_ERROR, INT8_CHANGE, MAX_ERROR
 from mlx_faceau.train.targets import TargetStatistics
 
 Arrays = dict[str, np.ndarray]
@@ -162,7 +161,7 @@ def differences(answer: Arrays, reference: Arrays) -> dict[str, str]:
 def verdict(precision: str, kind: str, answer: Arrays, reference: Arrays, change: float) -> str:
     """``"yes"``, or ``"no"`` where the precision's bound is broken."""
     if precision == "int8":
-        return "yes" if abs(change) <= MAX_CHANGE[ERROR_OF[kind]] else "no"
+        return "yes" if abs(change) <= INT8_CHANGE[ERROR_OF[kind]] else "no"
     for output, expected in reference.items():
         gap = np.abs(answer[output] - expected)
         exact = precision == "float32"

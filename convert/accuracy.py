@@ -1,8 +1,6 @@
 """What an exported file must pass before it stays: its check, and for int8 its accuracy.
 
 What rounding to int8 costs is the mean absolute error against labels, before and after.
-
-Reference of the bound: SPEC section 7's table, 0.05 px and 0.01 of an intensity.
 """
 
 from collections.abc import Mapping
@@ -14,13 +12,12 @@ import torch
 
 from mlx_faceau.errors import ExportError
 from mlx_faceau.facs import MAX_INTENSITY
+from mlx_faceau.tolerances import INT8_CHANGE
 
 from .artefact import network_input, open_artefacts
 from .check import Change, Check, CheckFailed, check_export
 from .source import Pair, Source
 
-# Largest change of the mean absolute error; pose and shape are shown without a bound.
-MAX_CHANGE = {"landmarks": 0.05, "au_intensities": 0.01}
 _BATCH = 32
 
 
@@ -118,7 +115,7 @@ def measure_change(path: Path, source: Source | Pair, faces: Faces) -> tuple[Cha
             float(np.abs(_predicted(name, values) - faces.labels[name]).mean())
             for values in (before, after)
         )
-        changes.append(Change(name, before_error, after_error, MAX_CHANGE.get(name)))
+        changes.append(Change(name, before_error, after_error, INT8_CHANGE.get(name)))
     return tuple(changes)
 
 

@@ -17,6 +17,7 @@ from mlx_faceau.architectures import IMAGE_SIZE
 from mlx_faceau.errors import ExportError, MissingDependency
 from mlx_faceau.exported import read_exported_metadata
 from mlx_faceau.preprocess import check_crops
+from mlx_faceau.tolerances import FLOAT16_MEAN_ERROR, MAX_ERROR, OWN_ERRORS
 
 try:
     import torch
@@ -28,27 +29,11 @@ from .mil_program import PICTURE
 from .source import Pair, Source, read_source
 from .variants import DYNAMIC
 
-# Largest error of a float32 file (SPEC section 7); of a net whose own float32 error is larger
-# than that, OWN_ERRORS times as much.
-MAX_ERROR = {
-    "landmarks": 1e-3,
-    "global_params": 1e-3,
-    "local_params": 1e-3,
-    "au_intensities": 1e-4,
-}
-OWN_ERRORS = 4.0
-# Mean error of a float16 file. SPEC section 7 bounds the landmarks (px) and the intensities; pose
-# (px, radians) and shape parameters are held to the same measure as the landmarks they make.
-# That would hide a swapped channel in a net that answers all faces much alike, so the evaluated
-# file, whose rounding is known, is held to what float16 makes of the net's own float32 error.
-FLOAT16_MEAN_ERROR = {
-    "landmarks": 0.1,
-    "global_params": 0.1,
-    "local_params": 0.1,
-    "au_intensities": 0.02,
-}
+# A float16 file's bounds would hide a swapped channel in a net that answers all faces much alike,
+# so the evaluated file, whose rounding is known, is held to what float16 makes of the net's own
+# float32 error.
 ROUNDING_RATIO = 2.0**13  # of float16's unit roundoff to float32's
-SMALLEST_SHARE = 0.01  # of the bounds above: what is below is rounding of the outputs themselves
+SMALLEST_SHARE = 0.01  # of those bounds: what is below is rounding of the outputs themselves
 # An int8 file's error on faces, of its worst number (a coordinate, an action unit), as a share of
 # what faces differ by. Sound files of trained nets stay below 0.2; two swapped numbers or colours
 # exceed 0.35. How much accuracy rounding costs is measured against labels, in ``accuracy``.

@@ -17,17 +17,15 @@ from mlx_faceau.checkpoint import describe, save_checkpoint
 from mlx_faceau.lively import lively_weights
 from mlx_faceau.models import mx
 from mlx_faceau.preprocess import scale_rgb
+from mlx_faceau.tolerances import FIRST_LOSS, MAX_ERROR, RUNNING_STATISTICS
 from mlx_faceau.train.mlx_trainer import MLXTrainer
 
 WIDTH, FACES, LEARNING_RATE = 0.25, 8, 1e-3
 # Largest differences allowed: of the loss and the statistics relative, of the answers absolute.
 BOUNDS = {
-    "loss of the first step": 1e-4,
-    "BatchNorm statistics": 1e-5,
-    "landmarks": 1e-3,
-    "global_params": 1e-3,
-    "local_params": 1e-3,
-    "au_intensities": 1e-4,
+    "loss of the first step": FIRST_LOSS,
+    "BatchNorm statistics": RUNNING_STATISTICS,
+    **MAX_ERROR,
 }
 
 Arrays = dict[str, np.ndarray]
