@@ -11,6 +11,7 @@ import numpy as np
 from mlx_faceau import geometry
 from mlx_faceau.align import FrameCrops
 from mlx_faceau.faces import Frame
+from mlx_faceau.facs import out_of_range
 from mlx_faceau.pdm import PDM, read_pdm
 from mlx_faceau.video import Span, Video
 
@@ -162,7 +163,7 @@ def _unusable(face: FaceLabels, params: np.ndarray) -> str | None:
     values = (params, face.local_params, face.au_intensities)
     if not all(np.isfinite(value).all() for value in values) or params[0] <= 0:
         return "parameters"
-    if face.au_intensities.min() < 0 or face.au_intensities.max() > 5:
+    if out_of_range(face.au_intensities[np.newaxis]):
         return "au_intensities"
     return None
 
