@@ -31,7 +31,6 @@ from .provenance import GENERATION, video_reports
 from .transfer import blocks
 
 _POLL = 0.3  # seconds between looks at the frame counter
-_HOG = "hog_features"
 
 
 def harvest(
@@ -207,7 +206,7 @@ def _join(
         return
     files = [*([output] if continued else []), *(part.path for part in parts)]
     datasets = [FaceDataset(path, keep_outside=True) for path in files]
-    without = set() if all(map(_has_hog, files)) else {_HOG}
+    without = set() if all(map(schema.has_hog, files)) else {schema.HOG}
     texts = [report.as_json() for report in reports if useful(report)]
     with building(output) as builder:
         for dataset in datasets:
@@ -215,11 +214,6 @@ def _join(
                 builder.append(block)
             dataset.close()
         builder.note(GENERATION, json.dumps(texts))
-
-
-def _has_hog(path: Path) -> bool:
-    with schema.opened(path) as file:
-        return _HOG in file
 
 
 def _reports_of(output: Path) -> dict[str, VideoReport]:

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from mlx_faceau.errors import DatasetError
@@ -16,8 +15,6 @@ from .columns import Block
 from .hdf5 import FaceDataset
 from .provenance import pass_on
 from .transfer import blocks
-
-_HOG = "hog_features"
 
 
 @dataclass
@@ -107,14 +104,12 @@ def _taken(block: Block, mask: np.ndarray) -> Block:
 
 def _uncommon(paths: Sequence[Path], report: MergeReport) -> set[str]:
     """HOG features, unless all files have them: NaN in their place would be of no use."""
-    having = []
-    for path in paths:
-        with h5py.File(path, "r") as file:
-            having.append(_HOG in file)
+    having = [schema.has_hog(path) for path in paths]
     if not any(having) or all(having):
         return set()
-    report.notes.append(f"{_HOG} left out: {having.count(False)} of {len(paths)} files lack them")
-    return {_HOG}
+    lacking = having.count(False)
+    report.notes.append(f"{schema.HOG} left out: {lacking} of {len(paths)} files lack them")
+    return {schema.HOG}
 
 
 def _note_names(datasets: Sequence[FaceDataset], report: MergeReport) -> None:

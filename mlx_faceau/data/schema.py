@@ -22,6 +22,7 @@ FORMAT = "mlx-faceau"
 VERSION = 1
 IMAGE_SHAPE = (112, 112, 3)
 CHUNK_ROWS = 16
+HOG = "hog_features"  # a data set that files may lack
 HOG_SIZE = 4464
 PARTIAL = ".partial"  # ending of the log of an unfinished file
 
@@ -98,6 +99,16 @@ def named_errors(path: Path) -> Iterator[None]:
     except _READ_ERRORS as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise DatasetError(f"{path}: damaged or incomplete, write it again ({reason})") from error
+
+
+def has_hog(path: Path) -> bool:
+    """Whether the samples of a training file carry HOG features.
+
+    Raises:
+        DatasetError: if it cannot be read.
+    """
+    with opened(path) as file:
+        return HOG in file
 
 
 def check_root(path: Path, file: h5py.File) -> bool:

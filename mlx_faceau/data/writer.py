@@ -25,7 +25,6 @@ from .transfer import blocks
 
 _LOG = getLogger(__name__)
 _BUFFERED = 16 * schema.CHUNK_ROWS  # samples; about 10 MB
-_HOG = "hog_features"
 
 
 class TrainingDataWriter:
@@ -157,8 +156,8 @@ class TrainingDataWriter:
         with self._guard:
             self._check_open()
             if self._hog is None:
-                self._hog = _HOG in block
-            if self._hog != (_HOG in block):
+                self._hog = schema.HOG in block
+            if self._hog != (schema.HOG in block):
                 raise ValueError("hog_features must be given for all samples of a file or for none")
             self._buffer.append(block)
             self._waiting += rows_of(block)
@@ -254,9 +253,8 @@ class TrainingDataWriter:
     def _known_hog(self) -> bool | None:
         """Whether samples carry HOG features; None while there is no sample."""
         if self._existing is not None:
-            with schema.opened(self.path) as file:
-                return _HOG in file
-        return _HOG in self._journal.columns if self._journal.rows else None
+            return schema.has_hog(self.path)
+        return schema.HOG in self._journal.columns if self._journal.rows else None
 
 
 def _locked(path: Path) -> FileLock:
