@@ -50,7 +50,7 @@ def measure(
     from mlx_faceau.torch_fallback import trainer as module
 
     torch.backends.cudnn.benchmark = search
-    module.memory_format = lambda _: getattr(torch, layout)
+    module.MEMORY_FORMAT = getattr(torch, layout)
     config = {c.kind: c for c in (LandmarkPoseConfig(), AUPredictionConfig())}[kind]
     options = {"loss_options": {}, "scaling": {}, "weight_decay": 1e-4, "seed": 0}
     weights = initial_weights(config, 0)

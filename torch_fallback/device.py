@@ -5,6 +5,9 @@ import torch
 
 from mlx_faceau.errors import BackendError
 
+# How a training net's feature maps lie in memory: as the images come.
+MEMORY_FORMAT = torch.channels_last
+
 
 def pick_device(name: str) -> torch.device:
     """The torch device that ``--device`` means.
@@ -35,11 +38,6 @@ def check_device(device: torch.device, precision: str, sync_bn: bool) -> None:
         raise BackendError(
             f"--sync-bn needs CUDA, which torch's SyncBatchNorm is for, not {device}"
         )
-
-
-def memory_format(device: torch.device) -> torch.memory_format:
-    """How a training net's feature maps lie in memory: channels last, as the images come."""
-    return torch.channels_last
 
 
 def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:

@@ -19,7 +19,7 @@ from mlx_faceau.train.parts import parts
 from mlx_faceau.train.ranks import seed_of_step
 
 from . import build
-from .device import check_device, device_rng, memory_format, pick_device, to_device
+from .device import MEMORY_FORMAT, check_device, device_rng, pick_device, to_device
 from .losses import AUPredictionLoss, LandmarkPoseLoss
 from .optimizer import adamw
 from .ranks import TorchRanks
@@ -82,8 +82,7 @@ class TorchTrainer:
         if sync_bn:
             nn.SyncBatchNorm.convert_sync_batchnorm(self.net)
         self.net.load_weights_dict(weights)
-        self._format = memory_format(self.device)
-        self.net.to(self.device, memory_format=self._format)  # type: ignore[call-overload]
+        self.net.to(self.device, memory_format=MEMORY_FORMAT)  # type: ignore[call-overload]
         self._loss = LOSSES[config.kind](**loss_options).to(self.device)
         self._targets = {*config.output_shapes, "global_mask", "local_mask"}
         self._scaling = {
@@ -267,7 +266,7 @@ class TorchTrainer:
     def _input(self, images: np.ndarray) -> torch.Tensor:
         """preprocess.scale_rgb on the device; the NHWC memory is what channels_last means."""
         pixels = to_device(images, self.device).permute(0, 3, 1, 2)
-        return pixels.to(torch.float32, memory_format=self._format).div_(PIXEL_MAX)
+        return pixels.to(torch.float32, memory_format=MEMORY_FORMAT).div_(PIXEL_MAX)
 
     def _to_device(self, arrays: Arrays) -> Tensors:
         return {
