@@ -3,7 +3,6 @@
 Nothing heavy is imported before a training starts, so that ``--help`` answers at once.
 """
 
-import json
 import platform
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mlx_faceau.errors import CheckpointError
 
-from .options import as_option, check_option, flag, option
+from .options import as_option, check_option, flag, option, read_object
 
 if TYPE_CHECKING:
     from mlx_faceau.architectures import ModelConfig
@@ -250,13 +249,7 @@ def read_settings(path: Path | str) -> dict[str, Any]:
         ValueError: if it is no JSON object.
         OSError: if it cannot be read.
     """
-    try:
-        settings = json.loads(Path(path).read_text("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not a JSON file: {error}") from None
-    if not isinstance(settings, dict):
-        raise ValueError(f'{path}: expected a JSON object such as {{"epochs": 100}}')
-    return settings
+    return read_object(path, {"epochs": 100})
 
 
 def resolve(

@@ -1,8 +1,10 @@
 """A setting as a dataclass field that carries its help text and its limits."""
 
+import json
 import sys
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, field
+from pathlib import Path
 from typing import Any
 
 
@@ -52,6 +54,26 @@ def as_option(value: Any, kind: Any) -> Any:
 def flag(name: str) -> str:
     """The command line's spelling of a field."""
     return "--" + name.replace("_", "-")
+
+
+def read_object(path: Path | str, example: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON object that a file given on the command line holds.
+
+    Args:
+        path: of the file.
+        example: of such an object, for the error.
+
+    Raises:
+        ValueError: if it holds something else.
+        OSError: if it cannot be read.
+    """
+    try:
+        values = json.loads(Path(path).read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not a JSON file: {error}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: expected a JSON object such as {json.dumps(example)}")
+    return values
 
 
 def check_option(name: str, value: Any, kind: Any, rules: Mapping[str, Any]) -> None:

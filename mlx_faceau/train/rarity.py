@@ -5,13 +5,14 @@ Reference:
     factors).
 """
 
-import json
 import math
 from pathlib import Path
 
 import numpy as np
 
 from mlx_faceau.facs import AU_NAMES
+
+from .options import read_object
 
 PRESENT = 1.0  # an intensity above it is an active action unit, as in the metrics' support
 _RAREST = 0.01  # shares of active faces below it count as it: a handful of faces must not rule
@@ -61,12 +62,7 @@ def read_weights(path: Path | str) -> dict[str, float]:
             number >= 0.
         OSError: if it cannot be read.
     """
-    try:
-        given = json.loads(Path(path).read_text("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not a JSON file: {error}") from None
-    if not isinstance(given, dict):
-        raise ValueError(f'{path}: expected a JSON object such as {{"AU09_r": 2}}')
+    given = read_object(path, {"AU09_r": 2})
     if unknown := sorted(set(given) - set(AU_NAMES)):
         raise ValueError(
             f"{path}: unknown action unit {', '.join(unknown)}; known: {', '.join(AU_NAMES)}"
