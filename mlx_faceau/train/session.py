@@ -89,9 +89,7 @@ def run_training(
     config = run_settings(training, given, checkpoint)
     ranks = join_ranks(config)
     if ranks.rank:
-        _LOG.setLevel(logging.ERROR)
-        for name in ("loop", "faces", "resume"):
-            logging.getLogger(f"mlx_faceau.train.{name}").setLevel(logging.ERROR)
+        logging.getLogger("mlx_faceau.train").setLevel(logging.ERROR)
     folder = RunFolder(config.output or "", config.keep, writes=ranks.rank == 0)
     with folder.locked():
         return _run(config, checkpoint, ranks, folder, show_progress)
