@@ -22,12 +22,18 @@ from .video import WHOLE, Camera, Span, Video
 
 Model = str | Path | Predictor
 
+# Threads of ONNX Runtime for each net. The nets run beside each other and see few faces at once:
+# more threads cost a quarter more CPU time and gain little.
+_NET_THREADS = 1
+
 
 class FacePipeline:
     """Finds, follows and reads the faces of pictures, videos and cameras.
 
     Args:
-        landmark_model: a landmark net: a file, a folder, or a predictor.
+        landmark_model: a landmark net: a file, a folder, or a predictor. ONNX Runtime computes a
+            file's or folder's on one thread, beside the other net; for crowds give a predictor
+            that was opened with more.
         au_model: an action unit net, likewise; None leaves action units out.
         detector: see :func:`mlx_faceau.detect.open_detector`; ``"auto"`` takes a YuNet file beside
             the landmark model, Apple Vision or dlib, and logs which.
@@ -166,8 +172,8 @@ def _open(model: Model, loader: str, backend: str, providers: Sequence[Any] | No
     from . import predictor
 
     load = getattr(predictor, loader)
-    options = {} if providers is None else {"providers": providers}
-    return load(model, backend=backend, **options)  # type: ignore[no-any-return]
+    opened = load(model, backend=backend, providers=providers, threads=_NET_THREADS)
+    return opened  # type: ignore[no-any-return]
 
 
 def _folders(*models: Model | None) -> list[Path]:

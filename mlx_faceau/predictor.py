@@ -32,15 +32,21 @@ class _Predictor:
         return cls(open_backend(Path(path), cls.kind, "mlx"))
 
     @classmethod
-    def from_onnx(cls, path: ModelPath, providers: Sequence[Any] | None = None) -> Self:
+    def from_onnx(
+        cls,
+        path: ModelPath,
+        providers: Sequence[Any] | None = None,
+        threads: int | None = None,
+    ) -> Self:
         """An ``.onnx`` file, or a folder's, run by ONNX Runtime.
 
         Args:
             path: the file or folder; files of the original tool work too.
             providers: execution providers, best first: names, or pairs of name and options.
                 None takes CUDA where this build has it, else the CPU.
+            threads: see :func:`load_predictor`.
         """
-        return cls(open_backend(Path(path), cls.kind, "onnx", providers=providers))
+        return cls(open_backend(Path(path), cls.kind, "onnx", providers=providers, threads=threads))
 
     @classmethod
     def from_coreml(cls, path: ModelPath) -> Self:
@@ -221,7 +227,10 @@ class AUPredictor(_Predictor):
 
 
 def load_predictor(
-    model_path: ModelPath, backend: str | None = None, providers: Sequence[Any] | None = None
+    model_path: ModelPath,
+    backend: str | None = None,
+    providers: Sequence[Any] | None = None,
+    threads: int | None = None,
 ) -> LandmarkPosePredictor:
     """Open a landmark net.
 
@@ -231,30 +240,40 @@ def load_predictor(
             first that can run here, and logs why those before it were passed over.
         providers: execution providers of ONNX Runtime, best first, such as ``["cuda", "cpu"]``;
             with them the backend is ``"onnx"``.
+        threads: that ONNX Runtime computes on; None takes all cores, which pays for batches. For
+            one face at a time 1 takes the least CPU time. Other backends take no heed of it.
 
     Raises:
         BackendError: if no backend, or not the one asked for, can run; with cause and remedy.
         CheckpointError: if the model is missing, damaged, or an action unit net.
-        ValueError: for an unknown backend, or providers for another one than ``"onnx"``.
+        ValueError: for an unknown backend, providers for another one than ``"onnx"``, or less than
+            one thread.
     """
-    return LandmarkPosePredictor(_opened(model_path, "landmark_pose", backend, providers))
+    return LandmarkPosePredictor(_opened(model_path, "landmark_pose", backend, providers, threads))
 
 
 def load_au_predictor(
-    model_path: ModelPath, backend: str | None = None, providers: Sequence[Any] | None = None
+    model_path: ModelPath,
+    backend: str | None = None,
+    providers: Sequence[Any] | None = None,
+    threads: int | None = None,
 ) -> AUPredictor:
     """Open an action unit net; see :func:`load_predictor`."""
-    return AUPredictor(_opened(model_path, "au_prediction", backend, providers))
+    return AUPredictor(_opened(model_path, "au_prediction", backend, providers, threads))
 
 
 def _opened(
-    path: ModelPath, kind: str, backend: str | None, providers: Sequence[Any] | None
+    path: ModelPath,
+    kind: str,
+    backend: str | None,
+    providers: Sequence[Any] | None,
+    threads: int | None,
 ) -> Backend:
     if providers is None:
-        return open_backend(Path(path), kind, backend)
+        return open_backend(Path(path), kind, backend, threads=threads)
     if backend not in (None, "auto", "onnx"):
         raise ValueError(f"providers are of ONNX Runtime, but the backend is {backend!r}")
-    return open_backend(Path(path), kind, "onnx", providers=providers)
+    return open_backend(Path(path), kind, "onnx", providers=providers, threads=threads)
 
 
 def _clamped(intensities: np.ndarray) -> np.ndarray:

@@ -52,6 +52,7 @@ def open_backend(
     kind: str,
     requested: str | None = None,
     prefer_coreml: bool = True,
+    threads: int | None = None,
     **options: Any,
 ) -> Backend:
     """Choose a backend for a model, open it, and log the choice.
@@ -61,17 +62,24 @@ def open_backend(
         kind: ``"landmark_pose"`` or ``"au_prediction"``: what the model must be.
         requested: a backend's name; None or ``"auto"`` takes the first that can run.
         prefer_coreml: see :func:`choose`.
+        threads: that ONNX Runtime computes on; None takes all cores. Other backends take what
+            their library is set to.
         options: of the requested backend: ``providers`` (onnx); ``device``, ``width_mult`` and
             ``dropout`` (torch).
 
     Raises:
         BackendError: if it cannot run here.
         CheckpointError: if the model is missing, malformed or of the other kind.
+        ValueError: for an unknown backend, or less than one thread.
     """
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads {threads}: expected at least 1, or None for all cores")
     machine, files = this_machine(), find_files(path, kind)
     libraries = installed_libraries(machine)
     while True:
         choice = choose(machine, files, libraries, requested, prefer_coreml)
+        if choice.backend == "onnx":
+            options["threads"] = threads
         try:
             backend = _OPENERS[choice.backend](choice.path, **options)
         except MissingDependency:

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
+
 from mlx_faceau.errors import FaceauError
 from mlx_faceau.faces import FrameFaces
 from mlx_faceau.openface_csv import GROUPS, Layout
@@ -53,6 +55,7 @@ def run_faces(args: argparse.Namespace) -> int:
     if not jobs:
         sys.stderr.write("nothing left to do\n")
         return 0
+    cv2.setNumThreads(1)  # frames are read, followed and written side by side already
     pipeline = FacePipeline(
         args.landmark_model,
         args.au_model,

@@ -11,7 +11,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("torch")
 
-from mlx_faceau import load_au_predictor  # noqa: E402
+from mlx_faceau import AUPredictor, FacePipeline, load_au_predictor  # noqa: E402
 from mlx_faceau.backends import onnx_backend  # noqa: E402
 from mlx_faceau.backends.onnx_backend import (  # noqa: E402
     CPU,
@@ -84,6 +84,40 @@ def test_providers_reach_the_runtime_and_choose_its_backend(model_folders):
     assert load_au_predictor(folder, providers=["cpu"]).describe()["device"] == CPU
     with pytest.raises(ValueError, match="providers are of ONNX Runtime, but the backend is 'mlx'"):
         load_au_predictor(folder, backend="mlx", providers=["cpu"])
+
+
+def threads_of(predictor) -> int:
+    return predictor._backend._session.get_session_options().intra_op_num_threads
+
+
+def test_threads_reach_the_runtime_and_change_no_result(model_folders):
+    folder, crops = model_folders["au_prediction"], random_crops(3)
+    alone = load_au_predictor(folder, "onnx", threads=1)
+    all_cores = load_au_predictor(folder, "onnx")
+    assert (threads_of(alone), threads_of(all_cores)) == (1, 0)
+    assert threads_of(AUPredictor.from_onnx(folder, threads=2)) == 2
+    np.testing.assert_allclose(
+        alone.predict_batch(crops)["au_intensities"],
+        all_cores.predict_batch(crops)["au_intensities"],
+        rtol=0,
+        atol=1e-5,
+    )
+    with pytest.raises(ValueError, match="threads 0: expected at least 1"):
+        load_au_predictor(folder, "onnx", threads=0)
+
+
+def test_other_backends_take_no_heed_of_threads(model_folders):
+    assert load_au_predictor(model_folders["au_prediction"], "torch", threads=1).backend == "torch"
+
+
+def test_the_pipeline_runs_each_net_on_one_thread(model_folders):
+    pipeline = FacePipeline(
+        model_folders["landmark_pose"],
+        model_folders["au_prediction"],
+        detector=lambda _: [],
+        backend="onnx",
+    )
+    assert (threads_of(pipeline._landmarks), threads_of(pipeline._aus)) == (1, 1)
 
 
 def test_cuda_computes_float32_in_float32():

@@ -26,8 +26,8 @@ def _drawn_people(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         return [(*box, 0.9) for box in boxes_of(image)]
 
     monkeypatch.setitem(sys.modules, "drawn", SimpleNamespace(find=find))
-    monkeypatch.setattr(predictor, "load_predictor", lambda path, backend: BlobLandmarks())
-    monkeypatch.setattr(predictor, "load_au_predictor", lambda path, backend: BlobAUs())
+    monkeypatch.setattr(predictor, "load_predictor", lambda path, **_: BlobLandmarks())
+    monkeypatch.setattr(predictor, "load_au_predictor", lambda path, **_: BlobAUs())
     monkeypatch.chdir(tmp_path)
 
 
