@@ -237,6 +237,17 @@ def _give_usual_mode(path: Path) -> None:
     path.chmod(0o666 & ~mask)
 
 
+def check_output_folder(path: Path | str) -> None:
+    """See, before long work, that a path is a folder or is free for one.
+
+    Raises:
+        NotADirectoryError: if a file does.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise NotADirectoryError(f"{path}: is a file; name a folder with --output")
+
+
 def load_checkpoint(path: Path | str) -> Checkpoint:
     """Read a checkpoint; a directory means its ``checkpoint_best.safetensors``.
 

@@ -40,11 +40,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from mlx_faceau.checkpoint import check_output_folder
     from mlx_faceau.data.hdf5 import FaceDataset
     from mlx_faceau.evaluation.evaluate import evaluate
     from mlx_faceau.evaluation.text import format_report
 
-    _refuse_file(args.output)
+    if args.output:
+        check_output_folder(args.output)
     metadata = read_description(Path(args.model))
     _refuse_other_kinds(args.model, metadata["kind"])
     dataset = FaceDataset(args.data, keep_outside=args.keep_outside)
@@ -111,11 +113,6 @@ def _refuse_other_kinds(model: str, kind: str) -> None:
             f"{model}: a {kind} model; evaluate one net at a time, such as {' or '.join(CONFIGS)}, "
             "by its checkpoint or its own file"
         )
-
-
-def _refuse_file(output: str | None) -> None:
-    if output and Path(output).exists() and not Path(output).is_dir():
-        raise NotADirectoryError(f"{output}: is a file; name a folder with --output")
 
 
 def _load(path: str, kind: str, backend: str) -> Any:

@@ -15,6 +15,7 @@ from mlx_faceau.checkpoint import (
     BEST_NAME,
     Checkpoint,
     atomic_file,
+    check_output_folder,
     load_checkpoint,
     read_metadata,
     save_checkpoint,
@@ -108,7 +109,7 @@ class RunFolder:
         """
         if not self.writes:
             return
-        self._check_folder()
+        check_output_folder(self.path)
         if (self.path / HISTORY_NAME).exists() or list(self.path.glob("checkpoint_*.safetensors")):
             raise CheckpointError(
                 f"{self.path}: already holds a training; go on with --resume {self.path}, "
@@ -127,7 +128,7 @@ class RunFolder:
         if not self.writes:
             yield
             return
-        self._check_folder()
+        check_output_folder(self.path)
         new = not self.path.exists()
         self.path.mkdir(parents=True, exist_ok=True)
         lock = _lock(self.path)
@@ -196,10 +197,6 @@ class RunFolder:
             f"the best checkpoint so far (epoch {progress.best_epoch}) is not beside {resumed}: "
             f"that one stands in as {BEST_NAME} until validation improves"
         )
-
-    def _check_folder(self) -> None:
-        if self.path.exists() and not self.path.is_dir():
-            raise NotADirectoryError(f"{self.path}: is a file; name a folder with --output")
 
     def _copy_last(self, name: str) -> None:
         self._copy(self.path / LAST_NAME, name)
