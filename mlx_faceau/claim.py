@@ -1,6 +1,6 @@
 """A file that says "somebody is writing here", and a lock on it that ends with the process.
 
-By the standard library alone: predicting must not need more. (Training uses filelock.)
+By the standard library alone: predicting must not need more. (Training has :mod:`.lock`.)
 """
 
 import errno

@@ -29,7 +29,7 @@ COMMANDS = {
 
 # Libraries that whole commands need, by the extra that brings them. Where one is needed by chance,
 # the code that needs it says so itself.
-EXTRAS = {"h5py": "train", "matplotlib": "train", "tqdm": "train", "filelock": "train"}
+EXTRAS = {"h5py": "train", "matplotlib": "train", "tqdm": "train"}
 
 
 def build_parser(only: str | None = None) -> argparse.ArgumentParser:

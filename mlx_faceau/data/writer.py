@@ -10,9 +10,9 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from mlx_faceau.errors import DatasetError
+from mlx_faceau.lock import Lock
 
 from . import schema
 from .builder import building, check_new, check_target
@@ -64,12 +64,13 @@ class TrainingDataWriter:
         self._guard = threading.RLock()
         self._open = False
         (check_target if append else check_new)(self.path, expected_samples)
-        self._lock = _locked(self.path)
+        busy = DatasetError(f"{self.path}: another writer has it open; wait until it is done")
+        self._lock = Lock(Path(f"{self.path}.lock"), busy)
         try:
             self._existing = _existing(self.path)
             self._journal = open_journal(self.path, append)
         except BaseException:
-            _unlock(self._lock)
+            self._lock.release()
             raise
         self._open = True
         self._hog = self._known_hog()
@@ -244,7 +245,7 @@ class TrainingDataWriter:
     def _release(self) -> None:
         self._open = False
         self._journal.close()
-        _unlock(self._lock)
+        self._lock.release()
 
     def _check_open(self) -> None:
         if not self._open:
@@ -255,21 +256,6 @@ class TrainingDataWriter:
         if self._existing is not None:
             return schema.has_hog(self.path)
         return schema.HOG in self._journal.columns if self._journal.rows else None
-
-
-def _locked(path: Path) -> FileLock:
-    lock = FileLock(f"{path}.lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise DatasetError(f"{path}: another writer has it open; wait until it is done") from None
-    return lock
-
-
-def _unlock(lock: FileLock) -> None:
-    if os.name != "nt":  # while it is held: the next writer's lock must not be removed
-        Path(lock.lock_file).unlink(missing_ok=True)
-    lock.release()
 
 
 def _existing(path: Path) -> FaceDataset | None:

@@ -1,13 +1,12 @@
 """The files of a training in its output folder, and the position in the training they record."""
 
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -20,12 +19,9 @@ from mlx_faceau.checkpoint import (
     read_metadata,
     save_checkpoint,
 )
-from mlx_faceau.errors import CheckpointError, MissingDependency
+from mlx_faceau.errors import CheckpointError
 
 from .history import HISTORY_NAME, write_json
-
-if TYPE_CHECKING:
-    from filelock import FileLock
 
 LAST_NAME = "checkpoint_last.safetensors"
 FINAL_NAME = "checkpoint_final.safetensors"
@@ -128,15 +124,16 @@ class RunFolder:
         if not self.writes:
             yield
             return
+        from mlx_faceau.lock import Lock
+
         check_output_folder(self.path)
         new = not self.path.exists()
         self.path.mkdir(parents=True, exist_ok=True)
-        lock = _lock(self.path)
+        text = "another training runs in this folder; wait until it ends, or name another --output"
+        lock = Lock(self.path / _LOCK_NAME, CheckpointError(f"{self.path}: {text}"))
         try:
             yield
         finally:
-            if os.name != "nt":  # while it is held: the next one's lock must not be removed
-                Path(lock.lock_file).unlink(missing_ok=True)
             lock.release()
             if new and not any(self.path.iterdir()):
                 self.path.rmdir()
@@ -213,22 +210,6 @@ class RunFolder:
         )
         for path in numbered[: -self.keep] if self.keep else ():
             path.unlink()
-
-
-def _lock(folder: Path) -> "FileLock":
-    try:
-        from filelock import FileLock, Timeout
-    except ModuleNotFoundError:
-        raise MissingDependency("filelock", extra="train") from None
-    lock = FileLock(folder / _LOCK_NAME, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise CheckpointError(
-            f"{folder}: another training runs in this folder; wait until it ends, or name another "
-            "--output"
-        ) from None
-    return lock
 
 
 def find_resumable(path: Path | str) -> Checkpoint:
