@@ -1,11 +1,9 @@
 """Two programs that write one result file; what a killed one leaves."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from another_program import another_program
 
 from mlx_faceau.claim import Claim
 from mlx_faceau.rows import RowFile, is_complete, marker_of
@@ -20,31 +18,19 @@ sys.stdin.read()
 """
 
 
-def holding(path: Path) -> subprocess.Popen[bytes]:
-    """Another program that is writing the file."""
-    command = [sys.executable, "-c", HOLD, str(path)]
-    other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert other.stdout is not None
-    assert other.stdout.readline() == b"ready" + os.linesep.encode()
-    return other
-
-
 def test_a_file_that_another_program_writes_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
-    other = holding(path)
-    with pytest.raises(OSError, match="another program is writing it") as caught:
+    refused = pytest.raises(OSError, match="another program is writing it")
+    with another_program(HOLD, path), refused as caught:
         RowFile(path, "c, d")
-    other.kill()
-    other.communicate()
     assert caught.value.filename == str(path)
     assert path.read_text() == "a, b\n1, 2\n"
 
 
 def test_what_a_killed_program_left_is_taken_over(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
-    other = holding(path)
-    other.kill()
-    other.communicate()
+    with another_program(HOLD, path):
+        pass
     assert not is_complete(path)
     with RowFile(path, "c, d"):
         assert marker_of(path).exists()

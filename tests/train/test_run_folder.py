@@ -1,11 +1,10 @@
 """One training in a folder at a time."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from another_program import another_program
 
 pytest.importorskip("filelock")
 
@@ -21,24 +20,13 @@ with RunFolder(sys.argv[1]).locked():
 """
 
 
-def holding(path: Path) -> subprocess.Popen[bytes]:
-    """Another training in the folder."""
-    command = [sys.executable, "-c", HOLD, str(path)]
-    other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert other.stdout is not None
-    assert other.stdout.readline() == b"ready" + os.linesep.encode()
-    return other
-
-
 def test_a_second_training_is_kept_out_while_the_first_runs(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    other = holding(folder)
-    with pytest.raises(CheckpointError, match="another training runs in this folder"):
-        RunFolder(folder).locked().__enter__()
-    with RunFolder(folder, writes=False).locked():  # a rank of the first one
-        pass
-    other.kill()
-    other.communicate()
+    with another_program(HOLD, folder):
+        with pytest.raises(CheckpointError, match="another training runs in this folder"):
+            RunFolder(folder).locked().__enter__()
+        with RunFolder(folder, writes=False).locked():  # a rank of the first one
+            pass
     with RunFolder(folder).locked():  # a killed one holds nothing
         pass
 
