@@ -19,6 +19,7 @@ from .check import Change, Check, CheckFailed, check_export
 from .source import Pair, Source
 
 _BATCH = 32
+_RECOLOURED = 32  # crops, of many
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,9 @@ class Faces:
         if not len(self.calibration) or not len(self.crops):
             raise ValueError("int8 needs faces to calibrate on and other people's to measure on")
 
-    def recoloured(self, count: int = 32) -> np.ndarray:
-        """Evenly spaced ``crops`` under coloured light: swapped colours show on grey ones."""
-        picked = np.unique(np.linspace(0, len(self.crops) - 1, count).astype(int))
+    def recoloured(self) -> np.ndarray:
+        """Evenly spaced ``crops``, at most 32, in coloured light: swapped colours show on grey ones."""
+        picked = np.unique(np.linspace(0, len(self.crops) - 1, _RECOLOURED).astype(int))
         light = np.random.default_rng(0).uniform(0.3, 1, (len(picked), 1, 1, 3))
         return np.asarray(np.rint(self.crops[picked] * light), np.uint8)
 

@@ -38,6 +38,7 @@ SMALLEST_SHARE = 0.01  # of those bounds: what is below is rounding of the outpu
 # what faces differ by. Sound files of trained nets stay below 0.2; two swapped numbers or colours
 # exceed 0.35. How much accuracy rounding costs is measured against labels, in ``accuracy``.
 INT8_SHARE = 0.3
+_PROBES = 8  # drawn crops
 _ROUNDING_KNOWN = (EVALUATOR, ORT)  # other hardware may add up in float16 as well
 
 
@@ -180,16 +181,16 @@ def check_export(
     return Check(path, precision, tuple(rows), tuple(problems))
 
 
-def probe_crops(count: int = 8) -> np.ndarray:
-    """Seeded colour patterns, coarse to fine, as (count, 112, 112, 3) uint8 BGR.
+def probe_crops() -> np.ndarray:
+    """Seeded colour patterns, coarse to fine, as (8, 112, 112, 3) uint8 BGR.
 
     Every channel, position and size of detail matters to a net's answer, so a swapped channel, a
     wrong scale or a shifted grid shows.
     """
     rng = np.random.default_rng(0)
-    total = np.zeros((count, IMAGE_SIZE, IMAGE_SIZE, 3))
+    total = np.zeros((_PROBES, IMAGE_SIZE, IMAGE_SIZE, 3))
     for cells, weight in ((2, 0.5), (7, 0.3), (28, 0.2)):
-        pattern = rng.random((count, cells, cells, 3))
+        pattern = rng.random((_PROBES, cells, cells, 3))
         total += weight * np.kron(
             pattern, np.ones((1, IMAGE_SIZE // cells, IMAGE_SIZE // cells, 1))
         )

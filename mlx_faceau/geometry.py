@@ -148,22 +148,22 @@ def invert(matrix: np.ndarray) -> np.ndarray:
     return np.concatenate([inverse, shift[..., None]], axis=-1)
 
 
-def flip_landmarks(landmarks: np.ndarray, image_size: int = IMAGE_SIZE) -> np.ndarray:
-    """Landmarks of the mirrored image: x -> image_size - 1 - x, left and right points exchanged.
+def flip_landmarks(landmarks: np.ndarray) -> np.ndarray:
+    """Landmarks of the mirrored crop: x -> 111 - x, left and right points exchanged.
 
     Args:
-        landmarks: (..., 68, 2) pixels.
+        landmarks: (..., 68, 2) pixels of the crop.
 
     Returns:
         (..., 68, 2), the input's dtype.
     """
     flipped = np.asarray(landmarks)[..., MIRROR, :].copy()
-    flipped[..., 0] = image_size - 1 - flipped[..., 0]
+    flipped[..., 0] = IMAGE_SIZE - 1 - flipped[..., 0]
     return flipped
 
 
-def flip_global_params(global_params: np.ndarray, image_size: int = IMAGE_SIZE) -> np.ndarray:
-    """Global parameters of the mirrored image; exact for a PDM that is symmetric.
+def flip_global_params(global_params: np.ndarray) -> np.ndarray:
+    """Global parameters of the mirrored crop; exact for a PDM that is symmetric.
 
     Local parameters have no exact mirror without the PDM: mask their loss for flipped samples.
 
@@ -175,7 +175,7 @@ def flip_global_params(global_params: np.ndarray, image_size: int = IMAGE_SIZE) 
     """
     flipped = np.array(global_params)
     flipped[..., 2:4] *= -1
-    flipped[..., 4] = image_size - 1 - flipped[..., 4]
+    flipped[..., 4] = IMAGE_SIZE - 1 - flipped[..., 4]
     return flipped
 
 

@@ -17,6 +17,7 @@ from .geometry import euler_to_matrix, matrix_to_euler, project
 _MAX_POINTS = 10_000
 _MAX_MODES = 1_000
 _MAX_BYTES = 64 << 20
+_MOST_STEPS = 50  # of each stage of a fit
 _DOUBLE = 6  # OpenCV's code of the only element type that the format uses
 
 
@@ -143,7 +144,7 @@ class Fit:
     error: float
 
 
-def fit_pdm(pdm: PDM, landmarks: np.ndarray, noise: float = 1.0, steps: int = 50) -> Fit:
+def fit_pdm(pdm: PDM, landmarks: np.ndarray, noise: float = 1.0) -> Fit:
     """PDM parameters whose projection meets the landmarks: regularised Gauss-Newton.
 
     Minimises the squared distances / noise^2 plus local^2 / variance: the most probable shape for
@@ -153,7 +154,6 @@ def fit_pdm(pdm: PDM, landmarks: np.ndarray, noise: float = 1.0, steps: int = 50
         pdm: the model, of the same number of points.
         landmarks: (P, 2) px.
         noise: standard deviation of a landmark's coordinates, px; small values trust them more.
-        steps: most Gauss-Newton steps to take.
 
     Raises:
         ValueError: if the landmarks are not finite, all in one place, or of another number.
@@ -171,7 +171,7 @@ def fit_pdm(pdm: PDM, landmarks: np.ndarray, noise: float = 1.0, steps: int = 50
     params = _first_guess(pdm, points)
     local = np.zeros(len(pdm.variances))
     for modes in (0, len(local)):
-        params, local = _descend(pdm, points, params, local, modes, noise, steps)
+        params, local = _descend(pdm, points, params, local, modes, noise)
     found = project(pdm.mean, pdm.basis, params, local)
     error = float(np.linalg.norm(found - points, axis=1).mean())
     return Fit(params, local, error)
@@ -191,14 +191,13 @@ def _first_guess(pdm: PDM, points: np.ndarray) -> np.ndarray:
 
 
 def _descend(
-    pdm: PDM, points: np.ndarray, params: np.ndarray, local: np.ndarray,
-    modes: int, noise: float, steps: int,
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    pdm: PDM, points: np.ndarray, params: np.ndarray, local: np.ndarray, modes: int, noise: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Gauss-Newton on the global and the first ``modes`` local parameters; each step descends."""
     damping = 1e-6
     prior = np.r_[np.zeros(6), noise**2 / pdm.variances[:modes]]
     cost = _cost(pdm, points, params, local, noise)
-    for _ in range(steps):
+    for _ in range(_MOST_STEPS):
         residual = (points - project(pdm.mean, pdm.basis, params, local)).ravel()
         jacobian = _jacobian(pdm, params, local, modes)
         gradient = jacobian.T @ residual - prior * np.r_[np.zeros(6), local[:modes]]

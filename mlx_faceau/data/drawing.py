@@ -40,12 +40,12 @@ def disc(image: np.ndarray, centre: np.ndarray, radius: float, paint: Color) -> 
 
 
 @cache
-def _smoothing(count: int, steps: int = _STEPS) -> np.ndarray:
-    """Weights of a Catmull-Rom curve through ``count`` points, ``steps`` pieces between two."""
-    weights = np.zeros(((count - 1) * steps + 1, count))
+def _smoothing(count: int) -> np.ndarray:
+    """Weights of a Catmull-Rom curve through ``count`` points."""
+    weights = np.zeros(((count - 1) * _STEPS + 1, count))
     for row in range(len(weights)):
-        first = min(row // steps, count - 2)
-        t = row / steps - first
+        first = min(row // _STEPS, count - 2)
+        t = row / _STEPS - first
         for offset, value in (
             (-1, (-t + 2 * t**2 - t**3) / 2),
             (0, (2 - 5 * t**2 + 3 * t**3) / 2),

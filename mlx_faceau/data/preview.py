@@ -11,6 +11,7 @@ from mlx_faceau.landmarks import GROUPS
 _SHIFT = 4  # bits of sub-pixel position
 _ZOOM = 2
 _CAPTION = 20  # rows of a caption
+_NAMED = 3  # action units in one
 _CLOSED = ("right_eye", "left_eye", "outer_mouth", "inner_mouth")
 _COLORS = {  # RGB
     **{"jaw": (255, 255, 255), "right_brow": (255, 200, 0), "left_brow": (255, 120, 0)},
@@ -52,9 +53,9 @@ def contact_sheet(
     return np.concatenate([np.concatenate(row, axis=1) for row in rows])
 
 
-def strongest_units(au_intensities: np.ndarray, count: int = 3) -> str:
-    """The strongest action units of (17,) intensities that are at least 0.5, as a caption."""
-    order = np.argsort(-np.asarray(au_intensities), kind="stable")[:count]
+def strongest_units(au_intensities: np.ndarray) -> str:
+    """The three strongest action units of (17,) intensities that are at least 0.5, as a caption."""
+    order = np.argsort(-np.asarray(au_intensities), kind="stable")[:_NAMED]
     shown = [i for i in order.tolist() if au_intensities[i] >= 0.5]
     return "  ".join(f"{AU_NAMES[i].removesuffix('_r')} {au_intensities[i]:.1f}" for i in shown)
 
