@@ -46,7 +46,7 @@ class Faces:
             raise ValueError("int8 needs faces to calibrate on and other people's to measure on")
 
     def recoloured(self) -> np.ndarray:
-        """Evenly spaced ``crops``, at most 32, in coloured light: swapped colours show on grey ones."""
+        """Up to 32 evenly spaced ``crops`` in coloured light: swapped colours show on grey ones."""
         picked = np.unique(np.linspace(0, len(self.crops) - 1, _RECOLOURED).astype(int))
         light = np.random.default_rng(0).uniform(0.3, 1, (len(picked), 1, 1, 3))
         return np.asarray(np.rint(self.crops[picked] * light), np.uint8)
