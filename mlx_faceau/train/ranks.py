@@ -34,16 +34,6 @@ class Ranks(Protocol):
         """Whether any rank says yes; all ranks must ask together."""
 
 
-class Alone:
-    """A training in one process."""
-
-    rank = 0
-    size = 1
-
-    def any(self, flag: bool) -> bool:
-        return flag
-
-
 def seed_of_step(seed: int, step: int, rank: int) -> int:
     """Seed of one rank's dropout in one step, below 2**63.
 

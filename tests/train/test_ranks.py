@@ -19,14 +19,14 @@ import pytest
 pytest.importorskip("h5py")
 
 from rank_worker import faces, trainer_of
-from tiny_training import write_faces
+from tiny_training import Alone, write_faces
 
 from mlx_faceau.checkpoint import load_checkpoint
 from mlx_faceau.errors import CheckpointError
 from mlx_faceau.train import ranks as ranks_module
 from mlx_faceau.train.config import AUTraining
 from mlx_faceau.train.faces import open_faces
-from mlx_faceau.train.ranks import Alone, Watchdog, seed_of_step
+from mlx_faceau.train.ranks import Watchdog, seed_of_step
 from mlx_faceau.train.session import run_training
 
 WORKER = Path(__file__).with_name("rank_worker.py")

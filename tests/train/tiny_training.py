@@ -7,7 +7,6 @@ import numpy as np
 
 from mlx_faceau.architectures import LandmarkPoseConfig, initial_weights
 from mlx_faceau.errors import MissingDependency
-from mlx_faceau.train.ranks import Alone
 
 Arrays = dict[str, np.ndarray]
 PEOPLE, FACES_EACH = 6, 4
@@ -37,6 +36,16 @@ def write_faces(
                     subject=f"{name}{person}",
                 )
     return path
+
+
+class Alone:
+    """The ranks of a training in one process."""
+
+    rank = 0
+    size = 1
+
+    def any(self, flag: bool) -> bool:
+        return flag
 
 
 class FakeTrainer:
