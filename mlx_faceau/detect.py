@@ -18,6 +18,7 @@ import numpy as np
 
 from .calibration import CALIBRATIONS, BoxCalibration
 from .errors import BackendError, MissingDependency
+from .named_function import load_function
 
 logger = logging.getLogger(__name__)
 
@@ -227,7 +228,7 @@ def open_detector(
     if name.endswith(".onnx"):
         return YuNetDetector(name)
     if ":" in name:
-        return CallableDetector(_load_function(name))
+        return CallableDetector(load_function(name, f"detector {name!r}"))
     raise ValueError(
         f"detector {name!r} is none of auto, dlib, vision, a YuNet .onnx file, "
         "package.module:function"
@@ -264,17 +265,6 @@ def _open_first(model_folders: Sequence[Path | str]) -> Detector:
 def _chosen(detector: Detector, why: str) -> Detector:
     logger.info("face detector: %s (%s)", detector.name, why)
     return detector
-
-
-def _load_function(name: str) -> Callable[[np.ndarray], Any]:
-    module_name, _, function_name = name.partition(":")
-    try:
-        function = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"detector {name!r}: {error}") from None
-    if not callable(function):
-        raise ValueError(f"detector {name!r} is not a function")
-    return function  # type: ignore[no-any-return]
 
 
 def _reduce(frame: np.ndarray, longest: int) -> tuple[np.ndarray, float]:

@@ -1,6 +1,5 @@
 """Labelled faces of a frame, and what a labeller is: the teacher that training data comes from."""
 
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 
 from mlx_faceau.errors import BackendError, DatasetError
 from mlx_faceau.faces import Frame
+from mlx_faceau.named_function import load_function
 from mlx_faceau.pdm import PDM
 
 from . import schema
@@ -142,7 +142,9 @@ def open_labeller(
     if choice == "pyfaceau":
         return PyfaceauLabeller()
     if isinstance(choice, str) and choice.startswith("callable:"):
-        return CallableLabeller(_load_function(choice.removeprefix("callable:")))
+        return CallableLabeller(
+            load_function(choice.removeprefix("callable:"), f"labeller {choice}")
+        )
     if hasattr(choice, "begin"):
         return choice  # type: ignore[return-value]
     if callable(choice):
@@ -192,14 +194,3 @@ class AutoLabeller:
                 ) from None
         self._used = self._fallback
         return self._fallback.begin(video)
-
-
-def _load_function(name: str) -> Callable[..., Any]:
-    module_name, _, function_name = name.partition(":")
-    try:
-        function = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"labeller callable:{name}: {error}") from None
-    if not callable(function):
-        raise ValueError(f"labeller callable:{name}: not a function")
-    return function  # type: ignore[no-any-return]

@@ -1,0 +1,25 @@
+"""Functions of the user's own, named on the command line as ``package.module:function``."""
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+
+def load_function(name: str, option: str) -> Callable[..., Any]:
+    """Import the function that a name means.
+
+    Args:
+        name: ``package.module:function``.
+        option: what it was given as, for the error.
+
+    Raises:
+        ValueError: if there is no such module or function.
+    """
+    module_name, _, function_name = name.partition(":")
+    try:
+        function = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"{option}: {error}") from None
+    if not callable(function):
+        raise ValueError(f"{option}: not a function")
+    return function  # type: ignore[no-any-return]
