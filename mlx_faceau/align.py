@@ -21,7 +21,7 @@ from .pdm import PDM, read_pdm
 
 _BLUR_FROM = 1.25  # shrink ratio above which the frame is blurred before sampling
 _SAME_BLUR = 0.08  # relative difference of blurs that a crop does not show
-_ROOM = 0.08  # room around a blurred region for further crops, in sides
+_ROOM = 0.02  # room around a blurred region for the crop of the new landmarks, in sides
 
 
 class FaceAligner:

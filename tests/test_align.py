@@ -37,10 +37,11 @@ def test_a_second_crop_near_the_first_is_the_same_as_one_of_its_own(side: float)
     smooth = cv2.GaussianBlur(FRAME, (0, 0), 3)
     crops = FrameCrops(smooth)
     crops.crop(square_crop_matrix(np.array([200.0, 150.0]), side))
-    near = square_crop_matrix(np.array([203.0, 148.0]), side * 1.06)
+    near = square_crop_matrix(np.array([200.0 + 0.01 * side, 150.0]), side * 1.015)
     far = square_crop_matrix(np.array([120.0, 100.0]), side * 0.6)
-    for matrix in (near, far):
+    for matrix, regions in ((near, 1), (far, 2)):
         assert np.abs(crops.crop(matrix).astype(int) - crop_frame(smooth, matrix)).max() <= 2
+        assert len(crops._regions) == regions  # the near one is sampled from the first one's pixels
 
 
 def test_a_turned_crop_has_them_too() -> None:
