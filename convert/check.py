@@ -6,7 +6,7 @@ float64. Torch's own float32 error stands beside every figure, because a fixed b
 files of ill-conditioned nets.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ except ModuleNotFoundError as error:
     raise MissingDependency("torch", extra="export") from error
 
 from .artefact import EVALUATOR, ORT, Artefact, network_input, open_artefacts
-from .mil_program import PICTURE
+from .mil_program import PICTURE, Port
 from .source import Pair, Source, read_source
 from .variants import DYNAMIC
 
@@ -259,33 +259,31 @@ def _interface_problems(
     artefact: Artefact, source: Source | Pair, metadata: Mapping[str, Any]
 ) -> list[str]:
     """Differences from SPEC section 8's names, order, shapes and types."""
-    expected = (
-        ("input", artefact.inputs, {"image": _expected_input(metadata)}),
-        (
-            "output",
-            artefact.outputs,
-            {name: ("float32", shape) for name, shape in source.output_shapes.items()},
-        ),
-    )
+    outputs = {name: ("float32", shape) for name, shape in source.output_shapes.items()}
     batch = metadata.get("batch", DYNAMIC)
-    problems = []
-    for role, ports, wanted in expected:
-        names = [port.name for port in ports]
-        if names != list(wanted):
-            problems.append(f"the {role}s are {names}, expected {list(wanted)}")
-            continue
-        for port in ports:
-            dtype, shape = wanted[port.name]
-            free = batch == DYNAMIC and isinstance(port.shape[0], str)
-            if (port.dtype, port.shape[1:]) != (dtype, shape) or not (
-                free or port.shape[0] == batch
-            ):
-                problems.append(
-                    f"{role} {port.name} is {port.dtype} {port.shape}, "
-                    f"expected {dtype} ({'batch' if batch == DYNAMIC else batch}, "
-                    f"{', '.join(map(str, shape))})"
-                )
-    return problems
+    return [
+        *_port_problems("input", artefact.inputs, {"image": _expected_input(metadata)}, batch),
+        *_port_problems("output", artefact.outputs, outputs, batch),
+    ]
+
+
+def _port_problems(
+    role: str, ports: Sequence[Port], wanted: Mapping[str, tuple[str, tuple[int, ...]]], batch: Any
+) -> Iterator[str]:
+    names = [port.name for port in ports]
+    if names != list(wanted):
+        yield f"the {role}s are {names}, expected {list(wanted)}"
+        return
+    for port in ports:
+        dtype, shape = wanted[port.name]
+        free = batch == DYNAMIC and isinstance(port.shape[0], str)
+        same = (port.dtype, port.shape[1:]) == (dtype, shape)
+        if not same or not (free or port.shape[0] == batch):
+            size = "batch" if batch == DYNAMIC else batch
+            yield (
+                f"{role} {port.name} is {port.dtype} {port.shape}, "
+                f"expected {dtype} ({size}, {', '.join(map(str, shape))})"
+            )
 
 
 def _expected_input(metadata: Mapping[str, Any]) -> tuple[str, tuple[int, ...]]:

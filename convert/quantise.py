@@ -14,6 +14,7 @@ Reference:
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -136,6 +137,25 @@ def _calibrate(
 def _ranges(
     model: onnx.ModelProto, tensors: list[str], images: np.ndarray
 ) -> dict[str, tuple[float, float]]:
+    """How far below and above zero each tensor reaches over all images."""
+    session = _watching(model, tensors)
+    size = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value or 1
+    starts = range(0, len(images), size)
+    # A last short batch is filled up with its own images: ranges do not count them.
+    shape = (size, *images.shape[1:])
+    batches = [np.resize(images[start : start + size], shape) for start in starts]
+    seen = np.array([session.run(None, {INPUT_NAME: batch}) for batch in batches])
+    seen = seen.reshape(len(batches), len(tensors), 2)
+    if not np.isfinite(seen).all():
+        raise ExportError("a calibration face gives NaN or inf; is the checkpoint sound?")
+    return {
+        name: (-_reach(-seen[:, index, 0]), _reach(seen[:, index, 1]))
+        for index, name in enumerate(tensors)
+    }
+
+
+def _watching(model: onnx.ModelProto, tensors: list[str]) -> Any:
+    """A session of the graph that gives the least and the greatest number of every tensor."""
     try:
         import onnxruntime
     except ModuleNotFoundError as error:
@@ -151,22 +171,9 @@ def _ranges(
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1  # the same bytes whatever the machine's cores
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
+    return onnxruntime.InferenceSession(
         watched.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    size = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value or 1
-    starts = range(0, len(images), size)
-    # A last short batch is filled up with its own images: ranges do not count them.
-    shape = (size, *images.shape[1:])
-    batches = [np.resize(images[start : start + size], shape) for start in starts]
-    seen = np.array([session.run(None, {INPUT_NAME: batch}) for batch in batches])
-    seen = seen.reshape(len(batches), len(tensors), 2)
-    if not np.isfinite(seen).all():
-        raise ExportError("a calibration face gives NaN or inf; is the checkpoint sound?")
-    return {
-        name: (-_reach(-seen[:, index, 0]), _reach(seen[:, index, 1]))
-        for index, name in enumerate(tensors)
-    }
 
 
 def _reach(extremes: np.ndarray) -> float:

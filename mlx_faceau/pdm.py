@@ -52,16 +52,7 @@ def read_pdm(path: Path | str) -> PDM:
             together. Sizes are checked before anything is allocated.
     """
     path = Path(path)
-    try:
-        size = path.stat().st_size
-        if size > _MAX_BYTES:
-            raise DatasetError(f"{path}: {size} bytes is no PDM; they have about one million")
-        text = path.read_text(encoding="ascii")
-    except OSError as error:
-        raise DatasetError(f"{path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise DatasetError(f"{path}: not a text file") from None
-    words = _words(text)
+    words = _words(_text(path))
     mean = _matrix(words, path, "mean", 3 * _MAX_POINTS, 1)
     if len(mean) % 3:
         raise DatasetError(f"{path}: the mean has {len(mean)} rows, no multiple of 3")
@@ -98,6 +89,18 @@ def write_pdm(path: Path | str, pdm: PDM) -> None:
         lines += [" ".join(repr(float(value)) for value in row) for row in matrix]
     with atomic_file(path) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="ascii")
+
+
+def _text(path: Path) -> str:
+    try:
+        size = path.stat().st_size
+        if size > _MAX_BYTES:
+            raise DatasetError(f"{path}: {size} bytes is no PDM; they have about one million")
+        return path.read_text(encoding="ascii")
+    except OSError as error:
+        raise DatasetError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise DatasetError(f"{path}: not a text file") from None
 
 
 def _words(text: str) -> Iterator[str]:
