@@ -32,6 +32,7 @@ class Source:
 
     @property
     def kind(self) -> str:
+        """Of the net, as in ``architectures.CONFIGS``."""
         return self.config.kind
 
     @property
@@ -83,10 +84,12 @@ class Pair:
 
     @property
     def parts(self) -> tuple[Source, ...]:
+        """The nets that the file holds: landmarks first."""
         return self.landmarks, self.aus
 
     @property
     def output_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each output of one face, in the file's order."""
         return {**self.landmarks.output_shapes, **self.aus.output_shapes}
 
     @property

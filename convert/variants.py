@@ -93,6 +93,7 @@ class Rule:
     reason: str = ""  # against it; empty: it is written
 
     def fits(self, variant: Variant) -> bool:
+        """Whether every cell allows what the variant has."""
         batch = {1: "1", DYNAMIC: DYNAMIC}.get(variant.batch or DYNAMIC, "N")
         opset = "-" if variant.opset is None else f"given/{variant.opset}"
         cells = (self.form, self.precision, self.input, self.batch, self.opset)

@@ -102,6 +102,7 @@ class Checkpoint:
 
     @cached_property
     def config(self) -> ModelConfig:
+        """Settings of the net; see :func:`config_of`."""
         return config_of(self.metadata, self.path)
 
     @cached_property

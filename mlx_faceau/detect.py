@@ -75,6 +75,7 @@ class YuNetDetector:
             raise BackendError(f"{path}: OpenCV cannot run it as YuNet: {error.err}") from None
 
     def detect(self, frame: np.ndarray) -> list[Detection]:
+        """See :class:`Detector`."""
         small, scale = _reduce(frame, _YUNET_SIDE)
         with _quiet_opencv():
             self._net.setInputSize((small.shape[1], small.shape[0]))
@@ -107,6 +108,7 @@ class DlibDetector:
         self._find = dlib.get_frontal_face_detector()
 
     def detect(self, frame: np.ndarray) -> list[Detection]:
+        """See :class:`Detector`."""
         small, scale = _reduce(frame, _DLIB_SIDE)
         rectangles, scores, _ = self._find.run(cv2.cvtColor(small, cv2.COLOR_BGR2GRAY), 0, 0.0)
         return [
@@ -145,6 +147,11 @@ class VisionDetector:
         self._vision = vision
 
     def detect(self, frame: np.ndarray) -> list[Detection]:
+        """See :class:`Detector`.
+
+        Raises:
+            BackendError: if Vision refuses the frame.
+        """
         small, _ = _reduce(frame, _DLIB_SIDE)
         encoded = cv2.imencode(".bmp", small)[1].tobytes()
         vision = self._vision
@@ -190,6 +197,11 @@ class CallableDetector:
         self.calibration = calibration
 
     def detect(self, frame: np.ndarray) -> list[Detection]:
+        """See :class:`Detector`.
+
+        Raises:
+            ValueError: if what the function returns is no boxes.
+        """
         rows = [np.asarray(row, np.float64) for row in self._function(frame)]
         for row in rows:
             if row.shape not in ((4,), (5,)):

@@ -47,6 +47,7 @@ class SceneCuts:
         self._usual = 0.0
 
     def is_cut(self, frame: np.ndarray) -> bool:
+        """Whether an (H, W, 3) uint8 BGR frame begins a new shot; frames come in their order."""
         signature = scene_signature(frame)
         last, self._last = self._last, signature
         if last is None:

@@ -76,6 +76,7 @@ class Layout:
 
     @property
     def ordered(self) -> list[str]:
+        """The groups in OpenFace's order."""
         return [name for name in GROUPS if name in self.groups]
 
     @property
@@ -84,6 +85,7 @@ class Layout:
         return [*FIRST_COLUMNS, *(name for group in self.ordered for name in GROUPS[group])]
 
     def header(self) -> str:
+        """The file's first line."""
         return ", ".join(self.columns)
 
     def lines(self, found: FrameFaces) -> list[str]:

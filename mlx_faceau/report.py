@@ -51,6 +51,7 @@ class Curve:
         self._stride = 1
 
     def add(self, row: np.ndarray) -> None:
+        """Append (width,) numbers; once there are many rows, neighbours become their mean."""
         self._sum += row
         self._pending += 1
         if self._pending == self._stride:

@@ -121,6 +121,7 @@ class Tracker:
 
     @property
     def followed(self) -> list[Track]:
+        """Tracks whose face is in sight."""
         return [track for track in self.tracks if not track.missing]
 
     def detection_due(self, index: int) -> bool:

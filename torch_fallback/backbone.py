@@ -49,6 +49,7 @@ class FaceNet(nn.Module):
 
     @classmethod
     def from_config(cls, config: ModelConfig) -> Self:
+        """A new net of these settings, which must be of this class's kind."""
         return cls(**config_to_dict(config))
 
     def to_weights(self) -> dict[str, np.ndarray]:

@@ -26,6 +26,7 @@ def color(values: np.ndarray) -> Color:
 
 
 def fill(image: np.ndarray, points: Points, paint: Color) -> None:
+    """A filled polygon."""
     cv2.fillPoly(image, [_fixed(points)], paint, cv2.LINE_AA, _SHIFT)
 
 
@@ -35,6 +36,7 @@ def stroke(image: np.ndarray, points: Points, paint: Color, thickness: int = 1) 
 
 
 def disc(image: np.ndarray, centre: np.ndarray, radius: float, paint: Color) -> None:
+    """A filled circle of a radius in pixels around (2,)."""
     x, y = _fixed(centre).tolist()
     cv2.circle(image, (x, y), round(radius * (1 << _SHIFT)), paint, -1, cv2.LINE_AA, _SHIFT)
 

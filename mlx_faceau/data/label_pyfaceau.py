@@ -69,6 +69,7 @@ class PyfaceauLabeller:
         self._predictor = predictor(static)
 
     def begin(self, video: Path) -> Callable[[Frame], Labels]:
+        """See :class:`~mlx_faceau.data.labels.Labeller`."""
         fitter = self._open_fitter(detector=None)
 
         def labels(frame: Frame) -> list[FaceLabels]:

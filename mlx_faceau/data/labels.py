@@ -87,6 +87,7 @@ class CallableLabeller:
         self._function = function
 
     def begin(self, video: Path) -> Callable[[Frame], Labels]:
+        """See :class:`Labeller`."""
         return lambda frame: [_as_labels(face) for face in self._function(frame.image)]
 
 
@@ -173,9 +174,15 @@ class AutoLabeller:
 
     @property
     def licence(self) -> str:
+        """Likewise."""
         return self._used.licence
 
     def begin(self, video: Path) -> Callable[[Frame], Labels]:
+        """See :class:`Labeller`.
+
+        Raises:
+            DatasetError: if neither can label this video, naming the three ways to labels.
+        """
         from .label_openface import find_csv
         from .label_pyfaceau import PyfaceauLabeller
 

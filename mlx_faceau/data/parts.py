@@ -47,6 +47,13 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
 
     def generator(self) -> TrainingDataGenerator:
+        """What makes the samples.
+
+        Raises:
+            ValueError: if the labeller is unknown, or ``every`` is below 1.
+            BackendError: if the labeller cannot run here.
+            DatasetError: if the PDM cannot be read.
+        """
         return TrainingDataGenerator(self.labeller, self.every, self.limits, self.pdm)
 
 
@@ -125,4 +132,5 @@ def useful(report: VideoReport) -> bool:
 
 
 def as_report(values: dict[str, Any]) -> VideoReport:
+    """A report from what ``VideoReport.as_json`` gave."""
     return VideoReport(**{**values, "dropped": Counter(values["dropped"])})

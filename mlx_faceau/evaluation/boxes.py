@@ -41,6 +41,7 @@ class BoxError:
 
     @property
     def scale_deviation(self) -> float:
+        """Of the logarithm of the sides' ratio."""
         return self.scale_median / 0.67449  # the half-normal distribution's median
 
 

@@ -53,10 +53,12 @@ class FaceNet(Layer):
 
     @property
     def config(self) -> ModelConfig:
+        """The settings it was built from."""
         return self._config
 
     @classmethod
     def from_config(cls, config: ModelConfig) -> Self:
+        """A new net of these settings, which must be of this class's kind."""
         return cls(**config_to_dict(config))
 
     @classmethod

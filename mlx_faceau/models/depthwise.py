@@ -96,18 +96,21 @@ def _differentiable(stride: int, pieces: Pieces) -> Callable[[mx.array, mx.array
 
 
 def forward_slices(x: mx.array, w: mx.array, stride: int) -> mx.array:
+    """The convolution as nine shifted slices of the input times nine taps."""
     return sum_of_products(_shifted(x, stride), _taps(w))
 
 
 def input_grad_slices(
     cotangent: mx.array, w: mx.array, stride: int, shape: tuple[int, ...]
 ) -> mx.array:
+    """The same with the kernel turned round; by phases of the output's grid at stride 2."""
     if stride == 1:
         return sum_of_products(_shifted(cotangent, 1), _taps(w)[::-1])
     return _input_grad_phases(cotangent, _taps(w))[:, : shape[1], : shape[2]]
 
 
 def weight_grad_slices(cotangent: mx.array, x: mx.array, stride: int) -> mx.array:
+    """Sums of products of the input's slices and the cotangent."""
     taps = [channel_dot(piece, cotangent) for piece in _shifted(x, stride)]
     return mx.stack(taps, axis=1).reshape(-1, 3, 3, 1)
 
@@ -205,12 +208,14 @@ def _fused_total(*parts: mx.array) -> mx.array:
 
 
 def forward_builtin(x: mx.array, w: mx.array, stride: int) -> mx.array:
+    """MLX's convolution."""
     return mx.conv2d(x, w, stride=stride, padding=1, groups=x.shape[-1])
 
 
 def input_grad_builtin(
     cotangent: mx.array, w: mx.array, stride: int, shape: tuple[int, ...]
 ) -> mx.array:
+    """Its derivative; at stride 1 a convolution with the kernel turned round."""
     if stride == 1:  # the forward kernel is the fast one
         return forward_builtin(cotangent, w[:, ::-1, ::-1], 1)
     zeros = mx.zeros(shape, cotangent.dtype)
@@ -218,6 +223,7 @@ def input_grad_builtin(
 
 
 def weight_grad_builtin(cotangent: mx.array, x: mx.array, stride: int) -> mx.array:
+    """Its derivative."""
     zeros = mx.zeros((x.shape[-1], 3, 3, 1), x.dtype)
     return mx.vjp(lambda w: forward_builtin(x, w, stride), [zeros], [cotangent])[1][0]
 
@@ -266,6 +272,7 @@ WEIGHT_GRAD_BODY = """
 
 
 def weight_grad_metal(cotangent: mx.array, x: mx.array, stride: int) -> mx.array:
+    """One thread a channel and strip of rows, then sums over strips and images."""
     n, rows, _, channels = cotangent.shape
     strips = -(-rows // STRIP_ROWS)
     (partial,) = _metal_kernel()(

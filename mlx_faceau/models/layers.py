@@ -30,6 +30,7 @@ class Layer(nn.Module):
     """A module whose BatchNorm statistics stay untrained, whatever is unfrozen."""
 
     def unfreeze(self, **options: Any) -> Self:
+        """As MLX's, the statistics left out."""
         super().unfreeze(**options)
         self.apply_to_modules(lambda _, module: module.freeze(recurse=False, keys=STATISTICS))
         return self

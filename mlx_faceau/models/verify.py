@@ -124,18 +124,21 @@ class Case:
         report.milliseconds += 1000 * float(np.median(times))
 
     def forward(self) -> np.ndarray:
+        """What the convolution gives: (N, ceil(H / stride), ceil(W / stride), C) float64."""
         total = np.zeros(self.cotangent.shape)
         for i, j, view in self._views(self._padded()):
             total += view * self.w[:, i, j, 0]
         return total
 
     def input_grad(self) -> np.ndarray:
+        """By ``x``, of the sum of outputs times ``cotangent``: (N, H, W, C) float64."""
         padded = np.zeros_like(self._padded())
         for i, j, view in self._views(padded):
             view += self.cotangent * np.float64(self.w[:, i, j, 0])
         return padded[:, 1:-1, 1:-1]
 
     def weight_grad(self) -> np.ndarray:
+        """By ``w``, of the same sum: (C, 3, 3, 1) float64."""
         gradient = np.zeros(self.w.shape)
         for i, j, view in self._views(self._padded()):
             gradient[:, i, j, 0] = (view * self.cotangent).sum((0, 1, 2))

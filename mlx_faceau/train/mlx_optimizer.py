@@ -20,6 +20,7 @@ class AdamW(optim.Adam):  # type: ignore[misc]
     def apply_single(
         self, gradient: mx.array, parameter: mx.array, state: dict[str, mx.array]
     ) -> mx.array:
+        """One parameter after the step; called by MLX."""
         if parameter.ndim > 1:
             parameter = parameter * (1 - self.learning_rate * self.weight_decay)
         updated: mx.array = super().apply_single(gradient, parameter, state)

@@ -14,6 +14,7 @@ class MLXRanks:
         self.size = self.group.size()
 
     def any(self, flag: bool) -> bool:
+        """See :class:`.ranks.Ranks`."""
         if self.size == 1:
             return flag
         votes = mx.distributed.all_sum(mx.array(float(flag)), group=self.group, stream=mx.cpu)
