@@ -1,10 +1,13 @@
 """What the video pipeline costs: each stage, a whole frame, the first result, memory over time.
 
-    python benchmarks/pipeline.py VIDEO --landmark-model PATH --au-model PATH --detector FILE.onnx
+    python benchmarks/pipeline.py VIDEO --landmark-model PATH... --au-model PATH... \\
+        --detector FILE.onnx
 
-Stages are timed one after the other in one thread; the whole runs as users run it. CPU time counts
-all threads of the process and is what a busy machine still measures fairly; wall time is printed
-with the load it was measured under.
+Several pairs of nets, such as float32 and int8 files, are measured one after the other. Stages are
+timed one by one in one thread; the whole runs as ``mlx-faceau predict`` runs it, rows written. CPU
+time counts all threads of the process. Two threads that share a core make each other's CPU time
+longer, be they of this process or of others: ``load_at_start`` and ``other_cores``, what other
+processes took meanwhile, tell how far the figures can be trusted.
 """
 
 import argparse
@@ -14,55 +17,90 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
+from compare import machine_stamp
 
 from mlx_faceau.align import FrameCrops, crop_frame
-from mlx_faceau.detect import open_detector
+from mlx_faceau.background import run_ahead
+from mlx_faceau.detect import Detector
 from mlx_faceau.faces import Frame
 from mlx_faceau.follow import find_candidates, read_shapes, standard_square
 from mlx_faceau.looks import look, scene_signature
 from mlx_faceau.openface_csv import Layout
 from mlx_faceau.overlay import draw
 from mlx_faceau.pipeline import FacePipeline
-from mlx_faceau.predictor import load_au_predictor, load_predictor
+from mlx_faceau.recording import Wanted, record
 from mlx_faceau.video import Span, Video
 
 RESULT = Path(__file__).parent / "results" / "pipeline.csv"
 _FRAMES = 60  # of each stage
+_WARM_UP = 500  # frames before memory is looked at
+_EVERY = 30  # frames between detections
+Row = dict[str, str]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("video", type=Path)
-    parser.add_argument("--landmark-model", required=True)
-    parser.add_argument("--au-model", required=True)
+    parser.add_argument("--landmark-model", nargs="+", required=True)
+    parser.add_argument("--au-model", nargs="+", required=True)
     parser.add_argument("--detector", required=True)
+    parser.add_argument("--passes", type=int, default=5, help="of the whole video")
     parser.add_argument("--memory-frames", type=int, default=10_000)
-    parser.add_argument("--cv-threads", type=int, help="threads of OpenCV; default: its own choice")
     args = parser.parse_args()
-    if args.cv_threads is not None:
-        cv2.setNumThreads(args.cv_threads)
-    rows = [*stages(args), *whole(args), first_result(args)]
-    if args.memory_frames:
-        rows.append(memory(args))
-    threads = f"cv2={cv2.getNumThreads()} OMP={os.environ.get('OMP_NUM_THREADS', '-')}"
-    for row in rows:
-        row |= {"threads": threads, "load": f"{os.getloadavg()[0]:.1f}"}
+    cv2.setNumThreads(1)  # as 'mlx-faceau predict' does
+    rows = []
+    for models in zip(args.landmark_model, args.au_model, strict=True):
+        pipeline = FacePipeline(*models, args.detector, detect_every=_EVERY)
+        name = precision(pipeline)
+        parts = [lambda p=pipeline: stages(p, args.video), lambda p=pipeline: whole(p, args)]
+        parts.append(lambda m=models: first_result(m, args))
+        if args.memory_frames:
+            parts.append(lambda p=pipeline: memory(p, args))
+        for part in parts:
+            rows += beside_others(part, name)
+    stamp = machine_stamp()
     table = io.StringIO()
-    writer = csv.DictWriter(table, rows[0], lineterminator="\n", restval="")
+    writer = csv.DictWriter(table, {**rows[0], **stamp}, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({**row, **stamp} for row in rows)
     RESULT.write_text(table.getvalue())
     sys.stdout.write(table.getvalue())
     return 0
 
 
-def line(stage: str, cpu: list[float], wall: list[float], note: str = "") -> dict[str, str]:
+def precision(pipeline: FacePipeline) -> str:
+    nets = (pipeline.describe()[name] for name in ("landmark_model", "au_model"))
+    return " ".join(dict.fromkeys((net["metadata"] or {}).get("precision", "?") for net in nets))
+
+
+def beside_others(part: Callable[[], Iterator[Row]], name: str) -> list[Row]:
+    """The rows of a part of the measurement, with what else the machine did meanwhile."""
+    load, busy, start = os.getloadavg()[0], elsewhere(), time.perf_counter()
+    rows = list(part())
+    others = (elsewhere() - busy) / (time.perf_counter() - start)
+    told = {"load_at_start": f"{load:.1f}", "other_cores": f"{max(0.0, others):.2f}"}
+    return [{"nets": name, **row, **told} for row in rows]
+
+
+def elsewhere() -> float:
+    """CPU seconds of all processes but this one and its children (Linux; else 0)."""
+    try:
+        first = Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
+    except OSError:
+        return 0.0
+    user, nice, system, _, _, irq, softirq, steal = map(int, first)
+    busy = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+    return busy - sum(os.times()[:4])
+
+
+def line(stage: str, cpu: list[float], wall: list[float], note: str = "") -> Row:
     return {
         "stage": stage,
         "cpu_ms_median": f"{np.median(cpu) * 1e3:.2f}",
@@ -72,70 +110,86 @@ def line(stage: str, cpu: list[float], wall: list[float], note: str = "") -> dic
     }
 
 
-def measure(stage: str, call: Callable[[np.ndarray], object], frames: list[np.ndarray]) -> dict:
+def timed(call: Callable[[], object]) -> tuple[float, float]:
+    """CPU and wall seconds of a call."""
+    start = time.process_time(), time.perf_counter()
+    call()
+    return time.process_time() - start[0], time.perf_counter() - start[1]
+
+
+def measure(stage: str, call: Callable[[np.ndarray], object], frames: list[np.ndarray]) -> Row:
     call(frames[0])
-    cpu, wall = [], []
-    for frame in frames:
-        start = time.process_time(), time.perf_counter()
-        call(frame)
-        cpu.append(time.process_time() - start[0])
-        wall.append(time.perf_counter() - start[1])
-    return line(stage, cpu, wall)
+    times = [timed(lambda f=frame: call(f)) for frame in frames]
+    return line(stage, *map(list, zip(*times, strict=True)))
 
 
-def stages(args: argparse.Namespace) -> Iterator[dict[str, str]]:
-    frames = [frame.image for frame in Video(args.video).frames(Span(every=2))][:_FRAMES]
-    capture = cv2.VideoCapture(str(args.video))
-    yield measure("decode", lambda _: capture.read(), frames)
+def stages(pipeline: FacePipeline, path: Path) -> Iterator[Row]:
+    yield decoding(path)
+    frames = [frame.image for frame in Video(path).frames(Span(every=2))][:_FRAMES]
     yield measure("scene signature", scene_signature, frames)
-    detector = open_detector(args.detector)
-    yield measure("detect (every 30th frame)", detector.detect, frames)
-    candidate = find_candidates(detector, FrameCrops(frames[0]))[0]
-    landmark_net, au_net = load_predictor(args.landmark_model), load_au_predictor(args.au_model)
-    square = (candidate.centre, candidate.side)
-    shape = read_shapes(landmark_net, FrameCrops(frames[0]), [square])[0]
-    found = FacePipeline(landmark_net, au_net, detector).image(frames[0])
-    matrix = found.faces[0].warp_matrix
-    crop = crop_frame(frames[0], matrix)
-    yield measure("crop", lambda f: crop_frame(f, matrix), frames)
-    yield measure("look", lambda _: look(crop), frames)
-    yield measure("landmark net", lambda _: landmark_net.predict_batch(crop[None]), frames)
-    yield measure("action unit net", lambda _: au_net.predict_batch(crop[None]), frames)
-    yield measure(
-        "crop + landmark net + frame space",
-        lambda f: read_shapes(landmark_net, FrameCrops(f), [square]),
-        frames,
-    )
-    yield measure("standard square", lambda _: standard_square(shape.landmarks), frames)
-    layout = Layout()
+    detector, nets = pipeline.detector, (pipeline._landmarks, pipeline._aus)
+    yield measure(f"detect (every {_EVERY}th frame)", detector.detect, frames)
+    yield from reading(detector, nets, frames)
+    found, layout = pipeline.image(frames[0]), Layout()
     yield measure("csv line", lambda _: layout.lines(found), frames)
     yield measure("overlay picture", lambda _: draw(found), frames)
 
 
-def whole(args: argparse.Namespace) -> Iterator[dict[str, str]]:
-    pipeline = FacePipeline(args.landmark_model, args.au_model, args.detector)
-    next(pipeline.video(args.video))
-    for name, layout in (("whole, per frame", None), ("whole and csv, per frame", Layout())):
-        start, cpu, count = time.perf_counter(), time.process_time(), 0
-        for found in pipeline.video(args.video):
-            count += 1
-            if layout is not None:
-                layout.lines(found)
-        wall, cpu = time.perf_counter() - start, time.process_time() - cpu
-        yield line(name, [cpu / count], [wall / count], f"{count / wall:.0f} frames/s")
+def decoding(path: Path) -> Row:
+    """Of the whole file: its decoder reads ahead and keeps frames back."""
+    decoded: list[int] = []
+    cpu, wall = timed(lambda: decoded.extend(frame.index for frame in Video(path).frames()))
+    return line("decode", [cpu / len(decoded)], [wall / len(decoded)], f"{len(decoded)} frames")
 
 
-def first_result(args: argparse.Namespace) -> dict[str, str]:
+def reading(detector: Detector, nets: tuple, frames: list[np.ndarray]) -> Iterator[Row]:
+    """From a square to landmarks, and from landmarks to action units."""
+    candidate = find_candidates(detector, FrameCrops(frames[0]))[0]
+    square = (candidate.centre, candidate.side)
+    shape = read_shapes(nets[0], FrameCrops(frames[0]), [square])[0]
+    matrix = FacePipeline(*nets, detector).image(frames[0]).faces[0].warp_matrix
+    crop = crop_frame(frames[0], matrix)
+    yield measure("crop", lambda f: crop_frame(f, matrix), frames)
+    yield measure("look", lambda _: look(crop), frames)
+    yield measure("landmark net", lambda _: nets[0].predict_batch(crop[None]), frames)
+    yield measure("action unit net", lambda _: nets[1].predict_batch(crop[None]), frames)
+    yield measure(
+        "crop + landmark net + frame space",
+        lambda f: read_shapes(nets[0], FrameCrops(f), [square]),
+        frames,
+    )
+    yield measure("standard square", lambda _: standard_square(shape.landmarks), frames)
+
+
+def whole(pipeline: FacePipeline, args: argparse.Namespace) -> Iterator[Row]:
+    """All frames of the video, from the file to rows in a file, several times over."""
+    frames, times = 0, []
+
+    def run() -> None:
+        nonlocal frames
+        frames = record(pipeline.video(args.video), wanted, "").frames
+
+    with tempfile.TemporaryDirectory() as folder:
+        wanted = Wanted(Path(folder) / "faces.csv")
+        run()
+        for _ in range(args.passes):
+            times.append([seconds / frames for seconds in timed(run)])
+    cpu, wall = map(list, zip(*times, strict=True))
+    size = next(Video(args.video).frames()).image.shape
+    note = f"{1 / np.median(wall):.0f} frames/s; {size[1]}x{size[0]}, {args.passes} passes"
+    yield line("whole, per frame", cpu, wall, note)
+
+
+def first_result(models: tuple[str, str], args: argparse.Namespace) -> Iterator[Row]:
     """Seconds from starting Python to the first face, beyond an interpreter that does nothing."""
     code = (
         "from mlx_faceau import FacePipeline\n"
-        f"p = FacePipeline({args.landmark_model!r}, {args.au_model!r}, {args.detector!r})\n"
+        f"p = FacePipeline({models[0]!r}, {models[1]!r}, {args.detector!r})\n"
         f"next(p.video({str(args.video)!r}))"
     )
     real, bare = ([_run(c) for _ in range(5)] for c in (code, "pass"))
-    cpu = min(r[0] for r in real) - min(b[0] for b in bare)
-    wall = min(r[1] for r in real) - min(b[1] for b in bare)
-    return line("time to first result", [cpu], [wall], "best of 5, less a bare interpreter")
+    cpu, wall = ([r[i] - float(np.median([b[i] for b in bare])) for r in real] for i in (0, 1))
+    yield line("time to first result", cpu, wall, "5 starts, less a bare interpreter")
 
 
 def _run(code: str) -> tuple[float, float]:
@@ -161,25 +215,22 @@ class Looped:
             yield Frame(index, index / 30, self._images[index % len(self._images)].copy())
 
 
-def memory(args: argparse.Namespace) -> dict[str, str]:
-    """Growth of resident memory, after 500 frames of warm-up."""
+def memory(pipeline: FacePipeline, args: argparse.Namespace) -> Iterator[Row]:
+    """Growth of resident memory after a warm-up; decoding is left out."""
     images = [frame.image for frame in Video(args.video).frames(Span(every=3))][:40]
-    pipeline = FacePipeline(args.landmark_model, args.au_model, args.detector)
-    layout, start, warm = Layout(), time.process_time(), 0
-    source = Looped(images, args.memory_frames)
-    for found in pipeline._stream(source, Span(), _ahead()):  # type: ignore[arg-type]
+    source, layout = Looped(images, args.memory_frames), Layout()
+    warm, most = 0, 0
+    start = time.process_time(), time.perf_counter()
+    for found in pipeline._stream(source, Span(), run_ahead):  # type: ignore[arg-type]
         layout.lines(found)
-        if found.frame.index == 500:
+        if found.frame.index == min(_WARM_UP, args.memory_frames // 2):
             warm = _resident()
-    cpu = (time.process_time() - start) / args.memory_frames
-    growth = (_resident() - warm) / 2**20
-    return line("memory", [cpu], [0], f"{growth:+.1f} MB over {args.memory_frames} frames")
-
-
-def _ahead() -> Callable:
-    from mlx_faceau.background import run_ahead
-
-    return run_ahead
+        elif warm and found.frame.index % 100 == 0:
+            most = max(most, _resident())
+    cpu, wall = time.process_time() - start[0], time.perf_counter() - start[1]
+    growth = f"{(_resident() - warm) / 2**20:+.1f} MB, at most {(most - warm) / 2**20:+.1f} MB"
+    count = args.memory_frames
+    yield line("memory", [cpu / count], [wall / count], f"{growth}, over {count} frames")
 
 
 def _resident() -> int:
