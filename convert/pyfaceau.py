@@ -161,9 +161,8 @@ def _check_archive(path: Path) -> None:
                 raise CheckpointError(
                     f"{path}: its parts are compressed or overlap, torch writes neither"
                 )
-            for entry in entries:
-                if entry.filename.endswith("data.pkl"):
-                    _check_pickle(archive, entry)
+            for entry in (entry for entry in entries if entry.filename.endswith("data.pkl")):
+                _check_pickle(archive, entry)
     except _READ_ERRORS as error:
         raise CheckpointError(f"{path}: no torch .pt archive, or cut short: {error}") from None
 

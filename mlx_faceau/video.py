@@ -68,6 +68,14 @@ class Span:
                 "0 <= start < end in seconds and every >= 1"
             )
 
+    def ends(self, seconds: float) -> bool:
+        """Whether no frame from this time on is wanted."""
+        return self.end is not None and seconds >= self.end
+
+    def takes(self, index: int, seconds: float) -> bool:
+        """Whether a frame before the end is wanted."""
+        return seconds >= self.start and index % self.every == 0
+
 
 WHOLE = Span()
 
@@ -123,14 +131,10 @@ class Video:
                 # Some containers give no times: then the rate does.
                 seconds = moment - first if moment - first > last else index / self.rate
                 last = seconds
-                if span.end is not None and seconds >= span.end:
+                if span.ends(seconds):
                     break
-                if seconds >= span.start and index % span.every == 0:
-                    ok, image = self._capture.retrieve()
-                    if ok and image is not None:
-                        yield Frame(index, seconds, _as_bgr(image))
-                    else:
-                        self.damaged += 1
+                if span.takes(index, seconds):
+                    yield from self._decoded(index, seconds)
                 index += 1
             else:
                 self._report(index)
@@ -146,6 +150,13 @@ class Video:
             if self.count is None or index + failed + 1 >= self.count:
                 return False
         return False
+
+    def _decoded(self, index: int, seconds: float) -> Iterator[Frame]:
+        ok, image = self._capture.retrieve()
+        if ok and image is not None:
+            yield Frame(index, seconds, _as_bgr(image))
+        else:
+            self.damaged += 1
 
     def _report(self, read: int) -> None:
         # An edit list may hide a few frames; a cut file lacks many.
@@ -191,9 +202,9 @@ class Camera:
                 seconds = (cv2.getTickCount() - start) / cv2.getTickFrequency()
                 if not ok or image is None:
                     break
-                if span.end is not None and seconds >= span.end:
+                if span.ends(seconds):
                     return
-                if seconds >= span.start and index % span.every == 0:
+                if span.takes(index, seconds):
                     yield Frame(index, seconds, _as_bgr(image))
                 index += 1
         finally:

@@ -62,7 +62,6 @@ def _time_backends(args: argparse.Namespace) -> int:
 
     from mlx_faceau.architectures import CONFIGS
     from mlx_faceau.backends import BACKENDS
-    from mlx_faceau.errors import BackendError
 
     if args.batch < 1:
         raise ValueError(f"--batch is {args.batch}, expected at least 1")
@@ -74,10 +73,7 @@ def _time_backends(args: argparse.Namespace) -> int:
             print(f"{kind}, width {args.width_mult:g}, untrained weights")
             print(f"  {'backend':10}{'ms a face':>12}{f'faces/s, batch {args.batch}':>24}")
             for name in BACKENDS:
-                try:
-                    print(f"  {name:10}{_row(place, kind, name, images)}")
-                except BackendError as error:
-                    print(f"  {name:10}{'-':>12}{'-':>24}  {error}")
+                print(f"  {name:10}{_row(place, kind, name, images)}")
     return 0
 
 
@@ -96,11 +92,16 @@ def _untrained(kind: str, width_mult: float, folder: Path) -> Path:
 
 
 def _row(folder: Path, kind: str, name: str, images: "np.ndarray") -> str:
+    """A backend's two times, or why it has none."""
     from mlx_faceau.backends import open_backend
+    from mlx_faceau.errors import BackendError
 
-    backend: Any = open_backend(folder, kind, name)
-    single = _median_seconds(lambda: backend.run(images[:1]))
-    batch = _median_seconds(lambda: backend.run(images))
+    try:
+        backend: Any = open_backend(folder, kind, name)
+        single = _median_seconds(lambda: backend.run(images[:1]))
+        batch = _median_seconds(lambda: backend.run(images))
+    except BackendError as error:
+        return f"{'-':>12}{'-':>24}  {error}"
     return f"{1000 * single:12.2f}{len(images) / batch:24.0f}"
 
 
