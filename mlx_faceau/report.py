@@ -75,6 +75,7 @@ class _Person:
     curve: Curve = field(default_factory=lambda: Curve(NUM_AUS + 5))
     frames: int = 0
     successes: int = 0
+    has_aus: bool = False
     peaks: dict[int, tuple[float, float, bytes]] = field(default_factory=dict)
 
 
@@ -101,6 +102,7 @@ class Report:
             person = self._people.setdefault(face.face_id, _Person())
             person.frames += 1
             person.successes += face.success
+            person.has_aus |= face.au_intensities is not None
             aus = np.zeros(NUM_AUS) if face.au_intensities is None else face.au_intensities
             time = found.frame.timestamp
             angles = np.degrees(face.global_params[1:4])
@@ -142,7 +144,7 @@ class Report:
 
     def _summary(self, shown: int) -> str:
         rows = {
-            "length": f"{self._seconds:.1f} s, {self._frames} frames",
+            "length": f"{self._seconds:.1f} s, {_frames(self._frames)}",
             "frames without a face": f"{self._faceless}",
             "people": f"{len(self._people)}"
             + (f" ({shown} shown)" if shown < len(self._people) else ""),
@@ -161,12 +163,17 @@ def _person(face_id: int, person: _Person, seconds: float, baseline: NeutralBase
         peaks = {i: (max(0.0, v - offsets[i]), t, p) for i, (v, t, p) in peaks.items()}
     share = 100 * person.successes / max(1, person.frames)
     return (
-        f"<h2>Face {face_id}</h2><p>seen in {person.frames} frames, {share:.0f} % with success</p>"
-        f"<h3>Action units, 0 to 5</h3>{_au_chart(times, aus, seconds)}"
+        f"<h2>Face {face_id}</h2>"
+        f"<p>seen in {_frames(person.frames)}, {share:.0f} % with success</p>"
+        f"{_au_chart(times, aus, seconds) if person.has_aus else ''}"
         f"<h3>Head pose, degrees</h3>{_pose_chart(times, rows[:, -4:-1], seconds)}"
         f"<h3>Confidence, 0 to 1</h3>{_chart(times, rows[:, -1:], seconds, 0, 1, ('',))}"
         f"{_gallery(peaks)}"
     )
+
+
+def _frames(count: int) -> str:
+    return f"{count} frame{'' if count == 1 else 's'}"
 
 
 def _au_chart(times: np.ndarray, aus: np.ndarray, seconds: float) -> str:
@@ -176,10 +183,17 @@ def _au_chart(times: np.ndarray, aus: np.ndarray, seconds: float) -> str:
         base = _ROW * (i + 1)
         label = f"{name[:4]} {AU_DESCRIPTIONS[name]}"
         parts.append(f'<line x1="0" x2="{_WIDTH}" y1="{base}" y2="{base}" stroke="var(--faint)"/>')
-        parts.append(f'<text x="4" y="{base - _ROW + 14}">{html.escape(label)}</text>')
+        middle, highest = (f(aus[:, i]) if len(aus) else 0.0 for f in (np.mean, np.max))
+        level = base - _ROW + 14
+        parts.append(f'<text x="4" y="{level}">{html.escape(label)}</text>')
+        parts.append(
+            f'<text x="{_WIDTH - 4}" y="{level}" text-anchor="end">'
+            f"mean {middle:.1f}, highest {highest:.1f}</text>"
+        )
         points = _points(times, aus[:, i], seconds, 0, MAX_INTENSITY, base - _ROW + 3, base)
         parts.append(_polyline(points, "var(--line)"))
-    return _svg(height, "".join(parts) + _ticks(seconds, height))
+    chart = _svg(height, "".join(parts) + _ticks(seconds, height))
+    return f"<h3>Action units, 0 to {MAX_INTENSITY:g}</h3>{chart}"
 
 
 def _pose_chart(times: np.ndarray, angles: np.ndarray, seconds: float) -> str:
@@ -214,17 +228,23 @@ def _points(
 
 
 def _polyline(points: np.ndarray, colour: str) -> str:
-    """A curve, broken where the face was away for long."""
+    """A curve, broken where the face was away for long; a moment alone is a dot."""
     if len(points) == 0:
         return ""
     gaps = np.diff(points[:, 0])
     usual = float(np.median(gaps)) if len(gaps) else 0.0
     pieces = np.split(points, np.flatnonzero(gaps > max(10 * usual, 1.0)) + 1)
-    return "".join(
-        f'<polyline fill="none" stroke="{colour}" stroke-width="1.3" points="'
-        + " ".join(f"{x:.1f},{y:.1f}" for x, y in piece.tolist())
-        + '"/>'
-        for piece in pieces
+    return "".join(_stroke(piece, colour) for piece in pieces)
+
+
+def _stroke(points: np.ndarray, colour: str) -> str:
+    width = 1.3
+    if len(points) == 1:
+        points, width = points.repeat(2, axis=0), 4.0
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points.tolist())
+    return (
+        f'<polyline fill="none" stroke="{colour}" stroke-width="{width}" stroke-linecap="round"'
+        f' points="{path}"/>'
     )
 
 
@@ -232,11 +252,15 @@ def _ticks(seconds: float, height: int) -> str:
     raw = max(seconds, 1e-3) / 8
     unit = 10.0 ** np.floor(np.log10(raw))
     step = unit * next(m for m in (1, 2, 5, 10) if m * unit >= raw)
-    marks = np.arange(0, seconds + 1e-9, step)
     return "".join(
-        f'<text x="{m / max(seconds, 1e-9) * (_WIDTH - 24):.0f}" y="{height - 4}">{m:g} s</text>'
-        for m in marks.tolist()
+        _tick(mark, mark / max(seconds, 1e-9) * _WIDTH, height)
+        for mark in np.arange(0, seconds + 1e-9, step).tolist()
     )
+
+
+def _tick(mark: float, x: float, height: int) -> str:
+    anchor = "start" if x < 24 else "end" if x > _WIDTH - 24 else "middle"
+    return f'<text x="{x:.0f}" y="{height - 4}" text-anchor="{anchor}">{mark:g} s</text>'
 
 
 def _svg(height: int, inside: str) -> str:

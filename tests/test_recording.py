@@ -64,6 +64,33 @@ def test_a_recording_writes_rows_overlay_and_report(tmp_path: Path) -> None:
     assert is_complete(tmp_path / "a.csv")
 
 
+def page_of(tmp_path: Path, found: list[FrameFaces]) -> str:
+    record(found, Wanted(tmp_path / "a.csv", report=tmp_path / "a.html"), "a")
+    return (tmp_path / "a.html").read_text()
+
+
+def test_the_report_of_a_picture_tells_its_action_units_and_marks_them_by_dots(
+    tmp_path: Path,
+) -> None:
+    found = next(results())
+    aus = np.linspace(0, 4, 17)
+    face = replace(found.faces[0], au_intensities=aus)
+    page = page_of(tmp_path, [replace(found, faces=(face,))])
+    told = re.findall(r">mean ([\d.]+), highest ([\d.]+)<", page)
+    assert told == [(f"{value:.1f}", f"{value:.1f}") for value in aus]
+    dots = re.findall(r'stroke-width="4.0"[^>]* points="([-\d.,]+) ([-\d.,]+)"', page)
+    assert len(dots) == 17 + 3 + 1  # action units, angles, confidence
+    assert all(start == end for start, end in dots)
+    assert ">0.0 s, 1 frame<" in page
+
+
+def test_a_report_without_an_action_unit_net_shows_none(tmp_path: Path) -> None:
+    found = [replace(f, faces=(replace(f.faces[0], au_intensities=None),)) for f in results(5)]
+    page = page_of(tmp_path, found)
+    assert "Head pose" in page
+    assert "Action units" not in page
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("broke")])
 def test_finished_rows_stay_when_the_source_breaks_and_count_as_unfinished(
     tmp_path: Path, error: BaseException

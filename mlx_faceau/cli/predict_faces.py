@@ -229,7 +229,8 @@ def _expected(video: Video, span: Span) -> int:
 def _say(source: Input, wanted: Wanted, summary: Summary) -> None:
     stream = sys.stderr if str(wanted.table) == "-" else sys.stdout
     without = f", {summary.faceless} without a face" if summary.faceless else ""
-    stream.write(f"{source.name}: {summary.frames} frames{without} -> {wanted.table}\n")
+    frames = f"{summary.frames} frame{'' if summary.frames == 1 else 's'}"
+    stream.write(f"{source.name}: {frames}{without} -> {wanted.table}\n")
     for note in summary.notes:
         sys.stderr.write(note + "\n")
 
