@@ -1,10 +1,12 @@
 """The demo's picture: fresh synthetic faces with predicted landmarks, and their action units."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mlx_faceau.facs import AU_NAMES, MAX_INTENSITY
+from mlx_faceau.figure import new_figure
 from mlx_faceau.landmarks import GROUPS
 
 _SHOWN = 8
@@ -19,16 +21,10 @@ def draw_faces(path: Path, truth: dict[str, np.ndarray], predicted: dict[str, np
         truth: ``images`` (N, 112, 112, 3) uint8 RGB, ``landmarks``, ``au_intensities``, ``person``.
         predicted: ``landmarks`` (N, 68, 2), ``au_intensities`` (N, 17).
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
     _, rows = np.unique(truth["person"], return_index=True)
     rows = rows[:_SHOWN]
-    figure, axes = plt.subplots(
-        2, len(rows), figsize=(2.3 * len(rows), 5.6), height_ratios=(1, 1.35), layout="constrained"
-    )
+    figure = new_figure(2.3 * len(rows), 5.6)
+    axes = figure.subplots(2, len(rows), height_ratios=(1, 1.35))
     for column, row in enumerate(rows):
         face, bars = axes[:, column]
         face.imshow(truth["images"][row])
@@ -41,10 +37,9 @@ def draw_faces(path: Path, truth: dict[str, np.ndarray], predicted: dict[str, np
         "People never seen in training: exact labels (green) and predictions (orange)", fontsize=12
     )
     figure.savefig(path, dpi=110)
-    plt.close(figure)
 
 
-def _draw_aus(axis, truth: np.ndarray, predicted: np.ndarray, named: bool) -> None:  # type: ignore[no-untyped-def]
+def _draw_aus(axis: Any, truth: np.ndarray, predicted: np.ndarray, named: bool) -> None:
     at = np.arange(len(AU_NAMES))
     axis.barh(at - 0.2, truth, 0.4, color=_TRUTH)
     axis.barh(at + 0.2, predicted, 0.4, color=_PREDICTION)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlx_faceau.checkpoint import atomic_file
-from mlx_faceau.errors import MissingDependency
 from mlx_faceau.facs import AU_NAMES
+from mlx_faceau.figure import new_figure
 
 from . import schema
 from .check import HISTOGRAM_EDGES, au_histogram
@@ -85,13 +85,7 @@ def draw_statistics(dataset: FaceDataset, path: Path) -> None:
     Raises:
         MissingDependency: without matplotlib.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingDependency("matplotlib", extra="train") from None
-    figure = Figure(figsize=(13, 8), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(13, 8)
     panels = figure.subplots(2, 3)
     for draw, axes in zip(
         (_draw_units, _draw_pose, _draw_places, _draw_quality, _draw_people, _draw_landmarks),

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from mlx_faceau.checkpoint import atomic_file
+from mlx_faceau.errors import MissingDependency
 from mlx_faceau.facs import MAX_INTENSITY
+from mlx_faceau.figure import new_figure
 from mlx_faceau.metrics import MINIMUM_SUPPORT
 
 from .ced import BOUNDS, CURVE_END
@@ -31,13 +33,10 @@ def draw_report(report: Report, path: Path) -> Path | None:
         The path; None without matplotlib (which is logged).
     """
     try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        _LOG.warning('no picture drawn: pip install "mlx-faceau[train]" brings matplotlib')
+        figure = new_figure(13, 9.5)
+    except MissingDependency as error:
+        _LOG.warning("no picture drawn: %s", error)
         return None
-    figure = Figure(figsize=(13, 9.5), layout="constrained")
-    FigureCanvasAgg(figure)
     panels = _LANDMARKS if report.kind == "landmark_pose" else _AUS
     for axes, draw in zip(figure.subplots(2, 2).flat, panels, strict=True):
         draw(axes, report)

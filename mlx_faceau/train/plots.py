@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from mlx_faceau.checkpoint import atomic_file
+from mlx_faceau.errors import MissingDependency
+from mlx_faceau.figure import new_figure
 
 _LOG = logging.getLogger(__name__)
 CURVES_NAME = "training_curves.png"
@@ -47,13 +49,10 @@ def draw_curves(epochs: Sequence[Mapping[str, Any]], folder: Path) -> Path | Non
     if not epochs:
         return None
     try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        _LOG.warning('no curves drawn: pip install "mlx-faceau[train]" brings matplotlib')
+        figure = new_figure(11, 7)
+    except MissingDependency as error:
+        _LOG.warning("no curves drawn: %s", error)
         return None
-    figure = Figure(figsize=(11, 7), layout="constrained")
-    FigureCanvasAgg(figure)
     panels = _AUS if "aus" in epochs[0]["metrics"] else _LANDMARKS
     for axes, (title, curves) in zip(figure.subplots(2, 2).flat, panels, strict=True):
         _draw_panel(axes, title, curves, epochs)
