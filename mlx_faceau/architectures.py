@@ -308,13 +308,16 @@ def output_biases(config: ModelConfig, means: Mapping[str, np.ndarray]) -> dict[
     least, so that no ReLU output starts dead.
 
     Args:
-        means: mean target of each output, by its name and in its shape.
+        means: mean target of each output, by its name and in its shape; the bias of an output that
+            has none stays.
 
     Returns:
         float32 biases by weight name.
     """
     biases = {}
     for head in config.heads:
+        if head.output not in means:
+            continue
         mean = np.asarray(means[head.output], np.float64).reshape(-1)
         bias = _inverse_activation(head.output, mean, config.image_size)
         biases[f"{head.name}.layers.{len(head.hidden)}.bias"] = bias.astype(np.float32)

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from mlx_faceau.architectures import LandmarkPoseConfig, ModelConfig
 from mlx_faceau.errors import MissingDependency
+from mlx_faceau.taught import TaughtAUConfig
 
 try:
     from .au_prediction import AUPredictionNet
@@ -14,6 +15,7 @@ try:
         LandmarkPoseLoss,
         WingLoss,
     )
+    from .taught import TaughtAUNet
 except ModuleNotFoundError as error:
     if error.name != "torch":
         raise
@@ -35,6 +37,7 @@ __all__ = [
 
 def build(config: ModelConfig) -> "FaceNet":
     """The untrained net of a configuration: its kind picks the class."""
-    is_landmark_net = config.kind == LandmarkPoseConfig.kind
-    net = UnifiedLandmarkPoseNet if is_landmark_net else AUPredictionNet
+    if isinstance(config, LandmarkPoseConfig):
+        return UnifiedLandmarkPoseNet.from_config(config)
+    net = TaughtAUNet if isinstance(config, TaughtAUConfig) else AUPredictionNet
     return net.from_config(config)

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from mlx_faceau.architectures import ModelConfig
+from mlx_faceau.architectures import AUPredictionConfig, LandmarkPoseConfig, ModelConfig
 from mlx_faceau.convert.torch_weights import state_dict_from_weights, weights_from_state_dict
 from mlx_faceau.preprocess import PIXEL_MAX
+from mlx_faceau.taught import TaughtAUConfig
 from mlx_faceau.train.parts import parts
 from mlx_faceau.train.ranks import seed_of_step
 
@@ -23,11 +24,13 @@ from .device import MEMORY_FORMAT, check_device, device_rng, pick_device, to_dev
 from .losses import AUPredictionLoss, LandmarkPoseLoss
 from .optimizer import adamw
 from .ranks import TorchRanks
+from .taught import TaughtAULoss
 
 CLIP_NORM = 1.0
-LOSSES: dict[str, Callable[..., nn.Module]] = {
-    "landmark_pose": LandmarkPoseLoss,
-    "au_prediction": AUPredictionLoss,
+LOSSES: dict[type[ModelConfig], Callable[..., nn.Module]] = {
+    LandmarkPoseConfig: LandmarkPoseLoss,
+    AUPredictionConfig: AUPredictionLoss,
+    TaughtAUConfig: TaughtAULoss,
 }
 
 Arrays = dict[str, np.ndarray]
@@ -83,7 +86,7 @@ class TorchTrainer:
             nn.SyncBatchNorm.convert_sync_batchnorm(self.net)
         self.net.load_weights_dict(weights)
         self.net.to(self.device, memory_format=MEMORY_FORMAT)  # type: ignore[call-overload]
-        self._loss = LOSSES[config.kind](**loss_options).to(self.device)
+        self._loss = LOSSES[type(config)](**loss_options).to(self.device)
         self._targets = {*config.output_shapes, "global_mask", "local_mask"}
         self._scaling = {
             name: tuple(torch.from_numpy(np.float32(part)).to(self.device) for part in pair)

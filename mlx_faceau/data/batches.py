@@ -5,7 +5,7 @@ The order of an epoch is a pure function of (seed, epoch). How whole blocks are 
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
@@ -15,6 +15,7 @@ from .mixing import MixingPlan, count_visits, draw_systematically
 from .split import check_batch
 from .varying import Augment, Batch, Varying, vary
 
+Finish = Callable[[Batch, int], Batch]  # a batch and its epoch
 Read = tuple[np.ndarray, np.ndarray, np.ndarray]  # images, indices, earlier visits in the epoch
 
 MIXING_WINDOW = 4096  # samples in the buffer: 154 MB
@@ -55,6 +56,7 @@ class Batches:
             up or down at random. None draws each once.
         part: (rank, ranks): only this one of as many equal parts of each batch is given out. The
             images of all parts are read, those of one are augmented.
+        finish: changes a whole batch last, by its epoch; None leaves it as it is.
 
     Raises:
         ValueError: for a batch size below 1, a negative number of workers, or processes without
@@ -75,6 +77,7 @@ class Batches:
         processes: int = 0,
         weights: np.ndarray | None = None,
         part: tuple[int, int] = (0, 1),
+        finish: Finish | None = None,
     ) -> None:
         if batch_size < 1 or workers < 0:
             raise ValueError(f"batch_size {batch_size} must be >= 1 and workers {workers} >= 0")
@@ -92,6 +95,7 @@ class Batches:
         self.under_way = max(workers, processes)
         self._vary = Varying(processes).vary if processes and augment else vary
         self.part = part
+        self.finish = finish
         if batch_size % part[1]:
             raise ValueError(f"batch_size {batch_size} cannot be divided among {part[1]} ranks")
         check_batch(len(self.indices), batch_size if drop_last else 1)
@@ -114,7 +118,7 @@ class Batches:
         Yields:
             ``images`` (B, 112, 112, 3) uint8 RGB, ``landmarks``, ``global_params``,
             ``local_params``, ``au_intensities``, ``global_mask``, ``local_mask`` (float32) and
-            ``index`` (B,) int64, the samples' numbers in the data set.
+            ``index`` (B,) int64, the samples' numbers in the data set; what ``finish`` adds.
         """
         if not 0 <= start <= len(self):
             raise ValueError(f"start is {start}, expected 0..{len(self)}")
@@ -177,7 +181,8 @@ class Batches:
             pairs = zip(index.tolist(), visits.tolist(), strict=True)
             seeds = [(self.seed, epoch, *pair) for pair in pairs]
             images, labels = self._vary(self.augment, images, labels, seeds)
-        return {"images": images, **labels, "index": index}
+        batch = {"images": images, **labels, "index": index}
+        return batch if self.finish is None else self.finish(batch, epoch)
 
     def _ahead(self, raw: Iterator[Read], epoch: int) -> Iterator[Batch]:
         """One thread reads, others finish; a fixed number of batches is under way."""

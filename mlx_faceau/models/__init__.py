@@ -11,6 +11,7 @@ import sys
 from mlx_faceau import blas
 from mlx_faceau.architectures import LandmarkPoseConfig, ModelConfig
 from mlx_faceau.errors import MissingDependency
+from mlx_faceau.taught import TaughtAUConfig
 
 blas.prepare()
 
@@ -33,6 +34,7 @@ from .au_prediction import AUPredictionNet
 from .backbone import FaceNet
 from .landmark_pose import UnifiedLandmarkPoseNet
 from .losses import AUPredictionLoss, ConcordanceCorrelationLoss, LandmarkPoseLoss, WingLoss
+from .taught import TaughtAUNet
 
 __all__ = [
     "AUPredictionLoss",
@@ -52,7 +54,9 @@ __all__ = [
 
 def net_class(config: ModelConfig) -> type[FaceNet]:
     """The class of net that a configuration describes."""
-    return UnifiedLandmarkPoseNet if isinstance(config, LandmarkPoseConfig) else AUPredictionNet
+    if isinstance(config, LandmarkPoseConfig):
+        return UnifiedLandmarkPoseNet
+    return TaughtAUNet if isinstance(config, TaughtAUConfig) else AUPredictionNet
 
 
 def build(config: ModelConfig) -> FaceNet:

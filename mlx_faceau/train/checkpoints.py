@@ -28,6 +28,7 @@ FINAL_NAME = "checkpoint_final.safetensors"
 NUMBERED = "checkpoint_epoch_{:03d}.safetensors"
 _LOCK_NAME = ".training.lock"
 _RUNNING = "loop.running."
+TEACHER = "teacher."  # before the names of what answers auxiliary questions
 
 
 @dataclass

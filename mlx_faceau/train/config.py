@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 FRAMEWORKS = ("mlx", "torch")
 DEVICES = ("auto", "cpu", "gpu", "cuda", "mps")
 PRECISIONS = ("float32", "bfloat16", "float16")
+SIDES = (48, 64, 80, 96, 112)  # of images, px: half the nets' whole stride apart
 AUGMENTATIONS = ("none", "light", "strong")  # the levels of data/augment.py
 
 
@@ -90,6 +91,11 @@ class TrainConfig:
     augment: str = option(
         "light", "how far training faces are varied; validation never is", choices=AUGMENTATIONS
     )
+    first_side: int = option(
+        112,
+        "side of the images of the first epoch, in pixels: they grow to 112 by steps of 16, each "
+        "for as many epochs, which takes less time",
+    )
     overfit: int = option(
         0,
         "train and validate on this many faces alone, unvaried: a net and a recipe that work learn "
@@ -130,6 +136,10 @@ class TrainConfig:
             check_option(item.name, value, item.type, item.metadata)
         if self.num_processes and not self.num_workers:
             raise ValueError("--num-processes needs --num-workers, at least 1, that feed them")
+        if self.first_side not in SIDES:
+            raise ValueError(
+                f"--first-side is {self.first_side}, expected one of {', '.join(map(str, SIDES))}"
+            )
         if self.overfit and self.balanced:
             raise ValueError("--overfit shows every face alike; leave --balance-aus out")
         if self.overfit and self.val_data:
@@ -139,6 +149,10 @@ class TrainConfig:
     def model_config(self) -> "ModelConfig":
         """Settings of the net that is trained."""
         raise NotImplementedError
+
+    def trained_config(self) -> "ModelConfig":
+        """Settings of the net in training, with what is left behind afterwards."""
+        return self.model_config()
 
     def loss_options(self) -> dict[str, float]:
         """Arguments of the net's loss."""
@@ -157,6 +171,11 @@ class TrainConfig:
     @property
     def balanced(self) -> bool:
         """Whether faces with rare action units are shown more often."""
+        return False
+
+    @property
+    def taught(self) -> bool:
+        """Whether the net also learns what its labels' teacher looked at."""
         return False
 
     @property
@@ -203,6 +222,13 @@ class AUTraining(TrainConfig):
 
     l1_weight: float = option(1.0, "weight of the smooth L1 loss", least=0.0)
     ccc_weight: float = option(0.5, "weight of the concordance loss", least=0.0)
+    auxiliary_weight: float = option(
+        0.0,
+        "weight of a loss that is dropped with its head after the training: from each face the net "
+        "also learns its landmarks, its shape, its action units beyond 0 and 5 and its gradients, "
+        "which OpenFace's labels are made of; 0 leaves it out",
+        least=0.0,
+    )
     dropout: float = option(0.3, "dropout in the head", least=0.0, below=1.0)
     au_weights: str | None = option(
         None,
@@ -222,8 +248,20 @@ class AUTraining(TrainConfig):
 
         return AUPredictionConfig(width_mult=self.width_mult, dropout=self.dropout)
 
+    def trained_config(self) -> "ModelConfig":
+        from mlx_faceau.taught import TaughtAUConfig
+
+        if not self.taught:
+            return self.model_config()
+        return TaughtAUConfig(width_mult=self.width_mult, dropout=self.dropout)
+
     def loss_options(self) -> dict[str, float]:
-        return {"smooth_l1_weight": self.l1_weight, "ccc_weight": self.ccc_weight}
+        auxiliary = {"auxiliary_weight": self.auxiliary_weight} if self.taught else {}
+        return {"smooth_l1_weight": self.l1_weight, "ccc_weight": self.ccc_weight, **auxiliary}
+
+    @property
+    def taught(self) -> bool:
+        return self.auxiliary_weight > 0
 
     @property
     def balanced(self) -> bool:

@@ -12,10 +12,12 @@ from mlx_faceau.data.hdf5 import FaceDataset
 from mlx_faceau.data.joined import JoinedFaces, open_datasets
 from mlx_faceau.data.provenance import labellers
 from mlx_faceau.data.split import Split, people_names, split_at, split_dataset
+from mlx_faceau.data.teacher import ANSWERS, Teacher
 from mlx_faceau.errors import DatasetError
 from mlx_faceau.facs import AU_NAMES, out_of_range
 
 from .config import TrainConfig
+from .finishing import Auxiliary, Finishing
 from .rarity import PRESENT, repeats_by_rarity
 from .targets import TargetStatistics
 
@@ -34,6 +36,7 @@ class Faces:
         batches: of the training side; one holds the faces of a whole optimizer step,
             or this rank's part of them.
         batch_size: faces that go through the net together.
+        teacher: who answers auxiliary questions about the training side; None if none are asked.
     """
 
     dataset: FaceDataset | JoinedFaces
@@ -41,6 +44,7 @@ class Faces:
     statistics: TargetStatistics
     batches: Batches
     batch_size: int
+    teacher: Teacher | None = None
 
     def validation_images(self) -> Iterator[np.ndarray]:
         """Images of the validation side in order, (B, 112, 112, 3) uint8 RGB each."""
@@ -91,12 +95,15 @@ class Faces:
         return len(set(names.tolist()) - {""})
 
 
-def open_faces(config: TrainConfig, part: tuple[int, int] = (0, 1)) -> Faces:
+def open_faces(
+    config: TrainConfig, part: tuple[int, int] = (0, 1), teacher: Teacher | None = None
+) -> Faces:
     """Open a training's files and split them, or take those to validate on.
 
     Args:
         config: the settings.
         part: (rank, ranks) of the process; a step takes ``step_size`` faces from each rank.
+        teacher: of a resumed training; else one is fitted to the training side if it is needed.
 
     Raises:
         DatasetError: if a file is unusable, they hold one person only, or too few for a batch, or
@@ -113,6 +120,12 @@ def open_faces(config: TrainConfig, part: tuple[int, int] = (0, 1)) -> Faces:
     statistics = TargetStatistics.of(
         _rows(dataset.labels, split.train), _rows(dataset.masks, split.train)
     )
+    auxiliary = None
+    if config.taught:
+        if teacher is None:
+            _LOG.info("fitting a teacher to %d faces", len(split.train))
+            teacher = Teacher.fit(dataset, split.train)
+        auxiliary = _auxiliary(teacher, dataset, split, statistics)
     batches = Batches(
         dataset,
         np.repeat(split.train, _VISITS) if config.overfit else split.train,
@@ -123,8 +136,18 @@ def open_faces(config: TrainConfig, part: tuple[int, int] = (0, 1)) -> Faces:
         processes=config.num_processes,
         weights=_weights(dataset, split) if config.balanced else None,
         part=part,
+        finish=Finishing(config.epochs, config.first_side, auxiliary),
     )
-    return Faces(dataset, split, statistics, batches, config.batch_size)
+    return Faces(dataset, split, statistics, batches, config.batch_size, teacher)
+
+
+def _auxiliary(
+    teacher: Teacher, dataset: FaceDataset | JoinedFaces, split: Split, statistics: TargetStatistics
+) -> Auxiliary:
+    """The teacher's answers about every face of the training side."""
+    answers = np.full((len(dataset), ANSWERS), np.nan, np.float32)
+    answers[split.train] = teacher.answers(dataset, split.train)
+    return Auxiliary(answers, teacher.deviations, statistics)
 
 
 def _weights(dataset: FaceDataset | JoinedFaces, split: Split) -> np.ndarray:

@@ -11,8 +11,9 @@ import numpy as np
 
 from mlx_faceau.errors import FaceauError
 from mlx_faceau.metrics import au_metrics, landmark_pose_metrics
+from mlx_faceau.taught import set_apart
 
-from .checkpoints import Progress, RunFolder
+from .checkpoints import TEACHER, Progress, RunFolder
 from .config import TrainConfig
 from .display import NoBar, au_table, epoch_line, progress_bar
 from .faces import Faces
@@ -266,7 +267,12 @@ class TrainingLoop:
         return self.progress.epoch * len(self.faces.batches) + self.progress.batch
 
     def _arrays(self) -> Arrays:
-        return {**self.trainer.state(), **self.progress.arrays()}
+        teacher = self.faces.teacher.arrays() if self.faces.teacher else {}
+        return {
+            **set_apart(self.trainer.state()),
+            **{TEACHER + name: array for name, array in teacher.items()},
+            **self.progress.arrays(),
+        }
 
     def _metadata(self) -> dict[str, Any]:
         return {**self.metadata, "progress": self.progress.metadata()}

@@ -15,9 +15,16 @@ from mlx_faceau.models import build, mx, nn, optim
 import numpy as np
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
-from mlx_faceau.architectures import ModelConfig, is_statistic
+from mlx_faceau.architectures import (
+    AUPredictionConfig,
+    LandmarkPoseConfig,
+    ModelConfig,
+    is_statistic,
+)
 from mlx_faceau.models.losses import AUPredictionLoss, LandmarkPoseLoss
+from mlx_faceau.models.taught import TaughtAULoss
 from mlx_faceau.preprocess import PIXEL_MAX
+from mlx_faceau.taught import TaughtAUConfig
 
 from .mlx_device import check_precision, use_device
 from .mlx_optimizer import AdamW
@@ -26,9 +33,10 @@ from .parts import parts
 from .ranks import seed_of_step
 
 CLIP_NORM = 1.0
-LOSSES: dict[str, Callable[..., Any]] = {
-    "landmark_pose": LandmarkPoseLoss,
-    "au_prediction": AUPredictionLoss,
+LOSSES: dict[type[ModelConfig], Callable[..., Any]] = {
+    LandmarkPoseConfig: LandmarkPoseLoss,
+    AUPredictionConfig: AUPredictionLoss,
+    TaughtAUConfig: TaughtAULoss,
 }
 
 Arrays = dict[str, np.ndarray]
@@ -86,7 +94,7 @@ class MLXTrainer:
         self._seed = seed
         self.net = build(config)
         self.net.load_weights_dict(weights)
-        self._loss = LOSSES[config.kind](**loss_options)
+        self._loss = LOSSES[type(config)](**loss_options)
         self._targets = {*config.output_shapes, "global_mask", "local_mask"}
         self._scaling = {
             name: tuple(mx.array(np.asarray(part, np.float32)) for part in pair)

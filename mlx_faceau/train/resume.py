@@ -6,8 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 from mlx_faceau.checkpoint import Checkpoint
+from mlx_faceau.data.teacher import Teacher
 from mlx_faceau.errors import CheckpointError, DatasetError
 
+from .checkpoints import TEACHER
 from .config import TrainConfig, resolve
 from .faces import Faces
 from .ranks import Ranks
@@ -40,6 +42,20 @@ def run_settings(
         raise CheckpointError(f"{checkpoint.path}: holds weights but no training to continue")
     config = resolve(training, given, recorded)
     return replace(config, output=given.get("output") or str(checkpoint.path.parent))
+
+
+def saved_teacher(config: TrainConfig, checkpoint: Checkpoint | None) -> Teacher | None:
+    """The teacher of a resumed training that has one.
+
+    Raises:
+        CheckpointError: if the checkpoint should hold it and does not.
+    """
+    if checkpoint is None or not config.taught:
+        return None
+    try:
+        return Teacher.of(checkpoint.section(TEACHER))
+    except KeyError as error:
+        raise CheckpointError(f"{checkpoint.path}: lacks {TEACHER}{error.args[0]}") from None
 
 
 def check_same_data(checkpoint: Checkpoint, faces: Faces, config: TrainConfig) -> None:

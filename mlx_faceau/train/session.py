@@ -12,6 +12,7 @@ import numpy as np
 
 from mlx_faceau.checkpoint import Checkpoint, describe
 from mlx_faceau.facs import AU_NAMES
+from mlx_faceau.taught import put_back
 
 from .checkpoints import Progress, RunFolder, find_resumable
 from .config import AUTraining, TrainConfig, settings_of
@@ -22,7 +23,7 @@ from .loop import Outcome, Trainer, TrainingLoop
 from .plots import draw_curves
 from .ranks import Ranks
 from .rarity import read_weights, weights_by_rarity
-from .resume import announce, check_same_data, check_same_ranks, run_settings
+from .resume import announce, check_same_data, check_same_ranks, run_settings, saved_teacher
 from .schedule import averaging_decay
 from .start import Start, first_weights
 from .tensorboard import FOLDER_NAME, Board, NoBoard
@@ -104,7 +105,7 @@ def _run(
 ) -> Session:
     if checkpoint is None or checkpoint.path.parent.resolve() != folder.path.resolve():
         folder.refuse_if_used()
-    faces = open_faces(config, (ranks.rank, ranks.size))
+    faces = open_faces(config, (ranks.rank, ranks.size), saved_teacher(config, checkpoint))
     if checkpoint is not None:
         check_same_data(checkpoint, faces, config)
         check_same_ranks(checkpoint, ranks)
@@ -114,7 +115,7 @@ def _run(
     progress = Progress()
     if checkpoint is not None:
         progress = Progress.of(checkpoint)
-        trainer.restore(checkpoint.arrays)
+        trainer.restore(put_back(checkpoint.arrays))
         folder.clear_unfinished()
         announce(checkpoint, config, folder.adopt_best(checkpoint.path, progress))
     more = {"au_weights": au_weights, "init": start.origin}
@@ -145,7 +146,7 @@ def build_trainer(
     if au_weights is not None:
         loss_options["au_weights"] = [au_weights[name] for name in AU_NAMES]
     trainer: Trainer = _trainer_class(config.framework)(
-        config.model_config(),
+        config.trained_config(),
         weights,
         loss_options=loss_options,
         scaling=faces.statistics.scaling(config.standardised_outputs),

@@ -34,13 +34,14 @@ def first_weights(config: TrainConfig, statistics: TargetStatistics) -> Start:
     Raises:
         CheckpointError: if that file is no checkpoint, or of another net or width.
     """
-    net = config.model_config()
+    net = config.trained_config()
     if config.init is None:
         return Start(starting_weights(net, config.seed, statistics))
     checkpoint = load_checkpoint(config.init)
     _check_same_net(checkpoint, config)
     origin = {"file": str(checkpoint.path), "hash": checkpoint.hash}
-    return Start(checkpoint.weights(), origin)
+    # What the checkpoint left behind after its training is drawn anew.
+    return Start({**initial_weights(net, config.seed), **checkpoint.weights()}, origin)
 
 
 def starting_weights(

@@ -1,0 +1,91 @@
+"""Histograms of oriented gradients of aligned faces: what OpenFace's action unit models look at.
+
+31 numbers a cell of 8 x 8 pixels: 18 directions, 9 orientations, and 4 for the texture around the
+cell. Of 14 x 14 cells the outermost ring has no full surroundings and is left out.
+
+Reference:
+    Felzenszwalb, Girshick, McAllester, Ramanan, Object detection with discriminatively trained
+    part-based models, PAMI 2010, section 6.
+"""
+
+import numpy as np
+
+CELL = 8  # pixels
+HOG_SIZE = 12 * 12 * 31
+_ORIENTATIONS = 9
+_CELLS = 14
+_CLIP = 0.2
+_TEXTURE = 0.2357  # 1 / sqrt(18), as in the paper's code of the four sums
+_TIE = 1e-4  # of a direction: what rounding may hide
+_EMPTY = 1e-4  # energy that keeps a flat block's norm from being 0
+
+
+def fhog(images: np.ndarray) -> np.ndarray:
+    """Histograms of oriented gradients.
+
+    Args:
+        images: (N, 112, 112, 3) uint8, in any colour order.
+
+    Returns:
+        (N, 4464) float32 in [0, 1]: 12 rows of 12 cells of 31 numbers.
+
+    Raises:
+        ValueError: for images of another shape or type.
+    """
+    side = _CELLS * CELL
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (side, side, 3):
+        raise ValueError(
+            f"images are {images.dtype} {images.shape}, expected uint8 (N, {side}, {side}, 3)"
+        )
+    magnitude, direction = _gradients(images.astype(np.float32))
+    return _normalised(_histograms(magnitude, direction)).reshape(len(images), HOG_SIZE)
+
+
+def _gradients(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Length and direction (0..17) of the steepest channel's gradient, (N, 110, 110) each."""
+    x = images[:, 1:-1, 2:] - images[:, 1:-1, :-2]
+    y = images[:, 2:, 1:-1] - images[:, :-2, 1:-1]
+    steepest = (x * x + y * y).argmax(-1)[..., None]
+    x, y = (np.take_along_axis(part, steepest, -1)[..., 0] for part in (x, y))
+    # The nearest of 18 directions, 20 degrees apart. Upright gradients lie between two: the first.
+    turn = np.arctan2(y, x) * np.float32(_ORIENTATIONS / np.pi) % (2 * _ORIENTATIONS)
+    direction = np.ceil(turn - np.float32(0.5 + _TIE)).astype(np.int32)
+    return np.sqrt(x * x + y * y), direction % (2 * _ORIENTATIONS)
+
+
+def _histograms(magnitude: np.ndarray, direction: np.ndarray) -> np.ndarray:
+    """(N, 14, 14, 18): every pixel votes in the four cells around it, by its distance to each."""
+    count, side = len(magnitude), magnitude.shape[1]
+    place = (np.arange(1, side + 1) + 0.5) / CELL - 0.5  # of pixels, in cells
+    first = np.floor(place).astype(np.int32)
+    shares = (np.float32(1 - (place - first)), np.float32(place - first))
+    wide = _CELLS + 2  # a ring for the votes that fall outside
+    directions = 2 * _ORIENTATIONS
+    faces = np.arange(count, dtype=np.int32)[:, None, None] * wide
+    votes = np.zeros(count * wide * wide * directions)
+    for down in (0, 1):
+        rows = (faces + (first + 1 + down)[:, None]) * wide
+        for right in (0, 1):
+            bins = (rows + (first + 1 + right)) * directions + direction
+            weights = magnitude * (shares[down][:, None] * shares[right])
+            votes += np.bincount(bins.ravel(), weights.ravel(), len(votes))
+    cells = votes.reshape(count, wide, wide, directions)[:, 1:-1, 1:-1]
+    return cells.astype(np.float32)
+
+
+def _normalised(cells: np.ndarray) -> np.ndarray:
+    """(N, 12, 12, 31): histograms over the norms of the four 2 x 2 blocks around each."""
+    unsigned = cells[..., :_ORIENTATIONS] + cells[..., _ORIENTATIONS:]
+    energy = (unsigned * unsigned).sum(-1)
+    blocks = energy[:, :-1, :-1] + energy[:, 1:, :-1] + energy[:, :-1, 1:] + energy[:, 1:, 1:]
+    signed, unsigned = cells[:, 1:-1, 1:-1], unsigned[:, 1:-1, 1:-1]
+    inner = signed.shape[1]
+    features = np.zeros((*signed.shape[:3], 31), np.float32)
+    for number, (row, column) in enumerate(((0, 0), (0, 1), (1, 0), (1, 1))):
+        block = blocks[:, row : row + inner, column : column + inner, None]
+        scale = 1 / np.sqrt(block + np.float32(_EMPTY))
+        clipped = np.minimum(signed * scale, _CLIP)
+        features[..., :18] += 0.5 * clipped
+        features[..., 18:27] += 0.5 * np.minimum(unsigned * scale, _CLIP)
+        features[..., 27 + number] = _TEXTURE * clipped.sum(-1)
+    return features

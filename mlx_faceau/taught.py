@@ -1,0 +1,46 @@
+"""An action unit net in training that also learns what its labels' teacher looked at.
+
+A second, linear head on the same features answers 443 auxiliary questions: where the landmarks are,
+the face's shape, its action units without limits, and its gradients. They teach the backbone far
+more about a face than 17 numbers, half of which are 0; the head is left behind after the training.
+
+Reference:
+    Caruana, Multitask learning, Machine Learning 1997.
+    Vapnik and Vashist, A new learning paradigm: learning using privileged information, Neural
+    Networks 2009.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from .architectures import AUPredictionConfig, Head
+
+NUM_AUXILIARY = 443  # 136 landmark coordinates, 34 shape parameters, 17 scores, 256 components
+HEAD_NAME = "auxiliary_head"
+_APART = "auxiliary."  # before the head's names in a checkpoint: none of the net's own
+
+
+@dataclass(frozen=True)
+class TaughtAUConfig(AUPredictionConfig):
+    """Settings of ``AUPredictionNet`` with its auxiliary head."""
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        return (*super().heads, Head(HEAD_NAME, "auxiliary", (), NUM_AUXILIARY, ()))
+
+    @property
+    def output_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each output of one face in training."""
+        return {**super().output_shapes, "auxiliary": (NUM_AUXILIARY,)}
+
+
+def set_apart(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A training's arrays as a checkpoint names them: what is no part of the net stands apart."""
+    return {_APART + name if HEAD_NAME in name else name: array for name, array in arrays.items()}
+
+
+def put_back(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays that :func:`set_apart` was given."""
+    return {name.removeprefix(_APART): array for name, array in arrays.items()}
