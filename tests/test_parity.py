@@ -6,6 +6,7 @@ yardstick is torch float32's own distance from torch float64.
 
 import numpy as np
 import pytest
+from lively import TOLERANCE
 
 mlx_side = pytest.importorskip("mlx_faceau.models", exc_type=ImportError)
 torch = pytest.importorskip("torch")
@@ -26,12 +27,6 @@ from mlx_faceau.preprocess import to_network_input  # noqa: E402
 
 KINDS = {"landmark_pose": LandmarkPoseConfig, "au_prediction": AUPredictionConfig}
 LOSSES = {"landmark_pose": "LandmarkPoseLoss", "au_prediction": "AUPredictionLoss"}
-TOLERANCES = {
-    "landmarks": 1e-3,
-    "global_params": 1e-3,
-    "local_params": 1e-3,
-    "au_intensities": 1e-4,
-}
 MEANS = {
     "landmarks": np.full((68, 2), 50.0),
     "global_params": np.array([2.0, 0.1, 0.0, 0.0, 55.0, 55.0]),
@@ -93,8 +88,8 @@ def test_reference_checkpoints_give_the_originals_outputs_in_mlx(shared_folder, 
     net, twin = nets(config, weights)
     ours, single, _ = eval_outputs(net, twin, to_network_input(expected["images_bgr"]))
     for name, value in ours.items():
-        assert np.abs(value - expected[name]).max() <= TOLERANCES[name], name
-        assert np.abs(value - single[name]).max() <= TOLERANCES[name], name
+        assert np.abs(value - expected[name]).max() <= TOLERANCE[name], name
+        assert np.abs(value - single[name]).max() <= TOLERANCE[name], name
 
 
 @by_kind
@@ -103,7 +98,7 @@ def test_trained_full_width_nets_agree(shared_folder, kind):
     images = np.load(shared_folder / "reference" / f"pyfaceau_{kind}_w025_io.npz")["images_bgr"]
     ours, single, _ = eval_outputs(*nets(config, weights), to_network_input(images[:2]))
     for name, value in ours.items():
-        assert np.abs(value - single[name]).max() <= TOLERANCES[name], name
+        assert np.abs(value - single[name]).max() <= TOLERANCE[name], name
 
 
 @by_kind

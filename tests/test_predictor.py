@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from lively import AU, BOTH, LANDMARK, random_crops, reference_outputs
+from lively import AU, BOTH, LANDMARK, TOLERANCE, random_crops, reference_outputs
 
 import mlx_faceau
 from mlx_faceau.errors import BackendError, CheckpointError
@@ -18,7 +18,6 @@ LOADERS = {
     "au_prediction": mlx_faceau.load_au_predictor,
 }
 KINDS = pytest.mark.parametrize("kind", BY_KIND)
-TOLERANCE = {"au_intensities": 1e-4}
 CROP = random_crops(1)[0]
 
 
@@ -135,7 +134,7 @@ def check_predictions(runs, config, backend) -> None:
     outputs, single = runs.predict_batch(crops), runs.predict(crops[1])
     for name, true in reference_outputs(config, crops).items():
         expected = np.clip(true, 0, 5) if name == "au_intensities" else true
-        limit = TOLERANCE.get(name, 1e-3)
+        limit = TOLERANCE[name]
         np.testing.assert_allclose(outputs[name], expected, rtol=0, atol=limit, err_msg=name)
         np.testing.assert_allclose(single[name], expected[1], rtol=0, atol=limit, err_msg=name)
 

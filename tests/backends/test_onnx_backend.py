@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lively import AU, BOTH, LANDMARK, random_crops, reference_outputs
+from lively import AU, BOTH, LANDMARK, TOLERANCE, random_crops, reference_outputs
 
 onnxruntime = pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")
@@ -27,7 +27,6 @@ from mlx_faceau.preprocess import to_network_input  # noqa: E402
 
 BY_KIND = {config.kind: config for config in BOTH}
 KINDS = pytest.mark.parametrize("kind", BY_KIND)
-TOLERANCE = {"au_intensities": 1e-4}
 
 
 @pytest.fixture
@@ -47,7 +46,7 @@ def test_outputs_are_the_float64_net_s(model_folders, kind):
     outputs = ONNXBackend(model_folders[kind] / f"{kind}.onnx").run(to_network_input(crops))
     for name, true in reference_outputs(BY_KIND[kind], crops).items():
         assert outputs[name].dtype == np.float32
-        limit = TOLERANCE.get(name, 1e-3)
+        limit = TOLERANCE[name]
         np.testing.assert_allclose(outputs[name], true, rtol=0, atol=limit, err_msg=name)
 
 
@@ -195,5 +194,5 @@ def test_the_original_tool_s_checkpoints_match_its_outputs(shared_folder, tmp_pa
         images = to_network_input(recorded["images_bgr"])
         outputs = ONNXBackend(tmp_path / f"{kind}.onnx").run(images)
         for name in config.output_shapes:
-            limit = TOLERANCE.get(name, 1e-3)
+            limit = TOLERANCE[name]
             np.testing.assert_allclose(outputs[name], recorded[name], rtol=0, atol=limit)

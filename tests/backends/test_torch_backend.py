@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from lively import AU, BOTH, LANDMARK, lively_weights, random_crops, reference_outputs
+from lively import AU, BOTH, LANDMARK, TOLERANCE, lively_weights, random_crops, reference_outputs
 
 torch = pytest.importorskip("torch")
 
@@ -16,7 +16,6 @@ from mlx_faceau.preprocess import to_network_input  # noqa: E402
 
 BY_KIND = {config.kind: config for config in BOTH}
 KINDS = pytest.mark.parametrize("kind", BY_KIND)
-TOLERANCE = {"au_intensities": 1e-4}
 
 
 def saved(path, config, **sections):
@@ -34,7 +33,7 @@ def assert_close(outputs, expected) -> None:
     assert list(outputs) == list(expected)
     for name, true in expected.items():
         assert outputs[name].dtype == np.float32
-        limit = TOLERANCE.get(name, 1e-3)
+        limit = TOLERANCE[name]
         np.testing.assert_allclose(outputs[name], true, rtol=0, atol=limit, err_msg=name)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lively import AU, BOTH, LANDMARK, lively_weights, random_crops, reference_outputs
+from lively import AU, BOTH, LANDMARK, TOLERANCE, lively_weights, random_crops, reference_outputs
 
 torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
@@ -19,7 +19,6 @@ from mlx_faceau.convert.check import CheckFailed, Row  # noqa: E402
 from mlx_faceau.convert.export_onnx import export_to_onnx  # noqa: E402
 from mlx_faceau.errors import CheckpointError  # noqa: E402
 from mlx_faceau.exported import read_exported_metadata  # noqa: E402
-from mlx_faceau.tolerances import MAX_ERROR  # noqa: E402
 from mlx_faceau.torch_fallback import build  # noqa: E402
 
 BY_KIND = {config.kind: config for config in BOTH}
@@ -78,7 +77,7 @@ def test_any_batch_size_gives_the_float64_net_s_answers(model_folders, kind, bat
     for (name, true), got in zip(
         reference_outputs(BY_KIND[kind], crops).items(), outputs, strict=True
     ):
-        np.testing.assert_allclose(got, true, rtol=0, atol=MAX_ERROR[name], err_msg=name)
+        np.testing.assert_allclose(got, true, rtol=0, atol=TOLERANCE[name], err_msg=name)
 
 
 @KINDS
@@ -143,7 +142,7 @@ def test_averaged_weights_are_exported_where_a_checkpoint_has_them(tmp_path):
     session = onnxruntime.InferenceSession(tmp_path / "a.onnx")
     (got,) = session.run(None, {"image": network_input(crops)})
     true = reference_outputs(AU, crops)["au_intensities"]
-    np.testing.assert_allclose(got, true, rtol=0, atol=MAX_ERROR["au_intensities"])
+    np.testing.assert_allclose(got, true, rtol=0, atol=TOLERANCE["au_intensities"])
 
 
 def test_exporting_leaves_the_net_and_torch_s_random_state_alone(tmp_path):
@@ -163,7 +162,7 @@ def test_the_original_tool_s_checkpoints_give_its_own_outputs(shared_folder, tmp
     session = onnxruntime.InferenceSession(tmp_path / "a.onnx")
     outputs = session.run(None, {"image": network_input(recorded["images_bgr"])})
     for name, got in zip(BY_KIND[kind].output_shapes, outputs, strict=True):
-        np.testing.assert_allclose(got, recorded[name], rtol=0, atol=MAX_ERROR[name])
+        np.testing.assert_allclose(got, recorded[name], rtol=0, atol=TOLERANCE[name])
 
 
 def test_a_file_that_fails_its_check_is_not_left_behind(tmp_path, monkeypatch):

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from lively import AU, BOTH, LANDMARK, lively_weights, random_crops, reference_outputs
+from lively import AU, BOTH, LANDMARK, TOLERANCE, lively_weights, random_crops, reference_outputs
 
 torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
@@ -20,7 +20,6 @@ from mlx_faceau.exported import read_exported_metadata  # noqa: E402
 
 BY_KIND = {config.kind: config for config in BOTH}
 KINDS = pytest.mark.parametrize("kind", BY_KIND)
-TOLERANCE = {"au_intensities": 1e-4}
 
 
 def source(config) -> Source:
@@ -65,7 +64,7 @@ def test_uint8_files_read_bgr_crops_as_cv2_gives_them(tmp_path, kind):
     crops = random_crops(3)
     true = reference_outputs(BY_KIND[kind], crops)
     for (name, expected), got in zip(true.items(), run(tmp_path / "a.onnx", crops), strict=True):
-        limit = TOLERANCE.get(name, 1e-3)
+        limit = TOLERANCE[name]
         np.testing.assert_allclose(got, expected, rtol=0, atol=limit, err_msg=name)
 
 
@@ -129,7 +128,7 @@ def test_both_nets_in_one_file_give_what_each_gives_alone(tmp_path):
     assert names == [*expected] == [*LANDMARK.output_shapes, *AU.output_shapes]
     got = run(tmp_path / "both.onnx", network_input(crops))
     for (name, true), values in zip(expected.items(), got, strict=True):
-        limit = TOLERANCE.get(name, 1e-3)
+        limit = TOLERANCE[name]
         np.testing.assert_allclose(values, true, rtol=0, atol=limit, err_msg=name)
     metadata = read_exported_metadata(tmp_path / "both.onnx")
     assert metadata["kind"] == "combined"

@@ -12,6 +12,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from lively import TOLERANCE
 
 torch = pytest.importorskip("torch")
 
@@ -29,12 +30,6 @@ from mlx_faceau.preprocess import to_network_input  # noqa: E402
 from mlx_faceau.torch_fallback import build  # noqa: E402
 
 KINDS = {"landmark_pose": LandmarkPoseConfig, "au_prediction": AUPredictionConfig}
-TOLERANCES = {
-    "landmarks": 1e-3,
-    "global_params": 1e-3,
-    "local_params": 1e-3,
-    "au_intensities": 1e-4,
-}
 by_kind = pytest.mark.parametrize("kind", KINDS)
 
 
@@ -90,7 +85,7 @@ def test_imported_nets_give_the_originals_outputs(shared_folder, kind):
     with torch.no_grad():
         outputs = net(torch.from_numpy(images).permute(0, 3, 1, 2))
     for name, value in outputs.items():
-        assert np.abs(value.numpy() - expected[name]).max() <= TOLERANCES[name], name
+        assert np.abs(value.numpy() - expected[name]).max() <= TOLERANCE[name], name
 
 
 @by_kind
