@@ -8,11 +8,9 @@ otherwise.
 import contextlib
 import io
 import json
-import logging
 import shutil
 import tempfile
 import uuid
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,7 +30,7 @@ except ModuleNotFoundError as error:
 
 from .accuracy import Faces, prove
 from .check import Check
-from .mil import load_coremltools
+from .mil import load_coremltools, unlogged
 from .source import Pair, Source, read_source
 from .variants import Variant, check_variant
 
@@ -147,15 +145,8 @@ def _with_int8_weights(model: Any) -> Any:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """coremltools draws progress bars and logs what it noticed; neither says anything to a user."""
-    logger = logging.getLogger("coremltools")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
+    with unlogged(), contextlib.redirect_stderr(io.StringIO()):
+        yield
 
 
 def _finish(package: Path, source: Source | Pair, variant: Variant) -> None:

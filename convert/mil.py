@@ -15,6 +15,7 @@ import platform
 import struct
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -50,20 +51,28 @@ def load_coremltools() -> Any:
     """
     if platform.system() == "Windows":
         raise ExportError("Core ML files need coremltools, which has no Windows build; use ONNX")
+    try:
+        with unlogged():
+            import coremltools
+    except ModuleNotFoundError as error:
+        if error.name != "coremltools":
+            raise
+        raise MissingDependency("coremltools", extra="export") from error
+    return coremltools
+
+
+@contextmanager
+def unlogged() -> Iterator[None]:
+    """Keep coremltools' log lines and warnings away from the user while the block runs."""
     logger = logging.getLogger("coremltools")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            import coremltools
-    except ModuleNotFoundError as error:
-        if error.name != "coremltools":
-            raise
-        raise MissingDependency("coremltools", extra="export") from error
+            yield
     finally:
         logger.setLevel(level)
-    return coremltools
 
 
 def read_mlpackage(path: Path | str) -> Program:
