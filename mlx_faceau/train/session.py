@@ -219,30 +219,14 @@ def _train(
     more: Mapping[str, Any],
     show_progress: bool,
 ) -> Session:
-    settings, data = settings_of(config), faces.describe()
-    versions = {**environment(), **trainer.describe()}
-    metadata = describe(
-        config.model_config(),
-        target_statistics=faces.statistics.to_json(),
-        training=settings,
-        data=data,
-        versions=versions,
-        **more,
-        ranks=trainer.ranks.size,
-    )
-    history: dict[str, Any] = {
-        "config": settings,
-        "net": {"kind": metadata["kind"], **metadata["model"]},
-        "data": data,
-        "environment": versions,
-        **more,
-        "exports": {},
-    }
+    metadata = _metadata(config, faces, trainer, more)
+    history = _new_history(metadata, more)
     shown = config.tensorboard and folder.writes
     board = Board(folder.path / FOLDER_NAME, progress.epoch + 1) if shown else NoBoard()
     loop = TrainingLoop(
         trainer, faces, config, folder, progress, metadata, history, board, show_progress
     )
+    data = metadata["data"]
     _LOG.info(
         "training on %d faces, validating on %d (split by %s); %s",
         *(data["training"], data["validation"], data["split_by"]),
@@ -258,3 +242,30 @@ def _train(
     constant = trainer.losses(faces.constant_predictions(), faces.validation_targets())
     best = progress.epochs[outcome.best_epoch - 1] if outcome.best_epoch else {}
     return Session(config, folder.path, outcome, constant["loss"], trainer.ranks.rank, best)
+
+
+def _metadata(
+    config: TrainConfig, faces: Faces, trainer: Trainer, more: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What every checkpoint records."""
+    return describe(
+        config.model_config(),
+        target_statistics=faces.statistics.to_json(),
+        training=settings_of(config),
+        data=faces.describe(),
+        versions={**environment(), **trainer.describe()},
+        **more,
+        ranks=trainer.ranks.size,
+    )
+
+
+def _new_history(metadata: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """The history of a training, without its epochs."""
+    return {
+        "config": metadata["training"],
+        "net": {"kind": metadata["kind"], **metadata["model"]},
+        "data": metadata["data"],
+        "environment": metadata["versions"],
+        **more,
+        "exports": {},
+    }
