@@ -25,6 +25,8 @@ IMAGE_SIZE = 112
 
 @dataclass(frozen=True)
 class Stage:
+    """One row of a backbone's table: like blocks, one after another."""
+
     expand: int  # hidden width / input width
     channels: int  # output width
     repeats: int  # blocks in the stage
@@ -45,23 +47,29 @@ class Block:
 
     @property
     def residual(self) -> bool:
+        """Whether the input is added to the output."""
         return self.stride == 1 and self.in_channels == self.out_channels
 
 
 @dataclass(frozen=True)
 class Backbone:
+    """A backbone's table; ``width_mult`` is a factor on every channel count but the head's."""
+
     activation: str  # "relu6" or "silu"
     stem: int  # channels of the first 3x3 stride 2 convolution
     head: int  # channels of the last 1x1 convolution
     stages: tuple[Stage, ...]
 
     def stem_channels(self, width_mult: float) -> int:
+        """Channels after the first convolution."""
         return int(self.stem * width_mult)
 
     def head_channels(self, width_mult: float) -> int:
+        """Channels after the last convolution, which grow with wider nets alone."""
         return int(self.head * max(1.0, width_mult))
 
     def blocks(self, width_mult: float) -> Iterator[Block]:
+        """All blocks in order, with their channel counts."""
         channels = self.stem_channels(width_mult)
         for stage in self.stages:
             out = int(stage.channels * width_mult)
@@ -141,6 +149,7 @@ class LandmarkPoseConfig:
 
     @property
     def heads(self) -> tuple[Head, ...]:
+        """The stacks of linear layers on the features, in the order of the outputs."""
         drop = (0.2, 0.0)
         return (
             Head("landmark_head", "landmarks", (512, 256), 2 * self.num_landmarks, drop),
@@ -176,6 +185,7 @@ class AUPredictionConfig:
 
     @property
     def heads(self) -> tuple[Head, ...]:
+        """The stacks of linear layers on the features, in the order of the outputs."""
         drop = (self.dropout, self.dropout)
         return (Head("au_head", "au_intensities", (256, 128), NUM_AUS, drop),)
 
@@ -222,6 +232,7 @@ def config_from_dict(kind: str, settings: Mapping[str, Any]) -> ModelConfig:
 
 
 def config_to_dict(config: ModelConfig) -> dict[str, Any]:
+    """The settings as JSON values, as :func:`config_from_dict` takes them."""
     return asdict(config)
 
 

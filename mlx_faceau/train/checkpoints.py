@@ -52,6 +52,7 @@ class Progress:
     running: dict[str, np.ndarray] = field(default_factory=dict)
 
     def metadata(self) -> dict[str, Any]:
+        """The part that goes into a checkpoint's metadata, as JSON values."""
         return {
             "epoch": self.epoch,
             "batch": self.batch,
@@ -60,6 +61,7 @@ class Progress:
         }
 
     def arrays(self) -> dict[str, np.ndarray]:
+        """The part that goes among its arrays: the history and the running epoch's losses."""
         history = np.frombuffer(json.dumps(self.epochs).encode(), np.uint8)
         running = {_RUNNING + name: values for name, values in self.running.items()}
         return {"loop.history": history, **running}
@@ -173,6 +175,7 @@ class RunFolder:
             self._copy_last(FINAL_NAME)
 
     def write_history(self, content: Mapping[str, Any]) -> None:
+        """Replace the history file as a whole."""
         if self.writes:
             write_json(self.path / HISTORY_NAME, content)
 

@@ -137,6 +137,7 @@ class TrainingLoop:
         return Outcome(stopped, done.epoch, done.best_epoch, done.best_loss)
 
     def write_history(self, stopped: str | None) -> None:
+        """Write the history with the reason why the training ended, None while it goes on."""
         content = {**self.history, "epochs": self.progress.epochs, "stopped": stopped}
         self.folder.write_history(content)
 
