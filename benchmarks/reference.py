@@ -23,9 +23,10 @@ from typing import Any
 
 from compare import RESULTS, machine_stamp
 
-from mlx_faceau.checkpoint import BEST_NAME, atomic_file, file_hash, read_metadata
+from mlx_faceau.checkpoint import BEST_NAME, file_hash, read_metadata
 from mlx_faceau.cli.main import main as mlx_faceau
 from mlx_faceau.data.hdf5 import FaceDataset
+from mlx_faceau.output import atomic_file
 from mlx_faceau.recorded_accuracy import EVALUATION_NAME
 
 RECIPE_NAME = "recipe.json"

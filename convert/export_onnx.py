@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from mlx_faceau.architectures import IMAGE_SIZE
-from mlx_faceau.checkpoint import atomic_file
 from mlx_faceau.errors import ExportError, MissingDependency
 from mlx_faceau.exported import METADATA_KEY, ONNX_SUFFIX
+from mlx_faceau.output import atomic_file
 
 try:
     import onnx

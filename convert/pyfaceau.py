@@ -21,8 +21,9 @@ from mlx_faceau.architectures import (
     LandmarkPoseConfig,
     ModelConfig,
 )
-from mlx_faceau.checkpoint import atomic_file, check_weights
+from mlx_faceau.checkpoint import check_weights
 from mlx_faceau.errors import CheckpointError, MissingDependency
+from mlx_faceau.output import atomic_file
 
 from .pyfaceau_names import pyfaceau_names, pyfaceau_shapes
 

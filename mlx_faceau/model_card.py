@@ -16,7 +16,6 @@ from typing import Any
 from .architectures import CONFIGS, ModelConfig, count_parameters
 from .checkpoint import (
     LICENCE_NOTE,
-    atomic_file,
     config_of,
     describe,
     file_hash,
@@ -26,6 +25,7 @@ from .checkpoint import (
 from .errors import CheckpointError
 from .exported import COREML_SUFFIX, ONNX_SUFFIX, read_exported_metadata
 from .facs import AU_NAMES
+from .output import atomic_file
 from .recorded_accuracy import recorded_accuracy
 
 CARD_NAME = "MODEL_CARD.md"

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .checkpoint import atomic_file
 from .errors import DatasetError
 from .geometry import euler_to_matrix, matrix_to_euler, project
+from .output import atomic_file
 
 _MAX_POINTS = 10_000
 _MAX_MODES = 1_000

@@ -9,10 +9,10 @@ import cv2
 
 from .background import run_ahead
 from .baseline import NeutralBaseline
-from .checkpoint import atomic_file
 from .errors import MissingDependency
 from .faces import FrameFaces
 from .openface_csv import Layout
+from .output import atomic_file
 from .overlay import VIDEO_SUFFIX, OverlayVideo, draw
 from .report import Report
 from .rows import RowFile, json_lines, write_parquet

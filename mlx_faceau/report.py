@@ -14,9 +14,9 @@ import numpy as np
 
 from .align import crop_frame
 from .baseline import NeutralBaseline
-from .checkpoint import atomic_file
 from .faces import Face, FrameFaces
 from .facs import AU_DESCRIPTIONS, AU_NAMES, MAX_INTENSITY, NUM_AUS
+from .output import atomic_file
 
 _MOST_POINTS = 4000  # a curve; longer recordings are averaged in pairs, so that memory stays flat
 _MOST_FACES = 12  # those seen longest are shown

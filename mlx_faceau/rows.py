@@ -15,12 +15,12 @@ from typing import IO, Any, Self
 
 import numpy as np
 
-from .checkpoint import atomic_file
 from .claim import Claim
 from .errors import MissingDependency
 from .faces import Face, FrameFaces
 from .facs import AU_NAMES
 from .openface_csv import Layout
+from .output import atomic_file
 from .pose import Camera
 
 

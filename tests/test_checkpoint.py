@@ -8,13 +8,13 @@ from safetensors.numpy import save_file
 
 from mlx_faceau.architectures import AUPredictionConfig, LandmarkPoseConfig, initial_weights
 from mlx_faceau.checkpoint import (
-    atomic_file,
     describe,
     load_checkpoint,
     read_metadata,
     save_checkpoint,
 )
 from mlx_faceau.errors import CheckpointError
+from mlx_faceau.output import atomic_file
 
 CONFIG = AUPredictionConfig(width_mult=0.25, dropout=0.1)
 

@@ -22,8 +22,8 @@ from hostile_corpus import TARGETS
 from hostile_files import Finding, judge, mutations, warm_up
 from hostile_models import DEEP
 
-from mlx_faceau.checkpoint import atomic_file
 from mlx_faceau.errors import CheckpointError, DatasetError
+from mlx_faceau.output import atomic_file
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the readers' processes are forked")
 PURE = [name for name, target in TARGETS.items() if not target.native]

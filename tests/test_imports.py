@@ -25,6 +25,7 @@ CORE = {
     "moments",
     "checkpoint",
     "exported",
+    "output",
     "tolerances",
 }
 HEAVY = {"mlx", "torch", "coremltools", "onnx", "onnxruntime", "h5py", "matplotlib", "tqdm"}

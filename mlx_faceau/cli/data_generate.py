@@ -175,7 +175,7 @@ def _lines(reports: Sequence["VideoReport"]) -> Iterator[str]:
 
 
 def _write_report(path: Path, reports: Sequence["VideoReport"]) -> None:
-    from mlx_faceau.checkpoint import atomic_file
+    from mlx_faceau.output import atomic_file
 
     limits = sorted({name for report in reports for name in report.dropped})
     columns = ["video", "labeller", "frames", "damaged", "faceless", "kept", "error"]

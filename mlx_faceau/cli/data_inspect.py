@@ -130,11 +130,11 @@ def _preview(args: argparse.Namespace) -> int:
     import cv2
     import numpy as np
 
-    from mlx_faceau.checkpoint import atomic_file
     from mlx_faceau.data.augment import augmentation
     from mlx_faceau.data.batches import Batches
     from mlx_faceau.data.hdf5 import FaceDataset
     from mlx_faceau.data.preview import contact_sheet, strongest_units
+    from mlx_faceau.output import atomic_file
 
     if args.count < 1:
         raise ValueError(f"--count is {args.count}, expected at least 1")

@@ -40,10 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from mlx_faceau.checkpoint import check_output_folder
     from mlx_faceau.data.hdf5 import FaceDataset
     from mlx_faceau.evaluation.evaluate import evaluate
     from mlx_faceau.evaluation.text import format_report
+    from mlx_faceau.output import check_output_folder
 
     if args.output:
         check_output_folder(args.output)
@@ -141,10 +141,10 @@ def _arrays(prediction: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write(folder: Path, title: str, report: "Report", about: dict[str, Any]) -> None:
-    from mlx_faceau.checkpoint import atomic_file
     from mlx_faceau.evaluation.page import write_page
     from mlx_faceau.evaluation.picture import draw_report
     from mlx_faceau.evaluation.text import format_report
+    from mlx_faceau.output import atomic_file
     from mlx_faceau.recorded_accuracy import EVALUATION_NAME
     from mlx_faceau.train.history import write_json
 

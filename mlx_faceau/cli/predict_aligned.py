@@ -22,7 +22,7 @@ def run_aligned(args: argparse.Namespace) -> int:
     predictors = _load_predictors(args)
     rows = _predict_files(paths, predictors)
     if args.output not in (None, "-"):
-        from mlx_faceau.checkpoint import atomic_file
+        from mlx_faceau.output import atomic_file
 
         with atomic_file(args.output) as temporary, temporary.open("w", newline="") as file:
             _write(rows, file, form)

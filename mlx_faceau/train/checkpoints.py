@@ -13,13 +13,12 @@ import numpy as np
 from mlx_faceau.checkpoint import (
     BEST_NAME,
     Checkpoint,
-    atomic_file,
-    check_output_folder,
     load_checkpoint,
     read_metadata,
     save_checkpoint,
 )
 from mlx_faceau.errors import CheckpointError
+from mlx_faceau.output import atomic_file, check_output_folder
 
 from .history import HISTORY_NAME, write_json
 

@@ -1,0 +1,70 @@
+"""Where results go: files that are whole or not there, folders with no file in their place."""
+
+import contextlib
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path | str) -> Iterator[Path]:
+    """A temporary sibling that becomes ``path`` when the block ends well, and vanishes otherwise.
+
+    The bytes are on the disk before the name changes. A link stays, and what it leads to changes.
+
+    Raises:
+        OSError: if the system refuses, or ``path`` is a folder or a device; it names ``path``.
+    """
+    path = Path(os.path.realpath(path))
+    with _refusals_named(path):
+        if path.exists() and not path.is_file():
+            raise OSError(errno.EINVAL, "is no regular file", str(path))
+        handle, name = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix
+        )
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            _flush_to_disk(temporary)
+            _give_usual_mode(temporary)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _refusals_named(path: Path) -> Iterator[None]:
+    """Name the file that was to be written where the system names none, or the temporary one."""
+    try:
+        yield
+    except OSError as error:
+        ours = error.filename is None or Path(str(error.filename)).name.startswith(f".{path.name}.")
+        if error.errno is None or not ours:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _flush_to_disk(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _give_usual_mode(path: Path) -> None:
+    """mkstemp makes files private; give them the mode that open() would have."""
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)
+
+
+def check_output_folder(path: Path | str) -> None:
+    """See, before long work, that a path is a folder or is free for one.
+
+    Raises:
+        NotADirectoryError: if a file does.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise NotADirectoryError(f"{path}: is a file; name a folder with --output")
