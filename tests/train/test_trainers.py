@@ -17,11 +17,17 @@ from mlx_faceau.architectures import (
     weight_shapes,
 )
 from mlx_faceau.errors import BackendError
+from mlx_faceau.taught import TaughtAUConfig
 from mlx_faceau.train.schedule import averaging_decay
 
 LANDMARKS = LandmarkPoseConfig(width_mult=0.1)
 AUS = AUPredictionConfig(width_mult=0.1, dropout=0.3)
-NETS = [pytest.param(LANDMARKS, id="landmarks"), pytest.param(AUS, id="aus")]
+TAUGHT = TaughtAUConfig(width_mult=0.1, dropout=0.3)
+NETS = [
+    pytest.param(LANDMARKS, id="landmarks"),
+    pytest.param(AUS, id="aus"),
+    pytest.param(TAUGHT, id="taught aus"),
+]
 
 
 @pytest.fixture(params=["torch", "mlx"])
@@ -40,7 +46,8 @@ def make(framework: str, config: ModelConfig, **options: Any) -> Any:
     scaling = {}
     if config.kind == "landmark_pose":
         scaling = {"global_params": (np.full(6, 2.0), np.full(6, 3.0))}
-    settings = {"loss_options": {}, "scaling": scaling, "weight_decay": 1e-4, "seed": 0}
+    loss_options = {"auxiliary_weight": 0.5} if isinstance(config, TaughtAUConfig) else {}
+    settings = {"loss_options": loss_options, "scaling": scaling, "weight_decay": 1e-4, "seed": 0}
     settings |= {"device": "cpu", **options}
     return Trainer(config, initial_weights(config, 0), **settings)
 
@@ -60,6 +67,7 @@ def batch(config: ModelConfig, size: int = 4, seed: int = 0) -> dict[str, np.nda
         ),
         "local_params": rng.normal(0, 2, (size, 34)),
         "au_intensities": rng.uniform(0.5, 4, (size, 17)),
+        "auxiliary": np.where(rng.random((size, 443)) < 0.2, np.nan, rng.normal(size=(size, 443))),
         "global_mask": np.ones(size),
         "local_mask": np.ones(size),
     }
@@ -305,7 +313,7 @@ def test_both_frameworks_take_the_same_first_step(config: ModelConfig) -> None:
     pytest.importorskip("mlx.core")
     undropped = config.kind == "au_prediction"  # the landmark net's dropout is fixed
     if undropped:
-        config = AUPredictionConfig(width_mult=0.1, dropout=0.0)
+        config = type(config)(width_mult=0.1, dropout=0.0)
     terms = {}
     for framework in ("torch", "mlx"):
         trainer = make(framework, config)
