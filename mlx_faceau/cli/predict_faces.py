@@ -56,7 +56,14 @@ def run_faces(args: argparse.Namespace) -> int:
         sys.stderr.write("nothing left to do\n")
         return 0
     cv2.setNumThreads(1)  # frames are read, followed and written side by side already
-    pipeline = FacePipeline(
+    failed = _run_all(_pipeline(args), jobs, span)
+    if failed:
+        sys.stderr.write(f"{failed} of {len(jobs)} inputs could not be read\n")
+    return 2 if failed else 0
+
+
+def _pipeline(args: argparse.Namespace) -> FacePipeline:
+    return FacePipeline(
         args.landmark_model,
         args.au_model,
         args.detector,
@@ -66,6 +73,10 @@ def run_faces(args: argparse.Namespace) -> int:
         min_confidence=args.min_confidence,
         providers=args.providers,
     )
+
+
+def _run_all(pipeline: FacePipeline, jobs: list[tuple[Input, Wanted]], span: Span) -> int:
+    """How many inputs could not be read; the error of an only one is raised."""
     failed = 0
     for source, wanted in jobs:
         try:
@@ -75,9 +86,7 @@ def run_faces(args: argparse.Namespace) -> int:
                 raise
             sys.stderr.write(f"mlx-faceau: {error}\n")
             failed += 1
-    if failed:
-        sys.stderr.write(f"{failed} of {len(jobs)} inputs could not be read\n")
-    return 2 if failed else 0
+    return failed
 
 
 def find_inputs(names: list[str]) -> list[Input]:
@@ -153,23 +162,24 @@ def _layout(args: argparse.Namespace) -> Layout:
 def _form(args: argparse.Namespace) -> str:
     if args.format == "json":
         raise ValueError("--format json is for --aligned; videos are written as csv or jsonl")
-    ending = Path(args.output or "").suffix.lower().lstrip(".")
+    ending = _ending(args.output)
     return str(args.format or (ending if ending in FORMATS else "csv"))
+
+
+def _ending(output: str | None) -> str:
+    return Path(output or "").suffix.lower().lstrip(".")
 
 
 def _jobs(
     inputs: list[Input], args: argparse.Namespace, form: str, layout: Layout
 ) -> Iterator[tuple[Input, Wanted]]:
     """Each input with its result files; two never share one."""
-    single = args.output == "-" or Path(args.output or "").suffix.lower().lstrip(".") in FORMATS
+    single = args.output == "-" or _ending(args.output) in FORMATS
     if single and len(inputs) > 1:
         raise ValueError(
             f"--output {args.output}: {len(inputs)} inputs need a folder to write to, one file each"
         )
-    folder = Path("." if args.output is None or single else args.output)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"--output {folder}: not a folder, and no ending {', '.join(FORMATS)}")
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = _result_folder("." if args.output is None or single else args.output)
     stems = Counter(Path(source.name).stem for source in inputs)
     names = Counter(source.name for source in inputs)
     for source in inputs:
@@ -193,6 +203,14 @@ def _jobs(
                 calibrate=args.calibrate,
             ),
         )
+
+
+def _result_folder(name: str) -> Path:
+    folder = Path(name)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--output {folder}: not a folder, and no ending {', '.join(FORMATS)}")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _run_one(pipeline: FacePipeline, source: Input, wanted: Wanted, span: Span) -> None:
