@@ -1,10 +1,14 @@
 """How each detector's box maps to the standard crop's square, measured on labelled faces.
 
-    python benchmarks/box_calibration.py FACES_TRAIN.npz FACES_VAL.npz --yunet FILE.onnx
+    python benchmarks/box_calibration.py TRAIN.h5 VAL.h5 --yunet FILE.onnx --boxes mtcnn
+    python benchmarks/box_calibration.py TRAIN.h5 VAL.h5        # on a Mac: Apple Vision
 
-Every crop of the files *is* its standard square. It is enlarged by a random factor, put at a random
-place of a larger picture (edges replicated) and shown to the detectors. MTCNN's boxes come with
-the files. Medians are taken over training people, the error that is left over validation people.
+Takes training files of other people each. A face's crop is enlarged by a random factor, put at a
+random place of a larger picture (edges replicated) and shown to every detector that runs here: dlib
+and Apple Vision where they are installed, YuNet with its file. ``--boxes`` says whose the files'
+own boxes are. Medians are taken over the first file, the error that is left over the second.
+Detectors that do not run here keep their lines in the result; the fractions of a new one belong
+into ``mlx_faceau/calibration.py``.
 """
 
 import argparse
@@ -17,77 +21,110 @@ import cv2
 import numpy as np
 
 from mlx_faceau.architectures import IMAGE_SIZE
-from mlx_faceau.detect import DlibDetector, YuNetDetector
-from mlx_faceau.geometry import CROP_CENTRE, transform_points
+from mlx_faceau.data.hdf5 import FaceDataset
+from mlx_faceau.data.schema import opened
+from mlx_faceau.detect import Detector, DlibDetector, VisionDetector, YuNetDetector
+from mlx_faceau.errors import BackendError, MissingDependency
+from mlx_faceau.follow import standard_square
+from mlx_faceau.geometry import transform_points
 
 RESULT = Path(__file__).parent / "results" / "box-calibration.csv"
+Boxes = dict[str, np.ndarray]  # by detector (N, 4); a missed face is a row of NaN
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("train", type=Path)
     parser.add_argument("val", type=Path)
-    parser.add_argument("--yunet", type=Path, required=True)
+    parser.add_argument("--yunet", type=Path, metavar="FILE.onnx")
+    parser.add_argument("--boxes", metavar="NAME", help="detector that the files' own boxes are of")
     parser.add_argument("--faces", type=int, default=1500)
     args = parser.parse_args()
-    detectors = [YuNetDetector(args.yunet), DlibDetector()]
-    train = measure(args.train, args.faces, detectors)
-    val = measure(args.val, args.faces, detectors)
-    rows = [line(name, train[name], val[name]) for name in train]
-    with RESULT.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    detectors = available(args.yunet)
+    train, val = (measure(path, args, detectors) for path in (args.train, args.val))
+    if not train[0]:
+        raise SystemExit("no detector runs here: give --yunet or --boxes, or install one")
+    rows = [line(name, *(fractions_of(name, part) for part in (train, val))) for name in train[0]]
+    keep(rows)
     sys.stdout.write(RESULT.read_text())
     return 0
 
 
-def measure(path: Path, count: int, detectors: list) -> dict[str, np.ndarray]:
-    """Boxes in crop pixels (N, 4) of each detector; a missed face is a row of NaN."""
-    boxes: dict[str, list[np.ndarray]] = {detector.name: [] for detector in detectors}
-    boxes["mtcnn"] = []
-    for crop, bbox, warp, generator in faces(path, count):
-        factor = generator.uniform(1.2, 4.0)
-        margins = generator.integers(20, 300, 4)
-        size = round(IMAGE_SIZE * factor)
-        picture = cv2.resize(crop, (size, size), interpolation=cv2.INTER_CUBIC)
-        picture = cv2.copyMakeBorder(picture, *map(int, margins), cv2.BORDER_REPLICATE)
-        corner = np.array([margins[2], margins[0]])
+def available(yunet: Path | None) -> list[Detector]:
+    """The detectors that run here; the others say why not."""
+    detectors: list[Detector] = [] if yunet is None else [YuNetDetector(yunet)]
+    for kind in (DlibDetector, VisionDetector):
+        try:
+            detectors.append(kind())
+        except (BackendError, MissingDependency) as error:
+            sys.stderr.write(f"{kind.name}: left out: {error}\n")
+    return detectors
+
+
+def measure(
+    path: Path, args: argparse.Namespace, detectors: list[Detector]
+) -> tuple[Boxes, np.ndarray]:
+    """Boxes in pixels of the stored crops, and the true squares (N, 3): centre and side."""
+    faces = FaceDataset(path)
+    chosen = np.random.default_rng(0).permutation(len(faces))[: args.faces]
+    squares = [standard_square(points) for points in faces.labels["landmarks"][chosen]]
+    boxes: Boxes = {detector.name: np.full((len(chosen), 4), np.nan) for detector in detectors}
+    for row, (picture, corner, scale) in enumerate(pictures(faces, chosen)):
         for detector in detectors:
-            found = detector.detect(picture)
-            best = max(found, key=lambda d: d.score, default=None)
-            box = np.full(4, np.nan) if best is None else np.array(best.box)
-            box[:2] = (box[:2] - corner + 0.5) * IMAGE_SIZE / size - 0.5
-            box[2:] *= IMAGE_SIZE / size
-            boxes[detector.name].append(box)
-        scale = np.hypot(warp[0, 0], warp[1, 0])
-        boxes["mtcnn"].append(np.r_[transform_points(warp, bbox[None, :2])[0], bbox[2:] * scale])
-    return {name: np.array(rows) for name, rows in boxes.items()}
+            best = max(detector.detect(picture), key=lambda d: d.score, default=None)
+            if best is not None:
+                x, y, width, height = best.box
+                place = (np.array([x, y]) - corner + 0.5) / scale - 0.5
+                boxes[detector.name][row] = *place, width / scale, height / scale
+    if args.boxes:
+        boxes[args.boxes] = own_boxes(faces, chosen)
+    return boxes, np.array([[*centre, side] for centre, side in squares])
 
 
-def faces(path: Path, count: int) -> Iterator[tuple[np.ndarray, ...]]:
-    data = np.load(path)
-    jpeg, offsets = data["jpeg"], data["jpeg_offsets"]
-    bbox, warp = data["bbox"], data["warp"]
-    generator = np.random.default_rng(0)
-    for index in generator.permutation(len(bbox))[:count]:
-        crop = cv2.imdecode(jpeg[offsets[index] : offsets[index + 1]], cv2.IMREAD_COLOR)
-        yield crop, bbox[index], warp[index], generator
+def pictures(
+    faces: FaceDataset, chosen: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
+    """Each face in a picture (BGR), the crop's corner there, and how far the crop was enlarged."""
+    generator = np.random.default_rng(1)
+    for index in chosen:
+        crop = faces.read_images([index])[0, ..., ::-1]
+        size = round(IMAGE_SIZE * generator.uniform(1.2, 4.0))
+        top, bottom, left, right = generator.integers(20, 300, 4).tolist()
+        picture = cv2.resize(crop, (size, size), interpolation=cv2.INTER_CUBIC)
+        picture = cv2.copyMakeBorder(picture, top, bottom, left, right, cv2.BORDER_REPLICATE)
+        yield picture, np.array([left, top]), size / IMAGE_SIZE
 
 
-def line(name: str, train: np.ndarray, val: np.ndarray) -> dict[str, object]:
-    right, down, side = np.nanmedian(fractions(train), axis=0)
-    size = np.sqrt(val[:, 2] * val[:, 3])
-    errors = fractions(val) - (right, down, 0)
-    shift = np.hypot(errors[:, 0], errors[:, 1]) * size / IMAGE_SIZE
-    scale = np.abs(np.log(side * size / IMAGE_SIZE))
+def own_boxes(faces: FaceDataset, chosen: np.ndarray) -> np.ndarray:
+    """The files' boxes, which are in pixels of their frames, in pixels of the crops."""
+    rows = faces.rows[chosen]
+    with opened(faces.path) as file:
+        boxes, warps = (file[name][:][rows].astype(float) for name in ("bboxes", "warp_matrices"))
+    corners = transform_points(warps, boxes[:, None, :2])[:, 0]
+    scales = np.hypot(warps[:, 0, 0], warps[:, 1, 0])
+    return np.column_stack([corners, boxes[:, 2:] * scales[:, None]])
+
+
+def fractions_of(name: str, part: tuple[Boxes, np.ndarray]) -> np.ndarray:
+    """(N, 4): right, down and side of the square, in sizes of each box; the size over the side."""
+    boxes, squares = part[0][name], part[1]
+    size = np.sqrt(boxes[:, 2] * boxes[:, 3])
+    centre = boxes[:, :2] + (boxes[:, 2:] - 1) / 2
+    shift = (squares[:, :2] - centre) / size[:, None]
+    return np.column_stack([shift, squares[:, 2] / size, size / squares[:, 2]])
+
+
+def line(name: str, train: np.ndarray, val: np.ndarray) -> dict[str, str]:
+    right, down, side, _ = np.nanmedian(train, axis=0)
+    shift = np.hypot(val[:, 0] - right, val[:, 1] - down) * val[:, 3]
+    scale = np.abs(np.log(side * val[:, 3]))
     return {
         "detector": name,
         "right": f"{right:.4f}",
         "down": f"{down:.4f}",
         "side": f"{side:.4f}",
-        "val_faces": len(val),
-        "val_missed": int(np.isnan(val[:, 0]).sum()),
+        "val_faces": str(len(val)),
+        "val_missed": str(int(np.isnan(val[:, 0]).sum())),
         "val_shift_median": f"{np.nanmedian(shift):.3f}",
         "val_shift_p95": f"{np.nanpercentile(shift, 95):.3f}",
         "val_log_scale_median": f"{np.nanmedian(scale):.3f}",
@@ -95,12 +132,15 @@ def line(name: str, train: np.ndarray, val: np.ndarray) -> dict[str, object]:
     }
 
 
-def fractions(boxes: np.ndarray) -> np.ndarray:
-    """(N, 3): right, down and side of the crop's square, in sizes of each box."""
-    size = np.sqrt(boxes[:, 2] * boxes[:, 3])
-    centre = boxes[:, :2] + (boxes[:, 2:] - 1) / 2
-    shift = (CROP_CENTRE - centre) / size[:, None]
-    return np.column_stack([shift, IMAGE_SIZE / size])
+def keep(rows: list[dict[str, str]]) -> None:
+    """Put the rows in place of those of the same detectors in the result file."""
+    with RESULT.open(newline="") as file:
+        lines = {row["detector"]: row for row in csv.DictReader(file)}
+    lines |= {row["detector"]: row for row in rows}
+    with RESULT.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines.values())
 
 
 if __name__ == "__main__":

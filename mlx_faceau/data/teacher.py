@@ -85,13 +85,13 @@ class Teacher:
             rows = np.sort(np.random.default_rng(0).choice(rows, _MOST_FACES, replace=False))
         names = ("landmarks", "global_params", "local_params")
         pdm = implied_pdm(*(faces.labels[name][rows] for name in names))
-        features = np.concatenate(list(_features(faces, rows, pdm)))
+        features = np.concatenate(list(features_of(faces, rows, pdm)))
         centre = features.mean(axis=0, dtype=np.float64).astype(np.float32)
         features -= centre
         weights = np.zeros((features.shape[1], ANSWERS), np.float32)
         weights[:HOG_SIZE, NUM_AUS:] = _main_directions(features[:, :HOG_SIZE])
         intensities = faces.labels["au_intensities"][rows]
-        weights[:, :NUM_AUS], scores = _uncensored_fit(features, intensities)
+        weights[:, :NUM_AUS], scores = uncensored_fit(features, intensities)
         components = features[:, :HOG_SIZE] @ weights[:HOG_SIZE, NUM_AUS:]
         said = np.concatenate([scores, components], axis=1)
         deviations = np.maximum(said.std(axis=0), _LEAST_DEVIATION)
@@ -110,7 +110,7 @@ class Teacher:
         """
         known = np.flatnonzero(faces.masks["global_mask"][rows] > 0)
         answers = np.full((len(rows), ANSWERS), np.nan, np.float32)
-        chunks = _features(faces, rows[known], self.pdm)
+        chunks = features_of(faces, rows[known], self.pdm)
         said = [(features - self.centre) @ self.weights for features in chunks]
         answers[known] = np.concatenate([np.zeros((0, ANSWERS), np.float32), *said])
         scores = answers[:, :NUM_AUS] + self.means[:NUM_AUS]
@@ -137,8 +137,17 @@ class Teacher:
         return cls(pdm, *(arrays[name] for name in _PARTS))
 
 
-def _features(faces: Faces, rows: np.ndarray, pdm: PDM) -> Iterator[np.ndarray]:
-    """Gradients and shape parameters of some faces, (256, 4498) float32 at a time."""
+def features_of(faces: Faces, rows: np.ndarray, pdm: PDM) -> Iterator[np.ndarray]:
+    """What a teacher looks at: gradients of the aligned face, and shape parameters.
+
+    Args:
+        faces: labelled ones.
+        rows: (n,) which of them.
+        pdm: the shape model of their labels.
+
+    Yields:
+        (256, 4498) float32, fewer rows at the end.
+    """
     landmarks, pose = faces.labels["landmarks"], faces.labels["global_params"]
     scale = np.float32(_LOCAL_SCALE / np.sqrt(pdm.variances))
     for start in range(0, len(rows), _CHUNK):
@@ -153,8 +162,19 @@ def _features(faces: Faces, rows: np.ndarray, pdm: PDM) -> Iterator[np.ndarray]:
         yield np.concatenate([fhog(np.stack(aligned)), shape], axis=1)
 
 
-def _uncensored_fit(features: np.ndarray, intensities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Weights (features, 17) and scores (N, 17): what was cut off is filled in until it agrees."""
+def uncensored_fit(features: np.ndarray, intensities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Linear weights of intensities that were cut off at 0 and 5.
+
+    Ridge regression, repeated with what was cut off filled in by its own answer.
+
+    Args:
+        features: (N, F) float32, centred.
+        intensities: (N, 17) in [0, 5].
+
+    Returns:
+        Weights (F, 17), and scores (N, 17): the intensities, beyond the limits where they lie on
+        them.
+    """
     regress = _ridge(features)
     scores = np.asarray(intensities, np.float32)
     for _ in range(_ROUNDS):

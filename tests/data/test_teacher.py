@@ -37,7 +37,7 @@ def pictures() -> Pictures:
 def features(pictures: Pictures) -> np.ndarray:
     names = ("landmarks", "global_params", "local_params")
     pdm = implied_pdm(*(pictures.labels[name] for name in names))
-    return np.concatenate(list(teaching._features(pictures, np.arange(COUNT), pdm)))
+    return np.concatenate(list(teaching.features_of(pictures, np.arange(COUNT), pdm)))
 
 
 @pytest.fixture(scope="module")

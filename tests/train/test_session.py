@@ -13,7 +13,9 @@ pytest.importorskip("h5py")
 
 from tiny_training import write_faces
 
+from mlx_faceau.architectures import weight_shapes
 from mlx_faceau.checkpoint import Checkpoint, load_checkpoint
+from mlx_faceau.data.synthetic import write_synthetic
 from mlx_faceau.errors import CheckpointError, DatasetError, MissingDependency
 from mlx_faceau.train.config import AUTraining, LandmarkPoseTraining, TrainConfig
 from mlx_faceau.train.session import Session, run_training
@@ -74,6 +76,29 @@ def test_resuming_a_numbered_checkpoint_equals_not_stopping_to_the_bit(
     assert resumed.outcome.epochs == 2
     final = "checkpoint_final.safetensors"
     assert_same_arrays(load_checkpoint(whole / final), load_checkpoint(resumed.folder / final))
+
+
+@pytest.mark.parametrize("framework", ["torch", "mlx"])
+def test_a_taught_net_resumes_to_the_bit_and_leaves_its_teacher_behind(
+    framework: str, tmp_path: Path
+) -> None:
+    needs(framework)
+    data, whole = tmp_path / "faces.h5", tmp_path / "whole"
+    write_synthetic(data, 288, seed=0)
+    taught = {"auxiliary_weight": 2.0, "first_side": 96, "batch_size": 32, "save_every": 1}
+    train(AUTraining, data, whole, framework=framework, ema=0.9, num_workers=0, **taught)
+    resumed = run_training(
+        AUTraining,
+        {"output": str(tmp_path / "resumed")},
+        resume=whole / "checkpoint_epoch_001.safetensors",
+    )
+    final = load_checkpoint(whole / "checkpoint_final.safetensors")
+    assert_same_arrays(final, load_checkpoint(resumed.folder / "checkpoint_final.safetensors"))
+    assert final.metadata["model"] == {"width_mult": 0.1, "dropout": 0.3}
+    assert final.weights().keys() == weight_shapes(final.config).keys()
+    history = json.loads((whole / "training_history.json").read_text())
+    assert all(epoch["training"]["auxiliary"] > 0 for epoch in history["epochs"])
+    assert "auxiliary" not in history["epochs"][0]["validation"]
 
 
 def test_a_checkpoint_says_all_that_is_needed_to_use_and_resume_it(

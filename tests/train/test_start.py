@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from mlx_faceau.checkpoint import file_hash, load_checkpoint
 from mlx_faceau.errors import CheckpointError
 from mlx_faceau.train.config import AUTraining, LandmarkPoseTraining
 from mlx_faceau.train.session import run_training
+from mlx_faceau.train.start import first_weights
+from mlx_faceau.train.targets import TargetStatistics
 
 LAST = "checkpoint_last.safetensors"
 
@@ -50,6 +53,20 @@ def test_a_net_starts_from_the_averaged_weights_of_a_checkpoint_with_a_new_optim
     origin = {"file": str(first.path), "hash": file_hash(first.path)}
     assert last.metadata["init"] == origin
     assert json.loads((new / "training_history.json").read_text())["init"] == origin
+
+
+def test_a_taught_training_starts_from_a_plain_net_and_a_fresh_auxiliary_head(
+    faces_file: Path, tmp_path: Path
+) -> None:
+    run_training(AUTraining, settings(faces_file, tmp_path))
+    config = AUTraining(data="x", init=str(tmp_path), width_mult=0.1, auxiliary_weight=1.0)
+    plain = load_checkpoint(tmp_path).weights()
+    statistics = TargetStatistics(0, {}, {})
+    start = first_weights(config, statistics).weights
+    drawn = first_weights(replace(config, init=None), statistics).weights
+    assert start.keys() == drawn.keys() > plain.keys()
+    for name, value in start.items():
+        np.testing.assert_array_equal(value, plain.get(name, drawn[name]), err_msg=name)
 
 
 def test_a_fine_tuned_net_is_resumed_without_the_file_that_it_started_from(
