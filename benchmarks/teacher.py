@@ -5,8 +5,8 @@
 OpenFace's static action unit models are linear in gradients of the aligned face and in the PDM's
 shape parameters. Fitted back from labelled faces (``--auxiliary-weight`` trains with the result),
 the same form says for every action unit how far its labels can be had from the pixels at all, and
-how many faces that takes. ``teacher.csv`` gets Pearson's r on ``--people`` for each number of faces,
-and with the largest number for gradients and for shape parameters alone.
+how many faces that takes. ``teacher.csv`` gets Pearson's r on ``--people`` for several numbers of
+faces, and with the largest for gradients and for shape parameters alone.
 """
 
 import argparse
