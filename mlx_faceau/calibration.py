@@ -42,7 +42,8 @@ CALIBRATIONS: dict[str, BoxCalibration] = {
     "yunet": BoxCalibration(0.0031, 0.1403, 1.2797),
     "dlib": BoxCalibration(0.0048, 0.0774, 1.3554),
     "mtcnn": BoxCalibration(0.0040, -0.0080, 1.4188),
-    # Vision's box is a square from the brows to below the lip; not measured on a Mac yet.
+    # Not measured yet: on a Mac, python benchmarks/box_calibration.py TRAIN.h5 VAL.h5 does it. A
+    # guess until then: the box is a square from the brows to below the lip.
     "vision": BoxCalibration(0.0, 0.0, 1.3),
     # By definition: the bounding box of the 68 landmarks, and the crop's own square.
     "landmarks": BoxCalibration(0.0, 0.0, 1.4),

@@ -125,6 +125,9 @@ class DlibDetector:
 class VisionDetector:
     """Apple's Vision framework, on macOS with pyobjc: no model file needed.
 
+    The calibration of its box is a guess until it is measured on a Mac, which
+    ``benchmarks/box_calibration.py`` does.
+
     Args:
         vision: the ``Vision`` module; None imports it.
 
