@@ -58,7 +58,8 @@ def _histograms(magnitude: np.ndarray, direction: np.ndarray) -> np.ndarray:
     count, side = len(magnitude), magnitude.shape[1]
     place = (np.arange(1, side + 1) + 0.5) / CELL - 0.5  # of pixels, in cells
     first = np.floor(place).astype(np.int32)
-    shares = (np.float32(1 - (place - first)), np.float32(place - first))
+    after = (place - first).astype(np.float32)
+    shares = (1 - after, after)
     wide = _CELLS + 2  # a ring for the votes that fall outside
     directions = 2 * _ORIENTATIONS
     faces = np.arange(count, dtype=np.int32)[:, None, None] * wide

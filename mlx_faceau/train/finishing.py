@@ -75,7 +75,7 @@ class Auxiliary:
 
 def _even(values: np.ndarray) -> np.ndarray:
     """Columns scaled so that all of them together count as one."""
-    return values / np.sqrt(values.shape[1])
+    return np.asarray(values / np.sqrt(values.shape[1]))
 
 
 @dataclass(frozen=True)
