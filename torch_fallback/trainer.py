@@ -22,6 +22,7 @@ from mlx_faceau.train.ranks import seed_of_step
 from . import build
 from .device import MEMORY_FORMAT, check_device, device_rng, pick_device, to_device
 from .losses import AUPredictionLoss, LandmarkPoseLoss
+from .memory import keep_freed_memory
 from .optimizer import adamw
 from .ranks import TorchRanks
 from .taught import TaughtAULoss
@@ -81,6 +82,8 @@ class TorchTrainer:
     ) -> None:
         self.device = pick_device(device)
         check_device(self.device, precision, sync_bn)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.net = build(config)
         if sync_bn:
             nn.SyncBatchNorm.convert_sync_batchnorm(self.net)
