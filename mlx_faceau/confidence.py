@@ -1,4 +1,4 @@
-"""How far a face can be trusted: two crops that agree, the detector's score, points in the picture.
+"""How far a face can be trusted: two crops that agree, the detector's word, points in the picture.
 
 Neither sign is enough alone: a detector is asked every now and then only, and a net that was
 trained on well-centred crops follows any crop a little. So either may vouch for a face, and both
@@ -9,12 +9,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .landmarks import FIVE_POINTS
+
 Square = tuple[np.ndarray, float]  # centre (x, y) and side, frame pixels
 
 # The second crop: moved right and up by these sides, and larger.
 _SHIFT = np.array([0.08, -0.06])
 _GROWTH = 1.12
 _DOUBT = 0.6  # share of the displacement that the landmarks follow at which agreement is 1/e
+_APART = 0.4  # distance from a detector's marks, in their spread, at which resemblance is 1/e
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,22 @@ def agreement_of(first: np.ndarray, second: np.ndarray, square: Square) -> Agree
     )
 
 
+def resemblance(landmarks: np.ndarray, marks: np.ndarray) -> float:
+    """How well landmarks meet the points that a detector marked, in [0, 1].
+
+    1/e where they are a quarter of the eyes' distance away on average. A net that sees nothing, as
+    in a face that lies on its side, puts its mean face there: 0.1 to 0.4.
+
+    Args:
+        landmarks: (68, 2) frame pixels.
+        marks: (5, 2) frame pixels, see :class:`mlx_faceau.detect.Detection`.
+    """
+    own = np.stack([landmarks[list(group)].mean(axis=0) for group in FIVE_POINTS])
+    spread = float(np.sqrt(np.square(marks - marks.mean(axis=0)).sum(axis=1).mean()))
+    apart = float(np.linalg.norm(own - marks, axis=1).mean())
+    return float(np.exp(-((apart / max(_APART * spread, 1e-9)) ** 2)))
+
+
 def confidence_of(
     agreement: float, score: float, landmarks: np.ndarray, size: tuple[int, int]
 ) -> float:
@@ -77,7 +96,8 @@ def confidence_of(
 
     Args:
         agreement: of two crops, in [0, 1].
-        score: the detector's when it last looked, in [0, 1]; 0 where it saw nothing.
+        score: the detector's when it last looked, in [0, 1], times :func:`resemblance` where it
+            marks points; 0 where it saw nothing.
         landmarks: (68, 2) frame pixels.
         size: height and width of the frame.
     """

@@ -30,10 +30,18 @@ _YUNET_PATTERN = "*yunet*.onnx"
 
 @dataclass(frozen=True)
 class Detection:
-    """A found face: its box (x, y, width, height) in frame pixels and a score in [0, 1]."""
+    """A found face.
+
+    Args:
+        box: x, y, width, height in frame pixels.
+        score: in [0, 1].
+        marks: (5, 2) frame pixels: right eye, left eye (the person's own), tip of the nose, right
+            and left corner of the mouth; None from a detector that marks none.
+    """
 
     box: tuple[float, float, float, float]
     score: float
+    marks: np.ndarray | None = None
 
 
 class Detector(Protocol):
@@ -82,7 +90,7 @@ class YuNetDetector:
             rows = self._net.detect(small)[1]
         if rows is None:
             return []
-        return [_detection(row[:4], float(row[14]), scale) for row in rows]
+        return [_detection(row[:4], float(row[14]), scale, row[4:14]) for row in rows]
 
 
 class DlibDetector:
@@ -291,11 +299,15 @@ def _reduce(frame: np.ndarray, longest: int) -> tuple[np.ndarray, float]:
     return cv2.resize(frame, size, interpolation=cv2.INTER_AREA), scale
 
 
-def _detection(box: np.ndarray, score: float, scale: float) -> Detection:
-    """A box of a reduced frame in the full one; resizing keeps pixel edges, not centres."""
+def _detection(
+    box: np.ndarray, score: float, scale: float, marks: np.ndarray | None = None
+) -> Detection:
+    """A face of a reduced frame in the full one; resizing keeps pixel edges, not centres."""
     x, y, width, height = (float(value) for value in box)
     return Detection(
-        ((x + 0.5) / scale - 0.5, (y + 0.5) / scale - 0.5, width / scale, height / scale), score
+        ((x + 0.5) / scale - 0.5, (y + 0.5) / scale - 0.5, width / scale, height / scale),
+        score,
+        None if marks is None else (marks.reshape(5, 2) + 0.5) / scale - 0.5,
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from .align import FrameCrops
-from .confidence import Square, agreement_of, confidence_of, displaced
+from .confidence import Square, agreement_of, confidence_of, displaced, resemblance
 from .detect import Detector
 from .faces import Face, Frame, FrameFaces
 from .geometry import CROP_MARGIN, square_crop_matrix, to_frame
@@ -81,7 +81,7 @@ def find_candidates(detector: Detector, frame: FrameCrops) -> list[Candidate]:
     for detection in detector.detect(frame.frame):
         centre, side = detector.calibration.square(detection.box)
         crop = frame.crop(square_crop_matrix(centre, side))
-        candidates.append(Candidate(centre, side, detection.score, look(crop)))
+        candidates.append(Candidate(centre, side, detection.score, look(crop), detection.marks))
     return candidates
 
 
@@ -169,6 +169,8 @@ class Follower:
         crop = frame.crop(matrix)
         sight = Sight(track, shape, square, matrix, crop, look(crop))
         self._tracker.followed_to(track, index, own, sight.look)
+        if track.marks is not None:
+            track.score *= resemblance(shape.landmarks, track.marks)
         return sight
 
     def _check(

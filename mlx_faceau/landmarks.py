@@ -21,6 +21,9 @@ GROUPS: dict[str, range] = {
     "inner_mouth": range(60, 68),
 }
 
+# What face detectors mark as well: middles of the eyes, tip of the nose, corners of the mouth.
+FIVE_POINTS = (GROUPS["right_eye"], GROUPS["left_eye"], (30,), (48,), (54,))
+
 # Outer corners of the eyes: their distance is the inter-ocular normaliser of the NME.
 OUTER_EYE_CORNERS = (36, 45)
 

@@ -28,12 +28,13 @@ _TRUSTED, _UNTRUSTED = 0.2, 0.6
 
 @dataclass(frozen=True)
 class Candidate:
-    """A face that a detector found: its standard crop's square, score and look."""
+    """A face that a detector found: its standard crop's square, score, look, and its marks."""
 
     centre: np.ndarray
     side: float
     score: float
     look: np.ndarray
+    marks: np.ndarray | None = None
 
 
 @dataclass
@@ -44,7 +45,7 @@ class Track:
         face_id: from 0, never used again.
         centre: (2,) px of the square that the next crop is cut from.
         side: px of that square.
-        score: the detector's, when it last saw the face.
+        score: the detector's, when it last saw the face, as far as the landmarks met its marks.
         look: unit vector of the face's appearance.
         last_frame: index of the frame it was last followed in.
     """
@@ -60,6 +61,7 @@ class Track:
     weak: int = 0
     missing: bool = False
     anchored: bool = False  # placed by the detector in this frame: its crop needs a second pass
+    marks: np.ndarray | None = None  # (5, 2) px that the detector marked in this frame
     anchor_shift: np.ndarray = field(default_factory=lambda: np.zeros(2))
     anchor_scale: float = 0.0
     confirmed_side: float = 0.0  # px of the side when the detector last saw the face
@@ -135,7 +137,7 @@ class Tracker:
         """Forget who has been missing too long."""
         self.tracks = [t for t in self.tracks if index - t.last_frame <= self.memory]
         for track in self.tracks:
-            track.anchored = False
+            track.anchored, track.marks = False, None
 
     def cut(self) -> None:
         """The scene changed: everybody is missing, and may be recognised by looks alone."""
@@ -165,7 +167,7 @@ class Tracker:
             self._add(candidate, index)
 
     def _confirm(self, track: Track, candidate: Candidate) -> None:
-        track.score = candidate.score
+        track.score, track.marks = candidate.score, candidate.marks
         drifted = track.distance(candidate.centre, candidate.side) > _SAME_PLACE / 2
         if drifted or max(track.reserve) > 0:
             self._place(track, candidate)
@@ -173,7 +175,8 @@ class Tracker:
 
     def _place(self, track: Track, candidate: Candidate) -> None:
         track.centre, track.side = candidate.centre, candidate.side
-        track.score, track.confirmed_side = candidate.score, candidate.side
+        track.score, track.marks = candidate.score, candidate.marks
+        track.confirmed_side = candidate.side
         track.missing, track.anchored, track.weak = False, True, 0
         track.checked = -1_000_000
 
@@ -183,7 +186,7 @@ class Tracker:
         track = Track(
             self._next_id, candidate.centre, candidate.side, candidate.score, candidate.look, index
         )
-        track.anchored, track.confirmed_side = True, candidate.side
+        track.anchored, track.confirmed_side, track.marks = True, candidate.side, candidate.marks
         self.tracks.append(track)
         self._next_id += 1
 

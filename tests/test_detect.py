@@ -171,6 +171,12 @@ def test_a_real_face_is_found_where_it_is_at_any_frame_size(shared_folder: Path,
         assert 0.5 < found[0].score <= 1
         centre, side = detector.calibration.square(found[0].box)
         squares.append(np.r_[(centre + 0.5) / scale - 0.5, side / scale])
+        if name == "yunet":
+            right_eye, left_eye, nose, right_corner, left_corner = found[0].marks / scale
+            assert right_eye[0] < nose[0] < left_eye[0]
+            assert right_corner[0] < nose[0] < left_corner[0]
+            # The tip of this nose, read off by eye.
+            assert np.linalg.norm(nose - (270, 293)) < 12
     assert np.abs(squares[0] - squares[1]).max() < 0.12 * squares[0][2]
     # Eyes to chin of this picture, read off by eye: x 190 to 365, y 215 to 390 or so.
     assert np.linalg.norm(squares[0][:2] - (278, 305)) < 0.15 * squares[0][2]

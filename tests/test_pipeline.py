@@ -2,17 +2,28 @@
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from blobs import Blob, BlobAUs, BlobDetector, BlobLandmarks, draw_frame, write_video
+from blobs import (
+    Blob,
+    BlobAUs,
+    BlobDetector,
+    BlobLandmarks,
+    draw_frame,
+    template,
+    write_video,
+)
 
 from mlx_faceau import FacePipeline
 from mlx_faceau.calibration import CALIBRATIONS
+from mlx_faceau.detect import Detection
 from mlx_faceau.faces import FrameFaces
 from mlx_faceau.geometry import standard_crop_matrix, to_frame
+from mlx_faceau.landmarks import FIVE_POINTS
 from mlx_faceau.video import Span, VideoError
 
 
@@ -167,6 +178,40 @@ def test_a_dark_picture_and_noise_give_no_confident_face() -> None:
     noise = np.random.default_rng(0).integers(0, 20, (240, 320, 1)).repeat(3, axis=2)
     found = pipeline(detector=imagines).image(noise.astype(np.uint8))
     assert [face.success for face in found.faces] == [False]
+
+
+class MeanFace(BlobLandmarks):
+    """A net that sees nothing: the same face in every crop."""
+
+    def _landmarks(self, crop: np.ndarray) -> np.ndarray:
+        return template() * 40 + 55.5
+
+
+class MarkingDetector(BlobDetector):
+    """Marks what it finds, turned by so many degrees."""
+
+    def __init__(self, degrees: float) -> None:
+        super().__init__()
+        angle = np.radians(degrees)
+        self.turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+
+    def detect(self, frame: np.ndarray) -> list[Detection]:
+        found = []
+        for detection in super().detect(frame):
+            x, y, width, height = detection.box
+            points = template() @ self.turn.T * (width / 2) + (x + width / 2, y + height / 2)
+            marks = np.stack([points[list(group)].mean(axis=0) for group in FIVE_POINTS])
+            found.append(replace(detection, marks=marks))
+        return found
+
+
+@pytest.mark.parametrize(("degrees", "success"), [(0, True), (90, False), (180, False)])
+def test_a_face_that_lies_where_the_net_sees_an_upright_one_has_no_success(
+    degrees: float, success: bool
+) -> None:
+    frame = draw_frame([Blob(150, 120, 40)])
+    faces = FacePipeline(MeanFace(), None, MarkingDetector(degrees)).image(frame).faces
+    assert [face.success for face in faces] == [success]
 
 
 def test_without_an_action_unit_net_there_are_no_action_units() -> None:
