@@ -19,6 +19,7 @@ import numpy as np
 from .calibration import CALIBRATIONS, BoxCalibration
 from .errors import BackendError, MissingDependency
 from .named_function import load_function
+from .opencv_log import ERRORS, opencv_says
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ class YuNetDetector:
         if not Path(path).is_file():
             raise BackendError(f"{path}: no such file; YuNet needs its .onnx model")
         try:
-            with _quiet_opencv():
+            with opencv_says(ERRORS):  # OpenCV 5 warns of every net that it opens
                 self._net = cv2.FaceDetectorYN.create(str(path), "", (320, 320), min_score)
                 self._net.detect(np.zeros((320, 320, 3), np.uint8))
         except cv2.error as error:
@@ -85,7 +86,7 @@ class YuNetDetector:
     def detect(self, frame: np.ndarray) -> list[Detection]:
         """See :class:`Detector`."""
         small, scale = _reduce(frame, _YUNET_SIDE)
-        with _quiet_opencv():
+        with opencv_says(ERRORS):
             self._net.setInputSize((small.shape[1], small.shape[0]))
             rows = self._net.detect(small)[1]
         if rows is None:
@@ -309,14 +310,3 @@ def _detection(
         score,
         None if marks is None else (marks.reshape(5, 2) + 0.5) / scale - 0.5,
     )
-
-
-class _quiet_opencv:
-    """OpenCV 5 prints a warning for every net it opens; it is of no use to anybody."""
-
-    def __enter__(self) -> None:
-        self._level = cv2.utils.logging.getLogLevel()
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
-
-    def __exit__(self, *_: object) -> None:
-        cv2.utils.logging.setLogLevel(self._level)

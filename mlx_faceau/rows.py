@@ -5,6 +5,7 @@ So a later run can tell which results are done (``--resume``).
 """
 
 import contextlib
+import errno
 import json
 import os
 import sys
@@ -55,6 +56,8 @@ class RowFile:
         if self.path is None:
             self._file = sys.stdout.buffer
         else:
+            if not self.path.parent.is_dir():
+                raise FileNotFoundError(errno.ENOENT, "no such folder", str(self.path.parent))
             # First the marker: an empty file without one would count as complete.
             self._claim = Claim(marker_of(self.path), self.path)
             try:

@@ -11,6 +11,7 @@ import numpy as np
 
 from .errors import FaceauError
 from .faces import Frame
+from .opencv_log import NOTHING, opencv_says
 from .picture_size import picture_size
 
 logger = logging.getLogger(__name__)
@@ -185,7 +186,8 @@ class Camera:
 
     def __init__(self, source: int = 0, capture: Any = None) -> None:
         self.name = f"webcam {source}"
-        self._capture = cv2.VideoCapture(source) if capture is None else capture
+        with opencv_says(NOTHING):  # every way to reach a camera that OpenCV tries in vain
+            self._capture = cv2.VideoCapture(source) if capture is None else capture
         if not self._capture.isOpened():
             raise VideoError(f"{self.name}: not there, in use by another program, or not allowed")
 

@@ -1,6 +1,7 @@
 """Reading videos and pictures as they come: turned, of varying rate, cut short, grey, empty."""
 
 import struct
+import sys
 from pathlib import Path
 
 import cv2
@@ -9,7 +10,7 @@ import pytest
 from blobs import Blob, draw_frame, write_video
 from mp4 import set_durations, turn_quarter
 
-from mlx_faceau.video import Span, Video, VideoError, read_image
+from mlx_faceau.video import Camera, Span, Video, VideoError, read_image
 
 
 def clip(tmp_path: Path, frames: int = 20, rate: float = 25.0) -> Path:
@@ -103,6 +104,15 @@ def test_an_mp4_without_its_index_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1500])
     with pytest.raises(VideoError, match="cut short"):
         Video(path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems' libraries say what they like")
+def test_a_camera_that_is_not_there_is_one_error_and_no_text(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(VideoError, match="webcam 63: not there"):
+        Camera(63)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_grey_alpha_and_deep_pictures_become_bgr(tmp_path: Path) -> None:

@@ -230,7 +230,7 @@ def _run_one(pipeline: FacePipeline, source: Input, wanted: Wanted, span: Span) 
         summary = record(results, wanted, source.name, rate, progress.step)
     except BaseException:
         progress.clear()
-        if progress.frames:
+        if progress.frames and str(wanted.table) != "-":
             sys.stderr.write(f"{wanted.rows}: {progress.frames} finished frames are in it\n")
         raise
     progress.clear()

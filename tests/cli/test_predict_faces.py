@@ -14,7 +14,7 @@ from mlx_faceau import predictor
 from mlx_faceau.cli.main import main
 from mlx_faceau.cli.predict_faces import Input, Progress, find_inputs, shard
 from mlx_faceau.openface_csv import read_openface_csv
-from mlx_faceau.rows import is_complete, marker_of
+from mlx_faceau.rows import RowFile, is_complete, marker_of
 from mlx_faceau.video import Camera
 
 MODELS = ["--landmark-model", "lm", "--au-model", "au", "--detector", "drawn:find"]
@@ -122,6 +122,30 @@ def test_ctrl_c_keeps_finished_rows_and_exits_130(
     assert frames_in(tmp_path / "clip.csv") == 7
     assert not is_complete(tmp_path / "clip.csv")
     assert "clip.csv: 7 finished frames are in it" in capsys.readouterr().err
+
+
+def test_an_interrupted_standard_output_is_called_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written = []
+
+    def write(self: RowFile, lines: list[str]) -> None:
+        written.append(lines)
+        if len(written) == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(RowFile, "write", write)
+    clip(tmp_path / "clip.mp4")
+    assert predict("clip.mp4", "--output", "-") == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_a_folder_that_is_not_there_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip(tmp_path / "clip.mp4")
+    assert predict("clip.mp4", "--output", "nowhere/clip.csv") == 2
+    assert capsys.readouterr().err == "mlx-faceau: nowhere: no such folder\n"
 
 
 def test_a_webcam_is_read_until_the_end_that_was_asked_for(
