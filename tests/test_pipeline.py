@@ -6,9 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from blobs import (
+    COLOURS,
     Blob,
     BlobAUs,
     BlobDetector,
@@ -169,6 +171,17 @@ def test_faces_at_the_edge_tiny_and_huge_ones_are_read(blob: Blob, size: tuple[i
     assert len(faces) == 1
     assert np.isfinite(faces[0].landmarks).all()
     assert 0 <= faces[0].confidence <= 1
+
+
+def test_a_face_in_profile_is_narrow_and_cut_out_by_its_height() -> None:
+    frame = draw_frame([])
+    cv2.ellipse(frame, (150, 120), (16, 40), 0, 0, 360, COLOURS[1], -1, cv2.LINE_AA)
+    [face] = pipeline().image(frame).faces
+    low, high = face.landmarks.min(axis=0), face.landmarks.max(axis=0)
+    np.testing.assert_allclose([*low, *high], [134, 80, 166, 160], atol=1.5)
+    assert face.success
+    side = 112 / face.warp_matrix[0, 0]
+    assert side == pytest.approx(1.4 * 80, abs=3)
 
 
 def test_a_dark_picture_and_noise_give_no_confident_face() -> None:
