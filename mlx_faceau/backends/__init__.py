@@ -78,10 +78,9 @@ def open_backend(
     libraries = installed_libraries(machine)
     while True:
         choice = choose(machine, files, libraries, requested, prefer_coreml)
-        if choice.backend == "onnx":
-            options["threads"] = threads
+        own = {"threads": threads} if choice.backend == "onnx" else {}
         try:
-            backend = _OPENERS[choice.backend](choice.path, **options)
+            backend = _OPENERS[choice.backend](choice.path, **options, **own)
         except MissingDependency:
             raise  # of another library, with its own remedy
         except ImportError as error:
