@@ -31,6 +31,7 @@ SCRIPTS = (
     "backend_parity.py {landmark_model} --data {val}",
     "backend_parity.py {au_model} --data {val}",
     "label_noise.py {train} {val}",
+    "teacher.py {train} --people {val}",
     "box_calibration.py {train} {val} --yunet {detector}",
     "pipeline.py {video} --landmark-model {landmark_model} --au-model {au_model} "
     "--detector {detector}",
