@@ -221,7 +221,7 @@ def memory(pipeline: FacePipeline, args: argparse.Namespace) -> Iterator[Row]:
     source, layout = Looped(images, args.memory_frames), Layout()
     warm, most = 0, 0
     start = time.process_time(), time.perf_counter()
-    for found in pipeline._stream(source, Span(), run_ahead):  # type: ignore[arg-type]
+    for found in pipeline._stream(source, Span(), run_ahead, 4):  # type: ignore[arg-type]
         layout.lines(found)
         if found.frame.index == min(_WARM_UP, args.memory_frames // 2):
             warm = _resident()

@@ -45,6 +45,23 @@ def keep_newest(items: Iterable[Item]) -> Iterator[Iterator[Item]]:
         yield consumed
 
 
+def in_groups(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Lists of ``size`` items; the last may be shorter. An error comes after what came before."""
+    group: list[Item] = []
+    try:
+        for item in items:
+            group.append(item)
+            if len(group) == size:
+                full, group = group, []
+                yield full
+    except BaseException:
+        if group:
+            yield group
+        raise
+    if group:
+        yield group
+
+
 @contextlib.contextmanager
 def _beside(items: Iterable[Item], size: int, put: "_Put") -> Iterator[Iterator[Item]]:
     waiting: _Queue = queue.Queue(size)

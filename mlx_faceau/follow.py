@@ -50,7 +50,6 @@ class Sight:
 
     track: Track
     shape: Shape
-    square: Square  # centre and side that the landmarks were read from
     matrix: np.ndarray  # (2, 3) frame to the standard crop of the landmarks
     crop: np.ndarray  # (112, 112, 3) uint8 BGR
     look: np.ndarray
@@ -121,12 +120,6 @@ class Follower:
         sights = self._see(crops, frame.index)
         hidden = tracker.part_twins({s.track.face_id: s.look for s in sights})
         sights = [sight for sight in sights if sight.track not in hidden]
-        due = [
-            (sight.track, sight.square, sight.shape)
-            for sight in sights
-            if frame.index - sight.track.checked >= _CHECK_EVERY or sight.track.weak
-        ]
-        self._check(crops, frame.index, due)
         faces = tuple(self._face(sight, image.shape[:2]) for sight in sights)
         cut = [sight.crop for sight in sights] or np.zeros((0, *CROP_SHAPE), np.uint8)
         return Reading(FrameFaces(frame, faces), np.asarray(cut))
@@ -134,22 +127,36 @@ class Follower:
     def _see(self, frame: FrameCrops, index: int) -> list[Sight]:
         """Landmarks of all followed faces; two passes where the detector placed the crop."""
         tracks = sorted(self._tracker.followed, key=lambda track: track.face_id)
-        squares = {track.face_id: (track.centre, track.side) for track in tracks}
-        found = read_shapes(self._predictor, frame, list(squares.values()))
-        shapes = dict(zip(squares, found, strict=True))
+        shapes = self._read(frame, index, tracks)
         placed = [t for t in tracks if t.anchored and shapes[t.face_id].usable]
-        self._check(frame, index, [(t, squares[t.face_id], shapes[t.face_id]) for t in placed])
+        squares = []
         for track in placed:
             square = standard_square(shapes[track.face_id].landmarks)
             track.anchor(*square)
-            squares[track.face_id] = track.next_square(*square)
-        better = read_shapes(self._predictor, frame, [squares[t.face_id] for t in placed])
+            squares.append(track.next_square(*square))
+        better = read_shapes(self._predictor, frame, squares)
         shapes |= zip((t.face_id for t in placed), better, strict=True)
         return [
-            self._sight(frame, index, track, shapes[track.face_id], squares[track.face_id])
+            self._sight(frame, index, track, shapes[track.face_id])
             for track in tracks
             if self._is_usable(track, shapes[track.face_id])
         ]
+
+    def _read(self, frame: FrameCrops, index: int, tracks: Sequence[Track]) -> dict[int, Shape]:
+        """Shapes by face_id, all in one pass; some faces are looked at twice.
+
+        The second look is through a displaced crop: does the net find the face again? A net that
+        sees a face finds it where it is; one that sees none moves its mean face along.
+        """
+        squares = [(track.centre, track.side) for track in tracks]
+        again = [i for i, track in enumerate(tracks) if _is_check_due(track, index)]
+        second = [displaced(squares[i]) for i in again]
+        shapes = read_shapes(self._predictor, frame, [*squares, *second])
+        for i, other in zip(again, shapes[len(tracks) :], strict=True):
+            if shapes[i].usable:
+                tracks[i].checked = index
+                tracks[i].agreement = agreement_of(shapes[i].landmarks, other.landmarks, squares[i])
+        return {track.face_id: shape for track, shape in zip(tracks, shapes, strict=False)}
 
     @staticmethod
     def _is_usable(track: Track, shape: Shape) -> bool:
@@ -162,31 +169,15 @@ class Follower:
         index: int,
         track: Track,
         shape: Shape,
-        square: Square,
     ) -> Sight:
         own = standard_square(shape.landmarks)
         matrix = square_crop_matrix(*own)
         crop = frame.crop(matrix)
-        sight = Sight(track, shape, square, matrix, crop, look(crop))
+        sight = Sight(track, shape, matrix, crop, look(crop))
         self._tracker.followed_to(track, index, own, sight.look)
         if track.marks is not None:
             track.score *= resemblance(shape.landmarks, track.marks)
         return sight
-
-    def _check(
-        self,
-        frame: FrameCrops,
-        index: int,
-        seen: Sequence[tuple[Track, Square, Shape]],
-    ) -> None:
-        """Look at faces through a displaced crop as well: does the net find them again?
-
-        A net that sees a face finds it where it is; one that sees none moves its mean face along.
-        """
-        again = read_shapes(self._predictor, frame, [displaced(square) for _, square, _ in seen])
-        for (track, square, shape), other in zip(seen, again, strict=True):
-            track.checked = index
-            track.agreement = agreement_of(shape.landmarks, other.landmarks, square)
 
     def _face(self, sight: Sight, size: tuple[int, int]) -> Face:
         track, shape = sight.track, sight.shape
@@ -202,3 +193,7 @@ class Follower:
             local_params=shape.local_params,
             warp_matrix=sight.matrix,
         )
+
+
+def _is_check_due(track: Track, index: int) -> bool:
+    return track.anchored or track.weak > 0 or index - track.checked >= _CHECK_EVERY

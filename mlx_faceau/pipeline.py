@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .background import keep_newest, run_ahead
+from .background import in_groups, keep_newest, run_ahead
 from .calibration import BoxCalibration
 from .detect import CallableDetector, Detector, open_detector
 from .faces import Frame, FrameFaces
@@ -25,6 +25,8 @@ Model = str | Path | Predictor
 # Threads of ONNX Runtime for each net. The nets run beside each other and see few faces at once:
 # more threads cost a quarter more CPU time and gain little.
 _NET_THREADS = 1
+# Frames of a file whose action units are read in one batch: a fifth less CPU time than one by one.
+_TOGETHER = 4
 
 
 class FacePipeline:
@@ -95,7 +97,8 @@ class FacePipeline:
         detector = self.detector
         if boxes is not None:
             detector = CallableDetector(lambda _: boxes, calibration or detector.calibration)
-        return self._finish(self._follower(detector, 30.0).follow(Frame(0, 0.0, image)))
+        reading = self._follower(detector, 30.0).follow(Frame(0, 0.0, image))
+        return self._finish([reading])[0]
 
     def video(self, path: str | Path | Video, span: Span = WHOLE) -> Iterator[FrameFaces]:
         """The faces of every frame of a video file, in order.
@@ -110,7 +113,7 @@ class FacePipeline:
             VideoError: if the file cannot be read.
         """
         video = path if isinstance(path, Video) else Video(path)
-        return self._stream(video, span, run_ahead)
+        return self._stream(video, span, run_ahead, _TOGETHER)
 
     def live(self, source: int | Any = 0, span: Span = WHOLE) -> Iterator[FrameFaces]:
         """The faces of a camera's newest frames, until it disappears or the consumer stops.
@@ -125,7 +128,7 @@ class FacePipeline:
             VideoError: if there is no such camera, or it gives no pictures.
         """
         camera = Camera(source) if isinstance(source, int) else Camera(capture=source)
-        return self._stream(camera, span, keep_newest)
+        return self._stream(camera, span, keep_newest, 1)
 
     def describe(self) -> dict[str, Any]:
         """What runs: detector, and each net's own description."""
@@ -138,6 +141,7 @@ class FacePipeline:
         source: Video | Camera,
         span: Span,
         ahead: Callable[[Iterator[Frame]], AbstractContextManager[Iterator[Frame]]],
+        together: int,
     ) -> Iterator[FrameFaces]:
         follower = self._follower(self.detector, source.rate / span.every)
 
@@ -146,7 +150,8 @@ class FacePipeline:
                 yield from map(follower.follow, frames)
 
         with run_ahead(follow()) as readings:
-            yield from map(self._finish, readings)
+            for some in in_groups(readings, together):
+                yield from self._finish(some)
 
     def _follower(self, detector: Detector, rate: float) -> Follower:
         tracker = Tracker(
@@ -154,16 +159,19 @@ class FacePipeline:
         )
         return Follower(self._landmarks, detector, tracker, self._min_confidence)
 
-    def _finish(self, reading: Reading) -> FrameFaces:
-        found = reading.faces
-        if self._aus is None or not found.faces:
-            return found
-        intensities = self._aus.predict_batch(reading.crops)["au_intensities"]
-        faces = tuple(
-            replace(face, au_intensities=row)
-            for face, row in zip(found.faces, intensities, strict=True)
-        )
-        return replace(found, faces=faces)
+    def _finish(self, readings: Sequence[Reading]) -> list[FrameFaces]:
+        """The frames' faces with their action units, all in one batch."""
+        crops = np.concatenate([reading.crops for reading in readings])
+        if self._aus is None or not len(crops):
+            return [reading.faces for reading in readings]
+        rows = iter(self._aus.predict_batch(crops)["au_intensities"])
+        return [
+            replace(
+                reading.faces,
+                faces=tuple(replace(f, au_intensities=next(rows)) for f in reading.faces.faces),
+            )
+            for reading in readings
+        ]
 
 
 def _open(model: Model, loader: str, backend: str, providers: Sequence[Any] | None) -> Predictor:

@@ -19,6 +19,7 @@ _PLAUSIBLE_LOOK = 0.45  # likeness that a face which reappears near its old plac
 _TWINS = 0.25  # two followed squares closer than this show one face
 _SEARCH_EVERY = 5  # frames between detections while a face is missing or doubted
 _GROWN = 1.35  # change of size since the detector's last word at which it is asked at once
+_NEVER = -1_000_000  # a frame before all others
 _DOUBTED = 0.1  # agreement of two crops below which the detector is asked at once
 # A net that follows its crop drags a track away: the larger the share it follows, the more the next
 # crop stays where the detector put it relative to the landmarks; below and above these not at all
@@ -57,7 +58,7 @@ class Track:
     look: np.ndarray
     last_frame: int
     agreement: Agreement = UNCHECKED
-    checked: int = -1_000_000
+    checked: int = _NEVER  # index of the frame in which it was last looked at twice
     weak: int = 0
     missing: bool = False
     anchored: bool = False  # placed by the detector in this frame: its crop needs a second pass
@@ -118,7 +119,7 @@ class Tracker:
         self.patience = patience
         self.max_faces = max_faces
         self.tracks: list[Track] = []
-        self._detected = -1_000_000
+        self._detected = _NEVER
         self._next_id = 0
 
     @property
@@ -144,7 +145,7 @@ class Tracker:
         for track in self.tracks:
             track.missing = True
             track.centre = np.full(2, np.inf)
-        self._detected = -1_000_000
+        self._detected = _NEVER
 
     def detected(self, index: int, candidates: Sequence[Candidate]) -> None:
         """Take in what the detector found in frame ``index``.
@@ -159,7 +160,7 @@ class Tracker:
             self._confirm(track, candidate)
             unseen.remove(track)
         for track in unseen:
-            track.score = 0.0
+            track.score, track.checked = 0.0, _NEVER  # now the crops alone must vouch for it
         absent = [track for track in self.tracks if track.missing]
         for track, candidate in _cheapest_pairs(absent, free, _returning_cost):
             self._place(track, candidate)
@@ -178,7 +179,7 @@ class Tracker:
         track.score, track.marks = candidate.score, candidate.marks
         track.confirmed_side = candidate.side
         track.missing, track.anchored, track.weak = False, True, 0
-        track.checked = -1_000_000
+        track.checked = _NEVER
 
     def _add(self, candidate: Candidate, index: int) -> None:
         if self.max_faces is not None and len(self.followed) >= self.max_faces:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mlx_faceau.background import keep_newest, run_ahead
+from mlx_faceau.background import in_groups, keep_newest, run_ahead
 
 
 def test_items_come_in_order() -> None:
@@ -22,6 +22,30 @@ def test_an_error_comes_after_the_items_before_it() -> None:
         assert next(items) == 1
         with pytest.raises(OSError, match="gone"):
             next(items)
+
+
+def test_groups_hold_all_items_in_order() -> None:
+    assert list(in_groups(range(7), 3)) == [[0, 1, 2], [3, 4, 5], [6]]
+    assert list(in_groups(range(4), 2)) == [[0, 1], [2, 3]]
+    assert list(in_groups([], 2)) == []
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_an_error_comes_after_the_group_before_it(error: type[BaseException]) -> None:
+    def broken() -> Iterator[int]:
+        yield from range(5)
+        raise error
+
+    groups = in_groups(broken(), 3)
+    assert [next(groups), next(groups)] == [[0, 1, 2], [3, 4]]
+    with pytest.raises(error):
+        next(groups)
+
+
+def test_groups_can_be_left_early() -> None:
+    groups = in_groups(range(5), 2)
+    assert next(groups) == [0, 1]
+    groups.close()
 
 
 def test_no_more_items_wait_than_asked_for() -> None:

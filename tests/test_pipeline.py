@@ -292,6 +292,55 @@ def test_an_error_of_a_net_reaches_the_caller_and_ends_the_threads(tmp_path: Pat
     assert threading.active_count() == before
 
 
+class CountingAUs(BlobAUs):
+    """Remembers how many faces came at once."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def predict_batch(self, crops: np.ndarray) -> dict[str, Any]:
+        self.batches.append(len(crops))
+        return super().predict_batch(crops)
+
+
+def test_action_units_of_a_few_frames_are_read_at_once_and_go_to_their_faces(
+    tmp_path: Path,
+) -> None:
+    both = [Blob(70, 100, 30, 0), Blob(230, 120, 35, 2)]
+    shown = [[], both[:1], both, both, both, both[:1], both[:1]]
+    frames = [draw_frame(blobs, background=90) for blobs in shown for _ in range(2)]
+    video, net = write_video(tmp_path / "clip.mp4", frames), CountingAUs()
+    run = FacePipeline(BlobLandmarks(), net, BlobDetector(), detect_every=1).video(video)
+    results = list(run)
+    assert [found.frame.index for found in results] == list(range(14))
+    assert max(net.batches) > 2
+    assert len(net.batches) <= 4
+    for found in results:
+        for face in found.faces:
+            if face.success:
+                person = 0 if face.landmarks[:, 0].mean() < 150 else 2
+                assert face.au_intensities.tolist() == [person + 0.5] * 17
+    assert sum(net.batches) == sum(len(found.faces) for found in results)
+
+
+def test_frames_before_an_error_are_given_first(tmp_path: Path) -> None:
+    class Failing(BlobLandmarks):
+        calls = 0
+
+        def predict_batch(self, crops: np.ndarray) -> dict[str, Any]:
+            self.calls += 1
+            if self.calls == 9:
+                raise RuntimeError("the net broke")
+            return super().predict_batch(crops)
+
+    video = write_video(tmp_path / "clip.mp4", [draw_frame([Blob(99, 99, 40)])] * 20)
+    stream, found = FacePipeline(Failing(), BlobAUs(), BlobDetector()).video(video), []
+    with pytest.raises(RuntimeError, match="the net broke"):
+        found.extend(stream)
+    # Calls of the net: two in the first frame, which the detector placed, then one a frame.
+    assert [f.frame.index for f in found] == list(range(7))
+
+
 def test_a_span_takes_its_frames_alone(tmp_path: Path) -> None:
     video = write_video(tmp_path / "clip.mp4", [draw_frame([Blob(99, 99, 40)])] * 50)
     results = list(pipeline().video(video, Span(start=0.4, end=1.2, every=4)))

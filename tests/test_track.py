@@ -44,9 +44,13 @@ def test_a_track_whose_size_ran_away_is_doubted_and_put_back_on_its_face() -> No
 
 
 def test_a_face_the_detector_does_not_see_loses_its_score_not_its_place() -> None:
-    tracker = started(seen(100))
-    tracker.detected(30, [])
-    assert [(t.score, t.missing) for t in tracker.tracks] == [(0.0, False)]
+    tracker = started(seen(100), seen(500, 1))
+    for track in tracker.tracks:
+        track.checked = 28
+    tracker.detected(30, [seen(500, 1)])
+    lost, there = sorted(tracker.tracks, key=lambda track: track.centre[0])
+    assert (lost.score, lost.missing, there.score) == (0.0, False, 0.9)
+    assert lost.checked < 0 < there.checked  # looked at twice at once, and not only when it is due
 
 
 def test_a_doubtful_face_is_missing_after_patience_and_searched_for() -> None:
