@@ -33,5 +33,6 @@ def page_faults(how: str) -> int:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
 def test_large_arrays_are_not_taken_from_the_system_anew_in_every_step() -> None:
-    assert page_faults("plain") > 5000  # 10,240 pages of the largest alone, five times
-    assert page_faults("keep") < 500
+    plain = page_faults("plain")
+    assert plain > 40_000  # 10,240 pages of the largest alone, five times
+    assert page_faults("keep") < plain / 10
