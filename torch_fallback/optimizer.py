@@ -18,5 +18,5 @@ def adamw(net: nn.Module, weight_decay: float) -> torch.optim.AdamW:
     # One kernel for all parameters takes a quarter of the time on a CPU; torch 2.2 has it on CUDA
     # alone, where the default is as fast.
     on_cpu = all(parameter.device.type == "cpu" for parameter in parameters)
-    fused = on_cpu and torch.__version__ >= (2, 4)
+    fused = on_cpu and torch.__version__ >= "2.4"
     return torch.optim.AdamW(groups, fused=fused or None)
