@@ -55,16 +55,16 @@ def main() -> int:
     parser.add_argument("--memory-frames", type=int, default=10_000)
     args = parser.parse_args()
     cv2.setNumThreads(1)  # as 'mlx-faceau predict' does
+    pairs = list(zip(args.landmark_model, args.au_model, strict=True))
+    pipelines = [FacePipeline(*models, args.detector, detect_every=_EVERY) for models in pairs]
     rows = []
-    for models in zip(args.landmark_model, args.au_model, strict=True):
-        pipeline = FacePipeline(*models, args.detector, detect_every=_EVERY)
-        name = precision(pipeline)
+    for models, pipeline in zip(pairs, pipelines, strict=True):
         parts = [lambda p=pipeline: stages(p, args.video), lambda p=pipeline: whole(p, args)]
         parts.append(lambda m=models: first_result(m, args))
-        if args.memory_frames:
-            parts.append(lambda p=pipeline: memory(p, args))
         for part in parts:
-            rows += beside_others(part, name)
+            rows += beside_others(part, precision(pipeline))
+    for pipeline in pipelines if args.memory_frames else ():
+        rows += beside_others(lambda p=pipeline: memory(p, args), precision(pipeline))
     stamp = machine_stamp()
     table = io.StringIO()
     writer = csv.DictWriter(table, {**rows[0], **stamp}, lineterminator="\n")
@@ -153,6 +153,8 @@ def reading(detector: Detector, nets: tuple, frames: list[np.ndarray]) -> Iterat
     yield measure("look", lambda _: look(crop), frames)
     yield measure("landmark net", lambda _: nets[0].predict_batch(crop[None]), frames)
     yield measure("action unit net", lambda _: nets[1].predict_batch(crop[None]), frames)
+    four = np.stack([crop] * 4)
+    yield measure("action unit net, four frames", lambda _: nets[1].predict_batch(four), frames)
     yield measure(
         "crop + landmark net + frame space",
         lambda f: read_shapes(nets[0], FrameCrops(f), [square]),

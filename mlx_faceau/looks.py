@@ -29,11 +29,7 @@ def look(crop: np.ndarray) -> np.ndarray:
 
 def scene_signature(frame: np.ndarray) -> np.ndarray:
     """A thumbnail (18, 32) float32 grey that two frames of one shot have nearly in common."""
-    rows, columns = (
-        np.linspace(0, size - 1, count).astype(int)
-        for size, count in zip(frame.shape[:2], (36, 64), strict=True)
-    )
-    sampled = frame[rows[:, None], columns]
+    sampled = cv2.resize(frame, (64, 36), interpolation=cv2.INTER_NEAREST)
     grey = cv2.cvtColor(sampled, cv2.COLOR_BGR2GRAY)
     small = cv2.resize(grey, (32, 18), interpolation=cv2.INTER_AREA)
     return np.asarray(small, np.float32)
