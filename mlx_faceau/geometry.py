@@ -29,7 +29,8 @@ def euler_to_matrix(angles: np.ndarray) -> np.ndarray:
     Returns:
         (..., 3, 3) float64.
     """
-    rx, ry, rz = np.moveaxis(np.asarray(angles, np.float64), -1, 0)
+    angles = np.asarray(angles, np.float64)
+    rx, ry, rz = angles[..., 0], angles[..., 1], angles[..., 2]
     sx, sy, sz = np.sin(rx), np.sin(ry), np.sin(rz)
     cx, cy, cz = np.cos(rx), np.cos(ry), np.cos(rz)
     rows = (
@@ -118,8 +119,10 @@ def transform_global_params(matrix: np.ndarray, global_params: np.ndarray) -> np
     matrix = np.asarray(matrix, np.float64)
     params = np.asarray(global_params, np.float64)
     scale, angle = _scale_and_angle(matrix)
-    turn = euler_to_matrix(np.stack([0 * angle, 0 * angle, angle], axis=-1))
-    angles = matrix_to_euler(turn @ euler_to_matrix(params[..., 1:4]))
+    angles = params[..., 1:4]
+    if angle.any():  # the standard crop is upright
+        turn = euler_to_matrix(np.stack([0 * angle, 0 * angle, angle], axis=-1))
+        angles = matrix_to_euler(turn @ euler_to_matrix(angles))
     shift = transform_points(matrix, params[..., None, 4:])[..., 0, :]
     return np.concatenate([scale[..., None] * params[..., :1], angles, shift], axis=-1)
 

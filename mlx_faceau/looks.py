@@ -11,7 +11,8 @@ _CUT_RATIO = 4.0  # ... and how far it stands out of the differences before
 def look(crop: np.ndarray) -> np.ndarray:
     """A face's appearance as a unit vector: likeness is the dot product, in [-1, 1].
 
-    Half of it is a small picture without its mean and contrast, half a histogram of colours. One
+    Half of it is a small picture without its mean and contrast, half a histogram of colours, of
+    every second pixel each way. One
     person in one video comes out above 0.8, two strangers below 0.6.
 
     Args:
@@ -20,7 +21,7 @@ def look(crop: np.ndarray) -> np.ndarray:
     small = cv2.resize(crop, (_LOOK_SIZE, _LOOK_SIZE), interpolation=cv2.INTER_AREA)
     patch = small.astype(np.float32).ravel()
     colours = cv2.calcHist(
-        [cv2.cvtColor(crop, cv2.COLOR_BGR2LAB)], [0, 1, 2], None, [6, 8, 8],
+        [cv2.cvtColor(crop[::2, ::2], cv2.COLOR_BGR2LAB)], [0, 1, 2], None, [6, 8, 8],
         [0, 256, 96, 160, 96, 160],
     ).ravel()  # fmt: skip
     halves = [unit(patch - patch.mean()), unit(np.sqrt(colours))]

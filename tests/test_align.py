@@ -14,11 +14,13 @@ FRAME = np.random.default_rng(0).integers(0, 255, (300, 400, 3), dtype=np.uint8)
 
 
 def whole_frame_crop(frame: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """SPEC section 4 word by word."""
+    """SPEC section 4 word by word, blurred in float64 and rounded once."""
     shrink = 1 / np.hypot(matrix[0, 0], matrix[1, 0])
     if shrink > 1.25:
         sigma = 0.5 * np.sqrt(shrink**2 - 1)
-        frame = cv2.GaussianBlur(frame, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
+        exact = frame.astype(np.float64)
+        exact = cv2.GaussianBlur(exact, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
+        frame = np.rint(exact).astype(np.uint8)
     return cv2.warpAffine(frame, matrix, (112, 112), borderMode=cv2.BORDER_REPLICATE)
 
 
