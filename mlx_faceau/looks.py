@@ -11,9 +11,9 @@ _CUT_RATIO = 4.0  # ... and how far it stands out of the differences before
 def look(crop: np.ndarray) -> np.ndarray:
     """A face's appearance as a unit vector: likeness is the dot product, in [-1, 1].
 
-    Half of it is a small picture without its mean and contrast, half a histogram of colours, of
-    every second pixel each way. One
-    person in one video comes out above 0.8, two strangers below 0.6.
+    Half of it is a small picture without its mean and contrast, half a histogram of the colours of
+    every second pixel each way. One person in one video comes out above 0.8, two strangers below
+    0.6.
 
     Args:
         crop: (112, 112, 3) uint8 BGR standard crop.
