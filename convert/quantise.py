@@ -13,46 +13,26 @@ Reference:
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
 from mlx_faceau.architectures import ModelConfig
-from mlx_faceau.errors import ExportError, MissingDependency
+from mlx_faceau.errors import ExportError
 
-from .onnx_rewrite import INPUT_NAME, initializer_arrays, last_layers, replace_nodes
+from .calibration import Scale, correct_biases, ranges_of
+from .onnx_rewrite import initializer_arrays, last_layers, replace_nodes
 from .source import Pair, Source
 
-_LEVELS = 255  # of uint8 above its lowest
 # 7 bits: processors without VNNI add two products in 16 bits, which 8 bits overflow silently.
 _WEIGHT_LEVELS = 64
-# A face whose activations reach further than twice what 95 of 100 faces reach is left to
-# saturate: one odd picture would otherwise coarsen the steps for everybody.
-_USUAL, _BEYOND_USUAL = 0.95, 2.0
 _CLAMPS = ("Clip", "Relu")
 _QUANTISED = (*_CLAMPS, "Conv", "Gemm", "Sigmoid", "Mul", "Add", "GlobalAveragePool")
 _PLACE = re.compile(
     r"^(?:/(?P<kind>landmark_pose|au_prediction))?/net/"
     r"(?:backbone/(?:blocks\.(?P<block>\d+)/|(?P<end>head/|ReduceMean))|(?P<head>\w+_head)/)"
 )
-
-
-@dataclass(frozen=True)
-class Scale:
-    """How a tensor's numbers become bytes: value = scale * (byte - zero)."""
-
-    scale: np.float32
-    zero: int
-
-    @classmethod
-    def spanning(cls, low: float, high: float) -> "Scale":
-        """Bytes 0 to 255 over [low, high], zero itself among them."""
-        low, high = min(low, 0.0), max(high, 0.0)
-        scale = np.float32((high - low) / _LEVELS) if high > low else np.float32(1 / _LEVELS)
-        return cls(scale, int(np.clip(round(-low / float(scale)), 0, _LEVELS)))
 
 
 _GATE = Scale(np.float32(1 / 256), 0)  # of a sigmoid, whatever faces it sees
@@ -79,9 +59,11 @@ def quantise(model: onnx.ModelProto, source: Source | Pair, images: np.ndarray) 
     if unknown:
         raise ExportError(f"cannot quantise {', '.join(unknown)}; export float32 or float16")
     scales = _calibrate(model, nodes, images)
+    exact = onnx.ModelProto.FromString(model.SerializeToString())
     _drop_clamps(graph, chosen)
     _Rewriter(graph, chosen, scales).rewrite()
     del graph.value_info[:]
+    correct_biases(model, exact, images)
 
 
 def float_blocks(config: ModelConfig) -> int:
@@ -129,57 +111,9 @@ def _calibrate(
     tensors = dict.fromkeys(
         name for node in nodes for name in (*node.input, *node.output) if name not in constants
     )
-    ranges = _ranges(model, [*tensors], images)
+    ranges = ranges_of(model, [*tensors], images)
     gates = {node.output[0] for node in nodes if node.op_type == "Sigmoid"}
     return {name: _GATE if name in gates else Scale.spanning(*ranges[name]) for name in tensors}
-
-
-def _ranges(
-    model: onnx.ModelProto, tensors: list[str], images: np.ndarray
-) -> dict[str, tuple[float, float]]:
-    """How far below and above zero each tensor reaches over all images."""
-    session = _watching(model, tensors)
-    size = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value or 1
-    starts = range(0, len(images), size)
-    # A last short batch is filled up with its own images: ranges do not count them.
-    shape = (size, *images.shape[1:])
-    batches = [np.resize(images[start : start + size], shape) for start in starts]
-    seen = np.array([session.run(None, {INPUT_NAME: batch}) for batch in batches])
-    seen = seen.reshape(len(batches), len(tensors), 2)
-    if not np.isfinite(seen).all():
-        raise ExportError("a calibration face gives NaN or inf; is the checkpoint sound?")
-    return {
-        name: (-_reach(-seen[:, index, 0]), _reach(seen[:, index, 1]))
-        for index, name in enumerate(tensors)
-    }
-
-
-def _watching(model: onnx.ModelProto, tensors: list[str]) -> Any:
-    """A session of the graph that gives the least and the greatest number of every tensor."""
-    try:
-        import onnxruntime
-    except ModuleNotFoundError as error:
-        raise MissingDependency("onnxruntime", extra="cpu") from error
-    watched = onnx.ModelProto()
-    watched.CopyFrom(model)
-    del watched.graph.output[:]
-    for name in tensors:
-        for kind in ("ReduceMin", "ReduceMax"):
-            out = f"{name}/{kind}"
-            watched.graph.node.append(helper.make_node(kind, [name], [out], out, keepdims=0))
-            watched.graph.output.append(helper.make_tensor_value_info(out, TensorProto.FLOAT, []))
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # the same bytes whatever the machine's cores
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(
-        watched.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-
-
-def _reach(extremes: np.ndarray) -> float:
-    """How far bytes reach on one side, from each face's extreme there."""
-    extremes = np.maximum(extremes, 0)
-    return float(min(extremes.max(), _BEYOND_USUAL * np.quantile(extremes, _USUAL)))
 
 
 def _drop_clamps(graph: onnx.GraphProto, chosen: set[str]) -> None:

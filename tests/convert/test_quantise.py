@@ -11,12 +11,13 @@ onnxruntime = pytest.importorskip("onnxruntime")
 from onnx import numpy_helper  # noqa: E402
 
 from mlx_faceau.checkpoint import describe  # noqa: E402
-from mlx_faceau.convert import accuracy, check, quantise  # noqa: E402
+from mlx_faceau.convert import accuracy, calibration, check, quantise  # noqa: E402
 from mlx_faceau.convert.accuracy import AccuracyLost, Faces, measure_change  # noqa: E402
 from mlx_faceau.convert.artefact import Artefact, network_input  # noqa: E402
+from mlx_faceau.convert.calibration import Scale  # noqa: E402
 from mlx_faceau.convert.check import CheckFailed, check_export  # noqa: E402
 from mlx_faceau.convert.export_onnx import export_to_onnx, onnx_bytes  # noqa: E402
-from mlx_faceau.convert.quantise import Scale, float_blocks  # noqa: E402
+from mlx_faceau.convert.quantise import float_blocks  # noqa: E402
 from mlx_faceau.convert.source import Source, read_source  # noqa: E402
 from mlx_faceau.convert.variants import Variant  # noqa: E402
 from mlx_faceau.errors import ExportError  # noqa: E402
@@ -58,11 +59,11 @@ def test_a_range_of_nothing_still_has_a_step():
 
 def test_one_odd_face_does_not_coarsen_the_steps_for_all():
     usual = np.linspace(1, 2, 99)
-    assert quantise._reach(usual) == 2
-    assert quantise._reach(np.append(usual, 50)) == pytest.approx(
+    assert calibration._reach(usual) == 2
+    assert calibration._reach(np.append(usual, 50)) == pytest.approx(
         2 * np.quantile([*usual, 50], 0.95)
     )
-    assert quantise._reach(-usual) == 0
+    assert calibration._reach(-usual) == 0
 
 
 def test_the_landmark_net_keeps_one_block_in_float_the_au_net_those_without_squeeze():
@@ -159,6 +160,22 @@ def test_a_net_that_overflows_on_its_calibration_is_refused():
         weights[f"backbone.blocks.{block}.project.norm.weight"] *= np.float32(1e30)
     with pytest.raises(ExportError, match="NaN or inf"):
         onnx_bytes(Source(AU, weights, describe(AU)), INT8, some_faces())
+
+
+def test_rounding_moves_no_output_s_mean_over_the_calibration_faces(monkeypatch):
+    """Shape parameters are their last layer's own numbers: nothing behind it hides a shift."""
+    faces = some_faces()
+    images = network_input(faces.calibration)
+
+    def means(model: bytes) -> np.ndarray:
+        session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+        return session.run(["local_params"], {"image": images})[0].mean(axis=0)
+
+    true = means(onnx_bytes(source(LANDMARK), Variant("onnx"), None))
+    corrected = np.abs(means(onnx_bytes(source(LANDMARK), INT8, faces)) - true).max()
+    monkeypatch.setattr(quantise, "correct_biases", lambda *_: None)
+    rounded = np.abs(means(onnx_bytes(source(LANDMARK), INT8, faces)) - true).max()
+    assert corrected < 0.02 * rounded
 
 
 # --- accuracy
