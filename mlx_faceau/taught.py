@@ -44,3 +44,14 @@ def set_apart(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 def put_back(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The arrays that :func:`set_apart` was given."""
     return {name.removeprefix(_APART): array for name, array in arrays.items()}
+
+
+def auxiliary_weights(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The auxiliary head of a checkpoint, averaged where it can be; nothing where it has none."""
+    whole = put_back(arrays)
+    return {
+        name.removeprefix(prefix): array
+        for prefix in ("model.", "ema.")
+        for name, array in whole.items()
+        if name.startswith(prefix + HEAD_NAME)
+    }

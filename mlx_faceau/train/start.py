@@ -8,6 +8,7 @@ import numpy as np
 from mlx_faceau.architectures import ModelConfig, initial_weights, output_biases
 from mlx_faceau.checkpoint import Checkpoint, load_checkpoint
 from mlx_faceau.errors import CheckpointError
+from mlx_faceau.taught import auxiliary_weights
 
 from .config import TrainConfig
 from .options import flag
@@ -40,8 +41,10 @@ def first_weights(config: TrainConfig, statistics: TargetStatistics) -> Start:
     checkpoint = load_checkpoint(config.init)
     _check_same_net(checkpoint, config)
     origin = {"file": str(checkpoint.path), "hash": checkpoint.hash}
-    # What the checkpoint left behind after its training is drawn anew.
-    return Start({**initial_weights(net, config.seed), **checkpoint.weights()}, origin)
+    drawn, apart = initial_weights(net, config.seed), auxiliary_weights(checkpoint.arrays)
+    fits = drawn.keys() & apart.keys()
+    head = {name: apart[name] for name in fits if apart[name].shape == drawn[name].shape}
+    return Start({**drawn, **head, **checkpoint.weights()}, origin)
 
 
 def starting_weights(

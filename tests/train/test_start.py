@@ -13,8 +13,9 @@ pytest.importorskip("h5py")
 
 from tiny_training import write_faces
 
-from mlx_faceau.checkpoint import file_hash, load_checkpoint
+from mlx_faceau.checkpoint import file_hash, load_checkpoint, save_checkpoint
 from mlx_faceau.errors import CheckpointError
+from mlx_faceau.taught import NUM_AUXILIARY, set_apart
 from mlx_faceau.train.config import AUTraining, LandmarkPoseTraining
 from mlx_faceau.train.session import run_training
 from mlx_faceau.train.start import first_weights
@@ -67,6 +68,26 @@ def test_a_taught_training_starts_from_a_plain_net_and_a_fresh_auxiliary_head(
     assert start.keys() == drawn.keys() > plain.keys()
     for name, value in start.items():
         np.testing.assert_array_equal(value, plain.get(name, drawn[name]), err_msg=name)
+
+
+@pytest.mark.parametrize("outputs", [NUM_AUXILIARY, 7])
+def test_the_auxiliary_head_of_a_taught_checkpoint_comes_along_if_it_fits(
+    faces_file: Path, tmp_path: Path, outputs: int
+) -> None:
+    run_training(AUTraining, settings(faces_file, tmp_path))
+    checkpoint = load_checkpoint(tmp_path)
+    bias = {part: np.full(outputs, i + 1.0, np.float32) for i, part in enumerate(("model", "ema"))}
+    apart = {f"{part}.auxiliary_head.layers.0.bias": value for part, value in bias.items()}
+    taught = tmp_path / "taught.safetensors"
+    save_checkpoint(taught, {**checkpoint.arrays, **set_apart(apart)}, checkpoint.metadata)
+    config = AUTraining(data="x", init=str(taught), width_mult=0.1, auxiliary_weight=1.0)
+    start = first_weights(config, TargetStatistics(0, {}, {})).weights
+    drawn = first_weights(replace(config, init=str(tmp_path)), TargetStatistics(0, {}, {})).weights
+    name = "auxiliary_head.layers.0.bias"
+    kept = bias["ema"] if outputs == NUM_AUXILIARY else drawn[name]
+    np.testing.assert_array_equal(start[name], kept)
+    plain = AUTraining(data="x", init=str(taught), width_mult=0.1)
+    assert name not in first_weights(plain, TargetStatistics(0, {}, {})).weights
 
 
 def test_a_fine_tuned_net_is_resumed_without_the_file_that_it_started_from(
