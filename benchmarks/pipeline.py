@@ -7,7 +7,8 @@ Several pairs of nets, such as float32 and int8 files, are measured one after th
 timed one by one in one thread; the whole runs as ``mlx-faceau predict`` runs it, rows written. CPU
 time counts all threads of the process. Two threads that share a core make each other's CPU time
 longer, be they of this process or of others: ``load_at_start`` and ``other_cores``, what other
-processes took meanwhile, tell how far the figures can be trusted.
+processes took meanwhile, tell how far the figures can be trusted. For the same reason the whole is
+measured once more with all its threads on one core (Linux): what the work itself takes.
 """
 
 import argparse
@@ -60,6 +61,8 @@ def main() -> int:
     rows = []
     for models, pipeline in zip(pairs, pipelines, strict=True):
         parts = [lambda p=pipeline: stages(p, args.video), lambda p=pipeline: whole(p, args)]
+        if hasattr(os, "sched_setaffinity"):
+            parts.append(lambda p=pipeline: on_one_core(p, args))
         parts.append(lambda m=models: first_result(m, args))
         for part in parts:
             rows += beside_others(part, precision(pipeline))
@@ -163,7 +166,19 @@ def reading(detector: Detector, nets: tuple, frames: list[np.ndarray]) -> Iterat
     yield measure("standard square", lambda _: standard_square(shape.landmarks), frames)
 
 
-def whole(pipeline: FacePipeline, args: argparse.Namespace) -> Iterator[Row]:
+def on_one_core(pipeline: FacePipeline, args: argparse.Namespace) -> Iterator[Row]:
+    """The same, all its threads on one core; threads inherit where their maker may run."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        yield from whole(pipeline, args, "whole, per frame, on one core")
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
+def whole(
+    pipeline: FacePipeline, args: argparse.Namespace, stage: str = "whole, per frame"
+) -> Iterator[Row]:
     """All frames of the video, from the file to rows in a file, several times over."""
     frames, times = 0, []
 
@@ -179,7 +194,7 @@ def whole(pipeline: FacePipeline, args: argparse.Namespace) -> Iterator[Row]:
     cpu, wall = map(list, zip(*times, strict=True))
     size = next(Video(args.video).frames()).image.shape
     note = f"{1 / np.median(wall):.0f} frames/s; {size[1]}x{size[0]}, {args.passes} passes"
-    yield line("whole, per frame", cpu, wall, note)
+    yield line(stage, cpu, wall, note)
 
 
 def first_result(models: tuple[str, str], args: argparse.Namespace) -> Iterator[Row]:
