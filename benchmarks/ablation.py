@@ -5,9 +5,10 @@
 
 The recipe's first stage is trained whole, then once for each ``--change`` with that setting alone
 given another value, all of them for ``--epochs`` epochs and with each seed, which draws weights,
-order and the development people. Nobody whom the final evaluation is about takes part. The table,
-``ablation-NAME.csv`` of the recipe, holds the last epoch's figures on the development people. What
-is interrupted goes on where it stopped.
+order and the development people. ``--with`` changes a setting in all of them, such as the files.
+Nobody whom the final evaluation is about takes part. The table, ``ablation-NAME.csv`` of the
+recipe, holds the last epoch's figures on the development people. What is interrupted goes on where
+it stopped.
 """
 
 import argparse
@@ -28,12 +29,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", nargs="+", required=True, metavar="NAME=FILE")
     parser.add_argument("--run", type=Path, required=True, help="folder of the trainings")
     parser.add_argument("--change", nargs="+", default=[], metavar="SETTING=VALUE")
+    parser.add_argument("--with", nargs="+", default=[], metavar="SETTING=VALUE", dest="always")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args(arguments)
     recipe, files = read_recipe(args.recipe), dict(named_file(text) for text in args.data)
     shared = {**recipe["stages"][0], "epochs": args.epochs, "no_export": True}
+    for setting in args.always:
+        shared |= changed(setting)
     rows = []
     for seed in args.seeds:
         for change in (NOTHING, *args.change):

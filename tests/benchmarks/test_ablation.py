@@ -26,7 +26,8 @@ def test_every_change_is_the_only_one_and_seeds_are_shared(tmp_path: Path) -> No
     recipe.write_text(json.dumps({"net": "au", "stages": [{**STAGE, "num_workers": 0}]}))
     arguments = [str(recipe), "--data", f"train={faces}", "--run", str(tmp_path / "run")]
     arguments += ["--results", str(tmp_path), "--epochs", "1", "--seeds", "3", "4"]
-    assert ablation.main([*arguments, "--change", "dropout=0", "augment=none"]) == 0
+    changes = ["--change", "dropout=0", "augment=none", "--with", "save_every=7"]
+    assert ablation.main([*arguments, *changes]) == 0
     with (tmp_path / "ablation-tiny.csv").open() as file:
         rows = list(csv.DictReader(file))
     names = ["nothing", "dropout=0", "augment=none"]
@@ -39,6 +40,7 @@ def test_every_change_is_the_only_one_and_seeds_are_shared(tmp_path: Path) -> No
         config = history["config"]
         assert config["epochs"] == len(history["epochs"]) == 1
         assert config["seed"] == int(row["seed"])
+        assert config["save_every"] == 7
         assert config["dropout"] == (0 if row["change"] == "dropout=0" else 0.3)
         assert config["augment"] == ("none" if row["change"] == "augment=none" else "light")
         expected = history["epochs"][0]["metrics"]["mae"]
