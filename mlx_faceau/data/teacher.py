@@ -73,6 +73,9 @@ class Teacher:
     def fit(cls, faces: Faces, rows: np.ndarray) -> "Teacher":
         """Fit a teacher to labelled faces.
 
+        The same faces give the same teacher on the same machine; on another one, rounding turns
+        components of nearly equal variance into one another.
+
         Args:
             faces: labelled by OpenFace, or by what works as it does.
             rows: (n,) those to look at, in ascending order; of more than 30,000 a random part.
@@ -149,7 +152,8 @@ def features_of(faces: Faces, rows: np.ndarray, pdm: PDM) -> Iterator[np.ndarray
         (256, 4498) float32, fewer rows at the end.
     """
     landmarks, pose = faces.labels["landmarks"], faces.labels["global_params"]
-    scale = np.float32(_LOCAL_SCALE / np.sqrt(pdm.variances))
+    deviations = np.maximum(np.sqrt(pdm.variances), _LEAST_DEVIATION)  # one may be constant
+    scale = np.float32(_LOCAL_SCALE / deviations)
     for start in range(0, len(rows), _CHUNK):
         chunk = rows[start : start + _CHUNK]
         aligned = [
@@ -202,11 +206,17 @@ def _uncensored(scores: np.ndarray, intensities: np.ndarray) -> np.ndarray:
 
 
 def _main_directions(features: np.ndarray) -> np.ndarray:
-    """(F, 256) orthonormal directions in which centred features vary most: subspace iteration."""
+    """(F, 256) orthonormal directions in which centred features vary most: subspace iteration.
+
+    The largest weight of each is positive, so that every machine finds the same one of the two
+    signs. Directions of nearly equal variance still turn into one another with its rounding.
+    """
     rng = np.random.default_rng(0)
     basis = rng.standard_normal((features.shape[1], COMPONENTS + _SPARE), dtype=np.float32)
     for _ in range(_PASSES):
         basis = np.linalg.qr(features.T @ (features @ basis))[0]
     seen = features @ basis
     turns = np.linalg.eigh(seen.T @ seen)[1]  # by ascending variance
-    return np.asarray((basis @ turns)[:, ::-1][:, :COMPONENTS])
+    directions = (basis @ turns)[:, ::-1][:, :COMPONENTS]
+    largest = np.take_along_axis(directions, np.abs(directions).argmax(axis=0)[None], axis=0)
+    return np.asarray(directions * np.where(largest < 0, -1, 1).astype(np.float32))

@@ -95,6 +95,33 @@ def test_components_are_the_main_directions_of_the_gradients(
     np.testing.assert_allclose(directions.T @ directions, np.eye(256), atol=1e-4)
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_every_direction_has_the_sign_that_makes_its_largest_weight_positive(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(7)
+    axes = np.linalg.qr(rng.normal(size=(300, 300)))[0][:, :5]
+    features = np.float32(rng.normal(size=(400, 5)) * [9, 7, 5, 3, 2] @ axes.T)
+    start = np.random.default_rng(seed)
+    monkeypatch.setattr(np.random, "default_rng", lambda _: start)
+    found = teaching._main_directions(features)[:, :5]
+    expected = np.linalg.svd(features, full_matrices=False)[2][:5].T
+    expected *= np.sign(expected[np.abs(expected).argmax(axis=0), range(5)])
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_a_shape_parameter_that_never_varies_tells_nothing_and_spoils_nothing(
+    labelled: Pictures,
+) -> None:
+    constant = labelled.labels["local_params"].copy()
+    constant[:, 33] = 0  # as of a shape model with a mode less
+    teacher = Teacher.fit(
+        replace(labelled, labels={**labelled.labels, "local_params": constant}), np.arange(COUNT)
+    )
+    assert all(np.isfinite(array).all() for array in teacher.arrays().values())
+    np.testing.assert_array_equal(teacher.weights[-1], 0)
+
+
 @pytest.mark.parametrize("count", [30, 90], ids=["fewer faces", "more faces than features"])
 def test_ridge_regression_solves_its_equations(count: int) -> None:
     rng = np.random.default_rng(0)
