@@ -38,7 +38,7 @@ class TaughtAULoss(AUPredictionLoss):
 
     Args:
         auxiliary_weight: of the squared error, summed over the answers of a face; answers are so
-            scaled that the mean of the training faces costs 1.
+            scaled that the mean of the training faces costs 1 where these are not varied.
         smooth_l1_weight, ccc_weight, au_weights: as :class:`AUPredictionLoss` takes them.
     """
 

@@ -103,11 +103,12 @@ def open_faces(
     Args:
         config: the settings.
         part: (rank, ranks) of the process; a step takes ``step_size`` faces from each rank.
-        teacher: of a resumed training; else one is fitted to the training side if it is needed.
+        teacher: of a resumed training; else one is fitted to the training side if it is needed,
+            under ``--overfit`` to all faces.
 
     Raises:
         DatasetError: if a file is unusable, they hold one person only, or too few for a batch, or
-            somebody is in the files to validate on too.
+            somebody is in the files to validate on too, or no teacher fits them.
     """
     dataset = open_datasets((*config.data, *config.val_data), config.keep_outside)
     if wrong := out_of_range(dataset.labels["au_intensities"]):
@@ -122,9 +123,9 @@ def open_faces(
     )
     auxiliary = None
     if config.taught:
-        if teacher is None:
-            _LOG.info("fitting a teacher to %d faces", len(split.train))
-            teacher = Teacher.fit(dataset, split.train)
+        # A few faces to be learned by heart are too few for a teacher.
+        seen = np.arange(len(dataset)) if config.overfit else split.train
+        teacher = teacher or _fitted(dataset, seen)
         auxiliary = _auxiliary(teacher, dataset, split, statistics)
     batches = Batches(
         dataset,
@@ -139,6 +140,14 @@ def open_faces(
         finish=Finishing(config.epochs, config.first_side, auxiliary),
     )
     return Faces(dataset, split, statistics, batches, config.batch_size, teacher)
+
+
+def _fitted(dataset: FaceDataset | JoinedFaces, rows: np.ndarray) -> Teacher:
+    _LOG.info("fitting a teacher to %d faces", len(rows))
+    try:
+        return Teacher.fit(dataset, rows)
+    except DatasetError as error:
+        raise DatasetError(f"{error}; leave --auxiliary-weight out") from None
 
 
 def _auxiliary(

@@ -12,6 +12,7 @@ from tiny_training import write_faces
 
 from mlx_faceau.data.augment import LEVELS
 from mlx_faceau.data.hdf5 import FaceDataset
+from mlx_faceau.data.synthetic import write_synthetic
 from mlx_faceau.errors import DatasetError
 from mlx_faceau.train.config import AUGMENTATIONS, AUTraining, LandmarkPoseTraining
 from mlx_faceau.train.faces import Faces, open_faces
@@ -67,6 +68,21 @@ def test_balanced_faces_with_a_rare_action_unit_are_shown_more_often(
     assert shown[False] == pytest.approx(0.05)
     assert shown[True] > 0.15
     assert "AU09_r is in 5.0 % of the faces" in caplog.text
+
+
+def test_faces_to_be_learned_by_heart_are_taught_by_a_teacher_of_all(tmp_path: Path) -> None:
+    write_synthetic(tmp_path / "faces.h5", 224, seed=0)
+    config = AUTraining(
+        data=str(tmp_path / "faces.h5"), batch_size=4, overfit=4, auxiliary_weight=4.0
+    )
+    batch = next(open_faces(config).batches.epoch(0))
+    assert np.isfinite(batch["auxiliary"]).all()
+
+
+def test_faces_that_no_teacher_fits_are_refused_with_the_flag_s_name(faces_file: Path) -> None:
+    config = AUTraining(data=str(faces_file), batch_size=4, val_split=0.17, auxiliary_weight=4.0)
+    with pytest.raises(DatasetError, match="too few .* 210; leave --auxiliary-weight out"):
+        open_faces(config)
 
 
 def test_validation_faces_are_never_augmented(faces_file: Path) -> None:
