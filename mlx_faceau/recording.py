@@ -1,6 +1,7 @@
 """From a stream of results to files: rows, overlay, report; finished frames survive any end."""
 
 import contextlib
+import importlib.util
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from .openface_csv import Layout
 from .output import atomic_file
 from .overlay import VIDEO_SUFFIX, OverlayVideo, draw
 from .report import Report
-from .rows import RowFile, json_lines, write_parquet
+from .rows import RowFile, is_complete, json_lines, write_parquet
 from .smooth import smoothed
 from .video import VideoError
 
@@ -62,6 +63,13 @@ class Wanted:
     def rows(self) -> Path | str:
         """The file that grows with the recording: for Parquet, the CSV beside it."""
         return Path(self.table).with_suffix(".csv") if self.form == "parquet" else self.table
+
+    @property
+    def is_done(self) -> bool:
+        """Whether an earlier recording finished it; without pyarrow the CSV is all there is."""
+        if not is_complete(Path(self.rows)):
+            return False
+        return Path(self.table).is_file() or importlib.util.find_spec("pyarrow") is None
 
 
 @dataclass

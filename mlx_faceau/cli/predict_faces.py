@@ -19,7 +19,6 @@ from mlx_faceau.pdm import read_pdm
 from mlx_faceau.pipeline import FacePipeline
 from mlx_faceau.pose import Camera
 from mlx_faceau.recording import FORMATS, Summary, Wanted, record
-from mlx_faceau.rows import is_complete
 from mlx_faceau.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Span, Video, read_image
 
 _LIVE_RATE = 30.0  # frames a second of a camera's overlay
@@ -51,7 +50,7 @@ def run_faces(args: argparse.Namespace) -> int:
     form = _form(args)
     jobs = list(_jobs(shard(find_inputs(args.inputs), args.shard), args, form, layout))
     if args.resume:
-        jobs = [job for job in jobs if not is_complete(Path(job[1].table))]
+        jobs = [job for job in jobs if not job[1].is_done]
     if not jobs:
         sys.stderr.write("nothing left to do\n")
         return 0

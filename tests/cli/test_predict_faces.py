@@ -97,6 +97,35 @@ def test_resume_takes_up_what_is_missing_or_unfinished(tmp_path: Path) -> None:
     assert frames_in(out / "c.csv") == 4
 
 
+def test_resume_takes_up_a_parquet_file_whose_rows_were_left_unfinished(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    asked = [clip(tmp_path / "a.mp4", 4), "--format", "parquet", "--output", "out"]
+    assert predict(*asked) == 0
+    out = tmp_path / "out"
+    (out / "a.csv").write_text("two lines of an interrupted second run")
+    marker_of(out / "a.csv").touch()
+    assert predict(*asked, "--resume") == 0
+    assert frames_in(out / "a.csv") == 4
+    assert is_complete(out / "a.csv")
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_resume_writes_a_missing_parquet_file_where_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed: bool
+) -> None:
+    pytest.importorskip("pyarrow")
+    asked = [clip(tmp_path / "a.mp4", 4), "--format", "parquet", "--output", "out", "--resume"]
+    assert predict(*asked) == 0
+    table, rows = (tmp_path / "out" / f"a.{form}" for form in ("parquet", "csv"))
+    table.unlink()
+    rows.write_text("kept")
+    if not installed:
+        monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert predict(*asked) == 0
+    assert table.is_file() is installed
+    assert (rows.read_text() == "kept") is not installed
+
+
 def test_json_lines_on_standard_output_come_alone(
     tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:

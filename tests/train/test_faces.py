@@ -81,7 +81,7 @@ def test_faces_to_be_learned_by_heart_are_taught_by_a_teacher_of_all(tmp_path: P
 
 def test_faces_that_no_teacher_fits_are_refused_with_the_flag_s_name(faces_file: Path) -> None:
     config = AUTraining(data=str(faces_file), batch_size=4, val_split=0.17, auxiliary_weight=4.0)
-    with pytest.raises(DatasetError, match="too few .* 210; leave --auxiliary-weight out"):
+    with pytest.raises(DatasetError, match=r"too few .* 210; leave --auxiliary-weight out"):
         open_faces(config)
 
 
