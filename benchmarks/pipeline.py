@@ -40,6 +40,7 @@ from mlx_faceau.recording import Wanted, record
 from mlx_faceau.video import Span, Video
 
 RESULT = Path(__file__).parent / "results" / "pipeline.csv"
+_STATM = Path("/proc/self/statm")  # Linux; memory is measured nowhere else
 _FRAMES = 60  # of each stage
 _WARM_UP = 500  # frames before memory is looked at
 _EVERY = 30  # frames between detections
@@ -54,6 +55,7 @@ def main() -> int:
     parser.add_argument("--detector", required=True)
     parser.add_argument("--passes", type=int, default=5, help="of the whole video")
     parser.add_argument("--memory-frames", type=int, default=10_000)
+    parser.add_argument("--output", type=Path, default=RESULT)
     args = parser.parse_args()
     cv2.setNumThreads(1)  # as 'mlx-faceau predict' does
     pairs = list(zip(args.landmark_model, args.au_model, strict=True))
@@ -66,14 +68,14 @@ def main() -> int:
         parts.append(lambda m=models: first_result(m, args))
         for part in parts:
             rows += beside_others(part, precision(pipeline))
-    for pipeline in pipelines if args.memory_frames else ():
+    for pipeline in pipelines if args.memory_frames and _STATM.exists() else ():
         rows += beside_others(lambda p=pipeline: memory(p, args), precision(pipeline))
     stamp = machine_stamp()
     table = io.StringIO()
     writer = csv.DictWriter(table, {**rows[0], **stamp}, lineterminator="\n")
     writer.writeheader()
     writer.writerows({**row, **stamp} for row in rows)
-    RESULT.write_text(table.getvalue())
+    args.output.write_text(table.getvalue())
     sys.stdout.write(table.getvalue())
     return 0
 
@@ -238,7 +240,7 @@ def memory(pipeline: FacePipeline, args: argparse.Namespace) -> Iterator[Row]:
     source, layout = Looped(images, args.memory_frames), Layout()
     warm, most = 0, 0
     start = time.process_time(), time.perf_counter()
-    for found in pipeline._stream(source, Span(), run_ahead, 4):  # type: ignore[arg-type]
+    for found in pipeline._stream(source, Span(), run_ahead, 4, 4):  # type: ignore[arg-type]
         layout.lines(found)
         if found.frame.index == min(_WARM_UP, args.memory_frames // 2):
             warm = _resident()
@@ -251,8 +253,7 @@ def memory(pipeline: FacePipeline, args: argparse.Namespace) -> Iterator[Row]:
 
 
 def _resident() -> int:
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ A recipe is a JSON object: ``net`` (``landmark-pose`` or ``au``) and ``stages``,
 as ``mlx-faceau train --config`` takes them. Each stage names its ``data`` (and ``val_data``) by the
 names on the command line, ``train`` where it names none, and starts from the weights of the stage
 before. What is interrupted goes on where it stopped when the command is given again, and a finished
-stage is not trained twice.
+stage is not trained twice; a changed recipe takes another ``--run``.
 
 ``--results`` (default ``benchmarks/results/NAME`` of the recipe) gets the recipe, every stage's
 history and curves, the evaluation on ``--people``, and ``record.json``: hashes of data and weights,
@@ -28,11 +28,13 @@ from mlx_faceau.cli.main import main as mlx_faceau
 from mlx_faceau.data.hdf5 import FaceDataset
 from mlx_faceau.output import atomic_file
 from mlx_faceau.recorded_accuracy import EVALUATION_NAME
+from mlx_faceau.train.checkpoints import LAST_NAME
+from mlx_faceau.train.history import HISTORY_NAME
 
 RECIPE_NAME = "recipe.json"
 RECORD_NAME = "record.json"
 CONFIG_NAME = "settings.json"
-KEPT = ("training_history.json", "training_curves.png")
+KEPT = (HISTORY_NAME, "training_curves.png")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -93,11 +95,6 @@ def train(
     net: str, settings: dict[str, Any], files: dict[str, Path], folder: Path, before: Path | None
 ) -> int:
     """Train one stage, or the rest of it; the exit status."""
-    history = folder / "training_history.json"
-    if history.is_file():
-        if json.loads(history.read_text("utf-8"))["stopped"] in ("finished", "patience"):
-            return 0
-        return mlx_faceau(["train", net, "--resume", str(folder)])
     settings = {"data": ["train"], **settings}
     for key in ("data", "val_data"):
         if key in settings:
@@ -105,8 +102,18 @@ def train(
     settings |= {"init": str(before)} if before else {}
     folder.parent.mkdir(parents=True, exist_ok=True)
     config = folder.parent / f"{folder.name}.{CONFIG_NAME}"
+    if (folder / LAST_NAME).is_file():
+        if not config.is_file() or json.loads(config.read_text("utf-8")) != settings:
+            raise SystemExit(f"{folder}: trained with other settings; give another --run")
+        return 0 if is_finished(folder) else mlx_faceau(["train", net, "--resume", str(folder)])
     config.write_text(json.dumps(settings, indent=1) + "\n")
     return mlx_faceau(["train", net, "--config", str(config), "--output", str(folder)])
+
+
+def is_finished(folder: Path) -> bool:
+    history = folder / HISTORY_NAME
+    ended = ("finished", "patience")
+    return history.is_file() and json.loads(history.read_text("utf-8"))["stopped"] in ended
 
 
 def file_called(name: str, files: dict[str, Path]) -> Path:

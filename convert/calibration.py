@@ -5,7 +5,6 @@ References:
     section 4.2 (rounding shifts a layer's mean; its bias takes the shift back).
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,18 +53,13 @@ def ranges_of(
     """
     watched = onnx.ModelProto()
     watched.CopyFrom(model)
-    outputs = [f"{name}/{kind}" for name in tensors for kind in ("ReduceMin", "ReduceMax")]
-    for out in outputs:
-        name, kind = out.rsplit("/", 1)
-        watched.graph.node.append(helper.make_node(kind, [name], [out], out, keepdims=0))
-    # One face at a time, or a fixed batch of them: the last is filled up with its own.
-    seen = np.array([np.stack(values) for values, _ in _runs(watched, outputs, images)])
-    seen = seen.reshape(len(seen), len(tensors), 2)
-    if not np.isfinite(seen).all():
+    outputs = [out for name in tensors for out in _watch_extremes(watched, name)]
+    seen = _each_face(watched, outputs, images)
+    if not all(np.isfinite(values).all() for values in seen):
         raise ExportError("a calibration face gives NaN or inf; is the checkpoint sound?")
     return {
-        name: (-_reach(-seen[:, index, 0]), _reach(seen[:, index, 1]))
-        for index, name in enumerate(tensors)
+        name: (-_reach(-low), _reach(high))
+        for name, low, high in zip(tensors, seen[::2], seen[1::2], strict=True)
     }
 
 
@@ -83,7 +77,10 @@ def correct_biases(model: onnx.ModelProto, exact: onnx.ModelProto, images: np.nd
     graph = model.graph
     last = [node for node in graph.node if node.name in last_layers(graph)]
     outputs = [node.output[0] for node in last]
-    means = [_means(one, outputs, images) for one in (exact, model)]
+    means = [
+        [values.mean(axis=0, dtype=np.float64) for values in _each_face(one, outputs, images)]
+        for one in (exact, model)
+    ]
     arrays = initializer_arrays(graph)
     for node, true, rounded in zip(last, *means, strict=True):
         bias = (arrays[node.input[2]] + true - rounded).astype(np.float32)
@@ -95,43 +92,50 @@ def correct_biases(model: onnx.ModelProto, exact: onnx.ModelProto, images: np.nd
         graph.initializer.remove(tensor)
 
 
-def _means(model: onnx.ModelProto, tensors: list[str], images: np.ndarray) -> list[np.ndarray]:
-    """Mean of each tensor, (batch, K) in one run, over all images: (K,) float64."""
-    watched = onnx.ModelProto()
-    watched.CopyFrom(model)
-    rows: list[list[np.ndarray]] = [[] for _ in tensors]
-    for values, count in _runs(watched, tensors, images):
-        for kept, value in zip(rows, values, strict=True):
-            kept.append(value[:count])
-    return [np.concatenate(kept).mean(axis=0, dtype=np.float64) for kept in rows]
+def _watch_extremes(model: onnx.ModelProto, name: str) -> list[str]:
+    """Add each face's least and greatest number of a tensor to a graph; what they are called."""
+    graph = model.graph
+    flat, axis = f"{name}/faces", "numbers_of_a_face"
+    graph.node.append(helper.make_node("Flatten", [name], [flat], flat, axis=1))
+    opset = next(entry.version for entry in model.opset_import if entry.domain == "")
+    if opset >= 18 and axis not in {tensor.name for tensor in graph.initializer}:
+        graph.initializer.append(numpy_helper.from_array(np.array([1], np.int64), axis))
+    outputs = [f"{name}/{kind}" for kind in ("ReduceMin", "ReduceMax")]
+    for out in outputs:
+        kind = out.rsplit("/", 1)[1]
+        reads, axes = ([flat, axis], {}) if opset >= 18 else ([flat], {"axes": [1]})
+        graph.node.append(helper.make_node(kind, reads, [out], out, keepdims=0, **axes))
+    return outputs
 
 
-def _runs(
-    model: onnx.ModelProto, outputs: list[str], images: np.ndarray
-) -> Iterator[tuple[list[np.ndarray], int]]:
-    """The named tensors on batch after batch, and how many images of it are not filling."""
+def _each_face(model: onnx.ModelProto, outputs: list[str], images: np.ndarray) -> list[np.ndarray]:
+    """The named tensors, (N, ...) over all images; a fixed batch is filled up and cut off again."""
     session = _watching(model, outputs)
     size = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value or 1
-    for start in range(0, len(images), size):
-        batch = images[start : start + size]
-        yield session.run(None, {INPUT_NAME: fill_batch(batch, size)}), len(batch)
+    runs = [
+        session.run(None, {INPUT_NAME: fill_batch(images[start : start + size], size)})
+        for start in range(0, len(images), size)
+    ]
+    return [np.concatenate(values)[: len(images)] for values in zip(*runs, strict=True)]
 
 
 def _watching(model: onnx.ModelProto, outputs: list[str]) -> Any:
-    """A session of the graph, changed to give these tensors."""
+    """A session of the graph that gives these tensors in place of its outputs."""
     try:
         import onnxruntime
     except ModuleNotFoundError as error:
         raise MissingDependency("onnxruntime", extra="cpu") from error
-    del model.graph.output[:]
+    watched = onnx.ModelProto()
+    watched.CopyFrom(model)
+    del watched.graph.output[:]
     for name in outputs:
         value = helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
-        model.graph.output.append(value)
+        watched.graph.output.append(value)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1  # the same bytes whatever the machine's cores
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        watched.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
 
 

@@ -102,7 +102,7 @@ class Tracker:
 
     Args:
         detect_every: frames between detections while all is well.
-        memory: frames for which a missing face is remembered.
+        memory: frames of the source for which a missing face is remembered.
         patience: frames in a row of low confidence after which a face is missing.
         max_faces: at most so many are followed; None follows all.
     """
@@ -136,7 +136,9 @@ class Tracker:
 
     def start_frame(self, index: int) -> None:
         """Forget who has been missing too long."""
-        self.tracks = [t for t in self.tracks if index - t.last_frame <= self.memory]
+        self.tracks = [
+            t for t in self.tracks if not t.missing or index - t.last_frame <= self.memory
+        ]
         for track in self.tracks:
             track.anchored, track.marks = False, None
 
@@ -163,7 +165,8 @@ class Tracker:
             track.score, track.checked = 0.0, _NEVER  # now the crops alone must vouch for it
         absent = [track for track in self.tracks if track.missing]
         for track, candidate in _cheapest_pairs(absent, free, _returning_cost):
-            self._place(track, candidate)
+            if self._has_room():
+                self._place(track, candidate)
         for candidate in sorted(free, key=lambda c: -c.score):
             self._add(candidate, index)
 
@@ -182,7 +185,7 @@ class Tracker:
         track.checked = _NEVER
 
     def _add(self, candidate: Candidate, index: int) -> None:
-        if self.max_faces is not None and len(self.followed) >= self.max_faces:
+        if not self._has_room():
             return
         track = Track(
             self._next_id, candidate.centre, candidate.side, candidate.score, candidate.look, index
@@ -190,6 +193,9 @@ class Tracker:
         track.anchored, track.confirmed_side, track.marks = True, candidate.side, candidate.marks
         self.tracks.append(track)
         self._next_id += 1
+
+    def _has_room(self) -> bool:
+        return self.max_faces is None or len(self.followed) < self.max_faces
 
     def followed_to(
         self, track: Track, index: int, square: tuple[np.ndarray, float], look: np.ndarray

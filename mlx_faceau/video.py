@@ -21,6 +21,7 @@ VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".m4v", ".webm", ".mpg", ".mpe
 
 _DAMAGED_FRAMES = 30  # frames in a row that may fail before the rest of a file is given up
 _CUT_SHORT = 0.95  # share of the promised frames below which a file counts as cut short
+_LEAST_STEP = 0.001  # seconds between frames, as CSV files write them
 _USUAL_RATE = 30.0  # frames a second, where a file or camera does not say
 _MAX_VIDEO_PIXELS = 1 << 26  # of a frame; 8K has half of it
 _MAX_PIXELS = 1 << 28  # of a picture
@@ -129,8 +130,9 @@ class Video:
             while self._grab(index):
                 moment = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
                 first = moment if first is None else first
-                # Some containers give no times: then the rate does.
-                seconds = moment - first if moment - first > last else index / self.rate
+                seconds = moment - first
+                if seconds <= last:  # some containers give no times: then the rate does
+                    seconds = max(index / self.rate, last + _LEAST_STEP)
                 last = seconds
                 if span.ends(seconds):
                     break

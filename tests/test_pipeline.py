@@ -1,6 +1,7 @@
 """The pipeline on drawn people: where faces are, who they are, when the detector is asked."""
 
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,9 +22,10 @@ from blobs import (
 )
 
 from mlx_faceau import FacePipeline
+from mlx_faceau.background import run_ahead
 from mlx_faceau.calibration import CALIBRATIONS
 from mlx_faceau.detect import Detection
-from mlx_faceau.faces import FrameFaces
+from mlx_faceau.faces import Frame, FrameFaces
 from mlx_faceau.geometry import standard_crop_matrix, to_frame
 from mlx_faceau.landmarks import FIVE_POINTS
 from mlx_faceau.video import Span, VideoError
@@ -154,8 +156,53 @@ def test_frames_without_faces_are_results_without_faces(tmp_path: Path) -> None:
 
 def test_at_most_so_many_faces_are_followed_the_surest_first(tmp_path: Path) -> None:
     frame = draw_frame([Blob(60, 100, 30, 0), Blob(160, 100, 30, 1), Blob(260, 100, 30, 2)])
-    assert len(pipeline().image(frame).faces) == 3
-    assert len(pipeline(max_faces=2).image(frame).faces) == 2
+    boxes = {person: (30 + 100 * person, 70, 60, 60) for person in range(3)}
+    scores = {0: 0.6, 1: 0.95, 2: 0.8}
+    found = [(*boxes[person], scores[person]) for person in boxes]
+    for most, people in ((None, {0, 1, 2}), (2, {1, 2}), (1, {1})):
+        run = pipeline(detector=lambda _: found, max_faces=most)
+        assert {int(face.au_intensities[0]) for face in run.image(frame).faces} == people
+
+
+@pytest.mark.parametrize("every", [16, 200])
+def test_a_face_keeps_its_id_however_many_frames_are_left_out(every: int) -> None:
+    """Frames are numbered as in the file."""
+
+    class Sparse:
+        rate = 30.0
+
+        def frames(self, span: Span) -> Iterator[Frame]:
+            for index in range(0, 5 * span.every, span.every):
+                yield Frame(index, index / 30, draw_frame([Blob(100, 100, 40)]))
+
+    results = list(pipeline()._stream(Sparse(), Span(every=every), run_ahead, 4, 4))
+    assert ids(results) == [[0]] * 5
+
+
+def test_what_a_slow_net_reads_of_a_camera_is_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A camera's pictures do not pile up between the two nets."""
+
+    class Endless(FakeCapture):
+        taken = 0
+
+        def read(self) -> tuple[bool, np.ndarray | None]:
+            time.sleep(0.005)
+            self.taken += 1
+            return super().read()
+
+    class SlowAUs(BlobAUs):
+        def predict_batch(self, crops: np.ndarray) -> dict[str, Any]:
+            time.sleep(0.2)
+            return super().predict_batch(crops)
+
+    capture = Endless(10**9)
+    stream = FacePipeline(BlobLandmarks(), SlowAUs(), BlobDetector()).live(capture)
+    steps = []
+    for found, _ in zip(stream, range(8), strict=False):
+        steps.append(capture.taken - found.frame.index)
+    stream.close()
+    taken_meanwhile = capture.taken / 8  # pictures that come while one result is made
+    assert np.median(steps[3:]) < 4 * taken_meanwhile
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,23 @@ def test_of_two_tracks_on_one_face_the_one_that_looks_like_it_stays() -> None:
     assert [t.face_id for t in gone] == [0]
 
 
+def test_who_returns_finds_no_place_where_all_are_taken() -> None:
+    tracker = started(seen(100, 0), max_faces=1)
+    tracker.tracks[0].missing = True
+    tracker.detected(5, [seen(500, 1)])
+    tracker.detected(10, [seen(500, 1), seen(100, 0)])
+    assert [t.face_id for t in tracker.followed] == [1]
+    tracker.tracks[1].missing = True
+    tracker.detected(15, [seen(100, 0)])
+    assert [t.face_id for t in tracker.followed] == [0]
+
+
+def test_a_face_in_sight_is_not_forgotten_between_frames_far_apart() -> None:
+    tracker = started(seen(100), memory=50)
+    tracker.start_frame(60)
+    assert [t.face_id for t in tracker.followed] == [0]
+
+
 def test_a_cut_leaves_looks_alone_to_recognise_people_by() -> None:
     tracker = started(seen(100, 0), seen(500, 1))
     tracker.cut()

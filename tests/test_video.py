@@ -37,6 +37,29 @@ def test_timestamps_of_a_varying_rate_are_the_files_own(tmp_path: Path) -> None:
     np.testing.assert_allclose(steps[:4] / steps[0], 1.0, rtol=0.02)
 
 
+def test_times_never_run_backwards_where_a_file_repeats_one(tmp_path: Path) -> None:
+    class Repeating:
+        moments = iter([0.0, 0.16, 0.32, 0.48, 0.48, 0.48, 0.64])
+        now = 0.0
+
+        def grab(self) -> bool:
+            self.now = next(self.moments, -1.0)
+            return self.now >= 0
+
+        def get(self, _: int) -> float:
+            return self.now * 1000
+
+        def retrieve(self) -> tuple[bool, np.ndarray]:
+            return True, np.zeros((4, 4, 3), np.uint8)
+
+        def release(self) -> None: ...
+
+    video = Video(clip(tmp_path, 7))
+    video._capture = Repeating()
+    times = [frame.timestamp for frame in video.frames()]
+    assert times == pytest.approx([0, 0.16, 0.32, 0.48, 0.481, 0.482, 0.64])
+
+
 def test_a_phone_video_filmed_sideways_is_turned_upright(tmp_path: Path) -> None:
     path = clip(tmp_path, 3)
     turn_quarter(path)

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from mlx_faceau.architectures import count_parameters
+from mlx_faceau.architectures import IMAGE_SIZE, count_parameters
 
 from .config import TrainConfig, resolve
 from .faces import Faces, open_faces
+from .finishing import side_of_epoch
 from .loop import Trainer
 from .schedule import learning_rate
 from .session import build_trainer
@@ -32,7 +33,7 @@ class Rehearsal:
         training: faces on the training side.
         validation: faces on the validation side.
         steps: optimizer steps of all epochs.
-        images_per_second: in training, reading and augmentation included.
+        images_per_second: in training at full size, reading and augmentation included.
         seconds: estimated for all epochs, validation included, saving not.
         memory: bytes of the process at most; 0 where the system does not tell (Windows).
         device_memory: bytes on the GPU at most; 0 on a CPU.
@@ -49,7 +50,7 @@ class Rehearsal:
 
 
 def rehearse(training: type[TrainConfig], given: Mapping[str, Any]) -> Rehearsal:
-    """Take ten steps of a training and write nothing.
+    """Take ten steps of a training at full size and write nothing.
 
     Args:
         training: ``LandmarkPoseTraining`` or ``AUTraining``.
@@ -63,14 +64,15 @@ def rehearse(training: type[TrainConfig], given: Mapping[str, Any]) -> Rehearsal
     trainer = build_trainer(config, faces, first_weights(config, faces.statistics).weights)
     steps = config.epochs * len(faces.batches)
     step = _seconds_of_a_step(trainer, faces, config, steps)
+    usual = step * _mean_size(config.epochs, config.first_side)
     validation = len(faces.split.validation)
     return Rehearsal(
-        parameters=count_parameters(config.model_config()),
+        parameters=count_parameters(config.trained_config()),
         training=len(faces.split.train),
         validation=validation,
         steps=steps,
         images_per_second=faces.batches.batch_size / step,
-        seconds=steps * step
+        seconds=steps * usual
         + config.epochs * validation * _seconds_of_a_prediction(trainer, faces),
         memory=_process_memory(),
         device_memory=trainer.device_memory(),
@@ -83,7 +85,7 @@ def _seconds_of_a_step(trainer: Trainer, faces: Faces, config: TrainConfig, step
     def rate(step: int) -> float:
         return learning_rate(step, steps, config.lr)
 
-    with closing(_batches(faces)) as batches:
+    with closing(_batches(faces, config.epochs - 1)) as batches:
         trainer.train_epoch(islice(batches, _WARM_UP), rate)
         started = time.perf_counter()
         trainer.train_epoch(islice(batches, STEPS), rate)
@@ -98,9 +100,14 @@ def _seconds_of_a_prediction(trainer: Trainer, faces: Faces) -> float:
     return (time.perf_counter() - started) / len(images)
 
 
-def _batches(faces: Faces) -> Generator[dict[str, np.ndarray]]:
-    """Batches of one epoch after the other."""
-    epoch = 0
+def _mean_size(epochs: int, first_side: int) -> float:
+    """Pixels of all epochs' images as a share of full ones: what their steps take, nearly."""
+    sides = [side_of_epoch(epoch, epochs, first_side) for epoch in range(epochs)]
+    return float(np.mean(np.square(np.array(sides) / IMAGE_SIZE)))
+
+
+def _batches(faces: Faces, epoch: int) -> Generator[dict[str, np.ndarray]]:
+    """Batches from an epoch on."""
     while True:
         source: Any = faces.batches.epoch(epoch)
         with closing(source) as batches:

@@ -87,6 +87,43 @@ def test_a_recipe_gives_the_same_weights_and_figures_again(
         assert str(tmp_path).encode() not in path.read_bytes()
 
 
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Commands that would have been run; none is."""
+    commands: list[list[str]] = []
+    monkeypatch.setattr(reference, "mlx_faceau", lambda command: bool(commands.append(command)))
+    return commands
+
+
+def test_a_stage_that_was_killed_before_its_first_epoch_ended_goes_on(
+    asked: list[list[str]], tmp_path: Path
+) -> None:
+    folder, files = tmp_path / "stage1", {"train": tmp_path / "faces.h5"}
+    assert reference.train("au", {"epochs": 2}, files, folder, None) == 0
+    assert asked[-1][:3] == ["train", "au", "--config"]
+    folder.mkdir()
+    (folder / "checkpoint_last.safetensors").touch()
+    assert reference.train("au", {"epochs": 2}, files, folder, None) == 0
+    assert asked[-1] == ["train", "au", "--resume", str(folder)]
+    for stopped, commands in (("interrupted", 3), ("finished", 3), ("patience", 3)):
+        (folder / "training_history.json").write_text(json.dumps({"stopped": stopped}))
+        assert reference.train("au", {"epochs": 2}, files, folder, None) == 0
+        assert len(asked) == commands
+
+
+def test_a_changed_recipe_does_not_take_an_old_training_for_its_own(
+    asked: list[list[str]], tmp_path: Path
+) -> None:
+    folder, files = tmp_path / "stage1", {"train": tmp_path / "a.h5"}
+    reference.train("au", {"epochs": 2}, files, folder, None)
+    folder.mkdir()
+    (folder / "checkpoint_last.safetensors").touch()
+    for settings, named in (({"epochs": 3}, "a.h5"), ({"epochs": 2}, "b.h5")):
+        with pytest.raises(SystemExit, match="other settings; give another --run"):
+            reference.train("au", settings, {"train": tmp_path / named}, folder, None)
+    assert len(asked) == 1
+
+
 def test_data_that_the_recipe_names_and_nobody_gave_is_asked_for(tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.json"
     recipe.write_text(json.dumps({"net": "au", "stages": [{"data": ["mixed"]}]}))

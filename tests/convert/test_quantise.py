@@ -123,16 +123,48 @@ def test_onnxruntime_fuses_every_pair_into_integer_kernels(graphs, kind, tmp_pat
     assert kinds.count("QGemm") == 2 * heads
 
 
-def test_activations_are_rounded_as_their_scale_says(graphs):
-    """One block's output in the file against NumPy's rounding of the same block's input."""
-    pairs = {n.output[0]: n for n in graphs["au_prediction"].node if n.op_type == "QuantizeLinear"}
-    coded = {t.name: numpy_helper.to_array(t) for t in graphs["au_prediction"].initializer}
-    for node in pairs.values():
-        scale, zero = coded[node.input[1]], coded[node.input[2]]
-        assert scale.shape == zero.shape == ()
-        assert zero.dtype == np.uint8
+def test_activations_are_rounded_as_their_scale_says(graphs, tmp_path):
+    """Every pair of the file against NumPy's rounding, on what the pair really reads."""
+    model = onnx.ModelProto(ir_version=8, opset_import=[onnx.helper.make_opsetid("", 17)])
+    model.graph.CopyFrom(graphs["au_prediction"])
+    coded = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    pairs = [n for n in model.graph.node if n.op_type == "QuantizeLinear"]
+    assert len(pairs) > 50
+    del model.graph.output[:]
+    for node in pairs:
+        for name in (node.input[0], f"{node.input[0]}_rounded"):
+            value = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+            model.graph.output.append(value)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    seen = session.run(None, {"image": network_input(random_crops(1))})
+    for node, exact, rounded in zip(pairs, seen[::2], seen[1::2], strict=True):
+        scale, zero = coded[node.input[1]], int(coded[node.input[2]])
+        levels = np.clip(np.rint(exact / scale) + zero, 0, 255)
+        np.testing.assert_array_equal(rounded, ((levels - zero) * scale).astype(np.float32))
         if "Sigmoid" in node.name:
-            assert (float(scale), int(zero)) == (1 / 256, 0)
+            assert (float(scale), zero) == (1 / 256, 0)
+
+
+@pytest.mark.parametrize("opset", [17, 18])
+def test_one_odd_face_does_not_coarsen_the_steps_of_a_fixed_batch_either(opset):
+    """Each face has its own extremes, however many go through the graph at once."""
+    faces = np.ones((40, 3, 112, 112), np.float32)
+    faces[7] = 50
+    images = [8, 3, 112, 112]
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Identity", ["image"], ["same"], "same")],
+        "one",
+        [onnx.helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, images)],
+        [onnx.helper.make_tensor_value_info("same", onnx.TensorProto.FLOAT, images)],
+    )
+    ids = [onnx.helper.make_opsetid("", opset)]
+    model = onnx.helper.make_model(graph, opset_imports=ids, ir_version=8)
+    low, high = calibration.ranges_of(model, ["same"], faces)["same"]
+    assert (low, high) == (0, 2)
 
 
 def test_metadata_says_what_the_scales_were_calibrated_on(tmp_path):

@@ -1,8 +1,11 @@
 """A few faces learned by heart: the quickest sign that net, loss and optimizer fit together."""
 
 import importlib.util
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("h5py")
@@ -13,6 +16,7 @@ from mlx_faceau.cli.main import main
 from mlx_faceau.errors import DatasetError
 from mlx_faceau.train.config import AUTraining, LandmarkPoseTraining
 from mlx_faceau.train.faces import open_faces
+from mlx_faceau.train.rehearsal import rehearse
 from mlx_faceau.train.session import OVERFIT_SHARE
 
 TINY = ["--batch-size", "4", "--width-mult", "0.1", "--save-every", "100", "--no-export"]
@@ -81,3 +85,25 @@ def test_a_dry_run_tells_size_speed_and_time_and_writes_nothing(
     assert float(told["speed"].split()[0]) > 0
     assert told["estimate"].endswith("for 500 steps")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_is_of_full_images_and_counts_small_ones_by_their_pixels(
+    faces_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sides = set()
+
+    def steps(_: object, batches: Iterator[dict[str, np.ndarray]], rate: object) -> None:
+        for batch in batches:
+            sides.add(batch["images"].shape[1])
+            time.sleep(0.05)
+
+    pytest.importorskip("torch")
+    trainer = importlib.import_module("mlx_faceau.torch_fallback.trainer").TorchTrainer
+    monkeypatch.setattr(trainer, "train_epoch", steps)
+    given = {"data": [str(faces_file)], "framework": "torch", "device": "cpu", "batch_size": 4}
+    given |= {"width_mult": 0.1, "val_split": 0.17, "epochs": 8, "output": "run"}
+    whole, growing = (rehearse(AUTraining, {**given, "first_side": side}) for side in (112, 64))
+    assert sides == {112}
+    share = np.mean([(side / 112) ** 2 for side in (64, 80, 96, 112)])
+    assert growing.steps == whole.steps
+    assert growing.seconds == pytest.approx(share * whole.seconds, rel=0.3)
