@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from mlx_faceau.checkpoint import Checkpoint
+from mlx_faceau.checkpoint import Checkpoint, load_checkpoint
 from mlx_faceau.data.teacher import Teacher
 from mlx_faceau.errors import CheckpointError, DatasetError
 
@@ -45,13 +45,22 @@ def run_settings(
 
 
 def saved_teacher(config: TrainConfig, checkpoint: Checkpoint | None) -> Teacher | None:
-    """The teacher of a resumed training that has one.
+    """The teacher of a resumed training, or that of the taught one which ``--init`` names.
+
+    The auxiliary head that comes along answers that teacher's questions. None where there is no
+    such teacher, or nobody asks.
 
     Raises:
-        CheckpointError: if the checkpoint should hold it and does not.
+        CheckpointError: if a checkpoint should hold it and does not.
     """
-    if checkpoint is None or not config.taught:
+    if not config.taught:
         return None
+    if checkpoint is None:
+        if config.init is None:
+            return None
+        checkpoint = load_checkpoint(config.init)
+        if not checkpoint.section(TEACHER):
+            return None
     try:
         return Teacher.of(checkpoint.section(TEACHER))
     except KeyError as error:

@@ -14,9 +14,13 @@ pytest.importorskip("h5py")
 from tiny_training import write_faces
 
 from mlx_faceau.checkpoint import file_hash, load_checkpoint, save_checkpoint
+from mlx_faceau.data.teacher import Teacher
 from mlx_faceau.errors import CheckpointError
+from mlx_faceau.pdm import PDM
 from mlx_faceau.taught import NUM_AUXILIARY, set_apart
+from mlx_faceau.train.checkpoints import TEACHER
 from mlx_faceau.train.config import AUTraining, LandmarkPoseTraining
+from mlx_faceau.train.resume import saved_teacher
 from mlx_faceau.train.session import run_training
 from mlx_faceau.train.start import first_weights
 from mlx_faceau.train.targets import TargetStatistics
@@ -88,6 +92,27 @@ def test_the_auxiliary_head_of_a_taught_checkpoint_comes_along_if_it_fits(
     np.testing.assert_array_equal(start[name], kept)
     plain = AUTraining(data="x", init=str(taught), width_mult=0.1)
     assert name not in first_weights(plain, TargetStatistics(0, {}, {})).weights
+
+
+def test_the_teacher_of_a_taught_checkpoint_comes_along_too(
+    faces_file: Path, tmp_path: Path
+) -> None:
+    run_training(AUTraining, settings(faces_file, tmp_path))
+    checkpoint = load_checkpoint(tmp_path)
+    rng = np.random.default_rng(0)
+    pdm = PDM(rng.normal(size=(68, 3)), rng.normal(size=(68, 3, 34)), rng.random(34))
+    teacher = Teacher(pdm, *(rng.normal(size=n).astype(np.float32) for n in (5, 4, 3, 2)))
+    apart = {TEACHER + name: array for name, array in teacher.arrays().items()}
+    taught = tmp_path / "taught.safetensors"
+    save_checkpoint(taught, {**checkpoint.arrays, **apart}, checkpoint.metadata)
+    config = AUTraining(data="x", init=str(taught), width_mult=0.1, auxiliary_weight=1.0)
+    found = saved_teacher(config, None)
+    assert found is not None
+    np.testing.assert_array_equal(found.weights, teacher.weights)
+    for plain in ({"init": str(tmp_path)}, {"init": None}, {"auxiliary_weight": 0.0}):
+        assert saved_teacher(replace(config, **plain), None) is None
+    with pytest.raises(CheckpointError, match=r"lacks teacher\."):
+        saved_teacher(config, checkpoint)
 
 
 def test_a_fine_tuned_net_is_resumed_without_the_file_that_it_started_from(
