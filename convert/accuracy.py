@@ -15,7 +15,7 @@ from mlx_faceau.facs import MAX_INTENSITY
 from mlx_faceau.tolerances import INT8_CHANGE
 
 from .artefact import network_input, open_artefacts
-from .check import Change, Check, CheckFailed, check_export
+from .check import FEWEST_INT8, Change, Check, CheckFailed, check_export
 from .source import Pair, Source
 
 _BATCH = 32
@@ -33,7 +33,7 @@ class Faces:
         hash: says which file the calibration faces came from.
 
     Raises:
-        ValueError: if there are none.
+        ValueError: if there are none to calibrate on, or fewer than two others.
     """
 
     calibration: np.ndarray
@@ -42,8 +42,11 @@ class Faces:
     hash: str = ""
 
     def __post_init__(self) -> None:
-        if not len(self.calibration) or not len(self.crops):
-            raise ValueError("int8 needs faces to calibrate on and other people's to measure on")
+        if not len(self.calibration) or len(self.crops) < FEWEST_INT8:
+            raise ValueError(
+                f"int8 needs faces to calibrate on and other people's, {FEWEST_INT8} or more, to "
+                f"measure on; there are {len(self.calibration)} and {len(self.crops)}"
+            )
 
     def recoloured(self) -> np.ndarray:
         """Up to 32 evenly spaced ``crops`` in coloured light: swapped colours show on grey ones."""

@@ -14,6 +14,7 @@ pytest.importorskip("onnxruntime")
 from mlx_faceau.checkpoint import describe  # noqa: E402
 from mlx_faceau.convert import artefact  # noqa: E402
 from mlx_faceau.convert import check as check_module  # noqa: E402
+from mlx_faceau.convert.accuracy import Faces  # noqa: E402
 from mlx_faceau.convert.check import check_export, probe_crops  # noqa: E402
 from mlx_faceau.convert.export_onnx import export_to_onnx  # noqa: E402
 from mlx_faceau.convert.mil import read_mlpackage  # noqa: E402
@@ -178,6 +179,41 @@ def test_one_crop_suffices_and_none_is_refused(model_folders, count):
         return
     with pytest.raises(ValueError, match="no crops to compare on"):
         check_export(folder / "au_prediction.onnx", folder, random_crops(0))
+
+
+def int8_row():
+    return check_module._compare(
+        "ONNX Runtime",
+        ["au_intensities"],
+        [np.array([[0.0, 1.5], [2.0, 1.5]])],
+        [np.array([[0.0, 1.0], [2.0, 1.0]])],
+        [np.array([[0.0, 1.0], [2.0, 1.0]])],
+        "int8",
+    )[0]
+
+
+def test_an_int8_file_is_held_to_its_worst_number_and_tells_that_number():
+    row = int8_row()
+    assert (row.max_error, row.mean_error, row.worst_error) == (0.5, 0.25, 0.5)
+    assert (row.limited, row.limit, row.passed) == ("worst", pytest.approx(0.15), False)
+    check = check_module.Check("a.onnx", "int8", (row,))
+    assert "0.5 in its worst number in ONNX Runtime (worst limit 0.15)" in check.failures()
+    header, line = check.table().splitlines()
+    assert header.split()[2:5] == ["max", "mean", "worst"]
+    assert line.split()[3:6] == ["5.00e-01", "2.50e-01", "5.00e-01"]
+
+
+@pytest.mark.parametrize("crops", [None, 1])
+def test_an_int8_file_is_not_checked_on_fewer_than_two_faces(model_folders, tmp_path, crops):
+    folder = model_folders["au_prediction"]
+    model = onnx.load(folder / "au_prediction.onnx")
+    metadata = {**json.loads(model.metadata_props[0].value), "precision": "int8"}
+    onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(metadata)})
+    onnx.save(model, tmp_path / "a.onnx")
+    with pytest.raises(ValueError, match="give as crops 2 or more"):
+        check_export(tmp_path / "a.onnx", folder, crops and random_crops(crops))
+    with pytest.raises(ValueError, match="2 or more, to measure on; there are 4 and 1"):
+        Faces(random_crops(4), random_crops(1), {})
 
 
 def test_nan_fails():

@@ -161,7 +161,7 @@ def test_the_same_net_gives_the_same_bytes(asked):
 
     faces = None
     if asked.get("precision") == "int8":
-        faces = Faces(random_crops(2), random_crops(1), {}, "h")
+        faces = Faces(random_crops(2), random_crops(2), {}, "h")
     variant = Variant("onnx", **asked)
     first, again = (export_onnx.onnx_bytes(source(AU), variant, faces) for _ in range(2))
     assert first == again
