@@ -1,6 +1,7 @@
 """Run an iterator in a thread of its own, beside its consumer, through a bounded queue."""
 
 import contextlib
+import logging
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -10,14 +11,14 @@ Item = TypeVar("Item")
 _Queue = queue.Queue[Any]
 _Put = Callable[[_Queue, Any, threading.Event], bool]
 
+_LOG = logging.getLogger(__name__)
 _POLL = 0.1  # seconds between looks at whether the consumer has gone
 
 
 class _End:
-    """Last message of a producer: the error that ended it, or None."""
+    """Last message of a producer: the error that ended it, or None, until somebody raises it."""
 
-    def __init__(self, error: BaseException | None = None) -> None:
-        self.error = error
+    error: BaseException | None = None
 
 
 @contextlib.contextmanager
@@ -26,6 +27,8 @@ def run_ahead(items: Iterable[Item], size: int = 4) -> Iterator[Iterator[Item]]:
 
     An error of the producer is raised in the consumer, after the items before it. Leaving the
     block stops the producer at its next item and waits for it, so that files it reads are closed.
+    An error that the consumer then never came to, of closing or of items that nobody took, is
+    logged: whether an item behind the last one was tried at all is chance.
 
     Args:
         items: consumed in the thread alone; a generator is closed there too.
@@ -65,32 +68,34 @@ def in_groups(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 @contextlib.contextmanager
 def _beside(items: Iterable[Item], size: int, put: "_Put") -> Iterator[Iterator[Item]]:
     waiting: _Queue = queue.Queue(size)
-    stopped = threading.Event()
-    thread = threading.Thread(target=_produce, args=(items, waiting, stopped, put), daemon=True)
+    stopped, end = threading.Event(), _End()
+    arguments = (items, waiting, stopped, put, end)
+    thread = threading.Thread(target=_produce, args=arguments, daemon=True)
     thread.start()
     try:
         yield _consume(waiting)
     finally:
         stopped.set()
         thread.join()
+        if end.error is not None:
+            _LOG.warning("error behind the last item that was taken: %r", end.error)
 
 
 def _produce(
-    items: Iterable[Any], waiting: "_Queue", stopped: threading.Event, put: "_Put"
+    items: Iterable[Any], waiting: "_Queue", stopped: threading.Event, put: "_Put", end: _End
 ) -> None:
-    end = _End()
     try:
         for item in items:
             if not put(waiting, item, stopped):
                 break
     except BaseException as error:  # handed over to the consumer, who raises it
-        end = _End(error)
+        end.error = error
     try:
         close = getattr(items, "close", None)
         if close is not None:
             close()
     except BaseException as error:
-        end = _End(end.error or error)
+        end.error = end.error or error
     _put(waiting, end, stopped)
 
 
@@ -125,7 +130,8 @@ def _consume(waiting: "_Queue") -> Iterator[Any]:
         except queue.Empty:
             continue
         if isinstance(item, _End):
-            if item.error is not None:
-                raise item.error
+            error, item.error = item.error, None
+            if error is not None:
+                raise error
             return
         yield item

@@ -82,13 +82,46 @@ def test_leaving_early_closes_the_producer_and_ends_its_thread() -> None:
     assert threading.active_count() == before
 
 
-def test_an_error_while_closing_is_not_lost() -> None:
-    def bad_end() -> Iterator[int]:
-        yield 1
-        raise ValueError("first")
+class BadEnd:
+    """Two items; closing fails."""
 
-    with run_ahead(bad_end()) as items, pytest.raises(ValueError, match="first"):
+    def __init__(self, error: Exception | None = None) -> None:
+        self.items = iter([1, 2])
+        self.error = error
+
+    def __iter__(self) -> "BadEnd":
+        return self
+
+    def __next__(self) -> int:
+        item = next(self.items, None)
+        if item is None:
+            raise self.error or StopIteration
+        return item
+
+    def close(self) -> None:
+        raise OSError("cannot close")
+
+
+def test_an_error_while_closing_comes_after_the_items(caplog: pytest.LogCaptureFixture) -> None:
+    with run_ahead(BadEnd()) as items:
+        assert [next(items), next(items)] == [1, 2]
+        with pytest.raises(OSError, match="cannot close"):
+            next(items)
+    assert not caplog.records
+
+
+def test_the_error_that_ended_the_items_goes_before_that_of_closing() -> None:
+    with run_ahead(BadEnd(ValueError("first"))) as items, pytest.raises(ValueError, match="first"):
         list(items)
+
+
+@pytest.mark.parametrize("size", [1, 4], ids=["no room for it", "waiting"])
+def test_an_error_that_nobody_came_to_is_logged(
+    size: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with run_ahead(BadEnd(), size) as items:
+        assert next(items) == 1
+    assert "OSError('cannot close')" in caplog.text
 
 
 def test_a_slow_consumer_gets_the_newest_item() -> None:
