@@ -93,7 +93,7 @@ def test_auxiliary_questions_are_answered_in_training_alone(framework: str) -> N
     assert found["auxiliary"].shape == (2, NUM_AUXILIARY)
 
 
-@pytest.mark.parametrize("side", [64, 80])
+@pytest.mark.parametrize("side", [48, 64, 80, 96])
 def test_both_frameworks_answer_alike_also_on_small_images(side: int) -> None:
     images = np.random.default_rng(1).random((4, side, side, 3), dtype=np.float32)
     first, second = (outputs(framework, images, training=True) for framework in FRAMEWORKS)

@@ -55,6 +55,8 @@ def test_mlx_trains_by_default_on_apple_silicon_alone(
         ("lr", "fast", "--lr is 'fast', expected a number"),
         ("val_split", 1.0, "--val-split is 1.0, expected less than 1.0"),
         ("framework", "jax", "--framework is 'jax', expected mlx, torch"),
+        ("first_side", 100, "--first-side is 100, expected one of 48, 64, 80, 96, 112"),
+        ("first_side", 64.5, "--first-side is 64.5, expected a whole number"),
         ("raw_params", 1, "--raw-params is 1, expected true or false"),
         ("width_mult", 0.01, "leaves a stage without channels"),
         ("data", None, "--data is missing"),
