@@ -34,13 +34,13 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=RESULTS / "teacher.csv")
     args = parser.parse_args()
     training, people = open_datasets(args.data), FaceDataset(args.people)
+    sides = [
+        (faces, np.flatnonzero(faces.masks["global_mask"] > 0)) for faces in (training, people)
+    ]
     names = ("landmarks", "global_params", "local_params")
-    pdm = implied_pdm(*(training.labels[name] for name in names))
-    seen, unseen = (
-        np.concatenate(list(features_of(faces, np.arange(len(faces)), pdm)))
-        for faces in (training, people)
-    )
-    said, wanted = training.labels["au_intensities"], people.labels["au_intensities"]
+    pdm = implied_pdm(*(training.labels[name][sides[0][1]] for name in names))
+    seen, unseen = (np.concatenate(list(features_of(faces, rows, pdm))) for faces, rows in sides)
+    said, wanted = (faces.labels["au_intensities"][rows] for faces, rows in sides)
     order = np.random.default_rng(0).permutation(len(said))
     cases = [("all", share, slice(None)) for share in SHARES]
     cases += [("gradients", 1.0, slice(HOG_SIZE)), ("shape", 1.0, slice(HOG_SIZE, None))]
@@ -53,8 +53,9 @@ def main() -> int:
         found = (unseen[:, columns] - centre) @ weights + scores.mean(axis=0)
         r = pearson(wanted, np.clip(found, 0, MAX_INTENSITY))
         units = dict(zip(AU_NAMES, np.round(r, 3).tolist(), strict=True))
-        rows.append({"features": what, "faces": len(chosen), "mean": round(r.mean(), 3), **units})
-        print(f"{what} of {len(chosen)} faces: mean r {r.mean():.3f}", flush=True)
+        mean = np.nanmean(r)  # of the units that vary on these people
+        rows.append({"features": what, "faces": len(chosen), "mean": round(mean, 3), **units})
+        print(f"{what} of {len(chosen)} faces: mean r {mean:.3f}", flush=True)
     write_csv(args.output, rows)
     return 0
 

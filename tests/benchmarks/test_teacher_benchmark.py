@@ -1,0 +1,45 @@
+"""What a linear teacher explains of synthetic people's labels."""
+
+import csv
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("h5py")
+
+import h5py
+from conftest import REPOSITORY
+
+from mlx_faceau.data.joined import open_datasets
+from mlx_faceau.data.synthetic import write_synthetic
+
+sys.path.insert(0, str(REPOSITORY / "benchmarks"))
+import teacher
+
+COUNT = 240
+
+
+def test_faces_without_pose_are_left_out_and_a_constant_unit_leaves_the_mean_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened(paths: list[Path]):
+        faces = open_datasets(paths)
+        faces.masks["global_mask"][:4] = 0
+        faces.labels["landmarks"][:4] += 40
+        return faces
+
+    train, people = tmp_path / "train.h5", tmp_path / "people.h5"
+    write_synthetic(train, COUNT, seed=1)
+    write_synthetic(people, 40, seed=2)
+    with h5py.File(people, "r+") as file:
+        file["au_intensities"][:, 6] = 0.0  # AU09
+    monkeypatch.setattr(teacher, "open_datasets", opened)
+    asked = [str(train), "--people", str(people), "--output", str(tmp_path / "teacher.csv")]
+    monkeypatch.setattr(sys, "argv", ["teacher.py", *asked])
+    assert teacher.main() == 0
+    with (tmp_path / "teacher.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["faces"]) for row in rows] == [23, 59, 118, 236, 236, 236]
+    assert all(row["AU09_r"] == "nan" for row in rows)
+    assert float(rows[3]["mean"]) > 0.3
