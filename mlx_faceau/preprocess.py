@@ -4,7 +4,6 @@ Crops are (112, 112, 3) uint8 BGR as cv2 gives them; training files hold RGB; ev
 every exported file reads float32 RGB in [0, 1].
 """
 
-import cv2
 import numpy as np
 
 from .architectures import IMAGE_SIZE
@@ -55,6 +54,8 @@ def to_network_input(crops: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: see :func:`check_crops`.
     """
+    import cv2  # here: reading a checkpoint needs NumPy alone
+
     crops = check_crops(crops)
     if crops.size == 0:
         return scale_rgb(crops)
