@@ -9,7 +9,7 @@ from reproduce import HERE as FOLDER
 from reproduce import INPUTS, SCRIPTS, command_of
 
 # What other scripts import, need a GPU, or is told by a recipe.
-OTHERS = {"reproduce.py", "cuda_formats.py", "reference.py", "ablation.py"}
+OTHERS = {"reproduce.py", "cuda_formats.py", "reference.py", "ablation.py", "learning_curve.py"}
 
 
 def test_every_script_with_figures_is_run():
