@@ -143,14 +143,16 @@ class LandmarkPoseConfig:
     num_landmarks: int = NUM_LANDMARKS
     num_local_params: int = 34
     image_size: int = IMAGE_SIZE
+    dropout: float = 0.2
 
     def __post_init__(self) -> None:
         _check_sizes(self)
+        _check_dropout(self)
 
     @property
     def heads(self) -> tuple[Head, ...]:
         """The stacks of linear layers on the features, in the order of the outputs."""
-        drop = (0.2, 0.0)
+        drop = (self.dropout, 0.0)
         return (
             Head("landmark_head", "landmarks", (512, 256), 2 * self.num_landmarks, drop),
             Head("global_head", "global_params", (256, 128), 6, drop),
@@ -180,8 +182,7 @@ class AUPredictionConfig:
 
     def __post_init__(self) -> None:
         _check_sizes(self)
-        if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"dropout is {self.dropout}, expected 0 <= dropout < 1")
+        _check_dropout(self)
 
     @property
     def heads(self) -> tuple[Head, ...]:
@@ -211,6 +212,11 @@ def _check_sizes(config: ModelConfig) -> None:
         value = getattr(config, field.name)
         if field.type in (int, "int") and (not isinstance(value, int) or not 0 < value <= 4096):
             raise ValueError(f"{field.name} is {value!r}, expected a whole number in [1, 4096]")
+
+
+def _check_dropout(config: ModelConfig) -> None:
+    if not 0.0 <= config.dropout < 1.0:
+        raise ValueError(f"dropout is {config.dropout}, expected 0 <= dropout < 1")
 
 
 def config_from_dict(kind: str, settings: Mapping[str, Any]) -> ModelConfig:

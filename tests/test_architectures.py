@@ -105,3 +105,9 @@ def test_mirroring_landmarks_twice_changes_nothing() -> None:
 
 def test_landmark_groups_cover_every_landmark_once() -> None:
     assert sorted(i for group in GROUPS.values() for i in group) == list(range(NUM_LANDMARKS))
+
+
+def test_a_landmark_net_written_before_its_dropout_could_be_chosen_has_the_usual_one() -> None:
+    config = config_from_dict("landmark_pose", {"width_mult": 0.5})
+    assert config.dropout == 0.2
+    assert [head.dropouts for head in config.heads] == [(0.2, 0.0)] * 3

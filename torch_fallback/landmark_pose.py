@@ -20,6 +20,7 @@ class UnifiedLandmarkPoseNet(FaceNet):
         num_landmarks: points of the landmark head.
         num_local_params: shape parameters of the point distribution model.
         image_size: side of the crop in pixels; landmarks lie in [0, image_size].
+        dropout: probability in [0, 1) after the first hidden layer of each head.
     """
 
     landmark_head: LinearHead
@@ -32,9 +33,10 @@ class UnifiedLandmarkPoseNet(FaceNet):
         num_landmarks: int = NUM_LANDMARKS,
         num_local_params: int = 34,
         image_size: int = IMAGE_SIZE,
+        dropout: float = 0.2,
     ) -> None:
         super().__init__(
-            LandmarkPoseConfig(width_mult, num_landmarks, num_local_params, image_size)
+            LandmarkPoseConfig(width_mult, num_landmarks, num_local_params, image_size, dropout)
         )
         self.num_landmarks = num_landmarks
         self.image_size = image_size

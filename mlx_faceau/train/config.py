@@ -195,11 +195,18 @@ class LandmarkPoseTraining(TrainConfig):
     gp_weight: float = option(0.1, "weight of the global parameters' squared error", least=0.0)
     lp_weight: float = option(0.01, "weight of the local parameters' absolute error", least=0.0)
     raw_params: bool = option(False, "take the parameters' losses without standardising them")
+    dropout: float = option(
+        0.2,
+        "dropout in the heads; numbers come out too near their means for it, which epochs without "
+        "it at the end undo",
+        least=0.0,
+        below=1.0,
+    )
 
     def model_config(self) -> "ModelConfig":
         from mlx_faceau.architectures import LandmarkPoseConfig
 
-        return LandmarkPoseConfig(width_mult=self.width_mult)
+        return LandmarkPoseConfig(width_mult=self.width_mult, dropout=self.dropout)
 
     def loss_options(self) -> dict[str, float]:
         return {

@@ -122,3 +122,12 @@ def test_settings_come_from_a_json_file(tmp_path: Path) -> None:
 def test_the_settings_import_nothing_heavy() -> None:
     check = "import sys, mlx_faceau.train.config; sys.exit('numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+
+
+def test_dropout_reaches_the_heads_of_both_nets() -> None:
+    for training, usual in ((LandmarkPoseTraining, 0.2), (AUTraining, 0.3)):
+        for given, expected in (({}, usual), ({"dropout": 0.0}, 0.0)):
+            config = training(data="x", **given).model_config()
+            assert {head.dropouts[0] for head in config.heads} == {expected}
+        with pytest.raises(ValueError, match="--dropout"):
+            training(data="x", dropout=1.0)
