@@ -6,7 +6,7 @@ from lively import AU, BOTH, LANDMARK, lively_weights, write_checkpoint
 
 pytest.importorskip("torch")
 
-from mlx_faceau.checkpoint import load_checkpoint
+from mlx_faceau.checkpoint import describe, load_checkpoint, save_checkpoint
 from mlx_faceau.cli.main import main
 
 
@@ -36,6 +36,27 @@ def test_a_width_that_no_one_uses_must_be_named(tmp_path, capsys):
     named = ["convert", str(tmp_path / "odd.pt"), "--output", str(target), "--width-mult", "0.4"]
     assert main(named) == 0
     assert load_checkpoint(target).config == odd
+
+
+def test_a_training_s_checkpoint_becomes_its_weights_alone(tmp_path, capsys):
+    weights = lively_weights(AU)
+    arrays = {
+        f"{part}.{name}": value for name, value in weights.items() for part in ("model", "ema")
+    }
+    arrays["optimizer.step"] = np.array([7])
+    source = tmp_path / "run.safetensors"
+    told = {"target_statistics": {"count": 1}, "data": {"faces": 9}, "progress": {"epoch": 3}}
+    save_checkpoint(source, arrays, describe(AU, **told))
+    target = tmp_path / "weights.safetensors"
+    assert main(["convert", str(source), "--output", str(target)]) == 0
+    plain = load_checkpoint(target)
+    assert plain.arrays.keys() == {f"model.{name}" for name in weights}
+    assert plain.metadata["source_hash"] == load_checkpoint(source).hash
+    assert plain.metadata["data"] == {"faces": 9}
+    assert "progress" not in plain.metadata
+    assert main(["convert", str(source), "--output", str(source), "--force"]) == 2
+    assert "is the source itself" in capsys.readouterr().err
+    assert load_checkpoint(source).arrays.keys() == arrays.keys()
 
 
 def test_what_cannot_be_converted_is_one_line_and_writes_nothing(tmp_path, capsys):

@@ -206,6 +206,8 @@ def test_a_webcam_is_read_until_the_end_that_was_asked_for(
         (["clip.mp4", "--groups", "gaze"], "no column groups"),
         (["clip.mp4", "--pdm", "none.txt"], "none.txt"),
         (["clip.mp4", "--camera", "1,2"], "FX,FY,CX,CY"),
+        (["clip.mp4", "--camera", "0,500,160,120"], "focal lengths are positive"),
+        (["clip.mp4", "other.mp4", "--output", "broken.mp4"], "not a folder"),
         (["clip.mp4", "--format", "json"], "json is for --aligned"),
         (["clip.mp4", "clip.mp4"], "two inputs of this name"),
         (["clip.mp4", "other.mp4", "--output", "x.csv"], "need a folder"),
