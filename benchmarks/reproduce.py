@@ -1,8 +1,8 @@
 """Measure every figure of the README and the pages again, one script after the other.
 
     python benchmarks/reproduce.py
-    python benchmarks/reproduce.py --train train.h5 --val val.h5 --landmark-model L --au-model A \
-        --detector yunet.onnx --video face.mp4 --openface face.csv
+    python benchmarks/reproduce.py --train train.h5 --mixed mixed.h5 --val val.h5 --runs FOLDER \
+        --landmark-model L --au-model A --detector yunet.onnx --video face.mp4 --openface face.csv
 
 Scripts that need labelled faces, trained nets or a video run when those are given; the rest says
 what it lacks. Exit status 1 if a script fails or misses its bound. An idle machine takes hours.
@@ -37,15 +37,30 @@ SCRIPTS = (
     "--detector {detector}",
     "openface_agreement.py {video} {openface} --landmark-model {landmark_model} "
     "--au-model {au_model} --detector {detector}",
+    "reference.py {here}/recipes/landmark-pose.json --data train={train} mixed={mixed} "
+    "--people {val} --run {runs}/landmark-pose",
+    "reference.py {here}/recipes/au.json --data train={train} mixed={mixed} "
+    "--people {val} --run {runs}/au",
     "readme_table.py",
 )
-INPUTS = ("train", "val", "landmark_model", "au_model", "detector", "video", "openface")
+INPUTS = (
+    "train",
+    "mixed",
+    "val",
+    "runs",
+    "landmark_model",
+    "au_model",
+    "detector",
+    "video",
+    "openface",
+)
 
 
 def command_of(line: str, given: dict[str, str | None]) -> tuple[list[str], list[str]]:
     """A script's words with what was given in their places, and the options it still lacks."""
     lacking = [name for name in INPUTS if f"{{{name}}}" in line and not given[name]]
-    return ([] if lacking else [word.format(**given) for word in line.split()]), lacking
+    places = {**given, "here": str(HERE)}
+    return ([] if lacking else [word.format(**places) for word in line.split()]), lacking
 
 
 def main() -> int:

@@ -1,6 +1,7 @@
 """One command reproduces every figure: it knows every script and what each needs."""
 
 import sys
+from pathlib import Path
 
 from conftest import REPOSITORY
 
@@ -8,8 +9,8 @@ sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 from reproduce import HERE as FOLDER
 from reproduce import INPUTS, SCRIPTS, command_of
 
-# What other scripts import, need a GPU, or is told by a recipe.
-OTHERS = {"reproduce.py", "cuda_formats.py", "reference.py", "ablation.py", "learning_curve.py"}
+# What runs the others, needs a GPU, or explores a recipe.
+OTHERS = {"reproduce.py", "cuda_formats.py", "ablation.py", "learning_curve.py"}
 
 
 def test_every_script_with_figures_is_run():
@@ -27,6 +28,12 @@ def test_every_script_takes_the_words_it_is_given():
         known = (FOLDER / words[0]).read_text()
         unknown = [word for word in words if word.startswith("--") and f'"{word}"' not in known]
         assert unknown == []
+
+
+def test_the_recipes_are_found_from_any_folder():
+    given = dict.fromkeys(INPUTS, "x")
+    recipes = [command_of(line, given)[0][1] for line in SCRIPTS if "{here}" in line]
+    assert [Path(path).exists() for path in recipes] == [True, True]
 
 
 def test_a_script_without_its_input_is_left_out():
