@@ -23,6 +23,7 @@ from reference import read_recipe, train
 
 from mlx_faceau.cli.main import main as mlx_faceau
 from mlx_faceau.data.hdf5 import FaceDataset
+from mlx_faceau.data.split import people_names
 from mlx_faceau.figure import new_figure
 
 MEASURE = {"au": "correlation", "landmark-pose": "correlation_without_mean"}
@@ -55,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
         if status := train(recipe["net"], settings, {"part": part, "dev": args.dev}, folder, None):
             return status
         faces = FaceDataset(part)
-        people = len({*(faces.videos if faces.subjects is None else faces.subjects).tolist()})
+        people = len({*people_names(faces, strict=False)[1].tolist()})
         rows.append({"faces": len(faces), "people": people, **figures(folder)})
     measure = MEASURE[recipe["net"]]
     rows = [{measure: float("nan"), **row} for row in rows]  # where undefined

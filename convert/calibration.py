@@ -5,6 +5,7 @@ References:
     section 4.2 (rounding shifts a layer's mean; its bias takes the shift back).
 """
 
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,8 +52,7 @@ def ranges_of(
     Raises:
         ExportError: if one is NaN or inf.
     """
-    watched = onnx.ModelProto()
-    watched.CopyFrom(model)
+    watched = deepcopy(model)
     outputs = [out for name in tensors for out in _watch_extremes(watched, name)]
     seen = _each_face(watched, outputs, images)
     if not all(np.isfinite(values).all() for values in seen):
@@ -79,7 +79,7 @@ def correct_biases(model: onnx.ModelProto, exact: onnx.ModelProto, images: np.nd
     outputs = [node.output[0] for node in last]
     means = [
         [values.mean(axis=0, dtype=np.float64) for values in _each_face(one, outputs, images)]
-        for one in (exact, model)
+        for one in (deepcopy(exact), deepcopy(model))
     ]
     arrays = initializer_arrays(graph)
     for node, true, rounded in zip(last, *means, strict=True):
@@ -87,9 +87,6 @@ def correct_biases(model: onnx.ModelProto, exact: onnx.ModelProto, images: np.nd
         # Under a name of its own: torch lets layers share arrays that are equal.
         node.input[2] = f"{node.name}/bias_corrected"
         graph.initializer.append(numpy_helper.from_array(bias, node.input[2]))
-    used = {name for node in graph.node for name in node.input}
-    for tensor in [tensor for tensor in graph.initializer if tensor.name not in used]:
-        graph.initializer.remove(tensor)
 
 
 def _watch_extremes(model: onnx.ModelProto, name: str) -> list[str]:
@@ -109,7 +106,10 @@ def _watch_extremes(model: onnx.ModelProto, name: str) -> list[str]:
 
 
 def _each_face(model: onnx.ModelProto, outputs: list[str], images: np.ndarray) -> list[np.ndarray]:
-    """The named tensors, (N, ...) over all images; a fixed batch is filled up and cut off again."""
+    """The named tensors, (N, ...) over all images, in place of the graph's own outputs.
+
+    A fixed batch is filled up and cut off again.
+    """
     session = _watching(model, outputs)
     size = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value or 1
     runs = [
@@ -120,22 +120,20 @@ def _each_face(model: onnx.ModelProto, outputs: list[str], images: np.ndarray) -
 
 
 def _watching(model: onnx.ModelProto, outputs: list[str]) -> Any:
-    """A session of the graph that gives these tensors in place of its outputs."""
+    """A session of the graph, which is changed to give these tensors."""
     try:
         import onnxruntime
     except ModuleNotFoundError as error:
         raise MissingDependency("onnxruntime", extra="cpu") from error
-    watched = onnx.ModelProto()
-    watched.CopyFrom(model)
-    del watched.graph.output[:]
+    del model.graph.output[:]
     for name in outputs:
         value = helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
-        watched.graph.output.append(value)
+        model.graph.output.append(value)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1  # the same bytes whatever the machine's cores
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(
-        watched.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
 
 

@@ -6,6 +6,7 @@ with the kind of net before it where a graph holds both.
 
 import re
 from collections.abc import Iterable
+from copy import deepcopy
 
 import numpy as np
 import onnx
@@ -137,6 +138,14 @@ def _narrowed(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
 def _rename_reads(nodes: Iterable[onnx.NodeProto], old: str, new: str) -> None:
     for node in nodes:
         node.input[:] = [new if name == old else name for name in node.input]
+
+
+def drop_unread(graph: onnx.GraphProto) -> None:
+    """Remove the arrays that no node reads."""
+    read = {name for node in graph.node for name in node.input}
+    kept = [deepcopy(tensor) for tensor in graph.initializer if tensor.name in read]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
 
 
 def replace_nodes(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -> None:

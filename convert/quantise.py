@@ -13,6 +13,7 @@ Reference:
 
 import re
 from collections.abc import Iterator
+from copy import deepcopy
 
 import numpy as np
 import onnx
@@ -22,7 +23,7 @@ from mlx_faceau.architectures import ModelConfig
 from mlx_faceau.errors import ExportError
 
 from .calibration import Scale, correct_biases, ranges_of
-from .onnx_rewrite import initializer_arrays, last_layers, replace_nodes
+from .onnx_rewrite import drop_unread, initializer_arrays, last_layers, replace_nodes
 from .source import Pair, Source
 
 # 7 bits: processors without VNNI add two products in 16 bits, which 8 bits overflow silently.
@@ -59,11 +60,12 @@ def quantise(model: onnx.ModelProto, source: Source | Pair, images: np.ndarray) 
     if unknown:
         raise ExportError(f"cannot quantise {', '.join(unknown)}; export float32 or float16")
     scales = _calibrate(model, nodes, images)
-    exact = onnx.ModelProto.FromString(model.SerializeToString())
+    exact = deepcopy(model)
     _drop_clamps(graph, chosen)
     _Rewriter(graph, chosen, scales).rewrite()
     del graph.value_info[:]
     correct_biases(model, exact, images)
+    drop_unread(graph)
 
 
 def float_blocks(config: ModelConfig) -> int:
@@ -143,14 +145,12 @@ class _Rewriter:
     def rewrite(self) -> None:
         nodes = [node for old in self.graph.node for node in self._around(old)]
         used = {name for node in nodes for name in node.input}
-        nodes = [n for n in nodes if n.op_type != "Identity" or n.output[0] in used]
-        used = {name for node in nodes for name in node.input}
-        replace_nodes(self.graph, nodes)
-        kept = [tensor for tensor in self.graph.initializer if tensor.name in used]
-        new = [numpy_helper.from_array(value, name) for name, value in self.made.items()]
-        kept = [onnx.TensorProto.FromString(tensor.SerializeToString()) for tensor in kept]
-        del self.graph.initializer[:]
-        self.graph.initializer.extend([*kept, *new])
+        replace_nodes(
+            self.graph, (n for n in nodes if n.op_type != "Identity" or n.output[0] in used)
+        )
+        self.graph.initializer.extend(
+            numpy_helper.from_array(value, name) for name, value in self.made.items()
+        )
 
     def _around(self, node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
         if node.name not in self.chosen or node.op_type == "Constant":

@@ -16,6 +16,7 @@ from .config import TrainConfig, resolve
 from .faces import Faces, open_faces
 from .finishing import side_of_epoch
 from .loop import Trainer
+from .resume import saved_teacher
 from .schedule import learning_rate
 from .session import build_trainer
 from .start import first_weights
@@ -60,7 +61,7 @@ def rehearse(training: type[TrainConfig], given: Mapping[str, Any]) -> Rehearsal
         ValueError, DatasetError, BackendError, MissingDependency: as the training would.
     """
     config = resolve(training, given)
-    faces = open_faces(config)
+    faces = open_faces(config, teacher=saved_teacher(config, None))
     trainer = build_trainer(config, faces, first_weights(config, faces.statistics).weights)
     steps = config.epochs * len(faces.batches)
     step = _seconds_of_a_step(trainer, faces, config, steps)
