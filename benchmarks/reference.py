@@ -25,16 +25,17 @@ from compare import RESULTS, machine_stamp
 
 from mlx_faceau.checkpoint import BEST_NAME, file_hash, read_metadata
 from mlx_faceau.cli.main import main as mlx_faceau
+from mlx_faceau.data.check import shared
 from mlx_faceau.data.hdf5 import FaceDataset
 from mlx_faceau.output import atomic_file
 from mlx_faceau.recorded_accuracy import EVALUATION_NAME
 from mlx_faceau.train.checkpoints import LAST_NAME
 from mlx_faceau.train.history import HISTORY_NAME
+from mlx_faceau.train.plots import CURVES_NAME
 
 RECIPE_NAME = "recipe.json"
 RECORD_NAME = "record.json"
 CONFIG_NAME = "settings.json"
-KEPT = (HISTORY_NAME, "training_curves.png")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -52,6 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     recipe = read_recipe(args.recipe)
     files = dict(named_file(text) for text in args.data)
+    check_files([path for stage in recipe["stages"] for path in used(stage, files)], args.people)
     folders = [args.run / f"stage{number}" for number in range(1, len(recipe["stages"]) + 1)]
     for number, folder in enumerate(folders):
         before = folders[number - 1] if number else None
@@ -70,9 +72,9 @@ def main(arguments: list[str] | None = None) -> int:
     ]
     status = mlx_faceau([*evaluation, "--backend", args.backend])
     if not status:
-        paths = {str(args.people): args.people.name, str(args.run): "RUN"}
-        paths |= {str(path): f"{name}.h5" for name, path in files.items()}
-        collect(args.recipe, folders, results, args.people, paths)
+        shown = {str(args.people): args.people.name, str(args.run): "RUN"}
+        shown |= {str(path): f"{name}.h5" for name, path in files.items()}
+        collect(args.recipe, folders, results, args.people, shown)
     return status
 
 
@@ -89,6 +91,23 @@ def named_file(text: str) -> tuple[str, Path]:
     if not equals:
         raise SystemExit(f"--data {text}: expected NAME=FILE, such as train=faces.h5")
     return name, Path(path)
+
+
+def used(stage: dict[str, Any], files: dict[str, Path]) -> list[Path]:
+    """The files that a stage trains and validates on."""
+    names = [*stage.get("data", ["train"]), *stage.get("val_data", [])]
+    return [file_called(name, files) for name in names]
+
+
+def check_files(training: list[Path], people: Path) -> None:
+    """Stop before hours of training where the end would fail, or measure people trained on."""
+    for path in (*training, people):
+        if not path.is_file():
+            raise SystemExit(f"{path}: no such file")
+    unseen = FaceDataset(people, keep_outside=True)
+    for path in dict.fromkeys(training):
+        if found := shared(FaceDataset(path, keep_outside=True), unseen):
+            raise SystemExit(f"{path}: {found[0]}; give --people whom no stage trains on")
 
 
 def train(
@@ -123,16 +142,22 @@ def file_called(name: str, files: dict[str, Path]) -> Path:
 
 
 def collect(
-    recipe: Path, folders: list[Path], results: Path, people: Path, paths: dict[str, str]
+    recipe: Path, folders: list[Path], results: Path, people: Path, shown: dict[str, str]
 ) -> None:
     """Bring together what may be published: histories, curves, record; without paths."""
-    shutil.copyfile(recipe, results / RECIPE_NAME)
+    if recipe.resolve() != (results / RECIPE_NAME).resolve():
+        shutil.copyfile(recipe, results / RECIPE_NAME)
     for folder in folders:
-        for name in KEPT:
-            shutil.copyfile(folder / name, results / f"{folder.name}.{name}")
-    (results / EVALUATION_NAME).with_suffix(
-        ".html"
-    ).unlink()  # the PNG again, and the JSON's figures
+        shutil.copyfile(folder / CURVES_NAME, results / f"{folder.name}.{CURVES_NAME}")
+        write_pathless(folder / HISTORY_NAME, results / f"{folder.name}.{HISTORY_NAME}", shown)
+    evaluation = results / EVALUATION_NAME
+    write_pathless(evaluation, evaluation, shown)
+    text = evaluation.with_suffix(".txt")
+    report = text.read_text("utf-8")
+    for path in (folders[-1], people):
+        report = report.replace(str(path), pathless(str(path), shown), 1)  # in its first line
+    text.write_text(report, "utf-8")
+    evaluation.with_suffix(".html").unlink()  # the PNG again, and the JSON's figures
     record = {
         "people": {"hash": FaceDataset(people).hash},
         "stages": [stage_record(folder) for folder in folders],
@@ -140,11 +165,25 @@ def collect(
     }
     with atomic_file(results / RECORD_NAME) as temporary:
         temporary.write_text(json.dumps(record, indent=1) + "\n")
-    for path in [*results.glob("*.json"), *results.glob("*.txt")]:
-        text = path.read_text("utf-8")
-        for given, shown in sorted(paths.items(), key=lambda pair: -len(pair[0])):
-            text = text.replace(given, shown)
-        path.write_text(text, "utf-8")
+
+
+def write_pathless(source: Path, target: Path, shown: dict[str, str]) -> None:
+    values = pathless(json.loads(source.read_text("utf-8")), shown)
+    with atomic_file(target) as temporary:
+        temporary.write_text(json.dumps(values, indent=1) + "\n", "utf-8")
+
+
+def pathless(values: Any, shown: dict[str, str]) -> Any:
+    """JSON values, in which texts that are one of these paths, or lie in it, show its name."""
+    if isinstance(values, dict):
+        return {key: pathless(value, shown) for key, value in values.items()}
+    if isinstance(values, list):
+        return [pathless(value, shown) for value in values]
+    if isinstance(values, str):
+        for path, name in sorted(shown.items(), key=lambda pair: -len(pair[0])):
+            if values == path or values.startswith(f"{path}/"):
+                return name + values[len(path) :]
+    return values
 
 
 def stage_record(folder: Path) -> dict[str, Any]:

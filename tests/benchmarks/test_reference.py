@@ -37,8 +37,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: folder / f"{name}.h5" for name in ("train", "extra", "people")}
 
 
-def run(files: dict[str, Path], place: Path) -> int:
-    recipe = place / "tiny.json"
+def run(files: dict[str, Path], place: Path, recipe: Path | None = None) -> int:
+    recipe = recipe or place / "tiny.json"
     stages = [{**STAGE, "epochs": 2}, {**STAGE, "epochs": 1, "lr": 1e-4, "data": ["extra"]}]
     recipe.write_text(json.dumps({"net": "au", "stages": stages}))
     data = [f"train={files['train']}", f"extra={files['extra']}"]
@@ -69,7 +69,8 @@ def test_a_recipe_gives_the_same_weights_and_figures_again(
 
     # Given again, nothing is trained a second time, and only what may be published is collected.
     written = (tmp_path / "second" / "run" / "stage1" / BEST_NAME).stat().st_mtime_ns
-    assert run(files, tmp_path / "second") == 0
+    published = tmp_path / "second" / "results" / "recipe.json"
+    assert run(files, tmp_path / "second", published) == 0
     assert (tmp_path / "second" / "run" / "stage1" / BEST_NAME).stat().st_mtime_ns == written
     results = sorted((tmp_path / "second" / "results").iterdir())
     assert [path.name for path in results] == [
@@ -130,6 +131,34 @@ def test_data_that_the_recipe_names_and_nobody_gave_is_asked_for(tmp_path: Path)
     given = ["--data", "train=t.h5", "--people", "p.h5", "--run", str(tmp_path / "run")]
     with pytest.raises(SystemExit, match="give --data mixed=FILE"):
         reference.main([str(recipe), *given])
+
+
+def tiny_recipe(place: Path) -> str:
+    path = place / "recipe.json"
+    path.write_text(json.dumps({"net": "au", "stages": [{"epochs": 1}]}))
+    return str(path)
+
+
+def test_what_would_fail_at_the_end_fails_at_the_start(
+    files: dict[str, Path], asked: list[list[str]], tmp_path: Path
+) -> None:
+    recipe, places = tiny_recipe(tmp_path), ["--run", str(tmp_path / "run")]
+    train, gone = files["train"], tmp_path / "gone.h5"
+    for given in (["--data", f"train={gone}", "--people", str(files["people"])],
+                  ["--data", f"train={train}", "--people", str(gone)]):  # fmt: skip
+        with pytest.raises(SystemExit, match=r"gone\.h5: no such file"):
+            reference.main([recipe, *given, *places])
+    with pytest.raises(SystemExit, match=r"subjects are in .* give --people whom no stage trains"):
+        reference.main([recipe, "--data", f"train={train}", "--people", str(train), *places])
+    assert asked == []
+
+
+def test_only_whole_paths_are_hidden() -> None:
+    shown = {"au": "RUN", "/data/a b.h5": "val.h5", ".": "HERE"}
+    values = {"kind": "au_prediction", "lr": 0.5, "said": "a face.", "files": ["au/stage1", "au"]}
+    expected = {**values, "files": ["RUN/stage1", "RUN"]}
+    assert reference.pathless(values, shown) == expected
+    assert reference.pathless("/data/a b.h5", shown) == "val.h5"
 
 
 def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path) -> None:
