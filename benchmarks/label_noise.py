@@ -14,8 +14,9 @@ distance, and its limit at distance zero (geostatistics' nugget) is the noise:
 Assumptions: noise is as large for these people as for the others, and what the teacher gets wrong
 in the same way for two nearly equal pictures is no noise: a net can learn it. Every person counts
 alike. An action unit that is rarely active among the pairs (``pairs_active``) shows the noise of
-inactive faces. Where the noise has a share s of the labels' variance, the best possible net
-correlates with the labels by sqrt(1 - s). Intervals: 95 %, people resampled.
+inactive faces, most of whose labels are cut off at 0 alike: its noise is underestimated. Where the
+noise has a share s of the labels' variance, the best possible net correlates with the labels by
+sqrt(1 - s). Intervals: 95 %, people resampled.
 
 Reference:
     Matheron, Principles of geostatistics, Economic Geology 1963 (the nugget).
@@ -74,6 +75,11 @@ def main() -> None:
     parts = [found for dataset in datasets for found in pairs(dataset)]
     together = Pairs(*(np.concatenate([getattr(p, name) for p in parts])
                        for name in ("person", "distance", "labels")))  # fmt: skip
+    if not len(together.within(NEAR).person):
+        raise SystemExit(
+            f"{', '.join(map(str, args.data))}: no person has two crops that correlate above "
+            f"{NEAR}; give faces of people who were taken several times"
+        )
     labels = np.concatenate([d.labels["au_intensities"] for d in datasets]).astype(np.float64)
     rows = figures(together, labels)
     write_csv(args.output, rows)

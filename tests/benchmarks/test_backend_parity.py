@@ -1,0 +1,87 @@
+"""The table of backends: what breaks a bound is found, and only files of the checkpoint count."""
+
+import csv
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("h5py")
+pytest.importorskip("onnx")
+
+from conftest import REPOSITORY
+
+from mlx_faceau.data.synthetic import write_synthetic
+from mlx_faceau.tolerances import FLOAT16_MEAN_ERROR, INT8_CHANGE, MAX_ERROR
+
+sys.path.insert(0, str(REPOSITORY / "benchmarks"))
+import backend_parity
+
+REFERENCE = {"au_intensities": np.ones((10, 17))}
+
+
+def moved(distance: float, faces: int) -> dict[str, np.ndarray]:
+    """The reference, so many faces of which lie that far away."""
+    answer = REFERENCE["au_intensities"].copy()
+    answer[:faces] += distance
+    return {"au_intensities": answer}
+
+
+@pytest.mark.parametrize(
+    ("precision", "faces", "bound"),
+    [
+        ("float32", 1, MAX_ERROR["au_intensities"]),  # the largest
+        ("float16", 1, 10 * FLOAT16_MEAN_ERROR["au_intensities"]),  # the mean of ten faces
+        ("float16", 10, FLOAT16_MEAN_ERROR["au_intensities"]),
+    ],
+)
+def test_a_precision_is_held_to_its_own_bound(precision: str, faces: int, bound: float) -> None:
+    for share, expected in ((0.99, "yes"), (1.01, "no"), (np.nan, "no")):
+        answer = moved(share * bound, faces)
+        found = backend_parity.verdict(precision, "au_prediction", answer, REFERENCE, 0.0)
+        assert found == expected
+
+
+@pytest.mark.parametrize("kind", ["landmark_pose", "au_prediction"])
+def test_int8_is_held_to_the_change_of_its_error_in_either_direction(kind: str) -> None:
+    bound = INT8_CHANGE[backend_parity.ERROR_OF[kind]]
+    for change, expected in (
+        (0.99 * bound, "yes"), (-0.99 * bound, "yes"), (1.01 * bound, "no"), (-1.01 * bound, "no"),
+        (float("nan"), "no"),
+    ):  # fmt: skip
+        found = backend_parity.verdict("int8", kind, moved(3.0, 10), REFERENCE, change)
+        assert found == expected
+
+
+def table(
+    model: Path, data: Path, output: Path, files: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[int, list[dict[str, str]]]:
+    asked = [str(model), "--data", str(data), "--files", str(files), "--output", str(output)]
+    monkeypatch.setattr(sys, "argv", ["backend_parity.py", *asked])
+    status = backend_parity.main()
+    with output.open() as file:
+        return status, list(csv.DictReader(file))
+
+
+def test_every_backend_and_file_of_the_checkpoint_is_compared(
+    model_folders: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_synthetic(tmp_path / "faces.h5", 8, seed=4)
+    asked = (tmp_path / "faces.h5", tmp_path / "table.csv", model_folders["landmark_pose"])
+    status, rows = table(model_folders["au_prediction"], *asked, monkeypatch)
+    assert status == 0
+    assert rows[0]["backend"] == "torch"
+    assert {"onnx", "ONNX Runtime"} <= {row["backend"] for row in rows}
+    assert {row["file"] for row in rows} == {"checkpoint_best.safetensors", "au_prediction.onnx"}
+    assert {row["within"] for row in rows} == {"yes"}
+    assert float(rows[0]["au_intensities_max"]) == 0
+    assert "landmark_pose.onnx: not of this checkpoint" in capsys.readouterr().out
+
+    monkeypatch.setitem(backend_parity.MAX_ERROR, "au_intensities", 0.0)
+    status, rows = table(model_folders["au_prediction"], *asked, monkeypatch)
+    assert status == 1
+    assert "no" in {row["within"] for row in rows}

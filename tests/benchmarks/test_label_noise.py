@@ -1,0 +1,90 @@
+"""Noise of a known share is found again, from pairs and from a file of nearly equal pictures."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("h5py")
+
+from conftest import REPOSITORY
+
+from mlx_faceau.data.hdf5 import FaceDataset
+from mlx_faceau.data.synthetic import synthesize
+from mlx_faceau.data.writer import TrainingDataWriter
+
+sys.path.insert(0, str(REPOSITORY / "benchmarks"))
+import label_noise
+
+NOISE, SLOPE = 0.2, 3.0  # variance beyond the picture, and what it grows by with the distance
+
+
+@pytest.fixture(scope="module")
+def drawn() -> tuple[label_noise.Pairs, np.ndarray]:
+    """Pairs of 4,000 people, whose labels' half squared difference is NOISE + SLOPE * distance."""
+    rng = np.random.default_rng(0)
+    distance = rng.uniform(0, 0.1, 4000)
+    spread = np.sqrt(NOISE + SLOPE * distance)[:, None, None]
+    labels = 10 + rng.normal(0, 1, (4000, 2, 17)) * spread
+    return label_noise.Pairs(np.arange(4000), distance, labels), rng.normal(0, 1, (9000, 17))
+
+
+def test_a_known_share_of_noise_is_found(drawn: tuple[label_noise.Pairs, np.ndarray]) -> None:
+    rows = label_noise.figures(*drawn)
+    expected = {"near": NOISE + SLOPE * 0.015, "limit": NOISE}  # labels vary by 1
+    for kind, share in expected.items():
+        shares = np.array([float(row[f"{kind}_share"]) for row in rows])
+        assert shares.mean() == pytest.approx(share, abs=0.01)
+        ceilings = np.array([float(row[f"{kind}_ceiling"]) for row in rows])
+        np.testing.assert_allclose(ceilings, np.sqrt(1 - shares), atol=1e-3)
+
+
+def test_intervals_hold_the_truth_about_as_often_as_they_say(
+    drawn: tuple[label_noise.Pairs, np.ndarray],
+) -> None:
+    rows = label_noise.figures(*drawn)
+    inside = 0
+    for row in rows:
+        low, high = float(row["limit_share_low"]), float(row["limit_share_high"])
+        assert low < float(row["limit_share"]) < high
+        # More noise is a lower ceiling.
+        assert float(row["limit_ceiling_low"]) == pytest.approx(np.sqrt(1 - high), abs=1e-3)
+        inside += low <= NOISE <= high
+    assert inside >= 14  # of 17, each with a chance of 0.95
+
+
+def test_every_person_counts_alike() -> None:
+    labels = np.zeros((5, 2, 17))
+    labels[:4, 0] = 2.0  # one person's four pairs: half a square of 2; the other's pair agrees
+    pairs = label_noise.Pairs(np.array([0, 0, 0, 0, 1]), np.full(5, 0.01), labels)
+    assert label_noise.person_means(pairs.half_squares, pairs.person)[0] == pytest.approx(1.0)
+
+
+def written(path: Path, copies: int) -> FaceDataset:
+    """Six people, each of whose one picture is there so many times with labels of its own."""
+    faces = synthesize(6, seed=3)
+    rows = np.repeat(np.arange(6), copies)
+    fields = {name: values[rows] for name, values in faces.items() if name != "person"}
+    fields["au_intensities"] = np.random.default_rng(1).uniform(0, 5, (len(rows), 17))
+    fields["au_intensities"] = fields["au_intensities"].astype(np.float32)
+    people = [f"person{row}" for row in rows]
+    with TrainingDataWriter(path) as writer:
+        frames = list(range(len(rows)))
+        writer.add_batch(**fields, video_names=people, subjects=people, frame_indices=frames)
+    return FaceDataset(path)
+
+
+def test_pairs_are_one_persons_pictures_that_look_alike(tmp_path: Path) -> None:
+    found = list(label_noise.pairs(written(tmp_path / "faces.h5", copies=3)))
+    assert [len(part.person) for part in found] == [3] * 6
+    assert max(part.distance.max() for part in found) == pytest.approx(0, abs=1e-9)
+
+
+def test_a_file_without_such_pairs_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(tmp_path / "faces.h5", copies=1)
+    monkeypatch.setattr(sys, "argv", ["label_noise.py", str(tmp_path / "faces.h5")])
+    with pytest.raises(SystemExit, match=r"faces\.h5: no person has two crops"):
+        label_noise.main()
