@@ -2,10 +2,11 @@
 
 A flip and one similarity (rotation, scale and shift) move image, landmarks and global parameters
 together, by the formulas of :mod:`mlx_faceau.geometry`; everything else only changes the look.
-Action units stay what they are.
+Action units stay what they are, which is right for a mirrored face only if its labels treat both
+sides of a face alike.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import cv2
@@ -40,7 +41,7 @@ class Movement:
     rotation: float
     scale: float
     shift: float
-    flip: float
+    flip: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ LEVELS: dict[str, Level | None] = {
     "none": None,
     # The jitter of an evaluation's crops (10 degrees, 10 %, 5 %), and good photographs.
     "light": Level(
-        Movement(rotation=np.radians(10), scale=1.1, shift=5.6, flip=0.5),
+        Movement(rotation=np.radians(10), scale=1.1, shift=5.6),
         Appearance(
             brightness=0.08,
             contrast=1.2,
@@ -80,7 +81,7 @@ LEVELS: dict[str, Level | None] = {
     ),
     # Tilted heads, loose detector boxes, and poor video; the face can still be read by eye.
     "strong": Level(
-        Movement(rotation=np.radians(20), scale=1.2, shift=9.0, flip=0.5),
+        Movement(rotation=np.radians(20), scale=1.2, shift=9.0),
         Appearance(
             brightness=0.15,
             contrast=1.5,
@@ -106,11 +107,12 @@ LEVELS: dict[str, Level | None] = {
 }
 
 
-def augmentation(level: str) -> Augment | None:
+def augmentation(level: str, flip: float = 0.5) -> Augment | None:
     """The augmentation of a level, as :class:`~mlx_faceau.data.batches.Batches` takes it.
 
     Args:
         level: a key of :data:`LEVELS`.
+        flip: share of samples that are mirrored, in [0, 1].
 
     Returns:
         The function, or None for ``"none"``.
@@ -121,7 +123,10 @@ def augmentation(level: str) -> Augment | None:
     if level not in LEVELS:
         raise ValueError(f"augmentation {level!r} is unknown, expected one of {', '.join(LEVELS)}")
     chosen = LEVELS[level]
-    return None if chosen is None else partial(augment_face, level=chosen)
+    if chosen is None:
+        return None
+    movement = replace(chosen.movement, flip=flip)
+    return partial(augment_face, level=replace(chosen, movement=movement))
 
 
 def augment_face(

@@ -91,6 +91,9 @@ class TrainConfig:
     augment: str = option(
         "light", "how far training faces are varied; validation never is", choices=AUGMENTATIONS
     )
+    mirror: float = option(
+        0.5, "share of the varied training faces that are mirrored", least=0.0, below=1.0
+    )
     first_side: int = option(
         112,
         "side of the images of the first epoch, in pixels: they grow to 112 by steps of 16, each "
@@ -235,6 +238,13 @@ class AUTraining(TrainConfig):
         "also learns its landmarks, its shape, its action units beyond 0 and 5 and its gradients, "
         "which OpenFace's labels are made of; 0 leaves it out",
         least=0.0,
+    )
+    mirror: float = option(
+        0.0,
+        "share of the varied training faces that are mirrored and keep their intensities: for "
+        "labels that treat both sides of a face alike, which OpenFace's do not",
+        least=0.0,
+        below=1.0,
     )
     dropout: float = option(0.3, "dropout in the head", least=0.0, below=1.0)
     au_weights: str | None = option(

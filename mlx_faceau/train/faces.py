@@ -132,7 +132,7 @@ def open_faces(
         np.repeat(split.train, _VISITS) if config.overfit else split.train,
         step,
         config.seed,
-        augment=None if config.overfit else augmentation(config.augment),
+        augment=None if config.overfit else augmentation(config.augment, config.mirror),
         workers=config.num_workers,
         processes=config.num_processes,
         weights=_weights(dataset, split) if config.balanced else None,

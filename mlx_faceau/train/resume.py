@@ -38,9 +38,11 @@ def run_settings(
             "train it with the other command"
         )
     recorded = checkpoint.metadata.get("training")
-    if not isinstance(recorded, dict):
+    # Weights alone, which were exported, tell of their training but hold none of its state.
+    if not isinstance(recorded, dict) or "progress" not in checkpoint.metadata:
         raise CheckpointError(f"{checkpoint.path}: holds weights but no training to continue")
-    config = resolve(training, given, recorded)
+    # Before the setting was recorded, half of the faces were mirrored.
+    config = resolve(training, given, {"mirror": 0.5, **recorded})
     return replace(config, output=given.get("output") or str(checkpoint.path.parent))
 
 

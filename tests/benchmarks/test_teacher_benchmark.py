@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("h5py")
 
 import h5py
+import numpy as np
 from conftest import REPOSITORY
 
 from mlx_faceau.data.joined import open_datasets
@@ -40,6 +41,24 @@ def test_faces_without_pose_are_left_out_and_a_constant_unit_leaves_the_mean_alo
     assert teacher.main() == 0
     with (tmp_path / "teacher.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [int(row["faces"]) for row in rows] == [23, 59, 118, 236, 236, 236]
+    assert [int(row["faces"]) for row in rows] == [23, 59, 118, 236, 236, 236, 236, 236]
     assert all(row["AU09_r"] == "nan" for row in rows)
     assert float(rows[3]["mean"]) > 0.3
+    assert [row["features"] for row in rows[4:]] == [
+        "shape",
+        "gradients",
+        "gradients, mirrored",
+        "gradients, both",
+    ]
+
+
+def test_a_mirror_image_has_its_own_landmarks_and_pose(tmp_path: Path) -> None:
+    write_synthetic(tmp_path / "people.h5", 4, seed=2)
+    people = teacher.FaceDataset(tmp_path / "people.h5")
+    mirrored = teacher.Mirrored(people)
+    turned = mirrored.read_images(np.arange(4))
+    np.testing.assert_array_equal(turned, people.read_images(np.arange(4))[:, :, ::-1])
+    left_eye, right_eye = people.labels["landmarks"][:, 45], mirrored.labels["landmarks"][:, 36]
+    np.testing.assert_allclose(right_eye, left_eye * [-1, 1] + [111, 0], atol=1e-4)
+    yaw, roll = people.labels["global_params"][:, 2:4].T
+    np.testing.assert_allclose(mirrored.labels["global_params"][:, 2:4].T, [-yaw, -roll])

@@ -271,6 +271,16 @@ def test_strong_goes_further_than_light_in_everything() -> None:
             assert less < more or item.name == "flip", item.name
 
 
+@pytest.mark.parametrize(
+    ("share", "least", "most"), [(0.0, 0, 0), (0.25, 75, 125), (1.0, 400, 400)]
+)
+def test_so_many_faces_are_mirrored(share: float, least: int, most: int) -> None:
+    vary = augmentation("light", share)
+    before = labels(np.random.default_rng(0).uniform(20, 91, (68, 2)))
+    varied = [vary(random_image(), before, np.random.default_rng(seed))[1] for seed in range(400)]
+    assert least <= sum(face["local_mask"] == 0 for face in varied) <= most
+
+
 def test_none_is_no_augmentation_and_other_names_are_refused() -> None:
     assert augmentation("none") is None
     with pytest.raises(ValueError, match="'heavy' is unknown, expected one of none, light, strong"):

@@ -51,6 +51,22 @@ def test_training_faces_are_augmented_as_asked(faces_file: Path, level: str) -> 
         assert changed.any(axis=(1, 2, 3)).all() == (level != "none")
 
 
+@pytest.mark.parametrize(
+    ("training", "given", "least", "most"),
+    [
+        (LandmarkPoseTraining, {}, 0.3, 0.7),
+        (AUTraining, {}, 0.0, 0.0),  # OpenFace says something else of a mirror image
+        (AUTraining, {"mirror": 0.99}, 0.9, 1.0),
+    ],
+)
+def test_faces_are_mirrored_as_often_as_suits_the_labels(
+    faces_file: Path, training: type, given: dict[str, float], least: float, most: float
+) -> None:
+    faces = open_faces(training(data=str(faces_file), batch_size=4, val_split=0.17, **given))
+    masks = [batch["local_mask"] for epoch in range(4) for batch in faces.batches.epoch(epoch)]
+    assert least <= np.mean(np.concatenate(masks) == 0) <= most
+
+
 def test_balanced_faces_with_a_rare_action_unit_are_shown_more_often(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,6 +1,7 @@
 """What a training must have in common with the checkpoint that it goes on from."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,9 +12,9 @@ pytest.importorskip("h5py")
 
 from lively import AU, write_checkpoint
 
-from mlx_faceau.checkpoint import Checkpoint
+from mlx_faceau.checkpoint import Checkpoint, load_checkpoint
 from mlx_faceau.errors import CheckpointError
-from mlx_faceau.train.config import AUTraining, LandmarkPoseTraining
+from mlx_faceau.train.config import AUTraining, LandmarkPoseTraining, settings_of
 from mlx_faceau.train.resume import announce, check_same_ranks, run_settings
 
 
@@ -23,13 +24,25 @@ def checkpoint(**metadata: Any) -> Checkpoint:
 
 def test_weights_alone_and_another_net_cannot_be_resumed(tmp_path: Path) -> None:
     path = write_checkpoint(tmp_path / "checkpoint_last.safetensors", AU)
-    from mlx_faceau.checkpoint import load_checkpoint
-
     plain = load_checkpoint(path)
     with pytest.raises(CheckpointError, match="holds weights but no training"):
         run_settings(AUTraining, {}, plain)
+    exported = replace(plain, metadata={**plain.metadata, "training": {"epochs": 40}})
+    with pytest.raises(CheckpointError, match="holds weights but no training"):
+        run_settings(AUTraining, {"data": "faces.h5"}, exported)
     with pytest.raises(CheckpointError, match="train it with the other command"):
         run_settings(LandmarkPoseTraining, {}, plain)
+
+
+def test_a_training_from_before_mirroring_was_recorded_goes_on_mirroring(tmp_path: Path) -> None:
+    plain = load_checkpoint(write_checkpoint(tmp_path / "checkpoint_last.safetensors", AU))
+    settings = settings_of(AUTraining(data="faces.h5", mirror=0.25))
+    recorded = replace(
+        plain, metadata={**plain.metadata, "training": settings, "progress": {"epoch": 1}}
+    )
+    assert run_settings(AUTraining, {}, recorded).mirror == 0.25
+    del settings["mirror"]
+    assert run_settings(AUTraining, {}, recorded).mirror == 0.5
 
 
 @pytest.mark.parametrize(("before", "now"), [({}, 2), ({"ranks": 2}, 1), ({"ranks": 2}, 4)])
