@@ -248,7 +248,8 @@ def _fitting_width(
     if misfits[best]:
         raise CheckpointError(
             f"{path}: no width of {', '.join(map(str, WIDTHS))} fits all shapes (nearest {best}: "
-            f"{_listed(misfits[best])}); give the net's own with width_mult= or --width-mult"
+            f"{_listed(misfits[best])}); give the net's own with width_mult=, or with --width-mult "
+            "of 'mlx-faceau convert' or 'export', whose files every command takes"
         )
     return best
 

@@ -11,15 +11,15 @@ import torch
 
 from mlx_faceau.architectures import CONFIGS, ModelConfig
 from mlx_faceau.checkpoint import check_weights, describe, file_hash, load_checkpoint
+from mlx_faceau.lineage import provenance
 from mlx_faceau.torch_fallback import build
 from mlx_faceau.torch_fallback.backbone import FaceNet
 
 from .pyfaceau import read_pyfaceau
 
-# What an exported file takes over from its checkpoint's metadata, besides what describe() says.
-_CARRIED = ("target_statistics",)
 COMBINED = "combined"  # kind of a file that holds both nets
-_OWN = ("kind", "model", "source_hash", *_CARRIED)  # of one net, whatever the other's are
+# Of one net, whatever the other's are.
+_OWN = ("kind", "model", "source_hash", "target_statistics", "data", "training", "init")
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,9 @@ def read_source(model_or_checkpoint: Any, width_mult: float | None = None) -> So
 
 def _from_checkpoint(path: Path) -> Source:
     checkpoint = load_checkpoint(path)
-    carried = {key: checkpoint.metadata[key] for key in _CARRIED if key in checkpoint.metadata}
+    carried = provenance(checkpoint.metadata)
+    if statistics := checkpoint.metadata.get("target_statistics"):
+        carried["target_statistics"] = statistics
     metadata = describe(checkpoint.config, source_hash=checkpoint.hash, **carried)
     return Source(checkpoint.config, checkpoint.weights(), metadata)
 

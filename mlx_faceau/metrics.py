@@ -13,7 +13,7 @@ import numpy as np
 
 from .facs import AU_NAMES
 from .landmarks import GROUPS, OUTER_EYE_CORNERS
-from .moments import Moments
+from .moments import Moments, moves
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -184,12 +184,11 @@ def mean_au_correlation(truth: np.ndarray, prediction: np.ndarray) -> float:
 
 
 def constant_aus(prediction: np.ndarray) -> list[str]:
-    """Names of the action units whose prediction never changes: (N, 17) in.
+    """Names of the action units whose prediction never changes, and has no r: (N, 17) in.
 
     A ReLU output that died predicts 0 for every face and receives no gradient any more.
     """
-    still = np.ptp(np.asarray(prediction), axis=0) <= 1e-6
-    return [name for name, flag in zip(AU_NAMES, still, strict=True) if flag]
+    return [name for name, lives in zip(AU_NAMES, moves(prediction), strict=True) if not lives]
 
 
 def landmark_pose_metrics(truth: Arrays, prediction: Arrays, means: Arrays) -> dict[str, Any]:

@@ -9,7 +9,7 @@ Reference:
 import logging
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from .checkpoint import (
 from .errors import CheckpointError
 from .exported import COREML_SUFFIX, ONNX_SUFFIX, read_exported_metadata
 from .facs import AU_NAMES
+from .lineage import ESSENTIALS, stages
 from .output import atomic_file
 from .recorded_accuracy import recorded_accuracy
 
@@ -34,7 +35,9 @@ WEIGHTS_SUFFIX = ".safetensors"
 
 _LOG = logging.getLogger(__name__)
 _FORMATS = {ONNX_SUFFIX: "ONNX", COREML_SUFFIX: "Core ML", WEIGHTS_SUFFIX: "weights"}
-_SECTION = re.compile(r"<!-- mlx-faceau (\w+) -->\n(.*?)<!-- end of \1 -->\n", re.DOTALL)
+_START = "<!-- mlx-faceau {}: every export writes this part anew; yours goes before or after it -->"
+_END = "<!-- end of {} -->"
+_SECTION = re.compile(r"<!-- mlx-faceau (\w+)\b[^\n]*-->.*?<!-- end of \1 -->", re.DOTALL)
 _NETS = {
     "landmark_pose": (
         "UnifiedLandmarkPoseNet",
@@ -78,8 +81,8 @@ def write_model_card(
 ) -> Path:
     """Write the card of a net into the folder that its exported files lie in.
 
-    A folder that holds both nets gets one card with a section for each. A file of that name which
-    this function did not write is left alone (which is logged).
+    A folder that holds both nets gets one card with a section for each. What else stands in the
+    card is kept. A file of that name without such a section is left alone (which is logged).
 
     Args:
         checkpoint: ``.safetensors``, a run's folder, or a ``.pt`` file of the original tool. The
@@ -93,23 +96,47 @@ def write_model_card(
 
     Raises:
         CheckpointError: if the checkpoint cannot be read.
-        OSError: if the card cannot be written.
+        OSError: if the card cannot be read or written.
     """
     path, metadata = _open(Path(checkpoint), width_mult)
     folder = Path(folder)
     card = folder / CARD_NAME
-    old = card.read_text("utf-8") if card.is_file() else ""
-    sections = dict(_SECTION.findall(old))
-    if old and not sections:
+    old = _old_card(card)
+    if old is None:
         _LOG.warning("%s is not ours and stays as it is: remove it to get a model card", card)
         return card
     config = config_of(metadata, path)
-    sections[config.kind] = "\n\n".join(_section(config, metadata, path, folder)) + "\n"
-    ordered = (kind for kind in CONFIGS if kind in sections)
-    marked = (f"<!-- mlx-faceau {k} -->\n{sections[k]}<!-- end of {k} -->\n" for k in ordered)
+    paragraphs = "\n\n".join(_section(config, metadata, path, folder))
+    section = f"{_START.format(config.kind)}\n{paragraphs}\n{_END.format(config.kind)}"
     with atomic_file(card) as temporary:
-        temporary.write_text("\n".join(marked), "utf-8")
+        temporary.write_bytes(_with_section(old, config.kind, section).encode())
     return card
+
+
+def _old_card(card: Path) -> str | None:
+    """The text that stands there, to the byte; None where it has no section of ours."""
+    if not card.is_file():
+        return ""
+    try:
+        old = card.read_bytes().decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    return old if not old or _SECTION.search(old) else None
+
+
+def _with_section(old: str, kind: str, section: str) -> str:
+    """A card with one net's section renewed in its place, or put beside the other net's."""
+    there = {found[1]: found for found in _SECTION.finditer(old)}
+    if kind in there:
+        return _SECTION.sub(lambda found: section if found[1] == kind else found[0], old)
+    kinds = list(CONFIGS)
+    later = [there[other].start() for other in kinds[kinds.index(kind) :] if other in there]
+    if later:
+        return f"{old[: later[0]]}{section}\n\n{old[later[0] :]}"
+    if not there:
+        return f"{section}\n"
+    end = max(found.end() for found in there.values())
+    return f"{old[:end]}\n\n{section}{old[end:]}"
 
 
 def _open(path: Path, width_mult: float | None) -> tuple[Path, dict[str, Any]]:
@@ -124,7 +151,9 @@ def _section(
     config: ModelConfig, metadata: Mapping[str, Any], path: Path, folder: Path
 ) -> Iterator[str]:
     name, gives = _NETS[config.kind]
-    source = file_hash(path)
+    own = file_hash(path)
+    # Of weights that were taken out of a checkpoint, the checkpoint's evaluation and files as well.
+    sources = {own, metadata.get("source_hash", own)}
     yield f"# {name}"
     yield (
         f"Gives {gives}, of a 112 x 112 RGB crop of one face. {count_parameters(config):,} "
@@ -134,12 +163,12 @@ def _section(
     yield "\n".join(
         f"- `{key}` {_shape(config, key)}: {_OUTPUTS[key]}" for key in config.output_shapes
     )
-    yield f"Checkpoint, SHA-256: `{source}`"
-    yield from _files(config.kind, source, folder)
+    yield f"Checkpoint, SHA-256: `{own}`"
+    yield from _files(config.kind, sources, folder)
     yield "## Training data"
     yield from _data(metadata)
     yield "## Accuracy"
-    yield from recorded_accuracy(config.kind, source, path.parent, folder)
+    yield from recorded_accuracy(metadata, sources, path.parent, folder)
     yield f"## Intended use\n\n{_USE}"
     yield f"## Limits\n\n{_LIMITS}"
     yield f"## Licence\n\n{_licence(metadata)}"
@@ -149,13 +178,13 @@ def _shape(config: ModelConfig, output: str) -> str:
     return f"({', '.join(map(str, config.output_shapes[output]))})"
 
 
-def _files(kind: str, source: str, folder: Path) -> Iterator[str]:
+def _files(kind: str, sources: Collection[str], folder: Path) -> Iterator[str]:
     """The exported files in the folder whose weights are this checkpoint's."""
     rows = []
     for path in sorted(path for path in folder.iterdir() if path.suffix in _FORMATS):
         metadata = _metadata_of(path)
         own = metadata.get("nets", {}).get(kind, metadata)
-        if own.get("source_hash") == source:
+        if own.get("source_hash") in sources:
             digest = f"`{file_hash(path)}`" if path.is_file() else "(a folder)"
             precision = metadata.get("precision", "float32")
             rows.append(f"| `{path.name}` | {_FORMATS[path.suffix]} | {precision} | {digest} |")
@@ -173,22 +202,35 @@ def _metadata_of(path: Path) -> Mapping[str, Any]:
 
 
 def _data(metadata: Mapping[str, Any]) -> Iterator[str]:
-    data = metadata.get("data")
+    """What each training saw, in their order, and how far the last one's faces reach."""
+    trainings = stages(metadata)[::-1]
+    if len(trainings) > 1:
+        yield (
+            f"{len(trainings)} stages, each of which started from the weights of the one before."
+        )
+    for number, training in enumerate(trainings, 1):
+        stage = f"**Stage {number}.** " if len(trainings) > 1 else ""
+        yield f"{stage}{_faces(training)}"
+    yield from _spread(metadata)
+
+
+def _faces(training: Mapping[str, Any]) -> str:
+    data = training.get("data")
     if not data:
-        yield "Not recorded: the weights were imported, or trained by another program."
-        return
+        which = f" (SHA-256 `{training['hash']}`)" if "hash" in training else ""
+        return (
+            f"Not recorded: the weights{which} were imported, or trained by another program or "
+            "an older version."
+        )
     people = f" of {data['people']:,} people, as far as they are named" if "people" in data else ""
-    yield (
+    settings = training.get("training") or {}
+    shown = (f"{key} {settings[key]}" for key in ESSENTIALS if settings.get(key) is not None)
+    return (
         f"{data['faces']:,} faces{people}: {data['training']:,} to train on, "
         f"{data['validation']:,} to choose the best epoch (split by: {data['split_by']}). "
         f"SHA-256 of the labels and of eight images: `{data['hash']}`."
+        + (f" Trained with {', '.join(shown)}." if settings else "")
     )
-    yield from _spread(metadata)
-    training = metadata.get("training") or {}
-    told = ("framework", "epochs", "batch_size", "lr", "augment", "ema", "seed")
-    shown = (f"{key} {training[key]}" for key in told if training.get(key) is not None)
-    if training:
-        yield f"Trained with {', '.join(shown)}."
 
 
 def _spread(metadata: Mapping[str, Any]) -> Iterator[str]:
@@ -209,12 +251,22 @@ def _spread(metadata: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _licence(metadata: Mapping[str, Any]) -> str:
-    data = metadata.get("data")
     note = metadata.get("licence_note", LICENCE_NOTE)
-    if not data:
+    found = [training.get("data") for training in stages(metadata)]
+    known = [data for data in found if data]
+    if not known:
         return f"{note} What these are is not recorded: ask where the weights come from."
-    recorded = data.get("labellers")
-    if not recorded:
-        return f"{note} The training files do not say who labelled them: ask who made them."
-    lines = (f"- {who['labeller']}: {who['licence'] or 'names none'}" for who in recorded)
-    return f"{note} What the training files record of their labels:\n\n" + "\n".join(lines)
+    named = [who for data in known for who in data.get("labellers") or ()]
+    lines = [f"- {who['labeller']}: {who['licence'] or 'names none'}" for who in named]
+    paragraphs = [note]
+    if lines:
+        paragraphs[0] += " What the training files record of their labels:"
+        paragraphs.append("\n".join(dict.fromkeys(lines)))
+    if not all(data.get("labellers") for data in known):
+        which = "Some of the" if lines else "The"
+        paragraphs.append(
+            f"{which} training files do not say who labelled them: ask who made them."
+        )
+    if len(known) < len(found):
+        paragraphs.append("An earlier stage is not recorded: ask where its weights come from.")
+    return "\n\n".join(paragraphs)

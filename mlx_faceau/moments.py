@@ -5,6 +5,10 @@ from typing import Self
 
 import numpy as np
 
+# A column is constant if its values lie within this: a net whose output died, or does not move,
+# still differs by float32's rounding from one batch to the next.
+_CONSTANT = 1e-6  # of an intensity, a pixel, a radian
+_CONSTANT_VARIANCE = (_CONSTANT / 2) ** 2  # the largest of values that do
 _ROUNDING = 1e-12  # a variance below this share of the mean square is rounding
 
 
@@ -48,8 +52,8 @@ class Moments:
             truth_variance=(centred[0] ** 2).mean(0),
             prediction_variance=(centred[1] ** 2).mean(0),
             covariance=(centred[0] * centred[1]).mean(0),
-            truth_moves=np.ptp(truth, axis=0) > 0,
-            prediction_moves=np.ptp(prediction, axis=0) > 0,
+            truth_moves=moves(truth),
+            prediction_moves=moves(prediction),
         )
 
     @staticmethod
@@ -78,8 +82,8 @@ class Moments:
             truth_variance=np.maximum(variances[0], 0),
             prediction_variance=np.maximum(variances[1], 0),
             covariance=product - truth * prediction,
-            truth_moves=variances[0] > _ROUNDING * truth_square,
-            prediction_moves=variances[1] > _ROUNDING * prediction_square,
+            truth_moves=_varies(variances[0], truth_square),
+            prediction_moves=_varies(variances[1], prediction_square),
         )
 
     def pearson(self) -> np.ndarray:
@@ -97,6 +101,15 @@ class Moments:
         # With two raters (between - residual) / (between + residual) reduces to these sums.
         spread = self.truth_variance + self.prediction_variance
         return _ratio(2 * self.covariance, spread, self.truth_moves | self.prediction_moves)
+
+
+def moves(values: np.ndarray) -> np.ndarray:
+    """Whether a column is not constant, its values within 1e-6: (N, K) in, (K,) bool out."""
+    return np.asarray(np.ptp(values, axis=0) > _CONSTANT)
+
+
+def _varies(variance: np.ndarray, mean_square: np.ndarray) -> np.ndarray:
+    return np.asarray(variance > np.maximum(_ROUNDING * mean_square, _CONSTANT_VARIANCE))
 
 
 def _ratio(above: np.ndarray, below: np.ndarray, defined: np.ndarray) -> np.ndarray:

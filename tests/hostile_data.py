@@ -153,11 +153,16 @@ def histories() -> list[bytes]:
     unit = {"r": 0.5, "ccc": 0.4, "icc31": 0.4, "mae": 0.3, "support": 60}
     metrics = {"correlation": 0.5, "mae": 0.3, "aus": dict.fromkeys(AU_NAMES, unit)}
     entry = {"epoch": 1, "validation": {"loss": 0.5}, "metrics": metrics}
-    evaluation = {"model": {"checkpoint": "a"}, "kind": "au_prediction", "faces": 3, "people": 2}
+    part = {"by": "yaw", "part": "0 to 10 degrees", "faces": 1, "people": 1}
+    part |= {"mae": None, "constant_mae": 0.3, "correlation": 0.5, "counted": 3}
+    model = {"checkpoint": "a", "file": "runs/au/net.onnx", "backend": "onnx"}
+    evaluation = {"model": model, "kind": "au_prediction", "faces": 3, "people": 2}
     evaluation |= {"people_by": "subject", "trained_on": False, "data": {"hash": "b"}}
+    evaluation |= {"means_from": "training", "breakdown": [part]}
     evaluation |= {"boxes": None, "net": metrics, "jittered": metrics, "constant": metrics}
     evaluation |= {"intervals": {"mae": [0.1, 0.2], "aus": {"AU12_r": {"r": [0.1, 0.9]}}}}
-    return [json.dumps({"epochs": [entry] * 2}).encode(), json.dumps(evaluation).encode(), DEEP]
+    history = {"data": {"hash": "b"}, "epochs": [entry] * 2}
+    return [json.dumps(history).encode(), json.dumps(evaluation).encode(), DEEP]
 
 
 def read_history(folder: Path, data: bytes) -> None:
@@ -165,7 +170,9 @@ def read_history(folder: Path, data: bytes) -> None:
 
     for name in ("training_history.json", "evaluation.json"):
         (folder / name).write_bytes(data)
-    list(recorded_accuracy("au_prediction", "a", folder, folder))
+    metadata = {"kind": "au_prediction", "data": {"hash": "b"}}
+    metadata["progress"] = {"epoch": 1, "batch": 0}
+    list(recorded_accuracy(metadata, {"a"}, folder, folder))
 
 
 # --- pictures and videos

@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from lively import AU, LANDMARK, random_crops, reference_outputs
+from lively import AU, LANDMARK, random_crops, reference_outputs, write_checkpoint
 
 HEAVY = ("mlx", "torch", "coremltools", "onnx", "onnxruntime", "h5py", "safetensors", "cv2")
 HEAVY += ("matplotlib", "tqdm", "tensorboardX")
@@ -75,6 +75,14 @@ def test_a_box_with_numpy_opencv_and_onnxruntime_predicts(model_folders, tmp_pat
     np.testing.assert_allclose(answer["landmarks"], true, rtol=0, atol=1e-3)
     true = reference_outputs(AU, crop)["au_intensities"][0].clip(0, 5)
     np.testing.assert_allclose(answer["au_intensities"], true, rtol=0, atol=1e-4)
+
+
+def test_a_box_that_only_exports_writes_the_model_card(tmp_path):
+    checkpoint = write_checkpoint(tmp_path / "net.safetensors", AU)
+    code = "import mlx_faceau.model_card as m; m.write_model_card(sys.argv[1], sys.argv[2])"
+    result = run_without(without("safetensors"), code, checkpoint, tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "# AUPredictionNet" in (tmp_path / "MODEL_CARD.md").read_text()
 
 
 LOAD = "import mlx_faceau; mlx_faceau.load_predictor(sys.argv[1], backend=sys.argv[2])"

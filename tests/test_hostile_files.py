@@ -125,9 +125,12 @@ def test_a_file_of_tiny_fields_is_given_up_early(tmp_path: Path) -> None:
 def test_damaged_records_of_accuracy_count_as_none(tmp_path: Path) -> None:
     from mlx_faceau.recorded_accuracy import recorded_accuracy
 
-    for text in ('{"epochs": [{"validation": {"loss": 1}}]}', '{"epochs": 3}', DEEP.decode()):
-        (tmp_path / "training_history.json").write_text(text)
-        (lines,) = recorded_accuracy("au_prediction", "a", tmp_path, tmp_path)
+    metadata = {"kind": "au_prediction", "data": {"hash": "b"}}
+    metadata["progress"] = {"epoch": 1, "batch": 0}
+    data = '{"data": {"hash": "b"}, "epochs": '
+    for epochs in ('[{"epoch": 1, "validation": {"loss": 1}}]}', "3}", "[{}]}", DEEP.decode()):
+        (tmp_path / "training_history.json").write_text(data + epochs)
+        (lines,) = recorded_accuracy(metadata, {"a"}, tmp_path, tmp_path)
         assert lines.startswith("Not measured.")
 
 

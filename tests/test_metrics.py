@@ -135,6 +135,19 @@ def test_the_mean_au_correlation_leaves_out_rare_aus_and_counts_dead_outputs_as_
     assert metrics.constant_aus(prediction) == list(AU_NAMES[1:])
 
 
+def test_an_output_that_wavers_by_rounding_alone_is_constant_in_every_figure() -> None:
+    rng = np.random.default_rng(6)
+    truth = rng.uniform(0, 5, (200, 17))
+    prediction = truth.copy()
+    prediction[:, 0] = 2.0 + 1e-7 * truth[:, 0]  # in step with the labels, over 5e-7
+    prediction[:, 1] = 2.0 + 1e-6 * truth[:, 1]  # over 5e-6
+    table = metrics.au_metrics(truth, prediction)
+    assert table["constant"] == ["AU01_r"]
+    assert np.isnan(table["aus"]["AU01_r"]["r"])
+    assert table["aus"]["AU02_r"]["r"] == pytest.approx(1.0)
+    assert table["correlation"] == pytest.approx(16 / 17)
+
+
 def test_without_a_supported_au_there_is_no_mean_correlation() -> None:
     assert np.isnan(metrics.mean_au_correlation(np.zeros((5, 17)), np.zeros((5, 17))))
 

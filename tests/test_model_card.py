@@ -1,11 +1,13 @@
 """The model card tells what is recorded, about this checkpoint, and nothing about others."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 from lively import AU, LANDMARK, lively_weights, write_checkpoint
 
+from mlx_faceau.architectures import ModelConfig
 from mlx_faceau.checkpoint import BEST_NAME, describe, file_hash, save_checkpoint
 from mlx_faceau.errors import CheckpointError
 from mlx_faceau.facs import AU_NAMES
@@ -13,6 +15,9 @@ from mlx_faceau.model_card import write_model_card
 from mlx_faceau.recorded_accuracy import EVALUATION_NAME
 
 LABELLER = {"labeller": "OpenFace CSV", "licence": "for research only"}
+DATA = {"hash": "feed", "files": ["feed"], "faces": 10816, "people": 6138, "training": 9734}
+DATA |= {"validation": 1082, "split_by": "subject", "labellers": [LABELLER]}
+ANGLES = ("pitch", "yaw", "roll", "mean")
 
 
 def figures(r: float) -> dict:
@@ -20,14 +25,55 @@ def figures(r: float) -> dict:
     return {"correlation": r, "mae": 0.3, "aus": dict.fromkeys(AU_NAMES, unit)}
 
 
+def landmark_figures(mae: float) -> dict:
+    """As a training's validation records them."""
+    pose = dict.fromkeys(ANGLES, 3.125)
+    return {"correlation": 0.99, "correlation_without_mean": 0.9, "mae": mae, "nme": 0.05,
+            "pose": pose}  # fmt: skip
+
+
+def landmark_evaluation() -> dict:
+    """What differs in an evaluation of landmarks."""
+    spread = {"failure_rate_8": 0.0375, "auc_8": 0.425, "failure_rate_10": 0.0125, "auc_10": 0.5}
+    net = landmark_figures(1.5) | spread
+    parts = [
+        {"by": "yaw", "part": "0 to 10 degrees", "faces": 900, "people": 400, "mae": 1.25,
+         "constant_mae": 2.5, "correlation_without_mean": 0.875, "nme": 0.0475,
+         "failure_rate_8": 0.03, "pose": 2.75},
+        {"by": "group", "part": "a|b", "faces": 1, "people": 1, "mae": None, "constant_mae": None,
+         "correlation_without_mean": None, "nme": None, "failure_rate_8": None, "pose": None},
+    ]  # fmt: skip
+    intervals = {"mae": [1.375, 1.75], "nme": [0.045, 0.055], "pose": {"yaw": [2.5, 3.75]}}
+    return {"kind": "landmark_pose", "net": net, "jittered": net, "constant": net, "boxes": None,
+            "breakdown": parts, "intervals": intervals}  # fmt: skip
+
+
+def save(path: Path, config: ModelConfig = AU, **told: object) -> Path:
+    arrays = {f"model.{name}": value for name, value in lively_weights(config).items()}
+    save_checkpoint(path, arrays, describe(config, **told))
+    return path
+
+
+def write_history(folder: Path, data_hash: str = "feed") -> None:
+    """Three epochs, of which the second is the best."""
+    epochs = [
+        {"epoch": number, "validation": {"loss": loss}, "metrics": figures(r)}
+        for number, loss, r in ((1, 0.9, 0.125), (2, 0.5, 0.432), (3, 0.7, 0.25))
+    ]
+    content = {"data": {"hash": data_hash}, "epochs": epochs}
+    (folder / "training_history.json").write_text(json.dumps(content))
+
+
 def write_evaluation(folder: Path, checkpoint: Path, r: float, **changes: object) -> None:
+    model = {"file": "runs/au/au_prediction.onnx", "backend": "onnx", "precision": "int8"}
     content = {
-        "model": {"checkpoint": file_hash(checkpoint)},
+        "model": model | {"checkpoint": file_hash(checkpoint)},
         "data": {"hash": "abc123"},
         "kind": "au_prediction",
         "faces": 1054,
         "people": 423,
         "people_by": "subject",
+        "means_from": "training",
         "trained_on": False,
         "net": figures(r),
         "jittered": figures(0.5),
@@ -57,11 +103,77 @@ def test_without_figures_the_card_says_so_and_how_to_get_them(checkpoint: Path) 
 def test_an_evaluation_of_this_checkpoint_is_quoted(checkpoint: Path) -> None:
     write_evaluation(checkpoint.parent, checkpoint, 0.637)
     text = write_model_card(checkpoint, checkpoint.parent).read_text()
-    assert "1,054 faces of 423 subjects (data SHA-256 `abc123`)" in text
+    assert (
+        "1,054 faces of 423 subjects. SHA-256 of the labels and of eight images: `abc123`" in text
+    )
     line = next(line for line in text.splitlines() if line.startswith("| AU correlation"))
     assert "| 0.637 [0.610, 0.660] | 0.500 | 0.450 | 0.000 |" in line
     assert "| AU12 Lip Corner Puller | 0.637 [0.850, 0.930] | 0.627 | 0.617 | 0.300 |" in text
     assert "yunet boxes: simulated" in text
+    assert "95 % of 2000 resamples of the subjects" in text
+    assert "trained on these very faces" not in text
+
+
+def test_the_measured_file_its_precision_and_backend_are_named(checkpoint: Path) -> None:
+    write_evaluation(checkpoint.parent, checkpoint, 0.637)
+    text = write_model_card(checkpoint, checkpoint.parent).read_text()
+    assert "`au_prediction.onnx` (int8), run by the onnx backend" in text
+    model = {"checkpoint": file_hash(checkpoint), "backend": "mlx"}  # of an older version
+    for file, precision in ((BEST_NAME, "float32"), ("net.mlpackage", "precision not recorded")):
+        write_evaluation(checkpoint.parent, checkpoint, 0.637, model=model | {"file": file})
+        text = write_model_card(checkpoint, checkpoint.parent).read_text()
+        assert f"`{file}` ({precision}), run by the mlx backend" in text
+
+
+def test_pose_failures_and_parts_of_the_faces_are_quoted(tmp_path: Path) -> None:
+    pytest.importorskip("safetensors")
+    path = save(tmp_path / BEST_NAME, LANDMARK)
+    write_evaluation(tmp_path, path, 0.0, **landmark_evaluation())
+    lines = write_model_card(path, tmp_path).read_text().splitlines()
+    for line in (
+        "| landmark MAE, px | 1.500 [1.375, 1.750] | 1.500 | 1.500 |",
+        "| NME, inter-ocular, in % | 5.00 [4.50, 5.50] | 5.00 | 5.00 |",
+        "| failures (over 8 %), in % | 3.75 | 3.75 | 3.75 |",
+        "| AUC up to 10 %, in % | 50.00 | 50.00 | 50.00 |",
+        "| pose error, yaw, degrees | 3.12 [2.50, 3.75] | 3.12 | 3.12 |",
+        "| yaw 0 to 10 degrees | 900 | 400 | 1.25 | 2.50 | 0.88 | 4.75 | 3.00 | 2.75 |",
+        "| group a\\|b | 1 | 1 | - | - | - | - | - | - |",
+    ):
+        assert line in lines
+
+
+@pytest.mark.parametrize(
+    ("people", "by", "said", "resampled"),
+    [
+        (60, "face", "60 faces; the file names neither subjects nor videos.", "of the faces"),
+        (1, "subject", "60 faces of 1 subject.", None),
+        (9, "video", "60 faces of 9 videos.", "of the videos"),
+    ],
+)
+def test_people_are_called_what_the_file_knows_them_by(
+    checkpoint: Path, people: int, by: str, said: str, resampled: str | None
+) -> None:
+    changes = {"faces": 60, "people": people, "people_by": by}
+    changes |= {} if resampled else {"intervals": {}}
+    write_evaluation(checkpoint.parent, checkpoint, 0.637, **changes)
+    text = write_model_card(checkpoint, checkpoint.parent).read_text()
+    assert said in text
+    assert ("every face counts as a person" in text) == (by == "face")
+    if resampled:
+        assert f"resamples {resampled}" in text
+    else:
+        assert "resamples" not in text
+        assert "no confidence intervals" in text
+
+
+def test_weights_taken_out_of_a_checkpoint_have_its_evaluation(tmp_path: Path) -> None:
+    pytest.importorskip("safetensors")
+    checkpoint = write_checkpoint(tmp_path / BEST_NAME, AU)
+    exported = save(tmp_path / "net.safetensors", source_hash=file_hash(checkpoint))
+    write_evaluation(tmp_path, checkpoint, 0.637)
+    text = write_model_card(exported, tmp_path).read_text()
+    assert "| AU correlation, mean of each unit's r | 0.637 [0.610, 0.660]" in text
+    assert f"| `net.safetensors` | weights | float32 | `{file_hash(exported)}` |" in text
 
 
 def test_an_evaluation_of_another_checkpoint_is_not_quoted(checkpoint: Path) -> None:
@@ -69,10 +181,15 @@ def test_an_evaluation_of_another_checkpoint_is_not_quoted(checkpoint: Path) -> 
     assert "Not measured." in write_model_card(checkpoint, checkpoint.parent).read_text()
 
 
-def test_an_evaluation_on_the_training_file_is_called_that(checkpoint: Path) -> None:
-    write_evaluation(checkpoint.parent, checkpoint, 0.99, trained_on=True)
-    text = write_model_card(checkpoint, checkpoint.parent).read_text()
-    assert "**that the net was trained on**" in text
+@pytest.mark.parametrize("noticed", [True, False])
+def test_an_evaluation_on_training_faces_is_called_that(tmp_path: Path, noticed: bool) -> None:
+    """Of any stage, whether ``evaluate`` noticed or not."""
+    pytest.importorskip("safetensors")
+    before = {"file": "run", "hash": "1", "data": DATA | {"hash": "both", "files": ["abc123", "x"]}}
+    checkpoint = save(tmp_path / BEST_NAME, data=DATA, init=before)
+    write_evaluation(tmp_path, checkpoint, 0.99, trained_on=noticed)
+    text = write_model_card(checkpoint, tmp_path).read_text()
+    assert "**The net was trained on these very faces**" in text
 
 
 def test_a_damaged_evaluation_does_not_stop_the_card(checkpoint: Path) -> None:
@@ -80,35 +197,100 @@ def test_a_damaged_evaluation_does_not_stop_the_card(checkpoint: Path) -> None:
     assert "Not measured." in write_model_card(checkpoint, checkpoint.parent).read_text()
 
 
-def test_the_historys_best_epoch_stands_in_and_is_called_optimistic(checkpoint: Path) -> None:
-    epochs = [
-        {"epoch": number, "validation": {"loss": loss}, "metrics": figures(r)}
-        for number, loss, r in ((1, 0.9, 0.1), (2, 0.5, 0.432), (3, 0.7, 0.2))
-    ]
-    history = checkpoint.parent / "training_history.json"
-    history.write_text(json.dumps({"epochs": epochs}))
-    text = write_model_card(checkpoint, checkpoint.parent).read_text()
-    assert "(epoch 2), the faces that chose the epoch" in text
-    assert "0.432" in text
+@pytest.mark.parametrize(
+    ("epoch", "r", "said"),
+    [
+        (1, "0.125", "after epoch 1; after epoch 2 it was at its best."),
+        (2, "0.432", "after epoch 2, the faces that chose the epoch: other people's"),
+        (3, "0.250", "after epoch 3; after epoch 2 it was at its best."),
+    ],
+)
+def test_the_validation_after_the_checkpoints_own_epoch_stands_in(
+    tmp_path: Path, epoch: int, r: str, said: str
+) -> None:
+    pytest.importorskip("safetensors")
+    told = {"data": DATA, "training": {"overfit": 0}, "progress": {"epoch": epoch, "batch": 0}}
+    checkpoint = save(tmp_path / f"checkpoint_epoch_{epoch:03d}.safetensors", **told)
+    write_history(tmp_path)
+    text = write_model_card(checkpoint, tmp_path).read_text()
+    assert said in text
+    assert f"| AU correlation, mean of each unit's r | {r} |" in text
+
+
+@pytest.mark.parametrize(
+    ("progress", "data_hash"),
+    [
+        ({"epoch": 2, "batch": 5}, "feed"),  # saved amid the third epoch
+        ({"epoch": 4, "batch": 0}, "feed"),  # an epoch that the history does not have
+        ({"epoch": 2, "batch": 0}, "another file's"),
+        (None, "feed"),
+    ],
+)
+def test_a_history_without_the_checkpoints_epoch_is_not_quoted(
+    tmp_path: Path, progress: dict | None, data_hash: str
+) -> None:
+    pytest.importorskip("safetensors")
+    told = {"data": DATA, "training": {}} | ({} if progress is None else {"progress": progress})
+    checkpoint = save(tmp_path / BEST_NAME, **told)
+    write_history(tmp_path, data_hash)
+    assert "Not measured." in write_model_card(checkpoint, tmp_path).read_text()
+
+
+def test_faces_learned_by_heart_are_called_that(tmp_path: Path) -> None:
+    pytest.importorskip("safetensors")
+    told = {"data": DATA, "training": {"overfit": 8}, "progress": {"epoch": 2, "batch": 0}}
+    checkpoint = save(tmp_path / BEST_NAME, **told)
+    write_history(tmp_path)
+    text = write_model_card(checkpoint, tmp_path).read_text()
+    assert "**it was trained on them**" in text
 
 
 def test_what_the_checkpoint_records_of_its_training_is_told(tmp_path: Path) -> None:
     pytest.importorskip("safetensors")
     pose = {"mean": [3, 0.1, 0, 0, 55, 55], "deviation": [1, 0.1, 0.2, 0.05, 2, 2]}
-    metadata = describe(
+    path = save(
+        tmp_path / "net.safetensors",
         LANDMARK,
-        data={"hash": "feed", "faces": 10816, "people": 6138, "training": 9734,
-              "validation": 1082, "split_by": "subject", "labellers": [LABELLER]},
+        data=DATA,
         training={"framework": "mlx", "epochs": 40, "lr": 0.001, "ema": None},
         target_statistics={"count": 9734, "global_params": pose},
-    )  # fmt: skip
-    arrays = {f"model.{name}": value for name, value in lively_weights(LANDMARK).items()}
-    save_checkpoint(tmp_path / "net.safetensors", arrays, metadata)
-    text = write_model_card(tmp_path / "net.safetensors", tmp_path).read_text()
+    )
+    text = write_model_card(path, tmp_path).read_text()
     assert "10,816 faces of 6,138 people, as far as they are named: 9,734 to train on" in text
     assert "pitch 6 ± 6, yaw 0 ± 11, roll 0 ± 3" in text
     assert "Trained with framework mlx, epochs 40, lr 0.001." in text
     assert "- OpenFace CSV: for research only\n" in text
+    assert "Stage" not in text
+    assert "ask" not in text
+
+
+def test_every_stage_is_listed_with_the_licences_of_all_labels(tmp_path: Path) -> None:
+    pytest.importorskip("safetensors")
+    other = {"labeller": "pyfaceau", "licence": "CC BY-NC 4.0"}
+    first = {"hash": "1" * 64, "data": DATA | {"labellers": [other, LABELLER], "faces": 20816}}
+    first["training"] = {"epochs": 40}
+    second = {"file": "run", "hash": "2" * 64, "data": DATA | {"labellers": []}, "init": first}
+    told = {"data": DATA | {"faces": 300}, "training": {"epochs": 7}, "init": second}
+    text = write_model_card(save(tmp_path / BEST_NAME, **told), tmp_path).read_text()
+    stages = [line for line in text.splitlines() if line.startswith("**Stage ")]
+    assert [line.split()[:3] for line in stages] == [
+        ["**Stage", "1.**", "20,816"],
+        ["**Stage", "2.**", "10,816"],
+        ["**Stage", "3.**", "300"],
+    ]
+    assert stages[0].endswith("Trained with epochs 40.")
+    assert "- OpenFace CSV: for research only\n- pyfaceau: CC BY-NC 4.0\n" in text
+    assert "Some of the training files do not say who labelled them" in text
+
+
+def test_of_an_older_checkpoints_start_the_hash_is_told(tmp_path: Path) -> None:
+    pytest.importorskip("safetensors")
+    start = {"file": "run/checkpoint_best.safetensors", "hash": "1" * 64}
+    path = save(tmp_path / BEST_NAME, data=DATA, training={"epochs": 7}, init=start)
+    text = write_model_card(path, tmp_path).read_text()
+    assert f"**Stage 1.** Not recorded: the weights (SHA-256 `{start['hash']}`) were" in text
+    assert "**Stage 2.** 10,816 faces" in text
+    assert "An earlier stage is not recorded: ask where its weights come from." in text
 
 
 def test_the_exported_files_of_this_net_are_listed_with_their_hash(
@@ -144,6 +326,56 @@ def test_a_card_somebody_else_wrote_is_left_alone(
     write_model_card(checkpoint, tmp_path)
     assert card.read_text() == "# Mine\n"
     assert "is not ours and stays as it is" in caplog.text
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_what_somebody_wrote_around_the_sections_stays(
+    checkpoint: Path, tmp_path: Path, end: str
+) -> None:
+    landmarks = write_checkpoint(tmp_path / "landmarks.safetensors", LANDMARK)
+    for net in (checkpoint, landmarks):
+        card = write_model_card(net, tmp_path)
+    section = re.compile("<!-- mlx-faceau .*?<!-- end of .*? -->", re.DOTALL)
+    first, second = section.findall(card.read_text())
+    mine = [f"# Caf\u00e9{end}{end}", f"{end}between{end}", f"{end}after, \\1, no newline"]
+    edited = second.replace("# AUPredictionNet", "# Mine").replace("\n", end)
+    card.write_bytes(f"{mine[0]}{first}{mine[1]}{edited}{mine[2]}".encode())
+    write_model_card(checkpoint, tmp_path)
+    expected = f"{mine[0]}{first}{mine[1]}{second}{mine[2]}"
+    assert card.read_bytes().decode() == expected
+    assert "every export writes this part anew" in second.splitlines()[0]
+
+
+def test_a_second_nets_section_stands_beside_the_first_and_what_was_written_around_it_stays(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    landmarks = write_checkpoint(tmp_path / "landmarks.safetensors", LANDMARK)
+    for nets in ((checkpoint, landmarks), (landmarks, checkpoint)):
+        card = write_model_card(nets[0], tmp_path)
+        card.write_text(f"# Mine\n{card.read_text()}# The end\n")
+        text = write_model_card(nets[1], tmp_path).read_text()
+        order = ("# Mine", "# UnifiedLandmarkPoseNet", "# AUPredictionNet", "# The end")
+        assert [text.count(title) for title in order] == [1] * 4
+        assert sorted(order, key=text.index) == list(order)
+        card.unlink()
+
+
+def test_a_card_of_an_older_version_is_renewed_in_its_place(checkpoint: Path) -> None:
+    card = checkpoint.parent / "MODEL_CARD.md"
+    card.write_text("<!-- mlx-faceau au_prediction -->\nold\n<!-- end of au_prediction -->\n")
+    text = write_model_card(checkpoint, checkpoint.parent).read_text()
+    assert "old\n" not in text
+    assert text.count("# AUPredictionNet") == 1
+
+
+def test_a_card_that_is_no_text_is_left_alone_with_one_line(
+    checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    card = tmp_path / "MODEL_CARD.md"
+    card.write_bytes("# Caf\u00e9\n".encode("latin-1"))
+    assert write_model_card(checkpoint, tmp_path) == card
+    assert card.read_bytes() == b"# Caf\xe9\n"
+    assert [record.message.count("is not ours and stays") for record in caplog.records] == [1]
 
 
 def test_a_missing_checkpoint_is_an_error(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def _export(source: Path, target: Path) -> None:
     if target.suffix == ".pt":
         write_pyfaceau(target, config, weights)
     else:
-        keep = ("target_statistics", "data", "training")
+        keep = ("target_statistics", "data", "training", "init")
         more = {key: checkpoint.metadata[key] for key in keep if key in checkpoint.metadata}
         arrays = {f"model.{name}": array for name, array in weights.items()}
         save_checkpoint(target, arrays, describe(config, source_hash=checkpoint.hash, **more))

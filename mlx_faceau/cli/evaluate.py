@@ -43,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
     from mlx_faceau.data.hdf5 import FaceDataset
     from mlx_faceau.evaluation.evaluate import evaluate
     from mlx_faceau.evaluation.text import format_report
+    from mlx_faceau.lineage import training_hashes
     from mlx_faceau.output import check_output_folder
 
     if args.output:
@@ -57,14 +58,15 @@ def run(args: argparse.Namespace) -> int:
         metadata["kind"],
         _statistics(metadata, args.model),
         boxes=args.boxes,
-        trained_on=_training_hashes(metadata),
+        trained_on=training_hashes(metadata),
     )
     title = f"{args.model} ({predictor.backend}) on {args.data}"
     print(f"{title}\n{format_report(report)}")
     if args.output:
         model = {"path": args.model, **identity(predictor.describe())}
         data = {"path": args.data, "hash": dataset.hash}
-        _write(Path(args.output), title, report, {"model": model, "data": data})
+        about = {"model": model, "data": data, **_conditions(args)}
+        _write(Path(args.output), title, report, about)
     return 1 if args.require_targets and not report.passed else 0
 
 
@@ -83,10 +85,7 @@ def read_description(path: Path) -> dict[str, Any]:
 
         return {"kind": read_pyfaceau(path)[0].kind}
     if path.is_dir() and path.suffix != COREML_SUFFIX and not (path / BEST_NAME).is_file():
-        exported = [p for p in sorted(path.iterdir()) if p.suffix in (ONNX_SUFFIX, COREML_SUFFIX)]
-        if not exported:
-            raise CheckpointError(f"{path}: holds neither {BEST_NAME} nor an exported model")
-        path = exported[0]
+        path = _exported_in(path)
     exported_file = path.suffix in (ONNX_SUFFIX, COREML_SUFFIX)
     metadata = read_exported_metadata(path) if exported_file else read_metadata(path)
     if metadata is None or "kind" not in metadata:
@@ -94,14 +93,56 @@ def read_description(path: Path) -> dict[str, Any]:
     return metadata
 
 
+def _exported_in(folder: Path) -> Path:
+    """The exported file of the one net that a folder without a checkpoint holds."""
+    from mlx_faceau.architectures import CONFIGS
+    from mlx_faceau.checkpoint import BEST_NAME
+    from mlx_faceau.errors import CheckpointError
+    from mlx_faceau.exported import COREML_SUFFIX, ONNX_SUFFIX
+
+    names = [[f"{kind}{suffix}" for suffix in (ONNX_SUFFIX, COREML_SUFFIX)] for kind in CONFIGS]
+    there = [[folder / name for name in of_kind if (folder / name).exists()] for of_kind in names]
+    found = [of_kind[0] for of_kind in there if of_kind]
+    if not found:
+        wanted = ", ".join(name for of_kind in names for name in of_kind)
+        raise CheckpointError(f"{folder}: holds neither {BEST_NAME} nor an exported net ({wanted})")
+    if len(found) > 1:
+        both = " and ".join(path.name for path in found)
+        raise CheckpointError(f"{folder}: holds two nets, {both}; name one of these files")
+    return found[0]
+
+
 def identity(description: dict[str, Any]) -> dict[str, Any]:
-    """What ran: backend, file, and the SHA-256 of the checkpoint that its weights are from."""
+    """What ran: backend, file, its precision if it was exported, and the SHA-256 of the checkpoint
+    that its weights are from."""
     from mlx_faceau.checkpoint import file_hash
 
     path = Path(description["path"])
-    source = (description.get("metadata") or {}).get("source_hash")
+    metadata = description.get("metadata") or {}
     own = file_hash(path) if path.is_file() else None
-    return {"backend": description["backend"], "file": str(path), "checkpoint": source or own}
+    return {
+        "backend": description["backend"],
+        "file": str(path),
+        "precision": metadata.get("precision"),
+        "checkpoint": metadata.get("source_hash") or own,
+    }
+
+
+def _conditions(args: argparse.Namespace) -> dict[str, Any]:
+    """What the figures depend on besides net and faces."""
+    from mlx_faceau import __version__
+    from mlx_faceau.evaluation.crops import ROLL, SCALE, SHIFT
+    from mlx_faceau.evaluation.evaluate import JITTER_SEED
+
+    return {
+        "package_version": __version__,
+        "options": {
+            "backend": args.backend,
+            "boxes": args.boxes,
+            "keep_outside": args.keep_outside,
+        },
+        "jitter": {"shift": SHIFT, "scale": SCALE, "roll": ROLL, "seed": JITTER_SEED},
+    }
 
 
 def _refuse_other_kinds(model: str, kind: str) -> None:
@@ -127,13 +168,6 @@ def _statistics(metadata: dict[str, Any], source: str) -> Any:
 
     recorded = metadata.get("target_statistics")
     return None if recorded is None else TargetStatistics.from_json(recorded, source)
-
-
-def _training_hashes(metadata: dict[str, Any]) -> list[str]:
-    """Of each file that the net was trained on; older checkpoints know one hash."""
-    data = metadata.get("data") or {}
-    hashes: list[str] = data.get("files") or [data.get("hash", "")]
-    return hashes
 
 
 def _arrays(prediction: dict[str, Any]) -> dict[str, Any]:

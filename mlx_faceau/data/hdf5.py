@@ -38,6 +38,8 @@ class FaceDataset:
         groups: (N,) str (the source of a sample), or None.
         quality: (N,) float32 in [0, 1]; 1 where the file has no scores.
         outside: number of samples of the file with a landmark outside [0, 112].
+        left_out: number of samples of the file that are not used: those outside, where they are
+            dropped, and those that an original file gives no way to place in the crop.
         rows: (N,) int64, row in the file of each sample.
 
     Args:
@@ -52,6 +54,7 @@ class FaceDataset:
 
     def __init__(self, path: str | os.PathLike[str], keep_outside: bool = False) -> None:
         self.path = Path(path)
+        self._keep_outside = keep_outside
         self._file: h5py.File | None = None
         self._process = -1
         with schema.opened(self.path) as file:
@@ -65,8 +68,9 @@ class FaceDataset:
             inside = ((labels["landmarks"] >= 0) & (labels["landmarks"] <= 112)).all(axis=(1, 2))
             self.outside = int((placement.usable & ~inside).sum())
             keep = placement.usable & (inside | keep_outside)
-            self._report(count, int(keep.sum()), keep_outside)
             self.rows = np.flatnonzero(keep)
+            self.left_out = count - len(self.rows)
+            self._report(count)
             self.labels = {name: values[keep] for name, values in labels.items()}
             self.masks = {
                 "global_mask": placement.global_mask[keep],
@@ -83,13 +87,13 @@ class FaceDataset:
             None if text is None else text[keep] for text in texts.values()
         )
 
-    def _report(self, count: int, kept: int, keep_outside: bool) -> None:
+    def _report(self, count: int) -> None:
         if self.outside:
             _LOG.warning(
                 "%s: %d of %d samples have landmarks outside the crop: %s",
-                *(self.path, self.outside, count, "kept" if keep_outside else "dropped"),
+                *(self.path, self.outside, count, "kept" if self._keep_outside else "dropped"),
             )
-        if kept == 0:
+        if len(self) == 0:
             raise DatasetError(
                 f"{self.path}: no usable sample among {count}: {self.outside} have landmarks "
                 "outside the crop; crop the faces wider, or keep such samples"
@@ -161,6 +165,22 @@ class FaceDataset:
         picked = np.unique(np.linspace(0, len(self) - 1, _HASHED_IMAGES).astype(np.int64))
         digest.update(self.read_images(picked).tobytes())
         return digest.hexdigest()
+
+    def hashes(self) -> set[str]:
+        """The :attr:`hash`, and that of the same file with ``keep_outside`` the other way round."""
+        if not self.outside:
+            return {self.hash}
+        other = _Unreported(self.path, not self._keep_outside)
+        found = {self.hash, other.hash} if len(other) else {self.hash}
+        other.close()
+        return found
+
+
+class _Unreported(FaceDataset):
+    """Opened beside one that has said which samples are outside; it may hold none."""
+
+    def _report(self, count: int) -> None:
+        pass
 
 
 def _read_labels(path: Path, file: h5py.File) -> dict[str, np.ndarray]:

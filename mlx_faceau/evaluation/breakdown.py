@@ -1,5 +1,6 @@
 """The same figures for parts of the faces: by how far the head is turned, and by group."""
 
+import math
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
@@ -18,7 +19,7 @@ from mlx_faceau.metrics import (
 
 from .ced import BOUNDS, failure_rate
 
-YAW_EDGES = (0, 10, 20, 30, 45, 180)  # degrees to either side
+YAW_EDGES = (0, 10, 20, 30, 45, math.inf)  # degrees to either side
 
 Arrays = dict[str, np.ndarray]
 
@@ -31,7 +32,7 @@ def breakdown(
     people: np.ndarray,
     groups: np.ndarray | None,
 ) -> list[dict[str, Any]]:
-    """Figures of every part that has at least two faces.
+    """Figures of every part that has a face; all NaN where it has one alone.
 
     Args:
         kind: of net.
@@ -48,21 +49,27 @@ def breakdown(
     figures = _FIGURES[kind]
     rows = []
     for by, part, chosen in _parts(truth, groups):
-        if chosen.sum() < 2:
+        faces = int(chosen.sum())
+        if faces == 0:
             continue
         own_truth, own_answer = (
             {name: values[chosen] for name, values in side.items()} for side in (truth, prediction)
         )
-        counts = {"faces": int(chosen.sum()), "people": len(set(people[chosen].tolist()))}
-        rows.append({"by": by, "part": part, **counts, **figures(own_truth, own_answer, means)})
+        known = figures(own_truth, own_answer, means)
+        counts = {"faces": faces, "people": len(set(people[chosen].tolist()))}
+        rows.append({"by": by, "part": part, **counts, **(known if faces > 1 else _unknown(known))})
     return rows
+
+
+def _unknown(figures: dict[str, float]) -> dict[str, float]:
+    return dict.fromkeys(figures, math.nan)
 
 
 def _parts(truth: Arrays, groups: np.ndarray | None) -> Iterator[tuple[str, str, np.ndarray]]:
     known = np.asarray(truth.get("global_mask", np.ones(len(truth["landmarks"])))) > 0
     yaw = np.degrees(np.abs(truth["global_params"][:, 2].astype(np.float64)))
     for low, high in pairwise(YAW_EDGES):
-        name = f"{low} to {high} degrees" if high < 180 else f"over {low} degrees"
+        name = f"over {low} degrees" if math.isinf(high) else f"{low} to {high} degrees"
         yield "yaw", name, known & (yaw >= low) & (yaw < high)
     yield "yaw", "unknown", ~known
     for group in [] if groups is None else sorted(set(groups.tolist())):
@@ -82,7 +89,7 @@ def _landmark_figures(truth: Arrays, prediction: Arrays, means: Arrays) -> dict[
         "correlation_without_mean": landmark_correlation(true, found, means["landmarks"]),
         "nme": float(errors.mean()),
         "failure_rate_8": failure_rate(errors, BOUNDS[0]),
-        "pose": float(turned.mean()) if known.any() else float("nan"),
+        "pose": float(turned.mean()) if known.any() else math.nan,
     }
 
 

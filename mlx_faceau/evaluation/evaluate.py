@@ -8,7 +8,7 @@ import numpy as np
 
 from mlx_faceau.data.hdf5 import FaceDataset
 from mlx_faceau.errors import CheckpointError, DatasetError
-from mlx_faceau.facs import AU_NAMES
+from mlx_faceau.facs import AU_NAMES, out_of_range
 from mlx_faceau.landmarks import OUTER_EYE_CORNERS
 from mlx_faceau.metrics import au_metrics, landmark_pose_metrics, nme
 from mlx_faceau.train.targets import TargetStatistics
@@ -22,10 +22,11 @@ from .people import people_of
 from .targets import JITTERED_MAE, MISSED, TARGETS, UNMEASURED
 
 _BATCH = 32
-_JITTER_SEED = 7
+JITTER_SEED = 7
 _WORST = 10
 # True intensities nearest to 0, 1, ... 5.
 RESPONSE_EDGES = (0.5, 1.5, 2.5, 3.5, 4.5)
+_CROPS = {"net": "standard crops", "jittered": "jittered crops", "boxes": "crops from boxes"}
 
 Arrays = dict[str, np.ndarray]
 Predict = Callable[[np.ndarray], Mapping[str, np.ndarray]]
@@ -38,6 +39,7 @@ class Report:
     Attributes:
         kind: of net.
         faces: how many were evaluated.
+        left_out: how many more the file holds.
         people: how many are on them.
         people_by: what tells them apart: ``"subject"``, ``"video"`` or ``"face"``.
         means_from: ``"training"``, or ``"evaluation"`` where the net does not record its means.
@@ -46,6 +48,7 @@ class Report:
         jittered: its metrics on crops moved as an imperfect face finder would.
         boxes: ``name``, ``about`` and ``metrics`` on crops cut from a detector's boxes, or None.
         constant: metrics of the means.
+        constant_moved: the same on the moved crops: ``jittered`` and, where there are, ``boxes``.
         intervals: 95 % confidence intervals of ``net``, people resampled; empty for one person.
         breakdown: metrics of parts of the faces.
         curves: for landmarks ``nme`` and the share of faces under it (``net``, ``jittered``,
@@ -56,6 +59,7 @@ class Report:
 
     kind: str
     faces: int
+    left_out: int
     people: int
     people_by: str
     means_from: str
@@ -64,6 +68,7 @@ class Report:
     jittered: dict[str, Any]
     boxes: dict[str, Any] | None
     constant: dict[str, Any]
+    constant_moved: dict[str, dict[str, Any]]
     intervals: dict[str, Any]
     breakdown: list[dict[str, Any]]
     curves: dict[str, Any]
@@ -105,36 +110,42 @@ def evaluate(
         statistics: of the net's training targets; without them the means of these very faces
             stand in, which flatters the constant predictor a little.
         boxes: whose face boxes crops are cut from, see :func:`.boxes.box_crops`.
-        trained_on: hashes of the files that the net was trained on, where they are known.
+        trained_on: hashes of the files that the net was trained on, where they are known; with or
+            without the faces that lie outside the crop.
 
     Raises:
-        CheckpointError: if the net answers NaN or infinity.
+        CheckpointError: if the net answers NaN or infinity, on whatever crops.
         DatasetError: if the file holds fewer than two faces, or one without an extent, or not the
-            boxes asked for.
+            boxes asked for; for an action unit net, if intensities leave [0, 5].
     """
-    _check_faces(dataset)
+    _check_faces(dataset, kind)
     means = (statistics or TargetStatistics.of(dataset.labels, dataset.masks)).means
     found = box_crops(dataset, boxes)
-    moves = {"net": None, "jittered": jitter_matrices(len(dataset), _JITTER_SEED)}
+    moves = {"net": None, "jittered": jitter_matrices(len(dataset), JITTER_SEED)}
     moves |= {} if found is None else {"boxes": found.matrices}
     labels = {**dataset.labels, **dataset.masks}
     truths = {k: labels if m is None else move_labels(m, labels) for k, m in moves.items()}
     answers = _predict_all(predict, dataset, moves)
-    truths["constant"], answers["constant"] = labels, _constant(means, len(dataset))
-    metrics = {name: _MEASURES[kind](truths[name], answers[name], means) for name in answers}
+    constant = _constant(means, len(dataset))
+    metrics = {name: _MEASURES[kind](truths[name], answers[name], means) for name in moves}
+    known = {name: _MEASURES[kind](truths[name], constant, means) for name in moves}
+    constant_metrics = known.pop("net")
+    truths["constant"], answers["constant"] = labels, constant
     people_by, people = people_of(dataset)
     in_boxes = None if found is None else {"name": found.name, "about": found.about}
     return Report(
         kind=kind,
         faces=len(dataset),
+        left_out=dataset.left_out,
         people=len(set(people.tolist())),
         people_by=people_by,
         means_from="evaluation" if statistics is None else "training",
-        trained_on=dataset.hash in trained_on,
+        trained_on=not dataset.hashes().isdisjoint(trained_on),
         net=metrics["net"],
         jittered=metrics["jittered"],
         boxes=in_boxes and {**in_boxes, "metrics": metrics["boxes"]},
-        constant=metrics["constant"],
+        constant=constant_metrics,
+        constant_moved=known,
         intervals=_INTERVALS[kind](labels, answers["net"], means, people),
         breakdown=breakdown(kind, labels, answers["net"], means, people, dataset.groups),
         curves=_CURVES[kind](truths, answers),
@@ -142,9 +153,15 @@ def evaluate(
     )
 
 
-def _check_faces(dataset: FaceDataset) -> None:
+def _check_faces(dataset: FaceDataset, kind: str) -> None:
     if len(dataset) < 2:
         raise DatasetError(f"{dataset.path}: holds one face; an evaluation needs two or more")
+    wrong = out_of_range(dataset.labels["au_intensities"])
+    if wrong and kind == "au_prediction":
+        raise DatasetError(
+            f"{dataset.path}: action unit intensities leave [0, 5] in {wrong} of {len(dataset)} "
+            "faces; 'mlx-faceau data check' says more; mend or drop them"
+        )
     right, left = (dataset.labels["landmarks"][:, corner] for corner in OUTER_EYE_CORNERS)
     flat = np.flatnonzero((right == left).all(1))
     if len(flat):
@@ -166,14 +183,19 @@ def _predict_all(
             moved = images if matrices is None else move_images(matrices[rows], images)
             parts[name].append(predict(moved))
     answers = {name: _joined(answer) for name, answer in parts.items()}
-    for values in answers["net"].values():
+    for name, answer in answers.items():
+        _check_finite(answer, _CROPS[name], dataset)
+    return answers
+
+
+def _check_finite(answer: Arrays, crops: str, dataset: FaceDataset) -> None:
+    for values in answer.values():
         bad = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(1))
         if len(bad):
             raise CheckpointError(
-                f"the net answers NaN or infinity for {len(bad)} of {len(values)} faces (first in "
-                f"row {dataset.rows[bad[0]]} of {dataset.path}); train it again"
+                f"the net answers NaN or infinity for {len(bad)} of {len(values)} {crops} (first "
+                f"in row {dataset.rows[bad[0]]} of {dataset.path}); train it again"
             )
-    return answers
 
 
 def _joined(parts: list[Mapping[str, np.ndarray]]) -> Arrays:

@@ -19,6 +19,7 @@ from .text import (
     conditions,
     format_report,
     header,
+    moved_constants,
     notes,
     number,
     spread,
@@ -57,12 +58,12 @@ def write_page(report: Report, title: str, path: Path, picture: Path | None) -> 
         OSError: if it cannot be written.
     """
     body = [
-        f"<h1>{html.escape(title)}</h1><p>{html.escape(header(report))}</p>",
+        f"<h1>{html.escape(title)}</h1><p>{html.escape(header(vars(report)))}</p>",
         _table("Targets", _target_head(report), _target_rows(report)),
         _image(picture),
         *_tables(report),
         _table("Parts of the faces", _breakdown_head(report), _breakdown_rows(report)),
-        "<ul>" + "".join(f"<li>{html.escape(line)}</li>" for line in notes(report)) + "</ul>",
+        "<ul>" + "".join(f"<li>{html.escape(line)}</li>" for line in notes(vars(report))) + "</ul>",
         f"<details><summary>As text</summary><pre>{html.escape(format_report(report))}</pre>",
         "</details>",
     ]
@@ -136,6 +137,8 @@ def _tables(report: Report) -> Iterator[str]:
     yield _table("Landmark MAE, px", ["", *names], _group_rows(report))
     if report.net["pose"]:
         yield _table("Pose error, degrees", ["", *names], _pose_rows(report))
+    heads = next(iter(moved_constants(report).values()))
+    yield _table("Constant predictor on moved crops", ["", *heads], _moved_constant_rows(report))
 
 
 def _nme_rows(report: Report) -> Iterator[Row]:
@@ -155,6 +158,11 @@ def _pose_rows(report: Report) -> Iterator[Row]:
         net, *others = (number(m["pose"][angle], 2) for m in conditions(report).values())
         within = report.intervals.get("pose", {}).get(angle)
         yield [angle, _with_interval(net, within, 2), *others]
+
+
+def _moved_constant_rows(report: Report) -> Iterator[Row]:
+    for name, errors in moved_constants(report).items():
+        yield [html.escape(name), *(number(value, 2) for value in errors.values())]
 
 
 def _au_rows(report: Report) -> Iterator[Row]:

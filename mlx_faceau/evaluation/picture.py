@@ -40,7 +40,7 @@ def draw_report(report: Report, path: Path) -> Path | None:
     panels = _LANDMARKS if report.kind == "landmark_pose" else _AUS
     for axes, draw in zip(figure.subplots(2, 2).flat, panels, strict=True):
         draw(axes, report)
-    figure.suptitle(header(report))
+    figure.suptitle(header(vars(report)))
     with atomic_file(path) as temporary:
         figure.savefig(temporary, dpi=110)
     return path
@@ -85,12 +85,16 @@ def _draw_pose(axes: Any, report: Report) -> None:
 
 def _draw_yaw(axes: Any, report: Report) -> None:
     rows = [row for row in report.breakdown if row["by"] == "yaw"]
-    labels = [f"{row['part'].replace(' degrees', '°')}\n{row['faces']} faces" for row in rows]
+    labels = [
+        f"{row['part'].replace(' degrees', '°')}\n{row['faces']} face{'s' * (row['faces'] > 1)}"
+        for row in rows
+    ]
     axes.bar(labels, [row["mae"] for row in rows], width=0.5, color=_COLOURS["net"], label="net")
     constant = [row["constant_mae"] for row in rows]
     axes.plot(labels, constant, "D", color=_COLOURS["constant"], label="constant")
     unit = "px" if report.kind == "landmark_pose" else "of 5"
     axes.set(title="error by yaw, to either side", ylabel=f"mean absolute error, {unit}")
+    axes.set_xlim(-0.5, len(rows) - 0.5)  # parts without figures have their place too
     _finish(axes, room=True)
 
 

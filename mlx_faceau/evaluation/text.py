@@ -2,16 +2,18 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlx_faceau.facs import AU_DESCRIPTIONS
 from mlx_faceau.metrics import MINIMUM_SUPPORT
 
 from .bootstrap import RESAMPLES
 from .ced import BOUNDS
-from .evaluate import Report
 from .people import BY_FACE
 from .targets import JITTERED_MAE, TARGETS
+
+if TYPE_CHECKING:
+    from .evaluate import Report
 
 GLOBAL_NAMES = ("scale", "rx", "ry", "rz", "tx", "ty")
 VERDICTS = {
@@ -22,36 +24,53 @@ VERDICTS = {
 }
 
 
-def format_report(report: Report) -> str:
+def format_report(report: "Report") -> str:
     """The tables that ``mlx-faceau evaluate`` prints."""
-    lines = [header(report), "", *_target_lines(report), ""]
+    lines = [header(vars(report)), "", *_target_lines(report), ""]
     lines += _landmark_lines(report) if report.kind == "landmark_pose" else _au_lines(report)
-    lines += ["", *_breakdown_lines(report), "", _worst_line(report), *notes(report)]
+    lines += ["", *_breakdown_lines(report), "", _worst_line(report), *notes(vars(report))]
     return "\n".join(lines)
 
 
-def header(report: Report) -> str:
-    """How many faces of how many people."""
-    if report.people_by == BY_FACE:
-        return f"{report.faces} faces; the file names neither subjects nor videos"
-    return f"{report.faces} faces of {report.people} {report.people_by}s"
+def header(record: Mapping[str, Any]) -> str:
+    """How many faces of how many people, and how many more the file holds.
+
+    Args:
+        record: attributes of a Report by name, or what ``evaluation.json`` holds, be it older.
+    """
+    faces, people, by = record["faces"], record["people"], record["people_by"]
+    out = record.get("left_out", 0)
+    rest = f"; {out:,} of the file's {faces + out:,} faces LEFT OUT" if out else ""
+    if by == BY_FACE:
+        return f"{faces:,} faces; the file names neither subjects nor videos{rest}"
+    return f"{faces:,} faces of {people:,} {by}{'s' if people > 1 else ''}{rest}"
 
 
-def notes(report: Report) -> list[str]:
-    """What a reader of the tables must know."""
+def notes(record: Mapping[str, Any]) -> list[str]:
+    """What a reader of the tables must know; ``record`` as for :func:`header`."""
     lines = [
-        f"[ ]: 95 % of {RESAMPLES} resamples of the {report.people_by}s"
-        if report.intervals
+        f"[ ]: 95 % of {RESAMPLES} resamples of the {record['people_by']}s"
+        if record["intervals"]
         else "no confidence intervals: that takes two people",
         "jittered: shifted up to 5 % of the side, scaled up to 10 %, turned up to 10 degrees",
     ]
-    if report.boxes is not None:
-        lines.append(f"{report.boxes['name']}: {report.boxes['about']}")
-    if report.people_by == BY_FACE:
+    if record["boxes"] is not None:
+        lines.append(f"{record['boxes']['name']}: {record['boxes']['about']}")
+    if record["kind"] == "landmark_pose":
+        lines.append(
+            "without the mean face: moved faces lie farther from it, which raises r; do not "
+            "compare the columns"
+        )
+    if record.get("left_out"):
+        lines.append(
+            "left out: faces with a landmark outside the crop, which --keep-outside evaluates too, "
+            "or without a map to it"
+        )
+    if record["people_by"] == BY_FACE:
         lines.append("every face counts as a person: if people repeat, the [ ] are too narrow")
-    if report.means_from == "evaluation":
+    if record["means_from"] == "evaluation":
         lines.append("constant: the model records no training means; these faces' own are used")
-    if report.trained_on:
+    if record["trained_on"]:
         lines.append(
             "THE NET WAS TRAINED ON THIS FILE: this says nothing about people it has not seen"
         )
@@ -86,7 +105,7 @@ def spread(interval: Sequence[float] | None, digits: int = 3) -> str:
     return f"[{number(interval[0], digits)} {number(interval[1], digits)}]"
 
 
-def conditions(report: Report) -> dict[str, dict[str, Any]]:
+def conditions(report: "Report") -> dict[str, dict[str, Any]]:
     """Metrics by the name of the column that shows them; the plain net's come first."""
     boxes = {} if report.boxes is None else {report.boxes["name"]: report.boxes["metrics"]}
     return {
@@ -97,7 +116,16 @@ def conditions(report: Report) -> dict[str, dict[str, Any]]:
     }
 
 
-def _target_lines(report: Report) -> Iterator[str]:
+def moved_constants(report: "Report") -> dict[str, dict[str, float]]:
+    """Errors of the constant predictor, MAE in px and angles in degrees, by the column's name."""
+    moved = list(conditions(report))[1:-1]
+    return {
+        name: {"MAE px": metrics["mae"], **metrics["pose"]}
+        for name, metrics in zip(moved, report.constant_moved.values(), strict=True)
+    }
+
+
+def _target_lines(report: "Report") -> Iterator[str]:
     columns = conditions(report)
     others = "".join(f"{name:>13}" for name in list(columns)[1:])
     yield f"{'':26}{'net':>8} {'':16}{others}   must    aim     verdict"
@@ -116,7 +144,7 @@ def _target_lines(report: Report) -> Iterator[str]:
         yield f"{JITTERED_MAE.label:26}{blank}   < {bound:<14g}{verdict}"
 
 
-def _landmark_lines(report: Report) -> Iterator[str]:
+def _landmark_lines(report: "Report") -> Iterator[str]:
     columns = conditions(report)
     yield f"{'NME, inter-ocular':26}" + "".join(f"{name:>13}" for name in columns)
     for key, label in ced_labels().items():
@@ -147,7 +175,7 @@ def _landmark_line(name: str, errors: Mapping[str, Any], known: Mapping[str, Any
     )
 
 
-def _pose_lines(report: Report) -> Iterator[str]:
+def _pose_lines(report: "Report") -> Iterator[str]:
     columns = {name: metrics["pose"] for name, metrics in conditions(report).items()}
     within = report.intervals.get("pose", {})
     names = "".join(f"{name:>13}" for name in columns)
@@ -155,6 +183,8 @@ def _pose_lines(report: Report) -> Iterator[str]:
     for angle in report.net["pose"]:
         values = "".join(f"{pose[angle]:13.2f}" for pose in columns.values())
         yield f"{angle:22}{values}   {spread(within.get(angle), 2)}"
+    yield ""
+    yield from _moved_constant_lines(report)
     net, constant = report.net, report.constant
     yield ""
     correlations = zip(GLOBAL_NAMES, net["global_correlation"], strict=False)
@@ -166,7 +196,15 @@ def _pose_lines(report: Report) -> Iterator[str]:
     )
 
 
-def _au_lines(report: Report) -> Iterator[str]:
+def _moved_constant_lines(report: "Report") -> Iterator[str]:
+    rows = moved_constants(report)
+    heads = "".join(f"{key:>13}" for key in rows["jittered"])
+    yield f"{'constant, moved crops':22}{heads}"
+    for name, errors in rows.items():
+        yield f"{name:22}" + "".join(f"{value:13.2f}" for value in errors.values())
+
+
+def _au_lines(report: "Report") -> Iterator[str]:
     columns = {name: metrics["aus"] for name, metrics in conditions(report).items()}
     moved = [name for name in columns if name not in ("net", "constant")]
     others = "".join(f"{'r ' + name:>14}" for name in moved)
@@ -188,7 +226,7 @@ def _au_lines(report: Report) -> Iterator[str]:
     yield f"constant outputs: {len(dead)}" + (f" ({', '.join(dead)})" if dead else "")
 
 
-def _breakdown_lines(report: Report) -> Iterator[str]:
+def _breakdown_lines(report: "Report") -> Iterator[str]:
     headings = breakdown_headings(report.kind)
     yield f"{'part of the faces':28}{'faces':>7}{'people':>8}" + "".join(
         f"{label:>12}" for label in headings.values()
@@ -221,11 +259,11 @@ def breakdown_headings(kind: str) -> dict[str, str]:
 def breakdown_value(row: Mapping[str, Any], key: str) -> str:
     """One cell of the breakdown."""
     if key == "counted":
-        return str(row[key])
+        return number(row[key], 0)
     return number(100 * row[key] if key in ("nme", "failure_rate_8") else row[key], 2)
 
 
-def _worst_line(report: Report) -> str:
+def _worst_line(report: "Report") -> str:
     percent = report.kind == "landmark_pose"
     shown = (
         f"{w['row']} ({100 * w['error']:.0f} %)" if percent else f"{w['row']} ({w['error']:.2f})"

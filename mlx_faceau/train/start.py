@@ -8,6 +8,7 @@ import numpy as np
 from mlx_faceau.architectures import ModelConfig, initial_weights, output_biases
 from mlx_faceau.checkpoint import Checkpoint, load_checkpoint
 from mlx_faceau.errors import CheckpointError
+from mlx_faceau.lineage import provenance
 from mlx_faceau.taught import auxiliary_weights
 
 from .config import TrainConfig
@@ -21,12 +22,13 @@ class Start:
 
     Attributes:
         weights: in MLX names and layout.
-        origin: the file they come from and its hash, as checkpoints and the history record them;
-            None for weights drawn at random.
+        origin: the ``file`` they come from, its ``hash``, and its own training's ``data``,
+            ``training`` and ``init`` where it records them (see :mod:`mlx_faceau.lineage`): what
+            checkpoints and the history record. None for weights drawn at random.
     """
 
     weights: dict[str, np.ndarray]
-    origin: dict[str, str] | None = None
+    origin: dict[str, Any] | None = None
 
 
 def first_weights(config: TrainConfig, statistics: TargetStatistics) -> Start:
@@ -40,7 +42,8 @@ def first_weights(config: TrainConfig, statistics: TargetStatistics) -> Start:
         return Start(starting_weights(net, config.seed, statistics))
     checkpoint = load_checkpoint(config.init)
     _check_same_net(checkpoint, config)
-    origin = {"file": str(checkpoint.path), "hash": checkpoint.hash}
+    file = {"file": str(checkpoint.path), "hash": checkpoint.hash}
+    origin = {**provenance(checkpoint.metadata), **file}
     drawn, apart = initial_weights(net, config.seed), auxiliary_weights(checkpoint.arrays)
     fits = drawn.keys() & apart.keys()
     head = {name: apart[name] for name in fits if apart[name].shape == drawn[name].shape}

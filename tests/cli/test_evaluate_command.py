@@ -1,14 +1,18 @@
 """What ``mlx-faceau evaluate`` finds out about a model before it is opened."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from lively import AU, LANDMARK, write_checkpoint
+from lively import AU, BOTH, LANDMARK, write_checkpoint
+from wire import write_mlpackage, write_onnx
 
 pytest.importorskip("torch")
 pytest.importorskip("onnx")
 
+from mlx_faceau.architectures import LandmarkPoseConfig
+from mlx_faceau.checkpoint import describe
 from mlx_faceau.cli.evaluate import read_description
 from mlx_faceau.cli.main import main
 from mlx_faceau.errors import CheckpointError
@@ -28,6 +32,42 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(CheckpointError, match="holds neither checkpoint_best"):
         read_description(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("write", [write_onnx, write_mlpackage])
+def test_other_exported_files_beside_the_net_s_own_do_not_matter(
+    write: Callable[[Path, dict | None], Path], tmp_path: Path
+) -> None:
+    ending = ".onnx" if write is write_onnx else ".mlpackage"
+    write(tmp_path / f"a_yunet{ending}", None)
+    with pytest.raises(CheckpointError, match=r"nor an exported net \(landmark_pose\.onnx, "):
+        read_description(tmp_path)
+    write(tmp_path / f"landmark_pose{ending}", describe(LANDMARK))
+    assert read_description(tmp_path)["kind"] == "landmark_pose"
+
+
+def test_a_folder_of_both_nets_is_refused_with_the_names_of_their_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for config in BOTH:
+        write_onnx(tmp_path / f"{config.kind}.onnx", describe(config))
+    assert main(["evaluate", str(tmp_path), "--data", "faces.h5"]) == 2
+    error = capsys.readouterr().err.strip()
+    assert "landmark_pose.onnx and au_prediction.onnx; name one of these files" in error
+    assert "\n" not in error
+    assert read_description(tmp_path / "au_prediction.onnx")["kind"] == "au_prediction"
+
+
+def test_a_pt_file_of_unusual_width_is_refused_with_a_way_that_works(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = write_checkpoint(tmp_path / "odd.safetensors", LandmarkPoseConfig(width_mult=0.3))
+    theirs, ours = tmp_path / "odd.pt", tmp_path / "again.safetensors"
+    assert main(["convert", str(odd), "--output", str(theirs)]) == 0
+    assert main(["evaluate", str(theirs), "--data", "faces.h5"]) == 2
+    assert "--width-mult of 'mlx-faceau convert'" in capsys.readouterr().err
+    assert main(["convert", str(theirs), "--width-mult", "0.3", "--output", str(ours)]) == 0
+    assert read_description(ours)["kind"] == "landmark_pose"
 
 
 def test_a_checkpoint_stands_before_exported_files_of_another_net(tmp_path: Path) -> None:

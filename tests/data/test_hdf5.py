@@ -157,12 +157,33 @@ def test_samples_with_landmarks_outside_the_crop_are_dropped_or_kept_and_said(pa
     with caplog.at_level(logging.WARNING):
         dropped, kept = FaceDataset(path), FaceDataset(path, keep_outside=True)
     assert (len(dropped), len(kept), dropped.outside) == (38, 40, 2)
+    assert (dropped.left_out, kept.left_out) == (2, 0)
     assert [record.getMessage().rsplit(": ")[-1] for record in caplog.records] == [
         "dropped",
         "kept",
     ]
     assert row_numbers(dropped.read_images([2, 3, 18, 19])).tolist() == [2, 4, 19, 21]
     assert dropped.subjects[3] == "person1"
+
+
+def test_a_file_is_known_by_its_hash_with_and_without_what_lies_outside(path, caplog):
+    data = arrays()
+    whole = FaceDataset(write(path.with_name("whole.h5"), data))
+    assert whole.hashes() == {whole.hash}
+    data["landmarks"][[3, 20], 8, 1] = 113.5, -0.5
+    write(path, data)
+    dropped, kept = FaceDataset(path), FaceDataset(path, keep_outside=True)
+    caplog.clear()
+    assert dropped.hashes() == kept.hashes() == {dropped.hash, kept.hash}
+    assert len(dropped.hashes()) == 2
+    assert caplog.records == []  # which of them are used was said once
+
+
+def test_a_file_whose_samples_all_lie_outside_has_one_hash(path):
+    data = arrays()
+    data["landmarks"][:, 8, 1] = 113.5
+    kept = FaceDataset(write(path, data), keep_outside=True)
+    assert kept.hashes() == {kept.hash}
 
 
 def test_a_file_without_a_usable_sample_is_refused(path):

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import h5py
 import numpy as np
 
 from mlx_faceau.data.hdf5 import FaceDataset
@@ -44,6 +45,15 @@ def write_faces(path: Path, people: int = PEOPLE, each: int = EACH, boxes=None, 
     return path
 
 
+def move_every_second_outside(path: Path) -> Path:
+    """Put the chin of every second face of a file below its crop."""
+    with h5py.File(path, "a") as file:
+        landmarks = file["landmarks"][:]
+        landmarks[::2, 8, 1] = 113.5
+        file["landmarks"][:] = landmarks
+    return path
+
+
 class Oracle:
     """Knows the labels of the images it is shown; moved ones, which it cannot know, get row 0's.
 
@@ -55,10 +65,15 @@ class Oracle:
 
     def __init__(self, dataset: FaceDataset, landmark_error: float = 0.0, au_error: float = 0.0):
         images = dataset.read_images(np.arange(len(dataset)))
-        self.rows = {image.tobytes(): row for row, image in enumerate(images)}
+        self.rows: dict[bytes, int] = {}
+        self.learn(images)
         self.labels = {name: values.copy() for name, values in dataset.labels.items()}
         self.labels["landmarks"] += np.float32(landmark_error)
         self.labels["au_intensities"] += np.float32(au_error)
+
+    def learn(self, images: np.ndarray) -> None:
+        """Know these pictures of the faces, in the file's order, as well."""
+        self.rows |= {image.tobytes(): row for row, image in enumerate(images)}
 
     def __call__(self, images: np.ndarray) -> Mapping[str, np.ndarray]:
         rows = [self.rows.get(image.tobytes(), 0) for image in images]

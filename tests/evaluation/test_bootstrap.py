@@ -73,6 +73,17 @@ def test_a_resample_in_which_a_column_is_constant_has_no_correlation() -> None:
     assert np.isnan(Moments.of_means(means).pearson()[0])
 
 
+def test_an_output_that_wavers_by_rounding_alone_has_no_interval_of_its_correlation(
+    aus: tuple[np.ndarray, np.ndarray],
+) -> None:
+    truth, prediction = aus
+    prediction[:, 0] = truth[:, 0].mean() + 1e-7 * truth[:, 0]
+    prediction[:, 1] = truth[:, 1].mean() + 1e-5 * truth[:, 1]
+    found = au_intervals(truth, prediction, PEOPLE)["aus"]
+    assert np.isnan(found["AU01_r"]["r"]).all()
+    np.testing.assert_allclose(found["AU02_r"]["r"], 1.0, atol=1e-5)
+
+
 def test_au_intervals_are_percentiles_of_the_resampled_statistics(
     aus: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:

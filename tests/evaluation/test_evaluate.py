@@ -9,11 +9,13 @@ import pytest
 
 pytest.importorskip("h5py")
 
-from labelled_faces import EACH, PEOPLE, Oracle, write_faces
+from labelled_faces import EACH, PEOPLE, Oracle, move_every_second_outside, write_faces
 
 from mlx_faceau.data.hdf5 import FaceDataset
 from mlx_faceau.errors import CheckpointError, DatasetError
-from mlx_faceau.evaluation.evaluate import evaluate
+from mlx_faceau.evaluation.boxes import box_crops
+from mlx_faceau.evaluation.crops import jitter_matrices, move_images
+from mlx_faceau.evaluation.evaluate import JITTER_SEED, evaluate
 from mlx_faceau.evaluation.targets import TARGETS
 from mlx_faceau.metrics import nme
 from mlx_faceau.train.targets import TargetStatistics
@@ -74,6 +76,31 @@ def test_a_net_never_passes_on_the_file_it_was_trained_on(
     assert not report.passed
 
 
+@pytest.mark.parametrize("trained_with", [False, True])
+def test_a_net_s_own_file_is_recognised_whatever_became_of_faces_outside_the_crop(
+    trained_with: bool, tmp_path: Path
+) -> None:
+    path = move_every_second_outside(write_faces(tmp_path / "faces.h5", people=4))
+    trained_on = [FaceDataset(path, keep_outside=trained_with).hash]
+    for keep_outside in (False, True):
+        faces = FaceDataset(path, keep_outside)
+        report = evaluate(Oracle(faces), faces, "au_prediction", None, trained_on=trained_on)
+        assert report.trained_on
+    stranger = FaceDataset(write_faces(tmp_path / "other.h5", people=3))
+    assert not evaluate(
+        Oracle(stranger), stranger, "au_prediction", None, trained_on=trained_on
+    ).trained_on
+
+
+def test_faces_that_the_file_holds_beyond_those_evaluated_are_counted(tmp_path: Path) -> None:
+    path = move_every_second_outside(write_faces(tmp_path / "faces.h5", people=4))
+    for keep_outside, expected in ((False, (8, 8)), (True, (16, 0))):
+        faces = FaceDataset(path, keep_outside)
+        report = evaluate(Oracle(faces), faces, "au_prediction", None)
+        assert (report.faces, report.left_out) == expected
+        assert report.to_json()["left_out"] == report.left_out
+
+
 def test_a_correlation_that_no_action_unit_supports_is_not_passed(tmp_path: Path) -> None:
     few = FaceDataset(write_faces(tmp_path / "few.h5", people=5, each=2))
     report = evaluate(Oracle(few), few, "au_prediction", None)
@@ -96,6 +123,24 @@ def test_the_breakdown_by_yaw_holds_each_face_once_and_its_own_error(dataset: Fa
     for row in rows.values():
         assert (row["faces"], row["people"]) == (PEOPLE, PEOPLE)
         assert row["mae"] == pytest.approx(1.5, abs=1e-5)
+
+
+def test_the_breakdown_counts_every_face_even_one_alone_or_turned_all_the_way_round(
+    dataset: FaceDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = dataset.labels["global_params"].copy()
+    params[:, 2] = 0.0
+    params[[5, 6, 7], 2] = np.radians([190, -400, 15])
+    monkeypatch.setitem(dataset.labels, "global_params", params)
+    for kind in KINDS:
+        rows = evaluate(Oracle(dataset, 1.5, 0.5), dataset, kind, None).breakdown
+        faces = {row["part"]: row["faces"] for row in rows}
+        assert faces == {"0 to 10 degrees": 117, "10 to 20 degrees": 1, "over 45 degrees": 2}
+        alone = rows[1]
+        figures = alone.keys() - {"by", "part", "faces", "people"}
+        assert figures == rows[0].keys() - {"by", "part", "faces", "people"}
+        assert all(math.isnan(alone[key]) for key in figures)
+        assert rows[2]["mae"] == pytest.approx(1.5 if kind == "landmark_pose" else 0.5, abs=1e-5)
 
 
 def test_the_breakdown_names_the_files_groups(
@@ -146,6 +191,66 @@ def test_an_answer_that_is_not_a_number_is_refused_with_its_row(
         values[7] = np.nan
     with pytest.raises(CheckpointError, match=r"NaN or infinity for 1 of 120 .*row 7"):
         evaluate(oracle, dataset, kind, None)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_answer_that_is_not_a_number_on_moved_crops_is_refused_with_their_name(
+    kind: str, dataset: FaceDataset
+) -> None:
+    oracle = Oracle(dataset)
+
+    def predict(images: np.ndarray) -> dict[str, np.ndarray]:
+        known = np.array([image.tobytes() in oracle.rows for image in images])
+        answers = {name: values.copy() for name, values in oracle(images).items()}
+        for values in answers.values():
+            values[~known] = np.nan
+        return answers
+
+    with pytest.raises(CheckpointError, match=r"for 120 of 120 jittered crops \(first in row 0"):
+        evaluate(predict, dataset, kind, None)
+    images = dataset.read_images(np.arange(len(dataset)))
+    oracle.learn(move_images(jitter_matrices(len(dataset), JITTER_SEED), images))
+    with pytest.raises(CheckpointError, match=r"for 120 of 120 crops from boxes \(first in row 0"):
+        evaluate(predict, dataset, kind, None)
+
+
+@pytest.mark.parametrize("wrong", [-0.1, 5.5])
+def test_intensities_that_are_none_are_refused_where_they_are_what_is_measured(
+    wrong: float, dataset: FaceDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    units = dataset.labels["au_intensities"].copy()
+    units[[3, 9], 4] = wrong
+    monkeypatch.setitem(dataset.labels, "au_intensities", units)
+    with pytest.raises(DatasetError, match=r"faces\.h5: .* leave \[0, 5\] in 2 of 120 faces"):
+        evaluate(Oracle(dataset), dataset, "au_prediction", None)
+    assert evaluate(Oracle(dataset), dataset, "landmark_pose", None).net["mae"] == 0.0
+
+
+def test_the_constant_predictor_is_measured_on_the_crops_that_the_net_is(
+    dataset: FaceDataset, statistics: TargetStatistics
+) -> None:
+    report = evaluate(Oracle(dataset), dataset, "landmark_pose", statistics, boxes="yunet")
+    boxes = box_crops(dataset, "yunet")
+    assert boxes is not None
+    landmarks = dataset.labels["landmarks"].astype(np.float64)
+    mean_face = landmarks.mean(0)
+    assert report.constant["mae"] == pytest.approx(np.abs(landmarks - mean_face).mean())
+    matrices = {"jittered": jitter_matrices(len(dataset), JITTER_SEED), "boxes": boxes.matrices}
+    assert report.constant_moved.keys() == matrices.keys()
+    for name, matrix in matrices.items():
+        moved = np.einsum("nij,npj->npi", matrix[:, :, :2], landmarks) + matrix[:, None, :, 2]
+        expected = np.abs(moved - mean_face).mean()
+        assert report.constant_moved[name]["mae"] == pytest.approx(expected)
+        assert expected > report.constant["mae"]
+    rolls = [figures["pose"]["roll"] for figures in report.constant_moved.values()]
+    assert rolls[0] > report.constant["pose"]["roll"]  # jitter turns crops, boxes do not
+    assert rolls[1] == pytest.approx(report.constant["pose"]["roll"])
+
+
+def test_intensities_do_not_move_with_the_crop(dataset: FaceDataset) -> None:
+    report = evaluate(Oracle(dataset), dataset, "au_prediction", None, boxes="none")
+    assert report.constant_moved.keys() == {"jittered"}
+    assert report.constant_moved["jittered"]["mae"] == report.constant["mae"]
 
 
 def test_a_single_face_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 pytest.importorskip("h5py")
 
-from labelled_faces import Oracle, write_faces
+from labelled_faces import Oracle, move_every_second_outside, write_faces
 
 from mlx_faceau.data.hdf5 import FaceDataset
 from mlx_faceau.evaluation.evaluate import Report, evaluate
@@ -28,6 +29,17 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Report]:
     statistics = TargetStatistics.of(dataset.labels, dataset.masks)
     oracle = Oracle(dataset, landmark_error=1.25, au_error=0.375)
     return {kind: evaluate(oracle, dataset, kind, statistics) for kind in KINDS}
+
+
+@pytest.fixture(scope="module")
+def partial_reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Report]:
+    """Of a file half of whose faces are left out, one of the others alone in its part."""
+    path = write_faces(tmp_path_factory.mktemp("faces") / "faces.h5", people=3, each=5)
+    dataset = FaceDataset(move_every_second_outside(path))
+    dataset.labels["global_params"][:, 2] = 0.0
+    dataset.labels["global_params"][0, 2] = 0.3
+    oracle = Oracle(dataset, landmark_error=1.25, au_error=0.375)
+    return {kind: evaluate(oracle, dataset, kind, None) for kind in KINDS}
 
 
 class Page(HTMLParser):
@@ -88,6 +100,80 @@ def test_the_text_says_how_sure_it_is_and_where_boxes_are_from(reports: dict[str
     assert "95 % of 2000 resamples of the subjects" in text
     assert "yunet boxes: simulated" in text
     assert "the file's boxes were made from the crops" in text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_text_page_and_picture_say_how_many_faces_were_left_out(
+    kind: str,
+    partial_reports: dict[str, Report],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    matplotlib = pytest.importorskip("matplotlib.figure")
+    titles: list[str] = []
+    monkeypatch.setattr(matplotlib.Figure, "suptitle", lambda figure, text: titles.append(text))
+    report = partial_reports[kind]
+    told = "7 faces of 3 subjects; 8 of the file's 15 faces LEFT OUT"
+    lines = format_report(report).splitlines()
+    assert lines[0] == told
+    assert any(line.startswith("left out: ") and "--keep-outside" in line for line in lines)
+    picture = draw_report(report, tmp_path / "picture.png")
+    assert titles == [told]
+    write_page(report, "title", tmp_path / "page.html", picture)
+    assert "7 faces of 3 subjects; 8 of the file&#x27;s 15" in (tmp_path / "page.html").read_text()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_part_of_one_face_is_shown_without_figures(
+    kind: str, partial_reports: dict[str, Report], tmp_path: Path
+) -> None:
+    report = partial_reports[kind]
+    lines = format_report(report).splitlines()
+    row = next(line for line in lines if line.startswith("yaw 10 to 20 degrees")).split()
+    assert row[5:7] == ["1", "1"]  # faces, people
+    assert set(row[7:]) == {"-"}
+    write_page(report, "title", tmp_path / "page.html", None)
+    cells = Page((tmp_path / "page.html").read_text("utf-8")).cells
+    place = cells.index("yaw 10 to 20 degrees")
+    assert cells[place + 1 : place + 4] == ["1", "1", "-"]
+
+
+def test_the_picture_has_a_place_for_a_part_of_one_face(
+    partial_reports: dict[str, Report], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    matplotlib = pytest.importorskip("matplotlib.figure")
+    drawn: list[Any] = []
+    savefig = matplotlib.Figure.savefig
+    monkeypatch.setattr(
+        matplotlib.Figure,
+        "savefig",
+        lambda figure, *args, **kwargs: (drawn.append(figure), savefig(figure, *args, **kwargs)),
+    )
+    report = partial_reports["landmark_pose"]
+    assert [row["faces"] for row in report.breakdown] == [6, 1]
+    draw_report(report, tmp_path / "picture.png")
+    axes = drawn[0].axes[-1]
+    shown = [label.get_text() for label in axes.get_xticklabels()]
+    assert shown == ["0 to 10°\n6 faces", "10 to 20°\n1 face"]
+    left, right = axes.get_xlim()
+    assert all(left < place < right for place in axes.get_xticks())
+
+
+def test_the_constant_predictor_on_moved_crops_is_shown(
+    reports: dict[str, Report], tmp_path: Path
+) -> None:
+    report = reports["landmark_pose"]
+    lines = [line.split() for line in format_report(report).splitlines()]
+    heading = next(i for i, words in enumerate(lines) if words[:2] == ["constant,", "moved"])
+    assert lines[heading][3:] == ["MAE", "px", "pitch", "yaw", "roll", "mean"]
+    write_page(report, "title", tmp_path / "page.html", None)
+    cells = Page((tmp_path / "page.html").read_text("utf-8")).cells
+    start = next(i for i in range(len(cells)) if cells[i : i + 2] == ["MAE px", "pitch"]) + 5
+    for row, (name, key) in enumerate((("jittered", "jittered"), ("yunet boxes", "boxes"))):
+        figures = report.constant_moved[key]
+        expected = [f"{value:.2f}" for value in (figures["mae"], *figures["pose"].values())]
+        assert lines[heading + 1 + row] == [*name.split(), *expected]
+        assert cells[start + 6 * row : start + 6 * row + 6] == [name, *expected]
 
 
 def test_a_file_the_net_was_trained_on_is_named_as_such(tmp_path: Path) -> None:

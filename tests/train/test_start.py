@@ -13,7 +13,7 @@ pytest.importorskip("h5py")
 
 from tiny_training import write_faces
 
-from mlx_faceau.checkpoint import file_hash, load_checkpoint, save_checkpoint
+from mlx_faceau.checkpoint import describe, file_hash, load_checkpoint, save_checkpoint
 from mlx_faceau.data.teacher import Teacher
 from mlx_faceau.errors import CheckpointError
 from mlx_faceau.pdm import PDM
@@ -55,9 +55,30 @@ def test_a_net_starts_from_the_averaged_weights_of_a_checkpoint_with_a_new_optim
             np.testing.assert_array_equal(last.arrays[f"model.{name}"], value, err_msg=name)
     assert last.arrays["optimizer.step"] == 2
     assert last.metadata["progress"]["epoch"] == 1
-    origin = {"file": str(first.path), "hash": file_hash(first.path)}
-    assert last.metadata["init"] == origin
+    origin = last.metadata["init"]
+    assert origin["file"] == str(first.path)
+    assert origin["hash"] == file_hash(first.path)
+    assert origin["data"] == first.metadata["data"]
+    assert origin["training"]["epochs"] == 1
     assert json.loads((new / "training_history.json").read_text())["init"] == origin
+
+
+def test_the_trainings_before_the_one_that_is_started_from_are_recorded_too(tmp_path: Path) -> None:
+    config = AUTraining(data="x", width_mult=0.1)
+    drawn = first_weights(config, TargetStatistics(0, {}, {})).weights
+    arrays = {f"model.{name}": value for name, value in drawn.items()}
+    labels = [{"labeller": "OpenFace CSV", "licence": "for research only"}]
+    told = {"data": {"hash": "a", "labellers": labels}, "training": {"epochs": 40, "output": "o"}}
+    origin = None
+    for name in ("first", "second"):
+        path = tmp_path / f"{name}.safetensors"
+        save_checkpoint(path, arrays, describe(config.model_config(), init=origin, **told))
+        start = first_weights(replace(config, init=str(path)), TargetStatistics(0, {}, {}))
+        origin = start.origin
+    told = {"data": {"hash": "a", "labellers": labels}, "training": {"epochs": 40}}
+    first = {"hash": file_hash(tmp_path / "first.safetensors"), **told}
+    second = {"file": str(path), "hash": file_hash(path), **told}
+    assert origin == {**second, "init": first}
 
 
 def test_a_taught_training_starts_from_a_plain_net_and_a_fresh_auxiliary_head(
@@ -115,17 +136,24 @@ def test_the_teacher_of_a_taught_checkpoint_comes_along_too(
         saved_teacher(config, checkpoint)
 
 
+@pytest.mark.parametrize("older", [False, True])
 def test_a_fine_tuned_net_is_resumed_without_the_file_that_it_started_from(
-    faces_file: Path, tmp_path: Path
+    faces_file: Path, tmp_path: Path, older: bool
 ) -> None:
     run_training(AUTraining, settings(faces_file, tmp_path / "old"))
     init = tmp_path / "start.safetensors"
     (tmp_path / "old" / LAST).rename(init)
     run_training(AUTraining, settings(faces_file, tmp_path / "new", init=str(init)))
     init.unlink()
+    saved = load_checkpoint(tmp_path / "new" / LAST)
+    origin = saved.metadata["init"]
+    if older:  # which recorded no more of it
+        origin = {key: origin[key] for key in ("file", "hash")}
+        save_checkpoint(saved.path, saved.arrays, {**saved.metadata, "init": origin})
     run_training(AUTraining, {"epochs": 2}, resume=tmp_path / "new")
     resumed = load_checkpoint(tmp_path / "new" / LAST)
-    assert resumed.metadata["init"]["file"] == str(init)
+    assert resumed.metadata["init"] == origin
+    assert origin["file"] == str(init)
     assert resumed.metadata["progress"]["epoch"] == 2
     with pytest.raises(CheckpointError, match="--init elsewhere contradicts"):
         run_training(AUTraining, {"init": "elsewhere"}, resume=tmp_path / "new")

@@ -1,18 +1,23 @@
 """``mlx-faceau train`` and ``evaluate`` from their arguments to their exit status."""
 
 import json
+import math
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import fields
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from lively import AU, write_checkpoint
 
 pytest.importorskip("h5py")
 
+import h5py
 from tiny_training import write_faces
 
 from mlx_faceau.checkpoint import BEST_NAME, file_hash
@@ -64,6 +69,12 @@ def test_a_trained_net_is_evaluated_and_the_result_is_written(
     assert written["means_from"] == "training"
     assert written["model"]["checkpoint"] == file_hash(trained / BEST_NAME)
     assert written["trained_on"]
+    assert written["left_out"] == 0
+    assert written["package_version"] == version("mlx-faceau")
+    assert written["options"] == {"backend": "torch", "boxes": "auto", "keep_outside": False}
+    # Shares of the side, radians.
+    assert written["jitter"] == {"shift": 0.05, "scale": 0.1, "roll": math.pi / 18, "seed": 7}
+    assert written["constant_moved"].keys() == {"jittered", "boxes"}
     assert (tmp_path / "evaluation.txt").read_text().splitlines()[-1] in shown
     assert "THE NET WAS TRAINED ON THIS FILE" in (tmp_path / "evaluation.html").read_text()
     assert (tmp_path / "evaluation.png").is_file()
@@ -87,11 +98,53 @@ def test_a_file_of_both_nets_is_not_evaluated(
     assert "both.onnx: a combined model; evaluate one net at a time" in capsys.readouterr().err
 
 
+@pytest.fixture(scope="module")
+def strangers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Enough faces, of people whom no training saw, for action units to count."""
+    path = tmp_path_factory.mktemp("strangers") / "strangers.h5"
+    return write_faces(path, people=20, name="stranger", seed=1)
+
+
 def test_a_missed_target_is_exit_status_one_where_targets_are_required(
-    trained: Path, faces_file: Path
+    trained: Path, strangers: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["evaluate", str(trained), "--data", str(faces_file), "--backend", "torch"]
+    arguments = ["evaluate", str(trained), "--data", str(strangers), "--backend", "torch"]
+    assert main(arguments) == 0
     assert main([*arguments, "--require-targets"]) == 1
+    shown = capsys.readouterr().out
+    assert "FAIL" in shown
+    assert "TRAINED ON" not in shown
+
+
+class Knower:
+    """In the place of an action unit predictor: it has the file's answers, off by so much."""
+
+    backend = "torch"
+
+    def __init__(self, file: Path, off: float = 0.0) -> None:
+        with h5py.File(file) as content:
+            images, units = content["images"][:], content["au_intensities"][:]
+        self.answers = {
+            image.tobytes(): unit for image, unit in zip(images, units + off, strict=True)
+        }
+        self.mean = units.mean(axis=0)
+
+    def predict_batch(self, bgr_crops: np.ndarray) -> dict[str, np.ndarray]:
+        rgb = bgr_crops[..., ::-1]
+        known = [self.answers.get(image.tobytes(), self.mean) for image in rgb]
+        return {"au_intensities": np.stack(known)}
+
+
+@pytest.mark.parametrize(("off", "status"), [(0.0, 0), (0.6, 1)])
+def test_targets_that_are_reached_are_exit_status_zero(
+    off: float, status: int, strangers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = write_checkpoint(tmp_path / "net.safetensors", AU)
+    monkeypatch.setattr(
+        "mlx_faceau.predictor.load_au_predictor", lambda path, backend: Knower(strangers, off)
+    )
+    arguments = ["evaluate", str(checkpoint), "--data", str(strangers)]
+    assert main([*arguments, "--require-targets"]) == status
 
 
 def test_a_training_is_resumed_by_its_folder_alone(

@@ -13,12 +13,12 @@ PEOPLE, FACES_EACH = 6, 4
 
 
 def write_faces(
-    path: Path, people: int = PEOPLE, each: int = FACES_EACH, name: str = "person"
+    path: Path, people: int = PEOPLE, each: int = FACES_EACH, name: str = "person", seed: int = 0
 ) -> Path:
     """Random images of people who are called by this name and a number."""
     from mlx_faceau.data.writer import TrainingDataWriter
 
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     mean_face = rng.uniform(20, 90, (68, 2))
     with TrainingDataWriter(path) as writer:
         for person in range(people):

@@ -1,0 +1,63 @@
+"""The trainings behind a net's weights: the last one, and those whose weights it started from.
+
+A checkpoint records its own training, and under ``init`` that of the checkpoint which ``--init``
+named, with its ``init`` in turn. Files made from a checkpoint pass this on.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+# Of a training's settings those that a reader wants; paths concern one machine alone.
+ESSENTIALS = ("framework", "epochs", "batch_size", "lr", "augment", "ema", "seed")
+
+
+def stages(metadata: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What is recorded of each training, the last one first.
+
+    Args:
+        metadata: of a checkpoint, or of a file made from one.
+
+    Returns:
+        The metadata, then each ``init`` in it: ``hash`` of that checkpoint's file, and ``data`` and
+        ``training`` where they are known. Older checkpoints know the hash alone; imported weights
+        have neither.
+    """
+    found = [metadata]
+    while isinstance(init := found[-1].get("init"), Mapping):
+        found.append(init)
+    return found
+
+
+def provenance(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """What a file made from a checkpoint takes over about all trainings behind it.
+
+    Args:
+        metadata: of the checkpoint.
+
+    Returns:
+        ``data``, ``training`` (the essential settings) and ``init``, where they are recorded; no
+        paths.
+    """
+    told: dict[str, Any] = {}
+    for stage in reversed(stages(metadata)):
+        told = {**_essential(stage), **({"init": told} if told else {})}
+    return told
+
+
+def _essential(stage: Mapping[str, Any]) -> dict[str, Any]:
+    told = {key: stage[key] for key in ("hash", "data") if stage.get(key)}
+    training = stage.get("training") or {}
+    settings = {key: training[key] for key in ESSENTIALS if key in training}
+    return {**told, **({"training": settings} if settings else {})}
+
+
+def training_hashes(metadata: Mapping[str, Any]) -> list[str]:
+    """Hashes of the files that the net was trained on, in any of its trainings.
+
+    Checkpoints that do not name each file have one hash of all: of a file, or of several in a row.
+    """
+    hashes: list[str] = []
+    for stage in stages(metadata):
+        data = stage.get("data") or {}
+        hashes += data.get("files") or ([data["hash"]] if "hash" in data else [])
+    return hashes

@@ -1,0 +1,64 @@
+"""``mlx-faceau evaluate`` knows the faces that a net was trained on, in whatever file it is."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lively import AU, lively_weights
+
+pytest.importorskip("torch")
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+pytest.importorskip("h5py")
+
+from mlx_faceau.checkpoint import describe, save_checkpoint
+from mlx_faceau.cli.main import main
+from mlx_faceau.data.hdf5 import FaceDataset
+from mlx_faceau.data.synthetic import write_synthetic
+
+TOLD = "THE NET WAS TRAINED ON THIS FILE"
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("faces") / "faces.h5"
+    write_synthetic(path, 8, seed=0, people=4)
+    return path
+
+
+def save(path: Path, **metadata: Any) -> Path:
+    arrays = {f"model.{name}": value for name, value in lively_weights(AU).items()}
+    save_checkpoint(path, arrays, describe(AU, **metadata))
+    return path
+
+
+def recorded(model: Path, faces: Path, folder: Path) -> dict[str, Any]:
+    given = ["--data", str(faces), "--boxes", "none", "--output", str(folder)]
+    assert main(["evaluate", str(model), *given]) == 0
+    content: dict[str, Any] = json.loads((folder / "evaluation.json").read_text())
+    return content
+
+
+@pytest.mark.parametrize("suffix", ["onnx", "safetensors"])
+def test_an_exported_file_is_recognised_on_its_training_faces(
+    faces: Path, tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = {"hash": "of both", "files": [FaceDataset(faces).hash, "another"], "faces": 16}
+    data |= {"training": 14, "validation": 2, "split_by": "subject"}
+    checkpoint = save(tmp_path / "run.safetensors", data=data)
+    exported = tmp_path / f"au.{suffix}"
+    assert main(["export", str(checkpoint), "--to", suffix, "--output", str(exported)]) == 0
+    assert recorded(exported, faces, tmp_path)["trained_on"] is True
+    assert TOLD in capsys.readouterr().out
+
+
+def test_the_faces_of_the_training_before_count_too(faces: Path, tmp_path: Path) -> None:
+    init = {"hash": "1", "data": {"hash": FaceDataset(faces).hash}}
+    for step in range(2):  # the one before, and the one before that
+        tuned = save(tmp_path / f"{step}.safetensors", data={"hash": "mine"}, init=init)
+        assert recorded(tuned, faces, tmp_path)["trained_on"] is True
+        init = {"hash": "2", "data": {"hash": "theirs"}, "init": init}
+    old = {"file": "run/checkpoint_best.safetensors", "hash": "3"}
+    other = save(tmp_path / "other.safetensors", data={"hash": "mine"}, init=old)
+    assert recorded(other, faces, tmp_path)["trained_on"] is False
