@@ -5,10 +5,11 @@
 
 The recipe's first stage is trained on all faces of ``--train``, on those of half of its people, of
 a quarter and so on, each time with as many steps: half the faces are shown twice as often.
-``--dev`` holds other people, not those of the final evaluation, and tells how well it went.
-``--histories`` are of finished trainings (``training_history.json``, one stage after the other):
-their validation over time is drawn beside it. ``learning-curve-NAME.csv`` and ``.png`` of the
-recipe are the result. What is interrupted goes on where it stopped.
+``--with`` changes a setting in all of them. ``--dev`` holds other people, not those of the final
+evaluation, and tells how well it went. ``--histories`` are of finished trainings
+(``training_history.json``, one stage after the other): their validation over time is drawn beside
+it. ``learning-curve-NAME.csv`` and ``.png`` of the recipe are the result. What is interrupted goes
+on where it stopped.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ablation import figures
+from ablation import changed, figures
 from compare import RESULTS, write_csv
 from reference import read_recipe, train
 
@@ -38,15 +39,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--run", type=Path, required=True, help="folder of parts and trainings")
     parser.add_argument("--epochs", type=int, default=4, help="over all faces")
     parser.add_argument("--halvings", type=int, default=3)
+    parser.add_argument("--with", nargs="+", default=[], metavar="SETTING=VALUE", dest="always")
     parser.add_argument("--histories", type=Path, nargs="*", default=[])
     parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args(arguments)
     recipe = read_recipe(args.recipe)
+    shared = recipe["stages"][0]
+    for setting in args.always:
+        shared = {**shared, **changed(setting)}
     rows = []
     for halving in range(args.halvings + 1):
         part = share_of(args.train, halving, args.run)
         settings = {
-            **recipe["stages"][0],
+            **shared,
             "data": ["part"],
             "val_data": ["dev"],
             "epochs": args.epochs * 2**halving,

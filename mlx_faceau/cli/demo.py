@@ -18,7 +18,7 @@ TRAININGS = {
     "landmark_pose": ("mlx_faceau.train_landmark_pose", {"--epochs": 5, "--lr": 0.001}),
     "au_prediction": (
         "mlx_faceau.train_au_prediction",
-        {"--epochs": 8, "--first-side": 64, "--lr": 0.002, "--dropout": 0},
+        {"--epochs": 7, "--lr": 0.002, "--dropout": 0},
     ),
 }
 SHARED = {"--batch-size": 16, "--width-mult": 0.25, "--augment": "none", "--keep": 1}
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--faces", type=int, default=3072, help="to train on (default: %(default)s)"
     )
     parser.add_argument("--fresh", type=int, default=512, help="to test on (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, help="of both trainings (default: 5 and 8)")
+    parser.add_argument("--epochs", type=int, help="of both trainings (default: 5 and 7)")
     parser.add_argument(
         "--framework", choices=("mlx", "torch"), help="default: mlx where it is installed"
     )

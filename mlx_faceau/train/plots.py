@@ -15,6 +15,11 @@ CURVES_NAME = "training_curves.png"
 # Title of a panel -> curves in it: legend and path into an epoch's entry.
 Panel = tuple[str, dict[str, tuple[str, ...]]]
 _LOSS: Panel = ("loss", {"training": ("training", "loss"), "validation": ("validation", "loss")})
+# What an auxiliary head learns is in the training's loss and not in the validation's.
+_CONCORDANCE: Panel = (
+    "concordance loss",
+    {"training": ("training", "ccc"), "validation": ("validation", "ccc")},
+)
 _RATE: Panel = ("learning rate", {"last step": ("learning_rate",)})
 _LANDMARKS: tuple[Panel, ...] = (
     _LOSS,
@@ -54,6 +59,8 @@ def draw_curves(epochs: Sequence[Mapping[str, Any]], folder: Path) -> Path | Non
         _LOG.warning("no curves drawn: %s", error)
         return None
     panels = _AUS if "aus" in epochs[0]["metrics"] else _LANDMARKS
+    if "auxiliary" in epochs[0]["training"]:
+        panels = (_CONCORDANCE, *panels[1:])
     for axes, (title, curves) in zip(figure.subplots(2, 2).flat, panels, strict=True):
         _draw_panel(axes, title, curves, epochs)
     path = folder / CURVES_NAME

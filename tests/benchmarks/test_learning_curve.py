@@ -33,12 +33,15 @@ def test_half_the_people_are_shown_twice_as_often(tmp_path: Path) -> None:
     run = tmp_path / "run"
     arguments = [str(recipe), "--train", str(train), "--dev", str(dev), "--run", str(run)]
     arguments += ["--epochs", "1", "--halvings", "1", "--results", str(tmp_path)]
+    arguments += ["--with", "seed=7"]
     assert learning_curve.main(arguments) == 0
     with (tmp_path / "learning-curve-tiny.csv").open() as file:
         rows = list(csv.DictReader(file))
     whole, half = FaceDataset(train), FaceDataset(run / "parts1" / "train.h5")
     assert [int(row["faces"]) for row in rows] == [len(whole), len(half)]
     assert [int(row["epochs"]) for row in rows] == [1, 2]
+    settings = [json.loads((run / f"half{i}.settings.json").read_text()) for i in (0, 1)]
+    assert [of["seed"] for of in settings] == [7, 7]
     assert {*half.subjects.tolist()} < {*whole.subjects.tolist()}
     assert len(half) == pytest.approx(len(whole) / 2, abs=8)
     histories = [run / f"half{i}" / "training_history.json" for i in (0, 1)]

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from mlx_faceau.figure import new_figure
+from mlx_faceau.train import plots
 from mlx_faceau.train.plots import draw_curves
 
 
@@ -29,6 +31,24 @@ def test_curves_are_drawn_for_both_nets(metrics: dict[str, Any], tmp_path: Path)
     image = cv2.imread(str(path))
     assert image.shape[0] > 500
     assert len({tuple(pixel) for pixel in image[::7, ::7].reshape(-1, 3).tolist()}) > 3
+
+
+@pytest.mark.parametrize("taught", [False, True])
+def test_training_and_validation_are_of_the_same_loss(
+    taught: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib")
+    figure = new_figure(11, 7)
+    monkeypatch.setattr(plots, "new_figure", lambda *_: figure)
+    drawn = entries({"correlation": 0.9, "mae": 2.0, "aus": {}})
+    for entry in drawn:
+        entry["validation"] = {"loss": 0.7, "ccc": 0.3}
+        entry["training"] = {"loss": 0.6, "ccc": 0.2}
+        if taught:
+            entry["training"] |= {"loss": 2.6, "auxiliary": 0.5}
+    draw_curves(drawn, tmp_path)
+    heights = [line.get_ydata()[-1] for line in figure.axes[0].lines]
+    assert heights == ([0.2, 0.3] if taught else [0.6, 0.7])
 
 
 def test_without_matplotlib_a_line_names_the_extra_and_nothing_is_drawn(
