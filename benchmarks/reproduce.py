@@ -1,7 +1,9 @@
 """Measure every figure of the README and the pages again, one script after the other.
 
     python benchmarks/reproduce.py
+    mlx-faceau data split train.h5 --output parts --val 0.1
     python benchmarks/reproduce.py --train train.h5 --mixed mixed.h5 --val val.h5 --runs FOLDER \
+        --part parts/train.h5 --dev parts/val.h5 \
         --landmark-model L --au-model A --detector yunet.onnx --video face.mp4 --openface face.csv
 
 Scripts that need labelled faces, trained nets or a video run when those are given; the rest says
@@ -31,7 +33,7 @@ SCRIPTS = (
     "backend_parity.py {landmark_model} --data {val}",
     "backend_parity.py {au_model} --data {val}",
     "label_noise.py {train} {val}",
-    "teacher.py {train} --people {val}",
+    "teacher.py {part} --people {dev}",
     "box_calibration.py {train} {val} --yunet {detector}",
     "pipeline.py {video} --landmark-model {landmark_model} --au-model {au_model} "
     "--detector {detector}",
@@ -41,12 +43,19 @@ SCRIPTS = (
     "--people {val} --run {runs}/landmark-pose",
     "reference.py {here}/recipes/au.json --data train={train} mixed={mixed} "
     "--people {val} --run {runs}/au",
+    "learning_curve.py {here}/recipes/au.json --train {part} --dev {dev} --run {runs}/curve "
+    "--epochs 2 --halvings 2 --with mirror=0 first_side=112 width_mult=0.5 "
+    "--histories {here}/results/au/"
+    "stage1.training_history.json {here}/results/au/stage2.training_history.json "
+    "{here}/results/au/stage3.training_history.json",
     "readme_table.py",
 )
 INPUTS = (
     "train",
     "mixed",
     "val",
+    "part",
+    "dev",
     "runs",
     "landmark_model",
     "au_model",
