@@ -75,6 +75,15 @@ def check_file(
     return report
 
 
+def check_intensities(intensities: np.ndarray, source: object) -> None:
+    """Raise DatasetError, naming ``source``, if an intensity of (N, 17) leaves [0, 5]."""
+    if wrong := out_of_range(intensities):
+        raise DatasetError(
+            f"{source}: action unit intensities leave [0, 5] in {wrong} of {len(intensities)} "
+            "faces; 'mlx-faceau data check' says more; mend or drop them"
+        )
+
+
 def shared(one: FaceDataset, other: FaceDataset) -> list[str]:
     """What two data sets have in common, that the parts of a split must not: one line each."""
     found = []

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from mlx_faceau.data.check import check_intensities
 from mlx_faceau.data.hdf5 import FaceDataset
 from mlx_faceau.errors import CheckpointError, DatasetError
-from mlx_faceau.facs import AU_NAMES, out_of_range
+from mlx_faceau.facs import AU_NAMES
 from mlx_faceau.landmarks import OUTER_EYE_CORNERS
 from mlx_faceau.metrics import au_metrics, landmark_pose_metrics, nme
 from mlx_faceau.train.targets import TargetStatistics
@@ -156,12 +157,8 @@ def evaluate(
 def _check_faces(dataset: FaceDataset, kind: str) -> None:
     if len(dataset) < 2:
         raise DatasetError(f"{dataset.path}: holds one face; an evaluation needs two or more")
-    wrong = out_of_range(dataset.labels["au_intensities"])
-    if wrong and kind == "au_prediction":
-        raise DatasetError(
-            f"{dataset.path}: action unit intensities leave [0, 5] in {wrong} of {len(dataset)} "
-            "faces; 'mlx-faceau data check' says more; mend or drop them"
-        )
+    if kind == "au_prediction":
+        check_intensities(dataset.labels["au_intensities"], dataset.path)
     right, left = (dataset.labels["landmarks"][:, corner] for corner in OUTER_EYE_CORNERS)
     flat = np.flatnonzero((right == left).all(1))
     if len(flat):

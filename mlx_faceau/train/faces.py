@@ -8,13 +8,14 @@ import numpy as np
 
 from mlx_faceau.data.augment import augmentation
 from mlx_faceau.data.batches import Batches
+from mlx_faceau.data.check import check_intensities
 from mlx_faceau.data.hdf5 import FaceDataset
 from mlx_faceau.data.joined import JoinedFaces, open_datasets
 from mlx_faceau.data.provenance import labellers
 from mlx_faceau.data.split import Split, people_names, split_at, split_dataset
 from mlx_faceau.data.teacher import ANSWERS, Teacher
 from mlx_faceau.errors import DatasetError
-from mlx_faceau.facs import AU_NAMES, out_of_range
+from mlx_faceau.facs import AU_NAMES
 
 from .config import TrainConfig
 from .finishing import Auxiliary, Finishing
@@ -111,11 +112,7 @@ def open_faces(
             somebody is in the files to validate on too, or no teacher fits them.
     """
     dataset = open_datasets((*config.data, *config.val_data), config.keep_outside)
-    if wrong := out_of_range(dataset.labels["au_intensities"]):
-        raise DatasetError(
-            f"{', '.join(map(str, config.data))}: action unit intensities leave [0, 5] in {wrong} "
-            f"of {len(dataset)} faces; 'mlx-faceau data check' says more; mend or drop them"
-        )
+    check_intensities(dataset.labels["au_intensities"], ", ".join(map(str, config.data)))
     step = config.step_size * part[1]
     split = _split(dataset, config, step)
     statistics = TargetStatistics.of(
