@@ -12,6 +12,7 @@ import numpy as np
 
 from .errors import DatasetError
 from .geometry import euler_to_matrix, matrix_to_euler, project
+from .landmarks import MIRROR
 from .output import atomic_file
 
 _MAX_POINTS = 10_000
@@ -19,6 +20,8 @@ _MAX_MODES = 1_000
 _MAX_BYTES = 64 << 20
 _MOST_STEPS = 50  # of each stage of a fit
 _DOUBLE = 6  # OpenCV's code of the only element type that the format uses
+_MIRRORED_AXES = (-1, 1, 1)
+_LEAST_VARIANCE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -255,3 +258,28 @@ def _moved(
     shifted = local.copy()
     shifted[:modes] += step[6:]
     return moved, shifted
+
+
+def mirror_local_params(pdm: PDM, local_params: np.ndarray, noise: float = 1.0) -> np.ndarray:
+    """Local parameters of the mirrored faces, beside ``flip_global_params``.
+
+    A mirrored shape minimises the squared distances / noise^2 plus local^2 / variance, as in
+    :func:`fit_pdm`, but in space, which no pose disturbs. With small ``noise`` it is exact where
+    the model is symmetric, and the nearest shape that the model has where it is not.
+
+    Args:
+        pdm: the model, of 68 points.
+        local_params: (..., K).
+        noise: standard deviation of a point's coordinates, mm.
+
+    Returns:
+        (..., K) float64.
+    """
+    modes = pdm.basis.shape[2]
+    mean, basis = pdm.mean.reshape(-1), pdm.basis.reshape(-1, modes)
+    mirrored_mean = (pdm.mean[MIRROR] * _MIRRORED_AXES).reshape(-1)
+    mirrored_basis = (pdm.basis[MIRROR] * np.array(_MIRRORED_AXES)[:, None]).reshape(-1, modes)
+    normal = basis.T @ basis + np.diag(noise**2 / np.maximum(pdm.variances, _LEAST_VARIANCE))
+    turned = np.linalg.solve(normal, basis.T @ mirrored_basis)
+    offset = np.linalg.solve(normal, basis.T @ (mirrored_mean - mean))
+    return np.asarray(local_params @ turned.T + offset)

@@ -14,7 +14,6 @@ References:
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
@@ -24,6 +23,8 @@ from mlx_faceau.pdm import PDM
 
 from .fhog import HOG_SIZE, fhog
 from .implied_pdm import implied_pdm
+from .labelled import Faces
+from .mirrored import Mirrored
 
 COMPONENTS = 256  # of the gradients, the largest
 ANSWERS = NUM_AUS + COMPONENTS
@@ -37,18 +38,6 @@ _SPARE = 32  # directions that are dropped at the end: they make the others exac
 _PASSES = 4
 _ROUNDS = 40  # of filling in what was cut off; later ones change no third digit
 _CHUNK = 256  # faces aligned together
-
-
-class Faces(Protocol):
-    """The part of a data set that a teacher looks at."""
-
-    @property
-    def labels(self) -> dict[str, np.ndarray]: ...
-
-    @property
-    def masks(self) -> dict[str, np.ndarray]: ...
-
-    def read_images(self, indices: np.ndarray) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -111,16 +100,36 @@ class Teacher:
             (n, 17 + 256) float32: scores, which are the labels where these lie inside (0, 5), and
             components; NaN for a face without usable PDM parameters.
         """
+        said = self._said(faces, rows)
+        labels = faces.labels["au_intensities"][rows]
+        scores = _uncensored(said[:, :NUM_AUS], labels)
+        said[:, :NUM_AUS] = np.where(np.isnan(said[:, :NUM_AUS]), np.nan, scores)
+        return self._standardised(said)
+
+    def mirrored_answers(self, faces: Faces, rows: np.ndarray) -> np.ndarray:
+        """What the teacher says about the faces' mirror images, whose labels nobody knows.
+
+        Args, and what comes back: as for :meth:`answers`, the scores all its own.
+        """
+        return self._standardised(self._said(Mirrored(faces, self.pdm), rows))
+
+    def intensities(self, answers: np.ndarray) -> np.ndarray:
+        """(n, 17) in [0, 5]: the labels that follow from standardised answers (n, 17 + 256)."""
+        scores = answers[:, :NUM_AUS] * self.deviations[:NUM_AUS] + self.means[:NUM_AUS]
+        return np.asarray(np.clip(scores, 0, MAX_INTENSITY), np.float32)
+
+    def _said(self, faces: Faces, rows: np.ndarray) -> np.ndarray:
+        """(n, 17 + 256) of the teacher alone; NaN without usable PDM parameters."""
         known = np.flatnonzero(faces.masks["global_mask"][rows] > 0)
-        answers = np.full((len(rows), ANSWERS), np.nan, np.float32)
+        said = np.full((len(rows), ANSWERS), np.nan, np.float32)
         chunks = features_of(faces, rows[known], self.pdm)
-        said = [(features - self.centre) @ self.weights for features in chunks]
-        answers[known] = np.concatenate([np.zeros((0, ANSWERS), np.float32), *said])
-        scores = answers[:, :NUM_AUS] + self.means[:NUM_AUS]
-        answers[:, :NUM_AUS] = _uncensored(scores, faces.labels["au_intensities"][rows])
-        standardised = (answers - self.means) / self.deviations
-        standardised[faces.masks["global_mask"][rows] <= 0] = np.nan
-        return np.asarray(standardised, np.float32)
+        found = [(features - self.centre) @ self.weights for features in chunks]
+        said[known] = np.concatenate([np.zeros((0, ANSWERS), np.float32), *found])
+        said[:, :NUM_AUS] += self.means[:NUM_AUS]
+        return said
+
+    def _standardised(self, said: np.ndarray) -> np.ndarray:
+        return np.asarray((said - self.means) / self.deviations, np.float32)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All of it by name, as checkpoints keep it."""

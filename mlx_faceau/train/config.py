@@ -182,6 +182,11 @@ class TrainConfig:
         return False
 
     @property
+    def relabels(self) -> bool:
+        """Whether mirrored faces get intensities of their own."""
+        return False
+
+    @property
     def shows_aus(self) -> bool:
         """Whether a table of the action units follows each epoch's line."""
         return False
@@ -246,6 +251,11 @@ class AUTraining(TrainConfig):
         least=0.0,
         below=1.0,
     )
+    relabel_mirrored: bool = option(
+        False,
+        "give mirrored faces the intensities that the labels' linear model has for them, which "
+        "--auxiliary-weight fits: for OpenFace's labels",
+    )
     dropout: float = option(0.3, "dropout in the head", least=0.0, below=1.0)
     au_weights: str | None = option(
         None,
@@ -259,6 +269,11 @@ class AUTraining(TrainConfig):
     balance_aus: bool = option(
         False, "show faces with rare action units more often, in epochs of the same length"
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.relabel_mirrored and not (self.taught and self.mirror):
+            raise ValueError("--relabel-mirrored needs --mirror and --auxiliary-weight above 0")
 
     def model_config(self) -> "ModelConfig":
         from mlx_faceau.architectures import AUPredictionConfig
@@ -283,6 +298,10 @@ class AUTraining(TrainConfig):
     @property
     def balanced(self) -> bool:
         return self.balance_aus
+
+    @property
+    def relabels(self) -> bool:
+        return self.relabel_mirrored
 
     @property
     def shows_aus(self) -> bool:

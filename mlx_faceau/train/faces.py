@@ -13,12 +13,13 @@ from mlx_faceau.data.hdf5 import FaceDataset
 from mlx_faceau.data.joined import JoinedFaces, open_datasets
 from mlx_faceau.data.provenance import labellers
 from mlx_faceau.data.split import Split, people_names, split_at, split_dataset
-from mlx_faceau.data.teacher import ANSWERS, Teacher
+from mlx_faceau.data.teacher import Teacher
 from mlx_faceau.errors import DatasetError
 from mlx_faceau.facs import AU_NAMES
 
+from .auxiliary import auxiliary_of
 from .config import TrainConfig
-from .finishing import Auxiliary, Finishing
+from .finishing import Finishing
 from .rarity import PRESENT, repeats_by_rarity
 from .targets import TargetStatistics
 
@@ -123,7 +124,8 @@ def open_faces(
         # A few faces to be learned by heart are too few for a teacher.
         seen = np.arange(len(dataset)) if config.overfit else split.train
         teacher = teacher or _fitted(dataset, seen)
-        auxiliary = _auxiliary(teacher, dataset, split, statistics)
+        asked = teacher, dataset, split.train, statistics
+        auxiliary = auxiliary_of(*asked, mirror=config.mirror, relabel=config.relabels)
     batches = Batches(
         dataset,
         np.repeat(split.train, _VISITS) if config.overfit else split.train,
@@ -145,15 +147,6 @@ def _fitted(dataset: FaceDataset | JoinedFaces, rows: np.ndarray) -> Teacher:
         return Teacher.fit(dataset, rows)
     except DatasetError as error:
         raise DatasetError(f"{error}; leave --auxiliary-weight out") from None
-
-
-def _auxiliary(
-    teacher: Teacher, dataset: FaceDataset | JoinedFaces, split: Split, statistics: TargetStatistics
-) -> Auxiliary:
-    """The teacher's answers about every face of the training side."""
-    answers = np.full((len(dataset), ANSWERS), np.nan, np.float32)
-    answers[split.train] = teacher.answers(dataset, split.train)
-    return Auxiliary(answers, teacher.deviations, statistics)
 
 
 def _weights(dataset: FaceDataset | JoinedFaces, split: Split) -> np.ndarray:

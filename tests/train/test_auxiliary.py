@@ -1,0 +1,231 @@
+"""Auxiliary answers of a batch, and what mirrored faces are said to show."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("h5py")
+
+from mlx_faceau.data.hdf5 import FaceDataset
+from mlx_faceau.data.synthetic import write_synthetic
+from mlx_faceau.data.teacher import Teacher
+from mlx_faceau.landmarks import MIRROR
+from mlx_faceau.train.auxiliary import Auxiliary, Known, auxiliary_of
+from mlx_faceau.train.config import AUTraining
+from mlx_faceau.train.faces import Faces, open_faces
+from mlx_faceau.train.targets import TargetStatistics
+
+COUNT = 400
+TURNED = slice(0, None, 2)  # rows of the batch that are mirrored
+PLAIN = slice(1, None, 2)
+
+
+def labels() -> dict[str, np.ndarray]:
+    """Of a data set in reverse order, every other face mirrored."""
+    rng = np.random.default_rng(0)
+    mask = np.ones(COUNT, np.float32)
+    mask[TURNED] = 0
+    return {
+        "landmarks": rng.normal(50, 9, (COUNT, 68, 2)).astype(np.float32),
+        "local_params": rng.normal(2, 5, (COUNT, 34)).astype(np.float32),
+        "au_intensities": rng.uniform(0, 5, (COUNT, 17)).astype(np.float32),
+        "global_mask": np.ones(COUNT, np.float32),
+        "local_mask": mask,
+        "index": np.arange(COUNT)[::-1],
+    }
+
+
+def some_answers(seed: int) -> np.ndarray:
+    answers = np.random.default_rng(seed).normal(size=(COUNT, 17 + 256)).astype(np.float32)
+    return (answers - answers.mean(axis=0)) / answers.std(axis=0)
+
+
+@pytest.fixture
+def auxiliary() -> Auxiliary:
+    """Of a data set whose mirrored faces keep their intensities."""
+    batch = labels()
+    known = {name: batch[name] for name in ("landmarks", "local_params")}
+    statistics = TargetStatistics.of(known, {})
+    own = Known(batch["au_intensities"][::-1], batch["local_params"][::-1], some_answers(1))
+    return Auxiliary(own, own.kept_by_mirrored(), np.linspace(2, 0.1, 17 + 256), statistics)
+
+
+def answered(auxiliary: Auxiliary, batch: dict[str, np.ndarray] | None = None) -> np.ndarray:
+    return auxiliary.added_to(labels() if batch is None else batch)["auxiliary"]
+
+
+def test_each_kind_of_answer_costs_a_constant_predictor_a_quarter(auxiliary: Auxiliary) -> None:
+    answers = answered(auxiliary)
+    assert answers.shape == (COUNT, 443)
+    assert answers.dtype == np.float32
+    cost = np.nanmean(np.square(answers, dtype=np.float64), axis=0)
+    for part in np.split(cost, [136, 170, 187]):
+        assert part.sum() == pytest.approx(0.25, rel=0.02)
+
+
+def test_answers_belong_to_the_batch_s_faces(auxiliary: Auxiliary) -> None:
+    batch = labels()
+    scores = answered(auxiliary, batch)[:, 170:187] * np.sqrt(17 * 4)
+    np.testing.assert_allclose(scores, auxiliary.plain.answers[::-1, :17], rtol=1e-5)
+    moved = {**batch, "landmarks": batch["landmarks"] + np.float32(3)}
+    shift = (answered(auxiliary, moved) - answered(auxiliary, batch))[:, :136] * np.sqrt(136 * 4)
+    expected = 3 / auxiliary.statistics.deviations["landmarks"].reshape(-1)
+    np.testing.assert_allclose(shift, np.tile(expected, (COUNT, 1)), rtol=1e-3)
+
+
+def test_a_mirrored_face_that_keeps_its_labels_has_no_shape_parameters_and_no_components(
+    auxiliary: Auxiliary,
+) -> None:
+    answers = answered(auxiliary)
+    assert np.isnan(answers[TURNED, 136:170]).all()
+    assert np.isnan(answers[TURNED, 187:]).all()
+    assert np.isfinite(answers[TURNED, :136]).all()
+    assert np.isfinite(answers[TURNED, 170:187]).all()
+    assert np.isfinite(answers[PLAIN]).all()
+    np.testing.assert_array_equal(
+        auxiliary.added_to(labels())["au_intensities"], labels()["au_intensities"]
+    )
+
+
+def test_a_relabelled_mirrored_face_has_answers_of_its_own(auxiliary: Auxiliary) -> None:
+    rng = np.random.default_rng(3)
+    other = Known(
+        rng.uniform(0, 5, (COUNT, 17)).astype(np.float32),
+        rng.normal(2, 5, (COUNT, 34)).astype(np.float32),
+        some_answers(2),
+    )
+    relabelled = replace(auxiliary, mirrored=other)
+    batch = relabelled.added_to(labels())
+    np.testing.assert_array_equal(batch["au_intensities"][TURNED], other.intensities[::-1][TURNED])
+    np.testing.assert_array_equal(batch["au_intensities"][PLAIN], labels()["au_intensities"][PLAIN])
+    as_if_plain = replace(auxiliary, plain=other, mirrored=None)
+    np.testing.assert_array_equal(batch["auxiliary"][TURNED], answered(as_if_plain)[TURNED])
+    np.testing.assert_array_equal(batch["auxiliary"][PLAIN], answered(auxiliary)[PLAIN])
+
+
+def test_larger_components_count_more(auxiliary: Auxiliary) -> None:
+    answers = answered(auxiliary)[PLAIN, 187:]
+    expected = np.sqrt(auxiliary.deviations[17:] / auxiliary.deviations[17:].sum() / 4)
+    rows = auxiliary.plain.answers[::-1][PLAIN, 17:]
+    np.testing.assert_allclose(answers, rows * expected, rtol=1e-4)
+
+
+@dataclass(frozen=True)
+class Turned:
+    """A data set of the mirror images, by way of a file's."""
+
+    faces: FaceDataset
+    labels: dict[str, np.ndarray]
+
+    @property
+    def masks(self) -> dict[str, np.ndarray]:
+        return self.faces.masks
+
+    def read_images(self, indices: np.ndarray) -> np.ndarray:
+        return np.flip(self.faces.read_images(indices), axis=2)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("faces") / "faces.h5"
+    write_synthetic(path, 280, seed=3)
+    return path
+
+
+@pytest.fixture(scope="module")
+def faces(path: Path) -> FaceDataset:
+    return FaceDataset(path)
+
+
+@pytest.fixture(scope="module")
+def teacher(faces: FaceDataset) -> Teacher:
+    return Teacher.fit(faces, np.arange(len(faces)))
+
+
+def test_the_mirror_image_is_answered_as_a_face_with_those_pixels_and_parameters(
+    faces: FaceDataset, teacher: Teacher
+) -> None:
+    rows = np.arange(0, 280, 9)
+    statistics = TargetStatistics.of(faces.labels, faces.masks)
+    found = auxiliary_of(teacher, faces, rows, statistics, mirror=0.5, relabel=True).mirrored
+    assert found is not None
+    shape = np.zeros_like(faces.labels["local_params"])
+    shape[rows] = found.shape[rows]
+    mirror_images = Turned(
+        faces,
+        {
+            **{name: flipped(faces.labels[name]) for name in ("landmarks", "global_params")},
+            "local_params": shape,
+            # inside the limits at most once: labels do not overrule what they leave open
+            "au_intensities": np.where(found.intensities > 0, found.intensities, 0),
+        },
+    )
+    expected = teacher.answers(mirror_images, rows)
+    np.testing.assert_allclose(found.answers[rows], expected, atol=2e-3)
+    others = np.setdiff1d(np.arange(280), rows)
+    assert np.isnan(found.answers[others]).all()
+    np.testing.assert_array_equal(found.intensities[others], faces.labels["au_intensities"][others])
+
+
+def flipped(values: np.ndarray) -> np.ndarray:
+    """Landmarks (N, 68, 2) or global parameters (N, 6) of the mirror images, by their meaning."""
+    turned = values.copy()
+    if values.ndim == 3:
+        turned[..., 0] = 111 - turned[..., 0]
+        return turned[:, MIRROR]
+    turned[:, [2, 3]] *= -1
+    turned[:, 4] = 111 - turned[:, 4]
+    return turned
+
+
+def test_the_teacher_s_intensities_are_cut_off_as_labels_are(
+    faces: FaceDataset, teacher: Teacher
+) -> None:
+    rows = np.arange(280)
+    found = teacher.intensities(teacher.answers(faces, rows))
+    np.testing.assert_allclose(found, faces.labels["au_intensities"], atol=1e-4)
+
+
+def test_a_face_without_pose_keeps_its_intensities_when_it_is_mirrored(
+    path: Path, teacher: Teacher
+) -> None:
+    faces = FaceDataset(path)
+    faces.masks["global_mask"][[4, 6]] = 0
+    statistics = TargetStatistics.of(faces.labels, faces.masks)
+    found = auxiliary_of(teacher, faces, np.arange(8), statistics, 0.5, relabel=True).mirrored
+    assert found is not None
+    assert np.isnan(found.answers[[4, 6]]).all()
+    own = faces.labels["au_intensities"]
+    np.testing.assert_array_equal(found.intensities[[4, 6]], own[[4, 6]])
+    assert np.abs(found.intensities[[3, 5]] - own[[3, 5]]).max() > 0.01
+
+
+def opened(path: Path, **given: object) -> Faces:
+    config = AUTraining(
+        data=str(path), batch_size=20, val_split=0.1, auxiliary_weight=4.0, augment="light", **given
+    )
+    return open_faces(config)
+
+
+def test_a_training_shows_mirrored_faces_with_the_intensities_asked_for(path: Path) -> None:
+    kept, relabelled = (
+        opened(path, mirror=0.5, relabel_mirrored=relabel).batches.epoch(0)
+        for relabel in (False, True)
+    )
+    for own, other in zip(kept, relabelled, strict=True):
+        np.testing.assert_array_equal(own["images"], other["images"])
+        turned = own["local_mask"] == 0
+        assert turned.any()
+        differs = np.abs(own["au_intensities"] - other["au_intensities"]).max(axis=1)
+        assert (differs[turned] > 0).mean() > 0.7  # nothing to see in a face at rest
+        assert (differs[~turned] == 0).all()
+        assert np.isfinite(other["auxiliary"]).all()
+        assert np.isnan(own["auxiliary"][turned]).any(axis=1).all()
+
+
+@pytest.mark.parametrize("given", [{"mirror": 0.5}, {"auxiliary_weight": 4.0}])
+def test_relabelling_needs_mirrored_faces_and_a_teacher(given: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="needs --mirror and --auxiliary-weight above 0"):
+        AUTraining(data="faces.h5", relabel_mirrored=True, **given)
