@@ -33,7 +33,7 @@ SCRIPTS = (
     "backend_parity.py {landmark_model} --data {val}",
     "backend_parity.py {au_model} --data {val}",
     "label_noise.py {train} {val}",
-    "teacher.py {part} --people {dev}",
+    "teacher.py {part} --people {dev} --net {au_model}",
     "box_calibration.py {train} {val} --yunet {detector}",
     "pipeline.py {video} --landmark-model {landmark_model} --au-model {au_model} "
     "--detector {detector}",
@@ -47,7 +47,7 @@ SCRIPTS = (
     "--epochs 2 --halvings 2 --with mirror=0 first_side=112 width_mult=0.5 "
     "--histories {here}/results/au/"
     "stage1.training_history.json {here}/results/au/stage2.training_history.json "
-    "{here}/results/au/stage3.training_history.json",
+    "{here}/results/au/stage3.training_history.json {here}/results/au/stage4.training_history.json",
     "readme_table.py",
 )
 INPUTS = (

@@ -1,6 +1,6 @@
 """How much of people's labels a linear teacher explains that never saw them.
 
-    python benchmarks/teacher.py train.h5 --people dev.h5
+    python benchmarks/teacher.py train.h5 --people dev.h5 --net runs/au/stage3
 
 OpenFace's static action unit models are linear in gradients of the aligned face and in the PDM's
 shape parameters. Fitted back from labelled faces (``--auxiliary-weight`` trains with the result),
@@ -8,9 +8,13 @@ the same form says for every action unit how far its labels can be had from the 
 how many faces that takes. ``teacher.csv`` gets Pearson's r on ``--people`` for several numbers of
 faces, and with the largest for gradients and for shape parameters alone.
 
-``mirrored`` asks the gradients' teacher about the mirror images of ``--people``: where it says
-something else, so would the labels, and a net that is shown mirrored faces with unchanged labels
-learns the mean of the two answers, which ``both`` is.
+``mirrored`` asks the teacher about the mirror images of ``--people``: where it says something else,
+so would the labels, and a net that is shown mirrored faces with unchanged labels learns the mean of
+the two answers, which ``both`` is. ``--relabel-mirrored`` trains on the mirrored answer instead,
+which needs shape parameters that the PDM, not quite symmetric, has to find: with ``shape mirrored
+twice`` they have gone that way and back, and the labels judge what is left of them. The last rows
+ask ``--net``, trained on unmirrored faces, about the mirror images: ``net, mirrored`` by the
+unchanged labels, ``net, mirrored, relabelled`` by the teacher's answers about the same images.
 """
 
 import argparse
@@ -25,43 +29,24 @@ from mlx_faceau.data.fhog import HOG_SIZE
 from mlx_faceau.data.hdf5 import FaceDataset
 from mlx_faceau.data.implied_pdm import implied_pdm
 from mlx_faceau.data.joined import open_datasets
-from mlx_faceau.data.teacher import features_of, uncensored_fit
+from mlx_faceau.data.labelled import Faces
+from mlx_faceau.data.mirrored import Mirrored
+from mlx_faceau.data.teacher import features_of, shape_scale, uncensored_fit
 from mlx_faceau.facs import AU_NAMES, MAX_INTENSITY
-from mlx_faceau.geometry import flip_global_params, flip_landmarks
 from mlx_faceau.metrics import pearson
+from mlx_faceau.pdm import mirror_local_params
+from mlx_faceau.predictor import AUPredictor, load_au_predictor
 
 SHARES = (0.1, 0.25, 0.5, 1.0)
-GRADIENTS, SHAPE = slice(HOG_SIZE), slice(HOG_SIZE, None)
-
-
-@dataclass(frozen=True)
-class Mirrored:
-    """Mirror images of labelled faces, with their landmarks and poses.
-
-    The other labels stay those of the unmirrored faces: shape parameters have no mirror.
-    """
-
-    faces: FaceDataset
-
-    @property
-    def labels(self) -> dict[str, np.ndarray]:
-        given = self.faces.labels
-        landmarks = np.stack([flip_landmarks(points) for points in given["landmarks"]])
-        pose = np.stack([flip_global_params(params) for params in given["global_params"]])
-        return {**given, "landmarks": landmarks, "global_params": pose}
-
-    @property
-    def masks(self) -> dict[str, np.ndarray]:
-        return self.faces.masks
-
-    def read_images(self, indices: np.ndarray) -> np.ndarray:
-        return np.ascontiguousarray(self.faces.read_images(indices)[:, :, ::-1])
+EVERYTHING, GRADIENTS, SHAPE = slice(None), slice(HOG_SIZE), slice(HOG_SIZE, None)
+BATCH = 64
 
 
 @dataclass(frozen=True)
 class Fit:
     """A teacher of some columns of the features."""
 
+    faces: int
     columns: slice
     centre: np.ndarray
     weights: np.ndarray
@@ -72,43 +57,11 @@ class Fit:
         seen = features[:, columns]
         centre = seen.mean(axis=0)
         weights, scores = uncensored_fit(seen - centre, said)
-        return cls(columns, centre, weights, scores.mean(axis=0))
+        return cls(len(said), columns, centre, weights, scores.mean(axis=0))
 
     def answers(self, features: np.ndarray) -> np.ndarray:
         found = (features[:, self.columns] - self.centre) @ self.weights + self.means
         return np.clip(found, 0, MAX_INTENSITY)
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", nargs="+", type=Path)
-    parser.add_argument("--people", type=Path, required=True, help="faces of other people")
-    parser.add_argument("--output", type=Path, default=RESULTS / "teacher.csv")
-    args = parser.parse_args()
-    training, people = open_datasets(args.data), FaceDataset(args.people)
-    rows, others = (np.flatnonzero(faces.masks["global_mask"] > 0) for faces in (training, people))
-    names = ("landmarks", "global_params", "local_params")
-    pdm = implied_pdm(*(training.labels[name][rows] for name in names))
-    seen, unseen, mirrored = (
-        np.concatenate(list(features_of(faces, chosen, pdm)))
-        for faces, chosen in ((training, rows), (people, others), (Mirrored(people), others))
-    )
-    said = training.labels["au_intensities"][rows]
-    wanted = people.labels["au_intensities"][others]
-    table = Table(wanted)
-    order = np.random.default_rng(0).permutation(len(said))
-    for share in SHARES:
-        chosen = order[: int(share * len(order))]
-        fit = Fit.to(seen[chosen], said[chosen], slice(None))
-        table.add("all", len(chosen), fit.answers(unseen))
-    table.add("shape", len(said), Fit.to(seen, said, SHAPE).answers(unseen))
-    fit = Fit.to(seen, said, GRADIENTS)
-    plain, turned = fit.answers(unseen), fit.answers(mirrored)
-    table.add("gradients", len(said), plain)
-    table.add("gradients, mirrored", len(said), turned)
-    table.add("gradients, both", len(said), (plain + turned) / 2)
-    write_csv(args.output, table.rows)
-    return 0
 
 
 @dataclass
@@ -118,12 +71,79 @@ class Table:
     wanted: np.ndarray
     rows: list[dict] = field(default_factory=list)
 
-    def add(self, what: str, faces: int, answers: np.ndarray) -> None:
-        r = pearson(self.wanted, answers)
+    def add(
+        self, what: str, faces: int, answers: np.ndarray, wanted: np.ndarray | None = None
+    ) -> None:
+        r = pearson(self.wanted if wanted is None else wanted, answers)
         units = dict(zip(AU_NAMES, np.round(r, 3).tolist(), strict=True))
         mean = np.nanmean(r)  # of the units that vary on these people
         self.rows.append({"features": what, "faces": faces, "mean": round(mean, 3), **units})
         print(f"{what} of {faces} faces: mean r {mean:.3f}", flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", nargs="+", type=Path)
+    parser.add_argument("--people", type=Path, required=True, help="faces of other people")
+    parser.add_argument("--net", type=Path, help="a trained action unit net to ask too")
+    parser.add_argument("--output", type=Path, default=RESULTS / "teacher.csv")
+    args = parser.parse_args()
+    training, people = open_datasets(args.data), FaceDataset(args.people)
+    rows, others = (np.flatnonzero(faces.masks["global_mask"] > 0) for faces in (training, people))
+    names = ("landmarks", "global_params", "local_params")
+    pdm = implied_pdm(*(training.labels[name][rows] for name in names))
+    seen, unseen = (
+        np.concatenate(list(features_of(faces, chosen, pdm)))
+        for faces, chosen in ((training, rows), (people, others))
+    )
+    table = Table(people.labels["au_intensities"][others])
+    fit = unmirrored(table, seen, training.labels["au_intensities"][rows], unseen)
+    images = Mirrored(people, pdm)
+    turned = mirror_images(table, fit, unseen, images, others)
+    if args.net:
+        net = load_au_predictor(args.net)
+        table.add("net", 0, answers(net, people, others))
+        found = answers(net, images, others)
+        table.add("net, mirrored", 0, found)
+        table.add("net, mirrored, relabelled", 0, found, wanted=turned)
+    write_csv(args.output, table.rows)
+    return 0
+
+
+def unmirrored(table: Table, seen: np.ndarray, said: np.ndarray, unseen: np.ndarray) -> Fit:
+    """The rows about people as they are; the teacher of all faces and features."""
+    order = np.random.default_rng(0).permutation(len(said))
+    for share in SHARES:
+        chosen = order[: int(share * len(order))]
+        fit = Fit.to(seen[chosen], said[chosen], EVERYTHING)
+        table.add("all", len(chosen), fit.answers(unseen))
+    for name, columns in (("shape", SHAPE), ("gradients", GRADIENTS)):
+        table.add(name, len(said), Fit.to(seen, said, columns).answers(unseen))
+    return fit
+
+
+def mirror_images(
+    table: Table, fit: Fit, unseen: np.ndarray, images: Mirrored, rows: np.ndarray
+) -> np.ndarray:
+    """The rows about mirror images; (n, 17) what the teacher says of them."""
+    plain = fit.answers(unseen)
+    turned = fit.answers(np.concatenate(list(features_of(images, rows, images.pdm))))
+    table.add("all, mirrored", fit.faces, turned)
+    table.add("all, both", fit.faces, (plain + turned) / 2)
+    shape = mirror_local_params(images.pdm, images.labels["local_params"][rows])
+    back = np.concatenate([unseen[:, GRADIENTS], shape * shape_scale(images.pdm)], axis=1)
+    table.add("all, shape mirrored twice", fit.faces, fit.answers(back))
+    return turned
+
+
+def answers(net: AUPredictor, faces: Faces, rows: np.ndarray) -> np.ndarray:
+    """(n, 17) intensities of a net."""
+    return np.concatenate(
+        [
+            net.predict_batch(faces.read_images(part)[..., ::-1])["au_intensities"]
+            for part in np.split(rows, range(BATCH, len(rows), BATCH))
+        ]
+    )
 
 
 if __name__ == "__main__":

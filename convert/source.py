@@ -11,7 +11,7 @@ import torch
 
 from mlx_faceau.architectures import CONFIGS, ModelConfig
 from mlx_faceau.checkpoint import check_weights, describe, file_hash, load_checkpoint
-from mlx_faceau.lineage import provenance
+from mlx_faceau.lineage import carried_metadata
 from mlx_faceau.torch_fallback import build
 from mlx_faceau.torch_fallback.backbone import FaceNet
 
@@ -172,11 +172,7 @@ def read_source(model_or_checkpoint: Any, width_mult: float | None = None) -> So
 
 def _from_checkpoint(path: Path) -> Source:
     checkpoint = load_checkpoint(path)
-    carried = provenance(checkpoint.metadata)
-    if statistics := checkpoint.metadata.get("target_statistics"):
-        carried["target_statistics"] = statistics
-    metadata = describe(checkpoint.config, source_hash=checkpoint.hash, **carried)
-    return Source(checkpoint.config, checkpoint.weights(), metadata)
+    return Source(checkpoint.config, checkpoint.weights(), carried_metadata(checkpoint))
 
 
 def _from_pt(path: Path, width_mult: float | None) -> Source:

@@ -7,6 +7,8 @@ named, with its ``init`` in turn. Files made from a checkpoint pass this on.
 from collections.abc import Mapping
 from typing import Any
 
+from .checkpoint import Checkpoint, describe
+
 # Of a training's settings those that a reader wants; paths concern one machine alone.
 ESSENTIALS = ("framework", "epochs", "batch_size", "lr", "augment", "ema", "seed")
 
@@ -42,6 +44,14 @@ def provenance(metadata: Mapping[str, Any]) -> dict[str, Any]:
     for stage in reversed(stages(metadata)):
         told = {**_essential(stage), **({"init": told} if told else {})}
     return told
+
+
+def carried_metadata(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Metadata of a file made from a checkpoint: the net, its source and what lies behind it."""
+    carried = provenance(checkpoint.metadata)
+    if statistics := checkpoint.metadata.get("target_statistics"):
+        carried["target_statistics"] = statistics
+    return describe(checkpoint.config, source_hash=checkpoint.hash, **carried)
 
 
 def _essential(stage: Mapping[str, Any]) -> dict[str, Any]:

@@ -115,11 +115,11 @@ def write_model_card(
 
 def _old_card(card: Path) -> str | None:
     """The text that stands there, to the byte; None where it has no section of ours."""
-    if not card.is_file():
+    if not card.exists():
         return ""
     try:
         old = card.read_bytes().decode("utf-8")
-    except UnicodeDecodeError:
+    except (IsADirectoryError, UnicodeDecodeError):
         return None
     return old if not old or _SECTION.search(old) else None
 

@@ -328,6 +328,14 @@ def test_a_card_somebody_else_wrote_is_left_alone(
     assert "is not ours and stays as it is" in caplog.text
 
 
+def test_a_folder_in_the_card_s_place_stops_no_export(
+    checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "MODEL_CARD.md").mkdir()
+    write_model_card(checkpoint, tmp_path)
+    assert "is not ours and stays as it is" in caplog.text
+
+
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_what_somebody_wrote_around_the_sections_stays(
     checkpoint: Path, tmp_path: Path, end: str

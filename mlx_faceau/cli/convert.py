@@ -47,8 +47,9 @@ def _import(source: Path, target: Path, width_mult: float | None) -> None:
 
 
 def _export(source: Path, target: Path) -> None:
-    from mlx_faceau.checkpoint import describe, load_checkpoint, save_checkpoint
+    from mlx_faceau.checkpoint import load_checkpoint, save_checkpoint
     from mlx_faceau.convert.pyfaceau import write_pyfaceau
+    from mlx_faceau.lineage import carried_metadata
 
     checkpoint = load_checkpoint(source)
     if target.exists() and target.samefile(checkpoint.path):
@@ -58,8 +59,6 @@ def _export(source: Path, target: Path) -> None:
     if target.suffix == ".pt":
         write_pyfaceau(target, config, weights)
     else:
-        keep = ("target_statistics", "data", "training", "init")
-        more = {key: checkpoint.metadata[key] for key in keep if key in checkpoint.metadata}
         arrays = {f"model.{name}": array for name, array in weights.items()}
-        save_checkpoint(target, arrays, describe(config, source_hash=checkpoint.hash, **more))
+        save_checkpoint(target, arrays, carried_metadata(checkpoint))
     print(f"{target}: {config.kind}, width {config.width_mult:g}, from {checkpoint.path}")

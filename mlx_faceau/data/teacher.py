@@ -161,8 +161,7 @@ def features_of(faces: Faces, rows: np.ndarray, pdm: PDM) -> Iterator[np.ndarray
         (256, 4498) float32, fewer rows at the end.
     """
     landmarks, pose = faces.labels["landmarks"], faces.labels["global_params"]
-    deviations = np.maximum(np.sqrt(pdm.variances), _LEAST_DEVIATION)  # one may be constant
-    scale = np.float32(_LOCAL_SCALE / deviations)
+    scale = shape_scale(pdm)
     for start in range(0, len(rows), _CHUNK):
         chunk = rows[start : start + _CHUNK]
         aligned = [
@@ -173,6 +172,12 @@ def features_of(faces: Faces, rows: np.ndarray, pdm: PDM) -> Iterator[np.ndarray
         ]
         shape = faces.labels["local_params"][chunk] * scale
         yield np.concatenate([fhog(np.stack(aligned)), shape], axis=1)
+
+
+def shape_scale(pdm: PDM) -> np.ndarray:
+    """(K,) float32 factors that take shape parameters to features."""
+    deviations = np.maximum(np.sqrt(pdm.variances), _LEAST_DEVIATION)  # one may be constant
+    return np.float32(_LOCAL_SCALE / deviations)
 
 
 def uncensored_fit(features: np.ndarray, intensities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

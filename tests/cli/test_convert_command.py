@@ -46,7 +46,7 @@ def test_a_training_s_checkpoint_becomes_its_weights_alone(tmp_path, capsys):
     arrays["optimizer.step"] = np.array([7])
     source = tmp_path / "run.safetensors"
     told = {"target_statistics": {"count": 1}, "data": {"faces": 9}, "progress": {"epoch": 3}}
-    told |= {"init": {"hash": "1"}}
+    told |= {"init": {"hash": "1"}, "training": {"epochs": 5, "data": ["/home/me/faces.h5"]}}
     save_checkpoint(source, arrays, describe(AU, **told))
     target = tmp_path / "weights.safetensors"
     assert main(["convert", str(source), "--output", str(target)]) == 0
@@ -55,6 +55,8 @@ def test_a_training_s_checkpoint_becomes_its_weights_alone(tmp_path, capsys):
     assert plain.metadata["source_hash"] == load_checkpoint(source).hash
     assert plain.metadata["data"] == {"faces": 9}
     assert plain.metadata["init"] == {"hash": "1"}
+    assert plain.metadata["training"] == {"epochs": 5}  # no path of the machine
+    assert plain.metadata["target_statistics"] == {"count": 1}
     assert "progress" not in plain.metadata
     assert main(["convert", str(source), "--output", str(source), "--force"]) == 2
     assert "is the source itself" in capsys.readouterr().err
