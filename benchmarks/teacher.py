@@ -11,10 +11,11 @@ faces, and with the largest for gradients and for shape parameters alone.
 ``mirrored`` asks the teacher about the mirror images of ``--people``: where it says something else,
 so would the labels, and a net that is shown mirrored faces with unchanged labels learns the mean of
 the two answers, which ``both`` is. ``--relabel-mirrored`` trains on the mirrored answer instead,
-which needs shape parameters that the PDM, not quite symmetric, has to find: with ``shape mirrored
-twice`` they have gone that way and back, and the labels judge what is left of them. The last rows
-ask ``--net``, trained on unmirrored faces, about the mirror images: ``net, mirrored`` by the
-unchanged labels, ``net, mirrored, relabelled`` by the teacher's answers about the same images.
+which needs shape parameters that the PDM, not quite symmetric, has to be fitted for: with ``shape
+mirrored twice`` they have gone that way and back, and the labels judge what is left of them. The
+last rows ask ``--net`` about the mirror images: ``net, mirrored`` is judged by the unchanged
+labels, ``net, mirrored, relabelled`` by the teacher's answers about the same images. It may know
+these people: not their mirror images, if it was trained without.
 """
 
 import argparse
@@ -29,12 +30,10 @@ from mlx_faceau.data.fhog import HOG_SIZE
 from mlx_faceau.data.hdf5 import FaceDataset
 from mlx_faceau.data.implied_pdm import implied_pdm
 from mlx_faceau.data.joined import open_datasets
-from mlx_faceau.data.labelled import Faces
 from mlx_faceau.data.mirrored import Mirrored
 from mlx_faceau.data.teacher import features_of, shape_scale, uncensored_fit
 from mlx_faceau.facs import AU_NAMES, MAX_INTENSITY
 from mlx_faceau.metrics import pearson
-from mlx_faceau.pdm import mirror_local_params
 from mlx_faceau.predictor import AUPredictor, load_au_predictor
 
 SHARES = (0.1, 0.25, 0.5, 1.0)
@@ -72,13 +71,14 @@ class Table:
     rows: list[dict] = field(default_factory=list)
 
     def add(
-        self, what: str, faces: int, answers: np.ndarray, wanted: np.ndarray | None = None
+        self, what: str, faces: int | None, answers: np.ndarray, wanted: np.ndarray | None = None
     ) -> None:
         r = pearson(self.wanted if wanted is None else wanted, answers)
         units = dict(zip(AU_NAMES, np.round(r, 3).tolist(), strict=True))
         mean = np.nanmean(r)  # of the units that vary on these people
-        self.rows.append({"features": what, "faces": faces, "mean": round(mean, 3), **units})
-        print(f"{what} of {faces} faces: mean r {mean:.3f}", flush=True)
+        counted = {"features": what, "faces": "" if faces is None else faces}
+        self.rows.append({**counted, "mean": round(mean, 3), **units})
+        print(f"{what}{f' of {faces} faces' if faces else ''}: mean r {mean:.3f}", flush=True)
 
 
 def main() -> int:
@@ -98,14 +98,14 @@ def main() -> int:
     )
     table = Table(people.labels["au_intensities"][others])
     fit = unmirrored(table, seen, training.labels["au_intensities"][rows], unseen)
-    images = Mirrored(people, pdm)
-    turned = mirror_images(table, fit, unseen, images, others)
+    images = Mirrored(people, others, pdm)
+    turned = mirror_images(table, fit, unseen, images)
     if args.net:
         net = load_au_predictor(args.net)
-        table.add("net", 0, answers(net, people, others))
-        found = answers(net, images, others)
-        table.add("net, mirrored", 0, found)
-        table.add("net, mirrored, relabelled", 0, found, wanted=turned)
+        table.add("net", None, answers(net, people.read_images(others)))
+        found = answers(net, images.read_images(np.arange(len(others))))
+        table.add("net, mirrored", None, found)
+        table.add("net, mirrored, relabelled", None, found, wanted=turned)
     write_csv(args.output, table.rows)
     return 0
 
@@ -122,28 +122,22 @@ def unmirrored(table: Table, seen: np.ndarray, said: np.ndarray, unseen: np.ndar
     return fit
 
 
-def mirror_images(
-    table: Table, fit: Fit, unseen: np.ndarray, images: Mirrored, rows: np.ndarray
-) -> np.ndarray:
+def mirror_images(table: Table, fit: Fit, unseen: np.ndarray, images: Mirrored) -> np.ndarray:
     """The rows about mirror images; (n, 17) what the teacher says of them."""
-    plain = fit.answers(unseen)
-    turned = fit.answers(np.concatenate(list(features_of(images, rows, images.pdm))))
+    plain, everyone = fit.answers(unseen), np.arange(len(images.rows))
+    turned = fit.answers(np.concatenate(list(features_of(images, everyone, images.pdm))))
     table.add("all, mirrored", fit.faces, turned)
     table.add("all, both", fit.faces, (plain + turned) / 2)
-    shape = mirror_local_params(images.pdm, images.labels["local_params"][rows])
+    shape = Mirrored(images, everyone, images.pdm).labels["local_params"]
     back = np.concatenate([unseen[:, GRADIENTS], shape * shape_scale(images.pdm)], axis=1)
     table.add("all, shape mirrored twice", fit.faces, fit.answers(back))
     return turned
 
 
-def answers(net: AUPredictor, faces: Faces, rows: np.ndarray) -> np.ndarray:
-    """(n, 17) intensities of a net."""
-    return np.concatenate(
-        [
-            net.predict_batch(faces.read_images(part)[..., ::-1])["au_intensities"]
-            for part in np.split(rows, range(BATCH, len(rows), BATCH))
-        ]
-    )
+def answers(net: AUPredictor, crops: np.ndarray) -> np.ndarray:
+    """(n, 17) intensities of a net about RGB crops."""
+    parts = np.split(crops[..., ::-1], range(BATCH, len(crops), BATCH))
+    return np.concatenate([net.predict_batch(part)["au_intensities"] for part in parts])
 
 
 if __name__ == "__main__":

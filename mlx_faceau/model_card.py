@@ -117,9 +117,11 @@ def _old_card(card: Path) -> str | None:
     """The text that stands there, to the byte; None where it has no section of ours."""
     if not card.exists():
         return ""
+    if not card.is_file():
+        return None
     try:
         old = card.read_bytes().decode("utf-8")
-    except (IsADirectoryError, UnicodeDecodeError):
+    except UnicodeDecodeError:
         return None
     return old if not old or _SECTION.search(old) else None
 

@@ -12,7 +12,6 @@ import numpy as np
 
 from .errors import DatasetError
 from .geometry import euler_to_matrix, matrix_to_euler, project
-from .landmarks import MIRROR
 from .output import atomic_file
 
 _MAX_POINTS = 10_000
@@ -20,8 +19,6 @@ _MAX_MODES = 1_000
 _MAX_BYTES = 64 << 20
 _MOST_STEPS = 50  # of each stage of a fit
 _DOUBLE = 6  # OpenCV's code of the only element type that the format uses
-_MIRRORED_AXES = (-1, 1, 1)
-_LEAST_VARIANCE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -150,16 +147,20 @@ class Fit:
     error: float
 
 
-def fit_pdm(pdm: PDM, landmarks: np.ndarray, noise: float = 1.0) -> Fit:
+def fit_pdm(
+    pdm: PDM, landmarks: np.ndarray, noise: float = 1.0, start: np.ndarray | None = None
+) -> Fit:
     """PDM parameters whose projection meets the landmarks: regularised Gauss-Newton.
 
     Minimises the squared distances / noise^2 plus local^2 / variance: the most probable shape for
-    landmarks with independent errors of ``noise`` pixels. The rigid part is solved first.
+    landmarks with independent errors of ``noise`` pixels. Without a start the rigid part is solved
+    first.
 
     Args:
         pdm: the model, of the same number of points.
         landmarks: (P, 2) px.
         noise: standard deviation of a landmark's coordinates, px; small values trust them more.
+        start: (6,) global parameters near the answer, where they are known.
 
     Raises:
         ValueError: if the landmarks are not finite, all in one place, or of another number.
@@ -174,9 +175,9 @@ def fit_pdm(pdm: PDM, landmarks: np.ndarray, noise: float = 1.0) -> Fit:
     extent = np.ptp(points, axis=0)
     if not (np.isfinite(points).all() and extent.max() > 0):
         raise ValueError("landmarks are not finite, or all in one place")
-    params = _first_guess(pdm, points)
+    params = _first_guess(pdm, points) if start is None else np.asarray(start, np.float64)
     local = np.zeros(len(pdm.variances))
-    for modes in (0, len(local)):
+    for modes in (0, len(local)) if start is None else (len(local),):
         params, local = _descend(pdm, points, params, local, modes, noise)
     found = project(pdm.mean, pdm.basis, params, local)
     error = float(np.linalg.norm(found - points, axis=1).mean())
@@ -258,28 +259,3 @@ def _moved(
     shifted = local.copy()
     shifted[:modes] += step[6:]
     return moved, shifted
-
-
-def mirror_local_params(pdm: PDM, local_params: np.ndarray, noise: float = 1.0) -> np.ndarray:
-    """Local parameters of the mirrored faces, beside ``flip_global_params``.
-
-    A mirrored shape minimises the squared distances / noise^2 plus local^2 / variance, as in
-    :func:`fit_pdm`, but in space, which no pose disturbs. With small ``noise`` it is exact where
-    the model is symmetric, and the nearest shape that the model has where it is not.
-
-    Args:
-        pdm: the model, of 68 points.
-        local_params: (..., K).
-        noise: standard deviation of a point's coordinates, mm.
-
-    Returns:
-        (..., K) float64.
-    """
-    modes = pdm.basis.shape[2]
-    mean, basis = pdm.mean.reshape(-1), pdm.basis.reshape(-1, modes)
-    mirrored_mean = (pdm.mean[MIRROR] * _MIRRORED_AXES).reshape(-1)
-    mirrored_basis = (pdm.basis[MIRROR] * np.array(_MIRRORED_AXES)[:, None]).reshape(-1, modes)
-    normal = basis.T @ basis + np.diag(noise**2 / np.maximum(pdm.variances, _LEAST_VARIANCE))
-    turned = np.linalg.solve(normal, basis.T @ mirrored_basis)
-    offset = np.linalg.solve(normal, basis.T @ (mirrored_mean - mean))
-    return np.asarray(local_params @ turned.T + offset)

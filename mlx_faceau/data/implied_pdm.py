@@ -11,6 +11,7 @@ from mlx_faceau.pdm import PDM
 
 _LARGEST_MISS = 0.5  # px, rms: labels of a PDM miss by far less, of anything else by pixels
 _ENOUGH = 4  # equations for each unknown
+_LEAST_VARIANCE = 1e-9  # of a mode that never varies
 
 
 def implied_pdm(landmarks: np.ndarray, global_params: np.ndarray, local_params: np.ndarray) -> PDM:
@@ -50,4 +51,5 @@ def implied_pdm(landmarks: np.ndarray, global_params: np.ndarray, local_params: 
             f"model is behind them (below {_LARGEST_MISS} px expected)"
         )
     model = found.T.reshape(-1, 3, 1 + modes)
-    return PDM(model[..., 0], model[..., 1:], np.var(local_params, axis=0, dtype=np.float64))
+    variances = np.var(local_params, axis=0, dtype=np.float64)
+    return PDM(model[..., 0], model[..., 1:], np.maximum(variances, _LEAST_VARIANCE))

@@ -1,43 +1,63 @@
-"""The mirror images of a data set's faces, with what can be said of them without a labeller."""
+"""The mirror images of labelled faces, with what can be said of them without a labeller."""
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 
 from mlx_faceau.geometry import flip_global_params, flip_landmarks
-from mlx_faceau.pdm import PDM, mirror_local_params
+from mlx_faceau.pdm import PDM, fit_pdm
 
-from .labelled import Faces
+_NOISE = 0.1  # px: little, since landmarks that are projections mirror to near projections
+
+
+class LabelledFaces(Protocol):
+    """The part of a data set that a teacher looks at."""
+
+    @property
+    def labels(self) -> dict[str, np.ndarray]: ...
+
+    @property
+    def masks(self) -> dict[str, np.ndarray]: ...
+
+    def read_images(self, indices: np.ndarray) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
 class Mirrored:
-    """Mirror images of labelled faces; their action units are nobody's labels.
+    """Mirror images of some faces of a data set; nobody has labelled their action units.
 
     Attributes:
         faces: the data set.
-        pdm: the shape model of its labels.
+        rows: (n,) which of them; they must have usable PDM parameters.
+        pdm: the shape model of their labels.
     """
 
-    faces: Faces
+    faces: LabelledFaces
+    rows: np.ndarray
     pdm: PDM
 
     @cached_property
     def labels(self) -> dict[str, np.ndarray]:
-        """Landmarks, global and local parameters of the images."""
+        """``landmarks`` (n, 68, 2), ``global_params`` (n, 6), ``local_params`` (n, 34); float32.
+
+        A model that is not quite symmetric has no exact mirror of a shape: the shape parameters are
+        those that its labeller would fit to the mirrored landmarks (see ``fit_pdm``).
+        """
         given = self.faces.labels
-        return {
-            "landmarks": flip_landmarks(given["landmarks"]),
-            "global_params": flip_global_params(given["global_params"]),
-            "local_params": mirror_local_params(self.pdm, given["local_params"]),
-        }
+        landmarks = flip_landmarks(given["landmarks"][self.rows])
+        pose = flip_global_params(given["global_params"][self.rows])
+        shape = np.zeros((len(self.rows), len(self.pdm.variances)), np.float32)
+        for row, (points, params) in enumerate(zip(landmarks, pose, strict=True)):
+            shape[row] = fit_pdm(self.pdm, points, _NOISE, start=params).local_params
+        return {"landmarks": landmarks, "global_params": pose, "local_params": shape}
 
     @property
     def masks(self) -> dict[str, np.ndarray]:
-        """The data set's own."""
-        return self.faces.masks
+        """The data set's own, of these rows."""
+        return {name: mask[self.rows] for name, mask in self.faces.masks.items()}
 
     def read_images(self, indices: np.ndarray) -> np.ndarray:
-        """(n, 112, 112, 3) uint8 RGB mirror images."""
-        return np.ascontiguousarray(self.faces.read_images(indices)[:, :, ::-1])
+        """(k, 112, 112, 3) uint8 RGB mirror images; ``indices`` (k,) count among the rows."""
+        return np.ascontiguousarray(self.faces.read_images(self.rows[indices])[:, :, ::-1])

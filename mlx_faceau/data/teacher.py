@@ -23,8 +23,7 @@ from mlx_faceau.pdm import PDM
 
 from .fhog import HOG_SIZE, fhog
 from .implied_pdm import implied_pdm
-from .labelled import Faces
-from .mirrored import Mirrored
+from .mirrored import LabelledFaces, Mirrored
 
 COMPONENTS = 256  # of the gradients, the largest
 ANSWERS = NUM_AUS + COMPONENTS
@@ -59,7 +58,7 @@ class Teacher:
     deviations: np.ndarray
 
     @classmethod
-    def fit(cls, faces: Faces, rows: np.ndarray) -> "Teacher":
+    def fit(cls, faces: LabelledFaces, rows: np.ndarray) -> "Teacher":
         """Fit a teacher to labelled faces.
 
         The same faces give the same teacher on the same machine; on another one, rounding turns
@@ -89,7 +88,7 @@ class Teacher:
         deviations = np.maximum(said.std(axis=0), _LEAST_DEVIATION)
         return cls(pdm, centre, weights, said.mean(axis=0), deviations)
 
-    def answers(self, faces: Faces, rows: np.ndarray) -> np.ndarray:
+    def answers(self, faces: LabelledFaces, rows: np.ndarray) -> np.ndarray:
         """What the teacher says about labelled faces, standardised.
 
         Args:
@@ -106,19 +105,33 @@ class Teacher:
         said[:, :NUM_AUS] = np.where(np.isnan(said[:, :NUM_AUS]), np.nan, scores)
         return self._standardised(said)
 
-    def mirrored_answers(self, faces: Faces, rows: np.ndarray) -> np.ndarray:
-        """What the teacher says about the faces' mirror images, whose labels nobody knows.
+    def mirrored_answers(
+        self, faces: LabelledFaces, rows: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What the teacher says about the faces' mirror images, which nobody has labelled.
 
-        Args, and what comes back: as for :meth:`answers`, the scores all its own.
+        Args:
+            faces: see :meth:`fit`.
+            rows: (n,) which of them.
+
+        Returns:
+            (n, 17 + 256) float32, standardised, and the images' (n, 34) shape parameters; NaN for a
+            face without usable PDM parameters.
         """
-        return self._standardised(self._said(Mirrored(faces, self.pdm), rows))
+        known = faces.masks["global_mask"][rows] > 0
+        images = Mirrored(faces, rows[known], self.pdm)
+        answers = np.full((len(rows), ANSWERS), np.nan, np.float32)
+        shape = np.full((len(rows), len(self.pdm.variances)), np.nan, np.float32)
+        answers[known] = self._standardised(self._said(images, np.arange(len(images.rows))))
+        shape[known] = images.labels["local_params"]
+        return answers, shape
 
     def intensities(self, answers: np.ndarray) -> np.ndarray:
         """(n, 17) in [0, 5]: the labels that follow from standardised answers (n, 17 + 256)."""
         scores = answers[:, :NUM_AUS] * self.deviations[:NUM_AUS] + self.means[:NUM_AUS]
         return np.asarray(np.clip(scores, 0, MAX_INTENSITY), np.float32)
 
-    def _said(self, faces: Faces, rows: np.ndarray) -> np.ndarray:
+    def _said(self, faces: LabelledFaces, rows: np.ndarray) -> np.ndarray:
         """(n, 17 + 256) of the teacher alone; NaN without usable PDM parameters."""
         known = np.flatnonzero(faces.masks["global_mask"][rows] > 0)
         said = np.full((len(rows), ANSWERS), np.nan, np.float32)
@@ -149,7 +162,7 @@ class Teacher:
         return cls(pdm, *(arrays[name] for name in _PARTS))
 
 
-def features_of(faces: Faces, rows: np.ndarray, pdm: PDM) -> Iterator[np.ndarray]:
+def features_of(faces: LabelledFaces, rows: np.ndarray, pdm: PDM) -> Iterator[np.ndarray]:
     """What a teacher looks at: gradients of the aligned face, and shape parameters.
 
     Args:

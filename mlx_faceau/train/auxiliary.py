@@ -4,9 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mlx_faceau.data.labelled import Faces
-from mlx_faceau.data.mirrored import Mirrored
-from mlx_faceau.data.teacher import ANSWERS, Teacher
+from mlx_faceau.data.mirrored import LabelledFaces
+from mlx_faceau.data.teacher import Teacher
 from mlx_faceau.facs import NUM_AUS
 
 from .targets import TargetStatistics
@@ -18,12 +17,12 @@ Batch = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of every face of a data set, one way round; NaN where nothing is.
+    """What is known of every face of a data set, one way round.
 
     Attributes:
         intensities: (N, 17) in [0, 5].
-        shape: (N, 34) local parameters.
-        answers: (N, 17 + components) of the teacher, standardised.
+        shape: (N, 34) local parameters; NaN where they are unknown.
+        answers: (N, 17 + components) of the teacher, standardised; NaN where it was not asked.
     """
 
     intensities: np.ndarray
@@ -31,7 +30,7 @@ class Known:
     answers: np.ndarray
 
     @classmethod
-    def of_faces(cls, teacher: Teacher, faces: Faces, rows: np.ndarray) -> "Known":
+    def of_faces(cls, teacher: Teacher, faces: LabelledFaces, rows: np.ndarray) -> "Known":
         """Their labels, and what the teacher says of those in ``rows`` (n,)."""
         labels = faces.labels
         answers = _placed(teacher.answers(faces, rows), rows, len(labels["landmarks"]))
@@ -43,15 +42,14 @@ class Known:
         answers[:, NUM_AUS:] = np.nan
         return Known(self.intensities, np.full_like(self.shape, np.nan), answers)
 
-    def of_mirrored(self, teacher: Teacher, faces: Faces, rows: np.ndarray) -> "Known":
+    def of_mirrored(self, teacher: Teacher, faces: LabelledFaces, rows: np.ndarray) -> "Known":
         """Of the mirror images, by the teacher; a face without pose keeps its intensities."""
-        said = teacher.mirrored_answers(faces, rows)
-        intensities = self.intensities.copy()
+        said, shape = teacher.mirrored_answers(faces, rows)
+        intensities, count = self.intensities.copy(), len(self.intensities)
         intensities[rows] = np.where(
             np.isnan(said[:, :NUM_AUS]), intensities[rows], teacher.intensities(said)
         )
-        shape = Mirrored(faces, teacher.pdm).labels["local_params"]
-        return Known(intensities, np.float32(shape), _placed(said, rows, len(intensities)))
+        return Known(intensities, _placed(shape, rows, count), _placed(said, rows, count))
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,8 @@ class Auxiliary:
 
     def _known(self, batch: Batch) -> Known:
         """Of the batch's faces, each the way round that it is shown."""
-        index, turned = batch["index"], (batch["local_mask"] <= 0)[:, None]
+        index = batch["index"]
+        turned = (batch["local_mask"] <= 0)[:, None]  # files have shape parameters of every face
         if self.mirrored is None:
             return Known(*(values[index] for values in _columns(self.plain)))
         both = zip(_columns(self.plain), _columns(self.mirrored), strict=True)
@@ -104,7 +103,7 @@ class Auxiliary:
 
 def auxiliary_of(
     teacher: Teacher,
-    faces: Faces,
+    faces: LabelledFaces,
     rows: np.ndarray,
     statistics: TargetStatistics,
     mirror: float = 0.0,
@@ -120,6 +119,9 @@ def auxiliary_of(
         mirror: share of faces that will be mirrored.
         relabel: ask about the mirror images too, intensities among the rest; else mirrored faces
             keep theirs.
+
+    Returns:
+        What finishes a batch of those faces.
     """
     plain = Known.of_faces(teacher, faces, rows)
     mirrored = None
@@ -132,10 +134,10 @@ def _columns(known: Known) -> tuple[np.ndarray, ...]:
     return known.intensities, known.shape, known.answers
 
 
-def _placed(answers: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
-    """(count, ...) with the answers in their rows, NaN elsewhere."""
-    placed = np.full((count, ANSWERS), np.nan, np.float32)
-    placed[rows] = answers
+def _placed(values: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
+    """(count, columns) with the values in their rows, NaN elsewhere."""
+    placed = np.full((count, values.shape[1]), np.nan, np.float32)
+    placed[rows] = values
     return placed
 
 

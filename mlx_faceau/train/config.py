@@ -246,15 +246,15 @@ class AUTraining(TrainConfig):
     )
     mirror: float = option(
         0.0,
-        "share of the varied training faces that are mirrored and keep their intensities: for "
-        "labels that treat both sides of a face alike, which OpenFace's do not",
+        "share of the varied training faces that are mirrored; they keep their intensities, which "
+        "is right for labels that treat both sides of a face alike, as OpenFace's do not",
         least=0.0,
         below=1.0,
     )
     relabel_mirrored: bool = option(
         False,
-        "give mirrored faces the intensities that the labels' linear model has for them, which "
-        "--auxiliary-weight fits: for OpenFace's labels",
+        "give mirrored faces other intensities: those that the linear model has for them which "
+        "--auxiliary-weight fits to OpenFace's labels",
     )
     dropout: float = option(0.3, "dropout in the head", least=0.0, below=1.0)
     au_weights: str | None = option(
@@ -274,6 +274,10 @@ class AUTraining(TrainConfig):
         super().__post_init__()
         if self.relabel_mirrored and not (self.taught and self.mirror):
             raise ValueError("--relabel-mirrored needs --mirror and --auxiliary-weight above 0")
+        if self.relabel_mirrored and (self.overfit or self.augment == "none"):
+            raise ValueError(
+                "--relabel-mirrored: --overfit and --augment none mirror no face; leave it out"
+            )
 
     def model_config(self) -> "ModelConfig":
         from mlx_faceau.architectures import AUPredictionConfig

@@ -124,8 +124,9 @@ def open_faces(
         # A few faces to be learned by heart are too few for a teacher.
         seen = np.arange(len(dataset)) if config.overfit else split.train
         teacher = teacher or _fitted(dataset, seen)
-        asked = teacher, dataset, split.train, statistics
-        auxiliary = auxiliary_of(*asked, mirror=config.mirror, relabel=config.relabels)
+        auxiliary = auxiliary_of(
+            teacher, dataset, split.train, statistics, config.mirror, config.relabels
+        )
     batches = Batches(
         dataset,
         np.repeat(split.train, _VISITS) if config.overfit else split.train,

@@ -44,7 +44,8 @@ def test_faces_without_pose_are_left_out_and_a_constant_unit_leaves_the_mean_alo
     assert teacher.main() == 0
     with (tmp_path / "teacher.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [int(row["faces"]) for row in rows] == [23, 59, 118, *[236] * 6, 0, 0, 0]
+    counts = ["23", "59", "118", *["236"] * 6, "", "", ""]
+    assert [row["faces"] for row in rows] == counts
     assert all(row["AU09_r"] == "nan" for row in rows[:-1])  # the last is not about labels
     assert float(rows[3]["mean"]) > 0.3
     mean = {row["features"]: float(row["mean"]) for row in rows[3:]}

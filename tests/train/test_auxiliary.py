@@ -1,6 +1,6 @@
 """Auxiliary answers of a batch, and what mirrored faces are said to show."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +9,11 @@ import pytest
 pytest.importorskip("h5py")
 
 from mlx_faceau.data.hdf5 import FaceDataset
+from mlx_faceau.data.mirrored import Mirrored
 from mlx_faceau.data.synthetic import write_synthetic
-from mlx_faceau.data.teacher import Teacher
-from mlx_faceau.landmarks import MIRROR
+from mlx_faceau.data.teacher import Teacher, features_of
+from mlx_faceau.metrics import pearson
+from mlx_faceau.pdm import fit_pdm
 from mlx_faceau.train.auxiliary import Auxiliary, Known, auxiliary_of
 from mlx_faceau.train.config import AUTraining
 from mlx_faceau.train.faces import Faces, open_faces
@@ -112,21 +114,6 @@ def test_larger_components_count_more(auxiliary: Auxiliary) -> None:
     np.testing.assert_allclose(answers, rows * expected, rtol=1e-4)
 
 
-@dataclass(frozen=True)
-class Turned:
-    """A data set of the mirror images, by way of a file's."""
-
-    faces: FaceDataset
-    labels: dict[str, np.ndarray]
-
-    @property
-    def masks(self) -> dict[str, np.ndarray]:
-        return self.faces.masks
-
-    def read_images(self, indices: np.ndarray) -> np.ndarray:
-        return np.flip(self.faces.read_images(indices), axis=2)
-
-
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("faces") / "faces.h5"
@@ -144,40 +131,48 @@ def teacher(faces: FaceDataset) -> Teacher:
     return Teacher.fit(faces, np.arange(len(faces)))
 
 
-def test_the_mirror_image_is_answered_as_a_face_with_those_pixels_and_parameters(
+def test_mirror_images_of_symmetric_people_show_what_the_people_show(
+    faces: FaceDataset, teacher: Teacher
+) -> None:
+    statistics = TargetStatistics.of(faces.labels, faces.masks)
+    rows = np.arange(280)
+    found = auxiliary_of(teacher, faces, rows, statistics, mirror=0.5, relabel=True).mirrored
+    assert found is not None
+    own = faces.labels["au_intensities"]
+    assert np.nanmean(pearson(own, found.intensities)) > 0.95
+    assert np.abs(found.intensities.mean(axis=0) - own.mean(axis=0)).max() < 0.1
+    for row in range(0, 280, 40):
+        points = faces.labels["landmarks"][row]
+        unmirrored = fit_pdm(teacher.pdm, points, noise=0.1).local_params
+        np.testing.assert_allclose(found.shape[row], unmirrored, atol=0.3)
+
+
+def test_the_teacher_is_asked_about_mirrored_pixels_landmarks_and_shapes(
+    faces: FaceDataset, teacher: Teacher
+) -> None:
+    rows = np.arange(0, 280, 9)
+    said, shape = teacher.mirrored_answers(faces, rows)
+    images = Mirrored(faces, rows, teacher.pdm)
+    np.testing.assert_array_equal(shape, images.labels["local_params"])
+    features = np.concatenate(list(features_of(images, np.arange(len(rows)), teacher.pdm)))
+    assert features.dtype == np.float32
+    found = (features - teacher.centre).astype(float) @ teacher.weights
+    found[:, 17:] -= teacher.means[17:]
+    np.testing.assert_allclose(said, found / teacher.deviations, atol=2e-3)
+
+
+def test_faces_that_are_not_asked_about_have_no_answers(
     faces: FaceDataset, teacher: Teacher
 ) -> None:
     rows = np.arange(0, 280, 9)
     statistics = TargetStatistics.of(faces.labels, faces.masks)
     found = auxiliary_of(teacher, faces, rows, statistics, mirror=0.5, relabel=True).mirrored
     assert found is not None
-    shape = np.zeros_like(faces.labels["local_params"])
-    shape[rows] = found.shape[rows]
-    mirror_images = Turned(
-        faces,
-        {
-            **{name: flipped(faces.labels[name]) for name in ("landmarks", "global_params")},
-            "local_params": shape,
-            # inside the limits at most once: labels do not overrule what they leave open
-            "au_intensities": np.where(found.intensities > 0, found.intensities, 0),
-        },
-    )
-    expected = teacher.answers(mirror_images, rows)
-    np.testing.assert_allclose(found.answers[rows], expected, atol=2e-3)
     others = np.setdiff1d(np.arange(280), rows)
     assert np.isnan(found.answers[others]).all()
+    assert np.isnan(found.shape[others]).all()
     np.testing.assert_array_equal(found.intensities[others], faces.labels["au_intensities"][others])
-
-
-def flipped(values: np.ndarray) -> np.ndarray:
-    """Landmarks (N, 68, 2) or global parameters (N, 6) of the mirror images, by their meaning."""
-    turned = values.copy()
-    if values.ndim == 3:
-        turned[..., 0] = 111 - turned[..., 0]
-        return turned[:, MIRROR]
-    turned[:, [2, 3]] *= -1
-    turned[:, 4] = 111 - turned[:, 4]
-    return turned
+    assert np.isfinite(found.answers[rows]).all()
 
 
 def test_the_teacher_s_intensities_are_cut_off_as_labels_are(
@@ -225,7 +220,38 @@ def test_a_training_shows_mirrored_faces_with_the_intensities_asked_for(path: Pa
         assert np.isnan(own["auxiliary"][turned]).any(axis=1).all()
 
 
-@pytest.mark.parametrize("given", [{"mirror": 0.5}, {"auxiliary_weight": 4.0}])
-def test_relabelling_needs_mirrored_faces_and_a_teacher(given: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="needs --mirror and --auxiliary-weight above 0"):
+def test_a_resumed_training_and_one_with_files_of_its_own_relabel_alike(
+    path: Path, teacher: Teacher, tmp_path: Path
+) -> None:
+    """The second file's faces, to validate on, have rows after the first one's."""
+    write_synthetic(tmp_path / "others.h5", 20, seed=9)
+    config = AUTraining(
+        data=str(path),
+        val_data=str(tmp_path / "others.h5"),
+        batch_size=20,
+        auxiliary_weight=4.0,
+        mirror=0.5,
+        relabel_mirrored=True,
+    )
+    again = Teacher.of({name: array.copy() for name, array in teacher.arrays().items()})
+    first, second = (next(open_faces(config, teacher=t).batches.epoch(0)) for t in (None, again))
+    for name, values in first.items():
+        np.testing.assert_array_equal(second[name], values)
+    turned = first["local_mask"] == 0
+    own = FaceDataset(path).labels["au_intensities"][first["index"]]
+    np.testing.assert_array_equal(first["au_intensities"][~turned], own[~turned])
+    assert np.abs(first["au_intensities"][turned] - own[turned]).max() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"mirror": 0.5}, "needs --mirror and --auxiliary-weight above 0"),
+        ({"auxiliary_weight": 4.0}, "needs --mirror and --auxiliary-weight above 0"),
+        ({"auxiliary_weight": 4.0, "mirror": 0.5, "augment": "none"}, "--augment none mirror no"),
+        ({"auxiliary_weight": 4.0, "mirror": 0.5, "overfit": 4}, "--overfit and .* mirror no face"),
+    ],
+)
+def test_relabelling_needs_mirrored_faces_and_a_teacher(given: dict, line: str) -> None:
+    with pytest.raises(ValueError, match=line):
         AUTraining(data="faces.h5", relabel_mirrored=True, **given)

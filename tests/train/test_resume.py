@@ -41,8 +41,9 @@ def test_a_training_from_before_mirroring_was_recorded_goes_on_mirroring(tmp_pat
         plain, metadata={**plain.metadata, "training": settings, "progress": {"epoch": 1}}
     )
     assert run_settings(AUTraining, {}, recorded).mirror == 0.25
-    del settings["mirror"]
-    assert run_settings(AUTraining, {}, recorded).mirror == 0.5
+    del settings["mirror"], settings["relabel_mirrored"]
+    resumed = run_settings(AUTraining, {"relabel_mirrored": False}, recorded)
+    assert (resumed.mirror, resumed.relabel_mirrored) == (0.5, False)
 
 
 @pytest.mark.parametrize(("before", "now"), [({}, 2), ({"ranks": 2}, 1), ({"ranks": 2}, 4)])
