@@ -190,7 +190,7 @@ def features_of(faces: LabelledFaces, rows: np.ndarray, pdm: PDM) -> Iterator[np
 def shape_scale(pdm: PDM) -> np.ndarray:
     """(K,) float32 factors that take shape parameters to features."""
     deviations = np.maximum(np.sqrt(pdm.variances), _LEAST_DEVIATION)  # one may be constant
-    return np.float32(_LOCAL_SCALE / deviations)
+    return np.asarray(_LOCAL_SCALE / deviations, np.float32)
 
 
 def uncensored_fit(features: np.ndarray, intensities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
