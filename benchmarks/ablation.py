@@ -4,11 +4,11 @@
         --run runs/ablation --seeds 0 1 --change auxiliary_weight=0 first_side=112 ema=0 dropout=0.3
 
 The recipe's first stage is trained whole, then once for each ``--change`` with that setting alone
-given another value, all of them for ``--epochs`` epochs and with each seed, which draws weights,
-order and the development people. ``--with`` changes a setting in all of them, such as the files.
-Nobody whom the final evaluation is about takes part. The table, ``ablation-NAME.csv`` of the
-recipe, holds the last epoch's figures on the development people. What is interrupted goes on where
-it stopped.
+given another value (or those that ``+`` joins: ``mirror=0+relabel_mirrored=false``), all of them
+for ``--epochs`` epochs and with each seed, which draws weights, order and the development people.
+``--with`` changes a setting in all of them, such as the files. Nobody whom the final evaluation is
+about takes part. The table, ``ablation-NAME.csv`` of the recipe or ``--output``, holds the last
+epoch's figures on the development people. What is interrupted goes on where it stopped.
 """
 
 import argparse
@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--with", nargs="+", default=[], metavar="SETTING=VALUE", dest="always")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--output", type=Path)
     args = parser.parse_args(arguments)
     recipe, files = read_recipe(args.recipe), dict(named_file(text) for text in args.data)
     shared = {**recipe["stages"][0], "epochs": args.epochs, "no_export": True}
@@ -48,24 +48,27 @@ def main(arguments: list[str] | None = None) -> int:
             rows.append({"change": change, "seed": seed, **figures(folder)})
     columns = dict.fromkeys(name for row in rows for name in row)  # r is missing where undefined
     rows = [{name: row.get(name, "-") for name in columns} for row in rows]
-    args.results.mkdir(parents=True, exist_ok=True)
-    write_csv(args.results / f"ablation-{args.recipe.stem}.csv", rows)
+    write_csv(args.output or RESULTS / f"ablation-{args.recipe.stem}.csv", rows)
     for row in rows:
         print("  ".join(f"{name} {value}" for name, value in row.items()))
     return 0
 
 
 def changed(change: str) -> dict[str, Any]:
-    """The one setting that a change gives another value; JSON, or else a text."""
+    """The settings that a change gives other values: JSON, or else texts."""
     if change == NOTHING:
         return {}
-    name, equals, value = change.partition("=")
+    return dict(_setting(part) for part in change.split("+"))
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
     if not equals:
-        raise SystemExit(f"--change {change}: expected SETTING=VALUE, such as ema=0")
+        raise SystemExit(f"--change {text}: expected SETTING=VALUE, such as ema=0")
     try:
-        return {name: json.loads(value)}
+        return name, json.loads(value)
     except ValueError:
-        return {name: value}
+        return name, value
 
 
 def figures(folder: Path) -> dict[str, Any]:

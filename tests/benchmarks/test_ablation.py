@@ -25,10 +25,10 @@ def test_every_change_is_the_only_one_and_seeds_are_shared(tmp_path: Path) -> No
     assert mlx_faceau(["data", "synth", "--output", str(faces), "--count", "40"]) == 0
     recipe.write_text(json.dumps({"net": "au", "stages": [{**STAGE, "num_workers": 0}]}))
     arguments = [str(recipe), "--data", f"train={faces}", "--run", str(tmp_path / "run")]
-    arguments += ["--results", str(tmp_path), "--epochs", "1", "--seeds", "3", "4"]
+    arguments += ["--output", str(tmp_path / "ablation.csv"), "--epochs", "1", "--seeds", "3", "4"]
     changes = ["--change", "dropout=0", "augment=none", "--with", "save_every=7"]
     assert ablation.main([*arguments, *changes]) == 0
-    with (tmp_path / "ablation-tiny.csv").open() as file:
+    with (tmp_path / "ablation.csv").open() as file:
         rows = list(csv.DictReader(file))
     names = ["nothing", "dropout=0", "augment=none"]
     assert [(row["change"], row["seed"]) for row in rows] == [
@@ -45,6 +45,14 @@ def test_every_change_is_the_only_one_and_seeds_are_shared(tmp_path: Path) -> No
         assert config["augment"] == ("none" if row["change"] == "augment=none" else "light")
         expected = history["epochs"][0]["metrics"]["mae"]
         assert float(row["mae"]) == pytest.approx(expected, abs=1e-4)
+
+
+def test_several_settings_may_change_together() -> None:
+    assert ablation.changed("mirror=0+relabel_mirrored=false+augment=strong") == {
+        "mirror": 0,
+        "relabel_mirrored": False,
+        "augment": "strong",
+    }
 
 
 def test_a_change_without_a_value_is_refused() -> None:
