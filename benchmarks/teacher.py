@@ -1,6 +1,6 @@
 """How much of people's labels a linear teacher explains that never saw them.
 
-    python benchmarks/teacher.py train.h5 --people dev.h5 --net runs/au/stage3
+    python benchmarks/teacher.py train.h5 --people dev.h5 --net runs/au/stage4
 
 OpenFace's static action unit models are linear in gradients of the aligned face and in the PDM's
 shape parameters. Fitted back from labelled faces (``--auxiliary-weight`` trains with the result),
