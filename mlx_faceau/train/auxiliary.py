@@ -6,13 +6,12 @@ import numpy as np
 
 from mlx_faceau.data.mirrored import LabelledFaces
 from mlx_faceau.data.teacher import Teacher
+from mlx_faceau.data.varying import Batch
 from mlx_faceau.facs import NUM_AUS
 
 from .targets import TargetStatistics
 
 _GROUPS = 4  # landmarks, shape parameters, scores and components count alike
-
-Batch = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -90,9 +89,9 @@ class Auxiliary:
     def _known(self, batch: Batch) -> Known:
         """Of the batch's faces, each the way round that it is shown."""
         index = batch["index"]
-        turned = (batch["local_mask"] <= 0)[:, None]  # files have shape parameters of every face
         if self.mirrored is None:
             return Known(*(values[index] for values in _columns(self.plain)))
+        turned = (batch["local_mask"] <= 0)[:, None]  # files have shape parameters of every face
         both = zip(_columns(self.plain), _columns(self.mirrored), strict=True)
         return Known(*(np.where(turned, other[index], own[index]) for own, other in both))
 

@@ -353,10 +353,12 @@ def resolve(
                 f"unknown setting {', '.join(unknown)}; known: {', '.join(sorted(known))}"
             )
     for name, value in given.items():
-        fixed = resumed is not None and not known[name].metadata["may_change"]
-        if fixed and resumed is not None and resumed.get(name) != value:
+        if resumed is None or known[name].metadata["may_change"]:
+            continue
+        recorded = resumed.get(name, known[name].default)  # older ones lack newer settings
+        if recorded != value:
             raise CheckpointError(
-                f"{flag(name)} {value} contradicts the checkpoint's {resumed.get(name)}; "
+                f"{flag(name)} {value} contradicts the checkpoint's {recorded}; "
                 "leave it out, or start a new run"
             )
     settings = {**(resumed or {}), **given}

@@ -6,11 +6,10 @@ import cv2
 import numpy as np
 
 from mlx_faceau.architectures import IMAGE_SIZE
+from mlx_faceau.data.varying import Batch
 
 from .auxiliary import Auxiliary
 from .config import SIDES
-
-Batch = dict[str, np.ndarray]
 
 
 def side_of_epoch(epoch: int, epochs: int, first: int) -> int:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 from mlx_faceau.checkpoint import Checkpoint, load_checkpoint
@@ -41,14 +41,9 @@ def run_settings(
     # Weights alone, which were exported, tell of their training but hold none of its state.
     if not isinstance(recorded, dict) or "progress" not in checkpoint.metadata:
         raise CheckpointError(f"{checkpoint.path}: holds weights but no training to continue")
-    config = resolve(training, given, {**_unrecorded(training), **recorded})
+    # Before the setting was recorded, half of the faces were mirrored.
+    config = resolve(training, given, {"mirror": 0.5, **recorded})
     return replace(config, output=given.get("output") or str(checkpoint.path.parent))
-
-
-def _unrecorded(training: type[TrainConfig]) -> dict[str, Any]:
-    """What was done before it was a setting: half of the faces were mirrored, with their labels."""
-    relabels = {item.name for item in fields(training)} & {"relabel_mirrored"}
-    return {"mirror": 0.5, **dict.fromkeys(relabels, False)}
 
 
 def saved_teacher(config: TrainConfig, checkpoint: Checkpoint | None) -> Teacher | None:
