@@ -13,6 +13,7 @@ epoch's figures on the development people. What is interrupted goes on where it 
 
 import argparse
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--output", type=Path)
     args = parser.parse_args(arguments)
+    table = args.output or RESULTS / f"ablation-{args.recipe.stem}.csv"
+    table.parent.mkdir(parents=True, exist_ok=True)
     recipe, files = read_recipe(args.recipe), dict(named_file(text) for text in args.data)
     shared = {**recipe["stages"][0], "epochs": args.epochs, "no_export": True}
     for setting in args.always:
@@ -48,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
             rows.append({"change": change, "seed": seed, **figures(folder)})
     columns = dict.fromkeys(name for row in rows for name in row)  # r is missing where undefined
     rows = [{name: row.get(name, "-") for name in columns} for row in rows]
-    write_csv(args.output or RESULTS / f"ablation-{args.recipe.stem}.csv", rows)
+    write_csv(table, rows)
     for row in rows:
         print("  ".join(f"{name} {value}" for name, value in row.items()))
     return 0
@@ -58,13 +61,13 @@ def changed(change: str) -> dict[str, Any]:
     """The settings that a change gives other values: JSON, or else texts."""
     if change == NOTHING:
         return {}
-    return dict(_setting(part) for part in change.split("+"))
+    return dict(_setting(part) for part in re.split(r"\+(?=\w+=)", change))
 
 
 def _setting(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals:
-        raise SystemExit(f"--change {text}: expected SETTING=VALUE, such as ema=0")
+        raise SystemExit(f"{text}: expected SETTING=VALUE, such as ema=0")
     try:
         return name, json.loads(value)
     except ValueError:

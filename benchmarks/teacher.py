@@ -12,7 +12,7 @@ faces, and with the largest for gradients and for shape parameters alone.
 so would the labels, and a net that is shown mirrored faces with unchanged labels learns the mean of
 the two answers, which ``both`` is. ``--relabel-mirrored`` trains on the mirrored answer instead,
 which needs shape parameters that the PDM, not quite symmetric, has to be fitted for: with ``shape
-mirrored twice`` they have gone that way and back, and the labels judge what is left of them. The
+mirrored twice`` what these draw is mirrored and fitted again, and the labels judge the result. The
 last rows ask ``--net`` about the mirror images: ``net, mirrored`` is judged by the unchanged
 labels, ``net, mirrored, relabelled`` by the teacher's answers about the same images. It may know
 these people: not their mirror images, if it was trained without.
@@ -33,6 +33,7 @@ from mlx_faceau.data.joined import open_datasets
 from mlx_faceau.data.mirrored import Mirrored
 from mlx_faceau.data.teacher import features_of, shape_scale, uncensored_fit
 from mlx_faceau.facs import AU_NAMES, MAX_INTENSITY
+from mlx_faceau.geometry import project
 from mlx_faceau.metrics import pearson
 from mlx_faceau.predictor import AUPredictor, load_au_predictor
 
@@ -128,10 +129,31 @@ def mirror_images(table: Table, fit: Fit, unseen: np.ndarray, images: Mirrored) 
     turned = fit.answers(np.concatenate(list(features_of(images, everyone, images.pdm))))
     table.add("all, mirrored", fit.faces, turned)
     table.add("all, both", fit.faces, (plain + turned) / 2)
-    shape = Mirrored(images, everyone, images.pdm).labels["local_params"]
+    shape = Mirrored(Redrawn(images), everyone, images.pdm).labels["local_params"]
     back = np.concatenate([unseen[:, GRADIENTS], shape * shape_scale(images.pdm)], axis=1)
     table.add("all, shape mirrored twice", fit.faces, fit.answers(back))
     return turned
+
+
+@dataclass(frozen=True)
+class Redrawn:
+    """Mirror images whose landmarks are what their parameters project to, and nothing else."""
+
+    images: Mirrored
+
+    @property
+    def labels(self) -> dict[str, np.ndarray]:
+        given, pdm = self.images.labels, self.images.pdm
+        each = zip(given["global_params"], given["local_params"], strict=True)
+        drawn = [project(pdm.mean, pdm.basis, pose, shape) for pose, shape in each]
+        return {**given, "landmarks": np.asarray(drawn, np.float32)}
+
+    @property
+    def masks(self) -> dict[str, np.ndarray]:
+        return self.images.masks
+
+    def read_images(self, indices: np.ndarray) -> np.ndarray:
+        return self.images.read_images(indices)
 
 
 def answers(net: AUPredictor, crops: np.ndarray) -> np.ndarray:

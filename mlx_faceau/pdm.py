@@ -163,7 +163,8 @@ def fit_pdm(
         start: (6,) global parameters near the answer, where they are known.
 
     Raises:
-        ValueError: if the landmarks are not finite, all in one place, or of another number.
+        ValueError: if the landmarks are not finite, all in one place, or of another number, or the
+            start is not finite or has no positive scale.
 
     Reference:
         Baltrusaitis, Robinson, Morency, Constrained local neural fields for robust facial landmark
@@ -175,13 +176,20 @@ def fit_pdm(
     extent = np.ptp(points, axis=0)
     if not (np.isfinite(points).all() and extent.max() > 0):
         raise ValueError("landmarks are not finite, or all in one place")
-    params = _first_guess(pdm, points) if start is None else np.asarray(start, np.float64)
+    params = _first_guess(pdm, points) if start is None else _checked(start)
     local = np.zeros(len(pdm.variances))
     for modes in (0, len(local)) if start is None else (len(local),):
         params, local = _descend(pdm, points, params, local, modes, noise)
     found = project(pdm.mean, pdm.basis, params, local)
     error = float(np.linalg.norm(found - points, axis=1).mean())
     return Fit(params, local, error)
+
+
+def _checked(start: np.ndarray) -> np.ndarray:
+    params = np.asarray(start, np.float64)
+    if params.shape != (6,) or not (np.isfinite(params).all() and params[0] > 0):
+        raise ValueError(f"start is {params.tolist()}, expected six numbers, the first positive")
+    return params
 
 
 def _first_guess(pdm: PDM, points: np.ndarray) -> np.ndarray:

@@ -128,6 +128,15 @@ def test_landmarks_without_extent_or_of_another_number_are_refused(pdm: PDM) -> 
         fit_pdm(pdm, np.ones((5, 2)))
 
 
+@pytest.mark.parametrize(
+    "start", [np.zeros(6), np.ones(5), np.r_[np.nan, np.ones(5)], np.r_[-1.0, np.zeros(5)]]
+)
+def test_a_start_that_is_no_pose_is_refused(pdm: PDM, start: np.ndarray) -> None:
+    seen = project(pdm.mean, pdm.basis, np.r_[1.2, np.zeros(3), 50, 60], np.zeros(8))
+    with pytest.raises(ValueError, match=r"start is .* expected six numbers, the first positive"):
+        fit_pdm(pdm, seen, start=start)
+
+
 def test_a_fit_comes_to_the_same_from_a_pose_that_is_nearly_right(pdm: PDM) -> None:
     generator = np.random.default_rng(2)
     params = np.r_[1.2, 0.1, -0.4, 0.2, 50, 60]

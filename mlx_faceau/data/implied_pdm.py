@@ -39,7 +39,10 @@ def implied_pdm(landmarks: np.ndarray, global_params: np.ndarray, local_params: 
     views = params[:, :1, None] * np.stack(
         [euler_to_matrix(angles)[:2] for angles in params[:, 1:4]]
     )
-    shapes = np.concatenate([np.ones((count, 1)), local_params], axis=1)
+    # Around their mean: of a mode that never varies, the mean shape has what there is of it.
+    local = np.asarray(local_params, np.float64)
+    usual = local.mean(axis=0)
+    shapes = np.concatenate([np.ones((count, 1)), local - usual], axis=1)
     # (2 N, 3 (1 + K)): the projection of mean and modes along each axis
     seen = np.einsum("nia,nk->niak", views, shapes).reshape(2 * count, unknowns)
     wanted = (landmarks - params[:, None, 4:6]).transpose(0, 2, 1).reshape(2 * count, -1)
@@ -51,5 +54,6 @@ def implied_pdm(landmarks: np.ndarray, global_params: np.ndarray, local_params: 
             f"model is behind them (below {_LARGEST_MISS} px expected)"
         )
     model = found.T.reshape(-1, 3, 1 + modes)
-    variances = np.var(local_params, axis=0, dtype=np.float64)
-    return PDM(model[..., 0], model[..., 1:], np.maximum(variances, _LEAST_VARIANCE))
+    basis = np.ascontiguousarray(model[..., 1:])  # as a checkpoint gives it back, to the last bit
+    variances = np.maximum(local.var(axis=0), _LEAST_VARIANCE)
+    return PDM(model[..., 0] - basis @ usual, basis, variances)

@@ -6,10 +6,13 @@ from typing import Protocol
 
 import numpy as np
 
+from mlx_faceau.errors import DatasetError
 from mlx_faceau.geometry import flip_global_params, flip_landmarks
 from mlx_faceau.pdm import PDM, fit_pdm
 
-_NOISE = 0.1  # px: little, since landmarks that are projections mirror to near projections
+# px. A mirrored face misses OpenFace's PDM, whose mean is askew, by 0.3 px: trusted much more than
+# that, the fit would spend its weak modes on the miss.
+_NOISE = 0.2
 
 
 class LabelledFaces(Protocol):
@@ -42,15 +45,24 @@ class Mirrored:
     def labels(self) -> dict[str, np.ndarray]:
         """``landmarks`` (n, 68, 2), ``global_params`` (n, 6), ``local_params`` (n, 34); float32.
 
-        A model that is not quite symmetric has no exact mirror of a shape: the shape parameters are
-        those that its labeller would fit to the mirrored landmarks (see ``fit_pdm``).
+        A model that is not quite symmetric has no exact mirror of a shape: the parameters are those
+        that its labeller would fit to the mirrored landmarks (see ``fit_pdm``).
+
+        Raises:
+            DatasetError: if the scale of a face is not positive.
         """
         given = self.faces.labels
         landmarks = flip_landmarks(given["landmarks"][self.rows])
         pose = flip_global_params(given["global_params"][self.rows])
+        if wrong := int((pose[:, 0] <= 0).sum()):
+            raise DatasetError(
+                f"the scale of {wrong} faces is not positive, so they have no mirror image "
+                "('mlx-faceau data check' says more)"
+            )
         shape = np.zeros((len(self.rows), len(self.pdm.variances)), np.float32)
         for row, (points, params) in enumerate(zip(landmarks, pose, strict=True)):
-            shape[row] = fit_pdm(self.pdm, points, _NOISE, start=params).local_params
+            fit = fit_pdm(self.pdm, points, _NOISE, start=params)
+            pose[row], shape[row] = fit.global_params, fit.local_params
         return {"landmarks": landmarks, "global_params": pose, "local_params": shape}
 
     @property

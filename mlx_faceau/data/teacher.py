@@ -105,18 +105,15 @@ class Teacher:
         said[:, :NUM_AUS] = np.where(np.isnan(said[:, :NUM_AUS]), np.nan, scores)
         return self._standardised(said)
 
-    def mirrored_answers(
-        self, faces: LabelledFaces, rows: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def mirrored_answers(self, faces: LabelledFaces, rows: np.ndarray) -> "MirroredAnswers":
         """What the teacher says about the faces' mirror images, which nobody has labelled.
 
         Args:
             faces: see :meth:`fit`.
             rows: (n,) which of them.
 
-        Returns:
-            (n, 17 + 256) float32, standardised, and the images' (n, 34) shape parameters; NaN for a
-            face without usable PDM parameters.
+        Raises:
+            DatasetError: if the scale of a face is not positive.
         """
         known = faces.masks["global_mask"][rows] > 0
         images = Mirrored(faces, rows[known], self.pdm)
@@ -124,7 +121,7 @@ class Teacher:
         shape = np.full((len(rows), len(self.pdm.variances)), np.nan, np.float32)
         answers[known] = self._standardised(self._said(images, np.arange(len(images.rows))))
         shape[known] = images.labels["local_params"]
-        return answers, shape
+        return MirroredAnswers(answers, shape)
 
     def intensities(self, answers: np.ndarray) -> np.ndarray:
         """(n, 17) in [0, 5]: the labels that follow from standardised answers (n, 17 + 256)."""
@@ -160,6 +157,19 @@ class Teacher:
         """
         pdm = PDM(*(arrays[f"pdm.{name}"] for name in _PDM_PARTS))
         return cls(pdm, *(arrays[name] for name in _PARTS))
+
+
+@dataclass(frozen=True)
+class MirroredAnswers:
+    """What a teacher says about mirror images; NaN for a face without usable PDM parameters.
+
+    Attributes:
+        said: (n, 17 + 256) float32, standardised: scores and components.
+        shape: (n, 34) float32 shape parameters of the images.
+    """
+
+    said: np.ndarray
+    shape: np.ndarray
 
 
 def features_of(faces: LabelledFaces, rows: np.ndarray, pdm: PDM) -> Iterator[np.ndarray]:

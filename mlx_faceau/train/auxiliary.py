@@ -1,5 +1,6 @@
 """What a batch's faces are asked beside their labels, and mirrored faces' own intensities."""
 
+import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ from mlx_faceau.facs import NUM_AUS
 
 from .targets import TargetStatistics
 
+_LOG = logging.getLogger(__name__)
 _GROUPS = 4  # landmarks, shape parameters, scores and components count alike
 
 
@@ -43,12 +45,14 @@ class Known:
 
     def of_mirrored(self, teacher: Teacher, faces: LabelledFaces, rows: np.ndarray) -> "Known":
         """Of the mirror images, by the teacher; a face without pose keeps its intensities."""
-        said, shape = teacher.mirrored_answers(faces, rows)
+        _LOG.info("asking the teacher about %d mirror images", len(rows))
+        found = teacher.mirrored_answers(faces, rows)
         intensities, count = self.intensities.copy(), len(self.intensities)
         intensities[rows] = np.where(
-            np.isnan(said[:, :NUM_AUS]), intensities[rows], teacher.intensities(said)
+            np.isnan(found.said[:, :NUM_AUS]), intensities[rows], teacher.intensities(found.said)
         )
-        return Known(intensities, _placed(shape, rows, count), _placed(said, rows, count))
+        shape, answers = (_placed(values, rows, count) for values in (found.shape, found.said))
+        return Known(intensities, shape, answers)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -113,7 +114,7 @@ def open_faces(
             somebody is in the files to validate on too, or no teacher fits them.
     """
     dataset = open_datasets((*config.data, *config.val_data), config.keep_outside)
-    check_intensities(dataset.labels["au_intensities"], ", ".join(map(str, config.data)))
+    check_intensities(dataset.labels["au_intensities"], ", ".join((*config.data, *config.val_data)))
     step = config.step_size * part[1]
     split = _split(dataset, config, step)
     statistics = TargetStatistics.of(
@@ -123,10 +124,11 @@ def open_faces(
     if config.taught:
         # A few faces to be learned by heart are too few for a teacher.
         seen = np.arange(len(dataset)) if config.overfit else split.train
-        teacher = teacher or _fitted(dataset, seen)
-        auxiliary = auxiliary_of(
-            teacher, dataset, split.train, statistics, config.mirror, config.relabels
-        )
+        with _named_for(config):
+            teacher = teacher or _fitted(dataset, seen)
+            auxiliary = auxiliary_of(
+                teacher, dataset, split.train, statistics, config.mirror, config.relabels
+            )
     batches = Batches(
         dataset,
         np.repeat(split.train, _VISITS) if config.overfit else split.train,
@@ -144,10 +146,17 @@ def open_faces(
 
 def _fitted(dataset: FaceDataset | JoinedFaces, rows: np.ndarray) -> Teacher:
     _LOG.info("fitting a teacher to %d faces", len(rows))
+    return Teacher.fit(dataset, rows)
+
+
+@contextmanager
+def _named_for(config: TrainConfig) -> Iterator[None]:
+    """A DatasetError in it names the files, and what does without a teacher."""
     try:
-        return Teacher.fit(dataset, rows)
+        yield
     except DatasetError as error:
-        raise DatasetError(f"{error}; leave --auxiliary-weight out") from None
+        flags = "--auxiliary-weight" + (" and --relabel-mirrored" if config.relabels else "")
+        raise DatasetError(f"{', '.join(config.data)}: {error}; leave {flags} out") from None
 
 
 def _weights(dataset: FaceDataset | JoinedFaces, split: Split) -> np.ndarray:

@@ -25,10 +25,11 @@ def test_every_change_is_the_only_one_and_seeds_are_shared(tmp_path: Path) -> No
     assert mlx_faceau(["data", "synth", "--output", str(faces), "--count", "40"]) == 0
     recipe.write_text(json.dumps({"net": "au", "stages": [{**STAGE, "num_workers": 0}]}))
     arguments = [str(recipe), "--data", f"train={faces}", "--run", str(tmp_path / "run")]
-    arguments += ["--output", str(tmp_path / "ablation.csv"), "--epochs", "1", "--seeds", "3", "4"]
+    table = tmp_path / "tables" / "ablation.csv"
+    arguments += ["--output", str(table), "--epochs", "1", "--seeds", "3", "4"]
     changes = ["--change", "dropout=0", "augment=none", "--with", "save_every=7"]
     assert ablation.main([*arguments, *changes]) == 0
-    with (tmp_path / "ablation.csv").open() as file:
+    with table.open() as file:
         rows = list(csv.DictReader(file))
     names = ["nothing", "dropout=0", "augment=none"]
     assert [(row["change"], row["seed"]) for row in rows] == [
@@ -53,6 +54,11 @@ def test_several_settings_may_change_together() -> None:
         "relabel_mirrored": False,
         "augment": "strong",
     }
+
+
+def test_a_plus_in_a_number_joins_nothing() -> None:
+    assert ablation.changed("lr=1e+3") == {"lr": 1000.0}
+    assert ablation.changed("lr=1e+3+ema=0") == {"lr": 1000.0, "ema": 0}
 
 
 def test_a_change_without_a_value_is_refused() -> None:

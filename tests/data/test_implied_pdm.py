@@ -9,6 +9,7 @@ from mlx_faceau.data.implied_pdm import implied_pdm
 from mlx_faceau.data.synthetic import synthesize
 from mlx_faceau.data.synthetic_shape import shape_model
 from mlx_faceau.errors import DatasetError
+from mlx_faceau.geometry import project
 
 NAMES = ("landmarks", "global_params", "local_params")
 
@@ -24,6 +25,22 @@ def test_landmarks_and_parameters_imply_the_model_that_drew_them(labels: list[np
     np.testing.assert_allclose(found.mean, drawn.mean, atol=0.01)  # mm
     np.testing.assert_allclose(found.basis, drawn.basis, atol=2e-3)
     np.testing.assert_allclose(found.variances, labels[2].var(axis=0), rtol=1e-4)
+
+
+@pytest.mark.parametrize("value", [0.0, 2.0])
+def test_a_mode_that_never_varies_belongs_to_the_mean(
+    labels: list[np.ndarray], value: float
+) -> None:
+    drawn, params = shape_model(), labels[1]
+    local = labels[2].copy()
+    local[:, 33] = value
+    each = zip(params.astype(float), local.astype(float), strict=True)
+    points = np.stack([project(drawn.mean, drawn.basis, pose, shape) for pose, shape in each])
+    found = implied_pdm(points, params, local)
+    np.testing.assert_allclose(found.mean, drawn.mean + value * drawn.basis[..., 33], atol=0.01)
+    np.testing.assert_allclose(found.basis[..., :33], drawn.basis[..., :33], atol=2e-3)
+    np.testing.assert_allclose(found.basis[..., 33], 0, atol=1e-6)
+    assert 0 < found.variances[33] < 1e-6
 
 
 def test_too_few_faces_are_refused(labels: list[np.ndarray]) -> None:

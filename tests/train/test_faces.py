@@ -1,5 +1,6 @@
 """What training and validation are shown."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -97,8 +98,12 @@ def test_faces_to_be_learned_by_heart_are_taught_by_a_teacher_of_all(tmp_path: P
 
 def test_faces_that_no_teacher_fits_are_refused_with_the_flag_s_name(faces_file: Path) -> None:
     config = AUTraining(data=str(faces_file), batch_size=4, val_split=0.17, auxiliary_weight=4.0)
-    with pytest.raises(DatasetError, match=r"too few .* 210; leave --auxiliary-weight out"):
+    with pytest.raises(DatasetError, match=r"h5: .* too few .* 210; leave --auxiliary-weight out$"):
         open_faces(config)
+    relabelling = replace(config, mirror=0.5, relabel_mirrored=True)
+    both = "leave --auxiliary-weight and --relabel-mirrored out$"
+    with pytest.raises(DatasetError, match=both):
+        open_faces(relabelling)
 
 
 def test_validation_faces_are_never_augmented(faces_file: Path) -> None:

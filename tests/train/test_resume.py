@@ -44,6 +44,8 @@ def test_a_training_from_before_mirroring_was_recorded_goes_on_mirroring(tmp_pat
     del settings["mirror"], settings["relabel_mirrored"]
     resumed = run_settings(AUTraining, {"relabel_mirrored": False}, recorded)
     assert (resumed.mirror, resumed.relabel_mirrored) == (0.5, False)
+    with pytest.raises(CheckpointError, match="--relabel-mirrored"):
+        run_settings(AUTraining, {"relabel_mirrored": True}, recorded)
 
 
 @pytest.mark.parametrize(("before", "now"), [({}, 2), ({"ranks": 2}, 1), ({"ranks": 2}, 4)])
