@@ -261,7 +261,7 @@ def _metadata_problems(metadata: Mapping[str, Any], source: Source | Pair) -> li
 def _interface_problems(
     artefact: Artefact, source: Source | Pair, metadata: Mapping[str, Any]
 ) -> list[str]:
-    """Differences from SPEC section 8's names, order, shapes and types."""
+    """Differences from the names, order, shapes and types that every exported file has."""
     outputs = {name: ("float32", shape) for name, shape in source.output_shapes.items()}
     batch = metadata.get("batch", DYNAMIC)
     return [

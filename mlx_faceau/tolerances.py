@@ -1,4 +1,4 @@
-"""How far two computations of one net may lie apart: the one table, SPEC section 7's.
+"""How far two computations of one net may lie apart: the one table.
 
 By output: landmarks and tx, ty in pixels of the crop, angles in radians, intensities in [0, 5].
 """
@@ -17,7 +17,7 @@ OWN_ERRORS = 4.0
 FIRST_LOSS = 1e-4
 RUNNING_STATISTICS = 1e-5
 
-# Mean absolute difference of float16 from float32 on faces. SPEC bounds the landmarks and the
+# Mean absolute difference of float16 from float32 on faces. Bounds are set for landmarks and
 # intensities; pose and shape are held to the same measure as the landmarks they make.
 FLOAT16_MEAN_ERROR = {
     "landmarks": 0.1,

@@ -6,6 +6,7 @@ Nothing heavy is imported before a training starts, so that ``--help`` answers a
 import platform
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -24,9 +25,10 @@ AUGMENTATIONS = ("none", "light", "strong")  # the levels of data/augment.py
 
 
 def default_framework() -> str:
-    """mlx on Apple Silicon, torch elsewhere."""
+    """mlx on Apple Silicon, and elsewhere if it is installed and torch is not; else torch."""
     apple = platform.system() == "Darwin" and platform.machine() == "arm64"
-    return "mlx" if apple else "torch"
+    mlx_alone = find_spec("torch") is None and find_spec("mlx") is not None
+    return "mlx" if apple or mlx_alone else "torch"
 
 
 @dataclass(frozen=True, kw_only=True)

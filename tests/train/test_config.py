@@ -35,14 +35,26 @@ def test_the_defaults_are_the_documented_ones() -> None:
 
 
 @pytest.mark.parametrize(
-    ("system", "machine", "framework"),
-    [("Darwin", "arm64", "mlx"), ("Darwin", "x86_64", "torch"), ("Linux", "aarch64", "torch")],
+    ("system", "machine", "installed", "framework"),
+    [
+        ("Darwin", "arm64", ("mlx", "torch"), "mlx"),
+        ("Darwin", "x86_64", ("torch",), "torch"),
+        ("Linux", "aarch64", ("mlx", "torch"), "torch"),
+        ("Linux", "x86_64", ("mlx",), "mlx"),
+        ("Linux", "x86_64", (), "torch"),  # whose extra the error then names
+    ],
 )
-def test_mlx_trains_by_default_on_apple_silicon_alone(
-    monkeypatch: pytest.MonkeyPatch, system: str, machine: str, framework: str
+def test_mlx_trains_by_default_on_apple_silicon_and_where_torch_is_missing(
+    monkeypatch: pytest.MonkeyPatch,
+    system: str,
+    machine: str,
+    installed: tuple[str, ...],
+    framework: str,
 ) -> None:
     monkeypatch.setattr("platform.system", lambda: system)
     monkeypatch.setattr("platform.machine", lambda: machine)
+    found = "mlx_faceau.train.config.find_spec"
+    monkeypatch.setattr(found, lambda name: name if name in installed else None)
     assert AUTraining(data="x.h5").framework == framework
 
 
