@@ -23,6 +23,7 @@ PRESENCE_NAMES = tuple(name.replace("_r", "_c") for name in AU_NAMES)
 # An action unit counts as present from this intensity on. OpenFace has classifiers of their own
 # for this; trace (A) begins at 1 on its scale.
 PRESENCE_FROM = 1.0
+_LONGEST_HEADER = 1 << 16  # characters; that of OpenFace has 8,000
 FIRST_COLUMNS = ("frame", "face_id", "timestamp", "confidence", "success")
 
 
@@ -156,6 +157,22 @@ _DECIMALS: dict[str, Callable[[str], int]] = {
 _ZEROS = {
     group: [f"{0:.{_DECIMALS[group](name)}f}" for name in names] for group, names in GROUPS.items()
 }
+
+
+def foreign_columns(path: Path) -> list[str]:
+    """Columns of a text file's first line that no :class:`Layout` writes, gaze for example.
+
+    Empty for a file of ours, one without columns, and where there is none.
+
+    Raises:
+        OSError: if it cannot be read.
+    """
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", errors="replace") as file:
+        names = [name.strip() for name in file.readline(_LONGEST_HEADER).split(",")]
+    ours = {*FIRST_COLUMNS, *(name for group in GROUPS.values() for name in group)}
+    return [name for name in names if name and name not in ours]
 
 
 def read_openface_csv(

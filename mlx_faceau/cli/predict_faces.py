@@ -13,7 +13,7 @@ import cv2
 
 from mlx_faceau.errors import FaceauError
 from mlx_faceau.faces import FrameFaces
-from mlx_faceau.openface_csv import GROUPS, Layout
+from mlx_faceau.openface_csv import GROUPS, Layout, foreign_columns
 from mlx_faceau.overlay import VIDEO_SUFFIX
 from mlx_faceau.pdm import read_pdm
 from mlx_faceau.pipeline import FacePipeline
@@ -49,6 +49,8 @@ def run_faces(args: argparse.Namespace) -> int:
     layout = _layout(args)
     form = _form(args)
     jobs = list(_jobs(shard(find_inputs(args.inputs), args.shard), args, form, layout))
+    for _, wanted in jobs:
+        _check_replaceable(wanted)
     if args.resume:
         jobs = [job for job in jobs if not job[1].is_done]
     if not jobs:
@@ -201,6 +203,17 @@ def _jobs(
                 smooth=args.smooth,
                 calibrate=args.calibrate,
             ),
+        )
+
+
+def _check_replaceable(wanted: Wanted) -> None:
+    """Rows may replace older ones of ours, not what OpenFace or anyone else wrote."""
+    if wanted.form == "jsonl" or str(wanted.rows) == "-":
+        return
+    if foreign := foreign_columns(Path(wanted.rows)):
+        raise ValueError(
+            f"{wanted.rows}: another program's file (column {foreign[0]!r} is none of ours), which "
+            "would be replaced; move it, or give another folder with --output"
         )
 
 

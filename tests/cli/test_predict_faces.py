@@ -88,11 +88,11 @@ def test_resume_takes_up_what_is_missing_or_unfinished(tmp_path: Path) -> None:
         clip(tmp_path / "in" / f"{name}.mp4", 4)
     assert predict("in", "--output", "out") == 0
     out = tmp_path / "out"
-    (out / "a.csv").write_text("kept")
+    (out / "a.csv").write_text("frame")
     marker_of(out / "b.csv").touch()
     (out / "c.csv").unlink()
     assert predict("in", "--output", "out", "--resume") == 0
-    assert (out / "a.csv").read_text() == "kept"
+    assert (out / "a.csv").read_text() == "frame"
     assert is_complete(out / "b.csv")
     assert frames_in(out / "c.csv") == 4
 
@@ -102,7 +102,7 @@ def test_resume_takes_up_a_parquet_file_whose_rows_were_left_unfinished(tmp_path
     asked = [clip(tmp_path / "a.mp4", 4), "--format", "parquet", "--output", "out"]
     assert predict(*asked) == 0
     out = tmp_path / "out"
-    (out / "a.csv").write_text("two lines of an interrupted second run")
+    (out / "a.csv").write_text("frame, face_id\n1, 0")
     marker_of(out / "a.csv").touch()
     assert predict(*asked, "--resume") == 0
     assert frames_in(out / "a.csv") == 4
@@ -118,12 +118,12 @@ def test_resume_writes_a_missing_parquet_file_where_it_can(
     assert predict(*asked) == 0
     table, rows = (tmp_path / "out" / f"a.{form}" for form in ("parquet", "csv"))
     table.unlink()
-    rows.write_text("kept")
+    rows.write_text("frame")
     if not installed:
         monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert predict(*asked) == 0
     assert table.is_file() is installed
-    assert (rows.read_text() == "kept") is not installed
+    assert (rows.read_text() == "frame") is not installed
 
 
 def test_json_lines_on_standard_output_come_alone(
@@ -227,6 +227,25 @@ def test_bad_input_is_one_line_and_exit_status_2(
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("mlx-")]
     assert len(lines) == 1
     assert message in lines[0]
+
+
+@pytest.mark.parametrize("more", [(), ("--resume",), ("--format", "parquet")])
+def test_another_program_s_csv_is_neither_replaced_nor_taken_for_a_result(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], more: tuple[str, ...]
+) -> None:
+    """OpenFace's files have the same names; a later run's own file is replaced."""
+    clip(tmp_path / "clip.mp4", 2)
+    clip(tmp_path / "a.mp4", 2)
+    openface = "frame, face_id, timestamp, confidence, success, gaze_0_x\n1, 0, 0, 1, 1, 0.5\n"
+    (tmp_path / "clip.csv").write_text(openface)
+    assert predict("a.mp4", "clip.mp4", *more) == 2
+    error = capsys.readouterr().err
+    assert "clip.csv: another program's file (column 'gaze_0_x'" in error
+    assert error.count("\n") == 1
+    assert (tmp_path / "clip.csv").read_text() == openface
+    assert not (tmp_path / "a.csv").exists()  # nothing was begun
+    assert predict("clip.mp4", "--output", "results/") == 0
+    assert predict("clip.mp4", "--output", "results/") == 0
 
 
 def test_shards_share_all_inputs_out() -> None:
