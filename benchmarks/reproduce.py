@@ -47,7 +47,8 @@ SCRIPTS = (
     "--epochs 2 --halvings 2 --with mirror=0 first_side=112 width_mult=0.5 "
     "--histories {here}/results/au/"
     "stage1.training_history.json {here}/results/au/stage2.training_history.json "
-    "{here}/results/au/stage3.training_history.json {here}/results/au/stage4.training_history.json",
+    "{here}/results/au/stage3.training_history.json {here}/results/au/stage4.training_history.json "
+    "{here}/results/au/stage5.training_history.json",
     "readme_table.py",
 )
 INPUTS = (
