@@ -114,6 +114,7 @@ def draw(rows: list[Row], epochs: list[Row], measure: str, path: Path) -> None:
         axes[1].set(xlabel="hours of the reference training", ylabel=label)
     for axis in axes:
         axis.grid(alpha=0.3)
+        axis.set_ylim(min(0.0, axis.get_ylim()[0]), 1)  # small differences look small
     figure.savefig(path, dpi=110)
 
 

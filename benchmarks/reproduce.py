@@ -44,7 +44,7 @@ SCRIPTS = (
     "reference.py {here}/recipes/au.json --data train={train} mixed={mixed} "
     "--people {val} --run {runs}/au",
     "learning_curve.py {here}/recipes/au.json --train {part} --dev {dev} --run {runs}/curve "
-    "--epochs 2 --halvings 2 --with mirror=0 first_side=112 width_mult=0.5 "
+    "--epochs 12 --halvings 1 --with mirror=0 width_mult=0.5 "
     "--histories {here}/results/au/"
     "stage1.training_history.json {here}/results/au/stage2.training_history.json "
     "{here}/results/au/stage3.training_history.json {here}/results/au/stage4.training_history.json "
