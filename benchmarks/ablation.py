@@ -35,8 +35,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--output", type=Path)
     args = parser.parse_args(arguments)
-    table = args.output or RESULTS / f"ablation-{args.recipe.stem}.csv"
-    table.parent.mkdir(parents=True, exist_ok=True)
     recipe, files = read_recipe(args.recipe), dict(named_file(text) for text in args.data)
     shared = {**recipe["stages"][0], "epochs": args.epochs, "no_export": True}
     for setting in args.always:
@@ -51,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
             rows.append({"change": change, "seed": seed, **figures(folder)})
     columns = dict.fromkeys(name for row in rows for name in row)  # r is missing where undefined
     rows = [{name: row.get(name, "-") for name in columns} for row in rows]
-    write_csv(table, rows)
+    write_csv(args.output or RESULTS / f"ablation-{args.recipe.stem}.csv", rows)
     for row in rows:
         print("  ".join(f"{name} {value}" for name, value in row.items()))
     return 0

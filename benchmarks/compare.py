@@ -128,6 +128,7 @@ def library_version(name: str) -> str:
 
 def write_csv(path: Path, rows: list[dict]) -> None:
     stamp = machine_stamp()
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, [*rows[0], *stamp], lineterminator="\n")
         writer.writeheader()

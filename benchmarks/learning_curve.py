@@ -65,7 +65,6 @@ def main(arguments: list[str] | None = None) -> int:
         rows.append({"faces": len(faces), "people": people, **figures(folder)})
     measure = MEASURE[recipe["net"]]
     rows = [{measure: float("nan"), **row} for row in rows]  # where undefined
-    args.results.mkdir(parents=True, exist_ok=True)
     name = args.results / f"learning-curve-{args.recipe.stem}"
     write_csv(name.with_suffix(".csv"), rows)
     draw(rows, over_time(args.histories), measure, name.with_suffix(".png"))

@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
+HISTORIES = sorted((HERE / "results/au").glob("stage*.training_history.json"))
 # Script and arguments; {name} stands for what an option gives, and the script waits for it.
 SCRIPTS = (
     "startup.py",
@@ -45,10 +46,7 @@ SCRIPTS = (
     "--people {val} --run {runs}/au",
     "learning_curve.py {here}/recipes/au.json --train {part} --dev {dev} --run {runs}/curve "
     "--epochs 12 --halvings 1 --with mirror=0 width_mult=0.5 "
-    "--histories {here}/results/au/"
-    "stage1.training_history.json {here}/results/au/stage2.training_history.json "
-    "{here}/results/au/stage3.training_history.json {here}/results/au/stage4.training_history.json "
-    "{here}/results/au/stage5.training_history.json",
+    "--histories " + " ".join(f"{{here}}/results/au/{path.name}" for path in HISTORIES),
     "readme_table.py",
 )
 INPUTS = (

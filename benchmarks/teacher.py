@@ -1,6 +1,6 @@
 """How much of people's labels a linear teacher explains that never saw them.
 
-    python benchmarks/teacher.py train.h5 --people dev.h5 --net runs/au/stage4
+    python benchmarks/teacher.py train.h5 --people dev.h5 --net runs/au/stage5
 
 OpenFace's static action unit models are linear in gradients of the aligned face and in the PDM's
 shape parameters. Fitted back from labelled faces (``--auxiliary-weight`` trains with the result),
@@ -22,6 +22,7 @@ import argparse
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 from compare import RESULTS, write_csv
@@ -129,31 +130,13 @@ def mirror_images(table: Table, fit: Fit, unseen: np.ndarray, images: Mirrored) 
     turned = fit.answers(np.concatenate(list(features_of(images, everyone, images.pdm))))
     table.add("all, mirrored", fit.faces, turned)
     table.add("all, both", fit.faces, (plain + turned) / 2)
-    shape = Mirrored(Redrawn(images), everyone, images.pdm).labels["local_params"]
-    back = np.concatenate([unseen[:, GRADIENTS], shape * shape_scale(images.pdm)], axis=1)
+    found, pdm = images.labels, images.pdm
+    drawn = project(pdm.mean, pdm.basis, found["global_params"], found["local_params"])
+    redrawn = SimpleNamespace(labels={**found, "landmarks": np.asarray(drawn, np.float32)})
+    shape = Mirrored(redrawn, everyone, pdm).labels["local_params"]
+    back = np.concatenate([unseen[:, GRADIENTS], shape * shape_scale(pdm)], axis=1)
     table.add("all, shape mirrored twice", fit.faces, fit.answers(back))
     return turned
-
-
-@dataclass(frozen=True)
-class Redrawn:
-    """Mirror images whose landmarks are what their parameters project to, and nothing else."""
-
-    images: Mirrored
-
-    @property
-    def labels(self) -> dict[str, np.ndarray]:
-        given, pdm = self.images.labels, self.images.pdm
-        each = zip(given["global_params"], given["local_params"], strict=True)
-        drawn = [project(pdm.mean, pdm.basis, pose, shape) for pose, shape in each]
-        return {**given, "landmarks": np.asarray(drawn, np.float32)}
-
-    @property
-    def masks(self) -> dict[str, np.ndarray]:
-        return self.images.masks
-
-    def read_images(self, indices: np.ndarray) -> np.ndarray:
-        return self.images.read_images(indices)
 
 
 def answers(net: AUPredictor, crops: np.ndarray) -> np.ndarray:

@@ -10,8 +10,8 @@ from mlx_faceau.errors import DatasetError
 from mlx_faceau.geometry import flip_global_params, flip_landmarks
 from mlx_faceau.pdm import PDM, fit_pdm
 
-# px. A mirrored face misses OpenFace's PDM, whose mean is askew, by 0.3 px: trusted much more than
-# that, the fit would spend its weak modes on the miss.
+# px. A mirrored face misses OpenFace's PDM, whose mean is askew, by some tenths of a pixel: trusted
+# much more than that, the fit would spend its weak modes on the miss.
 _NOISE = 0.2
 
 

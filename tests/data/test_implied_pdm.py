@@ -34,8 +34,7 @@ def test_a_mode_that_never_varies_belongs_to_the_mean(
     drawn, params = shape_model(), labels[1]
     local = labels[2].copy()
     local[:, 33] = value
-    each = zip(params.astype(float), local.astype(float), strict=True)
-    points = np.stack([project(drawn.mean, drawn.basis, pose, shape) for pose, shape in each])
+    points = project(drawn.mean, drawn.basis, params, local)
     found = implied_pdm(points, params, local)
     np.testing.assert_allclose(found.mean, drawn.mean + value * drawn.basis[..., 33], atol=0.01)
     np.testing.assert_allclose(found.basis[..., :33], drawn.basis[..., :33], atol=2e-3)

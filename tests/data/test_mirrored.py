@@ -102,9 +102,8 @@ def test_mirrored_parameters_draw_the_mirrored_landmarks(drawn: Drawn) -> None:
 def redrawn(faces: Drawn) -> Drawn:
     """Their mirror images, as data of their own: landmarks are what the parameters draw."""
     images, pdm = Mirrored(faces, np.arange(COUNT), faces.pdm), faces.pdm
-    each = zip(images.labels["global_params"], images.labels["local_params"], strict=True)
-    points = np.stack([project(pdm.mean, pdm.basis, pose, local) for pose, local in each])
-    labels = {**images.labels, "landmarks": np.float32(points)}
+    pose, local = images.labels["global_params"], images.labels["local_params"]
+    labels = {**images.labels, "landmarks": np.float32(project(pdm.mean, pdm.basis, pose, local))}
     return Drawn(pdm, labels, images.read_images(np.arange(COUNT)))
 
 
