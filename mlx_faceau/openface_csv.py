@@ -169,7 +169,7 @@ def foreign_columns(path: Path) -> list[str]:
     """
     if not path.is_file():
         return []
-    with path.open(encoding="utf-8", errors="replace") as file:
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
         names = [name.strip() for name in file.readline(_LONGEST_HEADER).split(",")]
     ours = {*FIRST_COLUMNS, *(name for group in GROUPS.values() for name in group)}
     return [name for name in names if name and name not in ours]

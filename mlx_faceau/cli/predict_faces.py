@@ -207,7 +207,7 @@ def _jobs(
 
 
 def _check_replaceable(wanted: Wanted) -> None:
-    """Rows may replace older ones of ours, not what OpenFace or anyone else wrote."""
+    """Rows may replace older ones of ours, not a file with columns that we never write."""
     if wanted.form == "jsonl" or str(wanted.rows) == "-":
         return
     if foreign := foreign_columns(Path(wanted.rows)):

@@ -245,6 +245,8 @@ def test_another_program_s_csv_is_neither_replaced_nor_taken_for_a_result(
     assert (tmp_path / "clip.csv").read_text() == openface
     assert not (tmp_path / "a.csv").exists()  # nothing was begun
     assert predict("clip.mp4", "--output", "results/") == 0
+    ours = tmp_path / "results" / "clip.csv"
+    ours.write_text(ours.read_text(), encoding="utf-8-sig")  # as a spreadsheet saves it
     assert predict("clip.mp4", "--output", "results/") == 0
 
 
