@@ -1,15 +1,15 @@
 """What more faces, and more time, are worth to a recipe, on people of the training side.
 
     python benchmarks/learning_curve.py benchmarks/recipes/au.json --train train.h5 --dev dev.h5 \
-        --run runs/curve --epochs 4 --halvings 3
+        --run runs/curve --epochs 12 8 --halvings 3
 
-The recipe's first stage is trained on all faces of ``--train``, on those of half of its people, of
-a quarter and so on, each time with as many steps: half the faces are shown twice as often.
-``--with`` changes a setting in all of them. ``--dev`` holds other people, not those of the final
-evaluation, and tells how well it went. ``--histories`` are of finished trainings
-(``training_history.json``, one stage after the other): their validation over time is drawn beside
-it. ``learning-curve-NAME.csv`` and ``.png`` of the recipe are the result. What is interrupted goes
-on where it stopped.
+The recipe's first stages, one for each number of ``--epochs``, are trained on all faces of
+``--train``, on those of half of its people, of a quarter and so on, each time with as many steps:
+half the faces are shown twice as often. ``--with`` changes a setting in all of them. ``--dev``
+holds other people, not those of the final evaluation, and tells how well it went. ``--histories``
+are of finished trainings (``training_history.json``, one stage after the other): their validation
+over time is drawn beside it. ``learning-curve-NAME.csv`` and ``.png`` of the recipe are the result.
+What is interrupted goes on where it stopped.
 """
 
 import argparse
@@ -37,32 +37,33 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--train", type=Path, required=True, metavar="FILE")
     parser.add_argument("--dev", type=Path, required=True, metavar="FILE")
     parser.add_argument("--run", type=Path, required=True, help="folder of parts and trainings")
-    parser.add_argument("--epochs", type=int, default=4, help="over all faces")
+    parser.add_argument(
+        "--epochs", type=int, nargs="+", default=[4], help="over all faces, stage by stage"
+    )
     parser.add_argument("--halvings", type=int, default=3)
     parser.add_argument("--with", nargs="+", default=[], metavar="SETTING=VALUE", dest="always")
     parser.add_argument("--histories", type=Path, nargs="*", default=[])
     parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args(arguments)
     recipe = read_recipe(args.recipe)
-    shared = recipe["stages"][0]
-    for setting in args.always:
-        shared = {**shared, **changed(setting)}
-    rows = []
+    if len(args.epochs) > len(recipe["stages"]):
+        raise SystemExit(f"{args.recipe}: {len(recipe['stages'])} stages; give fewer --epochs")
+    always = {name: value for text in args.always for name, value in changed(text).items()}
+    stages = [
+        {**stage, **always, "data": ["part"], "val_data": ["dev"], "no_export": True}
+        for stage in recipe["stages"]
+    ]
+    rows: list[Row] = []
     for halving in range(args.halvings + 1):
-        part = share_of(args.train, halving, args.run)
-        settings = {
-            **shared,
-            "data": ["part"],
-            "val_data": ["dev"],
-            "epochs": args.epochs * 2**halving,
-            "no_export": True,
-        }
-        folder = args.run / f"half{halving}"
-        if status := train(recipe["net"], settings, {"part": part, "dev": args.dev}, folder, None):
-            return status
-        faces = FaceDataset(part)
-        people = len({*people_names(faces, strict=False)[1].tolist()})
-        rows.append({"faces": len(faces), "people": people, **figures(folder)})
+        files = {"part": share_of(args.train, halving, args.run), "dev": args.dev}
+        size, before = counts(files["part"]), None
+        for number, epochs in enumerate(args.epochs, 1):
+            settings = {**stages[number - 1], "epochs": epochs * 2**halving}
+            folder = args.run / f"half{halving}" / f"stage{number}"
+            if status := train(recipe["net"], settings, files, folder, before):
+                return status
+            rows.append({"stage": number, **size, **figures(folder)})
+            before = folder
     measure = MEASURE[recipe["net"]]
     rows = [{measure: float("nan"), **row} for row in rows]  # where undefined
     name = args.results / f"learning-curve-{args.recipe.stem}"
@@ -86,6 +87,12 @@ def share_of(whole: Path, halving: int, folder: Path) -> Path:
     return parts / "train.h5"
 
 
+def counts(path: Path) -> Row:
+    faces = FaceDataset(path)
+    people = people_names(faces, strict=False)[1]
+    return {"faces": len(faces), "people": len({*people.tolist()})}
+
+
 def over_time(histories: list[Path]) -> list[Row]:
     """Every epoch of the trainings: hours since the first began, and its metrics."""
     seconds, rows = 0.0, []
@@ -100,9 +107,14 @@ def draw(rows: list[Row], epochs: list[Row], measure: str, path: Path) -> None:
     figure = new_figure(10 if epochs else 5, 4)
     axes = figure.subplots(1, 2 if epochs else 1, squeeze=False)[0]
     label = measure.replace("_", " ")
-    axes[0].plot([row["faces"] for row in rows], [row[measure] for row in rows], "o-")
+    for stage in dict.fromkeys(row["stage"] for row in rows):
+        of_stage = [row for row in rows if row["stage"] == stage]
+        faces = [row["faces"] for row in of_stage]
+        values = [row[measure] for row in of_stage]
+        axes[0].plot(faces, values, "o-", label=f"after stage {stage}")
     axes[0].set(xscale="log", xlabel="faces trained on, equal steps", ylabel=label)
-    axes[0].set_xticks([row["faces"] for row in rows], [f"{row['faces']:,}" for row in rows])
+    axes[0].set_xticks(faces, [f"{count:,}" for count in faces])
+    axes[0].legend(loc="lower right")
     axes[0].minorticks_off()
     if epochs:
         axes[1].plot(

@@ -29,22 +29,30 @@ def test_half_the_people_are_shown_twice_as_often(tmp_path: Path) -> None:
     for path, seed in ((train, "1"), (dev, "2")):
         synth = ["data", "synth", "--output", str(path), "--count", "48", "--seed", seed]
         assert mlx_faceau(synth) == 0
-    recipe.write_text(json.dumps({"net": "landmark-pose", "stages": [{**STAGE, "num_workers": 0}]}))
+    stages = [{**STAGE, "num_workers": 0}, {**STAGE, "num_workers": 0, "lr": 1e-4}, STAGE]
+    recipe.write_text(json.dumps({"net": "landmark-pose", "stages": stages}))
     run = tmp_path / "run"
     arguments = [str(recipe), "--train", str(train), "--dev", str(dev), "--run", str(run)]
-    arguments += ["--epochs", "1", "--halvings", "1", "--results", str(tmp_path)]
+    arguments += ["--epochs", "1", "2", "--halvings", "1", "--results", str(tmp_path)]
     arguments += ["--with", "seed=7"]
     assert learning_curve.main(arguments) == 0
     with (tmp_path / "learning-curve-tiny.csv").open() as file:
         rows = list(csv.DictReader(file))
     whole, half = FaceDataset(train), FaceDataset(run / "parts1" / "train.h5")
-    assert [int(row["faces"]) for row in rows] == [len(whole), len(half)]
-    assert [int(row["epochs"]) for row in rows] == [1, 2]
-    settings = [json.loads((run / f"half{i}.settings.json").read_text()) for i in (0, 1)]
-    assert [of["seed"] for of in settings] == [7, 7]
+    found = [[int(row[name]) for name in ("stage", "faces", "epochs")] for row in rows]
+    both = (len(whole), len(half))
+    assert found == [[1, both[0], 1], [2, both[0], 2], [1, both[1], 2], [2, both[1], 4]]
+    folders = [run / f"half{halving}" / f"stage{stage}" for halving in (0, 1) for stage in (1, 2)]
+    settings = [json.loads(Path(f"{folder}.settings.json").read_text()) for folder in folders]
+    assert [(of["seed"], of.get("lr"), of.get("init")) for of in settings] == [
+        (7, None, None),
+        (7, 1e-4, str(folders[0])),
+        (7, None, None),
+        (7, 1e-4, str(folders[2])),
+    ]
     assert {*half.subjects.tolist()} < {*whole.subjects.tolist()}
     assert len(half) == pytest.approx(len(whole) / 2, abs=8)
-    histories = [run / f"half{i}" / "training_history.json" for i in (0, 1)]
+    histories = [folder / "training_history.json" for folder in folders[:2]]
     assert learning_curve.main([*arguments, "--histories", *map(str, histories)]) == 0
     picture = cv2.imread(str(tmp_path / "learning-curve-tiny.png"))
     assert np.ptp(picture) == 255
@@ -56,3 +64,11 @@ def test_hours_of_several_stages_add_up(tmp_path: Path) -> None:
         (tmp_path / name).write_text(json.dumps({"epochs": epochs}))
     rows = learning_curve.over_time([tmp_path / "a", tmp_path / "b"])
     assert [row["hours"] for row in rows] == [1.0, 1.5]
+
+
+def test_more_numbers_of_epochs_than_stages_are_refused(tmp_path: Path) -> None:
+    recipe = tmp_path / "tiny.json"
+    recipe.write_text(json.dumps({"net": "landmark-pose", "stages": [STAGE]}))
+    arguments = [str(recipe), "--train", "a.h5", "--dev", "b.h5", "--run", str(tmp_path)]
+    with pytest.raises(SystemExit, match=r"tiny.json: 1 stages; give fewer --epochs"):
+        learning_curve.main([*arguments, "--epochs", "1", "1"])
