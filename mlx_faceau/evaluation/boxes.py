@@ -1,5 +1,6 @@
 """Crops cut from a detector's boxes: those of the file, or boxes that err as measured ones did."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -7,16 +8,24 @@ from typing import Protocol
 import numpy as np
 
 from mlx_faceau.architectures import IMAGE_SIZE
-from mlx_faceau.calibration import CALIBRATIONS, BoxCalibration
+from mlx_faceau.calibration import CALIBRATIONS
 from mlx_faceau.data import schema
 from mlx_faceau.errors import DatasetError
-from mlx_faceau.geometry import CROP_CENTRE, invert, square_crop_matrix, transform_points
+from mlx_faceau.geometry import (
+    CROP_CENTRE,
+    CROP_MARGIN,
+    invert,
+    square_crop_matrix,
+    transform_points,
+)
 
 from .crops import box_error_matrices, replicated_share
 
+Square = Callable[[Sequence[float]], tuple[np.ndarray, float]]  # from a box to centre and side
+
 _SEED = 13
 _WORST_FIT = 2.0  # times a detector's measured error, up to which boxes are held for its own
-_NO_ERROR = 1e-3  # of the side: boxes nearer than that to the crop were made from it
+_NO_ERROR = 1e-2  # of the side: boxes that cut the stored crop so nearly were made from its labels
 
 
 @dataclass(frozen=True)
@@ -128,9 +137,11 @@ def _own(dataset: BoxedFaces) -> BoxCrops | str:
     boxes, warps = stored
     if not (boxes[:, 2:] > 0).all():
         return "some of the file's boxes have no area"
-    fits = {name: _Fit.of(name, boxes, warps) for name in CALIBRATIONS}
-    if any(fits[name].shift + fits[name].scale < _NO_ERROR for name in ("square", "landmarks")):
-        return "the file's boxes were made from the crops, no detector found them"
+    for square in (CALIBRATIONS["square"].square, _standard_square):
+        fit = _Fit.of(square, boxes, warps)
+        if max(fit.shift, fit.scale) < _NO_ERROR:
+            return "the file's boxes were made from the labels, no detector found them"
+    fits = {name: _Fit.of(CALIBRATIONS[name].square, boxes, warps) for name in MEASURED}
     name = min(MEASURED, key=lambda name: fits[name].badness(MEASURED[name]))
     fit = fits[name]
     if fit.badness(MEASURED[name]) > _WORST_FIT:
@@ -166,8 +177,8 @@ class _Fit:
     matrices: np.ndarray
 
     @classmethod
-    def of(cls, name: str, boxes: np.ndarray, warps: np.ndarray) -> "_Fit":
-        squares = np.stack([_square_matrix(CALIBRATIONS[name], box) for box in boxes])
+    def of(cls, square: Square, boxes: np.ndarray, warps: np.ndarray) -> "_Fit":
+        squares = np.stack([square_crop_matrix(*square(box.tolist())) for box in boxes])
         matrices = _composed(squares, invert(warps))
         centre = np.full((len(boxes), 1, 2), CROP_CENTRE)
         moved = transform_points(invert(matrices), centre)[:, 0] - CROP_CENTRE
@@ -183,8 +194,10 @@ class _Fit:
         return max(self.shift / measured.shift_median, self.scale / measured.scale_median)
 
 
-def _square_matrix(calibration: BoxCalibration, box: np.ndarray) -> np.ndarray:
-    return square_crop_matrix(*calibration.square(box.tolist()))
+def _standard_square(box: Sequence[float]) -> tuple[np.ndarray, float]:
+    """The standard crop of landmarks that the box bounds."""
+    x, y, width, height = box
+    return np.array([x + width / 2, y + height / 2]), CROP_MARGIN * max(width, height)
 
 
 def _composed(outer: np.ndarray, inner: np.ndarray) -> np.ndarray:

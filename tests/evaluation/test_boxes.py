@@ -11,6 +11,7 @@ from labelled_faces import write_faces
 
 from mlx_faceau.calibration import CALIBRATIONS
 from mlx_faceau.data.hdf5 import FaceDataset
+from mlx_faceau.data.synthetic import write_synthetic
 from mlx_faceau.errors import DatasetError
 from mlx_faceau.evaluation.boxes import MEASURED, box_crops
 
@@ -73,8 +74,34 @@ def test_boxes_of_an_unknown_detector_are_not_taken_for_a_known_ones(tmp_path: P
 
 def test_boxes_made_from_the_crops_do_not_pass_for_a_detectors(tmp_path: Path) -> None:
     dataset = FaceDataset(write_faces(tmp_path / "faces.h5", 5, 1))
-    with pytest.raises(DatasetError, match="made from the crops"):
+    with pytest.raises(DatasetError, match="made from the labels"):
         box_crops(dataset, "file")
+
+
+@pytest.mark.parametrize("more", [0, 1])  # some count a box's last pixel too
+def test_bounding_boxes_of_the_landmarks_do_not_pass_for_a_detectors(
+    more: int, tmp_path: Path
+) -> None:
+    """As a labeller's faces get that come without boxes: longer than wide, or wider than long."""
+    rng = np.random.default_rng(4)
+    corner, extent = rng.uniform(100, 300, (COUNT, 2)), rng.uniform(120, 240, (COUNT, 2))
+    middle, scale = corner + extent / 2, 112 / (1.4 * extent.max(axis=1))
+    warps = np.zeros((COUNT, 2, 3))
+    warps[:, 0, 0] = warps[:, 1, 1] = scale
+    warps[:, :, 2] = 55.5 - scale[:, None] * middle
+    boxes = np.concatenate([corner, extent + more], axis=1)
+    dataset = FaceDataset(write_faces(tmp_path / "faces.h5", COUNT, 1, boxes, warps))
+    with pytest.raises(DatasetError, match="made from the labels"):
+        box_crops(dataset, "file")
+
+
+def test_synthetic_peoples_boxes_are_nobodys(tmp_path: Path) -> None:
+    write_synthetic(tmp_path / "faces.h5", 24, seed=1)
+    found = box_crops(FaceDataset(tmp_path / "faces.h5"), "auto")
+    assert found is not None
+    assert found.name == "yunet boxes"
+    assert "simulated" in found.about
+    assert "made from the labels" in found.about
 
 
 class Faces:

@@ -99,7 +99,7 @@ def test_the_text_says_how_sure_it_is_and_where_boxes_are_from(reports: dict[str
     assert "120 faces of 30 subjects" in text
     assert "95 % of 2000 resamples of the subjects" in text
     assert "yunet boxes: simulated" in text
-    assert "the file's boxes were made from the crops" in text
+    assert "the file's boxes were made from the labels" in text
 
 
 @pytest.mark.parametrize("kind", KINDS)
