@@ -12,13 +12,13 @@ into ``mlx_faceau/calibration.py``.
 """
 
 import argparse
-import csv
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
+from compare import RESULTS, update_csv
 
 from mlx_faceau.architectures import IMAGE_SIZE
 from mlx_faceau.data.hdf5 import FaceDataset
@@ -28,7 +28,7 @@ from mlx_faceau.errors import BackendError, MissingDependency
 from mlx_faceau.follow import standard_square
 from mlx_faceau.geometry import transform_points
 
-RESULT = Path(__file__).parent / "results" / "box-calibration.csv"
+RESULT = RESULTS / "box-calibration.csv"
 Boxes = dict[str, np.ndarray]  # by detector (N, 4); a missed face is a row of NaN
 
 
@@ -45,7 +45,7 @@ def main() -> int:
     if not train[0]:
         raise SystemExit("no detector runs here: give --yunet or --boxes, or install one")
     rows = [line(name, *(fractions_of(name, part) for part in (train, val))) for name in train[0]]
-    keep(rows)
+    update_csv(RESULT, rows, "detector")
     sys.stdout.write(RESULT.read_text())
     return 0
 
@@ -130,17 +130,6 @@ def line(name: str, train: np.ndarray, val: np.ndarray) -> dict[str, str]:
         "val_log_scale_median": f"{np.nanmedian(scale):.3f}",
         "val_log_scale_p95": f"{np.nanpercentile(scale, 95):.3f}",
     }
-
-
-def keep(rows: list[dict[str, str]]) -> None:
-    """Put the rows in place of those of the same detectors in the result file."""
-    with RESULT.open(newline="") as file:
-        lines = {row["detector"]: row for row in csv.DictReader(file)}
-    lines |= {row["detector"]: row for row in rows}
-    with RESULT.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(lines.values())
 
 
 if __name__ == "__main__":

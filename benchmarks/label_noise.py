@@ -1,6 +1,6 @@
 """How much of the action units' labels no net can know?
 
-    python benchmarks/label_noise.py train.h5 val.h5
+    python benchmarks/label_noise.py train.h5
 
 A face that was labelled twice would tell; none was. But people were photographed several times,
 and some of their crops look nearly alike. Half the squared difference of two such faces' labels
@@ -10,12 +10,14 @@ distance, and its limit at distance zero (geostatistics' nugget) is the noise:
 - ``near``: the mean over pairs whose crops correlate above 0.97. The expressions of these pairs
   still differ a little, so this overestimates the noise and underestimates the ceiling.
 - ``limit``: a straight line through all pairs above 0.90, read off at distance zero.
+- ``active``: as ``near``, but active and inactive pairs count as active and inactive faces do among
+  all faces. Labels that are cut off at 0 alike hide the noise of an inactive face, and an action
+  unit that is rarely active among the pairs (``pairs_active``) would seem to have too little. This
+  one has a wide interval instead, and exists from ten active pairs of several people on.
 
 Assumptions: noise is as large for these people as for the others, and what the teacher gets wrong
 in the same way for two nearly equal pictures is no noise: a net can learn it. Every person counts
-alike. An action unit that is rarely active among the pairs (``pairs_active``) shows the noise of
-inactive faces, most of whose labels are cut off at 0 alike: its noise is underestimated. Where the
-noise has a share s of the labels' variance, the best possible net correlates with the labels by
+alike. Where the noise has a share s of the labels' variance, the best possible net correlates with the labels by
 sqrt(1 - s). Intervals: 95 %, people resampled.
 
 Reference:
@@ -39,6 +41,7 @@ from mlx_faceau.facs import AU_NAMES
 from mlx_faceau.metrics import SUPPORT_THRESHOLD, au_support
 
 NEAR, FAR = 0.97, 0.90
+LEAST_ACTIVE = 10  # pairs that tell something about an active unit's noise
 BLOCK = 256
 
 
@@ -64,6 +67,11 @@ class Pairs:
     def half_squares(self) -> np.ndarray:
         """(P, 17) half the squared difference of the labels."""
         return 0.5 * (self.labels[:, 0] - self.labels[:, 1]) ** 2
+
+    @property
+    def active(self) -> np.ndarray:
+        """(P, 17) whether the mean of both labels shows the unit."""
+        return self.labels.mean(axis=1) > SUPPORT_THRESHOLD
 
 
 def main() -> None:
@@ -121,8 +129,8 @@ def figures(found: Pairs, labels: np.ndarray) -> list[dict]:
     shares = {
         "near": person_means(near.half_squares, near.person) / variance,
         "limit": limits(found) / variance,
+        "active": as_active_as(labels, near) / variance,
     }
-    active = (near.labels > SUPPORT_THRESHOLD).any(1).sum(0)
     rows = []
     for i, name in enumerate(AU_NAMES):
         row = {
@@ -132,7 +140,7 @@ def figures(found: Pairs, labels: np.ndarray) -> list[dict]:
             "variance": f"{variance[i]:.3f}",
             "pairs": len(near.person),
             "people": len(set(near.person.tolist())),
-            "pairs_active": int(active[i]),
+            "pairs_active": int(near.active[:, i].sum()),
             "near_labels_r": labels_correlation(near, i),
         }
         for kind, values in shares.items():
@@ -146,10 +154,14 @@ def share_columns(kind: str, values: np.ndarray) -> dict[str, str]:
     clipped = np.clip(values, 0, 1)
     low, high = interval(clipped[1:])
     ends = {"": clipped[0], "_low": low, "_high": high}
-    shares = {f"{kind}_share{end}": f"{value:.3f}" for end, value in ends.items()}
+    shares = {f"{kind}_share{end}": shown(value) for end, value in ends.items()}
     flipped = {"": clipped[0], "_low": high, "_high": low}
-    ceilings = {f"{kind}_ceiling{e}": f"{np.sqrt(1 - v):.3f}" for e, v in flipped.items()}
+    ceilings = {f"{kind}_ceiling{e}": shown(np.sqrt(1 - v)) for e, v in flipped.items()}
     return shares | ceilings
+
+
+def shown(value: float) -> str:
+    return f"{value:.3f}" if np.isfinite(value) else "-"
 
 
 def person_means(values: np.ndarray, person: np.ndarray) -> np.ndarray:
@@ -159,6 +171,22 @@ def person_means(values: np.ndarray, person: np.ndarray) -> np.ndarray:
     np.add.at(means, index, values)
     means /= counts[:, None]
     return np.concatenate([means.mean(0)[None], resampled_means(means, np.arange(len(means)))])
+
+
+def as_active_as(labels: np.ndarray, near: Pairs) -> np.ndarray:
+    """Half squared difference with active pairs as frequent as active faces; (1 + B, 17).
+
+    NaN for units that fewer than ten pairs, or one person's alone, show.
+    """
+    share = au_support(labels) / len(labels)
+    means = []
+    for chosen in (near.active, ~near.active):
+        both = np.concatenate([near.half_squares * chosen, chosen], axis=1)
+        squares, counted = np.split(person_means(both, near.person), 2, axis=1)
+        means.append(np.divide(squares, counted, where=counted > 0, out=squares * np.nan))
+    told = near.active.sum(axis=0) >= LEAST_ACTIVE
+    told &= [len(set(near.person[column].tolist())) > 1 for column in near.active.T]
+    return np.where(told, share * means[0] + (1 - share) * means[1], np.nan)
 
 
 def limits(found: Pairs) -> np.ndarray:
@@ -182,17 +210,19 @@ def print_table(rows: list[dict]) -> None:
     print(f"{rows[0]['pairs']} near pairs of {rows[0]['people']} people")
     print(
         f"{'au':8}{'active':>7}{'noise share, near':>26}{'ceiling':>9}{'limit':>24}{'ceiling':>9}"
+        f"{'active':>24}{'ceiling':>9}"
     )
     for row in rows:
         cells = "".join(
             f"{row[f'{kind}_share']:>10} [{row[f'{kind}_share_low']} {row[f'{kind}_share_high']}]"
             f"{row[f'{kind}_ceiling']:>9}"
-            for kind in ("near", "limit")
+            for kind in ("near", "limit", "active")
         )
         print(f"{row['au']:8}{row['pairs_active']:7d}{cells}")
-    for kind in ("near", "limit"):
-        ceiling = np.mean([float(row[f"{kind}_ceiling"]) for row in rows])
-        print(f"mean ceiling, {kind}: {ceiling:.3f}")
+    for kind in ("near", "limit", "active"):
+        known = [row[f"{kind}_ceiling"] for row in rows if row[f"{kind}_ceiling"] != "-"]
+        ceiling = np.mean([float(value) for value in known])
+        print(f"mean ceiling, {kind}: {ceiling:.3f} ({len(known)} units)")
 
 
 if __name__ == "__main__":

@@ -59,6 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
         size, before = counts(files["part"]), None
         for number, epochs in enumerate(args.epochs, 1):
             settings = {**stages[number - 1], "epochs": epochs * 2**halving}
+            settings["patience"] = settings["epochs"]  # few faces are learned by heart early
             folder = args.run / f"half{halving}" / f"stage{number}"
             if status := train(recipe["net"], settings, files, folder, before):
                 return status

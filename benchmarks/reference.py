@@ -11,12 +11,13 @@ stage is not trained twice; a changed recipe takes another ``--run``.
 
 ``--results`` (default ``benchmarks/results/NAME`` of the recipe) gets the recipe, every stage's
 history and curves, the evaluation on ``--people``, and ``record.json``: hashes of data and weights,
-machine and versions. No face, label or weight enters it, nor a path of this machine.
+commit, machine and versions. No face, label or weight enters it, nor a path of this machine.
 """
 
 import argparse
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,8 @@ def collect(
     """Bring together what may be published: histories, curves, record; without paths."""
     if recipe.resolve() != (results / RECIPE_NAME).resolve():
         shutil.copyfile(recipe, results / RECIPE_NAME)
+    for earlier in results.glob("stage*.training_*"):  # the recipe may have had more of them
+        earlier.unlink()
     for folder in folders:
         shutil.copyfile(folder / CURVES_NAME, results / f"{folder.name}.{CURVES_NAME}")
         write_pathless(folder / HISTORY_NAME, results / f"{folder.name}.{HISTORY_NAME}", shown)
@@ -161,6 +164,7 @@ def collect(
     record = {
         "people": {"hash": FaceDataset(people).hash},
         "stages": [stage_record(folder) for folder in folders],
+        "commit": commit(),
         "machine": machine_stamp(),
     }
     with atomic_file(results / RECORD_NAME) as temporary:
@@ -184,6 +188,16 @@ def pathless(values: Any, shown: dict[str, str]) -> Any:
             if values == path or values.startswith(f"{path}/"):
                 return name + values[len(path) :]
     return values
+
+
+def commit() -> str:
+    """The code's commit, "-" where git does not know it; with a mark if files differ from it."""
+    command = ["git", "-C", str(RESULTS), "describe", "--always", "--abbrev=12", "--dirty"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "-"
+    return found.stdout.strip()
 
 
 def stage_record(folder: Path) -> dict[str, Any]:

@@ -4,7 +4,14 @@
     mlx-faceau data split train.h5 --output parts --val 0.1
     python benchmarks/reproduce.py --train train.h5 --mixed mixed.h5 --val val.h5 --runs FOLDER \
         --part parts/train.h5 --dev parts/val.h5 \
-        --landmark-model L --au-model A --detector yunet.onnx --video face.mp4 --openface face.csv
+        --landmark-model L --au-model A --detector yunet.onnx --video face.mp4 --openface face.csv \
+        --exported FOLDER
+
+``exported`` holds both models' files in every precision, each of these commands for L and for A:
+
+    mlx-faceau export L --to onnx,coreml --precision float32 --output FOLDER
+    mlx-faceau export L --to onnx,coreml --precision float16 --output FOLDER
+    mlx-faceau export L --to onnx --precision int8 --calibration train.h5 --output FOLDER
 
 Scripts that need labelled faces, trained nets or a video run when those are given; the rest says
 what it lacks. Exit status 1 if a script fails or misses its bound. An idle machine takes hours.
@@ -31,11 +38,11 @@ SCRIPTS = (
     "fuzz.py",
     "export_speed.py --landmark-model {landmark_model} --au-model {au_model} --calibration {train} "
     "--validation {val}",
-    "backend_parity.py {landmark_model} --data {val}",
-    "backend_parity.py {au_model} --data {val}",
-    "label_noise.py {train} {val}",
+    "backend_parity.py {landmark_model} --data {val} --files {exported}",
+    "backend_parity.py {au_model} --data {val} --files {exported}",
+    "label_noise.py {train}",
     "teacher.py {part} --people {dev} --net {au_model}",
-    "box_calibration.py {train} {val} --yunet {detector}",
+    "box_calibration.py {train} {val} --yunet {detector} --boxes mtcnn --faces 1000",
     "pipeline.py {video} --landmark-model {landmark_model} --au-model {au_model} "
     "--detector {detector}",
     "openface_agreement.py {video} {openface} --landmark-model {landmark_model} "
@@ -61,6 +68,7 @@ INPUTS = (
     "detector",
     "video",
     "openface",
+    "exported",
 )
 
 

@@ -40,6 +40,38 @@ def test_a_known_share_of_noise_is_found(drawn: tuple[label_noise.Pairs, np.ndar
         np.testing.assert_allclose(ceilings, np.sqrt(1 - shares), atol=1e-3)
 
 
+def test_active_faces_noise_counts_as_often_as_faces_are_active() -> None:
+    """One pair in ten is active, half of the faces are; noise is 0.1 at rest and 0.5 in action."""
+    rng = np.random.default_rng(0)
+    active = rng.random(4000) < 0.1
+    middle = np.where(active, 4.0, 0.0)[:, None, None]
+    spread = np.sqrt(np.where(active, 0.5, 0.1))[:, None, None]
+    noisy = middle + rng.normal(0, 1, (4000, 2, 17)) * spread
+    pairs = label_noise.Pairs(np.arange(4000), rng.uniform(0, 0.02, 4000), noisy)
+    faces = np.repeat([[0.0], [4.0]], 500, axis=0) * np.ones(17)  # variance 4
+    rows = label_noise.figures(pairs, faces)
+    active_share, near_share = (
+        np.mean([float(row[f"{kind}_share"]) for row in rows]) for kind in ("active", "near")
+    )
+    assert near_share == pytest.approx((0.9 * 0.1 + 0.1 * 0.5) / 4, rel=0.05)
+    assert active_share == pytest.approx((0.5 * 0.1 + 0.5 * 0.5) / 4, rel=0.05)
+    ends = np.array([[float(row[f"active_share{e}"]) for e in ("_low", "_high")] for row in rows])
+    assert ((ends[:, 0] < 0.075) & (ends[:, 1] > 0.075)).sum() >= 14  # of 17, 0.95 each
+
+
+def test_a_unit_that_few_pairs_or_one_person_show_has_no_figure_of_its_own() -> None:
+    labels = np.zeros((40, 2, 17))
+    labels[:10, :, 0], labels[:9, :, 1], labels[:10, :, 2] = 2.0, 2.0, 2.0
+    people = np.r_[np.zeros(5), np.ones(35)].astype(int)
+    found = label_noise.as_active_as(np.full((8, 17), 2.0), label_noise.Pairs(
+        people, np.full(40, 0.01), labels))  # fmt: skip
+    assert np.isfinite(found[0, [0, 2]]).all()
+    assert np.isnan(found[0, 1])
+    one = label_noise.Pairs(np.ones(40, int), np.full(40, 0.01), labels)
+    assert np.isnan(label_noise.as_active_as(np.full((8, 17), 2.0), one)[0]).all()
+    assert label_noise.share_columns("active", found[:, 1])["active_ceiling"] == "-"
+
+
 def test_intervals_hold_the_truth_about_as_often_as_they_say(
     drawn: tuple[label_noise.Pairs, np.ndarray],
 ) -> None:

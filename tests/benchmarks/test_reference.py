@@ -1,6 +1,7 @@
 """One command takes a recipe to its figures: on a few synthetic faces, in two stages."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from conftest import REPOSITORY
 
 from mlx_faceau.checkpoint import BEST_NAME, file_hash
 from mlx_faceau.cli.main import main as mlx_faceau
+from mlx_faceau.train.config import TRAININGS, resolve
 
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 import reference
@@ -58,6 +60,7 @@ def test_a_recipe_gives_the_same_weights_and_figures_again(
         assert run(files, place) == 0
         record = json.loads((place / "results" / "record.json").read_text())
         evaluation = json.loads((place / "results" / "evaluation.json").read_text())
+        assert re.fullmatch(r"[0-9a-f]{12}(-dirty)?|-", record["commit"])
         outcomes.append((record["people"], evaluation["net"], evaluation["jittered"]))
         stages = [place / "run" / "stage1", place / "run" / "stage2"]
         best = [file_hash(stage / BEST_NAME) for stage in stages]
@@ -70,6 +73,7 @@ def test_a_recipe_gives_the_same_weights_and_figures_again(
     # Given again, nothing is trained a second time, and only what may be published is collected.
     written = (tmp_path / "second" / "run" / "stage1" / BEST_NAME).stat().st_mtime_ns
     published = tmp_path / "second" / "results" / "recipe.json"
+    (published.parent / "stage3.training_history.json").touch()  # of a longer, earlier recipe
     assert run(files, tmp_path / "second", published) == 0
     assert (tmp_path / "second" / "run" / "stage1" / BEST_NAME).stat().st_mtime_ns == written
     results = sorted((tmp_path / "second" / "results").iterdir())
@@ -159,6 +163,15 @@ def test_only_whole_paths_are_hidden() -> None:
     expected = {**values, "files": ["RUN/stage1", "RUN"]}
     assert reference.pathless(values, shown) == expected
     assert reference.pathless("/data/a b.h5", shown) == "val.h5"
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "benchmarks/recipes").glob("*.json")))
+def test_every_setting_of_the_recipes_that_come_along_exists(path: Path) -> None:
+    recipe = reference.read_recipe(path)
+    training = {kind.model_name: kind for kind in TRAININGS}[recipe["net"]]
+    for stage in recipe["stages"]:
+        assert {*stage["data"]} <= {"train", "mixed"}
+        resolve(training, {**stage, "data": ["faces.h5"]})
 
 
 def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path) -> None:

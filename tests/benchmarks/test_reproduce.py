@@ -18,7 +18,7 @@ def test_every_script_with_figures_is_run():
         path.name for path in FOLDER.glob("*.py") if '__name__ == "__main__"' in path.read_text()
     }
     named = {line.split()[0] for line in SCRIPTS}
-    assert named == runnable - OTHERS - {"worker.py", "fault_jobs.py", "hostile_files.py"}
+    assert named == runnable - OTHERS - {"worker.py", "fault_jobs.py"}
 
 
 def test_every_script_takes_the_words_it_is_given():
