@@ -4,7 +4,7 @@ import contextlib
 import errno
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 
@@ -68,3 +68,19 @@ def check_output_folder(path: Path | str) -> None:
     path = Path(path)
     if path.exists() and not path.is_dir():
         raise NotADirectoryError(f"{path}: is a file; name a folder with --output")
+
+
+def prepare_output_folder(path: Path | str, names: Iterable[str]) -> None:
+    """Make a folder, and see before long work that files of these names can be written there.
+
+    Raises:
+        OSError: if the system refuses, or a folder has such a name; it names what is in the way.
+    """
+    path = Path(path)
+    check_output_folder(path)
+    path.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        if (path / name).is_dir():
+            raise IsADirectoryError(errno.EISDIR, "is a folder", str(path / name))
+    with tempfile.TemporaryFile(dir=path):
+        pass

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mlx_faceau.evaluation.evaluate import Report
 
+_RENDERED = ("evaluation.txt", "evaluation.png", "evaluation.html")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="model folder or file")
@@ -44,14 +46,15 @@ def run(args: argparse.Namespace) -> int:
     from mlx_faceau.evaluation.evaluate import evaluate
     from mlx_faceau.evaluation.text import format_report
     from mlx_faceau.lineage import training_hashes
-    from mlx_faceau.output import check_output_folder
+    from mlx_faceau.output import prepare_output_folder
+    from mlx_faceau.recorded_accuracy import EVALUATION_NAME
 
-    if args.output:
-        check_output_folder(args.output)
     metadata = read_description(Path(args.model))
     _refuse_other_kinds(args.model, metadata["kind"])
     dataset = FaceDataset(args.data, keep_outside=args.keep_outside)
     predictor = _load(args.model, metadata["kind"], args.backend)
+    if args.output:
+        prepare_output_folder(args.output, (EVALUATION_NAME, *_RENDERED))
     report = evaluate(
         lambda images: _arrays(predictor.predict_batch(images[..., ::-1])),
         dataset,
@@ -182,9 +185,8 @@ def _write(folder: Path, title: str, report: "Report", about: dict[str, Any]) ->
     from mlx_faceau.recorded_accuracy import EVALUATION_NAME
     from mlx_faceau.train.history import write_json
 
-    folder.mkdir(parents=True, exist_ok=True)
+    text, picture, page = (folder / name for name in _RENDERED)
     write_json(folder / EVALUATION_NAME, {**about, **report.to_json()})
-    with atomic_file(folder / "evaluation.txt") as temporary:
+    with atomic_file(text) as temporary:
         temporary.write_text(f"{title}\n{format_report(report)}\n", "utf-8")
-    picture = draw_report(report, folder / "evaluation.png")
-    write_page(report, title, folder / "evaluation.html", picture)
+    write_page(report, title, page, draw_report(report, picture))

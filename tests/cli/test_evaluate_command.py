@@ -79,3 +79,21 @@ def test_a_checkpoint_stands_before_exported_files_of_another_net(tmp_path: Path
         write_checkpoint(tmp_path / "au.safetensors", AU), folder / "checkpoint_best.safetensors"
     )
     assert read_description(folder)["kind"] == "au_prediction"
+
+
+def test_what_cannot_be_written_is_told_before_the_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluation = "mlx_faceau.evaluation.evaluate.evaluate"
+    monkeypatch.setattr(evaluation, lambda *_, **__: pytest.fail("evaluated first"))
+    best = write_checkpoint(tmp_path / "checkpoint_best.safetensors", AU)
+    assert main(["data", "synth", "--output", str(tmp_path / "faces.h5"), "--count", "8"]) == 0
+    (tmp_path / "results" / "evaluation.png").mkdir(parents=True)
+    (tmp_path / "file").touch()
+    places = {"results": "evaluation.png", "file": "file: is a file", "file/below": "file"}
+    for place, named in places.items():
+        given = ["--data", str(tmp_path / "faces.h5"), "--output", str(tmp_path / place)]
+        assert main(["evaluate", str(best), *given]) == 2
+        error = capsys.readouterr().err.strip()
+        assert named in error
+        assert "\n" not in error
