@@ -17,8 +17,8 @@ distance, and its limit at distance zero (geostatistics' nugget) is the noise:
 
 Assumptions: noise is as large for these people as for the others, and what the teacher gets wrong
 in the same way for two nearly equal pictures is no noise: a net can learn it. Every person counts
-alike. Where the noise has a share s of the labels' variance, the best possible net correlates with the labels by
-sqrt(1 - s). Intervals: 95 %, people resampled.
+alike. Where the noise has a share s of the labels' variance, the best possible net correlates with
+the labels by sqrt(1 - s). Intervals: 95 %, people resampled.
 
 Reference:
     Matheron, Principles of geostatistics, Economic Geology 1963 (the nugget).

@@ -178,9 +178,10 @@ def write_pathless(source: Path, target: Path, shown: dict[str, str]) -> None:
 
 
 def pathless(values: Any, shown: dict[str, str]) -> Any:
-    """JSON values, in which texts that are one of these paths, or lie in it, show its name."""
+    """JSON values, in which texts that are one of these paths, or lie in it, show its name; digests
+    of single faces stay out too."""
     if isinstance(values, dict):
-        return {key: pathless(value, shown) for key, value in values.items()}
+        return {key: pathless(value, shown) for key, value in values.items() if key != "sketch"}
     if isinstance(values, list):
         return [pathless(value, shown) for value in values]
     if isinstance(values, str):
@@ -205,7 +206,7 @@ def stage_record(folder: Path) -> dict[str, Any]:
     metadata = read_metadata(best)
     return {
         "weights_sha256": file_hash(best),
-        "data": metadata["data"],
+        "data": pathless(metadata["data"], {}),
         "seed": metadata["training"]["seed"],
     }
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from mlx_faceau.data.check import check_intensities
 from mlx_faceau.data.hdf5 import FaceDataset
+from mlx_faceau.data.sketch import holds_any
 from mlx_faceau.errors import CheckpointError, DatasetError
 from mlx_faceau.facs import AU_NAMES
 from mlx_faceau.landmarks import OUTER_EYE_CORNERS
@@ -44,7 +45,7 @@ class Report:
         people: how many are on them.
         people_by: what tells them apart: ``"subject"``, ``"video"`` or ``"face"``.
         means_from: ``"training"``, or ``"evaluation"`` where the net does not record its means.
-        trained_on: whether the net was trained on this very file.
+        trained_on: whether the net was trained on faces of this file.
         net: its metrics.
         jittered: its metrics on crops moved as an imperfect face finder would.
         boxes: ``name``, ``about`` and ``metrics`` on crops cut from a detector's boxes, or None.
@@ -111,8 +112,8 @@ def evaluate(
         statistics: of the net's training targets; without them the means of these very faces
             stand in, which flatters the constant predictor a little.
         boxes: whose face boxes crops are cut from, see :func:`.boxes.box_crops`.
-        trained_on: hashes of the files that the net was trained on, where they are known; with or
-            without the faces that lie outside the crop.
+        trained_on: hashes of the files that the net was trained on, with or without the faces that
+            lie outside the crop, and of some of its faces, where they are known.
 
     Raises:
         CheckpointError: if the net answers NaN or infinity, on whatever crops.
@@ -141,7 +142,7 @@ def evaluate(
         people=len(set(people.tolist())),
         people_by=people_by,
         means_from="evaluation" if statistics is None else "training",
-        trained_on=not dataset.hashes().isdisjoint(trained_on),
+        trained_on=not dataset.hashes().isdisjoint(trained_on) or holds_any(dataset, trained_on),
         net=metrics["net"],
         jittered=metrics["jittered"],
         boxes=in_boxes and {**in_boxes, "metrics": metrics["boxes"]},

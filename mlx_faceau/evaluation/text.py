@@ -72,7 +72,8 @@ def notes(record: Mapping[str, Any]) -> list[str]:
         lines.append("constant: the model records no training means; these faces' own are used")
     if record["trained_on"]:
         lines.append(
-            "THE NET WAS TRAINED ON THIS FILE: this says nothing about people it has not seen"
+            "THE NET WAS TRAINED ON FACES OF THIS FILE: this says nothing about people it has not "
+            "seen"
         )
     return lines
 

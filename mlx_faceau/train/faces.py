@@ -13,6 +13,7 @@ from mlx_faceau.data.check import check_intensities
 from mlx_faceau.data.hdf5 import FaceDataset
 from mlx_faceau.data.joined import JoinedFaces, open_datasets
 from mlx_faceau.data.provenance import labellers
+from mlx_faceau.data.sketch import sketch
 from mlx_faceau.data.split import Split, people_names, split_at, split_dataset
 from mlx_faceau.data.teacher import Teacher
 from mlx_faceau.errors import DatasetError
@@ -78,6 +79,7 @@ class Faces:
             "training": len(self.split.train),
             "validation": len(self.split.validation),
             "split_by": self.split.by,
+            "sketch": sketch(self.dataset, self.split.train),
         }
 
     def _training_files(self) -> list[FaceDataset]:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from lively import AU, lively_weights
 
@@ -15,9 +16,10 @@ pytest.importorskip("h5py")
 from mlx_faceau.checkpoint import describe, save_checkpoint
 from mlx_faceau.cli.main import main
 from mlx_faceau.data.hdf5 import FaceDataset
+from mlx_faceau.data.sketch import sketch
 from mlx_faceau.data.synthetic import write_synthetic
 
-TOLD = "THE NET WAS TRAINED ON THIS FILE"
+TOLD = "THE NET WAS TRAINED ON FACES OF THIS FILE"
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +53,32 @@ def test_an_exported_file_is_recognised_on_its_training_faces(
     assert main(["export", str(checkpoint), "--to", suffix, "--output", str(exported)]) == 0
     assert recorded(exported, faces, tmp_path)["trained_on"] is True
     assert TOLD in capsys.readouterr().out
+
+
+def test_a_part_of_the_training_faces_is_recognised_and_the_part_held_out_is_not(
+    tmp_path: Path,
+) -> None:
+    faces, parts = tmp_path / "faces.h5", tmp_path / "parts"
+    write_synthetic(faces, 40, seed=5, people=20)
+    dataset = FaceDataset(faces)
+    rows = np.flatnonzero(np.isin(dataset.subjects, np.unique(dataset.subjects)[:15]))
+    data = {"hash": "of all", "files": ["of all"], "sketch": sketch(dataset, rows), "faces": 40}
+    data |= {"training": len(rows), "validation": 40 - len(rows), "split_by": "subject"}
+    model = save(tmp_path / "run.safetensors", data=data)
+    exported = tmp_path / "au.onnx"
+    assert main(["export", str(model), "--to", "onnx", "--output", str(exported)]) == 0
+    people = np.unique(dataset.subjects)
+    lists = {"seen": people[:3], "unseen": people[15:], "rest": people[3:15]}
+    lines = [f"{name},{part}" for part, names in lists.items() for name in names]
+    (tmp_path / "who.csv").write_text("\n".join(lines) + "\n")
+    split = ["data", "split", str(faces), "--output", str(parts)]
+    assert main([*split, "--list", str(tmp_path / "who.csv")]) == 0
+    joined = ["data", "merge", str(parts / "seen.h5"), str(parts / "unseen.h5")]
+    assert main([*joined, "--output", str(parts / "both.h5")]) == 0
+    for name, expected in (("seen", True), ("unseen", False), ("both", True)):
+        for form in (model, exported):
+            content = recorded(form, parts / f"{name}.h5", tmp_path)
+            assert content["trained_on"] is expected
 
 
 def test_the_faces_of_the_training_before_count_too(faces: Path, tmp_path: Path) -> None:

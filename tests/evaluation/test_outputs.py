@@ -182,7 +182,7 @@ def test_a_file_the_net_was_trained_on_is_named_as_such(tmp_path: Path) -> None:
         Oracle(dataset), dataset, "au_prediction", None, boxes="none", trained_on=[dataset.hash]
     )
     text = format_report(report)
-    assert "THE NET WAS TRAINED ON THIS FILE" in text
+    assert "THE NET WAS TRAINED ON FACES OF THIS FILE" in text
     assert "records no training means" in text
 
 

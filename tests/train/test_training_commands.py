@@ -76,7 +76,7 @@ def test_a_trained_net_is_evaluated_and_the_result_is_written(
     assert written["jitter"] == {"shift": 0.05, "scale": 0.1, "roll": math.pi / 18, "seed": 7}
     assert written["constant_moved"].keys() == {"jittered", "boxes"}
     assert (tmp_path / "evaluation.txt").read_text().splitlines()[-1] in shown
-    assert "THE NET WAS TRAINED ON THIS FILE" in (tmp_path / "evaluation.html").read_text()
+    assert "THE NET WAS TRAINED ON FACES OF THIS FILE" in (tmp_path / "evaluation.html").read_text()
     assert (tmp_path / "evaluation.png").is_file()
 
 
