@@ -41,7 +41,7 @@ SCRIPTS = (
     "backend_parity.py {landmark_model} --data {val} --files {exported}",
     "backend_parity.py {au_model} --data {val} --files {exported}",
     "label_noise.py {train}",
-    "teacher.py {part} --people {dev} --net {au_model}",
+    "teacher.py {part} --people {dev} --net {au_model} --landmark-model {landmark_model}",
     "box_calibration.py {train} {val} --yunet {detector} --boxes mtcnn --faces 1000",
     "pipeline.py {video} --landmark-model {landmark_model} --au-model {au_model} "
     "--detector {detector}",

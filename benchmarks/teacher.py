@@ -1,12 +1,16 @@
 """How much of people's labels a linear teacher explains that never saw them.
 
-    python benchmarks/teacher.py train.h5 --people dev.h5 --net runs/au/stage5
+    python benchmarks/teacher.py train.h5 --people dev.h5 --net runs/au/stage5 \
+        --landmark-model runs/landmark-pose/stage3
 
 OpenFace's static action unit models are linear in gradients of the aligned face and in the PDM's
 shape parameters. Fitted back from labelled faces (``--auxiliary-weight`` trains with the result),
-the same form says for every action unit how far its labels can be had from the pixels at all, and
-how many faces that takes. ``teacher.csv`` gets Pearson's r on ``--people`` for several numbers of
-faces, and with the largest for gradients and for shape parameters alone.
+the same form says for every action unit how much of its labels these features hold, and how many
+faces it takes to find that. It is given what no network is: the labeller's own landmarks, by which
+faces are aligned, and its shape parameters. ``landmarks of a net`` fits and asks it with those of
+``--landmark-model`` instead, which knows nothing but pixels. ``teacher.csv`` gets Pearson's r on
+``--people`` for several numbers of faces, and with the largest for gradients and for shape
+parameters alone.
 
 ``mirrored`` asks the teacher about the mirror images of ``--people``: where it says something else,
 so would the labels, and a net that is shown mirrored faces with unchanged labels learns the mean of
@@ -21,6 +25,7 @@ these people: not their mirror images, if it was trained without.
 import argparse
 import sys
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -30,13 +35,19 @@ from compare import RESULTS, write_csv
 from mlx_faceau.data.fhog import HOG_SIZE
 from mlx_faceau.data.hdf5 import FaceDataset
 from mlx_faceau.data.implied_pdm import implied_pdm
-from mlx_faceau.data.joined import open_datasets
+from mlx_faceau.data.joined import JoinedFaces, open_datasets
 from mlx_faceau.data.mirrored import Mirrored
 from mlx_faceau.data.teacher import features_of, shape_scale, uncensored_fit
 from mlx_faceau.facs import AU_NAMES, MAX_INTENSITY
 from mlx_faceau.geometry import project
 from mlx_faceau.metrics import pearson
-from mlx_faceau.predictor import AUPredictor, load_au_predictor
+from mlx_faceau.pdm import PDM, fit_pdm
+from mlx_faceau.predictor import (
+    AUPredictor,
+    LandmarkPosePredictor,
+    load_au_predictor,
+    load_predictor,
+)
 
 SHARES = (0.1, 0.25, 0.5, 1.0)
 EVERYTHING, GRADIENTS, SHAPE = slice(None), slice(HOG_SIZE), slice(HOG_SIZE, None)
@@ -88,6 +99,7 @@ def main() -> int:
     parser.add_argument("data", nargs="+", type=Path)
     parser.add_argument("--people", type=Path, required=True, help="faces of other people")
     parser.add_argument("--net", type=Path, help="a trained action unit net to ask too")
+    parser.add_argument("--landmark-model", type=Path, help="a net whose landmarks to align by")
     parser.add_argument("--output", type=Path, default=RESULTS / "teacher.csv")
     args = parser.parse_args()
     training, people = open_datasets(args.data), FaceDataset(args.people)
@@ -99,7 +111,17 @@ def main() -> int:
         for faces, chosen in ((training, rows), (people, others))
     )
     table = Table(people.labels["au_intensities"][others])
-    fit = unmirrored(table, seen, training.labels["au_intensities"][rows], unseen)
+    said = training.labels["au_intensities"][rows]
+    fit = unmirrored(table, seen, said, unseen)
+    if args.landmark_model:
+        finder = load_predictor(args.landmark_model)
+        found = [
+            np.concatenate(list(features_of(faces, np.arange(len(faces.rows)), pdm)))
+            for faces in (Found(finder, training, rows, pdm), Found(finder, people, others, pdm))
+        ]
+        for name, columns in (("all", EVERYTHING), ("gradients", GRADIENTS)):
+            fitted = Fit.to(found[0], said, columns)
+            table.add(f"{name}, landmarks of a net", len(said), fitted.answers(found[1]))
     images = Mirrored(people, others, pdm)
     turned = mirror_images(table, fit, unseen, images)
     if args.net:
@@ -110,6 +132,35 @@ def main() -> int:
         table.add("net, mirrored, relabelled", None, found, wanted=turned)
     write_csv(args.output, table.rows)
     return 0
+
+
+@dataclass(frozen=True)
+class Found:
+    """Faces whose landmarks a net found, with the pose and shape that the PDM fits to them."""
+
+    finder: LandmarkPosePredictor
+    faces: FaceDataset | JoinedFaces
+    rows: np.ndarray
+    pdm: PDM
+
+    @cached_property
+    def labels(self) -> dict[str, np.ndarray]:
+        parts = [self.rows[start : start + BATCH] for start in range(0, len(self.rows), BATCH)]
+        points = np.concatenate(
+            [
+                self.finder.predict_batch(self.faces.read_images(part)[..., ::-1])["landmarks"]
+                for part in parts
+            ]
+        )
+        fits = [fit_pdm(self.pdm, face) for face in points]
+        params = {
+            name: np.stack([getattr(fit, name) for fit in fits]).astype(np.float32)
+            for name in ("global_params", "local_params")
+        }
+        return {"landmarks": points, **params}
+
+    def read_images(self, indices: np.ndarray) -> np.ndarray:
+        return self.faces.read_images(self.rows[indices])
 
 
 def unmirrored(table: Table, seen: np.ndarray, said: np.ndarray, unseen: np.ndarray) -> Fit:

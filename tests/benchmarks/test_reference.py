@@ -1,10 +1,14 @@
 """One command takes a recipe to its figures: on a few synthetic faces, in two stages."""
 
 import json
+import os
 import re
+import signal
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torch")
@@ -13,9 +17,10 @@ pytest.importorskip("matplotlib")
 
 from conftest import REPOSITORY
 
-from mlx_faceau.checkpoint import BEST_NAME, file_hash
+from mlx_faceau.checkpoint import BEST_NAME, file_hash, load_checkpoint
 from mlx_faceau.cli.main import main as mlx_faceau
 from mlx_faceau.train.config import TRAININGS, resolve
+from mlx_faceau.train.loop import TrainingLoop
 
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 import reference
@@ -49,14 +54,32 @@ def run(files: dict[str, Path], place: Path, recipe: Path | None = None) -> int:
     return reference.main([str(recipe), "--data", *data, *people, *places])
 
 
+def interrupted_after_an_epoch(monkeypatch: pytest.MonkeyPatch, *given: Any) -> int:
+    """The exit status of a run that gets Ctrl-C when it has written its first epoch."""
+    write = TrainingLoop.write_history
+
+    def write_once(loop: TrainingLoop, stopped: str | None) -> None:
+        write(loop, stopped)
+        if stopped is None:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(TrainingLoop, "write_history", write_once)
+        return run(*given)
+
+
 @pytest.mark.slow
 def test_a_recipe_gives_the_same_weights_and_figures_again(
-    files: dict[str, Path], tmp_path: Path
+    files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    outcomes = []
+    """Also when it is interrupted in the first stage and given again."""
+    outcomes, weights = [], []
     for name in ("first", "second"):
         place = tmp_path / name
         place.mkdir()
+        if name == "second":
+            assert interrupted_after_an_epoch(monkeypatch, files, place) == 130
+            assert not (place / "run" / "stage2").exists()
         assert run(files, place) == 0
         record = json.loads((place / "results" / "record.json").read_text())
         evaluation = json.loads((place / "results" / "evaluation.json").read_text())
@@ -64,11 +87,15 @@ def test_a_recipe_gives_the_same_weights_and_figures_again(
         outcomes.append((record["people"], evaluation["net"], evaluation["jittered"]))
         stages = [place / "run" / "stage1", place / "run" / "stage2"]
         best = [file_hash(stage / BEST_NAME) for stage in stages]
+        arrays = load_checkpoint(stages[1]).arrays
+        weights.append({key: of for key, of in arrays.items() if key.startswith("model.")})
         assert [stage["weights_sha256"] for stage in record["stages"]] == best
         assert record["stages"][0]["data"]["hash"] != record["stages"][1]["data"]["hash"]
         assert evaluation["model"]["checkpoint"] == best[1]
         assert not evaluation["trained_on"]
     assert outcomes[0] == outcomes[1]
+    for key, values in weights[0].items():
+        np.testing.assert_array_equal(weights[1][key], values)
 
     # Given again, nothing is trained a second time, and only what may be published is collected.
     written = (tmp_path / "second" / "run" / "stage1" / BEST_NAME).stat().st_mtime_ns
