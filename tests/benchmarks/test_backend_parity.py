@@ -12,6 +12,7 @@ pytest.importorskip("onnx")
 
 from conftest import REPOSITORY
 
+from mlx_faceau.cli.main import main as mlx_faceau
 from mlx_faceau.data.synthetic import write_synthetic
 from mlx_faceau.tolerances import FLOAT16_MEAN_ERROR, INT8_CHANGE, MAX_ERROR
 
@@ -78,10 +79,30 @@ def test_every_backend_and_file_of_the_checkpoint_is_compared(
     assert {"onnx", "ONNX Runtime"} <= {row["backend"] for row in rows}
     assert {row["file"] for row in rows} == {"checkpoint_best.safetensors", "au_prediction.onnx"}
     assert {row["within"] for row in rows} == {"yes"}
-    assert float(rows[0]["au_intensities_max"]) == 0
     assert "landmark_pose.onnx: not of this checkpoint" in capsys.readouterr().out
+
+    for row in rows[1:]:  # another library's arithmetic is near, and seldom the very same
+        assert float(row["au_intensities_mean"]) < 1e-5
+    assert max(float(row["au_intensities_max"]) for row in rows[1:]) > 0
 
     monkeypatch.setitem(backend_parity.MAX_ERROR, "au_intensities", 0.0)
     status, rows = table(model_folders["au_prediction"], *asked, monkeypatch)
     assert status == 1
     assert "no" in {row["within"] for row in rows}
+
+
+def test_half_precision_and_core_ml_s_files_are_named_and_judged_as_such(
+    model_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("coremltools")
+    write_synthetic(tmp_path / "faces.h5", 4, seed=4)
+    model, exported = model_folders["au_prediction"], tmp_path / "exported"
+    given = ["--to", "onnx,coreml", "--precision", "float16", "--output", str(exported)]
+    assert mlx_faceau(["export", str(model), *given]) == 0
+    asked = (tmp_path / "faces.h5", tmp_path / "table.csv", exported)
+    status, rows = table(model, *asked, monkeypatch)
+    assert status == 0
+    half = {row["file"]: row for row in rows if row["precision"] == "float16"}
+    assert {Path(name).suffix for name in half} == {".onnx", ".mlpackage"}
+    for row in half.values():  # rounded, so further away than float32 is
+        assert 1e-5 < float(row["au_intensities_mean"]) < FLOAT16_MEAN_ERROR["au_intensities"]

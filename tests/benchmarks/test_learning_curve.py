@@ -5,7 +5,6 @@ import json
 import sys
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
@@ -17,6 +16,7 @@ from conftest import REPOSITORY
 
 from mlx_faceau.cli.main import main as mlx_faceau
 from mlx_faceau.data.hdf5 import FaceDataset
+from mlx_faceau.figure import new_figure
 
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 import learning_curve
@@ -24,7 +24,9 @@ import learning_curve
 STAGE = {"framework": "torch", "device": "cpu", "width_mult": 0.1, "batch_size": 8, "epochs": 9}
 
 
-def test_half_the_people_are_shown_twice_as_often(tmp_path: Path) -> None:
+def test_half_the_people_are_shown_twice_as_often(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     train, dev, recipe = tmp_path / "train.h5", tmp_path / "dev.h5", tmp_path / "tiny.json"
     for path, seed in ((train, "1"), (dev, "2")):
         synth = ["data", "synth", "--output", str(path), "--count", "48", "--seed", seed]
@@ -53,9 +55,23 @@ def test_half_the_people_are_shown_twice_as_often(tmp_path: Path) -> None:
     assert {*half.subjects.tolist()} < {*whole.subjects.tolist()}
     assert len(half) == pytest.approx(len(whole) / 2, abs=8)
     histories = [folder / "training_history.json" for folder in folders[:2]]
+    figures = []
+    monkeypatch.setattr(
+        learning_curve, "new_figure", lambda *size: figures.append(new_figure(*size)) or figures[0]
+    )
     assert learning_curve.main([*arguments, "--histories", *map(str, histories)]) == 0
-    picture = cv2.imread(str(tmp_path / "learning-curve-tiny.png"))
-    assert np.ptp(picture) == 255
+    by_faces, by_time = figures[0].axes
+    for stage, line in enumerate(by_faces.get_lines(), 1):
+        of_stage = [row for row in rows if row["stage"] == str(stage)]
+        expected = [[float(row[n]) for n in ("faces", "correlation_without_mean")]
+                    for row in of_stage]  # fmt: skip
+        np.testing.assert_allclose(line.get_xydata(), expected, atol=1e-4)
+    recorded = [json.loads(path.read_text())["epochs"] for path in histories]
+    epochs = [epoch for of_stage in recorded for epoch in of_stage]
+    hours = np.cumsum([epoch["seconds"] for epoch in epochs]) / 3600
+    shown = [epoch["metrics"]["correlation_without_mean"] for epoch in epochs]
+    np.testing.assert_allclose(by_time.get_lines()[0].get_xydata(), np.stack([hours, shown], 1))
+    assert (tmp_path / "learning-curve-tiny.png").stat().st_size > 10_000
 
 
 def test_hours_of_several_stages_add_up(tmp_path: Path) -> None:
