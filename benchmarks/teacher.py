@@ -7,9 +7,10 @@ OpenFace's static action unit models are linear in gradients of the aligned face
 shape parameters. Fitted back from labelled faces (``--auxiliary-weight`` trains with the result),
 the same form says for every action unit how much of its labels these features hold, and how many
 faces it takes to find that. It is given what no network is: the labeller's own landmarks, by which
-faces are aligned, and its shape parameters. ``landmarks of a net`` fits and asks it with those of
-``--landmark-model`` instead, which knows nothing but pixels. ``teacher.csv`` gets Pearson's r on
-``--people`` for several numbers of faces, and with the largest for gradients and for shape
+faces are aligned, and its shape parameters. How exact must landmarks be? ``landmarks ... px off``
+fits and asks it with those on the way from the labels' to ``--landmark-model``'s, which knows
+nothing but pixels, and with the shape that the PDM fits to them. ``teacher.csv`` gets Pearson's r
+on ``--people`` for several numbers of faces, and with the largest for gradients and for shape
 parameters alone.
 
 ``mirrored`` asks the teacher about the mirror images of ``--people``: where it says something else,
@@ -51,6 +52,8 @@ from mlx_faceau.predictor import (
 
 SHARES = (0.1, 0.25, 0.5, 1.0)
 EVERYTHING, GRADIENTS, SHAPE = slice(None), slice(HOG_SIZE), slice(HOG_SIZE, None)
+WAYS = (0.0, 0.25, 0.5, 1.0)  # from the labels' landmarks to a net's
+NOISE = 0.5  # px that the PDM may miss them by
 BATCH = 64
 
 
@@ -115,13 +118,18 @@ def main() -> int:
     fit = unmirrored(table, seen, said, unseen)
     if args.landmark_model:
         finder = load_predictor(args.landmark_model)
-        found = [
-            np.concatenate(list(features_of(faces, np.arange(len(faces.rows)), pdm)))
-            for faces in (Found(finder, training, rows, pdm), Found(finder, people, others, pdm))
+        both = [
+            (faces, chosen, landmarks_of(finder, faces, chosen))
+            for faces, chosen in ((training, rows), (people, others))
         ]
-        for name, columns in (("all", EVERYTHING), ("gradients", GRADIENTS)):
-            fitted = Fit.to(found[0], said, columns)
-            table.add(f"{name}, landmarks of a net", len(said), fitted.answers(found[1]))
+        for way in WAYS:
+            found = [Elsewhere(*of, way, pdm) for of in both]
+            features = [
+                np.concatenate(list(features_of(of, np.arange(len(of.rows)), pdm))) for of in found
+            ]
+            fitted = Fit.to(features[0], said, EVERYTHING)
+            what = f"all, landmarks {found[1].error:.2f} px off"
+            table.add(what, len(said), fitted.answers(features[1]))
     images = Mirrored(people, others, pdm)
     turned = mirror_images(table, fit, unseen, images)
     if args.net:
@@ -134,25 +142,37 @@ def main() -> int:
     return 0
 
 
-@dataclass(frozen=True)
-class Found:
-    """Faces whose landmarks a net found, with the pose and shape that the PDM fits to them."""
+def landmarks_of(
+    finder: LandmarkPosePredictor, faces: FaceDataset | JoinedFaces, rows: np.ndarray
+) -> np.ndarray:
+    """(n, 68, 2) as a net sees them."""
+    parts = [rows[start : start + BATCH] for start in range(0, len(rows), BATCH)]
+    crops = (faces.read_images(part)[..., ::-1] for part in parts)
+    return np.concatenate([finder.predict_batch(of)["landmarks"] for of in crops])
 
-    finder: LandmarkPosePredictor
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """Faces whose landmarks lie a part of the way to others, with the PDM's fit to them."""
+
     faces: FaceDataset | JoinedFaces
     rows: np.ndarray
+    goal: np.ndarray
+    way: float
     pdm: PDM
+
+    @property
+    def error(self) -> float:
+        """Mean absolute difference of coordinates, px."""
+        return self.way * float(
+            np.abs(self.goal - self.faces.labels["landmarks"][self.rows]).mean()
+        )
 
     @cached_property
     def labels(self) -> dict[str, np.ndarray]:
-        parts = [self.rows[start : start + BATCH] for start in range(0, len(self.rows), BATCH)]
-        points = np.concatenate(
-            [
-                self.finder.predict_batch(self.faces.read_images(part)[..., ::-1])["landmarks"]
-                for part in parts
-            ]
-        )
-        fits = [fit_pdm(self.pdm, face) for face in points]
+        own = self.faces.labels["landmarks"][self.rows]
+        points = own + np.float32(self.way) * (self.goal - own)
+        fits = [fit_pdm(self.pdm, face, NOISE) for face in points]
         params = {
             name: np.stack([getattr(fit, name) for fit in fits]).astype(np.float32)
             for name in ("global_params", "local_params")

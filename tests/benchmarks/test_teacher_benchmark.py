@@ -4,17 +4,19 @@ import csv
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("h5py")
 
 import h5py
 from conftest import REPOSITORY
-from lively import write_checkpoint
+from lively import LANDMARK, write_checkpoint
 
 from mlx_faceau.architectures import AUPredictionConfig
 from mlx_faceau.data.joined import open_datasets
 from mlx_faceau.data.synthetic import write_synthetic
+from mlx_faceau.predictor import load_predictor
 
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 import teacher
@@ -39,12 +41,13 @@ def test_faces_without_pose_are_left_out_and_a_constant_unit_leaves_the_mean_alo
     monkeypatch.setattr(teacher, "open_datasets", opened)
     net = write_checkpoint(tmp_path / "net.safetensors", AUPredictionConfig(width_mult=0.1))
     asked = [str(train), "--people", str(people), "--output", str(tmp_path / "teacher.csv")]
-    asked += ["--net", str(net)]
+    finder = write_checkpoint(tmp_path / "finder.safetensors", LANDMARK)
+    asked += ["--net", str(net), "--landmark-model", str(finder)]
     monkeypatch.setattr(sys, "argv", ["teacher.py", *asked])
     assert teacher.main() == 0
     with (tmp_path / "teacher.csv").open() as file:
         rows = list(csv.DictReader(file))
-    counts = ["23", "59", "118", *["236"] * 6, "", "", ""]
+    counts = ["23", "59", "118", *["236"] * 10, "", "", ""]
     assert [row["faces"] for row in rows] == counts
     assert all(row["AU09_r"] == "nan" for row in rows[:-1])  # the last is not about labels
     assert float(rows[3]["mean"]) > 0.3
@@ -53,6 +56,7 @@ def test_faces_without_pose_are_left_out_and_a_constant_unit_leaves_the_mean_alo
         "all",
         "shape",
         "gradients",
+        *[name for name in mean if "px off" in name],
         "all, mirrored",
         "all, both",
         "all, shape mirrored twice",
@@ -60,6 +64,13 @@ def test_faces_without_pose_are_left_out_and_a_constant_unit_leaves_the_mean_alo
         "net, mirrored",
         "net, mirrored, relabelled",
     ]
+    there, *elsewhere = [name for name in mean if "px off" in name]
+    assert there == "all, landmarks 0.00 px off"
+    assert mean[there] == pytest.approx(mean["all"], abs=0.03)  # but for the shapes' fit
+    assert [mean[name] for name in elsewhere] == sorted((mean[n] for n in elsewhere), reverse=True)
+    truth = open_datasets([people]).labels["landmarks"]
+    seen = teacher.landmarks_of(load_predictor(finder), open_datasets([people]), np.arange(40))
+    assert elsewhere[-1] == f"all, landmarks {np.abs(seen - truth).mean():.2f} px off"
     # synthetic people, their labels and their shape model are symmetric
     assert mean["all, mirrored"] == pytest.approx(mean["all"], abs=0.03)
     assert mean["all, shape mirrored twice"] == pytest.approx(mean["all"], abs=0.01)
