@@ -221,8 +221,9 @@ def print_table(rows: list[dict]) -> None:
         print(f"{row['au']:8}{row['pairs_active']:7d}{cells}")
     for kind in ("near", "limit", "active"):
         known = [row[f"{kind}_ceiling"] for row in rows if row[f"{kind}_ceiling"] != "-"]
-        ceiling = np.mean([float(value) for value in known])
-        print(f"mean ceiling, {kind}: {ceiling:.3f} ({len(known)} units)")
+        if known:
+            ceiling = np.mean([float(value) for value in known])
+            print(f"mean ceiling, {kind}: {ceiling:.3f} ({len(known)} units)")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ stage is not trained twice; a changed recipe takes another ``--run``.
 
 ``--results`` (default ``benchmarks/results/NAME`` of the recipe) gets the recipe, every stage's
 history and curves, the evaluation on ``--people``, and ``record.json``: hashes of data and weights,
-commit, machine and versions. No face, label or weight enters it, nor a path of this machine.
+each stage's commit, machine and versions. No face, label or weight enters it, nor a path of this
+machine.
 """
 
 import argparse
@@ -37,6 +38,9 @@ from mlx_faceau.train.plots import CURVES_NAME
 RECIPE_NAME = "recipe.json"
 RECORD_NAME = "record.json"
 CONFIG_NAME = "settings.json"
+COMMIT_NAME = "commit.txt"
+ROOT = Path(__file__).parents[1]
+CODE = ("mlx_faceau", "torch_fallback", "convert", "benchmarks/*.py")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -127,6 +131,7 @@ def train(
             raise SystemExit(f"{folder}: trained with other settings; give another --run")
         return 0 if is_finished(folder) else mlx_faceau(["train", net, "--resume", str(folder)])
     config.write_text(json.dumps(settings, indent=1) + "\n")
+    (folder.parent / f"{folder.name}.{COMMIT_NAME}").write_text(commit() + "\n")
     return mlx_faceau(["train", net, "--config", str(config), "--output", str(folder)])
 
 
@@ -164,7 +169,6 @@ def collect(
     record = {
         "people": {"hash": FaceDataset(people).hash},
         "stages": [stage_record(folder) for folder in folders],
-        "commit": commit(),
         "machine": machine_stamp(),
     }
     with atomic_file(results / RECORD_NAME) as temporary:
@@ -192,21 +196,26 @@ def pathless(values: Any, shown: dict[str, str]) -> Any:
 
 
 def commit() -> str:
-    """The code's commit, "-" where git does not know it; with a mark if files differ from it."""
-    command = ["git", "-C", str(RESULTS), "describe", "--always", "--abbrev=12", "--dirty"]
+    """The code's commit, with a mark if the code differs from it; "-" where git knows neither."""
     try:
-        found = subprocess.run(command, capture_output=True, text=True, check=True)
+        found, changed = (git("rev-parse", "--short=12", "HEAD"), git("diff", "HEAD", "--", *CODE))
     except (OSError, subprocess.CalledProcessError):
         return "-"
-    return found.stdout.strip()
+    return found + ("-changed" if changed else "")
+
+
+def git(*words: str) -> str:
+    command = ["git", "-C", str(ROOT), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def stage_record(folder: Path) -> dict[str, Any]:
     best = folder / BEST_NAME
-    metadata = read_metadata(best)
+    metadata, begun = read_metadata(best), folder.parent / f"{folder.name}.{COMMIT_NAME}"
     return {
         "weights_sha256": file_hash(best),
         "data": pathless(metadata["data"], {}),
+        "commit": begun.read_text().strip() if begun.is_file() else "-",
         "seed": metadata["training"]["seed"],
     }
 

@@ -10,7 +10,10 @@ from typing import Any
 from .checkpoint import Checkpoint, describe
 
 # Of a training's settings those that a reader wants; paths concern one machine alone.
-ESSENTIALS = ("framework", "epochs", "batch_size", "lr", "augment", "ema", "seed")
+ESSENTIALS = (
+    *("framework", "epochs", "batch_size", "lr", "augment", "ema", "seed"),
+    *("mirror", "relabel_mirrored", "auxiliary_weight", "compose"),
+)
 
 
 def stages(metadata: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -134,8 +134,8 @@ def _evaluated(evaluation: Mapping[str, Any], trained_on: Collection[str]) -> It
     )
     if evaluation["trained_on"] or data in trained_on:
         yield (
-            "**The net was trained on these very faces**: the figures do not say what it does on "
-            "other people's."
+            "**The net was trained on some of these very faces**: the figures do not say what it "
+            "does on other people's."
         )
     boxes = evaluation["boxes"]
     columns = {"net": evaluation["net"], "jittered": evaluation["jittered"]}

@@ -1,4 +1,4 @@
-"""A few faces of a data set, by which any part of it, or any set that holds a part, is known again.
+"""A few faces of a data set, by which larger parts of it, and sets that hold them, are known again.
 
 Reference:
     Cohen and Kaplan, Summarizing data using bottom-k sketches, PODC 2007.

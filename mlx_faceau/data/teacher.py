@@ -123,6 +123,15 @@ class Teacher:
         shape[known] = images.labels["local_params"]
         return MirroredAnswers(answers, shape)
 
+    def labelled(self, faces: LabelledFaces, rows: np.ndarray) -> np.ndarray:
+        """(n, 17) float32 in [0, 5]: intensities of faces that nobody has labelled.
+
+        Args:
+            faces: see :meth:`fit`; they need no intensities.
+            rows: (n,) which of them; they must have usable PDM parameters.
+        """
+        return np.asarray(np.clip(self._said(faces, rows)[:, :NUM_AUS], 0, MAX_INTENSITY))
+
     def intensities(self, answers: np.ndarray) -> np.ndarray:
         """(n, 17) in [0, 5]: the labels that follow from standardised answers (n, 17 + 256)."""
         scores = answers[:, :NUM_AUS] * self.deviations[:NUM_AUS] + self.means[:NUM_AUS]

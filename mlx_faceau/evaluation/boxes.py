@@ -1,6 +1,6 @@
 """Crops cut from a detector's boxes: those of the file, or boxes that err as measured ones did."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -13,15 +13,16 @@ from mlx_faceau.data import schema
 from mlx_faceau.errors import DatasetError
 from mlx_faceau.geometry import (
     CROP_CENTRE,
-    CROP_MARGIN,
     invert,
     square_crop_matrix,
+    standard_crop_matrix,
     transform_points,
 )
+from mlx_faceau.landmarks import NUM_LANDMARKS
 
 from .crops import box_error_matrices, replicated_share
 
-Square = Callable[[Sequence[float]], tuple[np.ndarray, float]]  # from a box to centre and side
+MatrixOf = Callable[[np.ndarray], np.ndarray]  # from a box (4,) to its crop (2, 3)
 
 _SEED = 13
 _WORST_FIT = 2.0  # times a detector's measured error, up to which boxes are held for its own
@@ -137,11 +138,11 @@ def _own(dataset: BoxedFaces) -> BoxCrops | str:
     boxes, warps = stored
     if not (boxes[:, 2:] > 0).all():
         return "some of the file's boxes have no area"
-    for square in (CALIBRATIONS["square"].square, _standard_square):
-        fit = _Fit.of(square, boxes, warps)
+    for matrix_of in (_square_of("square"), _around_landmarks):
+        fit = _Fit.of(matrix_of, boxes, warps)
         if max(fit.shift, fit.scale) < _NO_ERROR:
             return "the file's boxes were made from the labels, no detector found them"
-    fits = {name: _Fit.of(CALIBRATIONS[name].square, boxes, warps) for name in MEASURED}
+    fits = {name: _Fit.of(_square_of(name), boxes, warps) for name in MEASURED}
     name = min(MEASURED, key=lambda name: fits[name].badness(MEASURED[name]))
     fit = fits[name]
     if fit.badness(MEASURED[name]) > _WORST_FIT:
@@ -177,8 +178,8 @@ class _Fit:
     matrices: np.ndarray
 
     @classmethod
-    def of(cls, square: Square, boxes: np.ndarray, warps: np.ndarray) -> "_Fit":
-        squares = np.stack([square_crop_matrix(*square(box.tolist())) for box in boxes])
+    def of(cls, matrix_of: MatrixOf, boxes: np.ndarray, warps: np.ndarray) -> "_Fit":
+        squares = np.stack([matrix_of(box) for box in boxes])
         matrices = _composed(squares, invert(warps))
         centre = np.full((len(boxes), 1, 2), CROP_CENTRE)
         moved = transform_points(invert(matrices), centre)[:, 0] - CROP_CENTRE
@@ -194,10 +195,14 @@ class _Fit:
         return max(self.shift / measured.shift_median, self.scale / measured.scale_median)
 
 
-def _standard_square(box: Sequence[float]) -> tuple[np.ndarray, float]:
+def _square_of(calibration: str) -> MatrixOf:
+    return lambda box: square_crop_matrix(*CALIBRATIONS[calibration].square(box.tolist()))
+
+
+def _around_landmarks(box: np.ndarray) -> np.ndarray:
     """The standard crop of landmarks that the box bounds."""
-    x, y, width, height = box
-    return np.array([x + width / 2, y + height / 2]), CROP_MARGIN * max(width, height)
+    corners = np.array([box[:2], box[:2] + box[2:]])
+    return standard_crop_matrix(corners[np.arange(NUM_LANDMARKS) % 2])
 
 
 def _composed(outer: np.ndarray, inner: np.ndarray) -> np.ndarray:

@@ -189,6 +189,11 @@ class TrainConfig:
         return False
 
     @property
+    def composed(self) -> int:
+        """How many composed faces join the training side."""
+        return 0
+
+    @property
     def shows_aus(self) -> bool:
         """Whether a table of the action units follows each epoch's line."""
         return False
@@ -258,6 +263,12 @@ class AUTraining(TrainConfig):
         "give mirrored faces other intensities: those that the linear model has for them which "
         "--auxiliary-weight fits to OpenFace's labels",
     )
+    compose: int = option(
+        0,
+        "number of faces to add that are composed of two training people's each, with intensities "
+        "of the same linear model",
+        least=0,
+    )
     dropout: float = option(0.3, "dropout in the head", least=0.0, below=1.0)
     au_weights: str | None = option(
         None,
@@ -280,6 +291,8 @@ class AUTraining(TrainConfig):
             raise ValueError(
                 "--relabel-mirrored: --overfit and --augment none mirror no face; leave it out"
             )
+        if self.compose and (self.overfit or not self.taught):
+            raise ValueError("--compose needs --auxiliary-weight above 0, and no --overfit")
 
     def model_config(self) -> "ModelConfig":
         from mlx_faceau.architectures import AUPredictionConfig
@@ -308,6 +321,10 @@ class AUTraining(TrainConfig):
     @property
     def relabels(self) -> bool:
         return self.relabel_mirrored
+
+    @property
+    def composed(self) -> int:
+        return self.compose
 
     @property
     def shows_aus(self) -> bool:

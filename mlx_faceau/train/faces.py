@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlx_faceau.data.augment import augmentation
-from mlx_faceau.data.batches import Batches
+from mlx_faceau.data.batches import Batches, Source
 from mlx_faceau.data.check import check_intensities
+from mlx_faceau.data.composed import Extended, composed_faces
 from mlx_faceau.data.hdf5 import FaceDataset
 from mlx_faceau.data.joined import JoinedFaces, open_datasets
 from mlx_faceau.data.provenance import labellers
@@ -122,24 +123,29 @@ def open_faces(
     statistics = TargetStatistics.of(
         _rows(dataset.labels, split.train), _rows(dataset.masks, split.train)
     )
-    auxiliary = None
+    source: Source = dataset
+    shown, auxiliary = split.train, None
     if config.taught:
         # A few faces to be learned by heart are too few for a teacher.
         seen = np.arange(len(dataset)) if config.overfit else split.train
-        with _named_for(config):
+        with _named_for(config, *_teacher_flags(config)):
             teacher = teacher or _fitted(dataset, seen)
+        if config.composed:
+            with _named_for(config, "--compose"):
+                source, shown = _with_composed(dataset, split.train, teacher, config)
+        with _named_for(config, *_teacher_flags(config)):
             auxiliary = auxiliary_of(
-                teacher, dataset, split.train, statistics, config.mirror, config.relabels
+                teacher, source, shown, statistics, config.mirror, config.relabels
             )
     batches = Batches(
-        dataset,
-        np.repeat(split.train, _VISITS) if config.overfit else split.train,
+        source,
+        np.repeat(shown, _VISITS) if config.overfit else shown,
         step,
         config.seed,
         augment=None if config.overfit else augmentation(config.augment, config.mirror),
         workers=config.num_workers,
         processes=config.num_processes,
-        weights=_weights(dataset, split) if config.balanced else None,
+        weights=_weights(source, shown) if config.balanced else None,
         part=part,
         finish=Finishing(config.epochs, config.first_side, auxiliary),
     )
@@ -152,18 +158,34 @@ def _fitted(dataset: FaceDataset | JoinedFaces, rows: np.ndarray) -> Teacher:
 
 
 @contextmanager
-def _named_for(config: TrainConfig) -> Iterator[None]:
-    """A DatasetError in it names the files, and what does without a teacher."""
+def _named_for(config: TrainConfig, *flags: str) -> Iterator[None]:
+    """A DatasetError in it names the files, and the flags that ask for what failed."""
     try:
         yield
     except DatasetError as error:
-        flags = "--auxiliary-weight" + (" and --relabel-mirrored" if config.relabels else "")
-        raise DatasetError(f"{', '.join(config.data)}: {error}; leave {flags} out") from None
+        left_out = " and ".join(filter(None, [", ".join(flags[:-1]), flags[-1]]))
+        raise DatasetError(f"{', '.join(config.data)}: {error}; leave {left_out} out") from None
 
 
-def _weights(dataset: FaceDataset | JoinedFaces, split: Split) -> np.ndarray:
+def _teacher_flags(config: TrainConfig) -> list[str]:
+    """Those given that need a teacher."""
+    used = {"--relabel-mirrored": config.relabels, "--compose": config.composed}
+    return ["--auxiliary-weight", *(name for name in used if used[name])]
+
+
+def _with_composed(
+    dataset: FaceDataset | JoinedFaces, rows: np.ndarray, teacher: Teacher, config: TrainConfig
+) -> tuple[Extended, np.ndarray]:
+    """The files with faces composed of those of ``rows``; those rows and the composed ones'."""
+    _LOG.info("composing %d faces", config.composed)
+    _, people = people_names(dataset, strict=False)
+    composed = composed_faces(dataset, people, rows, teacher, config.composed, config.seed)
+    return Extended(dataset, composed), np.r_[rows, len(dataset) + np.arange(len(composed))]
+
+
+def _weights(source: Source, rows: np.ndarray) -> np.ndarray:
     """(n,) how often each face of the training side is shown, so that rare action units are."""
-    intensities = dataset.labels["au_intensities"][split.train]
+    intensities = source.labels["au_intensities"][rows]
     repeats = repeats_by_rarity(intensities)
     before = (intensities > PRESENT).mean(axis=0)
     after = np.average(intensities > PRESENT, axis=0, weights=repeats)

@@ -69,7 +69,7 @@ def rehearse(training: type[TrainConfig], given: Mapping[str, Any]) -> Rehearsal
     validation = len(faces.split.validation)
     return Rehearsal(
         parameters=count_parameters(config.trained_config()),
-        training=len(faces.split.train),
+        training=len(faces.split.train) + config.composed,
         validation=validation,
         steps=steps,
         images_per_second=faces.batches.batch_size / step,

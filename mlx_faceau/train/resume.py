@@ -63,8 +63,8 @@ def saved_teacher(config: TrainConfig, checkpoint: Checkpoint | None) -> Teacher
         checkpoint = load_checkpoint(config.init)
         if not checkpoint.section(TEACHER):
             return None
-        if config.relabels:
-            _LOG.info("mirrored faces are labelled by the linear model of %s", checkpoint.path)
+        if config.relabels or config.composed:
+            _LOG.info("faces without labels are labelled by %s's linear model", checkpoint.path)
     try:
         return Teacher.of(checkpoint.section(TEACHER))
     except KeyError as error:

@@ -228,8 +228,10 @@ def _train(
     )
     data = metadata["data"]
     _LOG.info(
-        "training on %d faces, validating on %d (split by %s); %s",
-        *(data["training"], data["validation"], data["split_by"]),
+        "training on %d faces%s, validating on %d (split by %s); %s",
+        data["training"],
+        f" and {config.composed} composed ones" if config.composed else "",
+        *(data["validation"], data["split_by"]),
         ", ".join(f"{name} {value}" for name, value in trainer.describe().items()),
     )
     with closing(board):

@@ -46,6 +46,7 @@ def test_half_the_people_are_shown_twice_as_often(
     assert found == [[1, both[0], 1], [2, both[0], 2], [1, both[1], 2], [2, both[1], 4]]
     folders = [run / f"half{halving}" / f"stage{stage}" for halving in (0, 1) for stage in (1, 2)]
     settings = [json.loads(Path(f"{folder}.settings.json").read_text()) for folder in folders]
+    assert [of["patience"] for of in settings] == [of["epochs"] for of in settings]
     assert [(of["seed"], of.get("lr"), of.get("init")) for of in settings] == [
         (7, None, None),
         (7, 1e-4, str(folders[0])),

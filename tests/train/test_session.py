@@ -86,7 +86,7 @@ def test_a_taught_net_resumes_to_the_bit_and_leaves_its_teacher_behind(
     data, whole = tmp_path / "faces.h5", tmp_path / "whole"
     write_synthetic(data, 288, seed=0)
     taught = {"auxiliary_weight": 2.0, "first_side": 96, "batch_size": 32, "save_every": 1}
-    taught |= {"mirror": 0.5, "relabel_mirrored": True}
+    taught |= {"mirror": 0.5, "relabel_mirrored": True, "compose": 64}
     train(AUTraining, data, whole, framework=framework, ema=0.9, num_workers=0, **taught)
     resumed = run_training(
         AUTraining,
