@@ -52,8 +52,11 @@ SCRIPTS = (
     "reference.py {here}/recipes/au.json --data train={train} mixed={mixed} "
     "--people {val} --run {runs}/au",
     "learning_curve.py {here}/recipes/au.json --train {part} --dev {dev} --run {runs}/curve "
-    "--epochs 12 --halvings 1 --with mirror=0 width_mult=0.5 "
+    "--epochs 20 16 --halvings 3 --with mirror=0 width_mult=0.5 "
     "--histories " + " ".join(f"{{here}}/results/au/{path.name}" for path in HISTORIES),
+    "learning_curve.py {here}/recipes/au.json --train {runs}/curve/parts3/train.h5 --dev {dev} "
+    "--run {runs}/composed --epochs 20 16 --halvings 0 --with mirror=0 width_mult=0.5 compose=8517 "
+    "--results {runs}/composed",
     "readme_table.py",
 )
 INPUTS = (

@@ -33,7 +33,7 @@ def test_every_script_takes_the_words_it_is_given():
 def test_the_recipes_are_found_from_any_folder():
     given = dict.fromkeys(INPUTS, "x")
     recipes = [command_of(line, given)[0][1] for line in SCRIPTS if "{here}" in line]
-    assert [Path(path).exists() for path in recipes] == [True, True, True]
+    assert [Path(path).exists() for path in recipes] == [True] * 4
 
 
 def test_a_script_without_its_input_is_left_out():
