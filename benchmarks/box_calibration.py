@@ -8,7 +8,7 @@ random place of a larger picture (edges replicated) and shown to every detector 
 and Apple Vision where they are installed, YuNet with its file. ``--boxes`` says whose the files'
 own boxes are. Medians are taken over the first file, the error that is left over the second.
 Detectors that do not run here keep their lines in the result; the fractions of a new one belong
-into ``mlx_faceau/calibration.py``.
+into ``mlx_faceau/video/box_calibration.py``.
 """
 
 import argparse
@@ -20,13 +20,13 @@ import cv2
 import numpy as np
 from compare import RESULTS, update_csv
 
-from mlx_faceau.architectures import IMAGE_SIZE
+from mlx_faceau.core.architectures import IMAGE_SIZE
+from mlx_faceau.core.geometry import transform_points
 from mlx_faceau.data.hdf5 import FaceDataset
 from mlx_faceau.data.schema import opened
-from mlx_faceau.detect import Detector, DlibDetector, VisionDetector, YuNetDetector
 from mlx_faceau.errors import BackendError, MissingDependency
-from mlx_faceau.follow import standard_square
-from mlx_faceau.geometry import transform_points
+from mlx_faceau.video.detectors import Detector, DlibDetector, VisionDetector, YuNetDetector
+from mlx_faceau.video.follow import standard_square
 
 RESULT = RESULTS / "box-calibration.csv"
 Boxes = dict[str, np.ndarray]  # by detector (N, 4); a missed face is a row of NaN

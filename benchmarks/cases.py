@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mlx_faceau.architectures import CONFIGS, ModelConfig, initial_weights
-from mlx_faceau.checkpoint import describe, save_checkpoint
-from mlx_faceau.preprocess import scale_rgb
+from mlx_faceau.core.architectures import CONFIGS, ModelConfig, initial_weights
+from mlx_faceau.core.checkpoint import describe, save_checkpoint
+from mlx_faceau.core.preprocess import scale_rgb
 
 Call = Callable[[], object]
 LEARNING_RATE = 1e-3
@@ -35,7 +35,7 @@ def checkpoint_of(case: dict, folder: str) -> Path:
 
 
 def infer_ours(case: dict, images: np.ndarray) -> Call:
-    from mlx_faceau.backends import open_backend
+    from mlx_faceau.inference.backends import open_backend
 
     pixels = scale_rgb(images)
     with tempfile.TemporaryDirectory() as folder:

@@ -42,7 +42,7 @@ def measure(
     import numpy as np
     import torch
 
-    from mlx_faceau.architectures import (
+    from mlx_faceau.core.architectures import (
         AUPredictionConfig,
         LandmarkPoseConfig,
         initial_weights,

@@ -90,8 +90,8 @@ def write_original(path: Path, source: Path | None, count: int) -> None:
     import h5py
     import numpy as np
 
-    from mlx_faceau import geometry
-    from mlx_faceau.facs import AU_NAMES
+    from mlx_faceau.core import geometry
+    from mlx_faceau.core.facs import AU_NAMES
 
     faces = read_faces(source, count) if source else draw_faces(count)
     back = geometry.similarity_matrix(3.0, 0.0, (200.0, 100.0))
@@ -121,7 +121,7 @@ def draw_faces(count: int) -> dict:
     """Each of a few synthetic faces many times."""
     import numpy as np
 
-    from mlx_faceau.data.synthetic import synthesize
+    from mlx_faceau.data.synthetic.people import synthesize
 
     faces = synthesize(min(DISTINCT_FACES, count), seed=0)
     rows = np.arange(count) % len(faces["images"])

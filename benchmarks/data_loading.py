@@ -114,7 +114,7 @@ def in_process(function, *arguments):
 
 def write_faces(path: Path, count: int) -> None:
     """A training file of synthetic faces, each of them many times."""
-    from mlx_faceau.data.synthetic import synthesize
+    from mlx_faceau.data.synthetic.people import synthesize
     from mlx_faceau.data.writer import TrainingDataWriter
 
     faces = synthesize(DISTINCT_FACES, seed=0)

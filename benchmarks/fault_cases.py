@@ -312,7 +312,7 @@ class Stage:
     def two_at_once(self, tally: Tally) -> None:
         """This process holds what the command wants to write."""
         from mlx_faceau.data.writer import TrainingDataWriter
-        from mlx_faceau.rows import RowFile
+        from mlx_faceau.output.writers import RowFile
         from mlx_faceau.train.checkpoints import RunFolder
 
         holders: dict[str, Callable[[], Any]] = {

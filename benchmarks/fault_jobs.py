@@ -23,13 +23,13 @@ from blobs import Blob, BlobAUs, BlobDetector, BlobLandmarks, draw_frame
 from lively import write_checkpoint
 from tiny_training import write_faces
 
-from mlx_faceau.architectures import AUPredictionConfig, LandmarkPoseConfig
-from mlx_faceau.checkpoint import load_checkpoint
 from mlx_faceau.convert import export_coreml, export_onnx
-from mlx_faceau.pipeline import FacePipeline
-from mlx_faceau.recording import Wanted, record
+from mlx_faceau.core.architectures import AUPredictionConfig, LandmarkPoseConfig
+from mlx_faceau.core.checkpoint import load_checkpoint
+from mlx_faceau.output.recording import Wanted, record
 from mlx_faceau.train import checkpoints, session
 from mlx_faceau.train.config import TRAININGS
+from mlx_faceau.video.pipeline import FacePipeline
 
 export_coreml.load_coremltools()  # here, where it says nothing about its own parts
 

@@ -34,11 +34,11 @@ import cv2
 import numpy as np
 from compare import RESULTS, write_csv
 
+from mlx_faceau.core.facs import AU_NAMES
+from mlx_faceau.core.metrics import SUPPORT_THRESHOLD, au_support
 from mlx_faceau.data.hdf5 import FaceDataset
 from mlx_faceau.data.split import people_names
 from mlx_faceau.evaluation.bootstrap import interval, resampled_means
-from mlx_faceau.facs import AU_NAMES
-from mlx_faceau.metrics import SUPPORT_THRESHOLD, au_support
 
 NEAR, FAR = 0.97, 0.90
 LEAST_ACTIVE = 10  # pairs that tell something about an active unit's noise

@@ -25,7 +25,7 @@ from reference import read_recipe, train
 from mlx_faceau.cli.main import main as mlx_faceau
 from mlx_faceau.data.hdf5 import FaceDataset
 from mlx_faceau.data.split import people_names
-from mlx_faceau.figure import new_figure
+from mlx_faceau.output.figure import new_figure
 
 MEASURE = {"au": "correlation", "landmark-pose": "correlation_without_mean"}
 Row = dict[str, Any]

@@ -7,7 +7,7 @@ from pathlib import Path
 from cases import CASES
 from compare import RESULTS, compare, plot, print_table, write_csv
 
-from mlx_faceau.architectures import CONFIGS
+from mlx_faceau.core.architectures import CONFIGS
 
 
 def main(name: str, task: str, batches: list[int], rounds: int) -> None:

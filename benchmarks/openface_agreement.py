@@ -17,18 +17,18 @@ from pathlib import Path
 
 import numpy as np
 
-from mlx_faceau.align import FrameCrops
-from mlx_faceau.baseline import NeutralBaseline
-from mlx_faceau.calibration import CALIBRATIONS
-from mlx_faceau.facs import AU_NAMES
-from mlx_faceau.follow import read_shapes, standard_square
-from mlx_faceau.landmarks import NUM_LANDMARKS, OUTER_EYE_CORNERS
-from mlx_faceau.openface_csv import Layout, read_openface_csv
-from mlx_faceau.pipeline import FacePipeline
-from mlx_faceau.pose import Camera
-from mlx_faceau.predictor import load_au_predictor, load_predictor
-from mlx_faceau.smooth import smoothed
-from mlx_faceau.video import Video
+from mlx_faceau.core.facs import AU_NAMES
+from mlx_faceau.core.landmarks import NUM_LANDMARKS, OUTER_EYE_CORNERS
+from mlx_faceau.core.pose import Camera
+from mlx_faceau.inference.predictor import load_au_predictor, load_predictor
+from mlx_faceau.output.neutral_calibration import NeutralBaseline
+from mlx_faceau.output.openface_csv import Layout, read_openface_csv
+from mlx_faceau.output.smoothing import smoothed
+from mlx_faceau.video.align import FrameCrops
+from mlx_faceau.video.box_calibration import CALIBRATIONS
+from mlx_faceau.video.follow import read_shapes, standard_square
+from mlx_faceau.video.pipeline import FacePipeline
+from mlx_faceau.video.reader import Video
 
 RESULTS = Path(__file__).parent / "results"
 Values = dict[str, np.ndarray]  # landmarks (N, 68, 2), pose (N, 6), aus (N, 17)
@@ -106,8 +106,8 @@ def collect(results) -> Values:
 
 def ideal(nets, images, truth: Values) -> Values:
     """Both nets on the standard crops of OpenFace's own landmarks, one pass."""
-    from mlx_faceau.faces import Face, Frame, FrameFaces
-    from mlx_faceau.geometry import standard_crop_matrix
+    from mlx_faceau.core.geometry import standard_crop_matrix
+    from mlx_faceau.video.results import Face, Frame, FrameFaces
 
     results = []
     for image, points in zip(images, truth["landmarks"], strict=True):

@@ -27,17 +27,17 @@ import cv2
 import numpy as np
 from compare import machine_stamp
 
-from mlx_faceau.align import FrameCrops, crop_frame
-from mlx_faceau.background import run_ahead
-from mlx_faceau.detect import Detector
-from mlx_faceau.faces import Frame
-from mlx_faceau.follow import find_candidates, read_shapes, standard_square
-from mlx_faceau.looks import look, scene_signature
-from mlx_faceau.openface_csv import Layout
-from mlx_faceau.overlay import draw
-from mlx_faceau.pipeline import FacePipeline
-from mlx_faceau.recording import Wanted, record
-from mlx_faceau.video import Span, Video
+from mlx_faceau.output.openface_csv import Layout
+from mlx_faceau.output.overlay import draw
+from mlx_faceau.output.recording import Wanted, record
+from mlx_faceau.video.align import FrameCrops, crop_frame
+from mlx_faceau.video.appearance import look, scene_signature
+from mlx_faceau.video.detectors import Detector
+from mlx_faceau.video.follow import find_candidates, read_shapes, standard_square
+from mlx_faceau.video.pipeline import FacePipeline
+from mlx_faceau.video.prefetch import run_ahead
+from mlx_faceau.video.reader import Span, Video
+from mlx_faceau.video.results import Frame
 
 RESULT = Path(__file__).parent / "results" / "pipeline.csv"
 _STATM = Path("/proc/self/statm")  # Linux; memory is measured nowhere else

@@ -11,7 +11,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from mlx_faceau.architectures import BN_EPS, BN_MOMENTUM, Block, ModelConfig, initial_weights
+from mlx_faceau.core.architectures import BN_EPS, BN_MOMENTUM, Block, ModelConfig, initial_weights
 
 
 class ConvNorm(nn.Module):

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from compare import RESULTS, machine_stamp
 
-from mlx_faceau.architectures import CONFIGS, ModelConfig, initial_weights, output_biases
-from mlx_faceau.data.synthetic import synthesize
+from mlx_faceau.core.architectures import CONFIGS, ModelConfig, initial_weights, output_biases
+from mlx_faceau.data.synthetic.people import synthesize
 from mlx_faceau.torch_fallback.trainer import TorchTrainer
 from mlx_faceau.train.mlx_trainer import MLXTrainer
 from mlx_faceau.train.schedule import learning_rate

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from mlx_faceau.core.facs import MAX_INTENSITY
+from mlx_faceau.core.tolerances import INT8_CHANGE
 from mlx_faceau.errors import ExportError
-from mlx_faceau.facs import MAX_INTENSITY
-from mlx_faceau.tolerances import INT8_CHANGE
 
 from .artefact import network_input, open_artefacts
 from .check import FEWEST_INT8, Change, Check, CheckFailed, check_export

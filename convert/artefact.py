@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from mlx_faceau.core.artifact_metadata import ONNX_SUFFIX
+from mlx_faceau.core.preprocess import fill_batch, to_network_input
 from mlx_faceau.errors import MissingDependency
-from mlx_faceau.exported import ONNX_SUFFIX
-from mlx_faceau.preprocess import fill_batch, to_network_input
 
 from .mil import load_coremltools, read_mlpackage
 from .mil_program import PICTURE, Port, Program

@@ -13,8 +13,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from mlx_faceau.core.preprocess import fill_batch
 from mlx_faceau.errors import ExportError, MissingDependency
-from mlx_faceau.preprocess import fill_batch
 
 from .onnx_rewrite import INPUT_NAME, initializer_arrays, last_layers
 

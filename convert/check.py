@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from mlx_faceau.architectures import IMAGE_SIZE
+from mlx_faceau.core.architectures import IMAGE_SIZE
+from mlx_faceau.core.artifact_metadata import read_exported_metadata
+from mlx_faceau.core.preprocess import check_crops
+from mlx_faceau.core.tolerances import FLOAT16_MEAN_ERROR, MAX_ERROR, OWN_ERRORS
 from mlx_faceau.errors import ExportError, MissingDependency
-from mlx_faceau.exported import read_exported_metadata
-from mlx_faceau.preprocess import check_crops
-from mlx_faceau.tolerances import FLOAT16_MEAN_ERROR, MAX_ERROR, OWN_ERRORS
 
 try:
     import torch

@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from mlx_faceau.architectures import IMAGE_SIZE
-from mlx_faceau.checkpoint import LICENCE_NOTE
+from mlx_faceau.core.architectures import IMAGE_SIZE
+from mlx_faceau.core.artifact_metadata import COREML_SUFFIX, METADATA_KEY, find_mlmodel
+from mlx_faceau.core.checkpoint import LICENCE_NOTE
+from mlx_faceau.core.preprocess import PIXEL_MAX
 from mlx_faceau.errors import ExportError, MissingDependency
-from mlx_faceau.exported import COREML_SUFFIX, METADATA_KEY, find_mlmodel
-from mlx_faceau.preprocess import PIXEL_MAX
 
 try:
     import torch

@@ -12,10 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mlx_faceau.architectures import IMAGE_SIZE
+from mlx_faceau.core.architectures import IMAGE_SIZE
+from mlx_faceau.core.artifact_metadata import METADATA_KEY, ONNX_SUFFIX
+from mlx_faceau.core.atomic_io import atomic_file
 from mlx_faceau.errors import ExportError, MissingDependency
-from mlx_faceau.exported import METADATA_KEY, ONNX_SUFFIX
-from mlx_faceau.output import atomic_file
 
 try:
     import onnx

@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from mlx_faceau.core.artifact_metadata import find_mlmodel
 from mlx_faceau.errors import CheckpointError, ExportError, MissingDependency
-from mlx_faceau.exported import find_mlmodel
 
 from .mil_operations import OPERATIONS, Value, dequantise
 from .mil_program import MAX_ELEMENTS, PICTURE, TORCH_DTYPES, Operation, Port, Program

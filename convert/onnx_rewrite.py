@@ -12,9 +12,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from mlx_faceau.architectures import IMAGE_SIZE
+from mlx_faceau.core.architectures import IMAGE_SIZE
+from mlx_faceau.core.preprocess import PIXEL_MAX
 from mlx_faceau.errors import ExportError
-from mlx_faceau.preprocess import PIXEL_MAX
 
 INPUT_NAME = "image"
 _PIXELS = "rgb_pixels"  # what the first convolution reads once the input has another meaning

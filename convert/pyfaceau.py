@@ -16,14 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from mlx_faceau.architectures import (
-    AUPredictionConfig,
-    LandmarkPoseConfig,
-    ModelConfig,
-)
-from mlx_faceau.checkpoint import check_weights
+from mlx_faceau.core.architectures import AUPredictionConfig, LandmarkPoseConfig, ModelConfig
+from mlx_faceau.core.atomic_io import atomic_file
+from mlx_faceau.core.checkpoint import check_weights
 from mlx_faceau.errors import CheckpointError, MissingDependency
-from mlx_faceau.output import atomic_file
 
 from .pyfaceau_names import pyfaceau_names, pyfaceau_shapes
 

@@ -4,7 +4,7 @@ The original (pyfaceau) builds blocks and heads as sequences, whose layers are n
 appearance, activations and dropout included: positions shift with expansion and squeeze.
 """
 
-from mlx_faceau.architectures import ModelConfig, weight_shapes
+from mlx_faceau.core.architectures import ModelConfig, weight_shapes
 
 _STEMS = {"landmark_pose": "first_conv", "au_prediction": "stem"}
 _LASTS = {"landmark_pose": "last_conv", "au_prediction": "head"}

@@ -19,7 +19,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from mlx_faceau.architectures import ModelConfig
+from mlx_faceau.core.architectures import ModelConfig
 from mlx_faceau.errors import ExportError
 
 from .calibration import Scale, correct_biases, ranges_of

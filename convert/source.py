@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from mlx_faceau.architectures import CONFIGS, ModelConfig
-from mlx_faceau.checkpoint import check_weights, describe, file_hash, load_checkpoint
-from mlx_faceau.lineage import carried_metadata
+from mlx_faceau.core.architectures import CONFIGS, ModelConfig
+from mlx_faceau.core.checkpoint import check_weights, describe, file_hash, load_checkpoint
+from mlx_faceau.core.provenance import carried_metadata
 from mlx_faceau.torch_fallback import build
 from mlx_faceau.torch_fallback.backbone import FaceNet
 

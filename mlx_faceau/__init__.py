@@ -8,14 +8,14 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
-    "AU_NAMES": ".facs",
-    "NUM_AUS": ".facs",
-    "load_predictor": ".predictor",
-    "load_au_predictor": ".predictor",
-    "LandmarkPosePredictor": ".predictor",
-    "AUPredictor": ".predictor",
-    "FaceAligner": ".align",
-    "FacePipeline": ".pipeline",
+    "AU_NAMES": ".core.facs",
+    "NUM_AUS": ".core.facs",
+    "load_predictor": ".inference.predictor",
+    "load_au_predictor": ".inference.predictor",
+    "LandmarkPosePredictor": ".inference.predictor",
+    "AUPredictor": ".inference.predictor",
+    "FaceAligner": ".video.align",
+    "FacePipeline": ".video.pipeline",
     "UnifiedLandmarkPoseNet": ".models",
     "AUPredictionNet": ".models",
     "WingLoss": ".models",

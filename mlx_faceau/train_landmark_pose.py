@@ -3,7 +3,7 @@
 
 import sys
 
-from .cli.main import main
+from mlx_faceau.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main(["train", "landmark-pose", *sys.argv[1:]]))

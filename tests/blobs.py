@@ -12,8 +12,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from mlx_faceau.calibration import CALIBRATIONS
-from mlx_faceau.detect import Detection
+from mlx_faceau.video.box_calibration import CALIBRATIONS
+from mlx_faceau.video.detectors import Detection
 
 COLOURS = [(40, 40, 220), (40, 200, 40), (220, 60, 40), (30, 190, 220), (200, 40, 190)]
 

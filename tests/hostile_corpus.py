@@ -8,7 +8,7 @@ import hostile_data as data
 import hostile_models as models
 
 from mlx_faceau.errors import CheckpointError, DatasetError
-from mlx_faceau.video import VideoError
+from mlx_faceau.video.reader import VideoError
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ TARGETS = {
             models.read_onnx,
             _CHECKPOINT,
             native=True,
-            modules=("mlx_faceau.backends.onnx_backend",),
+            modules=("mlx_faceau.inference.backends.onnx_backend",),
         ),
         Target("onnx metadata", models.exported_metadata, models.read_onnx_metadata, _CHECKPOINT),
         Target("manifest", models.manifests, models.read_manifest, _CHECKPOINT),
@@ -116,7 +116,7 @@ TARGETS = {
             data.openface_csvs,
             data.read_csv,
             _DATASET,
-            modules=("mlx_faceau.data.label_openface",),
+            modules=("mlx_faceau.data.labels.openface",),
         ),
         Target("pdm", data.pdm_texts, data.read_pdm_text, _DATASET),
         Target(

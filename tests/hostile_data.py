@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from hostile_models import DEEP
 
-from mlx_faceau.facs import AU_NAMES
-from mlx_faceau.openface_csv import GROUPS
+from mlx_faceau.core.facs import AU_NAMES
+from mlx_faceau.output.openface_csv import GROUPS
 
 # --- labelled faces
 
@@ -100,9 +100,9 @@ def openface_csvs() -> list[bytes]:
 
 
 def read_csv(folder: Path, data: bytes) -> None:
-    from mlx_faceau.data.label_openface import OpenFaceLabeller
-    from mlx_faceau.faces import Frame
-    from mlx_faceau.openface_csv import read_openface_csv
+    from mlx_faceau.data.labels.openface import OpenFaceLabeller
+    from mlx_faceau.output.openface_csv import read_openface_csv
+    from mlx_faceau.video.results import Frame
 
     (folder / "clip.csv").write_bytes(data)
     (folder / "clip.mp4").write_bytes(videos()[0])
@@ -117,7 +117,7 @@ def pdm_texts() -> list[bytes]:
 
 
 def read_pdm_text(folder: Path, data: bytes) -> None:
-    from mlx_faceau.pdm import read_pdm
+    from mlx_faceau.core.pdm import read_pdm
 
     (folder / "shape.txt").write_bytes(data)
     read_pdm(folder / "shape.txt").shape(np.zeros(2))
@@ -166,7 +166,7 @@ def histories() -> list[bytes]:
 
 
 def read_history(folder: Path, data: bytes) -> None:
-    from mlx_faceau.recorded_accuracy import recorded_accuracy
+    from mlx_faceau.output.recorded_accuracy import recorded_accuracy
 
     for name in ("training_history.json", "evaluation.json"):
         (folder / name).write_bytes(data)
@@ -190,7 +190,7 @@ def pictures() -> list[bytes]:
 
 def read_picture(folder: Path, data: bytes) -> None:
     from mlx_faceau.cli.predict_aligned import read_crop
-    from mlx_faceau.video import read_image
+    from mlx_faceau.video.reader import read_image
 
     (folder / "face.png").write_bytes(data)
     read_image(folder / "face.png")
@@ -210,7 +210,7 @@ def videos() -> list[bytes]:
 
 
 def read_video(folder: Path, data: bytes) -> None:
-    from mlx_faceau.video import Video
+    from mlx_faceau.video.reader import Video
 
     (folder / "clip.mp4").write_bytes(data)
     for _ in Video(folder / "clip.mp4").frames():

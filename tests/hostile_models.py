@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import wire
 
-from mlx_faceau.architectures import AUPredictionConfig, weight_shapes
-from mlx_faceau.checkpoint import describe
+from mlx_faceau.core.architectures import AUPredictionConfig, weight_shapes
+from mlx_faceau.core.checkpoint import describe
 
 CONFIG = AUPredictionConfig(width_mult=0.0625)
 DEEP = b"[" * 100_000  # JSON that overflows a recursive parser
@@ -56,7 +56,7 @@ def _weight_bytes() -> int:
 
 
 def read_checkpoint(folder: Path, data: bytes) -> None:
-    from mlx_faceau.checkpoint import load_checkpoint
+    from mlx_faceau.core.checkpoint import load_checkpoint
     from mlx_faceau.train.checkpoints import Progress
     from mlx_faceau.train.config import AUTraining
     from mlx_faceau.train.resume import run_settings
@@ -72,7 +72,7 @@ def read_checkpoint(folder: Path, data: bytes) -> None:
 
 
 def read_short_checkpoint(folder: Path, data: bytes) -> None:
-    from mlx_faceau.checkpoint import load_checkpoint
+    from mlx_faceau.core.checkpoint import load_checkpoint
 
     (folder / "net.safetensors").write_bytes(data)
     load_checkpoint(folder / "net.safetensors").weights()
@@ -180,7 +180,7 @@ def _node(kind: str, inputs: list[str], outputs: list[str]) -> bytes:
 
 
 def read_onnx(folder: Path, data: bytes) -> None:
-    from mlx_faceau.backends.onnx_backend import ONNXBackend
+    from mlx_faceau.inference.backends.onnx_backend import ONNXBackend
 
     (folder / "net.onnx").write_bytes(data)
     ONNXBackend(folder / "net.onnx", providers=["CPUExecutionProvider"]).describe()
@@ -193,8 +193,8 @@ def exported_metadata() -> list[bytes]:
 
 
 def read_onnx_metadata(folder: Path, data: bytes) -> None:
-    from mlx_faceau.checkpoint import config_of
-    from mlx_faceau.exported import read_exported_metadata
+    from mlx_faceau.core.artifact_metadata import read_exported_metadata
+    from mlx_faceau.core.checkpoint import config_of
 
     path = folder / "net.onnx"
     path.write_bytes(data)
@@ -210,7 +210,7 @@ def manifests() -> list[bytes]:
 
 
 def read_manifest(folder: Path, data: bytes) -> None:
-    from mlx_faceau.exported import read_exported_metadata
+    from mlx_faceau.core.artifact_metadata import read_exported_metadata
 
     package = wire.write_mlpackage(folder / "net.mlpackage", describe(CONFIG))
     (package / "Manifest.json").write_bytes(data)
@@ -224,7 +224,7 @@ def core_ml_metadata() -> list[bytes]:
 
 
 def read_core_ml_metadata(folder: Path, data: bytes) -> None:
-    from mlx_faceau.exported import read_exported_metadata
+    from mlx_faceau.core.artifact_metadata import read_exported_metadata
 
     package = wire.write_mlpackage(folder / "net.mlpackage", None)
     (package / "Data" / "model.mlmodel").write_bytes(data)

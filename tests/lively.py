@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mlx_faceau.architectures import AUPredictionConfig, LandmarkPoseConfig, ModelConfig
-from mlx_faceau.checkpoint import describe, save_checkpoint
-from mlx_faceau.lively import lively_weights
+from mlx_faceau.core.architectures import AUPredictionConfig, LandmarkPoseConfig, ModelConfig
+from mlx_faceau.core.check_weights import lively_weights
+from mlx_faceau.core.checkpoint import describe, save_checkpoint
 
 LANDMARK = LandmarkPoseConfig(width_mult=0.25)
 AU = AUPredictionConfig(width_mult=0.25)

@@ -6,9 +6,9 @@ import pytest
 from blobs import Blob, draw_frame
 
 from mlx_faceau import FaceAligner
-from mlx_faceau.align import FrameCrops, crop_frame
-from mlx_faceau.calibration import CALIBRATIONS
-from mlx_faceau.geometry import similarity_matrix, square_crop_matrix, standard_crop_matrix
+from mlx_faceau.core.geometry import similarity_matrix, square_crop_matrix, standard_crop_matrix
+from mlx_faceau.video.align import FrameCrops, crop_frame
+from mlx_faceau.video.box_calibration import CALIBRATIONS
 
 FRAME = np.random.default_rng(0).integers(0, 255, (300, 400, 3), dtype=np.uint8)
 

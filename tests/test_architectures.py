@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mlx_faceau.architectures import (
+from mlx_faceau.core.architectures import (
     CONFIGS,
     AUPredictionConfig,
     LandmarkPoseConfig,
@@ -12,7 +12,7 @@ from mlx_faceau.architectures import (
     output_biases,
     weight_shapes,
 )
-from mlx_faceau.landmarks import GROUPS, MIRROR, NUM_LANDMARKS
+from mlx_faceau.core.landmarks import GROUPS, MIRROR, NUM_LANDMARKS
 
 
 def test_full_width_nets_have_the_contracts_parameter_counts() -> None:

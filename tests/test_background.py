@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mlx_faceau.background import in_groups, keep_newest, run_ahead
+from mlx_faceau.video.prefetch import in_groups, keep_newest, run_ahead
 
 
 def test_items_come_in_order() -> None:

@@ -6,15 +6,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from mlx_faceau.architectures import AUPredictionConfig, LandmarkPoseConfig, initial_weights
-from mlx_faceau.checkpoint import (
-    describe,
-    load_checkpoint,
-    read_metadata,
-    save_checkpoint,
-)
+from mlx_faceau.core.architectures import AUPredictionConfig, LandmarkPoseConfig, initial_weights
+from mlx_faceau.core.atomic_io import atomic_file
+from mlx_faceau.core.checkpoint import describe, load_checkpoint, read_metadata, save_checkpoint
 from mlx_faceau.errors import CheckpointError
-from mlx_faceau.output import atomic_file
 
 CONFIG = AUPredictionConfig(width_mult=0.25, dropout=0.1)
 

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from another_program import another_program
 
-from mlx_faceau.claim import Claim
-from mlx_faceau.rows import RowFile, is_complete, marker_of
+from mlx_faceau.output.claim import Claim
+from mlx_faceau.output.writers import RowFile, is_complete, marker_of
 
 HOLD = """
 import sys
-from mlx_faceau.rows import RowFile
+from mlx_faceau.output.writers import RowFile
 rows = RowFile(sys.argv[1], "a, b")
 rows.write(["1, 2"])
 print("ready", flush=True)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from blobs import Blob
 
-from mlx_faceau.confidence import agreement_of, confidence_of, displaced, resemblance
+from mlx_faceau.video.confidence import agreement_of, confidence_of, displaced, resemblance
 
 FACE = Blob(100, 100, 40).landmarks
 SIZE = (240, 320)

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from blobs import Blob, draw_frame
 
-from mlx_faceau import detect
-from mlx_faceau.calibration import CALIBRATIONS, BoxCalibration
-from mlx_faceau.detect import (
+from mlx_faceau.errors import BackendError, MissingDependency
+from mlx_faceau.video.box_calibration import CALIBRATIONS, BoxCalibration
+from mlx_faceau.video.detectors import (
     CallableDetector,
     VisionDetector,
     YuNetDetector,
     open_detector,
 )
-from mlx_faceau.errors import BackendError, MissingDependency
+from mlx_faceau.video.reader import detectors as detect
 
 
 def test_a_calibration_shifts_and_scales_in_sizes_of_the_box() -> None:

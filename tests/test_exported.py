@@ -5,8 +5,8 @@ import json
 import pytest
 from wire import message, pair, varint, write_mlpackage, write_onnx
 
+from mlx_faceau.core.artifact_metadata import find_mlmodel, is_mlpackage, read_exported_metadata
 from mlx_faceau.errors import CheckpointError
-from mlx_faceau.exported import find_mlmodel, is_mlpackage, read_exported_metadata
 
 SETTINGS = {"kind": "au_prediction", "au_names": ["AU01_r"], "text": "ä" * 500}
 

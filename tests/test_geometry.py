@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from mlx_faceau import geometry
-from mlx_faceau.align import FaceAligner, crop_frame
-from mlx_faceau.landmarks import MIRROR
+from mlx_faceau.core import geometry
+from mlx_faceau.core.landmarks import MIRROR
+from mlx_faceau.video.align import FaceAligner, crop_frame
 
 RNG = np.random.default_rng(7)
 

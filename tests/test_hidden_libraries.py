@@ -42,7 +42,7 @@ print([n for n in sys.modules if n.split('.')[0] in ('numpy', 'mlx', 'torch', 'c
 
 def test_importing_the_predictors_imports_numpy_alone():
     code = f"""
-import mlx_faceau.predictor
+import mlx_faceau.inference.predictor
 print([n for n in sys.modules if n in {HEAVY!r}])
 """
     assert run_without([], code).stdout.strip() == "[]"
@@ -79,7 +79,7 @@ def test_a_box_with_numpy_opencv_and_onnxruntime_predicts(model_folders, tmp_pat
 
 def test_a_box_that_only_exports_writes_the_model_card(tmp_path):
     checkpoint = write_checkpoint(tmp_path / "net.safetensors", AU)
-    code = "import mlx_faceau.model_card as m; m.write_model_card(sys.argv[1], sys.argv[2])"
+    code = "import mlx_faceau.output.model_card as m; m.write_model_card(sys.argv[1], sys.argv[2])"
     result = run_without(without("safetensors"), code, checkpoint, tmp_path)
     assert result.returncode == 0, result.stderr
     assert "# AUPredictionNet" in (tmp_path / "MODEL_CARD.md").read_text()

@@ -22,8 +22,8 @@ from hostile_corpus import TARGETS
 from hostile_files import Finding, judge, mutations, warm_up
 from hostile_models import DEEP
 
+from mlx_faceau.core.atomic_io import atomic_file
 from mlx_faceau.errors import CheckpointError, DatasetError
-from mlx_faceau.output import atomic_file
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the readers' processes are forked")
 PURE = [name for name, target in TARGETS.items() if not target.native]
@@ -123,7 +123,7 @@ def test_a_file_of_tiny_fields_is_given_up_early(tmp_path: Path) -> None:
 
 
 def test_damaged_records_of_accuracy_count_as_none(tmp_path: Path) -> None:
-    from mlx_faceau.recorded_accuracy import recorded_accuracy
+    from mlx_faceau.output.recorded_accuracy import recorded_accuracy
 
     metadata = {"kind": "au_prediction", "data": {"hash": "b"}}
     metadata["progress"] = {"epoch": 1, "batch": 0}

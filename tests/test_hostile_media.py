@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mlx_faceau.video import Video, VideoError, read_image
+from mlx_faceau.video.reader import Video, VideoError, read_image
 
 
 def a_picture(ending: str, width: int, height: int) -> bytes:
@@ -16,7 +16,7 @@ def a_picture(ending: str, width: int, height: int) -> bytes:
 
 @pytest.mark.parametrize("ending", [".png", ".jpg", ".bmp", ".tif", ".webp"])
 def test_a_picture_s_size_is_known_before_it_is_decoded(ending: str) -> None:
-    from mlx_faceau.picture_size import picture_size
+    from mlx_faceau.video.image_size import picture_size
 
     for size in ((31, 17), (300, 2)):
         data = a_picture(ending, *size)
@@ -26,7 +26,7 @@ def test_a_picture_s_size_is_known_before_it_is_decoded(ending: str) -> None:
 
 
 def test_lossless_and_extended_webp_say_their_size() -> None:
-    from mlx_faceau.picture_size import picture_size
+    from mlx_faceau.video.image_size import picture_size
 
     image = np.zeros((19, 400, 4), np.uint8)
     image[..., 3] = np.arange(400) % 256

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mlx_faceau.lineage import provenance, stages, training_hashes
+from mlx_faceau.core.provenance import provenance, stages, training_hashes
 
 FIRST: dict[str, Any] = {
     "kind": "au_prediction",

@@ -6,11 +6,12 @@ import cv2
 import numpy as np
 import pytest
 
-from mlx_faceau import FaceAligner, geometry
-from mlx_faceau.data.synthetic_shape import shape_model
+from mlx_faceau import FaceAligner
+from mlx_faceau.core import geometry
+from mlx_faceau.core.pdm import PDM, write_pdm
+from mlx_faceau.data.synthetic.shape import shape_model
 from mlx_faceau.errors import DatasetError
-from mlx_faceau.mean_shape import mean_shape_matrix
-from mlx_faceau.pdm import PDM, write_pdm
+from mlx_faceau.video.mean_shape import mean_shape_matrix
 
 MOBILE = [*range(17, 27), *range(48, 68)]  # brows and mouth
 

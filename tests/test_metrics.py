@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from mlx_faceau import metrics
-from mlx_faceau.facs import AU_NAMES
+from mlx_faceau.core import metrics
+from mlx_faceau.core.facs import AU_NAMES
 
 
 @pytest.fixture

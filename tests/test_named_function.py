@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from mlx_faceau.named_function import load_function
+from mlx_faceau.core.named_function import load_function
 
-ASK = "from mlx_faceau.named_function import load_function as f; print(f('{}', 'labeller')())"
+ASK = "from mlx_faceau.core.named_function import load_function as f; print(f('{}', 'labeller')())"
 
 
 def asked(folder: Path, name: str) -> subprocess.CompletedProcess[str]:

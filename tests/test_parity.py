@@ -14,7 +14,8 @@ torch = pytest.importorskip("torch")
 from mlx.utils import tree_flatten  # noqa: E402
 
 import mlx_faceau.torch_fallback as torch_side  # noqa: E402
-from mlx_faceau.architectures import (  # noqa: E402
+from mlx_faceau.convert.pyfaceau import read_pyfaceau  # noqa: E402
+from mlx_faceau.core.architectures import (  # noqa: E402
     AUPredictionConfig,
     Head,
     LandmarkPoseConfig,
@@ -22,8 +23,7 @@ from mlx_faceau.architectures import (  # noqa: E402
     is_statistic,
     output_biases,
 )
-from mlx_faceau.convert.pyfaceau import read_pyfaceau  # noqa: E402
-from mlx_faceau.preprocess import to_network_input  # noqa: E402
+from mlx_faceau.core.preprocess import to_network_input  # noqa: E402
 
 KINDS = {"landmark_pose": LandmarkPoseConfig, "au_prediction": AUPredictionConfig}
 LOSSES = {"landmark_pose": "LandmarkPoseLoss", "au_prediction": "AUPredictionLoss"}

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mlx_faceau.core.geometry import project
+from mlx_faceau.core.pdm import PDM, fit_pdm, read_pdm, write_pdm
 from mlx_faceau.errors import DatasetError
-from mlx_faceau.geometry import project
-from mlx_faceau.pdm import PDM, fit_pdm, read_pdm, write_pdm
 
 
 @pytest.fixture

@@ -22,13 +22,13 @@ from blobs import (
 )
 
 from mlx_faceau import FacePipeline
-from mlx_faceau.background import run_ahead
-from mlx_faceau.calibration import CALIBRATIONS
-from mlx_faceau.detect import Detection
-from mlx_faceau.faces import Frame, FrameFaces
-from mlx_faceau.geometry import standard_crop_matrix, to_frame
-from mlx_faceau.landmarks import FIVE_POINTS
-from mlx_faceau.video import Span, VideoError
+from mlx_faceau.core.geometry import standard_crop_matrix, to_frame
+from mlx_faceau.core.landmarks import FIVE_POINTS
+from mlx_faceau.video.box_calibration import CALIBRATIONS
+from mlx_faceau.video.detectors import Detection
+from mlx_faceau.video.prefetch import run_ahead
+from mlx_faceau.video.reader import Span, VideoError
+from mlx_faceau.video.results import Frame, FrameFaces
 
 
 def pipeline(**options: Any) -> FacePipeline:

@@ -7,9 +7,9 @@ import pytest
 from lively import AU, BOTH, LANDMARK, TOLERANCE, random_crops, reference_outputs
 
 import mlx_faceau
+from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.errors import BackendError, CheckpointError
-from mlx_faceau.facs import AU_NAMES
-from mlx_faceau.predictor import AUPredictor, LandmarkPosePredictor
+from mlx_faceau.inference.predictor import AUPredictor, LandmarkPosePredictor
 
 BY_KIND = {config.kind: config for config in BOTH}
 PREDICTORS = {"landmark_pose": LandmarkPosePredictor, "au_prediction": AUPredictor}

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mlx_faceau.preprocess import check_crops, fill_batch, scale_rgb, to_network_input
+from mlx_faceau.core.preprocess import check_crops, fill_batch, scale_rgb, to_network_input
 
 
 def test_bgr_bytes_become_rgb_floats() -> None:

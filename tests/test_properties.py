@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from lively import AU, BOTH, LANDMARK, random_crops
 
-from mlx_faceau.geometry import (
+from mlx_faceau.core.geometry import (
     euler_to_matrix,
     flip_global_params,
     flip_landmarks,
@@ -26,7 +26,7 @@ from mlx_faceau.geometry import (
     transform_global_params,
     transform_points,
 )
-from mlx_faceau.preprocess import check_crops, to_network_input
+from mlx_faceau.core.preprocess import check_crops, to_network_input
 
 settings.register_profile("patient", deadline=None)  # a busy machine is no defect
 settings.load_profile("patient")

@@ -17,14 +17,14 @@ import pytest
 from blobs import Blob, draw_frame
 from test_openface_csv import face
 
-from mlx_faceau.baseline import NeutralBaseline
-from mlx_faceau.faces import Frame, FrameFaces
-from mlx_faceau.facs import AU_NAMES
-from mlx_faceau.openface_csv import Layout, read_openface_csv
-from mlx_faceau.overlay import draw
-from mlx_faceau.recording import Wanted, record
-from mlx_faceau.report import Curve
-from mlx_faceau.rows import RowFile, is_complete
+from mlx_faceau.core.facs import AU_NAMES
+from mlx_faceau.output.neutral_calibration import NeutralBaseline
+from mlx_faceau.output.openface_csv import Layout, read_openface_csv
+from mlx_faceau.output.overlay import draw
+from mlx_faceau.output.recording import Wanted, record
+from mlx_faceau.output.report import Curve
+from mlx_faceau.output.writers import RowFile, is_complete
+from mlx_faceau.video.results import Frame, FrameFaces
 
 IMAGE = draw_frame([Blob(100, 80, 40)])
 
@@ -107,7 +107,7 @@ import sys, time
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
 from test_recording import lively_results
-from mlx_faceau.recording import Wanted, record
+from mlx_faceau.output.recording import Wanted, record
 def progress(found):
     if found.frame.index == 299:
         print("ready", flush=True)

@@ -4,8 +4,8 @@ import numpy as np
 from blobs import Blob, draw_frame
 from test_openface_csv import face
 
-from mlx_faceau.faces import Frame, FrameFaces
-from mlx_faceau.smooth import OneEuroFilter, Strength, smoothed
+from mlx_faceau.output.smoothing import OneEuroFilter, Strength, smoothed
+from mlx_faceau.video.results import Frame, FrameFaces
 
 IMAGE = draw_frame([])
 

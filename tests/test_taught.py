@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from mlx_faceau.architectures import AUPredictionConfig, initial_weights, weight_shapes
-from mlx_faceau.taught import NUM_AUXILIARY, TaughtAUConfig, put_back, set_apart
+from mlx_faceau.core.architectures import AUPredictionConfig, initial_weights, weight_shapes
+from mlx_faceau.core.auxiliary_head import NUM_AUXILIARY, TaughtAUConfig, put_back, set_apart
 
 CONFIG = TaughtAUConfig(width_mult=0.1, dropout=0.0)
 PLAIN = AUPredictionConfig(width_mult=0.1, dropout=0.0)

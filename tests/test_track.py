@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from mlx_faceau.confidence import Agreement
-from mlx_faceau.looks import SceneCuts, look
-from mlx_faceau.track import Candidate, Tracker
+from mlx_faceau.video.appearance import SceneCuts, look
+from mlx_faceau.video.confidence import Agreement
+from mlx_faceau.video.tracking import Candidate, Tracker
 
 LOOKS = np.eye(5)
 

@@ -10,7 +10,7 @@ import pytest
 from blobs import Blob, draw_frame, write_video
 from mp4 import set_durations, turn_quarter
 
-from mlx_faceau.video import Camera, Span, Video, VideoError, read_image
+from mlx_faceau.video.reader import Camera, Span, Video, VideoError, read_image
 
 
 def clip(tmp_path: Path, frames: int = 20, rate: float = 25.0) -> Path:

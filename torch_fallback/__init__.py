@@ -2,19 +2,14 @@
 
 from typing import TYPE_CHECKING
 
-from mlx_faceau.architectures import LandmarkPoseConfig, ModelConfig
+from mlx_faceau.core.architectures import LandmarkPoseConfig, ModelConfig
+from mlx_faceau.core.auxiliary_head import TaughtAUConfig
 from mlx_faceau.errors import MissingDependency
-from mlx_faceau.taught import TaughtAUConfig
 
 try:
     from .au_prediction import AUPredictionNet
     from .landmark_pose import UnifiedLandmarkPoseNet
-    from .losses import (
-        AUPredictionLoss,
-        ConcordanceCorrelationLoss,
-        LandmarkPoseLoss,
-        WingLoss,
-    )
+    from .losses import AUPredictionLoss, ConcordanceCorrelationLoss, LandmarkPoseLoss, WingLoss
     from .taught import TaughtAUNet
 except ModuleNotFoundError as error:
     if error.name != "torch":

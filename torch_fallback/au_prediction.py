@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional as F
 
-from mlx_faceau.architectures import AUPredictionConfig
+from mlx_faceau.core.architectures import AUPredictionConfig
 
 from .backbone import FaceNet
 from .layers import LinearHead

@@ -5,8 +5,8 @@ import math
 import torch
 from torch.nn import functional as F
 
-from mlx_faceau.architectures import IMAGE_SIZE, LandmarkPoseConfig
-from mlx_faceau.landmarks import NUM_LANDMARKS
+from mlx_faceau.core.architectures import IMAGE_SIZE, LandmarkPoseConfig
+from mlx_faceau.core.landmarks import NUM_LANDMARKS
 
 from .backbone import FaceNet
 from .layers import LinearHead

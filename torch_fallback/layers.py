@@ -13,8 +13,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mlx_faceau import architectures
-from mlx_faceau.architectures import BN_EPS, BN_MOMENTUM
+from mlx_faceau.core import architectures
+from mlx_faceau.core.architectures import BN_EPS, BN_MOMENTUM
 
 Activation = Callable[[torch.Tensor], torch.Tensor]
 ACTIVATIONS: dict[str, Activation] = {"relu6": F.relu6, "silu": F.silu}

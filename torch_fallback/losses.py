@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import nn
 
-from mlx_faceau.facs import NUM_AUS
+from mlx_faceau.core.facs import NUM_AUS
 
 Tensors = Mapping[str, torch.Tensor]
 

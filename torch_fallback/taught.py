@@ -1,9 +1,12 @@
-"""``AUPredictionNet`` and its auxiliary head in torch, and their loss (``mlx_faceau.taught``)."""
+"""``AUPredictionNet`` and its auxiliary head in torch, and their loss.
+
+See :mod:`mlx_faceau.core.auxiliary_head`.
+"""
 
 import torch
 from torch.nn import functional as F
 
-from mlx_faceau.taught import TaughtAUConfig
+from mlx_faceau.core.auxiliary_head import TaughtAUConfig
 
 from .au_prediction import AUPredictionNet
 from .backbone import FaceNet

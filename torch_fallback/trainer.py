@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from mlx_faceau.architectures import AUPredictionConfig, LandmarkPoseConfig, ModelConfig
 from mlx_faceau.convert.torch_weights import state_dict_from_weights, weights_from_state_dict
-from mlx_faceau.preprocess import PIXEL_MAX
-from mlx_faceau.taught import TaughtAUConfig
+from mlx_faceau.core.architectures import AUPredictionConfig, LandmarkPoseConfig, ModelConfig
+from mlx_faceau.core.auxiliary_head import TaughtAUConfig
+from mlx_faceau.core.preprocess import PIXEL_MAX
 from mlx_faceau.train.parts import parts
 from mlx_faceau.train.ranks import seed_of_step
 

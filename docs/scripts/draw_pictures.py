@@ -13,12 +13,12 @@ import cv2
 import matplotlib
 import numpy as np
 
-from mlx_faceau import geometry
-from mlx_faceau.data.synthetic_marks import marks
-from mlx_faceau.data.synthetic_paint import draw_looks, paint_face
-from mlx_faceau.data.synthetic_shape import shape_model
-from mlx_faceau.facs import AU_NAMES
-from mlx_faceau.landmarks import GROUPS
+from mlx_faceau.core import geometry
+from mlx_faceau.core.facs import AU_NAMES
+from mlx_faceau.core.landmarks import GROUPS
+from mlx_faceau.data.synthetic.marks import marks
+from mlx_faceau.data.synthetic.paint import draw_looks, paint_face
+from mlx_faceau.data.synthetic.shape import shape_model
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

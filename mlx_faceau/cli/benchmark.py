@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _verify() -> int:
-    from mlx_faceau import blas
+    from mlx_faceau.core import blas
     from mlx_faceau.models.depthwise import device_name
     from mlx_faceau.models.verify import verify_depthwise
 
@@ -60,8 +60,8 @@ def _verdict(passed: bool) -> str:
 def _time_backends(args: argparse.Namespace) -> int:
     import numpy as np
 
-    from mlx_faceau.architectures import CONFIGS
-    from mlx_faceau.backends import BACKENDS
+    from mlx_faceau.core.architectures import CONFIGS
+    from mlx_faceau.inference.backends import BACKENDS
 
     if args.batch < 1:
         raise ValueError(f"--batch is {args.batch}, expected at least 1")
@@ -79,8 +79,8 @@ def _time_backends(args: argparse.Namespace) -> int:
 
 def _untrained(kind: str, width_mult: float, folder: Path) -> Path:
     """A model folder with untrained weights in every format that can be written here."""
-    from mlx_faceau.architectures import CONFIGS, initial_weights
-    from mlx_faceau.checkpoint import BEST_NAME, describe, save_checkpoint
+    from mlx_faceau.core.architectures import CONFIGS, initial_weights
+    from mlx_faceau.core.checkpoint import BEST_NAME, describe, save_checkpoint
     from mlx_faceau.train.exports import export_best
 
     config = CONFIGS[kind](width_mult=width_mult)
@@ -93,8 +93,8 @@ def _untrained(kind: str, width_mult: float, folder: Path) -> Path:
 
 def _row(folder: Path, kind: str, name: str, images: "np.ndarray") -> str:
     """A backend's two times, or why it has none."""
-    from mlx_faceau.backends import open_backend
     from mlx_faceau.errors import BackendError
+    from mlx_faceau.inference.backends import open_backend
 
     try:
         backend: Any = open_backend(folder, kind, name)

@@ -35,8 +35,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _import(source: Path, target: Path, width_mult: float | None) -> None:
-    from mlx_faceau.checkpoint import describe, file_hash, save_checkpoint
     from mlx_faceau.convert.pyfaceau import read_pyfaceau
+    from mlx_faceau.core.checkpoint import describe, file_hash, save_checkpoint
 
     config, weights = read_pyfaceau(source, width_mult=width_mult)
     arrays = {f"model.{name}": array for name, array in weights.items()}
@@ -47,9 +47,9 @@ def _import(source: Path, target: Path, width_mult: float | None) -> None:
 
 
 def _export(source: Path, target: Path) -> None:
-    from mlx_faceau.checkpoint import load_checkpoint, save_checkpoint
     from mlx_faceau.convert.pyfaceau import write_pyfaceau
-    from mlx_faceau.lineage import carried_metadata
+    from mlx_faceau.core.checkpoint import load_checkpoint, save_checkpoint
+    from mlx_faceau.core.provenance import carried_metadata
 
     checkpoint = load_checkpoint(source)
     if target.exists() and target.samefile(checkpoint.path):

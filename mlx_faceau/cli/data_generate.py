@@ -107,7 +107,7 @@ def _explain_limits() -> int:
 
 
 def _videos(names: Sequence[str]) -> list[Path]:
-    from mlx_faceau.video import VIDEO_SUFFIXES
+    from mlx_faceau.video.reader import VIDEO_SUFFIXES
 
     from .predict_faces import find_inputs
 
@@ -175,7 +175,7 @@ def _lines(reports: Sequence["VideoReport"]) -> Iterator[str]:
 
 
 def _write_report(path: Path, reports: Sequence["VideoReport"]) -> None:
-    from mlx_faceau.output import atomic_file
+    from mlx_faceau.core.atomic_io import atomic_file
 
     limits = sorted({name for report in reports for name in report.dropped})
     columns = ["video", "labeller", "frames", "damaged", "faceless", "kept", "error"]

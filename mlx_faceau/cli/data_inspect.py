@@ -40,8 +40,8 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _as_json(report: "Report") -> dict[str, Any]:
+    from mlx_faceau.core.facs import AU_NAMES
     from mlx_faceau.data.check import HISTOGRAM_EDGES
-    from mlx_faceau.facs import AU_NAMES
 
     counts = [] if report.histogram is None else report.histogram.tolist()
     return {
@@ -54,8 +54,8 @@ def _as_json(report: "Report") -> dict[str, Any]:
 
 
 def _as_text(name: str, report: "Report") -> str:
+    from mlx_faceau.core.facs import AU_NAMES
     from mlx_faceau.data.check import HISTOGRAM_EDGES
-    from mlx_faceau.facs import AU_NAMES
 
     lines = [f"failed   {text}" for text in report.failures]
     lines += [f"warning  {text}" for text in report.warnings]
@@ -130,11 +130,11 @@ def _preview(args: argparse.Namespace) -> int:
     import cv2
     import numpy as np
 
+    from mlx_faceau.core.atomic_io import atomic_file
     from mlx_faceau.data.augment import augmentation
     from mlx_faceau.data.batches import Batches
     from mlx_faceau.data.hdf5 import FaceDataset
     from mlx_faceau.data.preview import contact_sheet, strongest_units
-    from mlx_faceau.output import atomic_file
 
     if args.count < 1:
         raise ValueError(f"--count is {args.count}, expected at least 1")

@@ -24,7 +24,7 @@ def _add_synth(actions: Any) -> None:
 
 
 def _synth(args: argparse.Namespace) -> int:
-    from mlx_faceau.data.synthetic import write_synthetic
+    from mlx_faceau.data.synthetic.people import write_synthetic
 
     write_synthetic(args.output, args.count, args.seed, args.people)
     print(f"{args.output}: {args.count} synthetic faces")
@@ -122,8 +122,8 @@ def _add_convert(actions: Any) -> None:
 
 
 def _convert(args: argparse.Namespace) -> int:
+    from mlx_faceau.core.pdm import read_pdm
     from mlx_faceau.data.convert import convert_file
-    from mlx_faceau.pdm import read_pdm
 
     pdm = read_pdm(args.pdm) if args.pdm else None
     source, output = Path(args.file), Path(args.output)

@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     started = time.monotonic()
     _check_extras()
-    from mlx_faceau.data.synthetic import synthesize
+    from mlx_faceau.data.synthetic.people import synthesize
 
     folder = _prepare(Path(args.output), args.force)
     data = _draw(folder, args.faces)
@@ -77,7 +77,7 @@ def _check_extras() -> None:
 
 
 def _default_framework() -> str:
-    from mlx_faceau.backends import installed_libraries, this_machine
+    from mlx_faceau.inference.backends import installed_libraries, this_machine
 
     obstacle = installed_libraries(this_machine())["mlx"]
     if obstacle is None:
@@ -101,7 +101,7 @@ def _prepare(folder: Path, force: bool) -> Path:
 
 
 def _draw(folder: Path, count: int) -> Path:
-    from mlx_faceau.data.synthetic import write_synthetic
+    from mlx_faceau.data.synthetic.people import write_synthetic
 
     with _timed(f"drawing {count} faces of synthetic people"):
         write_synthetic(folder / "faces.h5", count, TRAINING_SEED)
@@ -140,8 +140,8 @@ def _compare_backends(kind: str, folder: Path, fresh: Arrays, framework: str) ->
     """Predict with every backend, print how far each is from the one that trained; its answers."""
     import numpy as np
 
-    from mlx_faceau.backends import BACKENDS
     from mlx_faceau.errors import BackendError
+    from mlx_faceau.inference.backends import BACKENDS
 
     order = [framework, *(name for name in BACKENDS if name != framework)]
     print(f"\n{kind}: every backend on {len(fresh['images'])} fresh faces")
@@ -160,7 +160,7 @@ def _compare_backends(kind: str, folder: Path, fresh: Arrays, framework: str) ->
 
 
 def _predict(kind: str, folder: Path, fresh: Arrays, backend: str) -> tuple[Arrays, float]:
-    from mlx_faceau.predictor import load_au_predictor, load_predictor
+    from mlx_faceau.inference.predictor import load_au_predictor, load_predictor
 
     load: Any = load_predictor if kind == "landmark_pose" else load_au_predictor
     predictor = load(folder, backend=backend)
@@ -174,8 +174,8 @@ def _predict(kind: str, folder: Path, fresh: Arrays, backend: str) -> tuple[Arra
 
 def _judge(folder: Path, fresh: Arrays, predicted: Arrays) -> bool:
     """Print accuracy on people never seen, and draw them; whether both nets have learned."""
-    from mlx_faceau.checkpoint import read_metadata
-    from mlx_faceau.metrics import au_metrics, landmark_pose_metrics
+    from mlx_faceau.core.checkpoint import read_metadata
+    from mlx_faceau.core.metrics import au_metrics, landmark_pose_metrics
     from mlx_faceau.train.targets import TargetStatistics
 
     from .demo_picture import draw_faces

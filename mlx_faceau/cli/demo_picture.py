@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from mlx_faceau.facs import AU_NAMES, MAX_INTENSITY
-from mlx_faceau.figure import new_figure
-from mlx_faceau.landmarks import GROUPS
+from mlx_faceau.core.facs import AU_NAMES, MAX_INTENSITY
+from mlx_faceau.core.landmarks import GROUPS
+from mlx_faceau.output.figure import new_figure
 
 _SHOWN = 8
 _TRUTH, _PREDICTION = "#2a9d8f", "#e76f51"

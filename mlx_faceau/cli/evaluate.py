@@ -42,12 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from mlx_faceau.core.atomic_io import prepare_output_folder
+    from mlx_faceau.core.provenance import training_hashes
     from mlx_faceau.data.hdf5 import FaceDataset
     from mlx_faceau.evaluation.evaluate import evaluate
     from mlx_faceau.evaluation.text import format_report
-    from mlx_faceau.lineage import training_hashes
-    from mlx_faceau.output import prepare_output_folder
-    from mlx_faceau.recorded_accuracy import EVALUATION_NAME
+    from mlx_faceau.output.recorded_accuracy import EVALUATION_NAME
 
     metadata = read_description(Path(args.model))
     _refuse_other_kinds(args.model, metadata["kind"])
@@ -79,9 +79,9 @@ def read_description(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: if there is no model, or it does not say.
     """
-    from mlx_faceau.checkpoint import BEST_NAME, read_metadata
+    from mlx_faceau.core.artifact_metadata import COREML_SUFFIX, ONNX_SUFFIX, read_exported_metadata
+    from mlx_faceau.core.checkpoint import BEST_NAME, read_metadata
     from mlx_faceau.errors import CheckpointError
-    from mlx_faceau.exported import COREML_SUFFIX, ONNX_SUFFIX, read_exported_metadata
 
     if path.suffix == ".pt":
         from mlx_faceau.convert.pyfaceau import read_pyfaceau
@@ -98,10 +98,10 @@ def read_description(path: Path) -> dict[str, Any]:
 
 def _exported_in(folder: Path) -> Path:
     """The exported file of the one net that a folder without a checkpoint holds."""
-    from mlx_faceau.architectures import CONFIGS
-    from mlx_faceau.checkpoint import BEST_NAME
+    from mlx_faceau.core.architectures import CONFIGS
+    from mlx_faceau.core.artifact_metadata import COREML_SUFFIX, ONNX_SUFFIX
+    from mlx_faceau.core.checkpoint import BEST_NAME
     from mlx_faceau.errors import CheckpointError
-    from mlx_faceau.exported import COREML_SUFFIX, ONNX_SUFFIX
 
     names = [[f"{kind}{suffix}" for suffix in (ONNX_SUFFIX, COREML_SUFFIX)] for kind in CONFIGS]
     there = [[folder / name for name in of_kind if (folder / name).exists()] for of_kind in names]
@@ -118,7 +118,7 @@ def _exported_in(folder: Path) -> Path:
 def identity(description: dict[str, Any]) -> dict[str, Any]:
     """What ran: backend, file, its precision if it was exported, and the SHA-256 of the checkpoint
     that its weights are from."""
-    from mlx_faceau.checkpoint import file_hash
+    from mlx_faceau.core.checkpoint import file_hash
 
     path = Path(description["path"])
     metadata = description.get("metadata") or {}
@@ -149,7 +149,7 @@ def _conditions(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _refuse_other_kinds(model: str, kind: str) -> None:
-    from mlx_faceau.architectures import CONFIGS
+    from mlx_faceau.core.architectures import CONFIGS
     from mlx_faceau.errors import CheckpointError
 
     if kind not in CONFIGS:
@@ -160,7 +160,7 @@ def _refuse_other_kinds(model: str, kind: str) -> None:
 
 
 def _load(path: str, kind: str, backend: str) -> Any:
-    from mlx_faceau.predictor import load_au_predictor, load_predictor
+    from mlx_faceau.inference.predictor import load_au_predictor, load_predictor
 
     load = load_predictor if kind == "landmark_pose" else load_au_predictor
     return load(path, backend=backend)
@@ -178,11 +178,11 @@ def _arrays(prediction: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write(folder: Path, title: str, report: "Report", about: dict[str, Any]) -> None:
+    from mlx_faceau.core.atomic_io import atomic_file
     from mlx_faceau.evaluation.page import write_page
     from mlx_faceau.evaluation.picture import draw_report
     from mlx_faceau.evaluation.text import format_report
-    from mlx_faceau.output import atomic_file
-    from mlx_faceau.recorded_accuracy import EVALUATION_NAME
+    from mlx_faceau.output.recorded_accuracy import EVALUATION_NAME
     from mlx_faceau.train.history import write_json
 
     text, picture, page = (folder / name for name in _RENDERED)

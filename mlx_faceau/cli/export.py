@@ -97,7 +97,7 @@ def _batch(text: str) -> int | str:
 def run(args: argparse.Namespace) -> int:
     if (args.checkpoint is None) == (args.combine is None):
         raise ValueError("give one checkpoint, or --combine LANDMARKS AU")
-    from mlx_faceau.model_card import write_model_card
+    from mlx_faceau.output.model_card import write_model_card
 
     formats = _formats(args)
     variants = _variants(args, formats)
@@ -167,7 +167,7 @@ def _faces(args: argparse.Namespace, source: "Source | Pair") -> "Faces | None":
 
 def _targets(args: argparse.Namespace, formats: list[str], kind: str) -> dict[str, Path]:
     """The file of each format."""
-    from mlx_faceau.checkpoint import BEST_NAME
+    from mlx_faceau.core.checkpoint import BEST_NAME
 
     checkpoint = Path(args.combine[0] if args.combine else args.checkpoint)
     folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
@@ -225,7 +225,7 @@ def _export(
 
 
 def _write_weights(source: "Source | Pair", path: Path) -> None:
-    from mlx_faceau.checkpoint import save_checkpoint
+    from mlx_faceau.core.checkpoint import save_checkpoint
 
     (part,) = source.parts
     arrays = {f"model.{name}": value for name, value in part.weights.items()}

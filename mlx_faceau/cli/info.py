@@ -56,7 +56,7 @@ def installation() -> dict[str, Any]:
     import platform
 
     from mlx_faceau import __version__
-    from mlx_faceau.backends import this_machine
+    from mlx_faceau.inference.backends import this_machine
 
     machine = this_machine()
     backends = _backend_states(machine)
@@ -78,8 +78,8 @@ def installation() -> dict[str, Any]:
 
 def _backend_states(machine: Any) -> dict[str, str]:
     """ "usable" and on what, or why not: asked of what chooses backends, then of the libraries."""
-    from mlx_faceau.backends import BACKENDS, Files, choose, installed_libraries
     from mlx_faceau.errors import BackendError
+    from mlx_faceau.inference.backends import BACKENDS, Files, choose, installed_libraries
 
     from .probe import probe
 
@@ -137,7 +137,7 @@ def _accelerators(apple_silicon: bool, nvidia: bool) -> list[str]:
 def _blas() -> str | None:
     if _version("mlx") is None:
         return None
-    from mlx_faceau.blas import status
+    from mlx_faceau.core.blas import status
 
     return str(status())
 
@@ -153,9 +153,9 @@ def _version(name: str) -> str | None:
 
 def _models_below(folder: Path) -> list[Path]:
     """Folders with a checkpoint or an exported net, at most two below, in order."""
-    from mlx_faceau.architectures import CONFIGS
-    from mlx_faceau.checkpoint import BEST_NAME
-    from mlx_faceau.exported import COREML_SUFFIX, ONNX_SUFFIX
+    from mlx_faceau.core.architectures import CONFIGS
+    from mlx_faceau.core.artifact_metadata import COREML_SUFFIX, ONNX_SUFFIX
+    from mlx_faceau.core.checkpoint import BEST_NAME
 
     names = {
         BEST_NAME,
@@ -198,8 +198,8 @@ def describe_model(path: str) -> dict[str, Any]:
 
 def _choice(path: str, kind: str) -> dict[str, str]:
     """The backend that ``auto`` takes for a model here, and why not those before it."""
-    from mlx_faceau.backends import choose, find_files, installed_libraries, this_machine
     from mlx_faceau.errors import BackendError
+    from mlx_faceau.inference.backends import choose, find_files, installed_libraries, this_machine
 
     machine = this_machine()
     try:

@@ -22,7 +22,7 @@ def run_aligned(args: argparse.Namespace) -> int:
     predictors = _load_predictors(args)
     rows = _predict_files(paths, predictors)
     if args.output not in (None, "-"):
-        from mlx_faceau.output import atomic_file
+        from mlx_faceau.core.atomic_io import atomic_file
 
         with atomic_file(args.output) as temporary, temporary.open("w", newline="") as file:
             _write(rows, file, form)
@@ -37,7 +37,7 @@ def image_paths(inputs: list[str]) -> Iterator[Path]:
     Raises:
         ValueError: for a path that does not exist or a folder without images.
     """
-    from mlx_faceau.video import IMAGE_SUFFIXES
+    from mlx_faceau.video.reader import IMAGE_SUFFIXES
 
     for name in inputs:
         path = Path(name)
@@ -59,8 +59,8 @@ def read_crop(path: Path) -> np.ndarray:
         ValueError: if it is not 112x112.
         VideoError: if it is no readable image.
     """
-    from mlx_faceau.preprocess import CROP_SHAPE
-    from mlx_faceau.video import read_image
+    from mlx_faceau.core.preprocess import CROP_SHAPE
+    from mlx_faceau.video.reader import read_image
 
     image = read_image(path)
     if image.shape != CROP_SHAPE:
@@ -73,7 +73,7 @@ def read_crop(path: Path) -> np.ndarray:
 
 
 def _load_predictors(args: argparse.Namespace) -> list[Any]:
-    from mlx_faceau.predictor import load_au_predictor, load_predictor
+    from mlx_faceau.inference.predictor import load_au_predictor, load_predictor
 
     predictors: list[Any] = []
     options = {"backend": args.backend, "providers": args.providers}
@@ -126,7 +126,7 @@ def _write(rows: Iterator[dict[str, Any]], file: TextIO, form: str) -> None:
 
 def flatten(row: dict[str, Any]) -> dict[str, Any]:
     """One CSV row: OpenFace's column names, crop pixels and radians, six significant decimals."""
-    from mlx_faceau.facs import AU_NAMES
+    from mlx_faceau.core.facs import AU_NAMES
 
     flat: dict[str, Any] = {"file": row["file"]}
 

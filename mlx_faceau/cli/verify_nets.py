@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from mlx_faceau.architectures import CONFIGS, ModelConfig
-from mlx_faceau.backends.mlx_backend import MLXBackend
-from mlx_faceau.checkpoint import describe, save_checkpoint
-from mlx_faceau.lively import lively_weights
+from mlx_faceau.core.architectures import CONFIGS, ModelConfig
+from mlx_faceau.core.check_weights import lively_weights
+from mlx_faceau.core.checkpoint import describe, save_checkpoint
+from mlx_faceau.core.preprocess import scale_rgb
+from mlx_faceau.core.tolerances import FIRST_LOSS, MAX_ERROR, RUNNING_STATISTICS
+from mlx_faceau.inference.backends.mlx_backend import MLXBackend
 from mlx_faceau.models import mx
-from mlx_faceau.preprocess import scale_rgb
-from mlx_faceau.tolerances import FIRST_LOSS, MAX_ERROR, RUNNING_STATISTICS
 from mlx_faceau.train.mlx_trainer import MLXTrainer
 
 WIDTH, FACES, LEARNING_RATE = 0.25, 8, 1e-3

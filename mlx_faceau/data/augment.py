@@ -1,7 +1,7 @@
 """Augmentation of training faces: image and labels change together, one seeded sample at a time.
 
 A flip and one similarity (rotation, scale and shift) move image, landmarks and global parameters
-together, by the formulas of :mod:`mlx_faceau.geometry`; everything else only changes the look.
+together, by the formulas of :mod:`mlx_faceau.core.geometry`; everything else only changes the look.
 Action units stay what they are, which is right for a mirrored face only if its labels treat both
 sides of a face alike.
 """
@@ -12,7 +12,7 @@ from functools import partial
 import cv2
 import numpy as np
 
-from mlx_faceau.geometry import (
+from mlx_faceau.core.geometry import (
     CROP_CENTRE,
     flip_global_params,
     flip_landmarks,

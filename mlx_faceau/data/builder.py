@@ -12,9 +12,9 @@ import h5py
 import numpy as np
 
 from mlx_faceau import __version__
+from mlx_faceau.core.atomic_io import atomic_file
+from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.errors import DatasetError
-from mlx_faceau.facs import AU_NAMES
-from mlx_faceau.output import atomic_file
 
 from . import schema
 from .columns import COLUMNS, Block, rows_of

@@ -9,9 +9,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from mlx_faceau.core.facs import AU_NAMES, MAX_INTENSITY, out_of_range
+from mlx_faceau.core.geometry import CROP_CENTRE, CROP_MARGIN
 from mlx_faceau.errors import DatasetError
-from mlx_faceau.facs import AU_NAMES, MAX_INTENSITY, out_of_range
-from mlx_faceau.geometry import CROP_CENTRE, CROP_MARGIN
 
 from . import schema
 from .hdf5 import FaceDataset

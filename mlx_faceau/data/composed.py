@@ -16,11 +16,11 @@ from functools import cached_property
 import cv2
 import numpy as np
 
-from mlx_faceau.architectures import IMAGE_SIZE
+from mlx_faceau.core.architectures import IMAGE_SIZE
+from mlx_faceau.core.geometry import project, transform_points
+from mlx_faceau.core.landmarks import GROUPS
+from mlx_faceau.core.pdm import PDM, fit_pdm
 from mlx_faceau.errors import DatasetError
-from mlx_faceau.geometry import project, transform_points
-from mlx_faceau.landmarks import GROUPS
-from mlx_faceau.pdm import PDM, fit_pdm
 
 from .batches import Source
 from .teacher import Teacher

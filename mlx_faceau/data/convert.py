@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mlx_faceau.pdm import PDM, fit_pdm
+from mlx_faceau.core.pdm import PDM, fit_pdm
 
 from .builder import building, check_new
 from .hdf5 import FaceDataset

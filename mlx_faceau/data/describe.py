@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlx_faceau.facs import AU_NAMES
-from mlx_faceau.figure import new_figure
-from mlx_faceau.output import atomic_file
+from mlx_faceau.core.atomic_io import atomic_file
+from mlx_faceau.core.facs import AU_NAMES
+from mlx_faceau.output.figure import new_figure
 
 from . import schema
 from .check import HISTOGRAM_EDGES, au_histogram

@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from mlx_faceau import geometry
-from mlx_faceau.align import FrameCrops
-from mlx_faceau.faces import Frame
-from mlx_faceau.facs import out_of_range
-from mlx_faceau.pdm import PDM, read_pdm
-from mlx_faceau.video import Span, Video
+from mlx_faceau.core import geometry
+from mlx_faceau.core.facs import out_of_range
+from mlx_faceau.core.pdm import PDM, read_pdm
+from mlx_faceau.data.labels.labeller import FaceLabels, Labeller, open_labeller
+from mlx_faceau.video.align import FrameCrops
+from mlx_faceau.video.reader import Span, Video
+from mlx_faceau.video.results import Frame
 
 from . import quality
-from .labels import FaceLabels, Labeller, open_labeller
 
 
 @dataclass
@@ -54,8 +54,8 @@ class TrainingDataGenerator:
     """Turns videos into training samples.
 
     Args:
-        labeller: see :func:`mlx_faceau.data.labels.open_labeller`; None takes an OpenFace CSV
-            beside each video, else pyfaceau where it is installed.
+        labeller: see :func:`mlx_faceau.data.labels.labeller.open_labeller`; None takes an
+            OpenFace CSV beside each video, else pyfaceau where it is installed.
         every: take every how many frames one.
         limits: what a face must be to be kept.
         pdm: OpenFace's PDM file, or a PDM: checks landmarks against their parameters, and fits

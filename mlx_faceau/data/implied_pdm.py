@@ -5,9 +5,9 @@ Landmarks of a labeller that fits a PDM are its projections, which are linear in
 
 import numpy as np
 
+from mlx_faceau.core.geometry import euler_to_matrix
+from mlx_faceau.core.pdm import PDM
 from mlx_faceau.errors import DatasetError
-from mlx_faceau.geometry import euler_to_matrix
-from mlx_faceau.pdm import PDM
 
 _LARGEST_MISS = 0.5  # px, rms: labels of a PDM miss by far less, of anything else by pixels
 _ENOUGH = 4  # equations for each unknown

@@ -6,9 +6,9 @@ from typing import Protocol
 
 import numpy as np
 
+from mlx_faceau.core.geometry import flip_global_params, flip_landmarks
+from mlx_faceau.core.pdm import PDM, fit_pdm
 from mlx_faceau.errors import DatasetError
-from mlx_faceau.geometry import flip_global_params, flip_landmarks
-from mlx_faceau.pdm import PDM, fit_pdm
 
 # px. A mirrored face misses OpenFace's PDM, whose mean is askew, by some tenths of a pixel: trusted
 # much more than that, the fit would spend its weak modes on the miss.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mlx_faceau import geometry
+from mlx_faceau.core import geometry
 from mlx_faceau.errors import DatasetError
 
 _LOG = logging.getLogger(__name__)

@@ -14,8 +14,8 @@ from typing import Any
 
 import cv2
 
+from mlx_faceau.core.atomic_io import atomic_file
 from mlx_faceau.errors import FaceauError
-from mlx_faceau.output import atomic_file
 
 from .generate import TrainingDataGenerator, VideoReport, writer_arguments
 from .quality import Limits

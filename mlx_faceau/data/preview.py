@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from mlx_faceau.facs import AU_NAMES
-from mlx_faceau.landmarks import GROUPS
+from mlx_faceau.core.facs import AU_NAMES
+from mlx_faceau.core.landmarks import GROUPS
 
 _SHIFT = 4  # bits of sub-pixel position
 _ZOOM = 2

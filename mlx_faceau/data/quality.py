@@ -6,11 +6,10 @@ from dataclasses import dataclass, field, fields
 import cv2
 import numpy as np
 
-from mlx_faceau import geometry
-from mlx_faceau.architectures import IMAGE_SIZE
-from mlx_faceau.pdm import PDM
-
-from .labels import FaceLabels
+from mlx_faceau.core import geometry
+from mlx_faceau.core.architectures import IMAGE_SIZE
+from mlx_faceau.core.pdm import PDM
+from mlx_faceau.data.labels.labeller import FaceLabels
 
 _DARK, _BRIGHT = 4, 251  # grey levels that count as clipped
 _SMALL = 28  # side of the reduced pictures that are compared

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from mlx_faceau.facs import MAX_INTENSITY
+from mlx_faceau.core.facs import MAX_INTENSITY
 
 from . import schema
 from .columns import MEASURES, Block, absent

@@ -14,9 +14,9 @@ from typing import Any
 import h5py
 import numpy as np
 
+from mlx_faceau.core.facs import AU_NAMES, NUM_AUS
+from mlx_faceau.core.landmarks import NUM_LANDMARKS
 from mlx_faceau.errors import DatasetError
-from mlx_faceau.facs import AU_NAMES, NUM_AUS
-from mlx_faceau.landmarks import NUM_LANDMARKS
 
 FORMAT = "mlx-faceau"
 VERSION = 1

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mlx_faceau.facs import MAX_INTENSITY, NUM_AUS
-from mlx_faceau.mean_shape import align_to_mean_shape, mean_shape_matrix
-from mlx_faceau.pdm import PDM
+from mlx_faceau.core.facs import MAX_INTENSITY, NUM_AUS
+from mlx_faceau.core.pdm import PDM
+from mlx_faceau.data.labels.fhog import HOG_SIZE, fhog
+from mlx_faceau.video.mean_shape import align_to_mean_shape, mean_shape_matrix
 
-from .fhog import HOG_SIZE, fhog
 from .implied_pdm import implied_pdm
 from .mirrored import LabelledFaces, Mirrored
 

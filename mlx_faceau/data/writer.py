@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from mlx_faceau.core.file_lock import Lock
 from mlx_faceau.errors import DatasetError
-from mlx_faceau.lock import Lock
 
 from . import schema
 from .builder import building, check_new, check_target

@@ -11,9 +11,9 @@ Reference:
 
 import numpy as np
 
-from mlx_faceau.facs import AU_NAMES
-from mlx_faceau.metrics import ANGLES, MINIMUM_SUPPORT, angle_errors, au_support, nme
-from mlx_faceau.moments import Moments
+from mlx_faceau.core.facs import AU_NAMES
+from mlx_faceau.core.metrics import ANGLES, MINIMUM_SUPPORT, angle_errors, au_support, nme
+from mlx_faceau.core.moments import Moments
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
@@ -64,7 +64,7 @@ def interval(samples: np.ndarray) -> Interval:
 def au_intervals(
     truth: np.ndarray, prediction: np.ndarray, people: np.ndarray
 ) -> dict[str, object]:
-    """Intervals of :func:`mlx_faceau.metrics.au_metrics`.
+    """Intervals of :func:`mlx_faceau.core.metrics.au_metrics`.
 
     Which action units count in the mean correlation is decided once, on all faces.
 
@@ -100,7 +100,7 @@ def au_intervals(
 def landmark_pose_intervals(
     truth: Arrays, prediction: Arrays, mean_face: np.ndarray, people: np.ndarray
 ) -> dict[str, object]:
-    """Intervals of the main figures of :func:`mlx_faceau.metrics.landmark_pose_metrics`.
+    """Intervals of the main figures of :func:`mlx_faceau.core.metrics.landmark_pose_metrics`.
 
     Args:
         truth: ``landmarks`` (N, 68, 2) px and ``global_params`` (N, 6); where ``global_mask`` (N,)

@@ -7,18 +7,18 @@ from typing import Protocol
 
 import numpy as np
 
-from mlx_faceau.architectures import IMAGE_SIZE
-from mlx_faceau.calibration import CALIBRATIONS
-from mlx_faceau.data import schema
-from mlx_faceau.errors import DatasetError
-from mlx_faceau.geometry import (
+from mlx_faceau.core.architectures import IMAGE_SIZE
+from mlx_faceau.core.geometry import (
     CROP_CENTRE,
     invert,
     square_crop_matrix,
     standard_crop_matrix,
     transform_points,
 )
-from mlx_faceau.landmarks import NUM_LANDMARKS
+from mlx_faceau.core.landmarks import NUM_LANDMARKS
+from mlx_faceau.data import schema
+from mlx_faceau.errors import DatasetError
+from mlx_faceau.video.box_calibration import CALIBRATIONS
 
 from .crops import box_error_matrices, replicated_share
 

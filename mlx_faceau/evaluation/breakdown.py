@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mlx_faceau.metrics import (
+from mlx_faceau.core.metrics import (
     MINIMUM_SUPPORT,
     angle_errors,
     au_support,

@@ -6,15 +6,15 @@ hold: pixels are interpolated twice, and what lies beyond the stored crop is its
 
 import numpy as np
 
-from mlx_faceau.align import crop_frame
-from mlx_faceau.architectures import IMAGE_SIZE
-from mlx_faceau.geometry import (
+from mlx_faceau.core.architectures import IMAGE_SIZE
+from mlx_faceau.core.geometry import (
     CROP_CENTRE,
     invert,
     similarity_matrix,
     transform_global_params,
     transform_points,
 )
+from mlx_faceau.video.align import crop_frame
 
 SHIFT = 0.05  # of the crop's side, either way
 SCALE = 0.10  # either way

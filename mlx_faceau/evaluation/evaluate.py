@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from mlx_faceau.core.facs import AU_NAMES
+from mlx_faceau.core.landmarks import OUTER_EYE_CORNERS
+from mlx_faceau.core.metrics import au_metrics, landmark_pose_metrics, nme
 from mlx_faceau.data.check import check_intensities
 from mlx_faceau.data.hdf5 import FaceDataset
 from mlx_faceau.data.sketch import holds_any
 from mlx_faceau.errors import CheckpointError, DatasetError
-from mlx_faceau.facs import AU_NAMES
-from mlx_faceau.landmarks import OUTER_EYE_CORNERS
-from mlx_faceau.metrics import au_metrics, landmark_pose_metrics, nme
 from mlx_faceau.train.targets import TargetStatistics
 
 from .bootstrap import au_intervals, landmark_pose_intervals

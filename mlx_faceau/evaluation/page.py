@@ -5,8 +5,8 @@ import html
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from mlx_faceau.metrics import MINIMUM_SUPPORT
-from mlx_faceau.output import atomic_file
+from mlx_faceau.core.atomic_io import atomic_file
+from mlx_faceau.core.metrics import MINIMUM_SUPPORT
 
 from .evaluate import Report
 from .targets import JITTERED_MAE, TARGETS

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from mlx_faceau.core.atomic_io import atomic_file
+from mlx_faceau.core.facs import MAX_INTENSITY
+from mlx_faceau.core.metrics import MINIMUM_SUPPORT
 from mlx_faceau.errors import MissingDependency
-from mlx_faceau.facs import MAX_INTENSITY
-from mlx_faceau.figure import new_figure
-from mlx_faceau.metrics import MINIMUM_SUPPORT
-from mlx_faceau.output import atomic_file
+from mlx_faceau.output.figure import new_figure
 
 from .ced import BOUNDS, CURVE_END
 from .evaluate import Report

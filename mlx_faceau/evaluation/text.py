@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mlx_faceau.facs import AU_DESCRIPTIONS
-from mlx_faceau.metrics import MINIMUM_SUPPORT
+from mlx_faceau.core.facs import AU_DESCRIPTIONS
+from mlx_faceau.core.metrics import MINIMUM_SUPPORT
 
 from .bootstrap import RESAMPLES
 from .ced import BOUNDS

@@ -8,10 +8,10 @@ place before MLX first loads (see ``blas.py``).
 import atexit
 import sys
 
-from mlx_faceau import blas
-from mlx_faceau.architectures import LandmarkPoseConfig, ModelConfig
+from mlx_faceau.core import blas
+from mlx_faceau.core.architectures import LandmarkPoseConfig, ModelConfig
+from mlx_faceau.core.auxiliary_head import TaughtAUConfig
 from mlx_faceau.errors import MissingDependency
-from mlx_faceau.taught import TaughtAUConfig
 
 blas.prepare()
 

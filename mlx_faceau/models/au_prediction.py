@@ -3,7 +3,7 @@
 import mlx.core as mx
 from mlx import nn
 
-from mlx_faceau.architectures import AUPredictionConfig
+from mlx_faceau.core.architectures import AUPredictionConfig
 
 from .backbone import FaceNet
 from .layers import LinearHead

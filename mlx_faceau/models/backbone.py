@@ -7,9 +7,9 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten
 
-from mlx_faceau import architectures
-from mlx_faceau.architectures import ModelConfig, config_to_dict, initial_weights
-from mlx_faceau.checkpoint import check_weights
+from mlx_faceau.core import architectures
+from mlx_faceau.core.architectures import ModelConfig, config_to_dict, initial_weights
+from mlx_faceau.core.checkpoint import check_weights
 
 from .fold import fold_weights
 from .layers import ConvNorm, InvertedResidual, Layer, LinearHead

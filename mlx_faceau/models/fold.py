@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mlx_faceau.architectures import BN_EPS
+from mlx_faceau.core.architectures import BN_EPS
 
 
 def fold_weights(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

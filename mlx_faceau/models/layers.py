@@ -16,8 +16,8 @@ from typing import Any, Self
 import mlx.core as mx
 from mlx import nn
 
-from mlx_faceau import architectures
-from mlx_faceau.architectures import BN_EPS, BN_MOMENTUM
+from mlx_faceau.core import architectures
+from mlx_faceau.core.architectures import BN_EPS, BN_MOMENTUM
 
 from .activations import activate, logistic
 from .depthwise import PIECES, depthwise3x3, device_name

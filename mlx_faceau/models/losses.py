@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import mlx.core as mx
 
-from mlx_faceau.facs import NUM_AUS
+from mlx_faceau.core.facs import NUM_AUS
 
 Arrays = Mapping[str, mx.array]
 

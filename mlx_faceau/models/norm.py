@@ -18,7 +18,7 @@ from typing import cast
 
 import mlx.core as mx
 
-from mlx_faceau.architectures import BN_EPS
+from mlx_faceau.core.architectures import BN_EPS
 
 from .activations import activate_with_slope, backward, fused
 from .depthwise import batch_parts, channel_sum

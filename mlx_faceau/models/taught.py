@@ -1,9 +1,12 @@
-"""``AUPredictionNet`` and its auxiliary head in MLX, and their loss (see ``mlx_faceau.taught``)."""
+"""``AUPredictionNet`` and its auxiliary head in MLX, and their loss.
+
+See :mod:`mlx_faceau.core.auxiliary_head`.
+"""
 
 import mlx.core as mx
 from mlx import nn
 
-from mlx_faceau.taught import TaughtAUConfig
+from mlx_faceau.core.auxiliary_head import TaughtAUConfig
 
 from .au_prediction import AUPredictionNet
 from .backbone import FaceNet

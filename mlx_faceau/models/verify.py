@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mlx_faceau.architectures import CONFIGS, IMAGE_SIZE
+from mlx_faceau.core.architectures import CONFIGS, IMAGE_SIZE
 
 from . import depthwise, mx
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mlx_faceau.core.facs import NUM_AUS
 from mlx_faceau.data.mirrored import LabelledFaces
 from mlx_faceau.data.teacher import Teacher
 from mlx_faceau.data.varying import Batch
-from mlx_faceau.facs import NUM_AUS
 
 from .targets import TargetStatistics
 

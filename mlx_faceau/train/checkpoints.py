@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from mlx_faceau.checkpoint import (
+from mlx_faceau.core.atomic_io import atomic_file, check_output_folder
+from mlx_faceau.core.checkpoint import (
     BEST_NAME,
     Checkpoint,
     load_checkpoint,
@@ -18,7 +19,6 @@ from mlx_faceau.checkpoint import (
     save_checkpoint,
 )
 from mlx_faceau.errors import CheckpointError
-from mlx_faceau.output import atomic_file, check_output_folder
 
 from .history import HISTORY_NAME, write_json
 
@@ -126,7 +126,7 @@ class RunFolder:
         if not self.writes:
             yield
             return
-        from mlx_faceau.lock import Lock
+        from mlx_faceau.core.file_lock import Lock
 
         check_output_folder(self.path)
         new = not self.path.exists()

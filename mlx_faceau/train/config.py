@@ -15,7 +15,7 @@ from mlx_faceau.errors import CheckpointError
 from .options import as_option, check_option, flag, option, read_object
 
 if TYPE_CHECKING:
-    from mlx_faceau.architectures import ModelConfig
+    from mlx_faceau.core.architectures import ModelConfig
 
 FRAMEWORKS = ("mlx", "torch")
 DEVICES = ("auto", "cpu", "gpu", "cuda", "mps")
@@ -219,7 +219,7 @@ class LandmarkPoseTraining(TrainConfig):
     )
 
     def model_config(self) -> "ModelConfig":
-        from mlx_faceau.architectures import LandmarkPoseConfig
+        from mlx_faceau.core.architectures import LandmarkPoseConfig
 
         return LandmarkPoseConfig(width_mult=self.width_mult, dropout=self.dropout)
 
@@ -295,12 +295,12 @@ class AUTraining(TrainConfig):
             raise ValueError("--compose needs --auxiliary-weight above 0, and no --overfit")
 
     def model_config(self) -> "ModelConfig":
-        from mlx_faceau.architectures import AUPredictionConfig
+        from mlx_faceau.core.architectures import AUPredictionConfig
 
         return AUPredictionConfig(width_mult=self.width_mult, dropout=self.dropout)
 
     def trained_config(self) -> "ModelConfig":
-        from mlx_faceau.taught import TaughtAUConfig
+        from mlx_faceau.core.auxiliary_head import TaughtAUConfig
 
         if not self.taught:
             return self.model_config()

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
-from mlx_faceau.checkpoint import BEST_NAME
+from mlx_faceau.core.checkpoint import BEST_NAME
 from mlx_faceau.errors import FaceauError
-from mlx_faceau.model_card import CARD_NAME, write_model_card
+from mlx_faceau.output.model_card import CARD_NAME, write_model_card
 
 _LOG = logging.getLogger(__name__)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.data.augment import augmentation
 from mlx_faceau.data.batches import Batches, Source
 from mlx_faceau.data.check import check_intensities
@@ -18,7 +19,6 @@ from mlx_faceau.data.sketch import sketch
 from mlx_faceau.data.split import Split, people_names, split_at, split_dataset
 from mlx_faceau.data.teacher import Teacher
 from mlx_faceau.errors import DatasetError
-from mlx_faceau.facs import AU_NAMES
 
 from .auxiliary import auxiliary_of
 from .config import TrainConfig

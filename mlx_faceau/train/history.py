@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from mlx_faceau.output import atomic_file
+from mlx_faceau.core.atomic_io import atomic_file
 
 HISTORY_NAME = "training_history.json"
 

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from mlx_faceau.core.auxiliary_head import set_apart
+from mlx_faceau.core.metrics import au_metrics, landmark_pose_metrics
 from mlx_faceau.errors import FaceauError
-from mlx_faceau.metrics import au_metrics, landmark_pose_metrics
-from mlx_faceau.taught import set_apart
 
 from .checkpoints import TEACHER, Progress, RunFolder
 from .config import TrainConfig

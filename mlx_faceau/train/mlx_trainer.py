@@ -15,16 +15,16 @@ from mlx_faceau.models import build, mx, nn, optim
 import numpy as np
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
-from mlx_faceau.architectures import (
+from mlx_faceau.core.architectures import (
     AUPredictionConfig,
     LandmarkPoseConfig,
     ModelConfig,
     is_statistic,
 )
+from mlx_faceau.core.auxiliary_head import TaughtAUConfig
+from mlx_faceau.core.preprocess import PIXEL_MAX
 from mlx_faceau.models.losses import AUPredictionLoss, LandmarkPoseLoss
 from mlx_faceau.models.taught import TaughtAULoss
-from mlx_faceau.preprocess import PIXEL_MAX
-from mlx_faceau.taught import TaughtAUConfig
 
 from .mlx_device import check_precision, use_device
 from .mlx_optimizer import AdamW

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mlx_faceau.core.atomic_io import atomic_file
 from mlx_faceau.errors import MissingDependency
-from mlx_faceau.figure import new_figure
-from mlx_faceau.output import atomic_file
+from mlx_faceau.output.figure import new_figure
 
 _LOG = logging.getLogger(__name__)
 CURVES_NAME = "training_curves.png"

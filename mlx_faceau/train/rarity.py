@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mlx_faceau.facs import AU_NAMES
+from mlx_faceau.core.facs import AU_NAMES
 
 from .options import read_object
 

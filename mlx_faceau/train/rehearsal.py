@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mlx_faceau.architectures import IMAGE_SIZE, count_parameters
+from mlx_faceau.core.architectures import IMAGE_SIZE, count_parameters
 
 from .config import TrainConfig, resolve
 from .faces import Faces, open_faces

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from mlx_faceau.checkpoint import Checkpoint, load_checkpoint
+from mlx_faceau.core.checkpoint import Checkpoint, load_checkpoint
 from mlx_faceau.data.teacher import Teacher
 from mlx_faceau.errors import CheckpointError, DatasetError
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from mlx_faceau.checkpoint import Checkpoint, describe
-from mlx_faceau.facs import AU_NAMES
-from mlx_faceau.taught import put_back
+from mlx_faceau.core.auxiliary_head import put_back
+from mlx_faceau.core.checkpoint import Checkpoint, describe
+from mlx_faceau.core.facs import AU_NAMES
 
 from .checkpoints import Progress, RunFolder, find_resumable
 from .config import AUTraining, TrainConfig, settings_of

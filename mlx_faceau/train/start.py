@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from mlx_faceau.architectures import ModelConfig, initial_weights, output_biases
-from mlx_faceau.checkpoint import Checkpoint, load_checkpoint
+from mlx_faceau.core.architectures import ModelConfig, initial_weights, output_biases
+from mlx_faceau.core.auxiliary_head import auxiliary_weights
+from mlx_faceau.core.checkpoint import Checkpoint, load_checkpoint
+from mlx_faceau.core.provenance import provenance
 from mlx_faceau.errors import CheckpointError
-from mlx_faceau.lineage import provenance
-from mlx_faceau.taught import auxiliary_weights
 
 from .config import TrainConfig
 from .options import flag
@@ -23,8 +23,9 @@ class Start:
     Attributes:
         weights: in MLX names and layout.
         origin: the ``file`` they come from, its ``hash``, and its own training's ``data``,
-            ``training`` and ``init`` where it records them (see :mod:`mlx_faceau.lineage`): what
-            checkpoints and the history record. None for weights drawn at random.
+            ``training`` and ``init`` where it records them (see
+            :mod:`mlx_faceau.core.provenance`): what checkpoints and the history record. None for
+            weights drawn at random.
     """
 
     weights: dict[str, np.ndarray]

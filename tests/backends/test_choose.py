@@ -9,11 +9,11 @@ import pytest
 from lively import AU, LANDMARK, write_checkpoint
 from wire import write_mlpackage, write_onnx
 
-from mlx_faceau import backends
-from mlx_faceau.backends import BACKENDS, Files, Machine, choose, find_files, open_backend
-from mlx_faceau.backends.discovery import installed_libraries
-from mlx_faceau.checkpoint import describe, file_hash
+from mlx_faceau.core.checkpoint import describe, file_hash
 from mlx_faceau.errors import BackendError, CheckpointError
+from mlx_faceau.inference import backends
+from mlx_faceau.inference.backends import BACKENDS, Files, Machine, choose, find_files, open_backend
+from mlx_faceau.inference.backends.discovery import installed_libraries
 
 APPLE = Machine("Darwin", "arm64")
 INTEL_MAC = Machine("Darwin", "x86_64")
@@ -171,7 +171,7 @@ def test_exports_of_another_checkpoint_than_the_one_beside_them_are_passed_over(
 def test_exports_of_the_file_that_the_checkpoint_came_from_are_good(tmp_path):
     from lively import lively_weights
 
-    from mlx_faceau.checkpoint import save_checkpoint
+    from mlx_faceau.core.checkpoint import save_checkpoint
 
     arrays = {f"model.{name}": value for name, value in lively_weights(AU).items()}
     save_checkpoint(tmp_path / "checkpoint_best.safetensors", arrays, describe(AU, source_hash="1"))

@@ -13,9 +13,9 @@ import pytest
 from lively import AU, LANDMARK, random_crops, reference_outputs
 from wire import write_mlpackage
 
-from mlx_faceau.checkpoint import describe
+from mlx_faceau.core.checkpoint import describe
+from mlx_faceau.core.preprocess import to_network_input
 from mlx_faceau.errors import BackendError, CheckpointError
-from mlx_faceau.preprocess import to_network_input
 
 
 class FakeModel:
@@ -46,9 +46,9 @@ def backend_class(monkeypatch):
         models=types.SimpleNamespace(MLModel=FakeModel),
     )
     monkeypatch.setitem(sys.modules, "coremltools", fake)
-    monkeypatch.delitem(sys.modules, "mlx_faceau.backends.coreml_backend", raising=False)
-    yield import_module("mlx_faceau.backends.coreml_backend").CoreMLBackend
-    sys.modules.pop("mlx_faceau.backends.coreml_backend")
+    monkeypatch.delitem(sys.modules, "mlx_faceau.inference.backends.coreml_backend", raising=False)
+    yield import_module("mlx_faceau.inference.backends.coreml_backend").CoreMLBackend
+    sys.modules.pop("mlx_faceau.inference.backends.coreml_backend")
 
 
 def test_a_batch_is_a_list_of_single_rgb_images_with_channels_first(backend_class, tmp_path):
@@ -93,7 +93,7 @@ def test_what_core_ml_refuses_is_one_line(backend_class, tmp_path):
 
 @pytest.mark.skipif(platform.system() != "Darwin", reason="Core ML predicts on macOS only")
 def test_real_core_ml_gives_the_float64_net_s_outputs(core_ml_packages):
-    from mlx_faceau.backends.coreml_backend import CoreMLBackend
+    from mlx_faceau.inference.backends.coreml_backend import CoreMLBackend
 
     crops = random_crops(2)
     outputs = CoreMLBackend(core_ml_packages["au_prediction"]).run(to_network_input(crops))

@@ -10,9 +10,9 @@ from lively import BOTH, TOLERANCE, lively_weights, write_checkpoint
 
 pytest.importorskip("mlx_faceau.models", exc_type=ImportError)
 
-from mlx_faceau.backends import mlx_backend
-from mlx_faceau.backends.mlx_backend import MLXBackend
 from mlx_faceau.errors import CheckpointError
+from mlx_faceau.inference.backends import mlx_backend
+from mlx_faceau.inference.backends.mlx_backend import MLXBackend
 from mlx_faceau.models import build, mx
 
 
@@ -90,7 +90,7 @@ def test_a_process_ends_cleanly_after_its_threads_have_predicted(tmp_path):
     code = """
 import sys, numpy as np
 from concurrent.futures import ThreadPoolExecutor
-from mlx_faceau.backends.mlx_backend import MLXBackend
+from mlx_faceau.inference.backends.mlx_backend import MLXBackend
 backend, image = MLXBackend(sys.argv[1]), np.zeros((1, 112, 112, 3), np.float32)
 for _ in range(3):
     with ThreadPoolExecutor(4) as pool:

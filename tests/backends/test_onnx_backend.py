@@ -12,7 +12,11 @@ from lively import AU, BOTH, LANDMARK, TOLERANCE, random_crops, reference_output
 onnxruntime = pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")
 
-from mlx_faceau.backends.onnx_backend import (  # noqa: E402
+from mlx_faceau.core.artifact_metadata import METADATA_KEY  # noqa: E402
+from mlx_faceau.core.checkpoint import describe  # noqa: E402
+from mlx_faceau.core.preprocess import to_network_input  # noqa: E402
+from mlx_faceau.errors import BackendError, CheckpointError  # noqa: E402
+from mlx_faceau.inference.backends.onnx_backend import (  # noqa: E402
     CPU,
     CUDA,
     CUDA_OPTIONS,
@@ -20,10 +24,6 @@ from mlx_faceau.backends.onnx_backend import (  # noqa: E402
     pick_providers,
     session_options,
 )
-from mlx_faceau.checkpoint import describe  # noqa: E402
-from mlx_faceau.errors import BackendError, CheckpointError  # noqa: E402
-from mlx_faceau.exported import METADATA_KEY  # noqa: E402
-from mlx_faceau.preprocess import to_network_input  # noqa: E402
 
 BY_KIND = {config.kind: config for config in BOTH}
 KINDS = pytest.mark.parametrize("kind", BY_KIND)

@@ -12,8 +12,14 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("torch")
 
 from mlx_faceau import AUPredictor, FacePipeline, load_au_predictor  # noqa: E402
-from mlx_faceau.backends import onnx_backend  # noqa: E402
-from mlx_faceau.backends.onnx_backend import (  # noqa: E402
+from mlx_faceau.convert.export_onnx import export_to_onnx  # noqa: E402
+from mlx_faceau.convert.source import Pair, Source  # noqa: E402
+from mlx_faceau.core.artifact_metadata import METADATA_KEY  # noqa: E402
+from mlx_faceau.core.checkpoint import describe  # noqa: E402
+from mlx_faceau.core.preprocess import to_crops, to_network_input  # noqa: E402
+from mlx_faceau.errors import CheckpointError  # noqa: E402
+from mlx_faceau.inference.backends import onnx_backend  # noqa: E402
+from mlx_faceau.inference.backends.onnx_backend import (  # noqa: E402
     CPU,
     CUDA,
     CUDA_OPTIONS,
@@ -21,12 +27,6 @@ from mlx_faceau.backends.onnx_backend import (  # noqa: E402
     pick_providers,
     session_options,
 )
-from mlx_faceau.checkpoint import describe  # noqa: E402
-from mlx_faceau.convert.export_onnx import export_to_onnx  # noqa: E402
-from mlx_faceau.convert.source import Pair, Source  # noqa: E402
-from mlx_faceau.errors import CheckpointError  # noqa: E402
-from mlx_faceau.exported import METADATA_KEY  # noqa: E402
-from mlx_faceau.preprocess import to_crops, to_network_input  # noqa: E402
 
 
 def source(config) -> Source:

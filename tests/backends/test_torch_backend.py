@@ -8,11 +8,11 @@ from lively import AU, BOTH, LANDMARK, TOLERANCE, lively_weights, random_crops, 
 
 torch = pytest.importorskip("torch")
 
-from mlx_faceau.backends.torch_backend import TorchBackend, pick_device  # noqa: E402
-from mlx_faceau.checkpoint import describe, save_checkpoint  # noqa: E402
 from mlx_faceau.convert.pyfaceau import write_pyfaceau  # noqa: E402
+from mlx_faceau.core.checkpoint import describe, save_checkpoint  # noqa: E402
+from mlx_faceau.core.preprocess import to_network_input  # noqa: E402
 from mlx_faceau.errors import BackendError, CheckpointError  # noqa: E402
-from mlx_faceau.preprocess import to_network_input  # noqa: E402
+from mlx_faceau.inference.backends.torch_backend import TorchBackend, pick_device  # noqa: E402
 
 BY_KIND = {config.kind: config for config in BOTH}
 KINDS = pytest.mark.parametrize("kind", BY_KIND)
@@ -60,7 +60,7 @@ def test_averaged_weights_are_taken_where_there_are_any(tmp_path):
 
 
 def test_a_large_batch_is_run_in_pieces(tmp_path, monkeypatch):
-    monkeypatch.setattr("mlx_faceau.backends.torch_backend._CHUNK", 3)
+    monkeypatch.setattr("mlx_faceau.inference.backends.torch_backend._CHUNK", 3)
     backend = TorchBackend(saved(tmp_path / "a.safetensors", AU, model=0), device="cpu")
     images = to_network_input(random_crops(7))
     pieces = [backend.run(image[np.newaxis])["au_intensities"][0] for image in images]

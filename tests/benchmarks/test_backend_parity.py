@@ -13,8 +13,8 @@ pytest.importorskip("onnx")
 from conftest import REPOSITORY
 
 from mlx_faceau.cli.main import main as mlx_faceau
-from mlx_faceau.data.synthetic import write_synthetic
-from mlx_faceau.tolerances import FLOAT16_MEAN_ERROR, INT8_CHANGE, MAX_ERROR
+from mlx_faceau.core.tolerances import FLOAT16_MEAN_ERROR, INT8_CHANGE, MAX_ERROR
+from mlx_faceau.data.synthetic.people import write_synthetic
 
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 import backend_parity

@@ -13,9 +13,9 @@ pytest.importorskip("h5py")
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 import box_calibration
 
-from mlx_faceau.calibration import BoxCalibration
 from mlx_faceau.data.writer import TrainingDataWriter
-from mlx_faceau.detect import Detection
+from mlx_faceau.video.box_calibration import BoxCalibration
+from mlx_faceau.video.detectors import Detection
 
 # Right 12 and up 6 px of the crop's middle, where boxes are 56 by 56 px: half the square.
 BRIGHT = (40, 22, 56, 56)  # x, y, width, height

@@ -11,7 +11,7 @@ pytest.importorskip("h5py")
 from conftest import REPOSITORY
 
 from mlx_faceau.data.hdf5 import FaceDataset
-from mlx_faceau.data.synthetic import synthesize
+from mlx_faceau.data.synthetic.people import synthesize
 from mlx_faceau.data.writer import TrainingDataWriter
 
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))

@@ -17,8 +17,8 @@ pytest.importorskip("matplotlib")
 
 from conftest import REPOSITORY
 
-from mlx_faceau.checkpoint import BEST_NAME, file_hash, load_checkpoint
 from mlx_faceau.cli.main import main as mlx_faceau
+from mlx_faceau.core.checkpoint import BEST_NAME, file_hash, load_checkpoint
 from mlx_faceau.train.config import TRAININGS, resolve
 from mlx_faceau.train.loop import TrainingLoop
 

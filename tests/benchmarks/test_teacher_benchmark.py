@@ -13,10 +13,10 @@ import h5py
 from conftest import REPOSITORY
 from lively import LANDMARK, write_checkpoint
 
-from mlx_faceau.architectures import AUPredictionConfig
+from mlx_faceau.core.architectures import AUPredictionConfig
 from mlx_faceau.data.joined import open_datasets
-from mlx_faceau.data.synthetic import write_synthetic
-from mlx_faceau.predictor import load_predictor
+from mlx_faceau.data.synthetic.people import write_synthetic
+from mlx_faceau.inference.predictor import load_predictor
 
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 import teacher

@@ -6,8 +6,8 @@ from lively import AU, BOTH, LANDMARK, lively_weights, write_checkpoint
 
 pytest.importorskip("torch")
 
-from mlx_faceau.checkpoint import describe, load_checkpoint, save_checkpoint
 from mlx_faceau.cli.main import main
+from mlx_faceau.core.checkpoint import describe, load_checkpoint, save_checkpoint
 
 
 @pytest.mark.parametrize("config", BOTH, ids=lambda config: config.kind)

@@ -11,11 +11,11 @@ pytest.importorskip("torch")
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from mlx_faceau.checkpoint import load_checkpoint
 from mlx_faceau.cli.main import main
 from mlx_faceau.convert import accuracy, export_coreml
 from mlx_faceau.convert import check as check_module
 from mlx_faceau.convert.check import Check, Row
+from mlx_faceau.core.checkpoint import load_checkpoint
 
 
 @pytest.fixture
@@ -166,7 +166,7 @@ def test_both_nets_go_into_one_file(model_folders, tmp_path, capsys):
 def test_int8_is_calibrated_and_measured_on_people_of_the_file(
     run_folder, tmp_path, monkeypatch, capsys
 ):
-    from mlx_faceau.data.synthetic import write_synthetic
+    from mlx_faceau.data.synthetic.people import write_synthetic
 
     monkeypatch.setattr(check_module, "INT8_SHARE", float("inf"))  # a random net, which it ruins
     monkeypatch.setattr(accuracy, "INT8_CHANGE", {"au_intensities": 1e-9})
@@ -185,7 +185,7 @@ def test_int8_is_calibrated_and_measured_on_people_of_the_file(
 def test_held_out_people_are_not_calibrated_on(tmp_path):
     from mlx_faceau.cli.export_faces import read_faces
     from mlx_faceau.data.hdf5 import FaceDataset
-    from mlx_faceau.data.synthetic import write_synthetic
+    from mlx_faceau.data.synthetic.people import write_synthetic
 
     path = tmp_path / "faces.h5"
     write_synthetic(path, 40, seed=0, people=8)

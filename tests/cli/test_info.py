@@ -9,9 +9,9 @@ import pytest
 from lively import AU, LANDMARK, write_checkpoint
 from wire import write_onnx
 
-from mlx_faceau.checkpoint import describe
 from mlx_faceau.cli import info, probe
 from mlx_faceau.cli.main import main
+from mlx_faceau.core.checkpoint import describe
 
 SCREEN = (32, 160)  # lines and characters of a terminal window that is not maximised
 

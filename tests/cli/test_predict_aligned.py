@@ -12,7 +12,7 @@ pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 
 from mlx_faceau.cli.main import main
-from mlx_faceau.facs import AU_NAMES
+from mlx_faceau.core.facs import AU_NAMES
 
 
 @pytest.fixture

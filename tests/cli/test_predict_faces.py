@@ -10,12 +10,12 @@ import cv2
 import pytest
 from blobs import Blob, BlobAUs, BlobLandmarks, boxes_of, draw_frame, write_video
 
-from mlx_faceau import predictor
 from mlx_faceau.cli.main import main
 from mlx_faceau.cli.predict_faces import Input, Progress, find_inputs, shard
-from mlx_faceau.openface_csv import read_openface_csv
-from mlx_faceau.rows import RowFile, is_complete, marker_of
-from mlx_faceau.video import Camera
+from mlx_faceau.inference import predictor
+from mlx_faceau.output.openface_csv import read_openface_csv
+from mlx_faceau.output.writers import RowFile, is_complete, marker_of
+from mlx_faceau.video.reader import Camera
 
 MODELS = ["--landmark-model", "lm", "--au-model", "au", "--detector", "drawn:find"]
 

@@ -10,7 +10,6 @@ from lively import AU, LANDMARK, lively_weights, random_crops, reference_outputs
 torch = pytest.importorskip("torch")
 pytest.importorskip("coremltools")
 
-from mlx_faceau.checkpoint import describe  # noqa: E402
 from mlx_faceau.convert import check, export_coreml  # noqa: E402
 from mlx_faceau.convert.accuracy import Faces  # noqa: E402
 from mlx_faceau.convert.check import CheckFailed, check_export  # noqa: E402
@@ -19,8 +18,9 @@ from mlx_faceau.convert.mil import load_coremltools, read_mlpackage  # noqa: E40
 from mlx_faceau.convert.mil_operations import dequantise  # noqa: E402
 from mlx_faceau.convert.mil_program import PICTURE, Port  # noqa: E402
 from mlx_faceau.convert.source import Pair, Source  # noqa: E402
+from mlx_faceau.core.artifact_metadata import find_mlmodel, read_exported_metadata  # noqa: E402
+from mlx_faceau.core.checkpoint import describe  # noqa: E402
 from mlx_faceau.errors import CheckpointError  # noqa: E402
-from mlx_faceau.exported import find_mlmodel, read_exported_metadata  # noqa: E402
 
 
 def source(config) -> Source:

@@ -11,7 +11,6 @@ torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from mlx_faceau.checkpoint import describe  # noqa: E402
 from mlx_faceau.convert import artefact  # noqa: E402
 from mlx_faceau.convert import check as check_module  # noqa: E402
 from mlx_faceau.convert.accuracy import Faces  # noqa: E402
@@ -19,7 +18,8 @@ from mlx_faceau.convert.check import check_export, probe_crops  # noqa: E402
 from mlx_faceau.convert.export_onnx import export_to_onnx  # noqa: E402
 from mlx_faceau.convert.mil import read_mlpackage  # noqa: E402
 from mlx_faceau.convert.source import Source  # noqa: E402
-from mlx_faceau.exported import METADATA_KEY  # noqa: E402
+from mlx_faceau.core.artifact_metadata import METADATA_KEY  # noqa: E402
+from mlx_faceau.core.checkpoint import describe  # noqa: E402
 
 BY_KIND = {config.kind: config for config in BOTH}
 KINDS = pytest.mark.parametrize("kind", BY_KIND)

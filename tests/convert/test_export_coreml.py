@@ -10,13 +10,13 @@ from lively import AU, BOTH, LANDMARK, lively_weights
 torch = pytest.importorskip("torch")
 pytest.importorskip("coremltools")
 
-from mlx_faceau.checkpoint import describe, file_hash  # noqa: E402
 from mlx_faceau.convert import export_coreml  # noqa: E402
 from mlx_faceau.convert.check import CheckFailed  # noqa: E402
 from mlx_faceau.convert.export_coreml import export_to_coreml  # noqa: E402
 from mlx_faceau.convert.mil import load_coremltools, read_mlpackage  # noqa: E402
+from mlx_faceau.core.artifact_metadata import find_mlmodel, read_exported_metadata  # noqa: E402
+from mlx_faceau.core.checkpoint import describe, file_hash  # noqa: E402
 from mlx_faceau.errors import ExportError  # noqa: E402
-from mlx_faceau.exported import find_mlmodel, read_exported_metadata  # noqa: E402
 from mlx_faceau.torch_fallback import build  # noqa: E402
 
 BY_KIND = {config.kind: config for config in BOTH}

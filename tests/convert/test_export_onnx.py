@@ -13,12 +13,12 @@ torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
-from mlx_faceau.checkpoint import describe, file_hash, save_checkpoint  # noqa: E402
 from mlx_faceau.convert import accuracy  # noqa: E402
 from mlx_faceau.convert.check import CheckFailed, Row  # noqa: E402
 from mlx_faceau.convert.export_onnx import export_to_onnx  # noqa: E402
+from mlx_faceau.core.artifact_metadata import read_exported_metadata  # noqa: E402
+from mlx_faceau.core.checkpoint import describe, file_hash, save_checkpoint  # noqa: E402
 from mlx_faceau.errors import CheckpointError  # noqa: E402
-from mlx_faceau.exported import read_exported_metadata  # noqa: E402
 from mlx_faceau.torch_fallback import build  # noqa: E402
 
 BY_KIND = {config.kind: config for config in BOTH}

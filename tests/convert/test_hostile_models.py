@@ -124,7 +124,7 @@ def test_a_manifest_names_no_file_outside(place: str, tmp_path: Path) -> None:
     (package / "Data" / "link").symlink_to(tmp_path / "secret")
     items = {"itemInfoEntries": {"id": {"path": place}}, "rootModelIdentifier": "id"}
     (package / "Manifest.json").write_text(json.dumps(items))
-    from mlx_faceau.exported import find_mlmodel
+    from mlx_faceau.core.artifact_metadata import find_mlmodel
 
     with pytest.raises(CheckpointError, match="names no file of the package"):
         find_mlmodel(package)

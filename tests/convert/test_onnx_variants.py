@@ -10,13 +10,13 @@ torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
-from mlx_faceau.checkpoint import describe  # noqa: E402
 from mlx_faceau.convert import export_onnx  # noqa: E402
 from mlx_faceau.convert.check import CheckFailed, check_export  # noqa: E402
 from mlx_faceau.convert.export_onnx import export_to_onnx  # noqa: E402
 from mlx_faceau.convert.source import Pair, Source  # noqa: E402
+from mlx_faceau.core.artifact_metadata import read_exported_metadata  # noqa: E402
+from mlx_faceau.core.checkpoint import describe  # noqa: E402
 from mlx_faceau.errors import ExportError  # noqa: E402
-from mlx_faceau.exported import read_exported_metadata  # noqa: E402
 
 BY_KIND = {config.kind: config for config in BOTH}
 KINDS = pytest.mark.parametrize("kind", BY_KIND)

@@ -16,17 +16,17 @@ from lively import TOLERANCE
 
 torch = pytest.importorskip("torch")
 
-from mlx_faceau.architectures import (  # noqa: E402
+from mlx_faceau.convert import pyfaceau  # noqa: E402
+from mlx_faceau.convert.pyfaceau import read_pyfaceau, write_pyfaceau  # noqa: E402
+from mlx_faceau.convert.pyfaceau_names import pyfaceau_names  # noqa: E402
+from mlx_faceau.core.architectures import (  # noqa: E402
     AUPredictionConfig,
     LandmarkPoseConfig,
     initial_weights,
     weight_shapes,
 )
-from mlx_faceau.convert import pyfaceau  # noqa: E402
-from mlx_faceau.convert.pyfaceau import read_pyfaceau, write_pyfaceau  # noqa: E402
-from mlx_faceau.convert.pyfaceau_names import pyfaceau_names  # noqa: E402
+from mlx_faceau.core.preprocess import to_network_input  # noqa: E402
 from mlx_faceau.errors import CheckpointError  # noqa: E402
-from mlx_faceau.preprocess import to_network_input  # noqa: E402
 from mlx_faceau.torch_fallback import build  # noqa: E402
 
 KINDS = {"landmark_pose": LandmarkPoseConfig, "au_prediction": AUPredictionConfig}

@@ -10,7 +10,6 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 from onnx import numpy_helper  # noqa: E402
 
-from mlx_faceau.checkpoint import describe  # noqa: E402
 from mlx_faceau.convert import accuracy, calibration, check, quantise  # noqa: E402
 from mlx_faceau.convert.accuracy import AccuracyLost, Faces, measure_change  # noqa: E402
 from mlx_faceau.convert.artefact import Artefact, network_input  # noqa: E402
@@ -20,6 +19,7 @@ from mlx_faceau.convert.export_onnx import export_to_onnx, onnx_bytes  # noqa: E
 from mlx_faceau.convert.quantise import float_blocks  # noqa: E402
 from mlx_faceau.convert.source import Source, read_source  # noqa: E402
 from mlx_faceau.convert.variants import Variant  # noqa: E402
+from mlx_faceau.core.checkpoint import describe  # noqa: E402
 from mlx_faceau.errors import ExportError  # noqa: E402
 
 BY_KIND = {config.kind: config for config in BOTH}

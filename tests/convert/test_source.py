@@ -8,9 +8,9 @@ from lively import AU, LANDMARK, lively_weights
 
 pytest.importorskip("torch")
 
-from mlx_faceau.architectures import ModelConfig
-from mlx_faceau.checkpoint import describe, save_checkpoint
 from mlx_faceau.convert.source import Pair, Source, read_source
+from mlx_faceau.core.architectures import ModelConfig
+from mlx_faceau.core.checkpoint import describe, save_checkpoint
 
 BEFORE = {"hash": "1", "data": {"hash": "b", "files": ["b"]}, "training": {"epochs": 7}}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from blobs import Blob, boxes_of, draw_frame, template, write_video
 
-from mlx_faceau import geometry
+from mlx_faceau.core import geometry
 
 AU_NAMES = [f"AU{n:02d}" for n in (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 25, 26, 45)]
 

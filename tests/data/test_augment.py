@@ -5,11 +5,11 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 import pytest
 
+from mlx_faceau.core.geometry import flip_landmarks, project
+from mlx_faceau.core.landmarks import MIRROR
 from mlx_faceau.data.appearance import Appearance, change_appearance, motion_kernel
 from mlx_faceau.data.augment import LEVELS, Level, Movement, augment_face, augmentation
 from mlx_faceau.data.batches import Batches
-from mlx_faceau.geometry import flip_landmarks, project
-from mlx_faceau.landmarks import MIRROR
 
 MAX_OFFSET = 0.1  # pixels between a spot in the image and its landmark
 STRONG = LEVELS["strong"]

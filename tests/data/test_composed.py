@@ -8,14 +8,14 @@ import pytest
 
 pytest.importorskip("h5py")
 
+from mlx_faceau.core.facs import AU_NAMES
+from mlx_faceau.core.geometry import project, similarity_matrix, transform_points
+from mlx_faceau.core.metrics import pearson
 from mlx_faceau.data.composed import ComposedFaces, Extended, compose, composed_faces
 from mlx_faceau.data.hdf5 import FaceDataset
-from mlx_faceau.data.synthetic import write_synthetic
+from mlx_faceau.data.synthetic.people import write_synthetic
 from mlx_faceau.data.teacher import Teacher
 from mlx_faceau.errors import DatasetError
-from mlx_faceau.facs import AU_NAMES
-from mlx_faceau.geometry import project, similarity_matrix, transform_points
-from mlx_faceau.metrics import pearson
 from mlx_faceau.train.config import AUTraining
 from mlx_faceau.train.faces import open_faces
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from mlx_faceau.data.fhog import fhog
+from mlx_faceau.data.labels.fhog import fhog
 
 
 def picture(seed: int = 0) -> np.ndarray:

@@ -9,13 +9,13 @@ from blobs import Blob, draw_frame, write_video
 from labelled_videos import check_sample, film, label, labels_of, moving_face, write_csv
 
 import mlx_faceau
-from mlx_faceau import geometry
+from mlx_faceau.core import geometry
+from mlx_faceau.core.pdm import PDM
 from mlx_faceau.data import quality
 from mlx_faceau.data.generate import TrainingDataGenerator, writer_arguments
 from mlx_faceau.data.hdf5 import FaceDataset
 from mlx_faceau.data.writer import TrainingDataWriter
 from mlx_faceau.errors import DatasetError
-from mlx_faceau.pdm import PDM
 
 # The crop follows the disc, so that pictures of a clip hardly differ.
 KEEP_ALIKE = quality.Limits(min_change=0)

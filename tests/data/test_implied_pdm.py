@@ -5,11 +5,11 @@ import pytest
 
 pytest.importorskip("h5py")
 
+from mlx_faceau.core.geometry import project
 from mlx_faceau.data.implied_pdm import implied_pdm
-from mlx_faceau.data.synthetic import synthesize
-from mlx_faceau.data.synthetic_shape import shape_model
+from mlx_faceau.data.synthetic.people import synthesize
+from mlx_faceau.data.synthetic.shape import shape_model
 from mlx_faceau.errors import DatasetError
-from mlx_faceau.geometry import project
 
 NAMES = ("landmarks", "global_params", "local_params")
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlx_faceau.data.label_pyfaceau import PyfaceauLabeller
+from mlx_faceau.data.labels.pyfaceau import PyfaceauLabeller
 from mlx_faceau.errors import BackendError
-from mlx_faceau.faces import Frame
+from mlx_faceau.video.results import Frame
 
 AU_NAMES = [f"AU{n:02d}_r" for n in (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 25, 26, 45)]
 MASKED = 7  # what the fake aligner paints a masked face with

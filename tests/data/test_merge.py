@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from training_files import COMMON, arrays, texts, write
 
-from mlx_faceau import geometry
 from mlx_faceau.cli.main import main
+from mlx_faceau.core import geometry
 from mlx_faceau.data.hdf5 import FaceDataset
 from mlx_faceau.data.merge import merge_files
 from mlx_faceau.errors import DatasetError

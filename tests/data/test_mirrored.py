@@ -7,11 +7,11 @@ import pytest
 
 pytest.importorskip("h5py")
 
+from mlx_faceau.core.geometry import flip_global_params, flip_landmarks, project
+from mlx_faceau.core.landmarks import MIRROR
+from mlx_faceau.core.pdm import PDM
 from mlx_faceau.data.mirrored import Mirrored
 from mlx_faceau.errors import DatasetError
-from mlx_faceau.geometry import flip_global_params, flip_landmarks, project
-from mlx_faceau.landmarks import MIRROR
-from mlx_faceau.pdm import PDM
 
 COUNT, MODES = 12, 8
 

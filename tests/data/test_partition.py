@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 from training_files import COMMON, arrays, texts, write
 
-from mlx_faceau import geometry
 from mlx_faceau.cli.main import main
+from mlx_faceau.core import geometry
+from mlx_faceau.core.pdm import PDM, write_pdm
 from mlx_faceau.data.convert import convert_file
 from mlx_faceau.data.hdf5 import FaceDataset
 from mlx_faceau.data.partition import partition_by_list, partition_dataset
-from mlx_faceau.data.synthetic_shape import shape_model
+from mlx_faceau.data.synthetic.shape import shape_model
 from mlx_faceau.errors import DatasetError
-from mlx_faceau.pdm import PDM, write_pdm
 
 SHARES = {"train": 0.7, "val": 0.2, "test": 0.1}
 

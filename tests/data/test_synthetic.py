@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
+from mlx_faceau.core.facs import AU_NAMES
+from mlx_faceau.core.landmarks import MIRROR
 from mlx_faceau.data.hdf5 import FaceDataset
-from mlx_faceau.data.synthetic import _expression, synthesize, write_synthetic
-from mlx_faceau.data.synthetic_marks import marks
-from mlx_faceau.data.synthetic_paint import draw_looks, paint_face
-from mlx_faceau.data.synthetic_shape import interpolation, shape_model
-from mlx_faceau.facs import AU_NAMES
-from mlx_faceau.landmarks import MIRROR
+from mlx_faceau.data.synthetic.marks import marks
+from mlx_faceau.data.synthetic.paint import draw_looks, paint_face
+from mlx_faceau.data.synthetic.people import _expression, synthesize, write_synthetic
+from mlx_faceau.data.synthetic.shape import interpolation, shape_model
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ pytest.importorskip("h5py")
 
 from mlx_faceau.data import teacher as teaching
 from mlx_faceau.data.implied_pdm import implied_pdm
-from mlx_faceau.data.synthetic import synthesize
+from mlx_faceau.data.synthetic.people import synthesize
 from mlx_faceau.data.teacher import ANSWERS, Teacher
 
 COUNT = 320

@@ -12,8 +12,8 @@ from blobs import write_video
 from doc_pages import NAMES, REPOSITORY, blocks
 from lively import AU, LANDMARK
 
-from mlx_faceau import detect
-from mlx_faceau.detect import CallableDetector
+from mlx_faceau.video.detectors import CallableDetector
+from mlx_faceau.video.reader import detectors as detect
 
 FACE = (220, 140, 200, 200)  # of the frame below: x, y, width, height
 WITH_PYTHON = [name for name in NAMES if blocks(REPOSITORY / name, "python")]
@@ -32,7 +32,7 @@ def examples(
     """A current folder with the files that the pages talk about, and a detector that finds."""
     pytest.importorskip("h5py")
     from mlx_faceau.convert.pyfaceau import write_pyfaceau
-    from mlx_faceau.data.synthetic import synthesize, write_synthetic
+    from mlx_faceau.data.synthetic.people import synthesize, write_synthetic
 
     for name, kind in FOLDERS.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -53,7 +53,7 @@ def examples(
 
 
 def _weights(folder: Path) -> dict[str, np.ndarray]:
-    from mlx_faceau.checkpoint import load_checkpoint
+    from mlx_faceau.core.checkpoint import load_checkpoint
 
     return load_checkpoint(folder).weights()
 

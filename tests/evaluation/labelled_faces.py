@@ -6,9 +6,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from mlx_faceau.core.landmarks import OUTER_EYE_CORNERS
 from mlx_faceau.data.hdf5 import FaceDataset
 from mlx_faceau.data.writer import TrainingDataWriter
-from mlx_faceau.landmarks import OUTER_EYE_CORNERS
 
 PEOPLE, EACH = 30, 4
 

@@ -3,13 +3,7 @@
 import numpy as np
 import pytest
 
-from mlx_faceau.evaluation.bootstrap import (
-    au_intervals,
-    interval,
-    landmark_pose_intervals,
-    resampled_means,
-)
-from mlx_faceau.metrics import (
+from mlx_faceau.core.metrics import (
     au_metrics,
     ccc,
     icc31,
@@ -20,7 +14,13 @@ from mlx_faceau.metrics import (
     pearson,
     pose_errors,
 )
-from mlx_faceau.moments import Moments
+from mlx_faceau.core.moments import Moments
+from mlx_faceau.evaluation.bootstrap import (
+    au_intervals,
+    interval,
+    landmark_pose_intervals,
+    resampled_means,
+)
 
 PEOPLE = np.repeat(["ann", "bob", "cyd", "dee", "eve", "fay"], [1, 2, 3, 4, 5, 6])
 
@@ -88,7 +88,7 @@ def test_au_intervals_are_percentiles_of_the_resampled_statistics(
     aus: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mlx_faceau.evaluation.bootstrap.MINIMUM_SUPPORT", 3)
-    monkeypatch.setattr("mlx_faceau.metrics.MINIMUM_SUPPORT", 0)
+    monkeypatch.setattr("mlx_faceau.core.metrics.MINIMUM_SUPPORT", 0)
     found = au_intervals(*aus, PEOPLE)
     rows = drawn_rows(2000, 11)
     for key, statistic in (("r", pearson), ("mae", mean_absolute_error)):

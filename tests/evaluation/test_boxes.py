@@ -9,11 +9,11 @@ pytest.importorskip("h5py")
 
 from labelled_faces import write_faces
 
-from mlx_faceau.calibration import CALIBRATIONS
 from mlx_faceau.data.hdf5 import FaceDataset
-from mlx_faceau.data.synthetic import write_synthetic
+from mlx_faceau.data.synthetic.people import write_synthetic
 from mlx_faceau.errors import DatasetError
 from mlx_faceau.evaluation.boxes import MEASURED, box_crops
+from mlx_faceau.video.box_calibration import CALIBRATIONS
 
 COUNT = 40
 

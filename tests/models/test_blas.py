@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("mlx.core")
 
-from mlx_faceau import blas
+from mlx_faceau.core import blas
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux") or not blas._helps_here(),

@@ -9,7 +9,7 @@ import pytest
 
 mx = pytest.importorskip("mlx_faceau.models", exc_type=ImportError).mx
 
-from mlx_faceau.architectures import AUPredictionConfig, LandmarkPoseConfig  # noqa: E402
+from mlx_faceau.core.architectures import AUPredictionConfig, LandmarkPoseConfig  # noqa: E402
 from mlx_faceau.models import depthwise  # noqa: E402
 from mlx_faceau.models.depthwise import PIECES, STRIP_ROWS, Pieces, depthwise3x3  # noqa: E402
 

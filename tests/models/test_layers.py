@@ -5,7 +5,7 @@ import pytest
 
 mx = pytest.importorskip("mlx_faceau.models", exc_type=ImportError).mx
 
-from mlx_faceau.architectures import BN_EPS, BN_MOMENTUM  # noqa: E402
+from mlx_faceau.core.architectures import BN_EPS, BN_MOMENTUM  # noqa: E402
 from mlx_faceau.models import activations, depthwise, layers  # noqa: E402
 from mlx_faceau.models.norm import norm_activate, pointwise_norm_activate  # noqa: E402
 

@@ -7,7 +7,7 @@ models = pytest.importorskip("mlx_faceau.models", exc_type=ImportError)
 
 from mlx.utils import tree_flatten  # noqa: E402
 
-from mlx_faceau.architectures import (  # noqa: E402
+from mlx_faceau.core.architectures import (  # noqa: E402
     AUPredictionConfig,
     LandmarkPoseConfig,
     initial_weights,

@@ -7,18 +7,14 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from mlx_faceau.architectures import (  # noqa: E402
+from mlx_faceau.core.architectures import (  # noqa: E402
     AUPredictionConfig,
     LandmarkPoseConfig,
     is_statistic,
     weight_shapes,
 )
 from mlx_faceau.errors import CheckpointError  # noqa: E402
-from mlx_faceau.torch_fallback import (  # noqa: E402
-    AUPredictionNet,
-    UnifiedLandmarkPoseNet,
-    build,
-)
+from mlx_faceau.torch_fallback import AUPredictionNet, UnifiedLandmarkPoseNet, build  # noqa: E402
 from mlx_faceau.torch_fallback.landmark_pose import _global_params  # noqa: E402
 
 SMALL = [LandmarkPoseConfig(width_mult=0.25), AUPredictionConfig(width_mult=0.25)]

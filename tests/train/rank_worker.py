@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from mlx_faceau.architectures import AUPredictionConfig, initial_weights
 from mlx_faceau.cli.main import main
+from mlx_faceau.core.architectures import AUPredictionConfig, initial_weights
 from mlx_faceau.train.config import AUTraining
 from mlx_faceau.train.session import _trainer_class, join_ranks
 

@@ -9,12 +9,12 @@ import pytest
 
 pytest.importorskip("h5py")
 
+from mlx_faceau.core.landmarks import MIRROR
+from mlx_faceau.core.metrics import pearson
+from mlx_faceau.core.pdm import fit_pdm
 from mlx_faceau.data.hdf5 import FaceDataset
-from mlx_faceau.data.synthetic import write_synthetic
+from mlx_faceau.data.synthetic.people import write_synthetic
 from mlx_faceau.data.teacher import Teacher
-from mlx_faceau.landmarks import MIRROR
-from mlx_faceau.metrics import pearson
-from mlx_faceau.pdm import fit_pdm
 from mlx_faceau.train.auxiliary import Auxiliary, Known, auxiliary_of
 from mlx_faceau.train.config import AUTraining
 from mlx_faceau.train.faces import open_faces

@@ -12,8 +12,8 @@ sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 
 import training_equivalence as long_run
 
-from mlx_faceau.architectures import CONFIGS
-from mlx_faceau.data.synthetic import synthesize
+from mlx_faceau.core.architectures import CONFIGS
+from mlx_faceau.data.synthetic.people import synthesize
 
 
 @pytest.mark.parametrize("kind", CONFIGS)

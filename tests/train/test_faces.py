@@ -13,7 +13,7 @@ from tiny_training import write_faces
 
 from mlx_faceau.data.augment import LEVELS
 from mlx_faceau.data.hdf5 import FaceDataset
-from mlx_faceau.data.synthetic import write_synthetic
+from mlx_faceau.data.synthetic.people import write_synthetic
 from mlx_faceau.errors import DatasetError
 from mlx_faceau.train.config import AUGMENTATIONS, AUTraining, LandmarkPoseTraining
 from mlx_faceau.train.faces import Faces, open_faces

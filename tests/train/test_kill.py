@@ -16,7 +16,7 @@ pytest.importorskip("h5py")
 
 from tiny_training import write_faces
 
-from mlx_faceau.checkpoint import load_checkpoint
+from mlx_faceau.core.checkpoint import load_checkpoint
 
 LAST, FINAL = "checkpoint_last.safetensors", "checkpoint_final.safetensors"
 SETTINGS = [

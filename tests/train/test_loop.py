@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlx_faceau.architectures import LandmarkPoseConfig
-from mlx_faceau.checkpoint import describe, load_checkpoint
+from mlx_faceau.core.architectures import LandmarkPoseConfig
+from mlx_faceau.core.checkpoint import describe, load_checkpoint
 from mlx_faceau.errors import CheckpointError, FaceauError
 
 pytest.importorskip("h5py")

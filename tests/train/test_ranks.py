@@ -21,7 +21,7 @@ pytest.importorskip("h5py")
 from rank_worker import faces, trainer_of
 from tiny_training import Alone, write_faces
 
-from mlx_faceau.checkpoint import load_checkpoint
+from mlx_faceau.core.checkpoint import load_checkpoint
 from mlx_faceau.errors import CheckpointError
 from mlx_faceau.train import ranks as ranks_module
 from mlx_faceau.train.config import AUTraining

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlx_faceau.facs import AU_NAMES
+from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.train.rarity import read_weights, repeats_by_rarity, weights_by_rarity
 
 

@@ -12,7 +12,7 @@ pytest.importorskip("h5py")
 
 from lively import AU, write_checkpoint
 
-from mlx_faceau.checkpoint import Checkpoint, load_checkpoint
+from mlx_faceau.core.checkpoint import Checkpoint, load_checkpoint
 from mlx_faceau.errors import CheckpointError
 from mlx_faceau.train.config import AUTraining, LandmarkPoseTraining, settings_of
 from mlx_faceau.train.resume import announce, check_same_ranks, run_settings

@@ -13,9 +13,9 @@ pytest.importorskip("h5py")
 
 from tiny_training import write_faces
 
-from mlx_faceau.architectures import weight_shapes
-from mlx_faceau.checkpoint import Checkpoint, load_checkpoint
-from mlx_faceau.data.synthetic import write_synthetic
+from mlx_faceau.core.architectures import weight_shapes
+from mlx_faceau.core.checkpoint import Checkpoint, load_checkpoint
+from mlx_faceau.data.synthetic.people import write_synthetic
 from mlx_faceau.errors import CheckpointError, DatasetError, MissingDependency
 from mlx_faceau.train.config import AUTraining, LandmarkPoseTraining, TrainConfig
 from mlx_faceau.train.session import Session, run_training

@@ -13,11 +13,11 @@ pytest.importorskip("h5py")
 
 from tiny_training import write_faces
 
-from mlx_faceau.checkpoint import describe, file_hash, load_checkpoint, save_checkpoint
+from mlx_faceau.core.auxiliary_head import NUM_AUXILIARY, set_apart
+from mlx_faceau.core.checkpoint import describe, file_hash, load_checkpoint, save_checkpoint
+from mlx_faceau.core.pdm import PDM
 from mlx_faceau.data.teacher import Teacher
 from mlx_faceau.errors import CheckpointError
-from mlx_faceau.pdm import PDM
-from mlx_faceau.taught import NUM_AUXILIARY, set_apart
 from mlx_faceau.train.checkpoints import TEACHER
 from mlx_faceau.train.config import AUTraining, LandmarkPoseTraining
 from mlx_faceau.train.resume import saved_teacher

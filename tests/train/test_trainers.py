@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlx_faceau.architectures import (
+from mlx_faceau.core.architectures import (
     AUPredictionConfig,
     LandmarkPoseConfig,
     ModelConfig,
@@ -16,8 +16,8 @@ from mlx_faceau.architectures import (
     is_statistic,
     weight_shapes,
 )
+from mlx_faceau.core.auxiliary_head import TaughtAUConfig
 from mlx_faceau.errors import BackendError
-from mlx_faceau.taught import TaughtAUConfig
 from mlx_faceau.train.schedule import averaging_decay
 
 LANDMARKS = LandmarkPoseConfig(width_mult=0.1)

@@ -20,8 +20,8 @@ pytest.importorskip("h5py")
 import h5py
 from tiny_training import write_faces
 
-from mlx_faceau.checkpoint import BEST_NAME, file_hash
 from mlx_faceau.cli.main import build_parser, main
+from mlx_faceau.core.checkpoint import BEST_NAME, file_hash
 from mlx_faceau.train.config import TRAININGS
 from mlx_faceau.train.options import flag
 
@@ -141,7 +141,8 @@ def test_targets_that_are_reached_are_exit_status_zero(
 ) -> None:
     checkpoint = write_checkpoint(tmp_path / "net.safetensors", AU)
     monkeypatch.setattr(
-        "mlx_faceau.predictor.load_au_predictor", lambda path, backend: Knower(strangers, off)
+        "mlx_faceau.inference.predictor.load_au_predictor",
+        lambda path, backend: Knower(strangers, off),
     )
     arguments = ["evaluate", str(checkpoint), "--data", str(strangers)]
     assert main([*arguments, "--require-targets"]) == status

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mlx_faceau.architectures import LandmarkPoseConfig, initial_weights
+from mlx_faceau.core.architectures import LandmarkPoseConfig, initial_weights
 from mlx_faceau.errors import MissingDependency
 
 Arrays = dict[str, np.ndarray]

@@ -1,0 +1,1 @@
+"""What every other room rests on: NumPy and the standard library, no framework."""

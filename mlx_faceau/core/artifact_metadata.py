@@ -1,0 +1,197 @@
+"""What an exported file says about itself, read with the standard library alone.
+
+ONNX and Core ML files carry the metadata of the net they were made from (see
+``checkpoint.describe``) as JSON under one key. Both are protocol buffers; a few fields of the
+wire format suffice to find it, so that a backend can be chosen before its library is loaded.
+
+Reference:
+    Protocol Buffers, Encoding (protobuf.dev); onnx.proto3; Core ML's Model.proto.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from mlx_faceau.errors import CheckpointError
+
+METADATA_KEY = "mlx-faceau"
+ONNX_SUFFIX = ".onnx"
+COREML_SUFFIX = ".mlpackage"
+
+# Field numbers on the way to the (key, value) pairs.
+_ONNX_PATH = (14,)  # ModelProto.metadata_props
+_COREML_PATH = (2, 100, 100)  # Model.description, .metadata, .userDefined
+_KEY, _VALUE = 1, 2
+_EXTERNAL = "external_data"
+# Messages of onnx.proto3 and their fields under which a tensor may lie.
+_TENSORS_LIE_IN: dict[str, dict[int, str]] = {
+    "model": {7: "graph", 25: "function"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "function": {7: "node"},
+    "node": {5: "attribute"},
+    "attribute": dict.fromkeys((5, 10), "tensor")
+    | dict.fromkeys((6, 11), "graph")
+    | dict.fromkeys((22, 23), "sparse"),
+    "sparse": {1: "tensor", 2: "tensor"},
+    "tensor": {13: _EXTERNAL},
+}
+_MAX_FIELD = 16 << 20  # bytes of one metadata field; a real one has a few KiB
+_MAX_MANIFEST = 1 << 20  # bytes
+_MAX_FIELDS = 100_000  # that are looked at; a real file has some dozens on the way
+
+
+def read_exported_metadata(path: Path | str) -> dict[str, Any] | None:
+    """The metadata of an ``.onnx`` file or ``.mlpackage`` folder.
+
+    Returns:
+        None where the file is well formed but carries none of ours (another tool wrote it).
+
+    Raises:
+        CheckpointError: if it is missing, truncated or malformed.
+    """
+    path = Path(path)
+    package = is_mlpackage(path)
+    file_path, fields = (find_mlmodel(path), _COREML_PATH) if package else (path, _ONNX_PATH)
+    try:
+        with file_path.open("rb") as file:
+            text = dict(_pairs(file, 0, file_path.stat().st_size, fields)).get(METADATA_KEY)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, UnicodeDecodeError) as error:
+        kind = "Core ML package" if package else "ONNX file"
+        raise CheckpointError(f"{path}: not a readable {kind}: {error}") from None
+    return None if text is None else parse_metadata(text, path)
+
+
+def parse_metadata(text: str, path: Path | str) -> dict[str, Any]:
+    """The JSON object under ``METADATA_KEY``.
+
+    Raises:
+        CheckpointError: if it is something else.
+    """
+    try:
+        metadata = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: its settings are no JSON: {error}") from None
+    if not isinstance(metadata, dict):
+        raise CheckpointError(f"{path}: its settings are no JSON object")
+    return metadata
+
+
+def check_self_contained(path: Path | str) -> None:
+    """See that an ``.onnx`` file holds all its tensors: ONNX Runtime would open the files it names.
+
+    Raises:
+        CheckpointError: if it names another file, or is missing, truncated or malformed.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            outside = _names_a_file(file, 0, path.stat().st_size, "model")
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: not a readable ONNX file: {error}") from None
+    if outside:
+        raise CheckpointError(
+            f"{path}: its weights lie in another file; save it with all data in one file"
+        )
+
+
+def _names_a_file(file: BinaryIO, start: int, end: int, kind: str) -> bool:
+    for number, begin, size in _fields(file, start, end):
+        inner = _TENSORS_LIE_IN[kind].get(number)
+        if inner == _EXTERNAL or (inner and _names_a_file(file, begin, begin + size, inner)):
+            return True
+    return False
+
+
+def is_mlpackage(path: Path | str) -> bool:
+    """Whether a path is a Core ML package, which is a folder."""
+    path = Path(path)
+    return path.suffix == COREML_SUFFIX and path.is_dir()
+
+
+def find_mlmodel(package: Path | str) -> Path:
+    """The protocol buffer inside a Core ML package, named by its manifest.
+
+    Raises:
+        CheckpointError: if the package is missing, incomplete or points outside itself.
+    """
+    package = Path(package)
+    try:
+        with (package / "Manifest.json").open("rb") as file:
+            manifest = json.loads(file.read(_MAX_MANIFEST))
+        root = manifest["rootModelIdentifier"]
+        data = (package / "Data").resolve()
+        model: Path = (data / manifest["itemInfoEntries"][root]["path"]).resolve()
+        there = model.is_relative_to(data) and model.is_file()
+    except OSError as error:
+        raise CheckpointError(f"{package}: not a Core ML package: {error}") from None
+    except (KeyError, TypeError, ValueError, RecursionError):
+        raise CheckpointError(f"{package}: its Manifest.json names no model") from None
+    if not there:
+        raise CheckpointError(f"{package}: its Manifest.json names no file of the package")
+    return model
+
+
+def _pairs(
+    file: BinaryIO, start: int, end: int, path: tuple[int, ...]
+) -> Iterator[tuple[str, str]]:
+    """The string pairs that lie under a path of field numbers."""
+    for number, begin, size in _fields(file, start, end):
+        if number != path[0]:
+            continue
+        if len(path) > 1:
+            yield from _pairs(file, begin, begin + size, path[1:])
+        else:
+            yield _pair(file, begin, begin + size)
+
+
+def _pair(file: BinaryIO, start: int, end: int) -> tuple[str, str]:
+    texts = {_KEY: "", _VALUE: ""}
+    for number, begin, size in _fields(file, start, end):
+        if size > _MAX_FIELD:
+            raise ValueError(f"a metadata field of {size} bytes")
+        file.seek(begin)
+        texts[number] = file.read(size).decode()
+    return texts[_KEY], texts[_VALUE]
+
+
+def _fields(file: BinaryIO, position: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Number, position and size of each length-delimited field of a message in [position, end)."""
+    for _ in range(_MAX_FIELDS):
+        if position >= end:
+            return
+        file.seek(position)
+        tag = _varint(file)
+        wire = tag & 7
+        if wire == 0:
+            _varint(file)
+            size, begin = 0, file.tell()
+        elif wire in (1, 5):
+            size, begin = 0, file.tell() + (8 if wire == 1 else 4)
+        elif wire == 2:
+            size = _varint(file)
+            begin = file.tell()
+        else:
+            raise ValueError(f"wire type {wire} at byte {position}")
+        position = begin + size
+        if position > end:
+            raise ValueError(f"cut short at byte {end}")
+        if wire == 2:
+            yield tag >> 3, begin, size
+    raise ValueError(f"more than {_MAX_FIELDS} fields")
+
+
+def _varint(file: BinaryIO) -> int:
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = file.read(1)
+        if not byte:
+            raise ValueError(f"cut short at byte {file.tell()}")
+        value |= (byte[0] & 0x7F) << shift
+        if byte[0] < 0x80:
+            return value
+    raise ValueError(f"a number of more than 64 bits at byte {file.tell()}")

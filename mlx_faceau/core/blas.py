@@ -1,0 +1,132 @@
+"""A fast BLAS for MLX on Linux CPUs, loaded before MLX itself.
+
+The Linux CPU wheel of MLX ships the reference BLAS, ten to twenty times slower than OpenBLAS. The
+dynamic linker takes the first ``cblas_sgemm`` it finds, so an OpenBLAS that is already in the
+process when ``mlx.core`` is first imported serves MLX; afterwards it is too late. One such library
+is always at hand: opencv-python bundles it. numpy's and scipy's copies rename their symbols.
+
+``MLX_FACEAU_BLAS=off`` keeps MLX's own; ``MLX_FACEAU_BLAS=/path/to/libopenblas.so`` names another.
+``OPENBLAS_NUM_THREADS`` and ``OMP_NUM_THREADS`` mean what they mean to OpenBLAS.
+"""
+
+import ctypes
+import importlib.util
+import logging
+import os
+import sys
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+from mlx_faceau.errors import BackendError
+
+VARIABLE = "MLX_FACEAU_BLAS"
+SYMBOLS = ("cblas_sgemm", "cblas_dgemm", "cblas_cgemm")  # all that MLX calls
+CACHE_BYTES = 4 << 30  # MLX keeps 32 MB of freed memory by default: page faults at every operation
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Status:
+    """Which BLAS serves MLX's matrix products in this process."""
+
+    path: Path | None  # the library that was loaded for MLX; None: MLX's own
+    reason: str  # one clause: where it comes from, or why none was loaded
+
+    def __str__(self) -> str:
+        return f"{self.path} ({self.reason})" if self.path else f"MLX's own ({self.reason})"
+
+
+@cache
+def prepare() -> Status:
+    """Load a fast BLAS where it helps; call it before ``mlx.core`` is imported. Acts once.
+
+    Returns:
+        what is in use from now on.
+
+    Raises:
+        BackendError: if ``MLX_FACEAU_BLAS`` names a library that cannot serve MLX.
+    """
+    wish = os.environ.get(VARIABLE, "")
+    if wish == "off":
+        return Status(None, f"{VARIABLE}=off")
+    if not _helps_here():
+        return Status(None, "only MLX for Linux CPUs gains from another")
+    if "mlx.core" in sys.modules:
+        logger.warning("mlx was imported before mlx_faceau: its slow BLAS stays in use")
+        return Status(None, "mlx was imported before mlx_faceau")
+    if wish:
+        _load(Path(wish))
+        return Status(Path(wish), VARIABLE)
+    for path in bundled_libraries():
+        try:
+            _load(path)
+        except BackendError as error:
+            logger.debug("%s", error)
+        else:
+            return Status(path, "bundled with opencv-python")
+    logger.warning(
+        "no OpenBLAS found for MLX, matrix products will be slow: "
+        "install opencv-python or set %s=/path/to/libopenblas.so",
+        VARIABLE,
+    )
+    return Status(None, "no OpenBLAS found")
+
+
+def limit_cache() -> None:
+    """Let MLX keep freed memory on a CPU, where fresh pages cost more than the work on them."""
+    import mlx.core as mx
+
+    if mx.default_device() == mx.Device(mx.cpu):
+        mx.set_cache_limit(CACHE_BYTES)
+
+
+def status() -> Status:
+    """Which BLAS serves MLX here; loads it, as importing the MLX models would."""
+    return prepare()
+
+
+def bundled_libraries() -> list[Path]:
+    """OpenBLAS files inside the installed opencv packages, found without importing cv2."""
+    spec = importlib.util.find_spec("cv2")
+    if spec is None or not spec.submodule_search_locations:
+        return []
+    site = Path(next(iter(spec.submodule_search_locations))).parent
+    return sorted(site.glob("opencv_*.libs/libopenblas*.so*"))
+
+
+def _helps_here() -> bool:
+    if not sys.platform.startswith("linux") or importlib.util.find_spec("mlx") is None:
+        return False
+    return not any(_installed(f"mlx-cuda{version}") for version in ("", "-12", "-13"))
+
+
+def _installed(distribution: str) -> bool:
+    try:
+        metadata.distribution(distribution)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _load(path: Path) -> None:
+    """Make the symbols of a BLAS global, after checking that MLX could call them."""
+    try:
+        library = ctypes.CDLL(str(path))  # local first: a wrong one must not reach MLX
+    except OSError as error:
+        raise BackendError(f"{VARIABLE}: cannot load {path}: {error}") from error
+    missing = [symbol for symbol in SYMBOLS if not hasattr(library, symbol)]
+    if missing:
+        raise BackendError(f"{VARIABLE}: {path} has no {', '.join(missing)}; name another BLAS")
+    if _has_long_integers(library):
+        raise BackendError(f"{VARIABLE}: {path} takes 64-bit integers; name a 32-bit (LP64) build")
+    ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
+
+
+def _has_long_integers(library: ctypes.CDLL) -> bool:
+    if not hasattr(library, "openblas_get_config"):
+        return False
+    library.openblas_get_config.restype = ctypes.c_char_p
+    return b"USE64BITINT" in library.openblas_get_config()

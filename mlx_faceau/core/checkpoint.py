@@ -1,0 +1,263 @@
+"""The one checkpoint format: a single self-describing ``.safetensors`` file.
+
+Arrays carry a prefix for what they are (``model.``, ``ema.``, ``optimizer.``, ``rng.``,
+``loop.``); weights are in MLX names and layout. The header's metadata holds the whole
+configuration as JSON, so that a file loads with no further argument.
+"""
+
+import hashlib
+import json
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlx_faceau.errors import CheckpointError, MissingDependency
+
+from .architectures import (
+    IMAGE_SIZE,
+    ModelConfig,
+    config_from_dict,
+    config_to_dict,
+    is_statistic,
+    weight_shapes,
+)
+from .atomic_io import atomic_file
+from .facs import AU_NAMES
+from .preprocess import COLOR_ORDER
+
+FORMAT = "mlx-faceau"
+VERSION = 1
+BEST_NAME = "checkpoint_best.safetensors"
+LICENCE_NOTE = "Weights carry the licence of the labels and images they were trained on."
+_MAX_HEADER = 16 << 20  # bytes; a real header has about 100 KiB
+
+
+def describe(config: ModelConfig, **more: Any) -> dict[str, Any]:
+    """Metadata that every artefact of a net carries: checkpoint, ONNX and Core ML file.
+
+    Args:
+        config: the net's settings.
+        more: further JSON values, such as ``target_statistics`` or ``source_hash``.
+    """
+    from mlx_faceau import __version__
+
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "kind": config.kind,
+        "model": config_to_dict(config),
+        "image_size": [IMAGE_SIZE, IMAGE_SIZE],
+        "color_order": COLOR_ORDER,
+        "crop": "standard",
+        "au_names": list(AU_NAMES),
+        "licence_note": LICENCE_NOTE,
+        "package_version": __version__,
+        **more,
+    }
+
+
+def config_of(metadata: Mapping[str, Any], path: Path | str) -> ModelConfig:
+    """The net's settings from an artefact's metadata, checked.
+
+    Raises:
+        CheckpointError: if the metadata is not this package's or that of a file of both nets, or
+            names another crop, colour or action unit order than this version predicts on.
+    """
+    if metadata.get("format") != FORMAT or metadata.get("version") != VERSION:
+        raise CheckpointError(
+            f"{path}: format {metadata.get('format')!r} version {metadata.get('version')!r}, "
+            f"expected {FORMAT!r} version {VERSION}; update mlx-faceau or convert the file"
+        )
+    if "nets" in metadata:
+        raise CheckpointError(
+            f"{path}: holds both nets, for other programs; give a file of one net"
+        )
+    expected = {"color_order": COLOR_ORDER, "crop": "standard", "au_names": list(AU_NAMES)}
+    for key, value in expected.items():
+        if metadata.get(key) != value:
+            raise CheckpointError(f"{path}: {key} is {metadata.get(key)!r}, expected {value!r}")
+    model = metadata.get("model")
+    if not isinstance(model, dict):
+        raise CheckpointError(f"{path}: the metadata has no 'model' settings")
+    try:
+        return config_from_dict(str(metadata.get("kind")), model)
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{path}: {error}") from None
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint in memory: its arrays by prefixed name, and its metadata."""
+
+    path: Path
+    metadata: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+
+    @cached_property
+    def config(self) -> ModelConfig:
+        """Settings of the net; see :func:`config_of`."""
+        return config_of(self.metadata, self.path)
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of the file, recorded by what is exported from it."""
+        return file_hash(self.path)
+
+    def section(self, prefix: str) -> dict[str, np.ndarray]:
+        """Arrays whose name starts with ``prefix``, without it."""
+        return {
+            name.removeprefix(prefix): array
+            for name, array in self.arrays.items()
+            if name.startswith(prefix)
+        }
+
+    def weights(self, prefer_ema: bool = True) -> dict[str, np.ndarray]:
+        """Weights of the net: the averaged ones when there are any and they are preferred.
+
+        Running statistics that are not averaged come from the raw weights.
+
+        Raises:
+            CheckpointError: naming every missing, extra and misshapen weight.
+        """
+        weights = self.section("model.")
+        if prefer_ema:
+            weights |= self.section("ema.")
+        check_weights(self.config, weights, self.path)
+        return weights
+
+
+def check_weights(
+    config: ModelConfig, weights: Mapping[str, np.ndarray], source: Path | str
+) -> None:
+    """Check names, shapes, dtype and finiteness of all weights at once.
+
+    Raises:
+        CheckpointError: one line with all that is wrong.
+    """
+    problems = list(_weight_problems(weight_shapes(config), weights))
+    if problems:
+        shown = "; ".join(problems[:8])
+        rest = f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
+        raise CheckpointError(f"{source}: not the weights of this {config.kind} net: {shown}{rest}")
+
+
+def _weight_problems(
+    shapes: Mapping[str, tuple[int, ...]], weights: Mapping[str, np.ndarray]
+) -> Iterator[str]:
+    for name in sorted(shapes.keys() - weights.keys()):
+        yield f"{name} is missing"
+    for name in sorted(weights.keys() - shapes.keys()):
+        yield f"{name} is unknown"
+    for name in sorted(shapes.keys() & weights.keys()):
+        array = weights[name]
+        if tuple(array.shape) != shapes[name]:
+            yield f"{name} has shape {tuple(array.shape)}, expected {shapes[name]}"
+        elif array.dtype != np.float32:
+            yield f"{name} is {array.dtype}, expected float32"
+        elif not np.isfinite(array).all():
+            yield f"{name} holds NaN or infinity"
+        elif is_statistic(name) and name.endswith("var") and (array < 0).any():
+            yield f"{name} holds a negative variance"
+
+
+def save_checkpoint(
+    path: Path | str, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]
+) -> None:
+    """Write a checkpoint: complete under its final name, or not there at all.
+
+    Args:
+        path: ends with ``.safetensors``.
+        arrays: by prefixed name.
+        metadata: JSON values; :func:`describe` gives the part every file needs.
+
+    Raises:
+        OSError: if it cannot be written; what stood under the name is then untouched.
+    """
+    save = _safetensors().numpy.save
+    plain = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    data = save(plain, metadata={FORMAT: json.dumps(metadata, sort_keys=True, allow_nan=False)})
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def load_checkpoint(path: Path | str) -> Checkpoint:
+    """Read a checkpoint; a directory means its ``checkpoint_best.safetensors``.
+
+    Raises:
+        CheckpointError: if it is missing, truncated or not this package's.
+    """
+    path = find_checkpoint(path)
+    metadata = read_metadata(path)
+    safetensors = _safetensors()
+    try:
+        arrays = safetensors.numpy.load_file(path)
+    except (safetensors.SafetensorError, KeyError, ValueError, OSError) as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file: {error}") from None
+    checkpoint = Checkpoint(path, metadata, arrays)
+    check_weights(checkpoint.config, checkpoint.section("model."), path)
+    return checkpoint
+
+
+def read_metadata(path: Path | str) -> dict[str, Any]:
+    """The metadata of a checkpoint, from its header alone.
+
+    Raises:
+        CheckpointError: if the file is missing, truncated or carries no metadata of ours.
+    """
+    path = find_checkpoint(path)
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            prefix = file.read(8)
+            length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
+            if not 0 < length <= min(_MAX_HEADER, size - 8):
+                raise CheckpointError(f"{path}: not a safetensors file, or cut short")
+            header = json.loads(file.read(length))
+        metadata = json.loads(header["__metadata__"][FORMAT])
+    except (KeyError, TypeError, ValueError, RecursionError):
+        raise CheckpointError(
+            f"{path}: no mlx-faceau settings in the header; it was not written by this package"
+        ) from None
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
+    if not isinstance(metadata, dict):
+        raise CheckpointError(f"{path}: the settings in the header are no JSON object")
+    return metadata
+
+
+def find_checkpoint(path: Path | str) -> Path:
+    """The checkpoint that a path means: a file itself, a directory's best one.
+
+    Raises:
+        CheckpointError: if there is none.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / BEST_NAME
+        if not path.is_file():
+            raise CheckpointError(f"{path.parent}: no {path.name} in this folder")
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; name a training's folder or a model file")
+    return path
+
+
+def file_hash(path: Path | str) -> str:
+    """SHA-256 of a file, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _safetensors() -> Any:
+    try:
+        import safetensors.numpy
+    except ImportError:
+        raise MissingDependency("safetensors", extra="cpu") from None
+    return safetensors

@@ -1,0 +1,41 @@
+"""A lock that one process holds at a time, for training and its files.
+
+It needs filelock, which predicting must do without: result files have :mod:`.claim`.
+"""
+
+import os
+from pathlib import Path
+
+from mlx_faceau.errors import FaceauError, MissingDependency
+
+try:
+    from filelock import FileLock, Timeout
+except ModuleNotFoundError as error:
+    raise MissingDependency("filelock", extra="train") from error
+
+
+class Lock:
+    """Held from its making until it is released, or its process ends.
+
+    Args:
+        path: of the lock's own file.
+        refusal: raised where another process holds it.
+
+    Raises:
+        FaceauError: the refusal.
+        OSError: if the file cannot be made.
+    """
+
+    def __init__(self, path: Path, refusal: FaceauError) -> None:
+        self._path = path
+        self._lock = FileLock(path, timeout=0)
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise refusal from None
+
+    def release(self) -> None:
+        """Remove the file and let the next one in."""
+        if os.name != "nt":  # while it is held: the next one's lock must not be removed
+            self._path.unlink(missing_ok=True)
+        self._lock.release()

@@ -1,0 +1,1 @@
+"""Where labels come from: OpenFace, pyfaceau, functions of the user's."""

@@ -1,0 +1,202 @@
+"""Labelled faces of a frame, and what a labeller is: the teacher that training data comes from."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from mlx_faceau.core.named_function import load_function
+from mlx_faceau.core.pdm import PDM
+from mlx_faceau.data import schema
+from mlx_faceau.errors import BackendError, DatasetError
+from mlx_faceau.video.results import Frame
+
+Labels = Sequence["FaceLabels"]
+
+
+@dataclass(frozen=True)
+class FaceLabels:
+    """One face, in frame pixels and radians.
+
+    Args:
+        landmarks: (68, 2).
+        global_params: (6,) scale, rx, ry, rz, tx, ty of the PDM in the frame.
+        local_params: (34,).
+        au_intensities: (17,) in ``AU_NAMES`` order.
+        bbox: (4,) x, y, width, height; None takes the landmarks' bounding box.
+        confidence: of the labeller, in [0, 1].
+        face_id: tells the people of a video apart.
+        hog: (4464,) FHOG of the aligned face, or None.
+    """
+
+    landmarks: np.ndarray
+    global_params: np.ndarray
+    local_params: np.ndarray
+    au_intensities: np.ndarray
+    bbox: np.ndarray | None = None
+    confidence: float = 1.0
+    face_id: int = 0
+    hog: np.ndarray | None = None
+
+    @property
+    def box(self) -> np.ndarray:
+        """(4,) x, y, width, height in frame pixels."""
+        if self.bbox is not None:
+            return np.asarray(self.bbox, np.float64)
+        low, high = self.landmarks.min(axis=0), self.landmarks.max(axis=0)
+        return np.concatenate([low, high - low])
+
+
+class Labeller(Protocol):
+    """Labels the faces of videos. ``licence`` is what its labels may be used for, or empty."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def licence(self) -> str: ...
+
+    def begin(self, video: Path) -> Callable[[Frame], Labels]:
+        """Get ready for a video.
+
+        Returns:
+            What labels its frames; called with frames in order, not necessarily all of them.
+
+        Raises:
+            FaceauError: if this video cannot be labelled.
+        """
+        ...
+
+
+class CallableLabeller:
+    """Any function from a frame to labelled faces.
+
+    Args:
+        function: takes an (H, W, 3) uint8 BGR frame, returns a list with a dict for each face:
+            ``landmarks``, ``global_params``, ``local_params`` and ``au_intensities`` and, if
+            wanted, ``bbox``, ``confidence``, ``face_id`` and ``hog``, all in frame pixels.
+    """
+
+    name = "callable"
+    licence = ""
+
+    def __init__(self, function: Callable[[np.ndarray], Sequence[Mapping[str, Any]]]) -> None:
+        self._function = function
+
+    def begin(self, video: Path) -> Callable[[Frame], Labels]:
+        """See :class:`Labeller`."""
+        return lambda frame: [_as_labels(face) for face in self._function(frame.image)]
+
+
+_OPTIONAL = ("bbox", "confidence", "face_id", "hog")
+
+
+def _as_labels(face: Mapping[str, Any]) -> FaceLabels:
+    missing = set(schema.LABEL_SHAPES) - set(face)
+    unknown = set(face) - set(schema.LABEL_SHAPES) - set(_OPTIONAL)
+    if missing or unknown:
+        raise ValueError(
+            f"a labelled face: missing {sorted(missing)}, unknown {sorted(unknown)}; expected "
+            f"{', '.join(schema.LABEL_SHAPES)} and optionally {', '.join(_OPTIONAL)}"
+        )
+    arrays = {name: np.asarray(face[name], np.float64) for name in schema.LABEL_SHAPES}
+    for name, shape in schema.LABEL_SHAPES.items():
+        if arrays[name].shape != shape:
+            raise ValueError(f"a labelled face: {name} is {arrays[name].shape}, expected {shape}")
+    optional: dict[str, Any] = {
+        name: face[name] for name in _OPTIONAL if face.get(name) is not None
+    }
+    return FaceLabels(
+        arrays["landmarks"],
+        arrays["global_params"],
+        arrays["local_params"],
+        arrays["au_intensities"],
+        **optional,
+    )
+
+
+def open_labeller(
+    choice: "str | Labeller | Callable[..., Any] | None", pdm: PDM | None
+) -> Labeller:
+    """The labeller that a choice names.
+
+    Args:
+        choice: ``"openface-csv"``, ``"pyfaceau"``, ``"callable:package.module:function"``, a
+            function from a frame to labelled faces, a labeller, or ``"auto"`` or None: an OpenFace
+            CSV beside each video, else pyfaceau where it is installed.
+        pdm: fits parameters to landmarks where a CSV holds none.
+
+    Raises:
+        ValueError: if the choice is none of these.
+        BackendError: if it cannot run here.
+    """
+    from .openface import OpenFaceLabeller
+    from .pyfaceau import PyfaceauLabeller
+
+    if choice is None or choice == "auto":
+        return AutoLabeller(OpenFaceLabeller(pdm))
+    if choice == "openface-csv":
+        return OpenFaceLabeller(pdm)
+    if choice == "pyfaceau":
+        return PyfaceauLabeller()
+    if isinstance(choice, str) and choice.startswith("callable:"):
+        return CallableLabeller(
+            load_function(choice.removeprefix("callable:"), f"labeller {choice}")
+        )
+    if hasattr(choice, "begin"):
+        return choice  # type: ignore[return-value]
+    if callable(choice):
+        return CallableLabeller(choice)
+    raise ValueError(
+        f"labeller {choice!r} is none of auto, openface-csv, pyfaceau, "
+        "callable:package.module:function"
+    )
+
+
+class AutoLabeller:
+    """An OpenFace CSV beside the video, else pyfaceau where it is installed.
+
+    Args:
+        csv: reads the CSV files.
+    """
+
+    def __init__(self, csv: Labeller) -> None:
+        self._csv = self._used = csv
+        self._fallback: Labeller | None = None
+
+    @property
+    def name(self) -> str:
+        """Of the one that the last video took."""
+        return self._used.name
+
+    @property
+    def licence(self) -> str:
+        """Likewise."""
+        return self._used.licence
+
+    def begin(self, video: Path) -> Callable[[Frame], Labels]:
+        """See :class:`Labeller`.
+
+        Raises:
+            DatasetError: if neither can label this video, naming the three ways to labels.
+        """
+        from .openface import find_csv
+        from .pyfaceau import PyfaceauLabeller
+
+        self._used = self._csv
+        if find_csv(video) is not None:
+            return self._csv.begin(video)
+        if self._fallback is None:
+            try:
+                self._fallback = PyfaceauLabeller()
+            except BackendError as error:
+                raise DatasetError(
+                    f"{video}: nothing labels it; three ways: put the CSV of OpenFace's "
+                    f"FeatureExtraction beside it ({video.stem}.csv); install pyfaceau with its "
+                    "models; or give a function of your own (--labeller "
+                    f"callable:package.module:function). pyfaceau: {error}"
+                ) from None
+        self._used = self._fallback
+        return self._fallback.begin(video)

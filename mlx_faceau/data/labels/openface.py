@@ -1,0 +1,213 @@
+"""Labels from the CSV that OpenFace wrote for a video: no model is needed.
+
+FeatureExtraction and FaceLandmarkVidMulti, OpenFace 1 and 2: with or without spaces, ``face_id``
+and the groups that are not needed. A ``.hog`` file beside it, of the same name, gives HOG features.
+"""
+
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from mlx_faceau.core.facs import AU_NAMES, MAX_INTENSITY
+from mlx_faceau.core.pdm import PDM, fit_pdm
+from mlx_faceau.data.schema import HOG_SIZE
+from mlx_faceau.errors import DatasetError
+from mlx_faceau.output.openface_csv import FIRST_COLUMNS, GROUPS, read_openface_csv
+from mlx_faceau.video.reader import Video
+from mlx_faceau.video.results import Frame
+
+from .labeller import FaceLabels, Labels
+
+LICENCE = (
+    "labels of OpenFace: academic or non-profit, non-commercial research only (its licence), and "
+    "so are nets trained on them"
+)
+_FLAGS = {"2d": "-2Dfp", "aus": "-aus"}  # of FeatureExtraction, which writes the group
+_WANTED = {*FIRST_COLUMNS, *GROUPS["2d"], *GROUPS["params"], *AU_NAMES}
+_LATE = 0.6  # frames between a picture's time and its number, before pictures may be missing
+_INSIDE = 0.5  # share of the points that must lie in the frame
+
+
+def find_csv(video: Path) -> Path | None:
+    """The CSV of a video: ``NAME.EXT.csv``, ``NAME.openface.csv`` or ``NAME.csv`` beside it, or in
+    the folder ``processed`` there, where OpenFace writes it; None if there is none."""
+    names = (f"{video.name}.csv", f"{video.stem}.openface.csv", f"{video.stem}.csv")
+    for folder in (video.parent, video.parent / "processed"):
+        for name in names:
+            if (folder / name).is_file():
+                return folder / name
+    return None
+
+
+class OpenFaceLabeller:
+    """Reads OpenFace's CSV of each video.
+
+    Args:
+        pdm: fits pose and shape to the landmarks of files without PDM parameters; None refuses
+            such files.
+    """
+
+    name = "openface-csv"
+    licence = LICENCE
+
+    def __init__(self, pdm: PDM | None = None) -> None:
+        self._pdm = pdm
+
+    def begin(self, video: Path) -> Callable[[Frame], Labels]:
+        """See :class:`~mlx_faceau.data.labels.labeller.Labeller`.
+
+        Raises:
+            DatasetError: if there is no CSV, or it lacks what training needs.
+        """
+        path = find_csv(video)
+        if path is None:
+            raise DatasetError(f"{video}: no {video.stem}.csv beside it; run FeatureExtraction")
+        return _Table(path, self._pdm, video).labels
+
+
+class _Table:
+    """One CSV, its rows found by frame."""
+
+    def __init__(self, path: Path, pdm: PDM | None, video: Path) -> None:
+        self._path, self._pdm, self._video = path, pdm, video
+        columns = read_openface_csv(path, _WANTED)
+        count = len(columns["frame"])
+        if count == 0:
+            raise DatasetError(f"{path}: it holds no rows")
+        self._landmarks = _group(path, columns, "2d").reshape(count, 2, 68).transpose(0, 2, 1)
+        self._units = _units(path, columns)
+        self._params = _params(path, columns, pdm)
+        self._confidence = columns.get("confidence", np.ones(count))
+        self._success = columns.get("success", np.ones(count)) > 0
+        self._face = columns.get("face_id", np.zeros(count)).astype(int)
+        self._rows = _rows_by_frame(columns["frame"])
+        self._hog = _read_hog(path.with_suffix(".hog"), count)
+        self._placed = False
+        self._rate = Video(video).rate
+        self._whole = False  # whether all frames are known to be there
+
+    def labels(self, frame: Frame) -> list[FaceLabels]:
+        self._check_number(frame)
+        rows = [row for row in self._rows.get(frame.index, []) if self._usable(row)]
+        if rows and not self._placed:
+            self._check_place(frame, rows[0])
+        return [self._one(row) for row in rows]
+
+    def _usable(self, row: int) -> bool:
+        numbers = (self._landmarks[row], self._units[row])
+        return bool(self._success[row]) and all(np.isfinite(values).all() for values in numbers)
+
+    def _check_place(self, frame: Frame, row: int) -> None:
+        """A video that was turned or resized after OpenFace saw it gives its points away."""
+        height, width = frame.image.shape[:2]
+        points = self._landmarks[row]
+        inside = float(((points >= 0) & (points < (width, height))).all(axis=1).mean())
+        if inside < _INSIDE:
+            raise DatasetError(
+                f"{self._path}: {1 - inside:.0%} of the landmarks of frame {frame.index + 1} lie "
+                f"outside the {width} x {height} picture; it belongs to a video of another size "
+                "or turned otherwise"
+            )
+        self._placed = True
+
+    def _check_number(self, frame: Frame) -> None:
+        """Refuse frames that come at another time than their number says.
+
+        Decoders pass over a damaged picture, and the next one takes its number. But the frame rate
+        may also vary: then the video has as many frames as the CSV.
+        """
+        late = abs(frame.timestamp * self._rate - frame.index)
+        if self._whole or late <= _LATE:
+            return
+        count = sum(1 for _ in Video(self._video).frames())
+        if max(self._rows) >= count:
+            raise DatasetError(
+                f"{self._path}: pictures are missing before {frame.timestamp:.2f} s of the video "
+                f"({count} can be read, it has {max(self._rows) + 1} frames): from there on its "
+                "rows belong to other pictures; run OpenFace on this file"
+            )
+        self._whole = True
+
+    def _one(self, row: int) -> FaceLabels:
+        landmarks = self._landmarks[row]
+        if self._params is not None:
+            pose, shape = self._params[row, :6], self._params[row, 6:]
+        elif self._pdm is not None:
+            fit = fit_pdm(self._pdm, landmarks)
+            pose, shape = fit.global_params, fit.local_params
+        return FaceLabels(
+            landmarks,
+            pose,
+            shape,
+            self._units[row],
+            confidence=float(np.clip(self._confidence[row], 0, 1)),
+            face_id=int(self._face[row]),
+            hog=None if self._hog is None else self._hog[row],
+        )
+
+
+def _group(path: Path, columns: dict[str, np.ndarray], group: str) -> np.ndarray:
+    names = AU_NAMES if group == "aus" else GROUPS[group]
+    missing = [name for name in names if name not in columns]
+    if missing:
+        raise DatasetError(
+            f"{path}: no column {', '.join(missing[:3])}{' ...' if len(missing) > 3 else ''}; run "
+            f"FeatureExtraction with {_FLAGS[group]}"
+        )
+    return np.stack([columns[name] for name in names], axis=1)
+
+
+def _units(path: Path, columns: dict[str, np.ndarray]) -> np.ndarray:
+    units = _group(path, columns, "aus")
+    if np.nanmax(units, initial=0) > MAX_INTENSITY + 0.01 or np.nanmin(units, initial=0) < -0.01:
+        raise DatasetError(
+            f"{path}: AU intensities reach {np.nanmin(units):g}..{np.nanmax(units):g}, expected "
+            "[0, 5]"
+        )
+    return units.clip(0, MAX_INTENSITY)
+
+
+def _params(path: Path, columns: dict[str, np.ndarray], pdm: PDM | None) -> np.ndarray | None:
+    if all(name in columns for name in GROUPS["params"]):
+        return np.stack([columns[name] for name in GROUPS["params"]], axis=1)
+    if pdm is None:
+        raise DatasetError(
+            f"{path}: no PDM parameters (p_scale ... p_33); run FeatureExtraction with -pdmparams, "
+            "or give OpenFace's PDM file (--pdm) to fit them to the landmarks"
+        )
+    return None
+
+
+def _rows_by_frame(frames: np.ndarray) -> dict[int, list[int]]:
+    """Rows of each frame of the video, counted from 0. OpenFace counts from 1."""
+    first = 0 if frames.min() == 0 else 1
+    rows: dict[int, list[int]] = {}
+    for row, frame in enumerate(frames.astype(int).tolist()):
+        rows.setdefault(frame - first, []).append(row)
+    return rows
+
+
+def _read_hog(path: Path, rows: int) -> np.ndarray | None:
+    """OpenFace's ``.hog``: for each row the cells across, down and deep (int32), whether the face
+    was found (float32), and the features (float32).
+
+    Raises:
+        DatasetError: if it is there but does not fit the CSV.
+    """
+    if not path.is_file():
+        return None
+    record = struct.Struct("<iiif")
+    size = record.size + 4 * HOG_SIZE
+    data = np.fromfile(path, np.uint8)
+    if len(data) != rows * size:
+        raise DatasetError(
+            f"{path}: {len(data)} bytes, expected {rows} records of {HOG_SIZE} features; move it "
+            "away to go without HOG"
+        )
+    table = data.reshape(rows, size)
+    across, down, deep, _ = record.unpack(table[0, : record.size].tobytes())
+    if across * down * deep != HOG_SIZE:
+        raise DatasetError(f"{path}: features of {across} x {down} x {deep}, expected {HOG_SIZE}")
+    return np.ascontiguousarray(table[:, record.size :]).view("<f4")

@@ -1,0 +1,1 @@
+"""Synthetic people: shapes, painted faces, labelled by construction."""

@@ -1,0 +1,175 @@
+"""Synthetic people with exact labels, for the demo, for tests and for trying things out.
+
+Everything is drawn by this project from a seed: no photograph, no third-party shape model. A
+picture is a person (shape and looks), an expression (action units, each moving points, drawing
+wrinkles and tinting skin), a pose and a light. Landmarks are exactly the parameters' projection.
+
+Units come mostly together, in five expressions: the networks' heads start so small that they learn
+one way of varying after the other, and five of them fit into the few hundred steps of a demo.
+"""
+
+import os
+
+import numpy as np
+
+from mlx_faceau.core import geometry
+from mlx_faceau.core.facs import AU_NAMES, MAX_INTENSITY, NUM_AUS
+from mlx_faceau.data.writer import TrainingDataWriter
+
+from .marks import marks
+from .paint import SIZE, draw_looks, paint_face
+from .shape import ShapeModel, shape_model
+
+# Units that come together, with their share of the expression's intensity.
+_EXPRESSIONS: dict[str, dict[str, float]] = {
+    "joy": {"AU06_r": 1.0, "AU12_r": 1.0, "AU25_r": 0.9},
+    "surprise": {"AU01_r": 1.0, "AU02_r": 1.0, "AU05_r": 0.9, "AU26_r": 1.0},
+    "anger": {"AU04_r": 1.0, "AU07_r": 0.9, "AU23_r": 1.0},
+    "disgust": {"AU09_r": 1.0, "AU10_r": 1.0, "AU15_r": 0.9, "AU17_r": 0.9},
+    "wince": {"AU14_r": 0.9, "AU20_r": 1.0, "AU45_r": 1.0},
+}
+_EXCLUSIVE = (("joy", "disgust"), ("surprise", "wince"), ("anger", "wince"))
+_SHOWN = 0.45  # chance that an expression is shown, exclusion aside
+_ALONE = 0.04  # chance that a unit is active by itself
+_OPPOSED = (("AU05_r", "AU45_r"), ("AU12_r", "AU15_r"), ("AU20_r", "AU23_r"))
+_POSE_DEVIATION = np.radians([5, 14, 4])  # pitch, yaw, roll
+_POSE_LIMITS = np.radians([20, 30, 20])
+_FRAME = (640, 480)
+_PICTURES_EACH = 8  # of a person, unless the number of people is given
+_BLOCK = 256  # samples made at a time
+
+
+def synthesize(count: int, seed: int, people: int | None = None) -> dict[str, np.ndarray]:
+    """Pictures of synthetic people in the standard crop, with exact labels in crop space.
+
+    The same arguments give the same bytes, and another seed gives other people. Pictures of one
+    person lie together.
+
+    Args:
+        count: number of pictures, >= 1.
+        seed: whole number >= 0.
+        people: number of people; None: one for every 8 pictures.
+
+    Returns:
+        ``images`` (N, 112, 112, 3) uint8 RGB; ``landmarks`` (N, 68, 2), ``global_params`` (N, 6),
+        ``local_params`` (N, 34), ``au_intensities`` (N, 17), ``bboxes`` (N, 4) and
+        ``warp_matrices`` (N, 2, 3) float32; ``person`` (N,) int64.
+
+    Raises:
+        ValueError: if a number is out of range.
+    """
+    people = _checked_people(count, seed, people)
+    blocks = [
+        _block(np.arange(start, min(start + _BLOCK, count)) * people // count, start, seed)
+        for start in range(0, count, _BLOCK)
+    ]
+    return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+
+
+def write_synthetic(
+    path: str | os.PathLike[str], count: int, seed: int, people: int | None = None
+) -> None:
+    """Write the pictures of :func:`synthesize` as a training file, block by block.
+
+    Raises:
+        ValueError: if a number is out of range.
+        DatasetError: if the file exists or cannot be written.
+    """
+    people = _checked_people(count, seed, people)
+    with TrainingDataWriter(path, expected_samples=count, append=False) as writer:
+        for start in range(0, count, _BLOCK):
+            person = np.arange(start, min(start + _BLOCK, count)) * people // count
+            block = _block(person, start, seed)
+            names = [f"synthetic-{seed}-{number:05d}" for number in block.pop("person")]
+            frames = list(range(start, start + len(names)))
+            writer.add_batch(**block, video_names=names, subjects=names, frame_indices=frames)
+
+
+def _checked_people(count: int, seed: int, people: int | None) -> int:
+    if count < 1 or seed < 0:
+        raise ValueError(f"count is {count} and seed {seed}, expected count >= 1 and seed >= 0")
+    if people is None:
+        return min(count, max(2, count // _PICTURES_EACH))
+    if not 1 <= people <= count:
+        raise ValueError(f"people is {people}, expected 1..{count}")
+    return people
+
+
+def _block(person: np.ndarray, start: int, seed: int) -> dict[str, np.ndarray]:
+    """Pictures ``start``, ``start + 1``, ... of the given people."""
+    model = shape_model()
+    rngs = [np.random.default_rng((seed, 1, start + i)) for i in range(len(person))]
+    known = {number: np.random.default_rng((seed, 0, number)) for number in np.unique(person)}
+    identity = {number: rng.standard_normal(len(model.identity)) for number, rng in known.items()}
+    looks = {number: draw_looks(rng) for number, rng in known.items()}
+    units = np.stack([_expression(rng) for rng in rngs])
+    traits = np.stack([identity[number] for number in person]).clip(-2, 2)
+    local = (traits @ model.identity + units @ model.expression).astype(np.float32)
+    frame_params = np.stack([_placed(rng) for rng in rngs])
+    frame_landmarks = geometry.project(model.mean, model.basis, frame_params, local)
+    warp = np.stack([geometry.standard_crop_matrix(points) for points in frame_landmarks])
+    params = geometry.transform_global_params(warp, frame_params).astype(np.float32)
+    landmarks = geometry.project(model.mean, model.basis, params, local)
+    mark_points = _mark_points(model, params, local)
+    images = np.empty((len(person), SIZE, SIZE, 3), np.uint8)
+    for row, number in enumerate(person):
+        images[row] = paint_face(
+            *(landmarks[row], mark_points[row], units[row], looks[number]),
+            *(float(params[row, 0]), rngs[row]),
+        )
+    return {
+        "images": images,
+        "landmarks": landmarks.astype(np.float32),
+        "global_params": params,
+        "local_params": local,
+        "au_intensities": units,
+        "bboxes": _boxes(frame_landmarks),
+        "warp_matrices": warp.astype(np.float32),
+        "person": person,
+    }
+
+
+def _expression(rng: np.random.Generator) -> np.ndarray:
+    """(17,) float32 intensities, most of them 0: expressions, and units by themselves.
+
+    Units of an expression differ in strength; opposed ones are never active together.
+    """
+    units = np.zeros(NUM_AUS)
+    for expression in _shown(rng):
+        strength = rng.uniform(0.8, 4.2)
+        for name, share in _EXPRESSIONS[expression].items():
+            units[AU_NAMES.index(name)] = strength * share * rng.uniform(0.85, 1.15)
+    alone = rng.random(NUM_AUS) < _ALONE
+    units[alone] = rng.uniform(0.5, MAX_INTENSITY, NUM_AUS)[alone]
+    units = units.clip(0, MAX_INTENSITY)
+    for pair in _OPPOSED:
+        first, second = (AU_NAMES.index(name) for name in pair)
+        if units[first] and units[second]:
+            units[first if rng.random() < 0.5 else second] = 0
+    return units.astype(np.float32)
+
+
+def _shown(rng: np.random.Generator) -> list[str]:
+    shown = [name for name in _EXPRESSIONS if rng.random() < _SHOWN]
+    for pair in _EXCLUSIVE:
+        if set(pair) <= set(shown):
+            shown.remove(pair[int(rng.integers(2))])
+    return shown
+
+
+def _placed(rng: np.random.Generator) -> np.ndarray:
+    """(6,) global parameters in the frame of an imagined photograph."""
+    angles = rng.normal(0, _POSE_DEVIATION).clip(-_POSE_LIMITS, _POSE_LIMITS)
+    return np.array([rng.uniform(0.8, 2.0), *angles, *(rng.uniform(0.35, 0.65, 2) * _FRAME)])
+
+
+def _mark_points(model: ShapeModel, params: np.ndarray, local: np.ndarray) -> np.ndarray:
+    """(N, M, 2) crop pixels of the marks, which follow the landmarks."""
+    followed = np.einsum("mp,pck->mck", marks().weights, model.basis)
+    return geometry.project(marks().points, followed, params, local)
+
+
+def _boxes(landmarks: np.ndarray) -> np.ndarray:
+    """(N, 4) x, y, width, height of the landmarks' bounding boxes."""
+    low, high = landmarks.min(axis=1), landmarks.max(axis=1)
+    return np.concatenate([low, high - low], axis=1).astype(np.float32)

@@ -1,0 +1,83 @@
+"""Runs an exported ``.mlpackage`` with Core ML: macOS only, on the Neural Engine where it can."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import coremltools
+import numpy as np
+
+from mlx_faceau.core.architectures import ModelConfig
+from mlx_faceau.core.artifact_metadata import read_exported_metadata
+from mlx_faceau.core.checkpoint import config_of
+from mlx_faceau.core.preprocess import fill_batch, to_crops
+from mlx_faceau.errors import BackendError, CheckpointError
+
+from . import run_in_chunks
+
+INPUT_NAME = "image"
+_CHUNK = 64  # images handed over at once, so that memory stays bounded
+
+
+class CoreMLBackend:
+    """An opened Core ML package: of one face a call or a fixed number, of arrays or pictures.
+
+    Args:
+        path: the ``.mlpackage`` folder.
+
+    Raises:
+        CheckpointError: if it is missing, damaged, or not exported by this package.
+        BackendError: if Core ML refuses it.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self._path = Path(path)
+        self._metadata = read_exported_metadata(self._path)
+        if self._metadata is None:
+            raise CheckpointError(
+                f"{self._path}: carries no mlx-faceau settings; export it with this package"
+            )
+        self._config: ModelConfig = config_of(self._metadata, self._path)
+        self._batch = int(self._metadata.get("batch", 1))
+        self._pictures = self._metadata.get("input") == "image"
+        self._units = coremltools.ComputeUnit.ALL
+        try:
+            self._model = coremltools.models.MLModel(str(self._path), compute_units=self._units)
+        except (RuntimeError, OSError) as error:
+            raise BackendError(f"{self._path}: Core ML cannot load it: {error}") from None
+        self._lock = threading.Lock()  # Apple promises nothing about one model in two threads
+
+    def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """See :class:`~mlx_faceau.inference.backends.Backend`."""
+        return run_in_chunks(self._run, images, _CHUNK)
+
+    def describe(self) -> dict[str, Any]:
+        """``device`` names the units Core ML may choose from; it does not tell which it took."""
+        return {
+            "backend": "coreml",
+            "path": str(self._path),
+            "kind": self._config.kind,
+            "device": self._units.name,
+            "library": f"coremltools {coremltools.__version__}",
+            "metadata": self._metadata,
+        }
+
+    def _run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        # Core ML batches over a list of inputs, each of as many faces as the package takes.
+        with self._lock:
+            outputs = self._model.predict([{INPUT_NAME: part} for part in self._inputs(images)])
+        return {
+            name: np.concatenate([output[name] for output in outputs])
+            .astype(np.float32)
+            .reshape(-1, *shape)[: len(images)]
+            for name, shape in self._config.output_shapes.items()
+        }
+
+    def _inputs(self, images: np.ndarray) -> list[Any]:
+        if self._pictures:
+            from PIL import Image  # what coremltools takes pictures as
+
+            return [Image.fromarray(crop[..., ::-1]) for crop in to_crops(images)]
+        whole = fill_batch(images, len(images) + -len(images) % self._batch)
+        nchw = np.ascontiguousarray(whole.transpose(0, 3, 1, 2))
+        return [nchw[start : start + self._batch] for start in range(0, len(nchw), self._batch)]

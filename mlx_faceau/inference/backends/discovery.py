@@ -1,0 +1,175 @@
+"""What is there: the machine, the installed libraries and the files of a model.
+
+Nothing here imports a backend's library.
+"""
+
+import importlib.util
+import platform
+import shutil
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from mlx_faceau.core.architectures import CONFIGS
+from mlx_faceau.core.artifact_metadata import (
+    COREML_SUFFIX,
+    ONNX_SUFFIX,
+    is_mlpackage,
+    read_exported_metadata,
+)
+from mlx_faceau.core.checkpoint import BEST_NAME, file_hash, read_metadata
+from mlx_faceau.errors import CheckpointError, MissingDependency
+
+from .choice import BACKENDS, Files, Machine
+
+_LOADERS = {"landmark_pose": "load_predictor", "au_prediction": "load_au_predictor"}
+
+
+def this_machine() -> Machine:
+    """Platform facts of the computer this runs on."""
+    driver = Path("/proc/driver/nvidia/version")
+    return Machine(
+        system=platform.system(),
+        processor=platform.machine(),
+        nvidia=shutil.which("nvidia-smi") is not None or driver.exists(),
+        cuda_libraries=frozenset(_cuda_libraries()),
+    )
+
+
+def _cuda_libraries() -> list[str]:
+    libraries = ["onnxruntime"] if _version("onnxruntime-gpu") else []
+    torch = _version("torch")
+    if torch and "+cpu" not in torch:
+        libraries.append("torch")
+    return libraries
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+def installed_libraries(machine: Machine) -> dict[str, str | None]:
+    """For each backend None where its library is installed, else the line that installs it."""
+    extras = {
+        "coreml": "mac",
+        "mlx": "mac" if machine.apple_silicon else "mlx-cpu",
+        "onnx": "cuda" if machine.nvidia else "cpu",
+        "torch": "torch",
+    }
+    return {
+        name: None
+        if importlib.util.find_spec(info.library)
+        else str(MissingDependency(info.library, extra=extras[name]))
+        for name, info in BACKENDS.items()
+    }
+
+
+def find_files(path: Path | str, kind: str) -> Files:
+    """The file of a model that each backend would open.
+
+    Args:
+        path: a model directory (``checkpoint_best.safetensors``, ``<kind>.onnx``,
+            ``<kind>.mlpackage``), one of these files, or a ``.pt`` file.
+        kind: ``"landmark_pose"`` or ``"au_prediction"``.
+
+    Returns:
+        Files by backend. An exported file that was made from another checkpoint than the one
+        beside it counts as missing, with that as the reason.
+
+    Raises:
+        CheckpointError: if nothing is there, or only a net of the other kind.
+    """
+    path = Path(path)
+    if path.is_dir() and path.suffix != COREML_SUFFIX:
+        return _directory_files(path, kind)
+    if not path.exists():
+        raise CheckpointError(
+            f"{path}: no such file or directory; name a training's folder or a model file"
+        )
+    found = {name: path for name, info in BACKENDS.items() if path.suffix in info.suffixes}
+    if not found:
+        endings = sorted({suffix for info in BACKENDS.values() for suffix in info.suffixes})
+        raise CheckpointError(f"{path}: not a model file; expected one of {', '.join(endings)}")
+    missing = {
+        name: f"reads {' or '.join(info.suffixes)}, not {path.name}; see 'mlx-faceau export'"
+        for name, info in BACKENDS.items()
+        if name not in found
+    }
+    return Files(found, missing)
+
+
+def _directory_files(folder: Path, kind: str) -> Files:
+    checkpoint, missing = _checkpoint_of(folder, kind)
+    found = dict.fromkeys(("mlx", "torch"), checkpoint) if checkpoint else {}
+    sources = _hashes(checkpoint) if checkpoint else None
+    for name, suffix in (("coreml", COREML_SUFFIX), ("onnx", ONNX_SUFFIX)):
+        path = folder / f"{kind}{suffix}"
+        reason = _reason_against(path, sources)
+        if reason is None:
+            found[name] = path
+        else:
+            missing[name] = reason
+    if not found:
+        _refuse_other_kind(folder, kind)
+    return Files(found, missing)
+
+
+def _checkpoint_of(folder: Path, kind: str) -> tuple[Path | None, dict[str, str]]:
+    """The directory's best checkpoint if it is of that kind, else the reason for its readers."""
+    path = folder / BEST_NAME
+    if not path.is_file():
+        reason = f"no {BEST_NAME} in {folder}; train a net there or import one"
+    else:
+        try:
+            holds = read_metadata(path).get("kind")
+        except CheckpointError as error:
+            reason = str(error)
+        else:
+            if holds == kind:
+                return path, {}
+            reason = f"{path} holds a net of kind {holds}, expected {kind}"
+    return None, {"mlx": reason, "torch": reason}
+
+
+def _hashes(checkpoint: Path) -> set[str]:
+    """What an exported file may name as its source: this checkpoint, or the one it came from."""
+    origin = read_metadata(checkpoint).get("source_hash")
+    return {file_hash(checkpoint), *([origin] if isinstance(origin, str) else [])}
+
+
+def _reason_against(path: Path, sources: set[str] | None) -> str | None:
+    """Why an exported file of a model directory is passed over; None where it is good."""
+    if not (is_mlpackage(path) if path.suffix == COREML_SUFFIX else path.is_file()):
+        return f"no {path.name} in {path.parent}; 'mlx-faceau export' makes it"
+    try:
+        recorded = (read_exported_metadata(path) or {}).get("source_hash")
+    except CheckpointError as error:
+        return str(error)
+    if sources is not None and recorded not in sources:
+        return (
+            f"{path} was exported from another checkpoint than the {BEST_NAME} beside it; "
+            "export it again"
+        )
+    return None
+
+
+def _refuse_other_kind(folder: Path, kind: str) -> None:
+    checkpoint = folder / BEST_NAME
+    if checkpoint.is_file():
+        check_kind(folder, read_metadata(checkpoint).get("kind"), kind)
+    for other in CONFIGS:
+        if any((folder / f"{other}{suffix}").exists() for suffix in (ONNX_SUFFIX, COREML_SUFFIX)):
+            check_kind(folder, other, kind)
+
+
+def check_kind(path: Path, holds: object, kind: str) -> None:
+    """Refuse a model of another kind than the predictor's.
+
+    Raises:
+        CheckpointError: naming the function that opens it.
+    """
+    if holds != kind:
+        remedy = f"; open it with {_LOADERS[holds]}" if holds in _LOADERS else ""
+        raise CheckpointError(f"{path} holds a net of kind {holds}, expected {kind}{remedy}")

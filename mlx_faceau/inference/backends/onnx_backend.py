@@ -1,0 +1,271 @@
+"""Runs an exported ``.onnx`` file with ONNX Runtime, on the CPU or on CUDA where its build can."""
+
+import logging
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from onnxruntime.capi.onnxruntime_pybind11_state import (
+    EPFail,
+    Fail,
+    InvalidArgument,
+    InvalidGraph,
+    InvalidProtobuf,
+    NotImplemented,
+    RuntimeException,
+)
+
+from mlx_faceau.core.architectures import CONFIGS, IMAGE_SIZE, ModelConfig
+from mlx_faceau.core.artifact_metadata import METADATA_KEY, check_self_contained, parse_metadata
+from mlx_faceau.core.checkpoint import config_of
+from mlx_faceau.core.preprocess import fill_batch, to_crops
+from mlx_faceau.errors import BackendError, CheckpointError
+
+from . import padded_size, run_in_chunks
+
+logger = logging.getLogger(__name__)
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+_ENDING = "ExecutionProvider"
+CUDA_OPTIONS = {
+    # EXHAUSTIVE, the default, tunes cuDNN anew for every batch size that comes.
+    "cudnn_conv_algo_search": "HEURISTIC",
+    # TF32, the default, keeps 10 bits: further from the net than a float32 file may be.
+    "use_tf32": "0",
+}
+_MAX_BATCH = 1024  # images of a file's fixed batch: one image is filled up to it
+_CHUNK = 64  # images a run, so that memory stays bounded
+_OPEN_ERRORS = (
+    MemoryError,
+    UnicodeDecodeError,
+    EPFail,
+    Fail,
+    InvalidArgument,
+    InvalidGraph,
+    InvalidProtobuf,
+    NotImplemented,
+    RuntimeException,
+)
+# What a net reads: type and shape of one image. Which one a file has is in its shapes.
+_TENSOR = ("tensor(float)", (3, IMAGE_SIZE, IMAGE_SIZE))
+_UINT8 = ("tensor(uint8)", (IMAGE_SIZE, IMAGE_SIZE, 3))
+
+Provider = str | tuple[str, dict[str, Any]]
+
+
+def pick_providers(
+    available: Sequence[str], requested: Sequence[Provider] | None = None
+) -> list[Provider]:
+    """Execution providers for a session, best first.
+
+    Args:
+        available: what this build of ONNX Runtime has.
+        requested: names, such as ``"CUDAExecutionProvider"`` or ``"cuda"``, or pairs of name and
+            options; None takes CUDA where it is available, then the CPU (Core ML is a backend of
+            its own, never taken silently).
+
+    Returns:
+        The providers, CUDA with our options where none were given.
+
+    Raises:
+        BackendError: if a requested provider is not in this build.
+        ValueError: if none is requested.
+    """
+    if requested is None:
+        requested = [name for name in (CUDA, CPU) if name in available]
+    if not requested:
+        raise ValueError("no execution provider is given; leave providers out to take the best")
+    providers: list[Provider] = []
+    for provider in requested:
+        name = _full_name(provider if isinstance(provider, str) else provider[0], available)
+        if name not in available:
+            raise BackendError(
+                f"this ONNX Runtime has no {name}, only {', '.join(available)}; for NVIDIA GPUs "
+                'replace onnxruntime by: pip install "mlx-faceau[cuda]"'
+            )
+        if not isinstance(provider, str):
+            providers.append((name, provider[1]))
+        else:
+            providers.append((CUDA, dict(CUDA_OPTIONS)) if name == CUDA else name)
+    return providers
+
+
+def _full_name(name: str, available: Sequence[str]) -> str:
+    """``cuda`` as ``CUDAExecutionProvider``, in the spelling of this build."""
+    wanted = name.lower().removesuffix(_ENDING.lower()) + _ENDING.lower()
+    return next((known for known in available if known.lower() == wanted), name)
+
+
+class ONNXBackend:
+    """An opened ``.onnx`` file, ours or the original tool's.
+
+    Files with a uint8 input get crops (N, 112, 112, 3) BGR, files of a fixed batch exactly that
+    many; both are told by their input's type and shape.
+
+    Args:
+        path: the file. One without our metadata is taken where its input and outputs have exactly
+            the shapes of one of the two nets.
+        providers: see :func:`pick_providers`.
+        threads: of one call on the CPU; None takes one a core.
+
+    Raises:
+        CheckpointError: if the file is missing, damaged, or no net of this package.
+        BackendError: if a requested provider is not there.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        providers: Sequence[Provider] | None = None,
+        threads: int | None = None,
+    ) -> None:
+        self._path = Path(path)
+        self._session = self._open(providers, threads)
+        try:
+            text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+            self._metadata = None if text is None else parse_metadata(text, self._path)
+            self._config = self._read_config()
+        except UnicodeDecodeError as error:
+            raise CheckpointError(f"{self._path}: not a readable ONNX file: {error}") from None
+        port = self._session.get_inputs()[0]
+        self._input, self._uint8 = port.name, port.type == _UINT8[0]
+        self._batch: int | None = port.shape[0] if isinstance(port.shape[0], int) else None
+        self._bound = None
+        if self._session.get_providers()[0] == CUDA:
+            self._bound = BoundRun(self._session, self._config)
+
+    def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """See :class:`~mlx_faceau.inference.backends.Backend`."""
+        return run_in_chunks(self._run, images, self._batch or _CHUNK)
+
+    def describe(self) -> dict[str, Any]:
+        """``device`` is the provider that really runs; another tool's file has no ``metadata``."""
+        return {
+            "backend": "onnx",
+            "path": str(self._path),
+            "kind": self._config.kind,
+            "device": self._session.get_providers()[0],
+            "library": f"onnxruntime {onnxruntime.__version__}",
+            "metadata": self._metadata,
+        }
+
+    def _run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        count = len(images)
+        size = self._batch or (padded_size(count) if self._bound else count)
+        values = to_crops(images) if self._uint8 else images.transpose(0, 3, 1, 2)
+        values = np.ascontiguousarray(fill_batch(values, size))
+        # By position, not by name: the original tool's files call their outputs otherwise.
+        if self._bound is None:
+            outputs = self._session.run(None, {self._input: values})
+        else:
+            outputs = self._bound.run(values)
+        return {
+            name: output[:count]
+            for name, output in zip(self._config.output_shapes, outputs, strict=True)
+        }
+
+    def _open(self, requested: Sequence[Provider] | None, threads: int | None) -> Any:
+        if not self._path.is_file():
+            raise CheckpointError(f"{self._path}: no such file")
+        check_self_contained(self._path)
+        providers = pick_providers(onnxruntime.get_available_providers(), requested)
+        try:
+            session = onnxruntime.InferenceSession(
+                str(self._path), session_options(threads), providers=providers
+            )
+        except _OPEN_ERRORS as error:
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            raise CheckpointError(f"{self._path}: not a readable ONNX file: {reason}") from None
+        first = providers[0] if isinstance(providers[0], str) else providers[0][0]
+        if session.get_providers()[0] != first:
+            logger.warning("%s does not start; %s runs", first, session.get_providers()[0])
+        return session
+
+    def _read_config(self) -> ModelConfig:
+        ports = [*self._session.get_inputs(), *self._session.get_outputs()]
+        if self._metadata is not None:
+            configs: list[ModelConfig] = [config_of(self._metadata, self._path)]
+        else:
+            configs = [config() for config in CONFIGS.values()]
+        for config in configs:
+            if self._fits(config, ports):
+                return config
+        kinds = " or ".join(config.kind for config in configs)
+        raise CheckpointError(
+            f"{self._path}: its inputs and outputs are "
+            f"{', '.join(f'{port.name} {port.type} {port.shape}' for port in ports)}, "
+            f"not those of a {kinds} net"
+        )
+
+    def _fits(self, config: ModelConfig, ports: list[Any]) -> bool:
+        found = [(port.type, tuple(port.shape[1:])) for port in ports]
+        outputs = [("tensor(float)", shape) for shape in config.output_shapes.values()]
+        ours = self._metadata is not None
+        batches = {
+            port.shape[0] if port.shape and isinstance(port.shape[0], int) else None
+            for port in ports
+        }
+        # Another tool's colours and batch are not known, so only the plain form is taken.
+        inputs = [_TENSOR, _UINT8] if ours else [_TENSOR]
+        fixed = batches <= set(range(1, _MAX_BATCH + 1))
+        if len(batches) != 1 or not (batches == {None} or (ours and fixed)):
+            return False
+        return any(found == [image, *outputs] for image in inputs)
+
+
+class BoundRun:
+    """Runs a session on a GPU with arrays that stay there: one set for each batch size.
+
+    Safe to call from several threads; one runs at a time.
+    """
+
+    def __init__(self, session: Any, config: ModelConfig) -> None:
+        self._session = session
+        self._config = config
+        options = session.get_provider_options().get(CUDA, {})
+        self._device = int(options.get("device_id", 0))
+        self._bindings: dict[int, tuple[Any, Any]] = {}  # by batch size: binding, its input
+        self._lock = threading.Lock()
+
+    def run(self, values: np.ndarray) -> list[np.ndarray]:
+        """(N, ...) input to the outputs in order."""
+        with self._lock:
+            if len(values) not in self._bindings:
+                self._bindings[len(values)] = self._bind(values)
+            binding, image = self._bindings[len(values)]
+            image.update_inplace(values)
+            self._session.run_with_iobinding(binding)
+            outputs: list[np.ndarray] = binding.copy_outputs_to_cpu()
+        return outputs
+
+    def _bind(self, values: np.ndarray) -> tuple[Any, Any]:
+        binding = self._session.io_binding()
+        image = onnxruntime.OrtValue.ortvalue_from_numpy(values, "cuda", self._device)
+        binding.bind_ortvalue_input(self._session.get_inputs()[0].name, image)
+        shapes = self._config.output_shapes.values()
+        for port, shape in zip(self._session.get_outputs(), shapes, strict=True):
+            output = onnxruntime.OrtValue.ortvalue_from_shape_and_type(
+                [len(values), *shape], np.float32, "cuda", self._device
+            )
+            binding.bind_ortvalue_output(port.name, output)
+        return binding, image
+
+
+def session_options(threads: int | None = None) -> onnxruntime.SessionOptions:
+    """How sessions run on a CPU.
+
+    Args:
+        threads: of one call; None takes one a core.
+    """
+    options = onnxruntime.SessionOptions()
+    # ALL holds the NCHWc layout, without which convolutions run 3-5 times slower on a CPU.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    # Threads that spin while they wait collapse as soon as another process wants the cores.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    options.log_severity_level = 3  # errors; what falls back is logged here instead
+    return options

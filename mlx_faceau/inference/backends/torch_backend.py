@@ -1,0 +1,132 @@
+"""Runs a checkpoint, or a ``.pt`` file of the original tool, with PyTorch on CPU, CUDA or MPS."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from mlx_faceau.convert.pyfaceau import read_pyfaceau
+from mlx_faceau.core.architectures import ModelConfig
+from mlx_faceau.core.checkpoint import load_checkpoint
+from mlx_faceau.errors import BackendError, CheckpointError
+from mlx_faceau.torch_fallback import build
+from mlx_faceau.torch_fallback.layers import ConvNorm
+
+from . import run_in_chunks
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+_CHUNK = 64  # images a run, so that memory stays bounded
+
+
+class TorchBackend:
+    """A net in PyTorch, in evaluation mode, BatchNorm folded into the convolutions.
+
+    Args:
+        path: a ``.safetensors`` checkpoint, its folder, or a ``.pt`` file of the original tool.
+        device: ``"cpu"``, ``"cuda"`` (also ``"cuda:1"``) or ``"mps"``; None or ``"auto"`` takes
+            CUDA, then MPS, then the CPU.
+        width_mult: of a ``.pt`` file's net, which does not record it; None finds it out. Of a
+            checkpoint it may only repeat what is recorded.
+        dropout: the same, of an action unit net; it does not change predictions.
+
+    Raises:
+        CheckpointError: if the file is missing or damaged, or contradicts an argument.
+        BackendError: if the device is not there.
+        ValueError: for an unknown device.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        device: str | None = None,
+        width_mult: float | None = None,
+        dropout: float | None = None,
+    ) -> None:
+        self._path = Path(path)
+        self._device = pick_device(device)
+        self._config, weights, self._metadata = self._read(width_mult, dropout)
+        self._net = _folded_net(self._config, weights).to(self._device)
+
+    def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """See :class:`~mlx_faceau.inference.backends.Backend`."""
+        return run_in_chunks(self._run, images, _CHUNK)
+
+    def describe(self) -> dict[str, Any]:
+        """``metadata`` is None for a file of the original tool."""
+        return {
+            "backend": "torch",
+            "path": str(self._path),
+            "kind": self._config.kind,
+            "device": str(self._device),
+            "library": f"torch {torch.__version__}",
+            "metadata": self._metadata,
+        }
+
+    def _run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        with torch.inference_mode():
+            # NHWC memory seen as NCHW: torch's channels_last, which it then keeps throughout.
+            batch = torch.from_numpy(images).to(self._device).permute(0, 3, 1, 2)
+            outputs = self._net(batch)
+        return {name: outputs[name].float().cpu().numpy() for name in self._config.output_shapes}
+
+    def _read(
+        self, width_mult: float | None, dropout: float | None
+    ) -> tuple[ModelConfig, dict[str, np.ndarray], dict[str, Any] | None]:
+        if self._path.suffix == ".pt":
+            config, weights = read_pyfaceau(self._path, width_mult, dropout)
+            return config, weights, None
+        checkpoint = load_checkpoint(self._path)
+        for name, value in (("width_mult", width_mult), ("dropout", dropout)):
+            recorded = getattr(checkpoint.config, name, None)
+            if value is not None and value != recorded:
+                raise CheckpointError(
+                    f"{checkpoint.path}: {name} is {value}, but the checkpoint records "
+                    f"{recorded}; leave the argument out"
+                )
+        return checkpoint.config, checkpoint.weights(), checkpoint.metadata
+
+
+def pick_device(device: str | None) -> torch.device:
+    """The torch device that a name means here.
+
+    Raises:
+        ValueError: for an unknown name.
+        BackendError: if it is not there.
+    """
+    there = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if device is None or device == "auto":
+        return torch.device(next(name for name in ("cuda", "mps", "cpu") if there[name]))
+    if device.split(":")[0] not in DEVICES[1:]:
+        raise ValueError(f"unknown device {device!r}, expected one of {', '.join(DEVICES)}")
+    if not there[device.split(":")[0]]:
+        raise BackendError(
+            f"torch {torch.__version__} finds no {device} device here; "
+            "use device='cpu', or install the torch build for it"
+        )
+    return torch.device(device)
+
+
+def _folded_net(config: ModelConfig, weights: Mapping[str, np.ndarray]) -> torch.nn.Module:
+    with torch.random.fork_rng(devices=[]):  # building draws weights that are replaced at once
+        net = build(config)
+    net.load_weights_dict(weights)
+    net.eval()
+    for module in net.modules():
+        if isinstance(module, ConvNorm):
+            _fold(module)
+    net.requires_grad_(False)
+    return net
+
+
+def _fold(module: Any) -> None:
+    """BatchNorm into the convolution before it; weights in the layout that suits the images."""
+    module.conv = fuse_conv_bn_eval(module.conv, module.norm)
+    module.norm = torch.nn.Identity()
+    module.conv.to(memory_format=torch.channels_last)

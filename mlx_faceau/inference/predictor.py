@@ -1,0 +1,285 @@
+"""The facade: BGR crops in, dictionaries of arrays out, whatever runs the net.
+
+crop (112, 112, 3) uint8 BGR -> preprocess -> backend -> dict of float32 arrays in crop space.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from mlx_faceau.core.facs import AU_NAMES, MAX_INTENSITY
+from mlx_faceau.core.preprocess import CROP_SHAPE, check_crops, to_network_input
+
+from .backends import Backend, open_backend
+
+ModelPath = str | os.PathLike[str]
+_CHUNK = 256  # crops made float32 at once: 37 MiB
+
+
+class _Predictor:
+    """What both predictors share: opening a model, and running it over any number of crops."""
+
+    kind: ClassVar[str]
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    @classmethod
+    def from_mlx(cls, path: ModelPath) -> Self:
+        """A ``.safetensors`` checkpoint, or a folder's best one, run by MLX."""
+        return cls(open_backend(Path(path), cls.kind, "mlx"))
+
+    @classmethod
+    def from_onnx(
+        cls,
+        path: ModelPath,
+        providers: Sequence[Any] | None = None,
+        threads: int | None = None,
+    ) -> Self:
+        """An ``.onnx`` file, or a folder's, run by ONNX Runtime.
+
+        Args:
+            path: the file or folder; files of the original tool work too.
+            providers: execution providers, best first: names, or pairs of name and options.
+                None takes CUDA where this build has it, else the CPU.
+            threads: see :func:`load_predictor`.
+        """
+        return cls(open_backend(Path(path), cls.kind, "onnx", providers=providers, threads=threads))
+
+    @classmethod
+    def from_coreml(cls, path: ModelPath) -> Self:
+        """An ``.mlpackage``, or a folder's, run by Core ML; macOS only."""
+        return cls(open_backend(Path(path), cls.kind, "coreml"))
+
+    @classmethod
+    def from_auto(cls, model_dir: ModelPath, prefer_coreml: bool = True) -> Self:
+        """The best backend that can run here with a file that is there.
+
+        Args:
+            model_dir: a model's folder, or one file.
+            prefer_coreml: on Apple Silicon, try Core ML first; False tries it last.
+        """
+        return cls(open_backend(Path(model_dir), cls.kind, prefer_coreml=prefer_coreml))
+
+    @property
+    def backend(self) -> str:
+        """``"coreml"``, ``"mlx"``, ``"onnx"`` or ``"torch"``."""
+        return str(self.describe()["backend"])
+
+    def describe(self) -> dict[str, Any]:
+        """What runs: backend, library, device, file, and the metadata that the file carries."""
+        return self._backend.describe()
+
+    def _one(self, crop: np.ndarray) -> dict[str, np.ndarray]:
+        if getattr(crop, "ndim", 3) != 3:
+            raise ValueError(
+                f"predict takes one crop {CROP_SHAPE}, got shape {crop.shape}; use predict_batch"
+            )
+        return {name: values[0] for name, values in self._many(crop).items()}
+
+    def _batch(self, crops: np.ndarray) -> dict[str, np.ndarray]:
+        if getattr(crops, "ndim", 4) != 4:
+            raise ValueError(
+                f"predict_batch takes (N, 112, 112, 3) crops, got shape {crops.shape}; "
+                "use predict for one crop"
+            )
+        return self._many(crops)
+
+    def _many(self, crops: np.ndarray) -> dict[str, np.ndarray]:
+        crops = check_crops(crops)
+        if len(crops) == 0:  # one blank face tells the shapes
+            blank = self._backend.run(to_network_input(np.zeros(CROP_SHAPE, np.uint8)))
+            return {name: values[:0] for name, values in blank.items()}
+        pieces = [
+            self._backend.run(to_network_input(crops[start : start + _CHUNK]))
+            for start in range(0, len(crops), _CHUNK)
+        ]
+        return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+
+
+class LandmarkPosePredictor(_Predictor):
+    """68 landmarks, 6 pose and 34 shape parameters of aligned face crops.
+
+    Made by :func:`load_predictor` or one of the ``from_`` methods. All raise ``BackendError`` if
+    the backend cannot run here, with cause and remedy, and ``CheckpointError`` if the model is
+    missing, damaged, or of the other kind.
+    """
+
+    kind = "landmark_pose"
+
+    @classmethod
+    def from_checkpoint(
+        cls, path: ModelPath, device: str | None = None, width_mult: float | None = None
+    ) -> Self:
+        """A ``.safetensors`` checkpoint or a ``.pt`` file of the original tool, run by PyTorch.
+
+        Args:
+            path: the file, or a folder with ``checkpoint_best.safetensors``.
+            device: ``"cpu"``, ``"cuda"`` or ``"mps"``; None or ``"auto"`` takes the best there is.
+            width_mult: of a ``.pt`` file, where it cannot be found out.
+        """
+        return cls(
+            open_backend(Path(path), cls.kind, "torch", device=device, width_mult=width_mult)
+        )
+
+    def predict(self, bgr_112: np.ndarray) -> dict[str, np.ndarray]:
+        """Predict one face.
+
+        Args:
+            bgr_112: (112, 112, 3) uint8 BGR standard crop, as ``FaceAligner`` cuts it.
+
+        Returns:
+            ``landmarks`` (68, 2) px of the crop; ``global_params`` (6,) scale, rx, ry, rz
+            (radians), tx, ty (px of the crop); ``local_params`` (34,). float32.
+
+        Raises:
+            ValueError: for any other input.
+        """
+        return self._one(bgr_112)
+
+    def predict_batch(self, bgr_crops: np.ndarray) -> dict[str, np.ndarray]:
+        """Predict many faces.
+
+        Args:
+            bgr_crops: (N, 112, 112, 3) uint8 BGR; N may be 0.
+
+        Returns:
+            The arrays of :meth:`predict` with a leading N.
+
+        Raises:
+            ValueError: for any other input.
+        """
+        return self._batch(bgr_crops)
+
+
+class AUPredictor(_Predictor):
+    """Intensities of 17 facial action units of aligned face crops, clamped to [0, 5].
+
+    Made by :func:`load_au_predictor` or one of the ``from_`` methods; they raise as those of
+    :class:`LandmarkPosePredictor` do.
+    """
+
+    kind = "au_prediction"
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        path: ModelPath,
+        device: str | None = None,
+        width_mult: float | None = None,
+        dropout: float | None = None,
+    ) -> Self:
+        """A ``.safetensors`` checkpoint or a ``.pt`` file of the original tool, run by PyTorch.
+
+        Args:
+            path: the file, or a folder with ``checkpoint_best.safetensors``.
+            device: ``"cpu"``, ``"cuda"`` or ``"mps"``; None or ``"auto"`` takes the best there is.
+            width_mult: of a ``.pt`` file, where it cannot be found out.
+            dropout: the net's, which such a file does not record; predictions do not depend on it.
+        """
+        return cls(
+            open_backend(
+                Path(path),
+                cls.kind,
+                "torch",
+                device=device,
+                width_mult=width_mult,
+                dropout=dropout,
+            )
+        )
+
+    @staticmethod
+    def get_au_names() -> list[str]:
+        """Names of the action units in output order, ``AU01_r`` to ``AU45_r``."""
+        return list(AU_NAMES)
+
+    def predict(self, bgr_112: np.ndarray) -> dict[str, Any]:
+        """Predict one face.
+
+        Args:
+            bgr_112: (112, 112, 3) uint8 BGR standard crop, as ``FaceAligner`` cuts it.
+
+        Returns:
+            ``au_intensities`` (17,) float32 in [0, 5]; ``au_dict`` the same by name.
+
+        Raises:
+            ValueError: for any other input.
+        """
+        intensities = _clamped(self._one(bgr_112)["au_intensities"])
+        return {"au_intensities": intensities, "au_dict": _named(intensities)}
+
+    def predict_batch(self, bgr_crops: np.ndarray) -> dict[str, Any]:
+        """Predict many faces.
+
+        Args:
+            bgr_crops: (N, 112, 112, 3) uint8 BGR; N may be 0.
+
+        Returns:
+            ``au_intensities`` (N, 17) float32 in [0, 5]; ``au_dicts`` a list of N dictionaries.
+
+        Raises:
+            ValueError: for any other input.
+        """
+        intensities = _clamped(self._batch(bgr_crops)["au_intensities"])
+        return {"au_intensities": intensities, "au_dicts": [_named(row) for row in intensities]}
+
+
+def load_predictor(
+    model_path: ModelPath,
+    backend: str | None = None,
+    providers: Sequence[Any] | None = None,
+    threads: int | None = None,
+) -> LandmarkPosePredictor:
+    """Open a landmark net.
+
+    Args:
+        model_path: a model's folder, or a ``.safetensors``, ``.pt``, ``.onnx`` or ``.mlpackage``.
+        backend: ``"coreml"``, ``"mlx"``, ``"onnx"`` or ``"torch"``; None or ``"auto"`` takes the
+            first that can run here, and logs why those before it were passed over.
+        providers: execution providers of ONNX Runtime, best first, such as ``["cuda", "cpu"]``;
+            with them the backend is ``"onnx"``.
+        threads: that ONNX Runtime computes on; None takes all cores, which pays for batches. For
+            one face at a time 1 takes the least CPU time. Other backends take no heed of it.
+
+    Raises:
+        BackendError: if no backend, or not the one asked for, can run; with cause and remedy.
+        CheckpointError: if the model is missing, damaged, or an action unit net.
+        ValueError: for an unknown backend, providers for another one than ``"onnx"``, or less than
+            one thread.
+    """
+    return LandmarkPosePredictor(_opened(model_path, "landmark_pose", backend, providers, threads))
+
+
+def load_au_predictor(
+    model_path: ModelPath,
+    backend: str | None = None,
+    providers: Sequence[Any] | None = None,
+    threads: int | None = None,
+) -> AUPredictor:
+    """Open an action unit net; see :func:`load_predictor`."""
+    return AUPredictor(_opened(model_path, "au_prediction", backend, providers, threads))
+
+
+def _opened(
+    path: ModelPath,
+    kind: str,
+    backend: str | None,
+    providers: Sequence[Any] | None,
+    threads: int | None,
+) -> Backend:
+    if providers is None:
+        return open_backend(Path(path), kind, backend, threads=threads)
+    if backend not in (None, "auto", "onnx"):
+        raise ValueError(f"providers are of ONNX Runtime, but the backend is {backend!r}")
+    return open_backend(Path(path), kind, "onnx", providers=providers, threads=threads)
+
+
+def _clamped(intensities: np.ndarray) -> np.ndarray:
+    return intensities.clip(0.0, MAX_INTENSITY)
+
+
+def _named(intensities: np.ndarray) -> dict[str, float]:
+    return dict(zip(AU_NAMES, intensities.tolist(), strict=True))

@@ -1,0 +1,1 @@
+"""What is written of results: tables, overlays, reports, model cards."""

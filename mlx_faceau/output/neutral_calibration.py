@@ -1,0 +1,99 @@
+"""Each person's neutral face as the zero of their action units.
+
+A static model reads some action units into a resting face: a low brow, a smiling mouth. Most of a
+recording shows a person with most units at rest, so a low quantile of each unit over the recording
+is that person's offset; it is subtracted, and what falls below 0 is 0.
+
+Reference:
+    Baltrusaitis, Mahmoud, Robinson, Cross-dataset learning and person-specific normalisation for
+    automatic Action Unit detection, FERA at FG 2015.
+"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from mlx_faceau.core.facs import AU_NAMES, MAX_INTENSITY, NUM_AUS
+from mlx_faceau.video.results import FrameFaces
+
+from .openface_csv import FIRST_COLUMNS, PRESENCE_NAMES
+from .writers import rewriting
+
+QUANTILE = 0.3  # of a person's successful frames: lower than the median, which smiles may reach
+MIN_FRAMES = 30  # fewer than these tell no resting face; nothing is subtracted then
+_STEPS = 500  # steps of the histogram: 0.01 on the scale of 0 to 5
+
+
+class NeutralBaseline:
+    """Counts intensities by person, so that memory stays flat; then knows the offsets.
+
+    Args:
+        quantile: in [0, 1): of each action unit over a person's successful frames.
+    """
+
+    def __init__(self, quantile: float = QUANTILE) -> None:
+        self.quantile = quantile
+        self._counts: dict[int, np.ndarray] = {}
+
+    def add(self, found: FrameFaces) -> None:
+        """Count a frame's faces; those without success or action units are left out."""
+        for face in found.faces:
+            if face.success and face.au_intensities is not None:
+                counts = self._counts.setdefault(
+                    face.face_id, np.zeros((NUM_AUS, _STEPS + 1), np.int64)
+                )
+                steps = np.rint(face.au_intensities / MAX_INTENSITY * _STEPS).astype(int)
+                counts[np.arange(NUM_AUS), np.clip(steps, 0, _STEPS)] += 1
+
+    def offsets(self, face_id: int) -> np.ndarray:
+        """(17,) intensities to subtract; zeros for a person who was hardly seen."""
+        counts = self._counts.get(face_id)
+        if counts is None or counts[0].sum() < MIN_FRAMES:
+            return np.zeros(NUM_AUS)
+        wanted = self.quantile * counts.sum(axis=1, keepdims=True)
+        reached = np.cumsum(counts, axis=1) > wanted
+        return np.asarray(reached.argmax(axis=1) * (MAX_INTENSITY / _STEPS))
+
+    def corrected(self, face_id: int, intensities: np.ndarray) -> np.ndarray:
+        """(17,) intensities in [0, 5] above the person's own resting face."""
+        return np.asarray(np.clip(intensities - self.offsets(face_id), 0.0, MAX_INTENSITY))
+
+    def apply(self, found: FrameFaces) -> FrameFaces:
+        """A frame with corrected action units, once all frames were added."""
+        faces = tuple(
+            face
+            if face.au_intensities is None
+            else replace(face, au_intensities=self.corrected(face.face_id, face.au_intensities))
+            for face in found.faces
+        )
+        return replace(found, faces=faces)
+
+    def rewrite_csv(self, path: Path, presence_from: float) -> None:
+        """Correct a finished OpenFace CSV; it is replaced whole, or not at all."""
+        with rewriting(path) as (old, new):
+            header = old.readline()
+            names = [name.strip() for name in header.split(",")]
+            first, presence = names.index(AU_NAMES[0]), names.index(PRESENCE_NAMES[0])
+            face_id = FIRST_COLUMNS.index("face_id")
+            new.write(header)
+            for line in old:
+                cells = line.rstrip("\n").split(", ")
+                values = np.array(cells[first : first + NUM_AUS], np.float64)
+                values = self.corrected(int(cells[face_id]), values)
+                cells[first : first + NUM_AUS] = [f"{v:.2f}" for v in values]
+                present = [f"{float(v >= presence_from):.2f}" for v in values]
+                cells[presence : presence + NUM_AUS] = present
+                new.write(", ".join(cells) + "\n")
+
+    def rewrite_jsonl(self, path: Path) -> None:
+        """Correct finished JSON lines; the file is replaced whole, or not at all."""
+        with rewriting(path) as (old, new):
+            for line in old:
+                row = json.loads(line)
+                if "au_intensities" in row:
+                    values = np.array([row["au_intensities"][name] for name in AU_NAMES])
+                    values = np.round(self.corrected(row["face_id"], values), 4)
+                    row["au_intensities"] = dict(zip(AU_NAMES, values.tolist(), strict=True))
+                new.write(json.dumps(row) + "\n")

@@ -1,0 +1,223 @@
+"""The CSV that OpenFace's FeatureExtraction writes: columns, formats, reading.
+
+One line a face and frame; frames without a face have a line with ``success`` 0 and zeros, as
+OpenFace writes it. Header names are separated by comma and space.
+"""
+
+import csv
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mlx_faceau.core.facs import AU_NAMES
+from mlx_faceau.core.landmarks import NUM_LANDMARKS
+from mlx_faceau.core.pdm import PDM
+from mlx_faceau.core.pose import Camera, HeadPose, head_pose, points_3d, refined_head_pose
+from mlx_faceau.errors import DatasetError
+from mlx_faceau.video.results import Face, FrameFaces
+
+NUM_LOCAL_PARAMS = 34
+PRESENCE_NAMES = tuple(name.replace("_r", "_c") for name in AU_NAMES)
+# An action unit counts as present from this intensity on. OpenFace has classifiers of their own
+# for this; trace (A) begins at 1 on its scale.
+PRESENCE_FROM = 1.0
+_LONGEST_HEADER = 1 << 16  # characters; that of OpenFace has 8,000
+FIRST_COLUMNS = ("frame", "face_id", "timestamp", "confidence", "success")
+
+
+def _numbered(prefix: str, count: int) -> list[str]:
+    return [f"{prefix}_{i}" for i in range(count)]
+
+
+# Group -> its columns, in OpenFace's order (gaze, which comes first there, we have none of).
+GROUPS: dict[str, list[str]] = {
+    "pose": [f"pose_{kind}{axis}" for kind in "TR" for axis in "xyz"],
+    "2d": _numbered("x", NUM_LANDMARKS) + _numbered("y", NUM_LANDMARKS),
+    "3d": [name for axis in "XYZ" for name in _numbered(axis, NUM_LANDMARKS)],
+    "params": [
+        "p_scale",
+        "p_rx",
+        "p_ry",
+        "p_rz",
+        "p_tx",
+        "p_ty",
+        *_numbered("p", NUM_LOCAL_PARAMS),
+    ],
+    "aus": [*AU_NAMES, *PRESENCE_NAMES],
+}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which columns a file has.
+
+    Args:
+        groups: names of :data:`GROUPS`; their order there counts.
+        pdm: gives the ``3d`` group, and refines the pose; None for neither.
+        camera: None takes OpenFace's guess from the frame's size.
+        presence_from: intensity from which ``AUxx_c`` is 1.
+
+    Raises:
+        ValueError: for an unknown group, or ``3d`` without a PDM.
+    """
+
+    groups: Sequence[str] = ("pose", "2d", "params", "aus")
+    pdm: PDM | None = None
+    camera: Camera | None = None
+    presence_from: float = PRESENCE_FROM
+
+    def __post_init__(self) -> None:
+        unknown = set(self.groups) - GROUPS.keys()
+        if unknown:
+            raise ValueError(f"no column groups {sorted(unknown)}; there are {', '.join(GROUPS)}")
+        if "3d" in self.groups and self.pdm is None:
+            raise ValueError("the 3d columns need the PDM that the shape parameters belong to")
+
+    @property
+    def ordered(self) -> list[str]:
+        """The groups in OpenFace's order."""
+        return [name for name in GROUPS if name in self.groups]
+
+    @property
+    def columns(self) -> list[str]:
+        """All column names in order."""
+        return [*FIRST_COLUMNS, *(name for group in self.ordered for name in GROUPS[group])]
+
+    def header(self) -> str:
+        """The file's first line."""
+        return ", ".join(self.columns)
+
+    def lines(self, found: FrameFaces) -> list[str]:
+        """One line a face, or the line that says there is none."""
+        if not found.faces:
+            zeros = [_ZEROS[group] for group in self.ordered]
+            return [", ".join([*_first(found, None), *(", ".join(zero) for zero in zeros)])]
+        height, width = found.frame.image.shape[:2]
+        camera = self.camera or Camera.usual(width, height)
+        return [", ".join(self._cells(found, face, camera)) for face in found.faces]
+
+    def _cells(self, found: FrameFaces, face: Face, camera: Camera) -> list[str]:
+        cells = _first(found, face)
+        pose = self.pose(face, camera) if {"pose", "3d"} & set(self.groups) else None
+        for group in self.ordered:
+            cells += self._group(group, face, pose)
+        return cells
+
+    def pose(self, face: Face, camera: Camera) -> HeadPose:
+        """The head pose of a face, refined where a PDM is given."""
+        if self.pdm is None:
+            return head_pose(face.global_params, camera)
+        return refined_head_pose(
+            face.global_params, face.local_params, face.landmarks, self.pdm, camera
+        )
+
+    def _group(self, group: str, face: Face, pose: HeadPose | None) -> list[str]:
+        if group == "pose" and pose is not None:
+            return [*_fixed(pose.position, 1), *_fixed(pose.angles, 3)]
+        if group == "2d":
+            return _fixed(face.landmarks.T, 1)
+        if group == "3d" and pose is not None and self.pdm is not None:
+            return _fixed(points_3d(pose, face.local_params, self.pdm).T, 1)
+        if group == "params":
+            return _fixed(np.r_[face.global_params, face.local_params], 3)
+        if face.au_intensities is None:
+            return _ZEROS["aus"]
+        present = face.au_intensities >= self.presence_from
+        return [*_fixed(face.au_intensities, 2), *_fixed(present.astype(float), 2)]
+
+
+def _first(found: FrameFaces, face: Face | None) -> list[str]:
+    frame = found.frame
+    face_id, confidence, success = (
+        (face.face_id, face.confidence, face.success) if face else (0, 0.0, False)
+    )
+    return [
+        str(frame.index + 1),
+        str(face_id),
+        f"{frame.timestamp:.3f}",
+        f"{confidence:.2f}",
+        str(int(success)),
+    ]
+
+
+def _fixed(values: np.ndarray, decimals: int) -> list[str]:
+    form = f"%.{decimals}f"
+    return [form % value for value in np.asarray(values).ravel().tolist()]
+
+
+_DECIMALS: dict[str, Callable[[str], int]] = {
+    "pose": lambda name: 1 if "_T" in name else 3,
+    "2d": lambda _: 1,
+    "3d": lambda _: 1,
+    "params": lambda _: 3,
+    "aus": lambda _: 2,
+}
+_ZEROS = {
+    group: [f"{0:.{_DECIMALS[group](name)}f}" for name in names] for group, names in GROUPS.items()
+}
+
+
+def foreign_columns(path: Path) -> list[str]:
+    """Columns of a text file's first line that no :class:`Layout` writes, gaze for example.
+
+    Empty for a file of ours, one without columns, and where there is none.
+
+    Raises:
+        OSError: if it cannot be read.
+    """
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        names = [name.strip() for name in file.readline(_LONGEST_HEADER).split(",")]
+    ours = {*FIRST_COLUMNS, *(name for group in GROUPS.values() for name in group)}
+    return [name for name in names if name and name not in ours]
+
+
+def read_openface_csv(
+    path: Path | str, wanted: Collection[str] | None = None
+) -> dict[str, np.ndarray]:
+    """Columns of an OpenFace CSV, old or new: names without spaces, (N,) float64 each.
+
+    Args:
+        path: of the file.
+        wanted: the columns to return, as far as they exist; None returns all. A long video's gaze
+            and 3-d points take much memory.
+
+    Raises:
+        DatasetError: if it is missing, has no ``frame`` or ``timestamp`` column, an unequal number
+            of cells in a row, or cells that are no numbers.
+    """
+    path = Path(path)
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            return _columns(path, csv.reader(file, skipinitialspace=True), wanted)
+    except OSError as error:
+        raise DatasetError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise DatasetError(f"{path}: not a text file") from None
+    except csv.Error as error:
+        raise DatasetError(f"{path}: no OpenFace CSV: {error}") from None
+
+
+def _columns(
+    path: Path, reader: Iterable[list[str]], wanted: Collection[str] | None
+) -> dict[str, np.ndarray]:
+    rows = iter(reader)
+    names = [name.strip() for name in next(rows, [])]
+    if not {"frame", "timestamp"} <= set(names):
+        raise DatasetError(f"{path}: no OpenFace CSV: no 'frame' and 'timestamp' columns")
+    kept = [i for i, name in enumerate(names) if wanted is None or name in wanted]
+    values = []
+    for number, row in enumerate(rows, start=2):
+        if not row:
+            continue
+        if len(row) != len(names):
+            raise DatasetError(f"{path}: line {number} has {len(row)} cells, not {len(names)}")
+        try:
+            values.append(np.array([row[i] for i in kept], np.float64))
+        except ValueError as error:
+            raise DatasetError(f"{path}: line {number}: {error}") from None
+    table = np.array(values).reshape(-1, len(kept))
+    return {names[column]: table[:, i] for i, column in enumerate(kept)}

@@ -1,0 +1,179 @@
+"""From a stream of results to files: rows, overlay, report; finished frames survive any end."""
+
+import contextlib
+import importlib.util
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+
+from mlx_faceau.core.atomic_io import atomic_file
+from mlx_faceau.errors import MissingDependency
+from mlx_faceau.video.prefetch import run_ahead
+from mlx_faceau.video.reader import VideoError
+from mlx_faceau.video.results import FrameFaces
+
+from .neutral_calibration import NeutralBaseline
+from .openface_csv import Layout
+from .overlay import VIDEO_SUFFIX, OverlayVideo, draw
+from .report import Report
+from .smoothing import smoothed
+from .writers import RowFile, is_complete, json_lines, write_parquet
+
+FORMATS = ("csv", "jsonl", "parquet")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to make of a recording.
+
+    Args:
+        table: file of rows; ``-`` is standard output.
+        form: ``csv`` (OpenFace's), ``jsonl``, or ``parquet`` (written from the CSV at the end).
+        layout: columns of the rows.
+        overlay: drawn video (``.mkv``), or picture for a single frame; None for none.
+        report: ``.html`` page; None for none.
+        smooth: filter every face over time.
+        calibrate: subtract each person's resting face at the end.
+
+    Raises:
+        ValueError: if these do not go together.
+    """
+
+    table: Path | str
+    form: str = "csv"
+    layout: Layout = field(default_factory=Layout)
+    overlay: Path | None = None
+    report: Path | None = None
+    smooth: bool = False
+    calibrate: bool = False
+
+    def __post_init__(self) -> None:
+        if self.form not in FORMATS:
+            raise ValueError(f"format {self.form!r} is none of {', '.join(FORMATS)}")
+        if str(self.table) == "-" and (self.calibrate or self.form == "parquet"):
+            raise ValueError(
+                "standard output takes csv or jsonl without calibration: both that and parquet "
+                "are made of the finished file; give --output"
+            )
+        if self.calibrate and "aus" not in self.layout.groups:
+            raise ValueError("there are no action units to calibrate; give --au-model")
+
+    @property
+    def rows(self) -> Path | str:
+        """The file that grows with the recording: for Parquet, the CSV beside it."""
+        return Path(self.table).with_suffix(".csv") if self.form == "parquet" else self.table
+
+    @property
+    def is_done(self) -> bool:
+        """Whether an earlier recording finished it; without pyarrow the CSV is all there is."""
+        if not is_complete(Path(self.rows)):
+            return False
+        return Path(self.table).is_file() or importlib.util.find_spec("pyarrow") is None
+
+
+@dataclass
+class Summary:
+    """What a recording came to."""
+
+    frames: int = 0
+    faces: int = 0
+    faceless: int = 0
+    notes: list[str] = field(default_factory=list)
+
+
+def record(
+    results: Iterable[FrameFaces],
+    wanted: Wanted,
+    title: str,
+    rate: float = 30.0,
+    progress: Callable[[FrameFaces], None] = lambda _: None,
+) -> Summary:
+    """Consume results and write what is wanted of them.
+
+    The results are computed in a thread of their own while rows and pictures are written.
+
+    Args:
+        results: of one video, camera or picture.
+        wanted: what to write.
+        title: heading of the report.
+        rate: frames a second of the overlay.
+        progress: called after each written frame.
+
+    Raises:
+        OSError: if a file cannot be written; rows written before stay.
+        VideoError: from the source or the overlay, likewise.
+    """
+    summary = Summary()
+    baseline = NeutralBaseline() if wanted.calibrate else None
+    report = Report(title) if wanted.report else None
+    is_csv = wanted.form != "jsonl"
+    header = wanted.layout.header() if is_csv else None
+    lines = wanted.layout.lines if is_csv else lambda found: json_lines(found, wanted.layout)
+    with (
+        RowFile(wanted.rows, header) as rows,
+        _overlay(wanted.overlay, rate) as add_overlay,
+        run_ahead(smoothed(results) if wanted.smooth else results) as ready,
+    ):
+        for found in ready:
+            rows.write(lines(found))
+            add_overlay(found)
+            if baseline is not None:
+                baseline.add(found)
+            if report is not None:
+                report.add(found)
+            _count(summary, found)
+            progress(found)
+        _finish(wanted, baseline, report, summary)
+    return summary
+
+
+def _count(summary: Summary, found: FrameFaces) -> None:
+    summary.frames += 1
+    summary.faces += len(found.faces)
+    summary.faceless += not found.faces
+
+
+def _finish(
+    wanted: Wanted, baseline: NeutralBaseline | None, report: Report | None, summary: Summary
+) -> None:
+    """What can be made of all rows only; until it is done the rows count as unfinished."""
+    if baseline is not None and wanted.form == "jsonl":
+        baseline.rewrite_jsonl(Path(wanted.rows))
+    elif baseline is not None:
+        baseline.rewrite_csv(Path(wanted.rows), wanted.layout.presence_from)
+    if wanted.form == "parquet":
+        try:
+            write_parquet(Path(wanted.rows), Path(wanted.table))
+        except MissingDependency as error:
+            summary.notes.append(f"{wanted.rows} stays as it is, no Parquet file: {error}")
+    if report is not None and wanted.report is not None:
+        report.write(wanted.report, baseline)
+
+
+@contextlib.contextmanager
+def _overlay(path: Path | None, rate: float) -> Iterator[Callable[[FrameFaces], None]]:
+    if path is None:
+        yield lambda _: None
+    elif path.suffix.lower() == VIDEO_SUFFIX:
+        with OverlayVideo(path, rate) as video:
+            yield video.add
+    else:
+        yield lambda found: write_picture(path, found)
+
+
+def write_picture(path: Path, found: FrameFaces) -> None:
+    """The drawn frame as a picture file.
+
+    Raises:
+        VideoError: if it cannot be written, or its ending names no picture format.
+    """
+    try:
+        written, data = cv2.imencode(path.suffix, draw(found))
+    except cv2.error:
+        written = False
+    if not written:
+        raise VideoError(f"{path}: no picture format has this ending; use .png or .jpg")
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(data.tobytes())

@@ -1,0 +1,113 @@
+"""Less trembling: the One-Euro filter over landmarks, pose, shape and action units of each face.
+
+It smooths strongly while a value rests and hardly while it moves fast.
+
+Reference:
+    Casiez, Roussel, Vogel, 1 Euro filter: a simple speed-based low-pass filter for noisy input in
+    interactive systems, CHI 2012.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mlx_faceau.core.geometry import CROP_MARGIN
+from mlx_faceau.video.results import Face, FrameFaces
+
+_SPEED_CUTOFF = 1.0  # Hz, of the low-pass over the speed (the paper's d_cutoff)
+_FORGET_AFTER = 0.5  # seconds without a face after which it starts afresh
+
+
+@dataclass(frozen=True)
+class Strength:
+    """How strongly a kind of value is smoothed.
+
+    Args:
+        cutoff: Hz while the value rests; lower means smoother and later.
+        speed_gain: Hz added for each unit a second that the value moves.
+    """
+
+    cutoff: float
+    speed_gain: float
+
+
+# Units: landmarks in face sizes, angles in radians, action units in intensity steps.
+STRENGTHS = {
+    "landmarks": Strength(1.5, 8.0),
+    "pose": Strength(1.5, 6.0),
+    "local_params": Strength(1.0, 0.05),
+    "au_intensities": Strength(1.0, 0.7),
+}
+
+
+class OneEuroFilter:
+    """The filter over arrays of one shape, for unequal time steps."""
+
+    def __init__(self, strength: Strength) -> None:
+        self._strength = strength
+        self._value: np.ndarray | None = None
+        self._speed: np.ndarray | None = None
+        self._time = 0.0
+
+    def __call__(
+        self, value: np.ndarray, time: float, unit: float | np.ndarray = 1.0
+    ) -> np.ndarray:
+        """The smoothed value at ``time`` seconds; times increase.
+
+        Args:
+            value: of the same shape each time.
+            time: seconds.
+            unit: what counts as a speed of 1 a second, in the value's own unit.
+        """
+        value = np.asarray(value, np.float64)
+        if self._value is None or self._speed is None:
+            self._value, self._speed, self._time = value, np.zeros_like(value), time
+            return value
+        step = max(time - self._time, 1e-6)
+        self._time = time
+        speed = (value - self._value) / step
+        self._speed = self._speed + _share(_SPEED_CUTOFF, step) * (speed - self._speed)
+        cutoff = self._strength.cutoff + self._strength.speed_gain * np.abs(self._speed) / unit
+        self._value = self._value + _share(cutoff, step) * (value - self._value)
+        return self._value
+
+
+def _share(cutoff: float | np.ndarray, step: float) -> np.ndarray:
+    """Share of the new value in a first-order low-pass of ``cutoff`` Hz."""
+    angle = 2 * np.pi * np.asarray(cutoff) * step
+    return np.asarray(angle / (angle + 1))
+
+
+class FaceSmoother:
+    """One-Euro filters for one face."""
+
+    def __init__(self) -> None:
+        self._filters = {name: OneEuroFilter(strength) for name, strength in STRENGTHS.items()}
+        self.last = 0.0
+
+    def __call__(self, face: Face, time: float) -> Face:
+        self.last = time
+        size = CROP_MARGIN * float(np.ptp(face.landmarks, axis=0).max())
+        pose_unit = np.array([face.global_params[0], 1, 1, 1, size, size])
+        filters = self._filters
+        smooth = {
+            "landmarks": filters["landmarks"](face.landmarks, time, size),
+            "global_params": filters["pose"](face.global_params, time, pose_unit),
+            "local_params": filters["local_params"](face.local_params, time),
+        }
+        if face.au_intensities is not None:
+            smooth["au_intensities"] = filters["au_intensities"](face.au_intensities, time)
+        return replace(face, **smooth)  # type: ignore[arg-type]
+
+
+def smoothed(results: Iterable[FrameFaces]) -> Iterator[FrameFaces]:
+    """The same results with every face filtered over time, by its ``face_id``."""
+    smoothers: dict[int, FaceSmoother] = {}
+    for found in results:
+        time = found.frame.timestamp
+        smoothers = {i: s for i, s in smoothers.items() if time - s.last <= _FORGET_AFTER}
+        faces = tuple(
+            smoothers.setdefault(face.face_id, FaceSmoother())(face, time) for face in found.faces
+        )
+        yield replace(found, faces=faces)

@@ -1,0 +1,1 @@
+"""From images and videos to faces: decoding, detection, alignment, tracking."""

@@ -1,0 +1,223 @@
+"""Cut the standard crop out of a frame.
+
+The standard crop is the square both networks train and predict on (see
+:func:`mlx_faceau.core.geometry.standard_crop_matrix`); edges are replicated, and a strong shrink is
+blurred first so that it does not alias.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from mlx_faceau.core.architectures import IMAGE_SIZE
+from mlx_faceau.core.geometry import CROP_CENTRE, square_crop_matrix, standard_crop_matrix
+from mlx_faceau.core.pdm import PDM, read_pdm
+
+from .box_calibration import CALIBRATIONS, BoxCalibration
+from .mean_shape import align_to_mean_shape, mean_shape_matrix
+
+_BLUR_FROM = 1.25  # shrink ratio above which the frame is blurred before sampling
+_REACH = 3.0  # of the blur's kernel, in sigmas, as cv2.GaussianBlur has it for 8 bits
+_SAME_BLUR = 0.08  # relative difference of blurs that a crop does not show
+_ROOM = 0.02  # room around a blurred region for the crop of the new landmarks, in sides
+
+
+class FaceAligner:
+    """Cuts 112 x 112 standard crops out of frames.
+
+    Args:
+        calibration: how boxes map to the crop's square. The default takes the box as the square
+            itself; give ``detector.calibration`` for a detector's boxes.
+        pdm: OpenFace's PDM file, or a PDM; :meth:`align_openface` needs it.
+
+    Raises:
+        DatasetError: if the PDM file cannot be read.
+    """
+
+    def __init__(
+        self,
+        calibration: BoxCalibration = CALIBRATIONS["square"],
+        pdm: PDM | Path | str | None = None,
+    ) -> None:
+        self.calibration = calibration
+        self._pdm = read_pdm(pdm) if isinstance(pdm, (str, Path)) else pdm
+
+    def align(
+        self,
+        frame: np.ndarray,
+        bbox: Sequence[float] | None = None,
+        *,
+        landmarks: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """The standard crop of a face.
+
+        Args:
+            frame: (H, W, 3) uint8 BGR.
+            bbox: x, y, width, height in frame pixels, or None.
+            landmarks: (68, 2) frame pixels, or None. One of the two is given.
+
+        Returns:
+            (112, 112, 3) uint8 BGR.
+
+        Raises:
+            ValueError: if the frame is no BGR image, or the box or landmarks make no square.
+        """
+        return crop_frame(frame, self.matrix(bbox, landmarks=landmarks))
+
+    def matrix(
+        self, bbox: Sequence[float] | None = None, *, landmarks: np.ndarray | None = None
+    ) -> np.ndarray:
+        """The (2, 3) similarity, frame to crop, that :meth:`align` samples with.
+
+        Raises:
+            ValueError: see :meth:`align`.
+        """
+        if landmarks is not None and bbox is None:
+            return standard_crop_matrix(landmarks)
+        if bbox is None or landmarks is not None:
+            raise ValueError("give either a box or landmarks")
+        return square_crop_matrix(*self.calibration.square(bbox))
+
+    def align_openface(
+        self, frame: np.ndarray, landmarks: np.ndarray, mask: bool = True
+    ) -> np.ndarray:
+        """The face as OpenFace's action unit models see it; our networks want :meth:`align`.
+
+        A similarity brings it onto the PDM's mean shape at 0.7 pixels a millimetre.
+
+        Args:
+            frame: (H, W, 3) uint8 BGR.
+            landmarks: (68, 2) frame pixels.
+            mask: black out what is not face.
+
+        Returns:
+            (112, 112, 3) uint8 BGR.
+
+        Raises:
+            ValueError: if no PDM was given, or the landmarks are not finite or all in one place.
+        """
+        matrix = self.openface_matrix(landmarks)
+        return align_to_mean_shape(frame, landmarks, matrix, mask)
+
+    def openface_matrix(self, landmarks: np.ndarray) -> np.ndarray:
+        """The (2, 3) similarity, frame to crop, of :meth:`align_openface`.
+
+        Raises:
+            ValueError: see :meth:`align_openface`.
+        """
+        if self._pdm is None:
+            raise ValueError("OpenFace's alignment needs its PDM: FaceAligner(pdm=FILE)")
+        return mean_shape_matrix(self._pdm, landmarks)
+
+
+def crop_frame(frame: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Sample a crop: bilinear, edges replicated, blurred first when shrinking by more than 1.25.
+
+    Args:
+        frame: (H, W, 3) uint8 BGR.
+        matrix: (2, 3) similarity, frame to crop (no mirroring, no shear).
+
+    Returns:
+        (112, 112, 3) uint8 BGR.
+
+    Raises:
+        ValueError: if the frame is no BGR image.
+    """
+    return FrameCrops(frame).crop(matrix)
+
+
+@dataclass(frozen=True)
+class _Region:
+    """A blurred part of a frame, and the span of squares that may be sampled from it."""
+
+    pixels: np.ndarray
+    origin: tuple[int, int]  # x, y of its first pixel
+    low: tuple[float, float]
+    high: tuple[float, float]
+    sigma: float
+
+
+class FrameCrops:
+    """Cuts several crops out of one frame; blurring, the costly part, is done once a face.
+
+    A crop that lies in a region blurred before, for a blur within 8 %, is sampled from it.
+
+    Args:
+        frame: (H, W, 3) uint8 BGR; it must not change meanwhile.
+
+    Raises:
+        ValueError: if the frame is no BGR image.
+    """
+
+    def __init__(self, frame: np.ndarray) -> None:
+        if not isinstance(frame, np.ndarray) or frame.ndim != 3 or frame.shape[2] != 3:
+            shape = getattr(frame, "shape", type(frame).__name__)
+            raise ValueError(f"a frame is an (H, W, 3) BGR image, got {shape}")
+        if frame.dtype != np.uint8 or frame.size == 0:
+            raise ValueError(f"a frame is a non-empty uint8 image, got {frame.dtype} {frame.shape}")
+        self.frame = frame
+        self._regions: list[_Region] = []
+
+    def crop(self, matrix: np.ndarray) -> np.ndarray:
+        """See :func:`crop_frame`."""
+        (a, _, dx), (b, _, dy) = np.asarray(matrix, np.float64).tolist()
+        square = a * a + b * b
+        shrink = square**-0.5
+        sigma = 0.5 * (shrink * shrink - 1) ** 0.5 if shrink > _BLUR_FROM else 0.0
+        # The crop's middle in the frame (the inverse similarity), and how far its corners reach.
+        x, y = CROP_CENTRE - dx, CROP_CENTRE - dy
+        centre = ((a * x + b * y) / square, (a * y - b * x) / square)
+        reach = CROP_CENTRE * (abs(a) + abs(b)) / square
+        region = self._kept(centre, reach, sigma) or self._cut(centre, reach, sigma)
+        left, top = region.origin
+        moved = np.array([[a, -b, dx + a * left - b * top], [b, a, dy + b * left + a * top]])
+        return cv2.warpAffine(
+            region.pixels,
+            moved,
+            (IMAGE_SIZE, IMAGE_SIZE),
+            flags=cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+
+    def _kept(self, centre: tuple[float, float], reach: float, sigma: float) -> _Region | None:
+        for region in self._regions:
+            spans = zip(region.low, centre, region.high, strict=True)
+            inside = all(low <= c - reach and c + reach <= high for low, c, high in spans)
+            if inside and abs(region.sigma - sigma) <= _SAME_BLUR * sigma:
+                return region
+        return None
+
+    def _cut(self, centre: tuple[float, float], reach: float, sigma: float) -> _Region:
+        """The part of the frame that a crop samples, with room for others near it."""
+        reach *= 1 + 2 * _ROOM
+        margin = math.ceil(_REACH * sigma) + 2
+        height, width = self.frame.shape[:2]
+        left, right = _span(centre[0] - reach, centre[0] + reach, margin, width)
+        top, bottom = _span(centre[1] - reach, centre[1] + reach, margin, height)
+        pixels = self.frame[top:bottom, left:right]
+        if sigma:
+            pixels = _blurred(pixels, sigma)
+        low, high = ((centre[0] + sign * reach, centre[1] + sign * reach) for sign in (-1, 1))
+        region = _Region(pixels, (left, top), low, high, sigma)
+        self._regions.append(region)
+        return region
+
+
+def _blurred(pixels: np.ndarray, sigma: float) -> np.ndarray:
+    """A Gaussian blur: as exact as ``cv2.GaussianBlur`` for 8 bits, and in half its time."""
+    kernel = cv2.getGaussianKernel(2 * math.ceil(_REACH * sigma) + 1, sigma)
+    return cv2.sepFilter2D(pixels, -1, kernel, kernel, borderType=cv2.BORDER_REPLICATE)
+
+
+def _span(low: float, high: float, margin: int, size: int) -> tuple[int, int]:
+    """Pixels from ``low`` to ``high`` and a margin, as far as there are any.
+
+    Outside the frame the margin's pixels at the nearest edge remain, because they are blurred.
+    """
+    start = min(max(math.floor(low) - margin, 0), max(size - 1 - margin, 0))
+    stop = max(min(math.ceil(high) + margin + 1, size), min(margin + 1, size))
+    return start, stop

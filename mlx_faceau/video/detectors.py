@@ -1,0 +1,313 @@
+"""Face detectors behind one small protocol, and how their boxes map to the standard crop.
+
+Every detector draws its own idea of a face: YuNet's box reaches from chin to hairline, dlib's is a
+square around eyes and mouth. The networks see one crop alone, so each detector carries a
+calibration (:mod:`mlx_faceau.video.box_calibration`).
+"""
+
+import importlib
+import logging
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+
+from mlx_faceau.core.named_function import load_function
+from mlx_faceau.errors import BackendError, MissingDependency
+
+from .box_calibration import CALIBRATIONS, BoxCalibration
+from .opencv_log import ERRORS, opencv_says
+
+logger = logging.getLogger(__name__)
+
+# Pixels that a frame's longer side is reduced to before detection. YuNet still finds faces of 3 %
+# of it there, dlib of 13 %; and it takes half the time of 640.
+_YUNET_SIDE, _DLIB_SIDE = 480, 640
+_YUNET_PATTERN = "*yunet*.onnx"
+
+
+@dataclass(frozen=True)
+class Detection:
+    """A found face.
+
+    Args:
+        box: x, y, width, height in frame pixels.
+        score: in [0, 1].
+        marks: (5, 2) frame pixels: right eye, left eye (the person's own), tip of the nose, right
+            and left corner of the mouth; None from a detector that marks none.
+    """
+
+    box: tuple[float, float, float, float]
+    score: float
+    marks: np.ndarray | None = None
+
+
+class Detector(Protocol):
+    """Finds faces in a frame; ``calibration`` maps its boxes to the standard crop."""
+
+    name: str
+    calibration: BoxCalibration
+
+    def detect(self, frame: np.ndarray) -> list[Detection]:
+        """Faces of an (H, W, 3) uint8 BGR frame, in any order."""
+        ...
+
+
+class YuNetDetector:
+    """OpenCV's YuNet with a model file of the user's.
+
+    Args:
+        path: ``face_detection_yunet_*.onnx`` of OpenCV's model zoo.
+        min_score: faces below it are left out.
+
+    Raises:
+        BackendError: if the file is missing or no YuNet model.
+
+    Reference:
+        Wu et al., YuNet: a tiny millisecond-level face detector, Mach. Intell. Res. 2023.
+    """
+
+    name = "yunet"
+    calibration = CALIBRATIONS["yunet"]
+
+    def __init__(self, path: Path | str, min_score: float = 0.6) -> None:
+        if not Path(path).is_file():
+            raise BackendError(f"{path}: no such file; YuNet needs its .onnx model")
+        try:
+            with opencv_says(ERRORS):  # OpenCV 5 warns of every net that it opens
+                self._net = cv2.FaceDetectorYN.create(str(path), "", (320, 320), min_score)
+                self._net.detect(np.zeros((320, 320, 3), np.uint8))
+        except cv2.error as error:
+            raise BackendError(f"{path}: OpenCV cannot run it as YuNet: {error.err}") from None
+
+    def detect(self, frame: np.ndarray) -> list[Detection]:
+        """See :class:`Detector`."""
+        small, scale = _reduce(frame, _YUNET_SIDE)
+        with opencv_says(ERRORS):
+            self._net.setInputSize((small.shape[1], small.shape[0]))
+            rows = self._net.detect(small)[1]
+        if rows is None:
+            return []
+        return [_detection(row[:4], float(row[14]), scale, row[4:14]) for row in rows]
+
+
+class DlibDetector:
+    """dlib's frontal face detector (histograms of oriented gradients): no model file needed.
+
+    It finds upright, nearly frontal faces of at least 80 px after reduction to 640 px.
+
+    Raises:
+        MissingDependency: if dlib is not installed.
+
+    Reference:
+        King, Max-margin object detection, arXiv:1502.00046, 2015.
+    """
+
+    name = "dlib"
+    calibration = CALIBRATIONS["dlib"]
+
+    def __init__(self) -> None:
+        try:
+            import dlib
+        except ImportError:
+            raise MissingDependency("dlib", extra="detect") from None
+        self._find = dlib.get_frontal_face_detector()
+
+    def detect(self, frame: np.ndarray) -> list[Detection]:
+        """See :class:`Detector`."""
+        small, scale = _reduce(frame, _DLIB_SIDE)
+        rectangles, scores, _ = self._find.run(cv2.cvtColor(small, cv2.COLOR_BGR2GRAY), 0, 0.0)
+        return [
+            # Margins of its support vector machine: 0 at the threshold, above 1 for clear faces.
+            _detection(
+                np.array([box.left(), box.top(), box.width(), box.height()], np.float64),
+                float(np.clip(0.6 + 0.4 * score, 0.0, 1.0)),
+                scale,
+            )
+            for box, score in zip(rectangles, scores, strict=True)
+        ]
+
+
+class VisionDetector:
+    """Apple's Vision framework, on macOS with pyobjc: no model file needed.
+
+    The calibration of its box is a guess until it is measured on a Mac, which
+    ``benchmarks/box_calibration.py`` does.
+
+    Args:
+        vision: the ``Vision`` module; None imports it.
+
+    Raises:
+        BackendError: on another system.
+        MissingDependency: if pyobjc's Vision is not installed.
+    """
+
+    name = "vision"
+    calibration = CALIBRATIONS["vision"]
+
+    def __init__(self, vision: Any = None) -> None:
+        if vision is None:
+            if platform.system() != "Darwin":
+                raise BackendError("the Vision detector runs on macOS alone; try dlib or YuNet")
+            try:
+                vision = importlib.import_module("Vision")
+            except ImportError:
+                raise MissingDependency("pyobjc-framework-Vision", extra="detect") from None
+        self._vision = vision
+
+    def detect(self, frame: np.ndarray) -> list[Detection]:
+        """See :class:`Detector`.
+
+        Raises:
+            BackendError: if Vision refuses the frame.
+        """
+        small, _ = _reduce(frame, _DLIB_SIDE)
+        encoded = cv2.imencode(".bmp", small)[1].tobytes()
+        vision = self._vision
+        request = vision.VNDetectFaceRectanglesRequest.alloc().init()
+        handler = vision.VNImageRequestHandler.alloc().initWithData_options_(encoded, {})
+        done, error = handler.performRequests_error_([request], None)
+        if not done:
+            raise BackendError(f"Apple Vision could not look at a frame: {error}")
+        height, width = frame.shape[:2]
+        return [_from_vision(found, width, height) for found in request.results() or []]
+
+
+def _from_vision(found: Any, width: int, height: int) -> Detection:
+    """Vision counts in fractions of the image, from its lower left corner."""
+    origin, size = found.boundingBox().origin, found.boundingBox().size
+    box = (
+        origin.x * width - 0.5,
+        (1 - origin.y - size.height) * height - 0.5,
+        size.width * width,
+        size.height * height,
+    )
+    return Detection(box, float(found.confidence()))
+
+
+class CallableDetector:
+    """Any function from a frame to boxes.
+
+    Args:
+        function: takes an (H, W, 3) uint8 BGR frame, returns boxes (x, y, width, height) as an
+            (N, 4) array or a list, each optionally followed by a score in [0, 1].
+        calibration: how its boxes map to the standard crop; the default fits boxes that enclose
+            brows to chin (MTCNN's).
+    """
+
+    name = "callable"
+
+    def __init__(
+        self,
+        function: Callable[[np.ndarray], Any],
+        calibration: BoxCalibration = CALIBRATIONS["mtcnn"],
+    ) -> None:
+        self._function = function
+        self.calibration = calibration
+
+    def detect(self, frame: np.ndarray) -> list[Detection]:
+        """See :class:`Detector`.
+
+        Raises:
+            ValueError: if what the function returns is no boxes.
+        """
+        rows = [np.asarray(row, np.float64) for row in self._function(frame)]
+        for row in rows:
+            if row.shape not in ((4,), (5,)):
+                raise ValueError(
+                    "a detector's boxes are x, y, width, height and optionally a score, "
+                    f"got {row.tolist()}"
+                )
+        return [Detection(tuple(row[:4]), float(row[4]) if len(row) == 5 else 1.0) for row in rows]
+
+
+def open_detector(
+    choice: "str | Path | Detector | Callable[[np.ndarray], Any]" = "auto",
+    model_folders: Sequence[Path | str] = (),
+) -> Detector:
+    """The detector that a choice names.
+
+    Args:
+        choice: ``"auto"``, ``"dlib"``, ``"vision"``, the path of a YuNet ``.onnx`` file,
+            ``"package.module:function"``, a function from a frame to boxes, or a detector.
+        model_folders: where ``"auto"`` looks for a YuNet file (``*yunet*.onnx``).
+
+    Raises:
+        ValueError: if the choice is none of these.
+        BackendError: if it cannot run; for ``"auto"``, naming the three ways to get a detector.
+        MissingDependency: if its library is not installed.
+    """
+    if not isinstance(choice, (str, Path)):
+        return _as_detector(choice)
+    name = str(choice)
+    if name == "auto":
+        return _open_first(model_folders)
+    if name == "dlib":
+        return DlibDetector()
+    if name == "vision":
+        return VisionDetector()
+    if name.endswith(".onnx"):
+        return YuNetDetector(name)
+    if ":" in name:
+        return CallableDetector(load_function(name, f"detector {name!r}"))
+    raise ValueError(
+        f"detector {name!r} is none of auto, dlib, vision, a YuNet .onnx file, "
+        "package.module:function"
+    )
+
+
+def _as_detector(choice: Any) -> Detector:
+    if hasattr(choice, "detect") and hasattr(choice, "calibration"):
+        return choice  # type: ignore[no-any-return]
+    if callable(choice):
+        return CallableDetector(choice)
+    raise ValueError(f"a detector is a name, a file or a function, got {choice!r}")
+
+
+def _open_first(model_folders: Sequence[Path | str]) -> Detector:
+    reasons = []
+    for folder in model_folders:
+        for path in sorted(Path(folder).glob(_YUNET_PATTERN)):
+            return _chosen(YuNetDetector(path), f"model file {path}")
+    reasons.append(f"YuNet: no {_YUNET_PATTERN} beside the models")
+    for kind in (VisionDetector, DlibDetector):
+        try:
+            return _chosen(kind(), "; ".join(reasons))
+        except (BackendError, MissingDependency) as error:
+            reasons.append(f"{kind.name}: {error}")
+    raise BackendError(
+        "no face detector here; three ways to get one: put OpenCV's YuNet model "
+        "(face_detection_yunet_*.onnx) beside the landmark model or name it with --detector; "
+        'pip install "mlx-faceau[detect]" for dlib (on a Mac: Apple Vision); '
+        "or give a function of your own (--detector package.module:function)"
+    )
+
+
+def _chosen(detector: Detector, why: str) -> Detector:
+    logger.info("face detector: %s (%s)", detector.name, why)
+    return detector
+
+
+def _reduce(frame: np.ndarray, longest: int) -> tuple[np.ndarray, float]:
+    """The frame with its longer side at most so many pixels, and its scale."""
+    scale = min(1.0, longest / max(frame.shape[:2]))
+    if scale == 1.0:
+        return frame, scale
+    size = (max(1, round(frame.shape[1] * scale)), max(1, round(frame.shape[0] * scale)))
+    return cv2.resize(frame, size, interpolation=cv2.INTER_AREA), scale
+
+
+def _detection(
+    box: np.ndarray, score: float, scale: float, marks: np.ndarray | None = None
+) -> Detection:
+    """A face of a reduced frame in the full one; resizing keeps pixel edges, not centres."""
+    x, y, width, height = (float(value) for value in box)
+    return Detection(
+        ((x + 0.5) / scale - 0.5, (y + 0.5) / scale - 0.5, width / scale, height / scale),
+        score,
+        None if marks is None else (marks.reshape(5, 2) + 0.5) / scale - 0.5,
+    )
