@@ -19,7 +19,6 @@ import numpy as np
 
 from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.core.landmarks import NUM_LANDMARKS, OUTER_EYE_CORNERS
-from mlx_faceau.core.pose import Camera
 from mlx_faceau.inference.predictor import load_au_predictor, load_predictor
 from mlx_faceau.output.neutral_calibration import NeutralBaseline
 from mlx_faceau.output.openface_csv import Layout, read_openface_csv
@@ -28,6 +27,7 @@ from mlx_faceau.video.align import FrameCrops
 from mlx_faceau.video.box_calibration import CALIBRATIONS
 from mlx_faceau.video.follow import read_shapes, standard_square
 from mlx_faceau.video.pipeline import FacePipeline
+from mlx_faceau.video.pose import Camera
 from mlx_faceau.video.reader import Video
 
 RESULTS = Path(__file__).parent / "results"

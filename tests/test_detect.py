@@ -12,6 +12,7 @@ import pytest
 from blobs import Blob, draw_frame
 
 from mlx_faceau.errors import BackendError, MissingDependency
+from mlx_faceau.video import detectors as detect
 from mlx_faceau.video.box_calibration import CALIBRATIONS, BoxCalibration
 from mlx_faceau.video.detectors import (
     CallableDetector,
@@ -19,7 +20,6 @@ from mlx_faceau.video.detectors import (
     YuNetDetector,
     open_detector,
 )
-from mlx_faceau.video.reader import detectors as detect
 
 
 def test_a_calibration_shifts_and_scales_in_sizes_of_the_box() -> None:

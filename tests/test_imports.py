@@ -94,8 +94,13 @@ def test_the_core_imports_numpy_and_itself_alone() -> None:
         for name in MODULES
         if name.startswith("mlx_faceau.") and not any(covers(room, name) for room in names)
     ]
-    found = offences(names, [*others, *HEAVY, "cv2"])
-    assert found == ["mlx_faceau.core.preprocess imports cv2"]  # to swap colours, and only then
+    allowed = {
+        "mlx_faceau.core.blas imports mlx.core",  # to set its cache, once it is loaded
+        "mlx_faceau.core.file_lock imports filelock.FileLock",  # a file about that library
+        "mlx_faceau.core.file_lock imports filelock.Timeout",
+        "mlx_faceau.core.preprocess imports cv2",  # to swap colours, and only then
+    }
+    assert set(offences(names, [*others, *HEAVY, "cv2"])) == allowed
 
 
 def test_a_checkpoint_is_read_without_opencv() -> None:

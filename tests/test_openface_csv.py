@@ -9,9 +9,9 @@ from blobs import Blob, draw_frame
 from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.core.geometry import project
 from mlx_faceau.core.pdm import PDM
-from mlx_faceau.core.pose import Camera
 from mlx_faceau.errors import DatasetError
 from mlx_faceau.output.openface_csv import Layout, read_openface_csv
+from mlx_faceau.video.pose import Camera
 from mlx_faceau.video.results import Face, Frame, FrameFaces
 
 BLOB = Blob(100, 80, 40)

@@ -12,12 +12,12 @@ from pathlib import Path
 import cv2
 
 from mlx_faceau.core.pdm import read_pdm
-from mlx_faceau.core.pose import Camera
 from mlx_faceau.errors import FaceauError
 from mlx_faceau.output.openface_csv import GROUPS, Layout, foreign_columns
 from mlx_faceau.output.overlay import VIDEO_SUFFIX
 from mlx_faceau.output.recording import FORMATS, Summary, Wanted, record
 from mlx_faceau.video.pipeline import FacePipeline
+from mlx_faceau.video.pose import Camera
 from mlx_faceau.video.reader import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Span, Video, read_image
 from mlx_faceau.video.results import FrameFaces
 

@@ -14,8 +14,8 @@ import numpy as np
 from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.core.landmarks import NUM_LANDMARKS
 from mlx_faceau.core.pdm import PDM
-from mlx_faceau.core.pose import Camera, HeadPose, head_pose, points_3d, refined_head_pose
 from mlx_faceau.errors import DatasetError
+from mlx_faceau.video.pose import Camera, HeadPose, head_pose, points_3d, refined_head_pose
 from mlx_faceau.video.results import Face, FrameFaces
 
 NUM_LOCAL_PARAMS = 34

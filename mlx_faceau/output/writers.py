@@ -18,8 +18,8 @@ import numpy as np
 
 from mlx_faceau.core.atomic_io import atomic_file
 from mlx_faceau.core.facs import AU_NAMES
-from mlx_faceau.core.pose import Camera
 from mlx_faceau.errors import MissingDependency
+from mlx_faceau.video.pose import Camera
 from mlx_faceau.video.results import Face, FrameFaces
 
 from .claim import Claim

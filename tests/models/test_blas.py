@@ -16,7 +16,10 @@ pytestmark = pytest.mark.skipif(
     reason="MLX has its own fast BLAS here",
 )
 
-SHOW = "from mlx_faceau import blas; status = blas.status(); print(status.path, '|', status.reason)"
+SHOW = (
+    "from mlx_faceau.core import blas; status = blas.status(); "
+    "print(status.path, '|', status.reason)"
+)
 
 
 def run(code: str, wish: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -81,7 +84,7 @@ def test_it_is_said_when_mlx_came_first():
 
 
 def test_one_line_is_logged_when_none_is_found():
-    hide = "from mlx_faceau import blas; blas.bundled_libraries = list; "
+    hide = "from mlx_faceau.core import blas; blas.bundled_libraries = list; "
     done = run(hide + SHOW)
     assert done.stdout.strip() == "None | no OpenBLAS found"
     assert len(done.stderr.strip().splitlines()) == 1
@@ -89,7 +92,7 @@ def test_one_line_is_logged_when_none_is_found():
 
 
 def test_cuda_builds_and_other_systems_keep_their_own():
-    cuda = "from mlx_faceau import blas; blas._installed = lambda name: True; "
+    cuda = "from mlx_faceau.core import blas; blas._installed = lambda name: True; "
     mac = "import sys; sys.platform = 'darwin'; "
     for code in (cuda + SHOW, mac + SHOW):
         assert run(code).stdout.strip() == "None | only MLX for Linux CPUs gains from another"

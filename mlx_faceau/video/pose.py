@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from .geometry import euler_to_matrix, matrix_to_euler
-from .pdm import PDM
+from mlx_faceau.core.geometry import euler_to_matrix, matrix_to_euler
+from mlx_faceau.core.pdm import PDM
 
 
 @dataclass(frozen=True)
