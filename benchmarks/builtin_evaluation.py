@@ -1,0 +1,223 @@
+"""How well does a pair of nets, and the open labeller that taught it, read faces?
+
+    python benchmarks/builtin_evaluation.py --label-model face_landmarker.task \
+        --people faces_val.npz --posed posed_dev.npz --output benchmarks/results/builtin
+
+Nobody in either file taught the pair. Posed photographs follow FACS criteria and name the emotion,
+so that a unit is judged by the emotions that contain it. Agreement with OpenFace is information:
+nothing is chosen by it. Writes ``evaluation.json`` and ``evaluation.md``.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from mlx_faceau import load_au_predictor, load_predictor
+from mlx_faceau.core.facs import AU_NAMES
+from mlx_faceau.core.geometry import standard_crop_matrix, transform_points
+from mlx_faceau.core.metrics import mean_absolute_error, nme, pearson
+from mlx_faceau.data.labels.mediapipe import MediaPipeLabeller
+from mlx_faceau.evaluation.crops import jitter_matrices, move_images
+from mlx_faceau.video.align import crop_frame
+from mlx_faceau.video.results import Frame
+
+UNITS = [name.removesuffix("_r") for name in AU_NAMES]
+# Ekman's criteria of the posed emotions: the emotions that contain each unit.
+CONTAINS = {
+    "AU01": "sadness fear surprise",
+    "AU02": "fear surprise",
+    "AU04": "sadness anger fear",
+    "AU05": "anger fear surprise",
+    "AU06": "happiness",
+    "AU07": "anger",
+    "AU09": "disgust",
+    "AU10": "disgust",
+    "AU12": "happiness",
+    "AU15": "sadness",
+    "AU17": "sadness disgust",
+    "AU20": "fear",
+    "AU23": "anger",
+    "AU25": "happiness fear surprise",
+    "AU26": "surprise",
+}
+MARGIN = 1.0  # of the picture's longer side, replicated around it before it is labelled
+ACTIVE, LEAST_ACTIVE = 1.0, 50  # a unit is judged where so many faces lie above this intensity
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--label-model", required=True, help="face_landmarker.task")
+    parser.add_argument("--people", required=True, help="crops labelled by OpenFace, as .npz")
+    parser.add_argument("--posed", required=True, help="posed photographs, as .npz")
+    parser.add_argument("--landmark-model", default="builtin")
+    parser.add_argument("--au-model", default="builtin")
+    parser.add_argument("--output", type=Path, required=True)
+    given = parser.parse_args()
+    labeller = MediaPipeLabeller(given.label_model)
+    nets = (load_predictor(given.landmark_model), load_au_predictor(given.au_model))
+    record = {
+        "nets": [net.describe() for net in nets],
+        "people": on_people(labeller, nets, np.load(given.people)),
+        "posed": on_posed(labeller, nets[1], np.load(given.posed)),
+    }
+    given.output.mkdir(parents=True, exist_ok=True)
+    (given.output / "evaluation.json").write_text(json.dumps(record, indent=1, default=str) + "\n")
+    (given.output / "evaluation.md").write_text(text := as_text(record))
+    print(text)
+
+
+def pictures(file: Any) -> Iterator[np.ndarray]:
+    """BGR images of an .npz with JPEG bytes and their offsets."""
+    for start, end in zip(file["jpeg_offsets"], file["jpeg_offsets"][1:], strict=False):
+        yield cv2.imdecode(file["jpeg"][start:end], cv2.IMREAD_COLOR)
+
+
+def labelled(labeller: MediaPipeLabeller, file: Any) -> dict[str, np.ndarray]:
+    """The largest face of each picture: its row, crop, landmarks in picture and crop, and units."""
+    found: dict[str, list[Any]] = {"row": [], "crop": [], "picture": [], "landmarks": [], "aus": []}
+    for row, image in enumerate(pictures(file)):
+        room = round(MARGIN * max(image.shape[:2]) / 2)
+        wide = cv2.copyMakeBorder(image, room, room, room, room, cv2.BORDER_REPLICATE)
+        faces = labeller.begin(Path("photograph.png"))(Frame(0, 0.0, wide))
+        if not faces:
+            continue
+        face = max(faces, key=lambda each: float(np.ptp(each.landmarks[:, 0])))
+        matrix = standard_crop_matrix(face.landmarks)
+        found["row"].append(row)
+        found["crop"].append(crop_frame(wide, matrix))
+        found["picture"].append(face.landmarks - room)
+        found["landmarks"].append(transform_points(matrix, face.landmarks))
+        found["aus"].append(face.au_intensities)
+    return {name: np.array(values) for name, values in found.items()}
+
+
+def on_people(labeller: MediaPipeLabeller, nets: tuple[Any, Any], file: Any) -> dict[str, Any]:
+    """Nets against the labeller, and both against OpenFace, on crops of other people."""
+    faces = labelled(labeller, file)
+    rows, truth, aus = faces["row"], faces["landmarks"], faces["aus"]
+    moves = jitter_matrices(len(rows), seed=0)
+    read = {
+        "": (faces["crop"], truth),
+        "jittered ": (move_images(moves, faces["crop"]), transform_points(moves, truth)),
+    }
+    figures: dict[str, Any] = {
+        "faces": len(rows),
+        "missed": len(file["jpeg_offsets"]) - 1 - len(rows),
+    }
+    judged = (aus > ACTIVE).sum(0) >= LEAST_ACTIVE
+    for name, (crops, points) in read.items():
+        answer = nets[0].predict_batch(crops)["landmarks"]
+        figures[f"{name}landmark_mae_px"] = float(np.abs(answer - points).mean())
+        figures[f"{name}landmark_error_px"] = float(np.linalg.norm(answer - points, axis=2).mean())
+        figures[f"{name}nme"] = float(nme(points, answer).mean())
+        units = nets[1].predict_batch(crops)["au_intensities"]
+        r = pearson(aus, units)
+        figures[f"{name}au_r"] = by_unit(r)
+        figures[f"{name}au_mean_r"] = float(r[judged].mean())
+        figures[f"{name}au_mae"] = float(mean_absolute_error(aus, units).mean())
+        if not name:
+            figures["au_net_openface_r"] = by_unit(pearson(file["au"][rows], units))
+    figures["au_faces_above_1"] = by_unit((aus > ACTIVE).sum(0))
+    offset = faces["picture"] - file["landmarks"][rows]
+    figures["labeller_openface_landmark_mae_px"] = float(np.abs(offset - offset.mean(0)).mean())
+    figures["labeller_openface_r"] = by_unit(pearson(file["au"][rows], aus))
+    return figures
+
+
+def on_posed(labeller: MediaPipeLabeller, net: Any, file: Any) -> dict[str, Any]:
+    """Posed photographs: is each unit there in the emotions that contain it?"""
+    faces = labelled(labeller, file)
+    emotion, performer = file["emotion"][faces["row"]], file["performer"][faces["row"]]
+    answers = {
+        "labeller": faces["aus"],
+        "net": net.predict_batch(faces["crop"])["au_intensities"],
+    }
+    figures: dict[str, Any] = {"faces": len(emotion)}
+    for name, units in answers.items():
+        areas = {
+            unit: auc(units[:, UNITS.index(unit)], np.isin(emotion, inside.split()))
+            for unit, inside in CONTAINS.items()
+        }
+        figures[name] = {
+            "auc": areas,
+            "mean_auc": float(np.mean(list(areas.values()))),
+            "emotions_told_apart": told_apart(units, emotion, performer),
+            "mean_of_neutral_faces": by_unit(units[emotion == "neutral"].mean(0)),
+        }
+    return figures
+
+
+def auc(values: np.ndarray, positive: np.ndarray) -> float:
+    """Area under the ROC curve: how often a positive lies above a negative, ties counting half."""
+    differences = values[positive][:, None] - values[~positive][None]
+    return float((differences > 0).mean() + 0.5 * (differences == 0).mean())
+
+
+def told_apart(units: np.ndarray, emotion: np.ndarray, performer: np.ndarray) -> float:
+    """Share of emotions named rightly by a linear discriminant of the other performers' faces."""
+    names = np.unique(emotion)
+    right = 0
+    for person in np.unique(performer):
+        known = performer != person
+        means = np.stack([units[known & (emotion == name)].mean(0) for name in names])
+        spread = units[known] - means[np.searchsorted(names, emotion[known])]
+        covariance = spread.T @ spread / known.sum()
+        covariance += 0.1 * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
+        weights = np.linalg.solve(covariance, means.T)
+        scores = units[~known] @ weights - 0.5 * (means.T * weights).sum(0)
+        right += int((names[scores.argmax(1)] == emotion[~known]).sum())
+    return right / len(emotion)
+
+
+def by_unit(values: np.ndarray) -> dict[str, float]:
+    return {unit: round(float(value), 4) for unit, value in zip(UNITS, values, strict=True)}
+
+
+def as_text(record: dict[str, Any]) -> str:
+    people, posed = record["people"], record["posed"]
+    lines = [
+        "| judged on | labeller | nets |",
+        "|---|---|---|",
+        f"| posed faces, mean AUC of {len(CONTAINS)} action units | "
+        f"{posed['labeller']['mean_auc']:.3f} | {posed['net']['mean_auc']:.3f} |",
+        f"| posed faces, 7 emotions told apart | {posed['labeller']['emotions_told_apart']:.3f} | "
+        f"{posed['net']['emotions_told_apart']:.3f} |",
+        f"| landmarks against the labeller, mean absolute error | | "
+        f"{people['landmark_mae_px']:.3f} px, "
+        f"jittered {people['jittered landmark_mae_px']:.3f} px |",
+        f"| landmarks against the labeller, NME | | {100 * people['nme']:.2f} %, "
+        f"jittered {100 * people['jittered nme']:.2f} % |",
+        f"| action units against the labeller, mean r | | {people['au_mean_r']:.3f}, jittered "
+        f"{people['jittered au_mean_r']:.3f} |",
+        f"| landmarks against OpenFace's, offset removed | "
+        f"{people['labeller_openface_landmark_mae_px']:.3f} px | |",
+        f"| action units against OpenFace's, mean r | "
+        f"{np.nanmean(list(people['labeller_openface_r'].values())):.3f} | "
+        f"{np.nanmean(list(people['au_net_openface_r'].values())):.3f} |",
+        "",
+        "| unit | posed AUC: labeller | net | net against labeller, r | faces above 1 | "
+        "OpenFace r: labeller | net | neutral mean: labeller | net |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for unit in UNITS:
+        areas = [posed[name]["auc"].get(unit) for name in ("labeller", "net")]
+        cells = [
+            unit,
+            *("-" if area is None else f"{area:.2f}" for area in areas),
+            f"{people['au_r'][unit]:.2f}",
+            f"{people['au_faces_above_1'][unit]:.0f}",
+            f"{people['labeller_openface_r'][unit]:.2f}",
+            f"{people['au_net_openface_r'][unit]:.2f}",
+            *(f"{posed[n]['mean_of_neutral_faces'][unit]:.2f}" for n in ("labeller", "net")),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
