@@ -40,7 +40,14 @@ def test_the_wheel_holds_the_package_and_nothing_else(built):
         if path.is_file() and "__pycache__" not in path.parts
     }
     assert names == expected
-    assert {Path(name).suffix for name in names} <= {".py", ".typed", ".html", ".css", ".js"}
+    assert {Path(name).suffix for name in names} <= {
+        ".py",
+        ".typed",
+        ".html",
+        ".css",
+        ".js",
+        ".txt",
+    }
 
 
 def test_the_archive_builds_without_the_repository(built):

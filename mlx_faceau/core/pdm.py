@@ -1,8 +1,8 @@
 """The point distribution model (PDM): OpenFace's text format, 3-d shapes, and fitting to landmarks.
 
 A shape is ``mean + basis @ local_params`` in millimetres;
-:func:`mlx_faceau.core.geometry.project` draws it. Users bring the file
-(OpenFace's ``In-the-wild_aligned_PDM_68.txt`` or another of its kind).
+:func:`mlx_faceau.core.geometry.project` draws it. The package has the open PDM; users bring
+others (OpenFace's ``In-the-wild_aligned_PDM_68.txt``).
 """
 
 from collections.abc import Iterator
@@ -15,6 +15,12 @@ from mlx_faceau.errors import DatasetError
 
 from .atomic_io import atomic_file
 from .geometry import euler_to_matrix, matrix_to_euler, project
+
+# 68 points and 34 modes of ICT-FaceKit's heads: mlx_faceau.data.labels.open_pdm builds it.
+OPEN_PDM = Path(__file__).parents[1] / "weights" / "open_pdm.txt"
+# Pixels of the 112 px crop: the noise at which the open PDM's fit to MediaPipe's points leaves that
+# much and shapes vary as the variances say (benchmarks/results/open-pdm.csv).
+OPEN_PDM_NOISE = 0.5
 
 _MAX_POINTS = 10_000
 _MAX_MODES = 1_000
@@ -191,7 +197,9 @@ def fit_pdm(
     found = project(pdm.mean, pdm.basis, params, local)
     error = np.linalg.norm(found - points, axis=-1).mean(axis=-1)
     return Fit(
-        params.reshape(*leading, 6), local.reshape(*leading, -1), error.reshape(leading)[()]
+        params.reshape(*leading, 6),
+        local.reshape(*leading, local.shape[1]),
+        error.reshape(leading)[()],
     )
 
 
