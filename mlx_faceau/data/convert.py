@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from mlx_faceau.core.pdm import PDM, fit_pdm
 
 from .builder import building, check_new

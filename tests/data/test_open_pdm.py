@@ -2,7 +2,6 @@
 
 import hashlib
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -53,7 +52,7 @@ def test_modes_are_orthonormal_and_the_mean_is_a_symmetric_face(which: str, buil
 def test_expressions_live_in_the_modes(model: ICTFaceKit, built: PDM) -> None:
     for name in ("jawOpen", "mouthPucker"):
         displacement = model.expression[SHAPES.index(name)][model.landmarks68]
-        assert explained(built, displacement) > 0.95
+        assert explained(built, displacement) > 0.9
     unlike = np.random.default_rng(0).normal(size=(68, 3))
     assert explained(built, unlike) < 0.4
 

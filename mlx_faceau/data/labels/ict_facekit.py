@@ -80,7 +80,7 @@ def read_ict_facekit(path: Path | str) -> ICTFaceKit:
                 neutral, identity, expression, names, file["faces"], file["landmarks68"]
             )
     except FileNotFoundError:
-        raise DatasetError(f"{path}: no such file; give the .npz file of ICT-FaceKit") from None
+        raise DatasetError(f"{path}: no such file; give ICT-FaceKit's .npz file") from None
     except KeyError as error:
         raise DatasetError(f"{path}: {error.args[0]}: not a file of ICT-FaceKit") from None
     except (OSError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
