@@ -3,6 +3,8 @@
 Good enough that face nets find and measure them; the model has no skin texture.
 """
 
+from itertools import pairwise
+
 import cv2
 import numpy as np
 
@@ -57,7 +59,7 @@ def paint(model: ICTFaceKit) -> np.ndarray:
 def _distance(points: np.ndarray, line: np.ndarray) -> np.ndarray:
     """(V,) from each point to a line of segments."""
     nearest = np.full(len(points), np.inf)
-    for start, end in zip(line[:-1], line[1:], strict=True):
+    for start, end in pairwise(line):
         along = (points - start) @ (end - start) / ((end - start) @ (end - start))
         foot = start + np.clip(along, 0, 1)[:, None] * (end - start)
         nearest = np.minimum(nearest, np.linalg.norm(points - foot, axis=1))

@@ -38,7 +38,7 @@ from mlx_faceau.data.labels.open_pdm import OPEN_VERTICES, build_open_pdm, sampl
 RESULT = RESULTS / "open-pdm.csv"
 NOISES = (0.25, 0.5, 1.0, 2.0)
 LARGEST_ANGLE = 40  # degrees
-HEADS, PICTURES = 2000, 300
+HEADS, PICTURES, MIXED = 1000, 300, 2000
 MUST = {"reconstruction px": 0.8, "pitch error deg": 1.5, "yaw error deg": 1.5}
 MUST |= {"roll error deg": 1.5}
 CAMERAS = {"weak perspective": 1e9, "camera at 1 m": 1000.0, "camera at 0.6 m": 600.0}  # mm
@@ -90,34 +90,28 @@ def crops(landmarks: np.ndarray) -> np.ndarray:
 def measure(
     model: ICTFaceKit, pdm: PDM, faces: dict[str, np.ndarray], landmarker: Path | None
 ) -> None:
-    rows = [
-        row(what, name, OPEN_PDM_NOISE, values)
-        for name, points in faces.items()
-        for what, values in reconstruction(pdm, points, OPEN_PDM_NOISE)[:1]
-    ]
-    everybody = np.concatenate(list(faces.values()))[:: max(1, len(faces))]
-    for noise in NOISES:
-        for what, values in reconstruction(pdm, everybody, noise):
-            rows.append(row(what, "photographs together", noise, values))
-    errors = {}
-    for name, distance in CAMERAS.items():
-        for noise in NOISES:
-            points, angles = projected_heads(model, distance)
-            found = pose_errors(pdm, points, angles, noise)
-            rows += [row(f"{axis} error deg", name, noise, found[axis]) for axis in found]
-            if noise == OPEN_PDM_NOISE:
-                errors[name] = (np.degrees(angles), found)
+    heads = {name: projected_heads(model, distance) for name, distance in CAMERAS.items()}
     pictures: list[np.ndarray] = []
     if landmarker is not None:
         points, angles, pictures = photographed_heads(model, landmarker)
-        for what, values in reconstruction(pdm, points, OPEN_PDM_NOISE)[:1]:
-            rows.append(row(what, "painted heads, MediaPipe", OPEN_PDM_NOISE, values))
-        found = pose_errors(pdm, points, angles, OPEN_PDM_NOISE)
-        for axis, values in found.items():
-            rows.append(
-                row(f"{axis} error deg", "painted heads, MediaPipe", OPEN_PDM_NOISE, values)
-            )
-        errors["painted heads, MediaPipe"] = (np.degrees(angles), found)
+        heads["painted heads, MediaPipe"] = (points, angles)
+    rows, missed, turned = [], {}, {}
+    for name, points in (faces | {name: points for name, (points, _) in heads.items()}).items():
+        missed[name] = fit_pdm(pdm, points, OPEN_PDM_NOISE).error
+        rows.append(row("reconstruction px", name, OPEN_PDM_NOISE, missed[name]))
+    for name, (points, angles) in heads.items():
+        errors = pose_errors(pdm, points, angles, OPEN_PDM_NOISE)
+        turned[name] = (np.degrees(angles), errors)
+        rows += [row(f"{axis} error deg", name, OPEN_PDM_NOISE, errors[axis]) for axis in errors]
+    mixed = np.random.default_rng(0).permutation(np.concatenate(list(faces.values())))[:MIXED]
+    for noise in NOISES:
+        fits = reconstruction(pdm, mixed, noise)
+        rows += [row(what, "photographs, mixed", noise, values) for what, values in fits]
+        errors = pose_errors(pdm, *heads["weak perspective"], noise)
+        rows += [
+            row(f"{axis} error deg", "weak perspective, by noise", noise, errors[axis])
+            for axis in errors
+        ]
     share = expression_shares(model, pdm)
     rows.append(row("share of shape in modes", "expressions of ICT-FaceKit", 0.0, share))
     with atomic_file(RESULT) as temporary, temporary.open("w", newline="") as file:
@@ -125,7 +119,7 @@ def measure(
         writer.writeheader()
         writer.writerows(rows)
     sys.stdout.write(RESULT.read_text())
-    plot(pdm, faces, errors, pictures)
+    plot(pdm, {name: missed[name] for name in faces}, turned, pictures)
 
 
 def row(what: str, name: str, noise: float, values: np.ndarray) -> Row:
@@ -221,8 +215,8 @@ def expression_shares(model: ICTFaceKit, pdm: PDM) -> np.ndarray:
 
 def plot(
     pdm: PDM,
-    faces: dict[str, np.ndarray],
-    errors: dict[str, tuple[np.ndarray, dict[str, np.ndarray]]],
+    missed: dict[str, np.ndarray],
+    turned: dict[str, tuple[np.ndarray, dict[str, np.ndarray]]],
     pictures: list[np.ndarray],
 ) -> None:
     """Modes, reconstruction, pose by angle, and the painted heads."""
@@ -240,16 +234,15 @@ def plot(
     for axes in grid[1:, :3].ravel():
         axes.remove()
     left = figure.add_subplot(grid[1, 0].get_gridspec()[1, :3])
-    for name, points in faces.items():
-        error = fit_pdm(pdm, points, OPEN_PDM_NOISE).error
-        label = f"{name}: {len(points)}, mean {error.mean():.2f}"
-        left.hist(error, 60, (0, 1.6), density=True, histtype="step", label=label)
+    for name, error in missed.items():
+        label = f"{name}: {len(error)}, mean {error.mean():.2f}"
+        left.hist(error, 60, range=(0, 1.6), density=True, histtype="step", label=label)
     left.axvline(MUST["reconstruction px"], color="k", linestyle=":")
     left.set(title="reconstruction of MediaPipe's 68 points, px of the 112 px crop")
     left.legend()
     right = figure.add_subplot(grid[1, 0].get_gridspec()[2, :3])
     edges = np.linspace(-LARGEST_ANGLE, LARGEST_ANGLE, 9)
-    for (name, (angles, found)), style in zip(errors.items(), ("-", "--", ":", "-."), strict=False):
+    for (name, (angles, found)), style in zip(turned.items(), ("-", "--", ":", "-."), strict=False):
         for column, (axis, colour) in enumerate(
             (("pitch", "tab:red"), ("yaw", "tab:blue"), ("roll", "tab:green"))
         ):
