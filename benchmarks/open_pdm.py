@@ -38,7 +38,7 @@ from mlx_faceau.data.labels.open_pdm import OPEN_VERTICES, build_open_pdm, sampl
 RESULT = RESULTS / "open-pdm.csv"
 NOISES = (0.25, 0.5, 1.0, 2.0)
 LARGEST_ANGLE = 40  # degrees
-HEADS, PICTURES, MIXED = 1000, 300, 2000
+HEADS, PICTURES, MIXED = 1000, 100, 2000
 MUST = {"reconstruction px": 0.8, "pitch error deg": 1.5, "yaw error deg": 1.5}
 MUST |= {"roll error deg": 1.5}
 CAMERAS = {"weak perspective": 1e9, "camera at 1 m": 1000.0, "camera at 0.6 m": 600.0}  # mm
