@@ -33,7 +33,7 @@ from mlx_faceau.core.geometry import (
 )
 from mlx_faceau.core.pdm import OPEN_PDM, OPEN_PDM_NOISE, PDM, fit_pdm, read_pdm, write_pdm
 from mlx_faceau.data.labels.ict_facekit import ICTFaceKit, read_ict_facekit
-from mlx_faceau.data.labels.open_pdm import OPEN_VERTICES, build_open_pdm, sample_expressions
+from mlx_faceau.data.labels.open_pdm import OPEN_VERTICES, build_open_pdm, sample_heads
 
 RESULT = RESULTS / "open-pdm.csv"
 NOISES = (0.25, 0.5, 1.0, 2.0)
@@ -152,15 +152,9 @@ def sampled_heads(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(N, V, 3) mm around the middle of the 68 points, and (N, 3) angles; not the PDM's samples."""
     generator = np.random.default_rng(1234)
-    coefficients = generator.normal(size=(count, len(model.identity)))
-    amounts = sample_expressions(model.expression_names, count, generator)
+    neutral, expression = sample_heads(model, vertices, count, generator)
     angles = np.radians(generator.uniform(-LARGEST_ANGLE, LARGEST_ANGLE, (count, 3)))
-    shapes = (
-        model.neutral[vertices]
-        + np.tensordot(coefficients, model.identity[:, vertices], 1)
-        + np.tensordot(amounts, model.expression[:, vertices], 1)
-    )
-    return shapes, angles
+    return neutral + expression, angles
 
 
 def projected_heads(model: ICTFaceKit, distance: float) -> tuple[np.ndarray, np.ndarray]:

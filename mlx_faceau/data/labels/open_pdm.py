@@ -16,7 +16,7 @@ from .ict_facekit import ICTFaceKit
 
 NUM_MODES = 34
 # Vertices of ICT-FaceKit that lie where MediaPipe puts the 68 points on photographs:
-# ``benchmarks/open_pdm.py --meshes`` finds them.
+# ``benchmarks/ict_vertices.py`` finds them.
 OPEN_VERTICES = np.array(
     [
         *(1885, 1889, 1051, 376, 1900, 763, 1673, 801, 966),  # jaw
@@ -29,9 +29,9 @@ OPEN_VERTICES = np.array(
     ]
 )
 # Temples, nose, corners of the eyes: heads are aligned by what neither expression nor chin moves.
-_STABLE = np.array([0, 1, 15, 16, 27, 28, 29, 30, 31, 35, 36, 39, 42, 45])
+STABLE_POINTS = np.array([0, 1, 15, 16, 27, 28, 29, 30, 31, 35, 36, 39, 42, 45])
 _SAMPLES = 6000
-_ALIGNMENTS = 5  # rounds, of which the last moves the mean by less than a micrometre
+_ALIGNMENTS = 3  # rounds, of which the last moves the mean by less than a micrometre
 
 
 def build_open_pdm(model: ICTFaceKit, vertices: np.ndarray = OPEN_VERTICES, seed: int = 0) -> PDM:
@@ -58,11 +58,14 @@ def build_open_pdm(model: ICTFaceKit, vertices: np.ndarray = OPEN_VERTICES, seed
         model.neutral
     ):
         raise ValueError(f"expected {NUM_LANDMARKS} vertices from 0 to {len(model.neutral) - 1}")
-    neutral, expression = _sample_heads(model, vertices, np.random.default_rng(seed))
-    neutral -= neutral[:, _STABLE].mean(axis=1, keepdims=True)
+    neutral, expression = (
+        np.concatenate([shapes, shapes[:, MIRROR] * [-1, 1, 1]])
+        for shapes in sample_heads(model, vertices, _SAMPLES, np.random.default_rng(seed))
+    )
+    neutral -= neutral[:, STABLE_POINTS].mean(axis=1, keepdims=True)
     mean = neutral.mean(axis=0)
     for _ in range(_ALIGNMENTS):
-        turns = _rotations_onto(mean[_STABLE], neutral[:, _STABLE])
+        turns = rotations_onto(mean[STABLE_POINTS], neutral[:, STABLE_POINTS])
         mean = (neutral @ turns).mean(axis=0)
     shapes = (neutral + expression) @ turns
     mean = shapes.mean(axis=0)
@@ -75,6 +78,26 @@ def build_open_pdm(model: ICTFaceKit, vertices: np.ndarray = OPEN_VERTICES, seed
         np.round(modes, 6).reshape(NUM_LANDMARKS, 3, NUM_MODES),
         np.round(variances, 4),
     )
+
+
+def sample_heads(
+    model: ICTFaceKit, vertices: np.ndarray | slice, count: int, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Neutral heads (N, V, 3) of random identity, and what random expressions add to them, in mm.
+
+    Args:
+        model: the head model; its identity coefficients are standard normal.
+        vertices: V of the model's.
+        count: N heads.
+        generator: of the random numbers.
+    """
+    coefficients = generator.normal(size=(count, len(model.identity)))
+    amounts = sample_expressions(model.expression_names, count, generator)
+    identity, expression = (
+        np.tensordot(weights, shapes[:, vertices].astype(np.float64), 1)
+        for weights, shapes in ((coefficients, model.identity), (amounts, model.expression))
+    )
+    return model.neutral[vertices] + identity, expression
 
 
 def sample_expressions(
@@ -117,21 +140,7 @@ def sample_expressions(
     return amounts
 
 
-def _sample_heads(
-    model: ICTFaceKit, vertices: np.ndarray, generator: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Neutral heads (N, 68, 3) and what their expressions add, mirror images included."""
-    identity = generator.normal(size=(_SAMPLES, len(model.identity)))
-    amounts = sample_expressions(model.expression_names, _SAMPLES, generator)
-    neutral = model.neutral[vertices] + np.tensordot(
-        identity, model.identity[:, vertices].astype(np.float64), 1
-    )
-    expression = np.tensordot(amounts, model.expression[:, vertices].astype(np.float64), 1)
-    mirrored = [shapes[:, MIRROR] * [-1, 1, 1] for shapes in (neutral, expression)]
-    return np.concatenate([neutral, mirrored[0]]), np.concatenate([expression, mirrored[1]])
-
-
-def _rotations_onto(target: np.ndarray, shapes: np.ndarray) -> np.ndarray:
+def rotations_onto(target: np.ndarray, shapes: np.ndarray) -> np.ndarray:
     """(N, 3, 3) proper rotations R with ``shapes @ R`` nearest to the target (Kabsch 1976)."""
     left, _, right = np.linalg.svd(shapes.transpose(0, 2, 1) @ (target - target.mean(axis=0)))
     left[:, :, 2] *= np.linalg.det(left @ right)[:, None]
