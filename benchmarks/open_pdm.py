@@ -1,6 +1,6 @@
 """Builds the open PDM from ICT-FaceKit's file, and measures what it is worth.
 
-    python benchmarks/open_pdm.py ICT.npz             # writes mlx_faceau/weights/open_pdm.txt
+    python benchmarks/open_pdm.py ICT.npz             # writes mlx_faceau/weights/open_pdm.txt anew
     python benchmarks/open_pdm.py ICT.npz --check     # only compares: 1 where the file differs
     python benchmarks/open_pdm.py ICT.npz --check --landmarks FACES.npz --model face_landmarker.task
 
@@ -54,12 +54,11 @@ def main() -> int:
     args = parser.parse_args()
     model = read_ict_facekit(args.ict)
     built = build_open_pdm(model)
-    if args.check:
-        differs = differences(built, read_pdm(OPEN_PDM))
-        sys.stdout.write(f"{OPEN_PDM.name}: {differs or 'is what the model gives'}\n")
-        if differs:
-            return 1
-    else:
+    differs = differences(built, read_pdm(OPEN_PDM)) if OPEN_PDM.exists() else "missing"
+    sys.stdout.write(f"{OPEN_PDM.name}: {differs or 'is what the model gives'}\n")
+    if differs and args.check:
+        return 1
+    if differs:  # signed zeros are no difference: the file and its hash stay
         write_pdm(OPEN_PDM, built)
     if args.landmarks:
         with np.load(args.landmarks) as file:

@@ -30,6 +30,7 @@ OPEN_VERTICES = np.array(
 )
 # Temples, nose, corners of the eyes: heads are aligned by what neither expression nor chin moves.
 STABLE_POINTS = np.array([0, 1, 15, 16, 27, 28, 29, 30, 31, 35, 36, 39, 42, 45])
+_NEGATIVE = (20, 21, 25)  # modes whose largest entry of the right half is negative
 _SAMPLES = 6000
 _ALIGNMENTS = 3  # rounds, of which the last moves the mean by less than a micrometre
 
@@ -72,12 +73,21 @@ def build_open_pdm(model: ICTFaceKit, vertices: np.ndarray = OPEN_VERTICES, seed
     spread = (shapes - mean).reshape(len(shapes), -1)
     variances, modes = np.linalg.eigh(spread.T @ spread / len(spread))
     variances, modes = variances[: -NUM_MODES - 1 : -1], modes[:, : -NUM_MODES - 1 : -1]
-    modes = modes * np.sign(modes[np.abs(modes).argmax(axis=0), np.arange(NUM_MODES)])
+    modes = modes.reshape(NUM_LANDMARKS, 3, NUM_MODES)
     return PDM(
         np.round(mean - mean.mean(axis=0), 4),
-        np.round(modes, 6).reshape(NUM_LANDMARKS, 3, NUM_MODES),
+        np.round(modes * _signs(modes), 6),
         np.round(variances, 4),
     )
+
+
+def _signs(modes: np.ndarray) -> np.ndarray:
+    """1 or -1 for each mode: eigenvectors have no sign, the file's stay what they are."""
+    # One half of the face, since entries of mirror points are equally large.
+    half = modes[np.arange(NUM_LANDMARKS) <= MIRROR].reshape(-1, NUM_MODES)
+    signs = np.sign(half[np.abs(half).argmax(axis=0), np.arange(NUM_MODES)])
+    signs[list(_NEGATIVE)] *= -1
+    return np.asarray(signs)
 
 
 def sample_heads(
