@@ -6,7 +6,7 @@ The points' depth and the scores go to :mod:`mlx_faceau.data.labels.facs_reading
 they say of action units.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -110,8 +110,8 @@ class MediaPipeLabeller:
         )
 
 
-def find_faces(net: FaceMesh, picture: Pyramid) -> list[Mesh]:
-    """All faces of a picture, the surest first.
+def find_faces(net: FaceMesh, picture: Pyramid, known: Sequence[Mesh] = ()) -> list[Mesh]:
+    """All faces of a picture but those that are known, the surest first.
 
     Looked for in the whole picture, in the picture with room around it (for faces that fill it),
     and in overlapping tiles (for small ones).
@@ -119,14 +119,17 @@ def find_faces(net: FaceMesh, picture: Pyramid) -> list[Mesh]:
     Args:
         net: finds and measures them.
         picture: to search.
+        known: faces that need not be found.
     """
     regions = search_regions(*picture.size)
     found = [each for region in regions for each in net.detect(picture, region)]
     meshes: list[Mesh] = []
     for _, region in sorted(found, key=lambda each: -each[0]):
+        if _is_one_of([*known, *meshes], region):
+            continue
         # Where the detector saw the face is less steady than where the points say it is.
-        mesh = net.fit(picture, net.fit(picture, region).region)
-        if mesh.presence >= _PRESENT and not _known(mesh, meshes):
+        mesh = net.verified(picture, net.fit(picture, net.fit(picture, region).region))
+        if mesh.presence >= _PRESENT and not _is_one_of([*known, *meshes], mesh):
             meshes.append(mesh)
     return meshes
 
@@ -154,9 +157,9 @@ def _tile_centres(extent: int, tile: float) -> np.ndarray:
     return np.asarray(np.linspace(tile / 2, extent - tile / 2, count) - 0.5)
 
 
-def _known(mesh: Mesh, others: list[Mesh]) -> bool:
-    boxes = np.array([other.box for other in others]).reshape(-1, 4)
-    return bool((overlap(mesh.box, boxes) > _SAME_FACE).any())
+def _is_one_of(meshes: Iterable[Mesh], face: Mesh | Region) -> bool:
+    boxes = np.array([mesh.box for mesh in meshes]).reshape(-1, 4)
+    return bool((overlap(face.box, boxes) > _SAME_FACE).any())
 
 
 class FaceTracks:
@@ -178,14 +181,13 @@ class FaceTracks:
         found: dict[int, Mesh] = {}
         for number, last in self._last.items():
             mesh = self._followed(picture, last.region)
-            if mesh.presence >= _PRESENT and not _known(mesh, list(found.values())):
+            if mesh.presence >= _PRESENT and not _is_one_of(found.values(), mesh):
                 found[number] = mesh
         lost = {number: mesh for number, mesh in self._last.items() if number not in found}
         if lost or not found or frame.timestamp - self._searched >= _SEARCH_EVERY:
             self._searched = frame.timestamp
-            for mesh in find_faces(self._net, picture):
-                if not _known(mesh, list(found.values())):
-                    found[self._number(mesh, lost)] = mesh
+            for mesh in find_faces(self._net, picture, list(found.values())):
+                found[self._number(mesh, lost)] = mesh
         self._last = dict(sorted(found.items()))
         return self._last
 
@@ -193,12 +195,14 @@ class FaceTracks:
         """The face of a region, or of the one that it has moved to."""
         mesh = self._net.fit(picture, region)
         moved = np.abs(np.r_[mesh.region.centre - region.centre, mesh.region.side - region.side])
-        return self._net.fit(picture, mesh.region) if moved.max() > _MOVED * region.side else mesh
+        if moved.max() > _MOVED * region.side:
+            mesh = self._net.fit(picture, mesh.region)
+        return self._net.verified(picture, mesh)
 
     def _number(self, mesh: Mesh, lost: dict[int, Mesh]) -> int:
         """That of the face just lost in its place, or a new one."""
         for number, other in lost.items():
-            if _known(mesh, [other]):
+            if _is_one_of([other], mesh):
                 del lost[number]
                 return number
         self._count += 1
