@@ -158,11 +158,11 @@ def open_labeller(
         ValueError: if the choice is none of these.
         BackendError: if it cannot run here.
     """
-    from .openface import OpenFaceLabeller
-
     if choice is None or choice == "auto":
-        return AutoLabeller(OpenFaceLabeller(pdm), label_model)
+        return AutoLabeller(pdm, label_model)
     if choice == "openface-csv":
+        from .openface import OpenFaceLabeller
+
         return OpenFaceLabeller(pdm)
     if choice == "mediapipe":
         from .mediapipe import MediaPipeLabeller
@@ -189,15 +189,15 @@ class AutoLabeller:
     """An OpenFace CSV beside the video, else mediapipe or pyfaceau.
 
     Args:
-        csv: reads the CSV files.
+        pdm: see :func:`open_labeller`.
         label_model: of mediapipe; without it pyfaceau is tried.
     """
 
-    def __init__(self, csv: Labeller, label_model: Path | str | None = None) -> None:
-        self._csv = self._used = csv
+    def __init__(self, pdm: PDM | None = None, label_model: Path | str | None = None) -> None:
+        self._csv = self._used = open_labeller("openface-csv", pdm)
         self._fallback: Labeller | None = None
         if label_model is not None:
-            self._fallback = open_labeller("mediapipe", label_model=label_model)
+            self._fallback = open_labeller("mediapipe", pdm, label_model)
 
     @property
     def name(self) -> str:
