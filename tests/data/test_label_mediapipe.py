@@ -1,4 +1,4 @@
-"""The open labeller on nets that are told where the drawn faces are: mapping, fitting, following."""
+"""The open labeller on nets that know where the drawn faces are: mapping, fitting, following."""
 
 import sys
 from pathlib import Path
@@ -134,7 +134,7 @@ def test_faces_keep_their_numbers_and_a_video_is_not_searched_in_every_frame() -
     found = track(videos)
     assert all(set(faces) == {0, 1} for faces in found)
     assert [faces[0] for faces in found] == pytest.approx([80 + 2 * i for i in range(20)], abs=1.5)
-    assert DrawnFaces.searches == len(search_regions(320, 240))  # once
+    assert DrawnFaces.searches == len(search_regions(320, 240, (2,)))  # once
 
 
 def test_a_face_that_leaves_is_dropped_and_one_that_comes_is_found() -> None:
@@ -153,10 +153,12 @@ def test_a_face_that_jumps_is_found_at_once() -> None:
     ]
 
 
-@pytest.mark.parametrize(("width", "height"), [(640, 360), (500, 500), (200, 1000), (7, 3)])
+@pytest.mark.parametrize(
+    ("width", "height"), [(640, 360), (500, 500), (200, 1000), (7, 3), (1200, 800)]
+)
 def test_every_place_of_a_picture_lies_well_inside_a_tile(width: int, height: int) -> None:
     """A face of a quarter of the longer side fits whole into one tile, wherever it lies."""
-    whole, _, *tiles = search_regions(width, height)
+    whole, _, *tiles = search_regions(width, height, (2, 4))
     assert whole.side == max(width, height)
     half = whole.side / 8
     for x in np.linspace(half, width - half, 23) if width > 2 * half else [width / 2]:
@@ -165,6 +167,11 @@ def test_every_place_of_a_picture_lies_well_inside_a_tile(width: int, height: in
             assert any(
                 (np.abs(edge - tile.centre) + half <= tile.side / 2 + 1e-6).all() for tile in tiles
             )
+
+
+def test_smaller_tiles_are_for_large_pictures() -> None:
+    sides = [{region.side for region in search_regions(w, 300, (2, 4))} for w in (500, 1020, 1030)]
+    assert sides == [{500, 1000, 250}, {1020, 2040, 510}, {1030, 2060, 515, 257.5}]
 
 
 def test_auto_takes_the_csv_then_the_given_model_and_says_the_four_ways(tmp_path: Path) -> None:

@@ -84,13 +84,13 @@ class Region:
     def box(self) -> np.ndarray:
         """(4,) left, top, right, bottom of the face, px."""
         half = self.side / (2 * _DETECTED_MARGIN)
-        return np.r_[self.centre - half, self.centre + half]
+        return np.concatenate([self.centre - half, self.centre + half])
 
     def matrix(self, size: int) -> np.ndarray:
         """(2, 3) from the picture to a square of ``size`` pixels, edges on edges."""
-        turn = similarity_matrix(size / self.side, -self.angle, (0.0, 0.0))
-        turn[:, 2] = (size - 1) / 2 - turn[:, :2] @ self.centre
-        return turn
+        matrix = similarity_matrix(size / self.side, -self.angle, (0.0, 0.0))
+        matrix[:, 2] = (size - 1) / 2 - matrix[:, :2] @ self.centre
+        return matrix
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class Mesh:
     @property
     def box(self) -> np.ndarray:
         """(4,) left, top, right, bottom of the points, px."""
-        return np.r_[self.points[:, :2].min(axis=0), self.points[:, :2].max(axis=0)]
+        return np.concatenate([self.points[:, :2].min(axis=0), self.points[:, :2].max(axis=0)])
 
     @property
     def region(self) -> Region:

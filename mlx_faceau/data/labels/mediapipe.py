@@ -42,7 +42,7 @@ _PRESENT = 0.5  # least presence of a face
 _SAME_FACE = 0.3  # overlap of boxes
 _MOVED = 0.1  # of a region's side, from which the face is looked at again where it is now
 _SEARCH_EVERY = 1.0  # seconds of video between searches for further faces
-_TILES = 2  # a picture is also searched in overlapping tiles of its longer side / 2
+_LEAST_TILE = 256  # px; smaller tiles show faces too coarse to learn from
 
 
 class MediaPipeLabeller:
@@ -110,18 +110,18 @@ class MediaPipeLabeller:
         )
 
 
-def find_faces(net: FaceMesh, picture: Pyramid, known: Sequence[Mesh] = ()) -> list[Mesh]:
+def find_faces(
+    net: FaceMesh, picture: Pyramid, known: Sequence[Mesh] = (), tiles: Sequence[int] = (2, 4)
+) -> list[Mesh]:
     """All faces of a picture but those that are known, the surest first.
-
-    Looked for in the whole picture, in the picture with room around it (for faces that fill it),
-    and in overlapping tiles (for small ones).
 
     Args:
         net: finds and measures them.
         picture: to search.
         known: faces that need not be found.
+        tiles: see :func:`search_regions`.
     """
-    regions = search_regions(*picture.size)
+    regions = search_regions(*picture.size, tiles)
     found = [each for region in regions for each in net.detect(picture, region)]
     meshes: list[Mesh] = []
     for _, region in sorted(found, key=lambda each: -each[0]):
@@ -134,19 +134,25 @@ def find_faces(net: FaceMesh, picture: Pyramid, known: Sequence[Mesh] = ()) -> l
     return meshes
 
 
-def search_regions(width: int, height: int) -> list[Region]:
-    """The squares of a picture in which faces are looked for: whole, with room, tiles."""
+def search_regions(width: int, height: int, tiles: Sequence[int]) -> list[Region]:
+    """The squares of a picture in which faces are looked for.
+
+    The whole; the picture with room around it, for faces that fill it; and overlapping tiles, for
+    faces down to an eighth of a tile.
+
+    Args:
+        width, height: of the picture, px.
+        tiles: how many fit into its longer side, for each size of tiles; the second and further
+            sizes only down to tiles of 256 px.
+    """
     side, centre = float(max(width, height)), np.array([width - 1, height - 1]) / 2
-    tile = side / _TILES
-    return [
-        Region(centre, side, 0.0),
-        Region(centre, 2 * side, 0.0),
-        *(
-            Region(np.array([x, y]), tile, 0.0)
-            for y in _tile_centres(height, tile)
-            for x in _tile_centres(width, tile)
-        ),
-    ]
+    regions = [Region(centre, side, 0.0), Region(centre, 2 * side, 0.0)]
+    for tile in (side / count for count in tiles):
+        if tile < min(_LEAST_TILE, side / tiles[0]):
+            break
+        rows, columns = _tile_centres(height, tile), _tile_centres(width, tile)
+        regions += [Region(np.array([x, y]), tile, 0.0) for y in rows for x in columns]
+    return regions
 
 
 def _tile_centres(extent: int, tile: float) -> np.ndarray:
@@ -186,7 +192,7 @@ class FaceTracks:
         lost = {number: mesh for number, mesh in self._last.items() if number not in found}
         if lost or not found or frame.timestamp - self._searched >= _SEARCH_EVERY:
             self._searched = frame.timestamp
-            for mesh in find_faces(self._net, picture, list(found.values())):
+            for mesh in find_faces(self._net, picture, list(found.values()), tiles=(2,)):
                 found[self._number(mesh, lost)] = mesh
         self._last = dict(sorted(found.items()))
         return self._last
