@@ -1,6 +1,9 @@
 """The face mesh pipeline against closed forms, and against the package whose nets it runs."""
 
+import io
 import json
+import sys
+import zipfile
 from pathlib import Path
 
 import cv2
@@ -10,7 +13,7 @@ import pytest
 from mlx_faceau.core.geometry import transform_points
 from mlx_faceau.data.labels import face_mesh
 from mlx_faceau.data.labels.face_mesh import FaceMesh, Mesh, Pyramid, Region
-from mlx_faceau.errors import BackendError
+from mlx_faceau.errors import BackendError, MissingDependency
 
 
 def test_anchors_are_the_cells_of_both_grids_in_reading_order() -> None:
@@ -53,6 +56,18 @@ def test_a_regions_square_fills_the_nets_input_edge_on_edge() -> None:
     corners = [region.centre + 20 * (i * across + j * down) for i, j in ((-1, -1), (1, -1), (1, 1))]
     found = transform_points(region.matrix(256), np.array(corners))
     np.testing.assert_allclose(found, [[-0.5, -0.5], [255.5, -0.5], [255.5, 255.5]], atol=1e-9)
+
+
+def test_without_litert_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = ("face_detector", "face_landmarks_detector", "face_blendshapes")
+    model = io.BytesIO()
+    with zipfile.ZipFile(model, "w") as task:
+        for part in parts:
+            task.writestr(f"{part}.tflite", b"")
+    monkeypatch.setattr(face_mesh, "_checked", lambda path: model.getvalue())
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
+    with pytest.raises(MissingDependency, match=r"mlx-faceau\[label\]"):
+        FaceMesh("face_landmarker.task")
 
 
 @pytest.mark.parametrize("side", [100.0, 900.0, 4000.0], ids=["enlarged", "halved", "much reduced"])

@@ -22,6 +22,8 @@ from mlx_faceau.data.parts import Job, Settings
 from mlx_faceau.data.provenance import check_alike, labellers
 from mlx_faceau.data.quality import Limits
 from mlx_faceau.errors import DatasetError
+from mlx_faceau.train.config import LandmarkPoseTraining
+from mlx_faceau.train.faces import open_faces
 
 LABELS = "callable:labelled_videos:label"
 
@@ -160,6 +162,19 @@ def test_files_of_other_labellers_are_merged_only_if_told(tmp_path: Path) -> Non
         "callable",
         "openface-csv",
     ]
+
+
+def test_a_training_on_files_of_other_labellers_is_refused_unless_told(tmp_path: Path) -> None:
+    files = [str(labelled_file(tmp_path, name, LABELS)) for name in ("a", "bb")]
+    other = str(labelled_file(tmp_path, "ccc"))
+    options = {"batch_size": 2, "val_split": 0.4, "output": str(tmp_path / "run")}
+    open_faces(LandmarkPoseTraining(data=tuple(files), **options))
+    with pytest.raises(DatasetError, match=r"labelled by callable, .*ccc\.h5 by openface-csv"):
+        open_faces(LandmarkPoseTraining(data=(files[0], other), **options))
+    with pytest.raises(DatasetError, match="--mixed-labels"):
+        open_faces(LandmarkPoseTraining(data=(files[0],), val_data=(other,), **options))
+    faces = open_faces(LandmarkPoseTraining(data=(files[0], other), mixed_labels=True, **options))
+    assert len(faces.dataset) == 8
 
 
 def test_a_run_does_not_mix_labellers(tmp_path: Path) -> None:
