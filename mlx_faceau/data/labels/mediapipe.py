@@ -11,8 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-import mlx_faceau
-from mlx_faceau.core.pdm import PDM, fit_pdm, read_pdm
+from mlx_faceau.core.geometry import (
+    invert,
+    standard_crop_matrix,
+    transform_global_params,
+    transform_points,
+)
+from mlx_faceau.core.pdm import OPEN_PDM, OPEN_PDM_NOISE, PDM, fit_pdm, read_pdm
 from mlx_faceau.errors import BackendError
 from mlx_faceau.video.results import Frame
 
@@ -20,10 +25,13 @@ from .face_mesh import MODEL_URL, FaceMesh, Mesh, Pyramid, Region, overlap
 from .labeller import FaceLabels, Labels, is_photograph
 
 LICENCE = (
-    "labels of MediaPipe's Face Landmarker (Apache-2.0) and of a PDM made from ICT-FaceKit (MIT): "
+    "labels of MediaPipe's Face Landmarker (Apache-2.0) and the open PDM (from ICT-FaceKit, MIT): "
     "nets trained on them may be used for any purpose that the pictures' licences allow"
 )
-OPEN_PDM = Path(mlx_faceau.__file__).parent / "weights" / "open_pdm.txt"
+LICENCE_GIVEN_PDM = (
+    "labels of MediaPipe's Face Landmarker (Apache-2.0) and a PDM of your own, whose licence holds "
+    "for nets trained on them"
+)
 
 # The mesh's points in the order of the 68 (iBUG, 300-W): jaw, brows, nose, eyes, lips.
 IBUG = np.fromstring(
@@ -62,7 +70,6 @@ class MediaPipeLabeller:
     """
 
     name = "mediapipe"
-    licence = LICENCE
 
     def __init__(self, model: Path | str | None, pdm: PDM | None = None) -> None:
         if model is None:
@@ -72,7 +79,9 @@ class MediaPipeLabeller:
             )
         self._mesh = FaceMesh(model)
         self.pdm = read_pdm(OPEN_PDM) if pdm is None else pdm
-        self.pdm_name = "open" if pdm is None else "given"
+        self.pdm_name, self.licence = (
+            ("open", LICENCE) if pdm is None else ("given", LICENCE_GIVEN_PDM)
+        )
 
     def begin(self, video: Path) -> Callable[[Frame], Labels]:
         """See :class:`~mlx_faceau.data.labels.labeller.Labeller`."""
@@ -91,23 +100,21 @@ class MediaPipeLabeller:
         points = np.stack([mesh.points for mesh in meshes.values()])
         scores = np.stack([self._mesh.scores(mesh) for mesh in meshes.values()])
         units = read_action_units(points.astype(np.float32), scores)
+        landmarks = points[:, IBUG, :2]
+        crops = np.stack([standard_crop_matrix(each) for each in landmarks])
+        fit = fit_pdm(self.pdm, transform_points(crops, landmarks), OPEN_PDM_NOISE)
+        poses = transform_global_params(invert(crops), fit.global_params)
         return [
-            self._one(number, mesh, unit)
-            for (number, mesh), unit in zip(meshes.items(), units, strict=True)
+            FaceLabels(
+                landmarks[row],
+                poses[row],
+                fit.local_params[row],
+                units[row],
+                confidence=mesh.presence,
+                face_id=number,
+            )
+            for row, (number, mesh) in enumerate(meshes.items())
         ]
-
-    def _one(self, number: int, mesh: Mesh, units: np.ndarray) -> FaceLabels:
-        landmarks = mesh.points[IBUG, :2]
-        # Landmarks err by so many pixels of the 112 px crop: the fit's noise grows with the face.
-        fit = fit_pdm(self.pdm, landmarks, noise=float(np.ptp(landmarks, axis=0).max()) / 80)
-        return FaceLabels(
-            landmarks,
-            fit.global_params,
-            fit.local_params,
-            units,
-            confidence=mesh.presence,
-            face_id=number,
-        )
 
 
 def find_faces(
