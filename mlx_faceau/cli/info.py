@@ -24,6 +24,7 @@ LIBRARIES = (
     "matplotlib",
     "tqdm",
     "dlib-bin",
+    "ai-edge-litert",
     "pyarrow",
     "tensorboardX",
     "shtab",

@@ -88,6 +88,9 @@ class TrainConfig:
         0, "newest numbered checkpoints to keep; 0 keeps all", least=0, may_change=True
     )
     keep_outside: bool = option(False, "keep faces with a landmark outside the crop")
+    mixed_labels: bool = option(
+        False, "allow files whose labellers or shape models (PDMs) differ", may_change=True
+    )
     # Not "none": training crops are cut from the labels themselves, so every face fills its crop
     # alike, which the crops of a detector's boxes never do.
     augment: str = option(

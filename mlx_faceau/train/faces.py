@@ -4,6 +4,8 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +16,7 @@ from mlx_faceau.data.check import check_intensities
 from mlx_faceau.data.composed import Extended, composed_faces
 from mlx_faceau.data.hdf5 import FaceDataset
 from mlx_faceau.data.joined import JoinedFaces, open_datasets
-from mlx_faceau.data.provenance import labellers
+from mlx_faceau.data.provenance import check_alike, labellers
 from mlx_faceau.data.sketch import sketch
 from mlx_faceau.data.split import Split, people_names, split_at, split_dataset
 from mlx_faceau.data.teacher import Teacher
@@ -90,7 +92,7 @@ class Faces:
         owners = np.searchsorted(self.dataset.starts, self.split.train, side="right") - 1
         return [self.dataset.parts[owner] for owner in np.unique(owners).tolist()]
 
-    def _labellers(self) -> list[dict[str, str]]:
+    def _labellers(self) -> list[dict[str, Any]]:
         """Who labelled those files, and their licences, where they record it; each once."""
         found = [entry for file in self._training_files() for entry in labellers(file.path)]
         return [entry for i, entry in enumerate(found) if entry not in found[:i]]
@@ -114,10 +116,17 @@ def open_faces(
 
     Raises:
         DatasetError: if a file is unusable, they hold one person only, or too few for a batch, or
-            somebody is in the files to validate on too, or no teacher fits them.
+            somebody is in the files to validate on too, labellers or PDMs differ, or no teacher
+            fits them.
     """
-    dataset = open_datasets((*config.data, *config.val_data), config.keep_outside)
-    check_intensities(dataset.labels["au_intensities"], ", ".join((*config.data, *config.val_data)))
+    files = (*config.data, *config.val_data)
+    dataset = open_datasets(files, config.keep_outside)
+    if len(files) > 1 and not config.mixed_labels:
+        check_alike(
+            {name: labellers(Path(name)) for name in files},
+            "keep them apart, or say --mixed-labels",
+        )
+    check_intensities(dataset.labels["au_intensities"], ", ".join(files))
     step = config.step_size * part[1]
     split = _split(dataset, config, step)
     statistics = TargetStatistics.of(
