@@ -265,7 +265,9 @@ class Builder:
                 unit_sums(in_pixels(people + level * offsets), scores, table)[:, unit].mean()
                 for level in LEVELS
             ]
-            knot = np.r_[mean[unit] - 2 * deviation[unit], mean[unit], rise, 2 * rise[-1] - rise[-2]]
+            knot = np.r_[
+                mean[unit] - 2 * deviation[unit], mean[unit], rise, 2 * rise[-1] - rise[-2]
+            ]
             knot = np.maximum.accumulate(knot + 1e-4 * np.arange(len(knot)))
             for shift in np.arange(-0.4, -0.85, -0.1):
                 level = np.r_[0.0, 0.15, 5 * LEVELS + shift, 5.0]
@@ -314,9 +316,7 @@ def generated_r(table: Table, ict: Ict, count: int = 1200) -> np.ndarray:
     truth[:, [jaw, apart]] = truth[:, [jaw, apart]].max(1, keepdims=True)
     scores = np.tile(table.neutral_scores, (count, 1))
     reading = read_action_units(in_pixels(mesh), scores)
-    return np.array(
-        [np.corrcoef(reading[:, k], truth[:, k])[0, 1] for k in range(len(AU_NAMES))]
-    )
+    return np.array([np.corrcoef(reading[:, k], truth[:, k])[0, 1] for k in range(len(AU_NAMES))])
 
 
 def main() -> int:
@@ -393,7 +393,9 @@ def report(shared: Path, table: Table, ict: Ict, faces: dict) -> None:
     fields = list(rows[0])
     mean = {f: np.mean([r[f] for r in rows if f in r]) for f in fields[1:]}
     rows.append({"unit": "mean"} | mean)
-    rows.append({"unit": "posed emotions", "posed_auc": leave_performers_out(posed, emotion, performer)})
+    rows.append(
+        {"unit": "posed emotions", "posed_auc": leave_performers_out(posed, emotion, performer)}
+    )
     with RESULT.open("w", newline="") as file:
         writer = csv.DictWriter(file, fields, lineterminator="\n")
         writer.writeheader()
