@@ -242,7 +242,7 @@ def plot(
             (("pitch", "tab:red"), ("yaw", "tab:blue"), ("roll", "tab:green"))
         ):
             bins = np.digitize(angles[:, column], edges[1:-1])
-            means = [found[axis][bins == k].mean() for k in range(8)]
+            means = [found[axis][bins == k].mean() if k in bins else np.nan for k in range(8)]
             label = f"{axis}, {name}: {found[axis].mean():.2f}"
             right.plot((edges[1:] + edges[:-1]) / 2, means, style, color=colour, label=label)
     right.axhline(1.5, color="k", linewidth=0.5)
