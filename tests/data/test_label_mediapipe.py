@@ -1,8 +1,6 @@
 """The open labeller on nets that know where the drawn faces are: mapping, fitting, following."""
 
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -84,11 +82,7 @@ def units_of(mesh: np.ndarray, scores: np.ndarray) -> np.ndarray:
 def _drawn_faces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mediapipe, "FaceMesh", DrawnFaces)
     monkeypatch.setattr(DrawnFaces, "searches", 0)
-    monkeypatch.setitem(
-        sys.modules,
-        "mlx_faceau.data.labels.facs_reading",
-        SimpleNamespace(read_action_units=units_of),
-    )
+    monkeypatch.setattr(mediapipe, "read_action_units", units_of)
 
 
 def test_points_become_landmarks_parameters_and_units(tmp_path: Path) -> None:

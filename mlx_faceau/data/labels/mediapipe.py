@@ -22,6 +22,7 @@ from mlx_faceau.errors import BackendError
 from mlx_faceau.video.results import Frame
 
 from .face_mesh import MODEL_URL, FaceMesh, Mesh, Pyramid, Region, overlap
+from .facs_reading import read_action_units
 from .labeller import FaceLabels, Labels, is_photograph
 
 LICENCE = (
@@ -93,8 +94,6 @@ class MediaPipeLabeller:
         return lambda frame: self._labels(track(frame))
 
     def _labels(self, meshes: dict[int, Mesh]) -> Labels:
-        from .facs_reading import read_action_units
-
         if not meshes:
             return []
         points = np.stack([mesh.points for mesh in meshes.values()])
