@@ -154,3 +154,22 @@ def test_points_of_mirrored_faces_are_the_mirrored_points_on_average(shared_fold
         back = face.shape[1] - 1 - back
         shifts.append((back - one.points[IBUG, 0]).mean() / (one.region.side / 256))
     assert abs(np.mean(shifts)) < 0.3  # twice the offset, in pixels of the net's input
+
+
+def test_a_smiling_portrait_becomes_a_training_sample(shared_folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ai_edge_litert")
+    from mlx_faceau.core.facs import AU_NAMES
+    from mlx_faceau.core.pdm import OPEN_PDM, read_pdm
+    from mlx_faceau.data.generate import TrainingDataGenerator
+
+    data = pytest.importorskip("skimage.data")
+    cv2.imwrite(str(tmp_path / "portrait.png"), data.astronaut()[..., ::-1])
+    model = shared_folder / "open" / "face_landmarker.task"
+    generator = TrainingDataGenerator("mediapipe", label_model=model)
+    (sample,) = generator.process_video(tmp_path / "portrait.png")
+    units = dict(zip(AU_NAMES, sample["au_intensities"].tolist(), strict=True))
+    assert max(units, key=units.__getitem__) == "AU12_r"
+    assert units["AU12_r"] > 3
+    assert np.abs(sample["global_params"][1:4]).max() < np.radians(15)  # she looks at the camera
+    assert sample["measures"]["landmark_error"] < 0.8
+    assert generator.report.pdm == {"name": "open", "hash": read_pdm(OPEN_PDM).hash}
