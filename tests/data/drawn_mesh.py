@@ -15,7 +15,14 @@ from mlx_faceau.data.synthetic.mesh_points import (
     triangulate_skin,
 )
 
-SIDELESS = ("jawOpen", "mouthShrugLower", "mouthShrugUpper", "mouthRollLower", "mouthRollUpper")
+SIDELESS = (
+    "jawOpen",
+    "mouthPucker",
+    "mouthShrugLower",
+    "mouthShrugUpper",
+    "mouthRollLower",
+    "mouthRollUpper",
+)
 EYE_CENTRES = np.array([[-30.0, -25.0], [30.0, -25.0]])  # the right and the left eye, mm
 LIP_LINE = 42.0
 
@@ -98,6 +105,7 @@ def drawn_model() -> ExpressionModel:
         (EYES[0].aperture(neutral), EYES[1].aperture(neutral)),
         flat,
         np.zeros(size, np.float32),
+        np.zeros(size[:3], np.float32),
         np.ones((4, 4), np.float32),
     )
 

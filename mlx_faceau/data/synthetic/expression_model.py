@@ -29,14 +29,19 @@ AU_SHAPES: dict[str, dict[str, float]] = {
     "AU05_r": {"eyeWide": 1.3},
     "AU06_r": {"cheekRaiser": 0.85, "cheekSquint": 0.5},
     "AU07_r": {"eyeSquint": 1.0},
-    "AU09_r": {"noseSneer": 1.1},
+    "AU09_r": {"noseSneer": 0.9},
     "AU10_r": {"mouthUpperUp": 0.85},
     "AU12_r": {"mouthSmile": 1.25},
     "AU14_r": {"mouthDimple": 1.0},
     "AU15_r": {"mouthFrown": 1.2},
     "AU17_r": {"mouthShrugLower": 0.75, "mouthShrugUpper": 0.3},
     "AU20_r": {"mouthStretch": 1.0},
-    "AU23_r": {"mouthPress": 0.7, "mouthRollLower": 0.45, "mouthRollUpper": 0.4},
+    "AU23_r": {
+        "mouthPress": 0.35,
+        "mouthRollLower": 0.4,
+        "mouthRollUpper": 0.35,
+        "mouthPucker": 0.2,
+    },
     "AU25_r": {"mouthLowerDown": 0.8, "mouthUpperUp": 0.3, "jawOpen": 0.06},
     "AU26_r": {"jawOpen": 0.75},
     "AU45_r": {"eyeBlink": 1.0},
@@ -50,6 +55,31 @@ _LIGHT = np.array([0.0, -0.65, -0.76])  # where it comes from: above the viewer
 _AMBIENT = 0.3
 _RATIO_GAIN = 1.2
 _RATIO_LIMITS = -0.6, 0.22  # of its logarithm: folds may darken more than bulges shine
+# Skin lines that shapes throw, finer than the sculpted surface: their ends (x, y, x, y), mm on the
+# neutral face's left half, which its right half mirrors, and how dark at amount 1 (logarithm).
+_WRINKLES: dict[str, tuple[tuple[float, float, float, float, float], ...]] = {
+    "browDown": ((5, -62, 6, -46, 0.28),),
+    "browInnerUp": ((0, -70, 24, -72, 0.22), (0, -79, 24, -81, 0.22)),
+    "browOuterUp": ((22, -73, 50, -68, 0.22), (22, -82, 50, -76, 0.22)),
+    "noseSneer": (
+        (1, -40, 12, -37, 0.26),
+        (1, -33, 13, -31, 0.26),
+        (10, -24, 18, -16, 0.22),
+        (20, -2, 30, 14, 0.22),
+    ),
+    "cheekRaiser": (
+        (54, -34, 64, -38, 0.22),
+        (54, -31, 65, -31, 0.22),
+        (53, -28, 63, -23, 0.22),
+        (22, -20, 44, -22, 0.2),
+    ),
+    "eyeSquint": ((24, -22, 42, -24, 0.25),),
+    "mouthSmile": ((22, 2, 34, 26, 0.25),),
+    "mouthDimple": ((33, 28, 35, 42, 0.26),),
+    "mouthFrown": ((27, 40, 31, 52, 0.25),),
+    "mouthShrugLower": ((2, 57, 11, 60, 0.25),),
+}
+_WRINKLE_WIDTH = 1.8  # mm
 _FADE = 16.0  # mm inside the outline over which shading sets in
 
 
@@ -70,6 +100,7 @@ class ExpressionModel:
         apertures: (2,) height over width of the neutral eyes.
         normals: (128, 128, 3) of the neutral face on a frontal grid; 0 outside.
         normal_changes: (K, 128, 128, 3) at amount 1.
+        wrinkles: (K, 128, 128) logarithms of the light on skin lines at amount 1.
         fade: (128, 128) how far shading counts, in [0, 1].
     """
 
@@ -80,6 +111,7 @@ class ExpressionModel:
     apertures: tuple[float, float]
     normals: np.ndarray
     normal_changes: np.ndarray
+    wrinkles: np.ndarray
     fade: np.ndarray
 
     def amounts(
@@ -105,14 +137,20 @@ class ExpressionModel:
         """(468, 2) where the skin points lie on the shading's grid."""
         return _to_grid(self.neutral[:NUM_SKIN_POINTS])
 
-    def light_ratio(self, amounts: np.ndarray) -> np.ndarray:
-        """(128, 128) float32 factor on the light of the neutral face, diffuse and from above."""
+    def light_ratio(self, amounts: np.ndarray, wrinkles: float = 0.0) -> np.ndarray:
+        """(128, 128) float32 factor on the light of the neutral face, diffuse and from above.
+
+        Args:
+            amounts: (K,) of the shapes.
+            wrinkles: how deep the skin's lines are, 0 for none, about 1 for an old face.
+        """
         active = np.flatnonzero(amounts)
         turned = self.normals + np.tensordot(amounts[active], self.normal_changes[active], 1)
         turned /= np.maximum(np.linalg.norm(turned, axis=2, keepdims=True), 1e-6)
-        ratio = _lit(turned) / _lit(self.normals)
-        limited = np.clip(np.log(ratio), *_RATIO_LIMITS)
-        return np.exp(_RATIO_GAIN * limited * self.fade).astype(np.float32)
+        change = _RATIO_GAIN * np.clip(np.log(_lit(turned) / _lit(self.normals)), *_RATIO_LIMITS)
+        lined = np.flatnonzero(amounts > 0)
+        change += wrinkles * np.tensordot(amounts[lined], self.wrinkles[lined], 1)
+        return np.exp(change * self.fade).astype(np.float32)
 
 
 def expression_model(
@@ -143,12 +181,29 @@ def expression_model(
         (EYES[0].aperture(neutral), EYES[1].aperture(neutral)),
         normals,
         changes,
+        np.stack([_wrinkles(name) for name in names]),
         _fade(normals, _to_grid(neutral[FACE_OVAL])),
     )
 
 
 def _to_grid(points: np.ndarray) -> np.ndarray:
     return (points[..., :2] - _GRID_CORNER) * ((_GRID - 1) / _GRID_SIDE)
+
+
+def _wrinkles(shape: str) -> np.ndarray:
+    """(128, 128) of one shape; on its own half only, where it has one."""
+    lines = np.zeros((_GRID, _GRID), np.float32)
+    name, half = (shape[:-2], shape[-1]) if shape[-2:] in ("_L", "_R") else (shape, "LR")
+    rows, columns = np.mgrid[:_GRID, :_GRID]
+    places = np.stack([columns, rows], axis=2) * (_GRID_SIDE / (_GRID - 1)) + _GRID_CORNER
+    for x0, y0, x1, y1, depth in _WRINKLES.get(name, ()):
+        for sign in (1.0 if side == "L" else -1.0 for side in half):
+            start, along = np.array([sign * x0, y0]), np.array([sign * (x1 - x0), y1 - y0])
+            share = np.clip((places - start) @ along / (along @ along), 0, 1)[..., None]
+            distance = np.linalg.norm(places - start - share * along, axis=2) / _WRINKLE_WIDTH
+            ridge = 0.25 * np.exp(-((distance - 2) ** 2))  # both sides of a fold catch the light
+            lines -= depth * (np.exp(-(distance**2)) - ridge)
+    return lines
 
 
 def _lit(normals: np.ndarray) -> np.ndarray:

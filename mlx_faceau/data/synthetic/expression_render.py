@@ -69,7 +69,11 @@ class _Canvas:
 
 
 def render_face(
-    photograph: np.ndarray, model: ExpressionModel, motion: Motion, matrix: np.ndarray
+    photograph: np.ndarray,
+    model: ExpressionModel,
+    motion: Motion,
+    matrix: np.ndarray,
+    wrinkles: float = 0.0,
 ) -> np.ndarray:
     """The moved face in its crop.
 
@@ -78,6 +82,7 @@ def render_face(
         model: its triangles and shading.
         motion: of the photograph's mesh.
         matrix: (2, 3) from the photograph's pixels to the crop's.
+        wrinkles: depth of the skin's lines, about [0, 1].
 
     Returns:
         (112, 112, 3) uint8 RGB.
@@ -96,7 +101,8 @@ def render_face(
     canvas.pixels[:] = cv2.remap(
         photograph, places, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
     )
-    _shade(canvas, model, skin, corners[len(rings) :], owner - len(rings))
+    ratio = model.light_ratio(motion.amounts, wrinkles)
+    _shade(canvas, ratio, model.grid_points[skin], corners[len(rings) :], owner - len(rings))
     eyeballs = _uncovered_eyes(photograph, motion.source)
     for number, eye in enumerate(EYES):
         _fill_eye(canvas, eye, eyeballs, *np.nonzero(owner == -3 - number))
@@ -153,16 +159,12 @@ def _sample(image: np.ndarray, places: np.ndarray) -> np.ndarray:
 
 
 def _shade(
-    canvas: _Canvas,
-    model: ExpressionModel,
-    skin: np.ndarray,
-    corners: np.ndarray,
-    owner: np.ndarray,
+    canvas: _Canvas, ratio: np.ndarray, places: np.ndarray, corners: np.ndarray, owner: np.ndarray
 ) -> None:
+    """Multiply skin by the light's ratio, given where triangles (T, 3, 2) lie on its grid."""
     rows, columns = np.nonzero(owner >= 0)
-    maps = _affine_maps(corners, model.grid_points[skin])[owner[rows, columns]]
-    ratio = _sample(model.light_ratio(canvas.motion.amounts), _apply_maps(maps, columns, rows))
-    canvas.pixels[rows, columns] *= ratio
+    maps = _affine_maps(corners, places)[owner[rows, columns]]
+    canvas.pixels[rows, columns] *= _sample(ratio, _apply_maps(maps, columns, rows))
 
 
 def _uncovered_eyes(photograph: np.ndarray, mesh: np.ndarray) -> np.ndarray:
@@ -336,6 +338,7 @@ def make_face(
     amounts: np.ndarray,
     turn: np.ndarray | None = None,
     closed_lips: bool = False,
+    wrinkles: float = 0.0,
 ) -> MadeFace:
     """The same person with another expression and head pose; landmarks are exact.
 
@@ -348,12 +351,13 @@ def make_face(
         turn: (3, 3) rotation to add to the head, as of
             :func:`~mlx_faceau.data.synthetic.expression_motion.head_turn`.
         closed_lips: lips part no further than in the photograph.
+        wrinkles: depth of the skin's lines, 0 for none, about 1 for an old face.
     """
     motion = move_mesh(model, np.asarray(mesh, np.float64), amounts, turn, closed_lips)
     matrix = standard_crop_matrix(motion.mesh[IBUG, :2])
     moved = transform_points(matrix, motion.mesh[:, :2])
     return MadeFace(
-        render_face(photograph, model, motion, matrix),
+        render_face(photograph, model, motion, matrix, wrinkles),
         moved[IBUG],
         np.concatenate([moved, matrix[0, 0] * motion.mesh[:, 2:]], axis=1),
     )

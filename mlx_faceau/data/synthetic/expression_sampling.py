@@ -14,7 +14,10 @@ from mlx_faceau.core.facs import AU_NAMES, MAX_INTENSITY, NUM_AUS
 
 # Weight, and the least and greatest intensity of each unit.
 _WHOLE: dict[str, tuple[float, dict[int, tuple[float, float]]]] = {
-    "disgust": (1.4, {9: (2, 5), 10: (1.5, 4.5), 17: (0.5, 4), 4: (0, 3), 7: (0, 3.5)}),
+    "disgust": (
+        1.6,
+        {9: (2, 5), 10: (1, 4.5), 17: (0.5, 4), 4: (0.5, 4.5), 7: (0.5, 5), 6: (0, 2.5)},
+    ),
     "fear": (
         1.4,
         {1: (2, 5), 2: (1, 4), 4: (0.5, 3.5), 5: (2, 5), 20: (2, 5), 25: (1, 5), 26: (0, 2.5)},
@@ -54,6 +57,7 @@ _SINGLES = {
 }
 _KINDS = {"single": 0.20, "pair": 0.18, "triple": 0.22, "whole": 0.34, "pose": 0.06}
 _BLINKS, _ONE_SIDED, _CLOSED_LIPS, _TURNED = 0.1, 0.12, 0.6, 0.3  # shares
+_SMOOTH = 0.4  # share of faces without lines
 _SMILES_LEFT = 0.4  # share of the drawn expressions without a smile that a smiling face may get
 _YAW, _PITCH = np.radians(25), np.radians(17)
 _GREATEST_YAW = 0.6  # radians, of the made face
@@ -69,6 +73,7 @@ class Expression:
         sides: factors of the subject's left and right half.
         closed_lips: whether lips part no further.
         yaw, pitch: turn of the head to add, radians.
+        wrinkles: depth of the skin's lines.
     """
 
     kind: str
@@ -77,6 +82,7 @@ class Expression:
     closed_lips: bool
     yaw: float
     pitch: float
+    wrinkles: float
 
     @property
     def mean_intensities(self) -> np.ndarray:
@@ -126,7 +132,8 @@ def draw_expression(
         if abs(yaw + new_yaw) > _GREATEST_YAW:
             new_yaw = -new_yaw
         new_yaw = float(np.clip(yaw + new_yaw, -_GREATEST_YAW, _GREATEST_YAW)) - yaw
-    return Expression(kind, intensities, sides, closed_lips, new_yaw, pitch)
+    wrinkles = 0.0 if rng.random() < _SMOOTH else rng.uniform(0.2, 1.2)
+    return Expression(kind, intensities, sides, closed_lips, new_yaw, pitch, wrinkles)
 
 
 def _draw_units(rng: np.random.Generator) -> tuple[str, dict[int, float]]:
