@@ -10,7 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlx_faceau.errors import DatasetError, MissingDependency
+from mlx_faceau.errors import DatasetError, MissingDependency, UsageError
 
 if TYPE_CHECKING:
     from mlx_faceau.data.generate import VideoReport
@@ -97,7 +97,7 @@ def _generate(args: argparse.Namespace) -> int:
     print(f"{args.output}: {kept} samples of {len(reports) - len(failed)} {kind}s")
     if failed:
         print(f"{len(failed)} of {len(reports)} {kind}s could not be used", file=sys.stderr)
-    return 2 if failed else 0
+    return 1 if failed else 0
 
 
 def _limits(texts: Sequence[str]) -> Any:
@@ -110,9 +110,9 @@ def _limits(texts: Sequence[str]) -> Any:
         try:
             values[name] = float(value)
         except ValueError:
-            raise ValueError(f"--limit {text}: expected NAME=VALUE, such as min_size=60") from None
+            raise UsageError(f"--limit {text}: expected NAME=VALUE, such as min_size=60") from None
         if name not in known:
-            raise ValueError(f"--limit {text}: there are {', '.join(sorted(known))}")
+            raise UsageError(f"--limit {text}: there are {', '.join(sorted(known))}")
     return Limits(**values)
 
 
@@ -148,7 +148,7 @@ def _jobs(videos: Sequence[Path], subjects: dict[str, str]) -> Iterator["Job"]:
     from mlx_faceau.data.parts import Job
 
     if not videos:
-        raise ValueError("no videos or photographs among the inputs")
+        raise UsageError("no videos or photographs among the inputs")
     names = Counter(video.name for video in videos)
     for video in videos:
         name = video.name if names[video.name] == 1 else video.as_posix()
@@ -172,7 +172,7 @@ def _progress(total: int) -> Iterator[Callable[[int, int], None]]:
     """One line on a terminal: finished videos, frames, frames a second."""
     try:
         from tqdm import tqdm
-    except ImportError:
+    except ModuleNotFoundError:
         raise MissingDependency("tqdm", extra="train") from None
     form = "{desc}, {n_fmt} frames, {rate_fmt}, {elapsed}"
     with tqdm(unit=" frames", bar_format=form, disable=not sys.stderr.isatty()) as bar:

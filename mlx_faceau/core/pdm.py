@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mlx_faceau.errors import DatasetError
+from mlx_faceau.errors import DatasetError, UsageError
 
 from .atomic_io import atomic_file
 from .geometry import euler_to_matrix, matrix_to_euler, project
@@ -191,9 +191,9 @@ def fit_pdm(
     """
     points = np.asarray(landmarks, np.float64)
     if points.shape[-2:] != (len(pdm.mean), 2):
-        raise ValueError(f"landmarks have shape {points.shape}, expected ({len(pdm.mean)}, 2)")
+        raise UsageError(f"landmarks have shape {points.shape}, expected ({len(pdm.mean)}, 2)")
     if not (np.isfinite(points).all() and (np.ptp(points, axis=-2).max(axis=-1) > 0).all()):
-        raise ValueError("landmarks are not finite, or all in one place")
+        raise UsageError("landmarks are not finite, or all in one place")
     leading = points.shape[:-2]
     points = points.reshape(-1, *points.shape[-2:])
     params = _first_guess(pdm, points) if start is None else _checked(start, leading)
@@ -215,7 +215,7 @@ def _checked(start: np.ndarray, leading: tuple[int, ...]) -> np.ndarray:
     params = np.array(start, np.float64)
     usable = np.isfinite(params).all() and (params[..., :1] > 0).all()
     if params.shape != (*leading, 6) or not usable:
-        raise ValueError(f"start is {params.tolist()}, expected six numbers, the first positive")
+        raise UsageError(f"start is {params.tolist()}, expected six numbers, the first positive")
     return params.reshape(-1, 6)
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import cv2
 
-from mlx_faceau.errors import DatasetError
+from mlx_faceau.errors import DatasetError, UsageError
 
 from . import schema
 from .builder import building, check_target
@@ -66,7 +66,7 @@ def harvest(
     """
     repeated = [name for name, count in Counter(job.name for job in jobs).items() if count > 1]
     if repeated or workers < 0:
-        raise ValueError(f"{workers} workers (expected >= 0); videos named twice: {repeated}")
+        raise UsageError(f"{workers} workers (expected >= 0); videos named twice: {repeated}")
     check_target(output)
     settings.generator()  # raises what no video can change
     done = _reports_of(output)

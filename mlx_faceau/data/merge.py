@@ -13,6 +13,7 @@ from . import schema
 from .builder import FileBuilder, building, check_new
 from .columns import Block
 from .hdf5 import FaceDataset
+from .identity import person_key
 from .provenance import check_alike, labellers, pass_on
 from .transfer import blocks
 
@@ -131,7 +132,7 @@ def _note_names(datasets: Sequence[FaceDataset], report: MergeReport) -> None:
 
 
 def _names(texts: np.ndarray | None) -> set[str]:
-    return set() if texts is None else set(texts.tolist()) - {""}
+    return set() if texts is None else set(map(person_key, texts.tolist())) - {""}
 
 
 def _check_distinct(paths: Sequence[Path]) -> None:

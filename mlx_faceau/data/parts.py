@@ -5,6 +5,7 @@ The reports are written last: what has them is finished, and need not be made ag
 
 import hashlib
 import json
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -15,11 +16,13 @@ from typing import Any
 import cv2
 
 from mlx_faceau.core.atomic_io import atomic_file
-from mlx_faceau.errors import FaceauError
+from mlx_faceau.errors import FaceauError, FunctionError
 
 from .generate import TrainingDataGenerator, VideoReport, writer_arguments
 from .quality import Limits
 from .writer import TrainingDataWriter
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,9 @@ class Part:
         """
         try:
             return next(samples, None), ""
-        except (FaceauError, ValueError, OSError, cv2.error) as error:
+        except (FaceauError, OSError, cv2.error) as error:
+            if isinstance(error, FunctionError):
+                _LOG.info("the traceback of %s", job.video, exc_info=error)
             return None, " ".join(str(error).split()).removeprefix(f"{job.video}: ")
 
     def _keep(self, reports: Sequence[VideoReport]) -> None:

@@ -12,9 +12,10 @@ import numpy as np
 from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.data.augment import augmentation
 from mlx_faceau.data.batches import Batches, Source
-from mlx_faceau.data.check import check_intensities
+from mlx_faceau.data.check import absent_units, check_intensities
 from mlx_faceau.data.composed import Extended, composed_faces
 from mlx_faceau.data.hdf5 import FaceDataset
+from mlx_faceau.data.identity import face_digests, repeated_faces, spellings
 from mlx_faceau.data.joined import JoinedFaces, open_datasets
 from mlx_faceau.data.provenance import check_alike, labellers
 from mlx_faceau.data.sketch import sketch
@@ -29,6 +30,7 @@ from .rarity import PRESENT, repeats_by_rarity
 from .targets import TargetStatistics
 
 _LOG = logging.getLogger(__name__)
+_MOST_WARNINGS = 3  # of names; a check of the file tells all
 _VISITS = 20  # of each face in an epoch of a training on a few faces
 
 
@@ -129,6 +131,8 @@ def open_faces(
     check_intensities(dataset.labels["au_intensities"], ", ".join(files))
     step = config.step_size * part[1]
     split = _split(dataset, config, step)
+    if config.kind == "au_prediction":
+        _check_units(dataset.labels["au_intensities"], split, config)
     statistics = TargetStatistics.of(
         _rows(dataset.labels, split.train), _rows(dataset.masks, split.train)
     )
@@ -209,10 +213,12 @@ def _weights(source: Source, rows: np.ndarray) -> np.ndarray:
 
 def _split(dataset: FaceDataset | JoinedFaces, config: TrainConfig, step: int) -> Split:
     """Two sides; or, to be learned by heart, evenly spaced faces that are on both."""
-    if config.val_data and isinstance(dataset, JoinedFaces):
-        return split_at(dataset, int(dataset.starts[len(config.data)]), step)
     if not config.overfit:
-        return split_dataset(dataset, config.val_split, config.seed, step)
+        digests = face_digests(dataset)
+        if config.val_data and isinstance(dataset, JoinedFaces):
+            return split_at(dataset, int(dataset.starts[len(config.data)]), step, digests)
+        _warn_of_names(dataset, digests, config)
+        return split_dataset(dataset, config.val_split, config.seed, step, digests)
     if config.overfit > len(dataset):
         raise DatasetError(
             f"{', '.join(config.data)}: holds {len(dataset)} faces, fewer than --overfit "
@@ -220,6 +226,50 @@ def _split(dataset: FaceDataset | JoinedFaces, config: TrainConfig, step: int) -
         )
     chosen = np.linspace(0, len(dataset) - 1, config.overfit).astype(np.int64)
     return Split(chosen, chosen, "nothing: the same faces, to be learned by heart")
+
+
+def _warn_of_names(
+    dataset: FaceDataset | JoinedFaces, digests: np.ndarray, config: TrainConfig
+) -> None:
+    """Say that people are taken for one, and stay on one side."""
+    by, names = people_names(dataset)
+    repeated = {row for rows in repeated_faces(digests, names) for row in rows.tolist()}
+    several = [*spellings(dataset.subjects), *spellings(dataset.videos)]
+    reasons = [f"{len(repeated)} faces are there under several {by} names"] if repeated else []
+    reasons += [
+        f"{' and '.join(map(repr, written))} differ in spelling alone" for written in several
+    ]
+    for reason in reasons[:_MOST_WARNINGS]:
+        _LOG.warning(
+            "%s: %s: these are kept on one side; see 'mlx-faceau data check'",
+            ", ".join(config.data), reason,
+        )  # fmt: skip
+
+
+def _check_units(intensities: np.ndarray, split: Split, config: TrainConfig) -> None:
+    """Warn of action units that cannot be learned, or not be measured.
+
+    Raises:
+        DatasetError: if there is none to be learned.
+    """
+    files = ", ".join(config.data)
+    absent = absent_units(intensities[split.train])
+    if len(absent) == len(AU_NAMES):
+        raise DatasetError(
+            f"{files}: all action units are 0 in all {len(split.train)} training faces, so there "
+            "is nothing to learn; label them, or train a landmark-pose net"
+        )
+    if absent:
+        _LOG.warning(
+            "%s: no training face shows %s: the net will learn to answer 0 for them",
+            files, ", ".join(absent),
+        )  # fmt: skip
+    unseen = [u for u in absent_units(intensities[split.validation]) if u not in absent]
+    if unseen:
+        _LOG.warning(
+            "no face to validate on shows %s: their correlation cannot be measured",
+            ", ".join(unseen),
+        )
 
 
 def _rows(columns: dict[str, np.ndarray], indices: np.ndarray) -> dict[str, np.ndarray]:

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from mlx_faceau.errors import UsageError
+
 from .box_calibration import BoxCalibration
 from .detectors import CallableDetector, Detector, open_detector
 from .follow import Follower, Predictor, Reading
@@ -65,11 +67,11 @@ class FacePipeline:
         providers: Sequence[Any] | None = None,
     ) -> None:
         if detect_every < 1 or (max_faces is not None and max_faces < 1):
-            raise ValueError(
+            raise UsageError(
                 f"detect_every {detect_every} and max_faces {max_faces}: expected at least 1"
             )
         if not 0 <= min_confidence <= 1:
-            raise ValueError(f"min_confidence {min_confidence}: expected a number in [0, 1]")
+            raise UsageError(f"min_confidence {min_confidence}: expected a number in [0, 1]")
         self.detector = open_detector(detector, _folders(landmark_model, au_model))
         self._landmarks = _open(landmark_model, "load_predictor", backend, providers)
         self._aus = None
@@ -97,7 +99,8 @@ class FacePipeline:
         """
         detector = self.detector
         if boxes is not None:
-            detector = CallableDetector(lambda _: boxes, calibration or detector.calibration)
+            calibration = calibration or detector.calibration
+            detector = CallableDetector(lambda _: boxes, calibration, "boxes")
         reading = self._follower(detector, 30.0).follow(Frame(0, 0.0, image))
         return self._finish([reading])[0]
 

@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from mlx_faceau.core.facs import AU_NAMES, MAX_INTENSITY
+from mlx_faceau.errors import UsageError
 
 MESH_POINTS = 478
 NUM_SCORES = 52
@@ -326,7 +327,7 @@ def read_action_units(mesh: np.ndarray, scores: np.ndarray) -> np.ndarray:
     mesh, scores = np.asarray(mesh, np.float64), np.asarray(scores, np.float64)
     mesh, scores = (a[None] if a.ndim == d else a for a, d in ((mesh, 2), (scores, 1)))
     if mesh.shape[1:] != (MESH_POINTS, 3) or scores.shape != (len(mesh), NUM_SCORES):
-        raise ValueError(
+        raise UsageError(
             f"action units need meshes (N, 478, 3) and scores (N, 52), not {mesh.shape} and "
             f"{scores.shape}; pass MediaPipe Face Landmarker's points and blendshapes"
         )
@@ -336,6 +337,7 @@ def read_action_units(mesh: np.ndarray, scores: np.ndarray) -> np.ndarray:
     if found.any():
         sums = unit_sums(mesh[found], scores[found], table)
         intensities[found] = np.stack(
-            [np.interp(sums[:, k], table.knots[k], table.levels[k]) for k in range(len(AU_NAMES))], 1
+            [np.interp(sums[:, k], table.knots[k], table.levels[k]) for k in range(len(AU_NAMES))],
+            1,
         ).clip(0, MAX_INTENSITY)
     return intensities

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from mlx_faceau.core.landmarks import NUM_LANDMARKS
-from mlx_faceau.errors import DatasetError
+from mlx_faceau.errors import DatasetError, UsageError
 
 # The file's centimetres, y up and z to the viewer, in mm, y down and z away: a half turn about x.
 _TO_MILLIMETRES = np.array([10, -10, -10], np.float32)
@@ -53,13 +53,13 @@ class ICTFaceKit:
         for name, shape in shapes.items():
             array = getattr(self, name)
             if array.shape != shape:
-                raise ValueError(f"{name!r} has shape {array.shape}, expected {shape}")
+                raise UsageError(f"{name!r} has shape {array.shape}, expected {shape}")
             if not np.isfinite(array).all():
-                raise ValueError(f"{name!r} has numbers that are not finite")
+                raise UsageError(f"{name!r} has numbers that are not finite")
         for name, least in (("faces", -1), ("landmarks68", 0)):
             indices = getattr(self, name)
             if indices.dtype.kind not in "iu" or indices.min() < least or indices.max() >= vertices:
-                raise ValueError(f"{name!r} are not vertices from {least} to {vertices - 1}")
+                raise UsageError(f"{name!r} are not vertices from {least} to {vertices - 1}")
 
 
 def read_ict_facekit(path: Path | str) -> ICTFaceKit:

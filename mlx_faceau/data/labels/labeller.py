@@ -7,10 +7,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mlx_faceau.core.named_function import load_function
+from mlx_faceau.core.named_function import load_function, name_of, user_code
 from mlx_faceau.core.pdm import PDM
 from mlx_faceau.data import schema
-from mlx_faceau.errors import BackendError, DatasetError
+from mlx_faceau.errors import BackendError, DatasetError, UsageError
 from mlx_faceau.video.reader import IMAGE_SUFFIXES
 from mlx_faceau.video.results import Frame
 
@@ -109,7 +109,12 @@ class CallableLabeller:
 
     def begin(self, video: Path) -> Callable[[Frame], Labels]:
         """See :class:`Labeller`."""
-        return lambda frame: [_as_labels(face) for face in self._function(frame.image)]
+
+        def label(frame: Frame) -> Labels:
+            with user_code(f"labeller {name_of(self._function)}"):
+                return [_as_labels(face) for face in self._function(frame.image)]
+
+        return label
 
 
 _OPTIONAL = ("bbox", "confidence", "face_id", "hog")
@@ -119,14 +124,14 @@ def _as_labels(face: Mapping[str, Any]) -> FaceLabels:
     missing = set(schema.LABEL_SHAPES) - set(face)
     unknown = set(face) - set(schema.LABEL_SHAPES) - set(_OPTIONAL)
     if missing or unknown:
-        raise ValueError(
+        raise UsageError(
             f"a labelled face: missing {sorted(missing)}, unknown {sorted(unknown)}; expected "
             f"{', '.join(schema.LABEL_SHAPES)} and optionally {', '.join(_OPTIONAL)}"
         )
     arrays = {name: np.asarray(face[name], np.float64) for name in schema.LABEL_SHAPES}
     for name, shape in schema.LABEL_SHAPES.items():
         if arrays[name].shape != shape:
-            raise ValueError(f"a labelled face: {name} is {arrays[name].shape}, expected {shape}")
+            raise UsageError(f"a labelled face: {name} is {arrays[name].shape}, expected {shape}")
     optional: dict[str, Any] = {
         name: face[name] for name in _OPTIONAL if face.get(name) is not None
     }
@@ -179,7 +184,7 @@ def open_labeller(
         return choice  # type: ignore[return-value]
     if callable(choice):
         return CallableLabeller(choice, pdm)
-    raise ValueError(
+    raise UsageError(
         f"labeller {choice!r} is none of auto, openface-csv, mediapipe, pyfaceau, "
         "callable:package.module:function"
     )

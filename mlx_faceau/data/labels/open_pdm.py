@@ -11,6 +11,7 @@ import numpy as np
 
 from mlx_faceau.core.landmarks import MIRROR, NUM_LANDMARKS
 from mlx_faceau.core.pdm import PDM
+from mlx_faceau.errors import UsageError
 
 from .ict_facekit import ICTFaceKit
 
@@ -58,7 +59,7 @@ def build_open_pdm(model: ICTFaceKit, vertices: np.ndarray = OPEN_VERTICES, seed
     if vertices.shape != (NUM_LANDMARKS,) or not 0 <= vertices.min() <= vertices.max() < len(
         model.neutral
     ):
-        raise ValueError(f"expected {NUM_LANDMARKS} vertices from 0 to {len(model.neutral) - 1}")
+        raise UsageError(f"expected {NUM_LANDMARKS} vertices from 0 to {len(model.neutral) - 1}")
     neutral, expression = (
         np.concatenate([shapes, shapes[:, MIRROR] * [-1, 1, 1]])
         for shapes in sample_heads(model, vertices, _SAMPLES, np.random.default_rng(seed))
