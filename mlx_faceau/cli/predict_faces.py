@@ -11,8 +11,10 @@ from pathlib import Path
 
 import cv2
 
-from mlx_faceau.core.pdm import read_pdm
+from mlx_faceau.core.pdm import PDM, read_pdm
+from mlx_faceau.core.provenance import pdm_of
 from mlx_faceau.errors import FaceauError
+from mlx_faceau.inference.builtin import is_builtin, pdm_for
 from mlx_faceau.output.openface_csv import GROUPS, Layout, foreign_columns
 from mlx_faceau.output.overlay import VIDEO_SUFFIX
 from mlx_faceau.output.recording import FORMATS, Summary, Wanted, record
@@ -20,6 +22,8 @@ from mlx_faceau.video.pipeline import FacePipeline
 from mlx_faceau.video.pose import Camera
 from mlx_faceau.video.reader import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Span, Video, read_image
 from mlx_faceau.video.results import FrameFaces
+
+from .evaluate import read_builtin, read_description
 
 _LIVE_RATE = 30.0  # frames a second of a camera's overlay
 _PROGRESS_EVERY = 0.5  # seconds
@@ -44,7 +48,10 @@ class Input:
 def run_faces(args: argparse.Namespace) -> int:
     """Predict what parsed arguments name; the exit status."""
     if not args.landmark_model:
-        raise ValueError("give --landmark-model (and --au-model); or --aligned for 112x112 crops")
+        raise ValueError(
+            "--au-model alone: faces are cut out by their landmarks; give --landmark-model PATH or "
+            "builtin as well, or --aligned for 112x112 crops"
+        )
     span = Span(args.start, args.end, args.every)
     layout = _layout(args)
     form = _form(args)
@@ -144,7 +151,7 @@ def shard(inputs: list[Input], text: str | None) -> list[Input]:
 
 
 def _layout(args: argparse.Namespace) -> Layout:
-    pdm = read_pdm(args.pdm) if args.pdm else None
+    pdm = _pdm(args)
     there = [g for g in GROUPS if (g != "3d" or pdm) and (g != "aus" or args.au_model)]
     groups = there if args.groups is None else [g.strip() for g in args.groups.split(",")]
     if "aus" in groups and not args.au_model:
@@ -158,6 +165,25 @@ def _layout(args: argparse.Namespace) -> Layout:
         if not (camera.focal_x > 0 and camera.focal_y > 0):
             raise ValueError(f"--camera {args.camera}: focal lengths are positive")
     return Layout(groups, pdm, camera, args.presence_from)
+
+
+def _pdm(args: argparse.Namespace) -> PDM | None:
+    """The PDM that is given, which must be the net's own; else the open one where that is it.
+
+    Raises:
+        ValueError: if the landmark net was taught with another one.
+    """
+    model = args.landmark_model
+    metadata = read_builtin("landmark_pose") if is_builtin(model) else read_description(Path(model))
+    if args.pdm is None:
+        return pdm_for(metadata)
+    pdm, taught = read_pdm(args.pdm), pdm_of(metadata)
+    if taught and taught["hash"] not in ("", pdm.hash):
+        raise ValueError(
+            f"--pdm {args.pdm}: the landmark net was taught with another one ({taught['name']}, "
+            f"SHA-256 {taught['hash'][:12]}...); leave it out, or give that one"
+        )
+    return pdm
 
 
 def _form(args: argparse.Namespace) -> str:

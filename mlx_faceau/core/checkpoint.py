@@ -198,6 +198,10 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
         arrays = safetensors.numpy.load_file(path)
     except (safetensors.SafetensorError, KeyError, ValueError, OSError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file: {error}") from None
+    # Weights may be stored in half precision; every net computes with them in float32.
+    for name, array in arrays.items():
+        if array.dtype == np.float16 and name.startswith(("model.", "ema.")):
+            arrays[name] = array.astype(np.float32)
     checkpoint = Checkpoint(path, metadata, arrays)
     check_weights(checkpoint.config, checkpoint.section("model."), path)
     return checkpoint

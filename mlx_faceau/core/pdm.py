@@ -5,8 +5,10 @@ A shape is ``mean + basis @ local_params`` in millimetres;
 (OpenFace's ``In-the-wild_aligned_PDM_68.txt`` or another of its kind).
 """
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +38,12 @@ class PDM:
     mean: np.ndarray
     basis: np.ndarray
     variances: np.ndarray
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of the numbers: of one model, however its text file is laid out."""
+        parts = (self.mean, self.basis, self.variances)
+        return hashlib.sha256(b"".join(part.astype("<f8").tobytes() for part in parts)).hexdigest()
 
     def shape(self, local_params: np.ndarray) -> np.ndarray:
         """(P, 3) mm of (K,) local parameters."""

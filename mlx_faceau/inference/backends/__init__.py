@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from mlx_faceau.errors import MissingDependency
+from mlx_faceau.inference import builtin
 
 from .choice import AUTO, BACKENDS, Choice, Files, Machine, choose
 from .discovery import check_kind, find_files, installed_libraries, this_machine
@@ -58,7 +59,7 @@ def open_backend(
     """Choose a backend for a model, open it, and log the choice.
 
     Args:
-        path: model directory or file.
+        path: model directory or file, or ``"builtin"``.
         kind: ``"landmark_pose"`` or ``"au_prediction"``: what the model must be.
         requested: a backend's name; None or ``"auto"`` takes the first that can run.
         prefer_coreml: see :func:`choose`.
@@ -79,6 +80,8 @@ def open_backend(
     while True:
         choice = choose(machine, files, libraries, requested, prefer_coreml)
         own = {"threads": threads} if choice.backend == "onnx" else {}
+        if choice.path.parent == builtin.FOLDER:
+            builtin.check(choice.path)
         try:
             backend = _OPENERS[choice.backend](choice.path, **options, **own)
         except MissingDependency:
