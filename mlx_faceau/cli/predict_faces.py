@@ -6,8 +6,9 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 
@@ -253,6 +254,7 @@ def _result_folder(name: str) -> Path:
 
 def _run_one(pipeline: FacePipeline, source: Input, wanted: Wanted, span: Span) -> None:
     progress = Progress(source.name)
+    wanted = replace(wanted, about=about(pipeline))
     results: Iterable[FrameFaces]
     rate = _LIVE_RATE
     if source.path is None:
@@ -272,7 +274,7 @@ def _run_one(pipeline: FacePipeline, source: Input, wanted: Wanted, span: Span) 
             sys.stderr.write(f"{wanted.rows}: {progress.frames} finished frames are in it\n")
         raise
     progress.clear()
-    _say(source, wanted, summary)
+    _say(source, wanted, summary, pipeline)
 
 
 def _expected(video: Video, span: Span) -> int:
@@ -282,11 +284,32 @@ def _expected(video: Video, span: Span) -> int:
     return max(1, (last - int(span.start * video.rate)) // span.every)
 
 
-def _say(source: Input, wanted: Wanted, summary: Summary) -> None:
+def about(pipeline: FacePipeline) -> dict[str, str]:
+    """What a pipeline's results come from: version, date, nets with their hashes, detector."""
+    from mlx_faceau import __version__
+
+    told = pipeline.describe()
+    nets = {"landmark net": "landmark_model", "action unit net": "au_model"}
+    return {
+        "made with": f"mlx-faceau {__version__} on {time.strftime('%Y-%m-%d')}",
+        **{title: _net(told[key]) for title, key in nets.items() if key in told},
+        "face detector": told["detector"],
+    }
+
+
+def _net(told: dict[str, Any]) -> str:
+    model = told["model"]
+    return f"{model['name']} by {told['backend']}, SHA-256 of its checkpoint {model['hash']}"
+
+
+def _say(source: Input, wanted: Wanted, summary: Summary, pipeline: FacePipeline) -> None:
     stream = sys.stderr if str(wanted.table) == "-" else sys.stdout
     without = f", {summary.faceless} without a face" if summary.faceless else ""
     frames = f"{summary.frames} frame{'' if summary.frames == 1 else 's'}"
-    stream.write(f"{source.name}: {frames}{without} -> {wanted.table}\n")
+    told = pipeline.describe()
+    nets = {told[key]["model"]["name"] for key in ("landmark_model", "au_model") if key in told}
+    by = f"{' and '.join(sorted(nets))}; faces found by {told['detector']}"
+    stream.write(f"{source.name}: {frames}{without} -> {wanted.table} ({by})\n")
     for note in summary.notes:
         sys.stderr.write(note + "\n")
 

@@ -17,6 +17,7 @@ from mlx_faceau.inference.builtin import BUILTIN, is_builtin
 from .box_calibration import BoxCalibration
 from .detectors import CallableDetector, Detector, open_detector
 from .follow import Follower, Predictor, Reading
+from .photographs import PhotographDetector
 from .prefetch import in_groups, keep_newest, run_ahead
 from .reader import WHOLE, Camera, Span, Video
 from .results import Frame, FrameFaces
@@ -105,7 +106,7 @@ class FacePipeline:
         Raises:
             ValueError: if the picture is no BGR image or a box has no area.
         """
-        detector = self.detector
+        detector: Detector = PhotographDetector(self.detector, self._landmarks)
         if boxes is not None:
             detector = CallableDetector(lambda _: boxes, calibration or detector.calibration)
         reading = self._follower(detector, 30.0).follow(Frame(0, 0.0, image))
