@@ -1,16 +1,15 @@
 """Fill ``mlx_faceau/weights/`` with a pair of trained nets.
 
 python benchmarks/build_builtin.py LANDMARK_CKPT AU_CKPT [--version builtin-1]
-    [--figures FIGURES.json] [--sources strict|wide] [--reason TEXT] [--output DIR]
+    [--figures EVALUATION.json] [--sources strict|wide] [--reason TEXT] [--output DIR]
 
 Averaged weights are taken where a checkpoint has them. Every file is written by the exporters of
 the package and checked: the stored weights against the float32 net within float16's limits, each
 file against the stored weights within float32's, on colour patterns, noise and drawn people. The
 same checkpoints give the same bytes.
 
-``--figures`` is a JSON object for the model card: ``table`` and ``units``, lists of rows (objects
-with the same keys: column -> value), and optionally ``measured`` (by which command, when) and
-``failures`` (sentences).
+``--figures`` is the ``evaluation.json`` of ``builtin_evaluation.py``, with ``evaluation.md`` beside
+it. Without it the model card says that nothing is measured.
 """
 
 import argparse
@@ -31,6 +30,7 @@ from mlx_faceau.convert.source import Pair, Source, read_source
 from mlx_faceau.convert.variants import HALF_WEIGHTS
 from mlx_faceau.core.architectures import count_parameters
 from mlx_faceau.core.checkpoint import file_hash, load_checkpoint
+from mlx_faceau.core.facs import AU_DESCRIPTIONS
 from mlx_faceau.core.pdm import read_pdm
 from mlx_faceau.core.provenance import pdm_of, stages
 from mlx_faceau.data.synthetic.people import synthesize
@@ -40,6 +40,7 @@ from mlx_faceau.inference import builtin
 CARD = Path(__file__).with_name("builtin_model_card.md")
 CARD_NAME = "MODEL_CARD.md"
 LICENCE_NOTE = "MIT: these weights may be used for any purpose; see MODEL_CARD.md."
+STRONG, FAIR = (0.85, 0.8), (0.7, 0.65)  # least r with the labeller, and AUC on posed faces
 CROPS = 64  # of each kind that the files are checked on
 NETS = {
     "landmark_pose": "UnifiedLandmarkPoseNet | 68 landmarks, pose, 34 shape parameters",
@@ -70,10 +71,9 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=builtin.FOLDER)
     args = parser.parse_args()
     try:
-        figures = json.loads(args.figures.read_text("utf-8")) if args.figures else {}
         pair = Pair.of(read_source(args.landmark_model), read_source(args.au_model))
         build(pair, args.output, args.version)
-        write_card(pair, args.output, args.version, figures, args.sources, args.reason)
+        write_card(pair, args.output, args.version, args.figures, args.sources, args.reason)
     except (FaceauError, ValueError, OSError) as error:
         print(f"build_builtin: {error}", file=sys.stderr)
         return 2
@@ -152,29 +152,72 @@ def check_saved(source: Source, path: Path) -> None:
 
 
 def write_card(
-    pair: Pair, folder: Path, version: str, figures: dict, sources: str, reason: str
+    pair: Pair,
+    folder: Path,
+    version: str,
+    figures: Path | None = None,
+    sources: str = "strict",
+    reason: str = "",
 ) -> None:
-    """``MODEL_CARD.md`` from its template; without figures it says that nothing is measured."""
+    """``MODEL_CARD.md`` from its template.
+
+    Raises:
+        ValueError: if the figures are not those of an evaluation.
+    """
     nets = [
-        f"| {number} | {NETS[part.kind]} | {count_parameters(part.config):,} "
+        f"| {NETS[part.kind]} | {count_parameters(part.config):,} "
         f"| `{part.metadata['source_hash']}` |"
-        for number, part in enumerate(pair.parts, 1)
+        for part in pair.parts
     ]
     rows = [{"source": what, "licence as stated": licence} for what, licence in SOURCES[sources]]
-    measured = figures.get("measured")
-    accuracy = [_table(figures.get("table")), f"Measured by {measured}." if measured else ""]
+    accuracy = units = "Not measured."
+    if figures is not None:
+        # The first of its tables; the second one is by unit.
+        accuracy = figures.with_suffix(".md").read_text("utf-8").split("\n\n")[0]
+        units = _table(unit_rows(json.loads(figures.read_text("utf-8"))))
     text = Template(CARD.read_text("utf-8")).substitute(
         version=version,
         nets="\n".join(nets),
         package_version=__version__,
         sources=_table(rows),
         why=f"\n{reason}\n" if reason else "",
-        training="\n\n".join(f"{part.kind}: {_training(part)}" for part in pair.parts),
-        accuracy="\n\n".join(filter(None, accuracy)),
-        units=_table(figures.get("units")),
-        failures="".join(f"- {line}\n" for line in figures.get("failures", ())) + "\n",
+        training="\n\n".join(f"{part.kind}: {_training(part)}." for part in pair.parts),
+        accuracy=accuracy,
+        units=units,
     )
     (folder / CARD_NAME).write_text(text, "utf-8")
+
+
+def unit_rows(evaluation: dict) -> list[dict]:
+    """One row an action unit, with its grade."""
+    try:
+        people, posed = evaluation["people"], evaluation["posed"]
+        rows = []
+        for name, what in AU_DESCRIPTIONS.items():
+            unit = name.removesuffix("_r")
+            r, area = people["au_r"][unit], posed["net"]["auc"].get(unit)
+            ceiling = posed["labeller"]["auc"].get(unit)
+            rows.append(
+                {
+                    "unit": f"{unit} {what}",
+                    "grade": grade(r, area),
+                    "net against labeller, r": f"{r:.2f}",
+                    "posed faces, AUC of the net": "-" if area is None else f"{area:.2f}",
+                    "of the labeller": "-" if ceiling is None else f"{ceiling:.2f}",
+                    "mean of neutral faces": f"{posed['net']['mean_of_neutral_faces'][unit]:.2f}",
+                }
+            )
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"no evaluation of builtin_evaluation.py: {error!r}") from None
+    return rows
+
+
+def grade(r: float, area: float | None) -> str:
+    """Of a unit, by its agreement with the labeller and by faces that pose it, where they do."""
+    areas = [] if area is None else [area]
+    if r >= STRONG[0] and all(a >= STRONG[1] for a in areas):
+        return "strong"
+    return "fair" if r >= FAIR[0] and all(a >= FAIR[1] for a in areas) else "weak"
 
 
 def _training(source: Source) -> str:
@@ -188,11 +231,9 @@ def _training(source: Source) -> str:
     return "; then ".join(told)
 
 
-def _table(rows: list[dict] | None) -> str:
-    if not rows:
-        return "Not measured."
+def _table(rows: list[dict]) -> str:
     columns = list(rows[0])
-    lines = [columns, ["---"] * len(columns), *([row.get(c, "-") for c in columns] for row in rows)]
+    lines = [columns, ["---"] * len(columns), *(row.values() for row in rows)]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 

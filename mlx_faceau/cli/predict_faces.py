@@ -14,7 +14,7 @@ import cv2
 
 from mlx_faceau.core.pdm import PDM, read_pdm
 from mlx_faceau.core.provenance import pdm_of
-from mlx_faceau.errors import FaceauError
+from mlx_faceau.errors import CheckpointError, FaceauError
 from mlx_faceau.inference.builtin import is_builtin, pdm_for
 from mlx_faceau.output.openface_csv import GROUPS, Layout, foreign_columns
 from mlx_faceau.output.overlay import VIDEO_SUFFIX
@@ -174,8 +174,15 @@ def _pdm(args: argparse.Namespace) -> PDM | None:
     Raises:
         ValueError: if the landmark net was taught with another one.
     """
-    model = args.landmark_model
-    metadata = read_builtin("landmark_pose") if is_builtin(model) else read_description(Path(model))
+    try:
+        builtin = is_builtin(args.landmark_model)
+        metadata = (
+            read_builtin("landmark_pose")
+            if builtin
+            else read_description(Path(args.landmark_model))
+        )
+    except CheckpointError:
+        metadata = {}  # opening the net will say so
     if args.pdm is None:
         return pdm_for(metadata)
     pdm, taught = read_pdm(args.pdm), pdm_of(metadata)
@@ -308,7 +315,7 @@ def _say(source: Input, wanted: Wanted, summary: Summary, pipeline: FacePipeline
     frames = f"{summary.frames} frame{'' if summary.frames == 1 else 's'}"
     told = pipeline.describe()
     nets = {told[key]["model"]["name"] for key in ("landmark_model", "au_model") if key in told}
-    by = f"{' and '.join(sorted(nets))}; faces found by {told['detector']}"
+    by = ", ".join([*sorted(nets), f"detector {told['detector']}"])
     stream.write(f"{source.name}: {frames}{without} -> {wanted.table} ({by})\n")
     for note in summary.notes:
         sys.stderr.write(note + "\n")

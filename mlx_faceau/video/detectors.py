@@ -348,8 +348,7 @@ def _open_first(model_folders: Sequence[Path | str]) -> Detector:
     raise BackendError(
         "no face detector here; three ways to get one: put OpenCV's YuNet model "
         "(face_detection_yunet_*.onnx) beside the landmark model or name it with --detector; "
-        'pip install "mlx-faceau[detect]" for dlib (on a Mac: Apple Vision), which every runtime\'s '
-        "extra brings too; "
+        'pip install "mlx-faceau[detect]" for dlib (on a Mac: Apple Vision); '
         "or give a function of your own (--detector package.module:function)"
     )
 
