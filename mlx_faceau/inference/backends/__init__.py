@@ -34,6 +34,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
+_CROPS = {"original": "the original tool's crop", "unknown": "a crop that is not recorded"}
 # A GPU sets itself up for every batch size that comes: few are enough.
 BATCH_SIZES = (1, 4, 16, 64, 256)
 
@@ -92,8 +93,16 @@ def open_backend(
             broken = f"{library} is installed but does not load ({error}); reinstall it"
             libraries = libraries | {choice.backend: broken}
             continue
-        check_kind(choice.path, backend.describe()["kind"], kind)
+        told = backend.describe()
+        check_kind(choice.path, told["kind"], kind)
         _log(choice)
+        crop = (told.get("metadata") or {"crop": "unknown"})["crop"]
+        if crop != "standard":
+            logger.warning(
+                "%s: trained on %s; it predicts on the standard crop all the same, so check its "
+                "figures with 'mlx-faceau evaluate', or train on with --init",
+                *(choice.path, _CROPS[crop]),
+            )
         return backend
 
 
