@@ -1,6 +1,7 @@
 """The built-in pair: made, named, checked, and taken wherever a model path goes."""
 
 import json
+import re
 import shutil
 import sys
 from dataclasses import replace
@@ -231,7 +232,8 @@ def test_core_ml_files_are_made_where_auto_looks_for_them(
     before = choose(mac, find_files("builtin", AU.kind), libraries)
     assert before.backend == "mlx"
     assert "mlx-faceau export builtin --to coreml" in dict(before.passed_over)["coreml"]
-    assert main(["export", "builtin", "--to", "coreml"]) == 0
+    words = ["export", "builtin", "--to", "coreml", "--precision", "float32"]
+    assert main(words) == 0  # in float16 untrained nets fail their check
     after = choose(mac, find_files("builtin", AU.kind), libraries)
     assert (after.backend, after.path) == ("coreml", builtin.coreml_file(AU.kind))
     assert {path.name for path in after.path.parent.glob("*.mlpackage")} == {
@@ -319,7 +321,7 @@ def test_the_card_answers_first_and_grades_every_unit(tmp_path: Path) -> None:
     build_builtin.write_card(stand_in_pair(), tmp_path, VERSION, path, "wide", "It met more.")
     card = (tmp_path / "MODEL_CARD.md").read_text()
     assert card.splitlines()[0].startswith("May these weights be used commercially? **Yes**")
-    rows = [line for line in card.splitlines() if line.startswith("| AU")]
+    rows = [line for line in card.splitlines() if re.match(r"\| AU\d\d ", line)]
     assert len(rows) == 17
     grades = {row[2:6]: row.split(" | ")[1] for row in rows}
     assert (grades["AU01"], grades["AU02"], grades["AU45"]) == ("strong", "fair", "weak")
