@@ -224,14 +224,14 @@ class VisionDetector:
         Raises:
             BackendError: if Vision refuses the frame.
         """
-        return self._pass(frame, _DLIB_SIDE)
+        return self._pass(frame, _reduce(frame, _DLIB_SIDE)[0])
 
     def search(self, frame: np.ndarray) -> list[Detection]:
         """Faces of a photograph, at two scales."""
-        return _merged(self.detect(frame) + self._pass(frame, _LARGE_SIDE))
+        enlarged = self._pass(frame, _resize(frame, _LARGE_SIDE)[0])
+        return _merged(self.detect(frame) + enlarged)
 
-    def _pass(self, frame: np.ndarray, side: int) -> list[Detection]:
-        small, _ = _resize(frame, side)
+    def _pass(self, frame: np.ndarray, small: np.ndarray) -> list[Detection]:
         encoded = cv2.imencode(".bmp", small)[1].tobytes()
         vision = self._vision
         request = vision.VNDetectFaceRectanglesRequest.alloc().init()
