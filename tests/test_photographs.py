@@ -17,7 +17,7 @@ from mlx_faceau.video.detectors import (
     YuNetDetector,
     open_detector,
 )
-from mlx_faceau.video.photographs import PhotographDetector
+from mlx_faceau.video.photographs import _DISPLACEMENTS, PhotographDetector
 
 SURE = Detection((40.0, 40.0, 60.0, 60.0), 0.9)
 DOUBTED = Detection((140.0, 40.0, 60.0, 60.0), 0.0)
@@ -49,14 +49,15 @@ class Net:
         middle = np.repeat(CIRCLE[None] + 55.5, len(crops), axis=0)
         if self.sees:
             centre, side = CALIBRATIONS["square"].square(DOUBTED.box)
-            squares = [(centre, side), (centre + np.array([0.08, -0.06]) * side, 1.12 * side)]
+            squares = [(centre, side)]
+            squares += [(centre + np.array(m[:2]) * side, m[2] * side) for m in _DISPLACEMENTS]
             placed = CIRCLE * 0.5 + centre
             middle = np.stack([transform_points(square_crop_matrix(*s), placed) for s in squares])
         return {"landmarks": np.float32(middle)}
 
 
 @pytest.mark.parametrize(("sees", "found"), [(True, [SURE, DOUBTED]), (False, [SURE])])
-def test_a_doubted_face_counts_if_the_net_finds_it_through_two_crops(
+def test_a_doubted_face_counts_if_the_net_finds_it_through_displaced_crops(
     sees: bool, found: list[Detection]
 ) -> None:
     net = Net(sees)

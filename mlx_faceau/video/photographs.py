@@ -9,9 +9,9 @@ from mlx_faceau.core.geometry import invert, square_crop_matrix, transform_point
 from .align import FrameCrops
 from .detectors import Detection, Detector
 
-# The second crop that confirms a doubtful face is moved by these sides, and larger.
-_SHIFT, _GROWTH = np.array([0.08, -0.06]), 1.12
-_LARGEST_SHARE = 0.5  # of that displacement which the landmarks of a face may follow
+# The crops that confirm a doubtful face: moved right and down by these sides, and resized.
+_DISPLACEMENTS = ((0.08, -0.06, 1.12), (-0.08, 0.06, 0.9), (-0.1, -0.1, 1.0))
+_LARGEST_SHARE = 0.45  # of each displacement which the landmarks of a face may follow
 
 
 class Predictor(Protocol):
@@ -23,8 +23,8 @@ class Predictor(Protocol):
 class PhotographDetector:
     """A detector's thorough search; the landmark net decides on the faces that it doubts.
 
-    A net that sees a face finds it where it is through two crops; one that sees none moves its
-    mean face along with the crop.
+    A net that sees a face finds it where it is through displaced crops; one that sees none moves
+    its mean face along with the crop.
 
     Args:
         detector: searched with its ``search`` method where it has one, else as in videos.
@@ -45,12 +45,14 @@ class PhotographDetector:
 
     def _sees(self, crops: FrameCrops, found: Detection) -> bool:
         centre, side = self.calibration.square(found.box)
-        other = centre + _SHIFT * side
-        matrices = np.stack(
-            [square_crop_matrix(centre, side), square_crop_matrix(other, side * _GROWTH)]
-        )
+        squares = [(centre, side)]
+        squares += [(centre + side * np.array(move[:2]), side * move[2]) for move in _DISPLACEMENTS]
+        matrices = np.stack([square_crop_matrix(*square) for square in squares])
         read = self._predictor.predict_batch(np.stack([crops.crop(matrix) for matrix in matrices]))
-        first, second = transform_points(invert(matrices), read["landmarks"])
-        along = (first - centre) * _GROWTH + other
-        moved, whole = (np.linalg.norm(points - first, axis=1).mean() for points in (second, along))
-        return bool(moved <= _LARGEST_SHARE * whole)
+        first, *others = transform_points(invert(matrices), read["landmarks"])
+        for (other, size), points in zip(squares[1:], others, strict=True):
+            along = (first - centre) * (size / side) + other
+            moved, whole = (np.linalg.norm(p - first, axis=1).mean() for p in (points, along))
+            if not moved <= _LARGEST_SHARE * whole:
+                return False
+        return True
