@@ -25,9 +25,10 @@ except ModuleNotFoundError as error:
     raise MissingDependency("torch", extra="export") from error
 
 from .artefact import EVALUATOR, ORT, Artefact, network_input, open_artefacts
+from .half_weights import rounded
 from .mil_program import PICTURE, Port
 from .source import Pair, Source, read_source
-from .variants import DYNAMIC
+from .variants import DYNAMIC, HALF_WEIGHTS
 
 # A float16 file's bounds would hide a swapped channel in a net that answers all faces much alike,
 # so the evaluated file, whose rounding is known, is held to what float16 makes of the net's own
@@ -173,6 +174,11 @@ def check_export(
     truth = _torch_outputs(source, images, torch.float64)
     own = _torch_outputs(source, images, torch.float32)
     rows: list[Row] = []
+    if precision == HALF_WEIGHTS:  # what rounding the weights costs; then the file, to the bit
+        stored = _torch_outputs(rounded(source), images, torch.float64)
+        names = [*source.output_shapes]
+        rows += _compare("float16 weights", names, stored, truth, own, "float16")
+        truth, own = stored, _torch_outputs(rounded(source), images, torch.float32)
     for artefact in open_artefacts(path):
         wrong = _interface_problems(artefact, source, metadata)
         problems += wrong

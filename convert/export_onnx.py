@@ -26,11 +26,14 @@ except ModuleNotFoundError as error:
 from .accuracy import Faces, prove
 from .artefact import network_input
 from .check import Check
+from .half_weights import rounded, store_half
 from .onnx_rewrite import INPUT_NAME, take_uint8, to_float16
 from .quantise import pool_globally, quantise
 from .source import Pair, Source, read_source
-from .variants import DEFAULT_OPSET, DYNAMIC, Variant, check_variant
+from .variants import DEFAULT_OPSET, DYNAMIC, HALF_WEIGHTS, Variant, check_variant
 
+# Of torch's exporter: BatchNorm stays apart from the weights, which then stay what they are.
+_UNFOLDED = {"training": torch.onnx.TrainingMode.PRESERVE, "do_constant_folding": False}
 _TRACE_BATCH = 2  # a trace with one image would bake shapes of one image in
 
 
@@ -55,8 +58,8 @@ def export_to_onnx(
             :class:`~mlx_faceau.convert.source.Pair`, for one file with all outputs.
         path: ends with ``.onnx``.
         opset_version: in [12, 21].
-        precision: ``"float32"``; ``"float16"`` for GPUs; ``"int8"``. Input and outputs stay
-            as they are.
+        precision: ``"float32"``; ``"float16"`` for GPUs; ``"float16-weights"``, half the size and
+            computed in float32; ``"int8"``. Input and outputs stay as they are.
         input: ``"tensor"``: float32 RGB in [0, 1], NCHW; ``"uint8"``: BGR, (batch, 112, 112, 3).
         batch: faces of one call, or ``"dynamic"``.
         faces: what int8 is calibrated and measured with; for int8 alone.
@@ -96,7 +99,10 @@ def onnx_bytes(
     source: Source | Pair, variant: Variant, faces: Faces | None, pooled: bool = False
 ) -> bytes:
     """The file of a variant; ``pooled`` gives float32 the graph that int8 starts from."""
-    model = _traced(source, variant)
+    half = variant.precision == HALF_WEIGHTS
+    model = _traced(rounded(source) if half else source, variant)
+    if half:
+        store_half(model)
     if pooled:
         pool_globally(model.graph)
     if faces is not None:
@@ -136,6 +142,7 @@ def _traced(source: Source | Pair, variant: Variant) -> Any:
             dynamic_axes={name: {0: "batch"} for name in (INPUT_NAME, *names)} if dynamic else None,
             opset_version=variant.opset,
             dynamo=False,
+            **_UNFOLDED if variant.precision == HALF_WEIGHTS else {},
         )
     model = onnx.load_model_from_string(buffer.getvalue())
     written = {entry.domain: entry.version for entry in model.opset_import}.get("")

@@ -178,7 +178,7 @@ def _from_checkpoint(path: Path) -> Source:
 
 def _from_pt(path: Path, width_mult: float | None) -> Source:
     config, weights = read_pyfaceau(path, width_mult)
-    return Source(config, weights, describe(config, source_hash=file_hash(path)))
+    return Source(config, weights, describe(config, source_hash=file_hash(path), crop="unknown"))
 
 
 def _from_module(module: Any) -> Source:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from mlx_faceau.errors import ExportError, UsageError
 
 FORMATS = ("onnx", "coreml", "safetensors")
-PRECISIONS = ("float32", "float16", "int8")
+HALF_WEIGHTS = "float16-weights"  # stored in half precision, computed with in float32
+PRECISIONS = ("float32", "float16", HALF_WEIGHTS, "int8")
 INPUTS = ("tensor", "uint8", "image")
 DYNAMIC = "dynamic"
 OPSETS = range(12, 22)  # what torch's TorchScript exporter and onnx both write, as asked
@@ -27,8 +28,8 @@ class Variant:
 
     Args:
         form: ``"onnx"``, ``"coreml"`` or ``"safetensors"``.
-        precision: of weights and computation: ``"float32"``, ``"float16"`` or ``"int8"``; None
-            takes the format's own.
+        precision: of weights and computation: ``"float32"``, ``"float16"``, ``"int8"``, or
+            ``"float16-weights"`` with float32 computation; None takes the format's own.
         input: ``"tensor"`` (float32 RGB in [0, 1], NCHW), ``"uint8"`` (BGR, NHWC, as cv2 gives
             crops) or ``"image"`` (a Core ML picture).
         batch: faces of one call, a whole number or ``"dynamic"``; None takes the format's own.
@@ -108,6 +109,7 @@ RULES = (
     Rule("onnx", ANY, "image", ANY, ANY, "ONNX has no picture type; take --input uint8"),
     Rule("onnx", "int8", ANY, ANY, "12", "scales per channel exist from opset 13 on"),
     Rule("onnx", ANY, ANY, ANY, ANY),
+    Rule("coreml", HALF_WEIGHTS, ANY, ANY, ANY, "its float16 files store half weights already"),
     Rule("coreml", ANY, ANY, ANY, "given", "opsets are of ONNX files"),
     Rule("coreml", ANY, "uint8", ANY, "-", "Core ML has no uint8 arrays; take --input image"),
     Rule(
@@ -116,8 +118,8 @@ RULES = (
     Rule("coreml", ANY, "image", "N", "-", "Core ML takes one picture a call; give predict a list"),
     Rule("coreml", ANY, "tensor", "1/N", "-"),
     Rule("coreml", ANY, "image", "1", "-"),
-    Rule("safetensors", "float32", "tensor", DYNAMIC, "-"),
-    Rule("safetensors", ANY, ANY, ANY, ANY, "weights alone have no input and stay float32"),
+    Rule("safetensors", f"float32/{HALF_WEIGHTS}", "tensor", DYNAMIC, "-"),
+    Rule("safetensors", ANY, ANY, ANY, ANY, "weights alone have no input; nets compute in float32"),
 )
 
 

@@ -55,6 +55,17 @@ def model_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
+def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weights folder of a small untrained pair."""
+    pytest.importorskip("torch")
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    from stand_in import build_stand_in
+
+    return build_stand_in(tmp_path_factory.mktemp("stand_in") / "weights")
+
+
+@pytest.fixture(scope="session")
 def core_ml_packages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """By kind of net an ``.mlpackage``: landmarks in float32, action units in float16."""
     pytest.importorskip("torch")

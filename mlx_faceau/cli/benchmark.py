@@ -18,6 +18,12 @@ _MOST_CALLS = 50
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
+        "models",
+        nargs="*",
+        metavar="MODEL",
+        help="model files or folders, or builtin, to time (default: untrained nets)",
+    )
+    parser.add_argument(
         "--verify",
         action="store_true",
         help="compare the MLX kernels with float64 and both nets with the CPU, on this device",
@@ -63,20 +69,35 @@ def _time_backends(args: argparse.Namespace) -> int:
     import numpy as np
 
     from mlx_faceau.core.architectures import CONFIGS
-    from mlx_faceau.inference.backends import BACKENDS
+    from mlx_faceau.inference.builtin import is_builtin
+
+    from .evaluate import read_description
 
     if args.batch < 1:
         raise UsageError(f"--batch is {args.batch}, expected at least 1")
     rng = np.random.default_rng(0)
     images = rng.random((args.batch, 112, 112, 3), dtype=np.float32)
+    if args.models:
+        for model in args.models:
+            kinds = CONFIGS if is_builtin(model) else [read_description(Path(model))["kind"]]
+            for kind in kinds:
+                _print_table(f"{kind}, {model}", model, kind, images)
+        return 0
     with tempfile.TemporaryDirectory() as folder:
         for kind in CONFIGS:
             place = _untrained(kind, args.width_mult, Path(folder) / kind)
-            print(f"{kind}, width {args.width_mult:g}, untrained weights")
-            print(f"  {'backend':10}{'ms a face':>12}{f'faces/s, batch {args.batch}':>24}")
-            for name in BACKENDS:
-                print(f"  {name:10}{_row(place, kind, name, images)}")
+            title = f"{kind}, width {args.width_mult:g}, untrained weights"
+            _print_table(title, place, kind, images)
     return 0
+
+
+def _print_table(title: str, model: Path | str, kind: str, images: "np.ndarray") -> None:
+    from mlx_faceau.inference.backends import BACKENDS
+
+    print(title)
+    print(f"  {'backend':10}{'ms a face':>12}{f'faces/s, batch {len(images)}':>24}")
+    for name in BACKENDS:
+        print(f"  {name:10}{_row(model, kind, name, images)}")
 
 
 def _untrained(kind: str, width_mult: float, folder: Path) -> Path:
@@ -93,13 +114,13 @@ def _untrained(kind: str, width_mult: float, folder: Path) -> Path:
     return folder
 
 
-def _row(folder: Path, kind: str, name: str, images: "np.ndarray") -> str:
+def _row(model: Path | str, kind: str, name: str, images: "np.ndarray") -> str:
     """A backend's two times, or why it has none."""
     from mlx_faceau.errors import BackendError
     from mlx_faceau.inference.backends import open_backend
 
     try:
-        backend: Any = open_backend(folder, kind, name)
+        backend: Any = open_backend(model, kind, name)
         single = _median_seconds(lambda: backend.run(images[:1]))
         batch = _median_seconds(lambda: backend.run(images))
     except BackendError as error:

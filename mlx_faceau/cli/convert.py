@@ -16,6 +16,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         help="width of the .pt's net; needed only when it is none of the usual ones",
     )
+    parser.add_argument(
+        "--crop",
+        choices=("standard", "original"),
+        help="what the .pt's net was trained on: this package's crop, or the original tool's "
+        "(default: not known, which each prediction warns of)",
+    )
     parser.add_argument("--force", action="store_true", help="overwrite the output")
 
 
@@ -28,22 +34,25 @@ def run(args: argparse.Namespace) -> int:
     if source.suffix == ".pt":
         if target.suffix == ".pt":
             raise UsageError("both files are .pt; --output must end with .safetensors")
-        _import(source, target, args.width_mult)
+        _import(source, target, args.width_mult, args.crop or "unknown")
     else:
         if args.width_mult is not None:
             raise UsageError("--width-mult is for .pt files; a checkpoint knows its width")
+        if args.crop is not None:
+            raise UsageError("--crop is for .pt files; a checkpoint knows what it was trained on")
         _export(source, target)
     return 0
 
 
-def _import(source: Path, target: Path, width_mult: float | None) -> None:
+def _import(source: Path, target: Path, width_mult: float | None, crop: str) -> None:
     from mlx_faceau.convert.pyfaceau import read_pyfaceau
     from mlx_faceau.core.checkpoint import describe, file_hash, save_checkpoint
 
     config, weights = read_pyfaceau(source, width_mult=width_mult)
     arrays = {f"model.{name}": array for name, array in weights.items()}
     target.parent.mkdir(parents=True, exist_ok=True)
-    metadata = describe(config, source_hash=file_hash(source), source_file=source.name)
+    origin = {"source_hash": file_hash(source), "source_file": source.name}
+    metadata = describe(config, **origin, crop=crop)
     save_checkpoint(target, arrays, metadata)
     print(f"{target}: {config.kind}, width {config.width_mult:g}, from {source}")
 

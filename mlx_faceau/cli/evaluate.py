@@ -11,7 +11,7 @@ _RENDERED = ("evaluation.txt", "evaluation.png", "evaluation.html")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="model folder or file")
+    parser.add_argument("model", metavar="MODEL", help="model folder or file, or builtin")
     parser.add_argument("--data", required=True, metavar="FILE", help="HDF5 file of labelled faces")
     parser.add_argument(
         "--backend",
@@ -22,8 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output",
         metavar="DIR",
-        help="folder for evaluation.json, .txt, .png and .html; in the model's own folder, or the "
-        "one it is exported to, the next export's model card quotes it",
+        help="folder (of builtin one for each net in it) for evaluation.json, .txt, .png and "
+        ".html; in the model's own folder, or the one it is exported to, the next export's model "
+        "card quotes it",
     )
     parser.add_argument(
         "--boxes",
@@ -42,6 +43,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from mlx_faceau.core.architectures import CONFIGS
+    from mlx_faceau.inference.builtin import is_builtin
+
+    if not is_builtin(args.model):
+        return _run(args, args.output, read_description(Path(args.model)))
+    folders = {kind: args.output and str(Path(args.output) / kind) for kind in CONFIGS}
+    return max(_run(args, folders[kind], read_builtin(kind)) for kind in CONFIGS)
+
+
+def read_builtin(kind: str) -> dict[str, Any]:
+    """What a net of the built-in pair says about itself.
+
+    Raises:
+        CheckpointError: if it is missing or damaged.
+    """
+    from mlx_faceau.core.checkpoint import read_metadata
+    from mlx_faceau.inference import builtin
+
+    return read_metadata(builtin.check(builtin.checkpoint_file(kind)))
+
+
+def _run(args: argparse.Namespace, output: str | None, metadata: dict[str, Any]) -> int:
     from mlx_faceau.core.atomic_io import prepare_output_folder
     from mlx_faceau.core.provenance import training_hashes
     from mlx_faceau.data.hdf5 import FaceDataset
@@ -49,12 +72,11 @@ def run(args: argparse.Namespace) -> int:
     from mlx_faceau.evaluation.text import format_report
     from mlx_faceau.output.recorded_accuracy import EVALUATION_NAME
 
-    metadata = read_description(Path(args.model))
     _refuse_other_kinds(args.model, metadata["kind"])
     dataset = FaceDataset(args.data, keep_outside=args.keep_outside)
     predictor = _load(args.model, metadata["kind"], args.backend)
-    if args.output:
-        prepare_output_folder(args.output, (EVALUATION_NAME, *_RENDERED))
+    if output:
+        prepare_output_folder(output, (EVALUATION_NAME, *_RENDERED))
     report = evaluate(
         lambda images: _arrays(predictor.predict_batch(images[..., ::-1])),
         dataset,
@@ -65,11 +87,11 @@ def run(args: argparse.Namespace) -> int:
     )
     title = f"{args.model} ({predictor.backend}) on {args.data}"
     print(f"{title}\n{format_report(report)}")
-    if args.output:
+    if output:
         model = {"path": args.model, **identity(predictor.describe())}
         data = {"path": args.data, "hash": dataset.hash}
         about = {"model": model, "data": data, **_conditions(args)}
-        _write(Path(args.output), title, report, about)
+        _write(Path(output), title, report, about)
     return 1 if args.require_targets and not report.passed else 0
 
 
@@ -127,6 +149,7 @@ def identity(description: dict[str, Any]) -> dict[str, Any]:
         "backend": description["backend"],
         "file": str(path),
         "precision": metadata.get("precision"),
+        "name": metadata.get("builtin"),
         "checkpoint": metadata.get("source_hash") or own,
     }
 

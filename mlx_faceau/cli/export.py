@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "checkpoint",
         metavar="CHECKPOINT",
         nargs="?",
-        help=".safetensors, a run's folder, or a .pt file",
+        help=".safetensors, a run's folder, a .pt file, or builtin (both nets, one by one)",
     )
     parser.add_argument(
         "--combine",
@@ -39,7 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output",
         metavar="DIR|FILE",
-        help="folder for <kind>.onnx and so on, or the one file; default: the checkpoint's folder",
+        help="folder for <kind>.onnx and so on, or the one file; default: the checkpoint's folder; "
+        "builtin: for coreml the cache where predict looks",
     )
     parser.add_argument(
         "--width-mult", type=float, help="width of a .pt's net, when it is none of the usual ones"
@@ -51,8 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_variant(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--precision",
-        choices=("float32", "float16", "int8"),
-        help="of weights and computation (default: float32 for onnx, float16 for coreml)",
+        choices=("float32", "float16", "float16-weights", "int8"),
+        help="of weights and computation; float16-weights computes in float32 "
+        "(default: float32 for onnx, float16 for coreml)",
     )
     group.add_argument("--opset", type=int, help="of the ONNX file, 12 to 21 (default: 17)")
     group.add_argument(
@@ -99,6 +101,35 @@ def _batch(text: str) -> int | str:
 def run(args: argparse.Namespace) -> int:
     if (args.checkpoint is None) == (args.combine is None):
         raise UsageError("give one checkpoint, or --combine LANDMARKS AU")
+    from mlx_faceau.core.architectures import CONFIGS
+    from mlx_faceau.inference.builtin import coreml_file, is_builtin
+
+    if args.combine:
+        pair = zip(args.combine, CONFIGS, strict=True)
+        args.combine = [_resolved(path, kind) for path, kind in pair]
+    if not is_builtin(args.checkpoint):
+        return _run(args)
+    formats = _formats(args)
+    if args.output is None and formats != ["coreml"]:
+        raise UsageError("builtin: give --output DIR for any other file than --to coreml")
+    if args.output and Path(args.output).suffix in SUFFIXES.values():
+        raise UsageError(f"--output {args.output}: builtin is two nets; name a folder")
+    status = 0
+    for kind in CONFIGS:
+        output = args.output or str(coreml_file(kind).parent)
+        one = {**vars(args), "checkpoint": _resolved(args.checkpoint, kind), "output": output}
+        status = max(status, _run(argparse.Namespace(**one)))
+    return status
+
+
+def _resolved(path: str, kind: str) -> str:
+    """A checkpoint's path, the built-in net's where it says so."""
+    from mlx_faceau.inference import builtin
+
+    return str(builtin.check(builtin.checkpoint_file(kind))) if builtin.is_builtin(path) else path
+
+
+def _run(args: argparse.Namespace) -> int:
     from mlx_faceau.output.model_card import write_model_card
 
     formats = _formats(args)
@@ -207,7 +238,10 @@ def _export(
     source: "Source | Pair", path: Path, variant: "Variant", faces: "Faces | None", force: bool
 ) -> "Check | None":
     if variant.form == "safetensors":
-        _write_weights(source, path)
+        from mlx_faceau.convert.half_weights import save_weights
+
+        (part,) = source.parts
+        save_weights(part, path, str(variant.precision))
         return None
     options: dict[str, Any] = {
         "precision": variant.precision,
@@ -224,14 +258,6 @@ def _export(
     from mlx_faceau.convert.export_coreml import export_to_coreml
 
     return export_to_coreml(source, path, **options)
-
-
-def _write_weights(source: "Source | Pair", path: Path) -> None:
-    from mlx_faceau.core.checkpoint import save_checkpoint
-
-    (part,) = source.parts
-    arrays = {f"model.{name}": value for name, value in part.weights.items()}
-    save_checkpoint(path, arrays, part.metadata)
 
 
 def _megabytes(path: Path) -> float:

@@ -39,14 +39,17 @@ _MOST_MODELS = 6
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "models", nargs="*", metavar="MODEL", help="model files or folders to describe instead"
+        "models",
+        nargs="*",
+        metavar="MODEL",
+        help="model files or folders, or builtin, to describe instead",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     if args.models:
-        models = {path: describe_model(path) for path in args.models}
+        models = {k: v for path in args.models for k, v in _described(path).items()}
         report: dict[str, Any] = {"models": models}
         lines = [line for path, about in models.items() for line in _model_lines(path, about)]
     else:
@@ -54,6 +57,18 @@ def run(args: argparse.Namespace) -> int:
         lines = list(_lines(report))
     print(json.dumps(report, indent=1) if args.json else "\n".join(lines))
     return 0
+
+
+def _described(path: str) -> dict[str, dict[str, Any]]:
+    """The nets of a path: one, or the two of the built-in pair."""
+    from mlx_faceau.core.architectures import CONFIGS
+    from mlx_faceau.inference.builtin import is_builtin
+
+    from .evaluate import read_builtin
+
+    if not is_builtin(path):
+        return {path: describe_model(path)}
+    return {f"{path} {kind}": _about(path, read_builtin(kind)) for kind in CONFIGS}
 
 
 def installation() -> dict[str, Any]:
@@ -78,6 +93,7 @@ def installation() -> dict[str, Any]:
         "c++ compiler": shutil.which("g++") or shutil.which("c++") or shutil.which("clang++"),
         "libraries": {name: installed_version(name) for name in LIBRARIES},
         "problems": problems,
+        "built-in pair": _builtin_state(),
         "models here": {str(path): _short(path) for path in _models_below(Path())},
     }
 
@@ -149,6 +165,21 @@ def _detector_states(system: str, problems: dict[str, str]) -> dict[str, str]:
     return states
 
 
+def _builtin_state() -> str:
+    """Name of the built-in pair, or what is wrong with it."""
+    from mlx_faceau.core.architectures import CONFIGS
+    from mlx_faceau.errors import CheckpointError
+    from mlx_faceau.inference import builtin
+
+    try:
+        for kind in CONFIGS:
+            for path in (builtin.onnx_file(kind), builtin.checkpoint_file(kind)):
+                builtin.check(path)
+        return str(builtin.read_index()["name"])
+    except CheckpointError as error:
+        return str(error)
+
+
 def _accelerators(apple_silicon: bool, nvidia: bool) -> list[str]:
     found = ["Apple GPU (Metal)", "Neural Engine (Core ML)"] if apple_silicon else []
     return [*found, "NVIDIA GPU (CUDA)"] if nvidia else found
@@ -201,9 +232,16 @@ def describe_model(path: str) -> dict[str, Any]:
     """
     from .evaluate import read_description
 
-    metadata = read_description(Path(path))
-    keys = ("kind", "model", "package_version", "crop", "color_order", "licence_note")
+    return _about(path, read_description(Path(path)))
+
+
+def _about(path: str, metadata: dict[str, Any]) -> dict[str, Any]:
+    from mlx_faceau.core.provenance import pdm_of
+
+    keys = ("builtin", "kind", "model", "package_version", "crop", "color_order", "licence_note")
     about = {key: metadata[key] for key in keys if key in metadata}
+    if pdm := pdm_of(metadata):
+        about["pdm"] = f"{pdm['name']}, SHA-256 {pdm['hash'] or 'unknown'}"
     return about | _choice(path, metadata["kind"])
 
 
@@ -242,13 +280,13 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
     absent = [name for name, number in libraries.items() if not number and name not in OPENCV[1:]]
     if absent:
         yield from _wrapped("not there", ", ".join(absent))
+    yield f"built-in pair  {report['built-in pair']}"
     yield from _found_lines(report["models here"])
 
 
 def _found_lines(models: dict[str, str]) -> Iterator[str]:
     if not models:
-        yield "models         none here or in two levels of folders below; three ways to get one:"
-        yield "               train it, convert a .pt, take a .safetensors from a colleague"
+        yield "models         none of your own here or in two levels of folders below"
         return
     yield "models"
     shown = list(models.items())[:_MOST_MODELS]

@@ -1,6 +1,7 @@
 """``mlx-faceau predict``: landmarks, pose and action units of pictures, videos and a webcam."""
 
 import argparse
+import sys
 from typing import Any
 
 from mlx_faceau.errors import UsageError
@@ -13,8 +14,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="INPUT",
         help="pictures, videos, folders or patterns of them, or webcam (webcam:1 for the second)",
     )
-    parser.add_argument("--landmark-model", metavar="PATH", help="landmark net: file or folder")
-    parser.add_argument("--au-model", metavar="PATH", help="action unit net: file or folder")
+    parser.add_argument(
+        "--landmark-model",
+        metavar="PATH",
+        help="landmark net: file, folder or builtin (default: builtin, unless --au-model is given)",
+    )
+    parser.add_argument(
+        "--au-model",
+        metavar="PATH",
+        help="action unit net, likewise (default: builtin, unless --landmark-model is given)",
+    )
     parser.add_argument(
         "--aligned",
         action="store_true",
@@ -76,10 +85,13 @@ def _add_writing(group: Any) -> None:
     group.add_argument(
         "--groups",
         metavar="LIST",
-        help="columns: pose,2d,3d,params,aus (default: all there are; 3d needs --pdm)",
+        help="columns: pose,2d,3d,params,aus (default: all there are; 3d needs a PDM)",
     )
     group.add_argument(
-        "--pdm", metavar="FILE", help="point distribution model in OpenFace's text format"
+        "--pdm",
+        metavar="FILE",
+        help="point distribution model in OpenFace's text format (default: the open PDM, if the "
+        "net was taught with it)",
     )
     group.add_argument(
         "--camera",
@@ -114,6 +126,14 @@ def _add_batch(group: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from mlx_faceau.inference.builtin import BUILTIN
+
+    if not args.landmark_model and not args.au_model:
+        args.landmark_model = args.au_model = BUILTIN
+    elif not args.au_model:
+        sys.stderr.write("no action units: give --au-model PATH, or --au-model builtin\n")
+    elif not args.landmark_model and args.aligned:
+        sys.stderr.write("no landmarks: give --landmark-model PATH, or --landmark-model builtin\n")
     if args.aligned:
         from .predict_aligned import run_aligned
 

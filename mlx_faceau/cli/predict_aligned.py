@@ -17,8 +17,6 @@ _BATCH = 32
 
 def run_aligned(args: argparse.Namespace) -> int:
     """Predict the crops that parsed arguments name; the exit status."""
-    if not args.landmark_model and not args.au_model:
-        raise UsageError("nothing to predict with; give --landmark-model, --au-model or both")
     form = _format(args)
     paths = list(image_paths(args.inputs))
     predictors = _load_predictors(args)

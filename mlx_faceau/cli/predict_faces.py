@@ -7,13 +7,16 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 
-from mlx_faceau.core.pdm import read_pdm
-from mlx_faceau.errors import FaceauError, FunctionError, UsageError
+from mlx_faceau.core.pdm import PDM, read_pdm
+from mlx_faceau.core.provenance import pdm_of
+from mlx_faceau.errors import CheckpointError, FaceauError, FunctionError, UsageError
+from mlx_faceau.inference.builtin import is_builtin, pdm_for
 from mlx_faceau.output.openface_csv import GROUPS, Layout, foreign_columns
 from mlx_faceau.output.overlay import VIDEO_SUFFIX
 from mlx_faceau.output.recording import FORMATS, Summary, Wanted, record
@@ -21,6 +24,8 @@ from mlx_faceau.video.pipeline import FacePipeline
 from mlx_faceau.video.pose import Camera
 from mlx_faceau.video.reader import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Span, Video, read_image
 from mlx_faceau.video.results import FrameFaces
+
+from .evaluate import read_builtin, read_description
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +52,10 @@ class Input:
 def run_faces(args: argparse.Namespace) -> int:
     """Predict what parsed arguments name; the exit status."""
     if not args.landmark_model:
-        raise UsageError("give --landmark-model (and --au-model); or --aligned for 112x112 crops")
+        raise UsageError(
+            "--au-model alone: faces are cut out by their landmarks; give --landmark-model PATH or "
+            "builtin as well, or --aligned for 112x112 crops"
+        )
     span = Span(args.start, args.end, args.every)
     layout = _layout(args)
     form = _form(args)
@@ -149,7 +157,7 @@ def shard(inputs: list[Input], text: str | None) -> list[Input]:
 
 
 def _layout(args: argparse.Namespace) -> Layout:
-    pdm = read_pdm(args.pdm) if args.pdm else None
+    pdm = _pdm(args)
     there = [g for g in GROUPS if (g != "3d" or pdm) and (g != "aus" or args.au_model)]
     groups = there if args.groups is None else [g.strip() for g in args.groups.split(",")]
     if "aus" in groups and not args.au_model:
@@ -163,6 +171,32 @@ def _layout(args: argparse.Namespace) -> Layout:
         if not (camera.focal_x > 0 and camera.focal_y > 0):
             raise UsageError(f"--camera {args.camera}: focal lengths are positive")
     return Layout(groups, pdm, camera, args.presence_from)
+
+
+def _pdm(args: argparse.Namespace) -> PDM | None:
+    """The PDM that is given, which must be the net's own; else the open one where that is it.
+
+    Raises:
+        ValueError: if the landmark net was taught with another one.
+    """
+    try:
+        builtin = is_builtin(args.landmark_model)
+        metadata = (
+            read_builtin("landmark_pose")
+            if builtin
+            else read_description(Path(args.landmark_model))
+        )
+    except CheckpointError:
+        metadata = {}  # opening the net will say so
+    if args.pdm is None:
+        return pdm_for(metadata)
+    pdm, taught = read_pdm(args.pdm), pdm_of(metadata)
+    if taught and taught["hash"] not in ("", pdm.hash):
+        raise UsageError(
+            f"--pdm {args.pdm}: the landmark net was taught with another one ({taught['name']}, "
+            f"SHA-256 {taught['hash'][:12]}...); leave it out, or give that one"
+        )
+    return pdm
 
 
 def _form(args: argparse.Namespace) -> str:
@@ -232,6 +266,7 @@ def _result_folder(name: str) -> Path:
 
 def _run_one(pipeline: FacePipeline, source: Input, wanted: Wanted, span: Span) -> None:
     progress = Progress(source.name)
+    wanted = replace(wanted, about=about(pipeline))
     results: Iterable[FrameFaces]
     rate = _LIVE_RATE
     if source.path is None:
@@ -251,7 +286,7 @@ def _run_one(pipeline: FacePipeline, source: Input, wanted: Wanted, span: Span) 
             sys.stderr.write(f"{wanted.rows}: {progress.frames} finished frames are in it\n")
         raise
     progress.clear()
-    _say(source, wanted, summary)
+    _say(source, wanted, summary, pipeline)
 
 
 def _expected(video: Video, span: Span) -> int:
@@ -261,11 +296,32 @@ def _expected(video: Video, span: Span) -> int:
     return max(1, (last - int(span.start * video.rate)) // span.every)
 
 
-def _say(source: Input, wanted: Wanted, summary: Summary) -> None:
+def about(pipeline: FacePipeline) -> dict[str, str]:
+    """What a pipeline's results come from: version, date, nets with their hashes, detector."""
+    from mlx_faceau import __version__
+
+    told = pipeline.describe()
+    nets = {"landmark net": "landmark_model", "action unit net": "au_model"}
+    return {
+        "made with": f"mlx-faceau {__version__} on {time.strftime('%Y-%m-%d')}",
+        **{title: _net(told[key]) for title, key in nets.items() if key in told},
+        "face detector": told["detector"],
+    }
+
+
+def _net(told: dict[str, Any]) -> str:
+    model = told["model"]
+    return f"{model['name']} by {told['backend']}, SHA-256 of its checkpoint {model['hash']}"
+
+
+def _say(source: Input, wanted: Wanted, summary: Summary, pipeline: FacePipeline) -> None:
     stream = sys.stderr if str(wanted.table) == "-" else sys.stdout
     without = f", {summary.faceless} without a face" if summary.faceless else ""
     frames = f"{summary.frames} frame{'' if summary.frames == 1 else 's'}"
-    stream.write(f"{source.name}: {frames}{without} -> {wanted.table}\n")
+    told = pipeline.describe()
+    nets = {told[key]["model"]["name"] for key in ("landmark_model", "au_model") if key in told}
+    by = ", ".join([*sorted(nets), f"detector {told['detector']}"])
+    stream.write(f"{source.name}: {frames}{without} -> {wanted.table} ({by})\n")
     for note in summary.notes:
         sys.stderr.write(note + "\n")
 

@@ -34,6 +34,8 @@ from .preprocess import COLOR_ORDER
 FORMAT = "mlx-faceau"
 VERSION = 1
 BEST_NAME = "checkpoint_best.safetensors"
+# What a net was trained on: the one that it predicts on, the original tool's, or not recorded.
+CROPS = ("standard", "original", "unknown")
 LICENCE_NOTE = "Weights carry the licence of the labels and images they were trained on."
 _MAX_HEADER = 16 << 20  # bytes; a real header has about 100 KiB
 
@@ -78,7 +80,12 @@ def config_of(metadata: Mapping[str, Any], path: Path | str) -> ModelConfig:
         raise CheckpointError(
             f"{path}: holds both nets, for other programs; give a file of one net"
         )
-    expected = {"color_order": COLOR_ORDER, "crop": "standard", "au_names": list(AU_NAMES)}
+    if metadata.get("crop") not in CROPS:
+        raise CheckpointError(
+            f"{path}: crop is {metadata.get('crop')!r}, expected 'standard' (or 'original' or "
+            "'unknown', of imported nets)"
+        )
+    expected = {"color_order": COLOR_ORDER, "au_names": list(AU_NAMES)}
     for key, value in expected.items():
         if metadata.get(key) != value:
             raise CheckpointError(f"{path}: {key} is {metadata.get(key)!r}, expected {value!r}")
@@ -199,6 +206,10 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
         arrays = safetensors.numpy.load_file(path)
     except (safetensors.SafetensorError, KeyError, ValueError, OSError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file: {error}") from None
+    # Weights may be stored in half precision; every net computes with them in float32.
+    for name, array in arrays.items():
+        if array.dtype == np.float16 and name.startswith(("model.", "ema.")):
+            arrays[name] = array.astype(np.float32)
     checkpoint = Checkpoint(path, metadata, arrays)
     check_weights(checkpoint.config, checkpoint.section("model."), path)
     return checkpoint

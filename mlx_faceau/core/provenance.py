@@ -52,9 +52,29 @@ def provenance(metadata: Mapping[str, Any]) -> dict[str, Any]:
 def carried_metadata(checkpoint: Checkpoint) -> dict[str, Any]:
     """Metadata of a file made from a checkpoint: the net, its source and what lies behind it."""
     carried = provenance(checkpoint.metadata)
-    if statistics := checkpoint.metadata.get("target_statistics"):
-        carried["target_statistics"] = statistics
+    for key in ("crop", "target_statistics", "confidence", "builtin", "licence_note"):
+        if checkpoint.metadata.get(key):
+            carried[key] = checkpoint.metadata[key]
+    if pdm := pdm_of(checkpoint.metadata):
+        carried["pdm"] = pdm
     return describe(checkpoint.config, source_hash=checkpoint.hash, **carried)
+
+
+def pdm_of(metadata: Mapping[str, Any]) -> dict[str, str] | None:
+    """The point distribution model that a net's shape parameters belong to.
+
+    Args:
+        metadata: of a checkpoint, or of a file made from one.
+
+    Returns:
+        Its ``name`` and ``hash`` (empty where its file was not at hand), from the labels of the
+        last training; None where that is not recorded, or the labels are of several.
+    """
+    if recorded := metadata.get("pdm"):
+        return dict(recorded)
+    labellers = (metadata.get("data") or {}).get("labellers") or []
+    pdms = {(p["name"], p["hash"]) for who in labellers if (p := who.get("pdm"))}
+    return dict(zip(("name", "hash"), pdms.pop(), strict=True)) if len(pdms) == 1 else None
 
 
 def _essential(stage: Mapping[str, Any]) -> dict[str, Any]:

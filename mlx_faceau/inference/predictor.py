@@ -5,7 +5,6 @@ crop (112, 112, 3) uint8 BGR -> preprocess -> backend -> dict of float32 arrays 
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -15,6 +14,7 @@ from mlx_faceau.core.preprocess import CROP_SHAPE, check_crops, to_network_input
 from mlx_faceau.errors import UsageError
 
 from .backends import Backend, open_backend
+from .builtin import BUILTIN, identity
 
 ModelPath = str | os.PathLike[str]
 _CHUNK = 256  # crops made float32 at once: 37 MiB
@@ -30,8 +30,8 @@ class _Predictor:
 
     @classmethod
     def from_mlx(cls, path: ModelPath) -> Self:
-        """A ``.safetensors`` checkpoint, or a folder's best one, run by MLX."""
-        return cls(open_backend(Path(path), cls.kind, "mlx"))
+        """A ``.safetensors`` checkpoint, a folder's best one, or ``"builtin"``, run by MLX."""
+        return cls(open_backend(path, cls.kind, "mlx"))
 
     @classmethod
     def from_onnx(
@@ -48,12 +48,12 @@ class _Predictor:
                 None takes CUDA where this build has it, else the CPU.
             threads: see :func:`load_predictor`.
         """
-        return cls(open_backend(Path(path), cls.kind, "onnx", providers=providers, threads=threads))
+        return cls(open_backend(path, cls.kind, "onnx", providers=providers, threads=threads))
 
     @classmethod
     def from_coreml(cls, path: ModelPath) -> Self:
         """An ``.mlpackage``, or a folder's, run by Core ML; macOS only."""
-        return cls(open_backend(Path(path), cls.kind, "coreml"))
+        return cls(open_backend(path, cls.kind, "coreml"))
 
     @classmethod
     def from_auto(cls, model_dir: ModelPath, prefer_coreml: bool = True) -> Self:
@@ -63,16 +63,20 @@ class _Predictor:
             model_dir: a model's folder, or one file.
             prefer_coreml: on Apple Silicon, try Core ML first; False tries it last.
         """
-        return cls(open_backend(Path(model_dir), cls.kind, prefer_coreml=prefer_coreml))
+        return cls(open_backend(model_dir, cls.kind, prefer_coreml=prefer_coreml))
 
     @property
     def backend(self) -> str:
         """``"coreml"``, ``"mlx"``, ``"onnx"`` or ``"torch"``."""
-        return str(self.describe()["backend"])
+        return str(self._backend.describe()["backend"])
 
     def describe(self) -> dict[str, Any]:
-        """What runs: backend, library, device, file, and the metadata that the file carries."""
-        return self._backend.describe()
+        """What runs: backend, library, device, file, and the metadata that the file carries.
+
+        ``model`` is the name and hash that results record (:func:`.builtin.identity`).
+        """
+        description = self._backend.describe()
+        return {**description, "model": identity(description)}
 
     def _one(self, crop: np.ndarray) -> dict[str, np.ndarray]:
         if getattr(crop, "ndim", 3) != 3:
@@ -122,9 +126,7 @@ class LandmarkPosePredictor(_Predictor):
             device: ``"cpu"``, ``"cuda"`` or ``"mps"``; None or ``"auto"`` takes the best there is.
             width_mult: of a ``.pt`` file, where it cannot be found out.
         """
-        return cls(
-            open_backend(Path(path), cls.kind, "torch", device=device, width_mult=width_mult)
-        )
+        return cls(open_backend(path, cls.kind, "torch", device=device, width_mult=width_mult))
 
     def predict(self, bgr_112: np.ndarray) -> dict[str, np.ndarray]:
         """Predict one face.
@@ -183,7 +185,7 @@ class AUPredictor(_Predictor):
         """
         return cls(
             open_backend(
-                Path(path),
+                path,
                 cls.kind,
                 "torch",
                 device=device,
@@ -229,7 +231,7 @@ class AUPredictor(_Predictor):
 
 
 def load_predictor(
-    model_path: ModelPath,
+    model_path: ModelPath | None = None,
     backend: str | None = None,
     providers: Sequence[Any] | None = None,
     threads: int | None = None,
@@ -237,7 +239,8 @@ def load_predictor(
     """Open a landmark net.
 
     Args:
-        model_path: a model's folder, or a ``.safetensors``, ``.pt``, ``.onnx`` or ``.mlpackage``.
+        model_path: a model's folder, or a ``.safetensors``, ``.pt``, ``.onnx`` or ``.mlpackage``;
+            None or ``"builtin"`` takes the built-in net.
         backend: ``"coreml"``, ``"mlx"``, ``"onnx"`` or ``"torch"``; None or ``"auto"`` takes the
             first that can run here, and logs why those before it were passed over.
         providers: execution providers of ONNX Runtime, best first, such as ``["cuda", "cpu"]``;
@@ -255,7 +258,7 @@ def load_predictor(
 
 
 def load_au_predictor(
-    model_path: ModelPath,
+    model_path: ModelPath | None = None,
     backend: str | None = None,
     providers: Sequence[Any] | None = None,
     threads: int | None = None,
@@ -265,17 +268,18 @@ def load_au_predictor(
 
 
 def _opened(
-    path: ModelPath,
+    path: ModelPath | None,
     kind: str,
     backend: str | None,
     providers: Sequence[Any] | None,
     threads: int | None,
 ) -> Backend:
+    path = BUILTIN if path is None else path
     if providers is None:
-        return open_backend(Path(path), kind, backend, threads=threads)
+        return open_backend(path, kind, backend, threads=threads)
     if backend not in (None, "auto", "onnx"):
         raise UsageError(f"providers are of ONNX Runtime, but the backend is {backend!r}")
-    return open_backend(Path(path), kind, "onnx", providers=providers, threads=threads)
+    return open_backend(path, kind, "onnx", providers=providers, threads=threads)
 
 
 def _clamped(intensities: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 import contextlib
 import importlib.util
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,6 +37,7 @@ class Wanted:
         report: ``.html`` page; None for none.
         smooth: filter every face over time.
         calibrate: subtract each person's resting face at the end.
+        about: what made it, for the report.
 
     Raises:
         ValueError: if these do not go together.
@@ -49,6 +50,7 @@ class Wanted:
     report: Path | None = None
     smooth: bool = False
     calibrate: bool = False
+    about: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.form not in FORMATS:
@@ -108,7 +110,7 @@ def record(
     """
     summary = Summary()
     baseline = NeutralBaseline() if wanted.calibrate else None
-    report = Report(title) if wanted.report else None
+    report = Report(title, wanted.about) if wanted.report else None
     is_csv = wanted.form != "jsonl"
     header = wanted.layout.header() if is_csv else None
     lines = wanted.layout.lines if is_csv else lambda found: json_lines(found, wanted.layout)

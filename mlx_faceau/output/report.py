@@ -6,6 +6,7 @@ Everything is inside the file (SVG and JPEG), so that it opens without a network
 import base64
 import html
 from array import array
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -85,10 +86,12 @@ class Report:
 
     Args:
         title: what the page is about, such as the video's name.
+        about: what made it, by title: nets, detector, version.
     """
 
-    def __init__(self, title: str) -> None:
+    def __init__(self, title: str, about: Mapping[str, str] | None = None) -> None:
         self._title = title
+        self._about = about or {}
         self._frames = 0
         self._faceless = 0
         self._seconds = 0.0
@@ -150,6 +153,7 @@ class Report:
             "people": f"{len(self._people)}"
             + (f" ({shown} shown)" if shown < len(self._people) else ""),
         }
+        rows |= {name: html.escape(text) for name, text in self._about.items()}
         cells = "".join(f"<tr><th>{k}</th><td>{v}</td></tr>" for k, v in rows.items())
         return f"<table>{cells}</table>"
 

@@ -50,8 +50,8 @@ class TrainConfig:
     )
     init: str | None = option(
         None,
-        "checkpoint, or folder with one, whose weights are trained on: for fine tuning, with a new "
-        "optimizer and schedule",
+        "checkpoint, folder with one, or builtin, whose weights are trained on: for fine tuning, "
+        "with a new optimizer and schedule",
     )
     epochs: int = option(100, "total number of epochs, also on resume", least=1, may_change=True)
     batch_size: int = option(32, "faces that go through the net together", least=2)

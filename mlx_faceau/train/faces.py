@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mlx_faceau.core.facs import AU_NAMES
+from mlx_faceau.core.provenance import pdm_of
 from mlx_faceau.data.augment import augmentation
 from mlx_faceau.data.batches import Batches, Source
 from mlx_faceau.data.check import absent_units, check_intensities
@@ -86,6 +87,11 @@ class Faces:
             "split_by": self.split.by,
             "sketch": sketch(self.dataset, self.split.train),
         }
+
+    @property
+    def pdm(self) -> dict[str, str] | None:
+        """The point distribution model of the labels; see ``provenance.pdm_of``."""
+        return pdm_of({"data": {"labellers": self._labellers()}})
 
     def _training_files(self) -> list[FaceDataset]:
         """The files that the training side takes faces from."""

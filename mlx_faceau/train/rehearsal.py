@@ -62,7 +62,9 @@ def rehearse(training: type[TrainConfig], given: Mapping[str, Any]) -> Rehearsal
     """
     config = resolve(training, given)
     faces = open_faces(config, teacher=saved_teacher(config, None))
-    trainer = build_trainer(config, faces, first_weights(config, faces.statistics).weights)
+    trainer = build_trainer(
+        config, faces, first_weights(config, faces.statistics, faces.pdm).weights
+    )
     steps = config.epochs * len(faces.batches)
     step = _seconds_of_a_step(trainer, faces, config, steps)
     usual = step * _mean_size(config.epochs, config.first_side)

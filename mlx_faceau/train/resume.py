@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from mlx_faceau.core.checkpoint import Checkpoint, load_checkpoint
+from mlx_faceau.core.checkpoint import Checkpoint
 from mlx_faceau.data.teacher import Teacher
 from mlx_faceau.errors import CheckpointError, DatasetError
 
@@ -13,6 +13,7 @@ from .checkpoints import TEACHER
 from .config import TrainConfig, resolve
 from .faces import Faces
 from .ranks import Ranks
+from .start import load_init
 
 _LOG = logging.getLogger(__name__)
 # What tells the faces and their sides; older checkpoints record less about them besides.
@@ -60,7 +61,7 @@ def saved_teacher(config: TrainConfig, checkpoint: Checkpoint | None) -> Teacher
     if checkpoint is None:
         if config.init is None:
             return None
-        checkpoint = load_checkpoint(config.init)
+        checkpoint = load_init(config)
         if not checkpoint.section(TEACHER):
             return None
         if config.relabels or config.composed:

@@ -205,7 +205,7 @@ def _au_weights(
 def _start(config: TrainConfig, faces: Faces, checkpoint: Checkpoint | None) -> Start:
     """What a new training starts from; a resumed one restores its own weights over any."""
     if checkpoint is None:
-        return first_weights(config, faces.statistics)
+        return first_weights(config, faces.statistics, faces.pdm)
     drawn = first_weights(replace(config, init=None), faces.statistics)
     return replace(drawn, origin=checkpoint.metadata.get("init"))
 

@@ -9,7 +9,7 @@ import importlib
 import logging
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,6 +34,13 @@ logger = logging.getLogger(__name__)
 # Pixels that a frame's longer side is reduced to before detection. YuNet still finds faces of 3 %
 # of it there, dlib of 13 %; and it takes half the time of 640.
 _YUNET_SIDE, _DLIB_SIDE = 480, 640
+# Photographs are searched at a second scale as well, and by dlib, which knows upright faces alone,
+# tilted by these degrees.
+_LARGE_SIDE, _MOST_ENLARGED, _TILTS = 1280, 2.0, (0.0, -12.0, 12.0)
+# Margins of dlib's support vector machine: of what counts as a hit of a pass, and of what a pass at
+# the larger scale, which mistakes patterns for faces, is sure of. Its own threshold is 0.
+_HIT, _SURE = -0.8, 0.5
+_YUNET_SURE = 0.8  # the same of YuNet's scores
 _YUNET_PATTERN = "*yunet*.onnx"
 
 
@@ -93,7 +100,14 @@ class YuNetDetector:
 
     def detect(self, frame: np.ndarray) -> list[Detection]:
         """See :class:`Detector`."""
-        small, scale = _reduce(frame, _YUNET_SIDE)
+        return self._pass(*_reduce(frame, _YUNET_SIDE))
+
+    def search(self, frame: np.ndarray) -> list[Detection]:
+        """Faces of a photograph, at two scales."""
+        enlarged = self._pass(*_resize(frame, _LARGE_SIDE))
+        return _merged(self.detect(frame) + [d for d in enlarged if d.score >= _YUNET_SURE])
+
+    def _pass(self, small: np.ndarray, scale: float) -> list[Detection]:
         with opencv_says(ERRORS):
             self._net.setInputSize((small.shape[1], small.shape[0]))
             rows = self._net.detect(small)[1]
@@ -127,16 +141,61 @@ class DlibDetector:
     def detect(self, frame: np.ndarray) -> list[Detection]:
         """See :class:`Detector`."""
         small, scale = _reduce(frame, _DLIB_SIDE)
-        rectangles, scores, _ = self._find.run(cv2.cvtColor(small, cv2.COLOR_BGR2GRAY), 0, 0.0)
+        rectangles, margins, _ = self._find.run(cv2.cvtColor(small, cv2.COLOR_BGR2GRAY), 0, 0.0)
         return [
-            # Margins of its support vector machine: 0 at the threshold, above 1 for clear faces.
             _detection(
                 np.array([box.left(), box.top(), box.width(), box.height()], np.float64),
-                float(np.clip(0.6 + 0.4 * score, 0.0, 1.0)),
+                _dlib_score(margin),
                 scale,
             )
-            for box, score in zip(rectangles, scores, strict=True)
+            for box, margin in zip(rectangles, margins, strict=True)
         ]
+
+    def search(self, frame: np.ndarray) -> list[Detection]:
+        """Faces of a photograph, at two scales, upright and tilted.
+
+        Score 0 marks doubtful ones: no upright pass is sure of them, but every pass hits them.
+        """
+        passes = [
+            self._pass(frame, side, tilt) for side in (_DLIB_SIDE, _LARGE_SIDE) for tilt in _TILTS
+        ]
+        least = _dlib_score(_SURE)
+        enlarged = [
+            replace(hit, score=min(hit.score, 1.0))
+            for hit in passes[len(_TILTS)]  # the upright one
+            if hit.score >= least
+        ]
+        sure = _merged(self.detect(frame) + enlarged)
+        doubtful = [
+            replace(hit, score=0.0)
+            for hit in _merged([hit for hits in passes for hit in hits])
+            if not any(_same_face(hit, face) for face in sure)
+            and all(any(_same_face(hit, other) for other in hits) for hits in passes)
+        ]
+        return sure + doubtful
+
+    def _pass(self, frame: np.ndarray, side: int, tilt: float) -> list[Detection]:
+        """Hits of one scale and tilt, far below dlib's own threshold; scores are not clipped."""
+        small, scale = _resize(frame, side)
+        height, width = small.shape[:2]
+        centre = ((width - 1) / 2, (height - 1) / 2)
+        turn = cv2.getRotationMatrix2D(centre, tilt, 1.0)
+        if tilt:
+            small = cv2.warpAffine(small, turn, (width, height))
+        boxes, margins, _ = self._find.run(cv2.cvtColor(small, cv2.COLOR_BGR2GRAY), 0, _HIT)
+        back = cv2.invertAffineTransform(turn)
+        found = []
+        for box, margin in zip(boxes, margins, strict=True):
+            size = np.array([box.width(), box.height()], np.float64)
+            middle = back @ [(box.left() + box.right()) / 2, (box.top() + box.bottom()) / 2, 1.0]
+            corner = middle - (size - 1) / 2
+            found.append(_detection(np.r_[corner, size], 0.6 + 0.4 * margin, scale))
+        return found
+
+
+def _dlib_score(margin: float) -> float:
+    """Of a support vector machine's margin: 0 at the threshold, above 1 for clear faces."""
+    return float(np.clip(0.6 + 0.4 * margin, 0.0, 1.0))
 
 
 class VisionDetector:
@@ -174,7 +233,14 @@ class VisionDetector:
         Raises:
             BackendError: if Vision refuses the frame.
         """
-        small, _ = _reduce(frame, _DLIB_SIDE)
+        return self._pass(frame, _reduce(frame, _DLIB_SIDE)[0])
+
+    def search(self, frame: np.ndarray) -> list[Detection]:
+        """Faces of a photograph, at two scales."""
+        enlarged = self._pass(frame, _resize(frame, _LARGE_SIDE)[0])
+        return _merged(self.detect(frame) + enlarged)
+
+    def _pass(self, frame: np.ndarray, small: np.ndarray) -> list[Detection]:
         encoded = cv2.imencode(".bmp", small)[1].tobytes()
         vision = self._vision
         request = vision.VNDetectFaceRectanglesRequest.alloc().init()
@@ -324,6 +390,31 @@ def _reduce(frame: np.ndarray, longest: int) -> tuple[np.ndarray, float]:
         return frame, scale
     size = (max(1, round(frame.shape[1] * scale)), max(1, round(frame.shape[0] * scale)))
     return cv2.resize(frame, size, interpolation=cv2.INTER_AREA), scale
+
+
+def _resize(frame: np.ndarray, longest: int) -> tuple[np.ndarray, float]:
+    """The frame with about so many pixels on its longer side, and its scale."""
+    scale = min(_MOST_ENLARGED, longest / max(frame.shape[:2]))
+    if scale <= 1.0:
+        return _reduce(frame, longest)
+    size = (round(frame.shape[1] * scale), round(frame.shape[0] * scale))
+    return cv2.resize(frame, size, interpolation=cv2.INTER_LINEAR), scale
+
+
+def _merged(found: Sequence[Detection]) -> list[Detection]:
+    """Non-maximum suppression: of detections of one face the one with the best score."""
+    kept: list[Detection] = []
+    for detection in sorted(found, key=lambda d: -d.score):
+        if not any(_same_face(detection, other) for other in kept):
+            kept.append(detection)
+    return kept
+
+
+def _same_face(one: Detection, other: Detection) -> bool:
+    """Whether the boxes' centres are less than half of the larger box apart."""
+    (x, y, width, height), (u, v, wide, high) = one.box, other.box
+    apart = max(abs(x + width / 2 - u - wide / 2), abs(y + height / 2 - v - high / 2))
+    return apart < max(width, height, wide, high) / 2
 
 
 def _detection(

@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 
 from mlx_faceau.errors import UsageError
+from mlx_faceau.inference.builtin import BUILTIN, is_builtin
 
 from .box_calibration import BoxCalibration
 from .detectors import CallableDetector, Detector, open_detector
 from .follow import Follower, Predictor, Reading
+from .photographs import PhotographDetector
 from .prefetch import in_groups, keep_newest, run_ahead
 from .reader import WHOLE, Camera, Span, Video
 from .results import Frame, FrameFaces
@@ -36,10 +38,11 @@ class FacePipeline:
     """Finds, follows and reads the faces of pictures, videos and cameras.
 
     Args:
-        landmark_model: a landmark net: a file, a folder, or a predictor. ONNX Runtime computes a
-            file's or folder's on one thread, beside the other net; for crowds give a predictor
-            that was opened with more.
-        au_model: an action unit net, likewise; None leaves action units out.
+        landmark_model: a landmark net: a file, a folder, ``"builtin"``, or a predictor. ONNX
+            Runtime computes a file's or folder's on one thread, beside the other net; for crowds
+            give a predictor that was opened with more.
+        au_model: an action unit net, likewise; None beside a landmark net leaves action units out.
+            Without either the built-in pair runs.
         detector: see :func:`mlx_faceau.video.detectors.open_detector`; ``"auto"`` takes a YuNet
             file beside the landmark model, Apple Vision or dlib, and logs which.
         backend: what runs the nets: ``"auto"``, ``"coreml"``, ``"mlx"``, ``"onnx"``, ``"torch"``.
@@ -56,7 +59,7 @@ class FacePipeline:
 
     def __init__(
         self,
-        landmark_model: Model,
+        landmark_model: Model | None = None,
         au_model: Model | None = None,
         detector: str | Path | Detector | Callable[[np.ndarray], Any] = "auto",
         backend: str = "auto",
@@ -72,6 +75,13 @@ class FacePipeline:
             )
         if not 0 <= min_confidence <= 1:
             raise UsageError(f"min_confidence {min_confidence}: expected a number in [0, 1]")
+        if landmark_model is None and au_model is None:
+            landmark_model = au_model = BUILTIN
+        if landmark_model is None:
+            raise UsageError(
+                "no landmark_model, by which faces are cut out for the au_model; "
+                f"give one, or {BUILTIN!r}"
+            )
         self.detector = open_detector(detector, _folders(landmark_model, au_model))
         self._landmarks = _open(landmark_model, "load_predictor", backend, providers)
         self._aus = None
@@ -97,7 +107,7 @@ class FacePipeline:
         Raises:
             ValueError: if the picture is no BGR image or a box has no area.
         """
-        detector = self.detector
+        detector: Detector = PhotographDetector(self.detector, self._landmarks)
         if boxes is not None:
             calibration = calibration or detector.calibration
             detector = CallableDetector(lambda _: boxes, calibration, "boxes")
@@ -191,5 +201,6 @@ def _open(model: Model, loader: str, backend: str, providers: Sequence[Any] | No
 
 def _folders(*models: Model | None) -> list[Path]:
     """Where a detector's model file may lie: beside the nets."""
-    paths = [Path(model) for model in models if isinstance(model, (str, Path))]
+    named = [m for m in models if isinstance(m, (str, Path)) and not is_builtin(m)]
+    paths = [Path(model) for model in named]
     return [path if path.is_dir() else path.parent for path in paths]

@@ -82,3 +82,33 @@ def test_what_cannot_be_converted_is_one_line_and_writes_nothing(tmp_path, capsy
         error = capsys.readouterr().err
         assert (message in error, error.count("\n")) == (True, 1), error
     assert sorted(path.name for path in tmp_path.iterdir()) == ["broken.pt", "ours.safetensors"]
+
+
+@pytest.mark.parametrize("crop", [None, "original", "standard"])
+def test_an_imported_net_predicts_and_warns_unless_its_crop_is_the_standard_one(
+    tmp_path, caplog, crop
+):
+    from mlx_faceau import load_au_predictor
+    from mlx_faceau.convert.export_onnx import export_to_onnx
+    from mlx_faceau.core.checkpoint import read_metadata
+
+    ours = write_checkpoint(tmp_path / "ours.safetensors", AU)
+    main(["convert", str(ours), "--output", str(tmp_path / "theirs.pt")])
+    imported = tmp_path / "imported.safetensors"
+    flag = ["--crop", crop] if crop else []
+    assert main(["convert", str(tmp_path / "theirs.pt"), "--output", str(imported), *flag]) == 0
+    assert read_metadata(imported)["crop"] == (crop or "unknown")
+    pytest.importorskip("onnxruntime")
+    export_to_onnx(imported, tmp_path / "net.onnx")
+    told = {None: "a crop that is not recorded", "original": "the original tool's crop"}
+    for path in (imported, tmp_path / "net.onnx"):
+        caplog.clear()
+        backend = "torch" if path == imported else "onnx"
+        predicted = load_au_predictor(path, backend=backend).predict(
+            np.zeros((112, 112, 3), np.uint8)
+        )
+        assert np.isfinite(predicted["au_intensities"]).all()
+        warned = [r.message for r in caplog.records if "trained on" in r.message]
+        assert len(warned) == (crop != "standard")
+        assert all(told[crop] in message for message in warned)
+    assert main(["convert", str(imported), "--output", "a.pt", "--crop", "standard"]) == 2

@@ -1,6 +1,7 @@
-"""``mlx-faceau demo`` on a few faces: every step runs, and too little training is said so."""
+"""``mlx-faceau demo``: a portrait; with --train every step on a few faces."""
 
 import re
+import sys
 
 import pytest
 
@@ -10,10 +11,11 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("h5py")
 pytest.importorskip("matplotlib")
 
-from mlx_faceau.cli import demo
+from mlx_faceau.cli import demo_training as demo
 from mlx_faceau.cli.main import main
+from mlx_faceau.core.facs import AU_NAMES
 
-FEW = ["--faces", "64", "--fresh", "16", "--epochs", "1", "--framework", "torch"]
+FEW = ["--train", "--faces", "64", "--fresh", "16", "--epochs", "1", "--framework", "torch"]
 
 
 @pytest.fixture(scope="module")
@@ -67,5 +69,45 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path, capsys):
 def test_a_missing_library_is_named_before_minutes_are_spent(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert main(["demo", "--output", str(tmp_path / "new"), *FEW]) == 2
-    assert 'h5py is not installed; run: pip install "mlx-faceau[demo]"' in capsys.readouterr().err
+    assert 'h5py is not installed; run: pip install "mlx-faceau[train]"' in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
+
+
+def test_a_portrait_is_measured_with_the_built_in_pair(stand_in, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("skimage")
+    from mlx_faceau.inference import builtin
+    from mlx_faceau.output.openface_csv import read_openface_csv
+    from mlx_faceau.video import detectors
+
+    monkeypatch.setattr(builtin, "FOLDER", stand_in)
+    face = detectors.CallableDetector(lambda image: [(180.0, 80.0, 90.0, 90.0)])
+    monkeypatch.setattr(detectors, "_open_first", lambda folders: face)
+    folder = tmp_path / "made"
+    for _ in range(2):  # a second one replaces the first
+        assert main(["demo", "--output", str(folder)]) == 0
+    names = {f"astronaut{end}" for end in (".png", ".csv", ".overlay.png", ".report.html")}
+    assert {path.name for path in folder.iterdir()} == names
+    printed = capsys.readouterr().out
+    columns = read_openface_csv(folder / "astronaut.csv")
+    for name in AU_NAMES:
+        assert (f"    {name[:4]} " in printed) == (columns[name][0] > 1)
+    assert re.search(r"head pose: pitch -?\d+, yaw -?\d+, roll -?\d+ degrees", printed)
+
+
+def test_no_face_is_exit_status_one_and_no_library_is_named(
+    stand_in, tmp_path, capsys, monkeypatch
+):
+    pytest.importorskip("skimage")
+    from mlx_faceau.inference import builtin
+    from mlx_faceau.video import detectors
+
+    monkeypatch.setattr(builtin, "FOLDER", stand_in)
+    nobody = detectors.CallableDetector(lambda image: [])
+    monkeypatch.setattr(detectors, "_open_first", lambda folders: nobody)
+    assert main(["demo", "--output", str(tmp_path)]) == 1
+    assert "no face was found" in capsys.readouterr().out
+    monkeypatch.setitem(sys.modules, "skimage.data", None)
+    assert main(["demo", "--output", str(tmp_path)]) == 2
+    assert 'skimage is not installed; run: pip install "mlx-faceau[demo]"' in (
+        capsys.readouterr().err
+    )

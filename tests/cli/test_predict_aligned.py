@@ -97,7 +97,6 @@ def test_bad_input_is_one_line_and_leaves_no_file(crops, models, tmp_path, capsy
         (str(folder / "notes.txt"), *models): "notes.txt: not a readable picture",
         (str(tmp_path / "none.png"), *models): "none.png: no such file or folder",
         (str(empty), *models): "no images",
-        (str(folder),): "nothing to predict with",
         (str(folder), *models, "--format", "parquet"): "parquet: --aligned writes csv or json",
         (str(folder), *models, "--overlay", "--detect-every", "3"): (
             "--detect-every, --overlay: not with --aligned"

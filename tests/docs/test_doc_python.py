@@ -12,6 +12,7 @@ from blobs import write_video
 from doc_pages import NAMES, REPOSITORY, blocks
 from lively import AU, LANDMARK
 
+from mlx_faceau.inference import builtin
 from mlx_faceau.video import detectors as detect
 from mlx_faceau.video.detectors import CallableDetector
 
@@ -27,7 +28,10 @@ FOLDERS = {  # in the pages' examples -> kind of net
 
 @pytest.fixture
 def examples(
-    model_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model_folders: dict[str, Path],
+    stand_in: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Path:
     """A current folder with the files that the pages talk about, and a detector that finds."""
     pytest.importorskip("h5py")
@@ -48,6 +52,7 @@ def examples(
     write_video(tmp_path / "interview.mp4", [frame] * 5)
     find: Callable[[np.ndarray], list[tuple[int, ...]]] = lambda _: [FACE]  # noqa: E731
     monkeypatch.setattr(detect, "_open_first", lambda folders: CallableDetector(find))
+    monkeypatch.setattr(builtin, "FOLDER", stand_in)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

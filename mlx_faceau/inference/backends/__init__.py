@@ -12,6 +12,7 @@ import numpy as np
 
 from mlx_faceau.core.libraries import LOAD_ERRORS, library_error
 from mlx_faceau.errors import UsageError
+from mlx_faceau.inference import builtin
 
 from .choice import AUTO, BACKENDS, Choice, Files, Machine, choose
 from .discovery import check_kind, find_files, installed_libraries, this_machine
@@ -34,6 +35,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
+_CROPS = {"original": "the original tool's crop", "unknown": "a crop that is not recorded"}
 # A GPU sets itself up for every batch size that comes: few are enough.
 BATCH_SIZES = (1, 4, 16, 64, 256)
 
@@ -59,7 +61,7 @@ def open_backend(
     """Choose a backend for a model, open it, and log the choice.
 
     Args:
-        path: model directory or file.
+        path: model directory or file, or ``"builtin"``.
         kind: ``"landmark_pose"`` or ``"au_prediction"``: what the model must be.
         requested: a backend's name; None or ``"auto"`` takes the first that can run.
         prefer_coreml: see :func:`choose`.
@@ -80,6 +82,8 @@ def open_backend(
     while True:
         choice = choose(machine, files, libraries, requested, prefer_coreml)
         own = {"threads": threads} if choice.backend == "onnx" else {}
+        if choice.path.parent == builtin.FOLDER:
+            builtin.check(choice.path)
         try:
             backend = _OPENERS[choice.backend](choice.path, **options, **own)
         except LOAD_ERRORS as error:
@@ -87,8 +91,16 @@ def open_backend(
                 raise
             libraries = libraries | {choice.backend: str(problem)}
             continue
-        check_kind(choice.path, backend.describe()["kind"], kind)
+        told = backend.describe()
+        check_kind(choice.path, told["kind"], kind)
         _log(choice)
+        crop = (told.get("metadata") or {"crop": "unknown"})["crop"]
+        if crop != "standard":
+            logger.warning(
+                "%s: trained on %s; it predicts on the standard crop all the same, so check its "
+                "figures with 'mlx-faceau evaluate', or train on with --init",
+                *(choice.path, _CROPS[crop]),
+            )
         return backend
 
 

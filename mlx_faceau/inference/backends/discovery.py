@@ -18,6 +18,7 @@ from mlx_faceau.core.artifact_metadata import (
 )
 from mlx_faceau.core.checkpoint import BEST_NAME, file_hash, read_metadata
 from mlx_faceau.errors import CheckpointError, MissingDependency
+from mlx_faceau.inference import builtin
 
 from .choice import BACKENDS, Files, Machine
 
@@ -70,7 +71,7 @@ def find_files(path: Path | str, kind: str) -> Files:
     """The file of a model that each backend would open.
 
     Args:
-        path: a model directory (``checkpoint_best.safetensors``, ``<kind>.onnx``,
+        path: ``"builtin"``, a model directory (``checkpoint_best.safetensors``, ``<kind>.onnx``,
             ``<kind>.mlpackage``), one of these files, or a ``.pt`` file.
         kind: ``"landmark_pose"`` or ``"au_prediction"``.
 
@@ -81,6 +82,8 @@ def find_files(path: Path | str, kind: str) -> Files:
     Raises:
         CheckpointError: if nothing is there, or only a net of the other kind.
     """
+    if builtin.is_builtin(path):
+        return _builtin_files(kind)
     path = Path(path)
     if path.is_dir() and path.suffix != COREML_SUFFIX:
         return _directory_files(path, kind)
@@ -98,6 +101,16 @@ def find_files(path: Path | str, kind: str) -> Files:
         if name not in found
     }
     return Files(found, missing)
+
+
+def _builtin_files(kind: str) -> Files:
+    """The built-in net's files; ``open_backend`` checks the one that it opens."""
+    checkpoint, package = builtin.checkpoint_file(kind), builtin.coreml_file(kind)
+    found = {"mlx": checkpoint, "torch": checkpoint, "onnx": builtin.onnx_file(kind)}
+    reason: str | None = "'mlx-faceau export builtin --to coreml' makes its file"
+    if package.exists():
+        reason = _reason_against(package, _hashes(builtin.check(checkpoint)))
+    return Files(found, {"coreml": reason}) if reason else Files({**found, "coreml": package})
 
 
 def _directory_files(folder: Path, kind: str) -> Files:

@@ -1,0 +1,241 @@
+"""Fill ``mlx_faceau/weights/`` with a pair of trained nets.
+
+python benchmarks/build_builtin.py LANDMARK_CKPT AU_CKPT [--version builtin-1]
+    [--figures EVALUATION.json] [--sources strict|wide] [--reason TEXT] [--output DIR]
+
+Averaged weights are taken where a checkpoint has them. Every file is written by the exporters of
+the package and checked: the stored weights against the float32 net within float16's limits, each
+file against the stored weights within float32's, on colour patterns, noise and drawn people. The
+same checkpoints give the same bytes.
+
+``--figures`` is the ``evaluation.json`` of ``builtin_evaluation.py``, with ``evaluation.md`` beside
+it. Without it the model card says that nothing is measured.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+from string import Template
+
+import numpy as np
+
+from mlx_faceau import __version__
+from mlx_faceau.convert.check import CheckFailed, check_export
+from mlx_faceau.convert.export_onnx import export_to_onnx
+from mlx_faceau.convert.half_weights import rounded, save_weights
+from mlx_faceau.convert.source import Pair, Source, read_source
+from mlx_faceau.convert.variants import HALF_WEIGHTS
+from mlx_faceau.core.architectures import count_parameters
+from mlx_faceau.core.checkpoint import file_hash, load_checkpoint
+from mlx_faceau.core.facs import AU_DESCRIPTIONS
+from mlx_faceau.core.pdm import read_pdm
+from mlx_faceau.core.provenance import pdm_of, stages
+from mlx_faceau.data.synthetic.people import synthesize
+from mlx_faceau.errors import FaceauError
+from mlx_faceau.inference import builtin
+
+CARD = Path(__file__).with_name("builtin_model_card.md")
+CARD_NAME = "MODEL_CARD.md"
+LICENCE_NOTE = "MIT: these weights may be used for any purpose; see MODEL_CARD.md."
+STRONG, FAIR = (0.85, 0.8), (0.7, 0.65)  # least r with the labeller, and AUC on posed faces
+CROPS = 64  # of each kind that the files are checked on
+NETS = {
+    "landmark_pose": "UnifiedLandmarkPoseNet | 68 landmarks, pose, 34 shape parameters",
+    "au_prediction": "AUPredictionNet | intensities of 17 action units",
+}
+STRICT = (
+    ("voteview: portraits of members of the US Congress", "public domain or government sources"),
+    ("CivilServiceUSA house, senate, governors: official portraits", "MIT"),
+    ("SFHQ-T2I: generated faces", "MIT"),
+)
+WIDE = (
+    ("muxspace facial expressions", "Apache-2.0"),
+    ("udacity", "MIT"),
+    ("liveportrait", "MIT"),
+)
+SOURCES = {"strict": STRICT, "wide": STRICT + WIDE}
+RESEARCH_ONLY = ("openface", "pyfaceau")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("landmark_model", metavar="LANDMARK_CKPT")
+    parser.add_argument("au_model", metavar="AU_CKPT")
+    parser.add_argument("--version", choices=builtin.NAMES[1:], default=builtin.NAMES[-1])
+    parser.add_argument("--figures", type=Path)
+    parser.add_argument("--sources", choices=[*SOURCES], default="strict")
+    parser.add_argument("--reason", default="", help="why this choice of sources, for the card")
+    parser.add_argument("--output", type=Path, default=builtin.FOLDER)
+    args = parser.parse_args()
+    try:
+        pair = Pair.of(read_source(args.landmark_model), read_source(args.au_model))
+        build(pair, args.output, args.version)
+        write_card(pair, args.output, args.version, args.figures, args.sources, args.reason)
+    except (FaceauError, ValueError, OSError) as error:
+        print(f"build_builtin: {error}", file=sys.stderr)
+        return 2
+    size = sum(path.stat().st_size for path in args.output.iterdir()) / 1e6
+    print(f"{args.output}: {args.version}, {size:.1f} MB")
+    return 0
+
+
+def build(pair: Pair, folder: Path, version: str) -> None:
+    """Write both nets twice, and the index; nothing counts before the index is there.
+
+    Raises:
+        CheckFailed: if a file does not compute what its net computes.
+        ValueError: if a net was taught by labels that may not ship, or with another PDM.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / builtin.INDEX_NAME).unlink(missing_ok=True)
+    own = builtin.FOLDER
+    for name in (builtin.PDM_NAME, *(path.name for path in own.glob("NOTICE-*")), "LICENSE"):
+        if not (folder / name).exists():
+            shutil.copy(own / name, folder)
+    crops = check_crops()
+    for part in pair.parts:
+        source = named(part, folder, version)
+        onnx, checkpoint = (folder / f"{part.kind}{end}" for end in (".onnx", ".safetensors"))
+        export_to_onnx(source, onnx, precision=HALF_WEIGHTS)
+        check = check_export(onnx, source, crops)
+        print(check.table())
+        if not check.passed:
+            onnx.unlink()
+            raise CheckFailed(check)
+        save_weights(source, checkpoint, HALF_WEIGHTS)
+        check_saved(source, checkpoint)
+    files = {path.name: file_hash(path) for path in sorted(folder.iterdir()) if _is_data(path)}
+    index = {"name": version, "files": files}
+    (folder / builtin.INDEX_NAME).write_text(json.dumps(index, indent=1) + "\n", "utf-8")
+
+
+def _is_data(path: Path) -> bool:
+    return path.suffix in (".onnx", ".safetensors") or path.name == builtin.PDM_NAME
+
+
+def named(source: Source, folder: Path, version: str) -> Source:
+    """The net with what the built-in one says about itself.
+
+    Raises:
+        ValueError: if its labels may not ship, or it was taught with another PDM.
+    """
+    for stage in stages(source.metadata):
+        for who in (stage.get("data") or {}).get("labellers") or []:
+            if any(name in who["labeller"].lower() for name in RESEARCH_ONLY):
+                raise ValueError(f"a {source.kind} net taught by {who['labeller']} may not ship")
+    pdm = {"name": "open", "hash": read_pdm(folder / builtin.PDM_NAME).hash}
+    taught = pdm_of(source.metadata)
+    if taught and taught["hash"] != pdm["hash"]:
+        raise ValueError(
+            f"the {source.kind} net was taught with the {taught['name']} PDM {taught['hash']}, "
+            f"not with {builtin.PDM_NAME}, {pdm['hash']}"
+        )
+    more = {"builtin": version, "licence_note": LICENCE_NOTE, "pdm": pdm}
+    return replace(source, metadata={**source.metadata, **more})
+
+
+def check_crops() -> np.ndarray:
+    """Noise and drawn people, (2 CROPS, 112, 112, 3) uint8 BGR."""
+    noise = np.random.default_rng(0).integers(0, 256, (CROPS, 112, 112, 3), np.uint8)
+    people = synthesize(CROPS, 0)["images"][..., ::-1]
+    return np.concatenate([noise, people])
+
+
+def check_saved(source: Source, path: Path) -> None:
+    """See that a checkpoint reads back as the stored weights, to the bit."""
+    saved, wanted = load_checkpoint(path).weights(), rounded(source).weights
+    if any(not np.array_equal(saved[name], wanted[name]) for name in wanted):
+        raise ValueError(f"{path}: reads back as other weights")
+
+
+def write_card(
+    pair: Pair,
+    folder: Path,
+    version: str,
+    figures: Path | None = None,
+    sources: str = "strict",
+    reason: str = "",
+) -> None:
+    """``MODEL_CARD.md`` from its template.
+
+    Raises:
+        ValueError: if the figures are not those of an evaluation.
+    """
+    nets = [
+        f"| {NETS[part.kind]} | {count_parameters(part.config):,} "
+        f"| `{part.metadata['source_hash']}` |"
+        for part in pair.parts
+    ]
+    rows = [{"source": what, "licence as stated": licence} for what, licence in SOURCES[sources]]
+    accuracy = units = "Not measured."
+    if figures is not None:
+        # The first of its tables; the second one is by unit.
+        accuracy = figures.with_suffix(".md").read_text("utf-8").split("\n\n")[0]
+        units = _table(unit_rows(json.loads(figures.read_text("utf-8"))))
+    text = Template(CARD.read_text("utf-8")).substitute(
+        version=version,
+        nets="\n".join(nets),
+        package_version=__version__,
+        sources=_table(rows),
+        why=f"\n{reason}\n" if reason else "",
+        training="\n\n".join(f"{part.kind}: {_training(part)}." for part in pair.parts),
+        accuracy=accuracy,
+        units=units,
+    )
+    (folder / CARD_NAME).write_text(text, "utf-8")
+
+
+def unit_rows(evaluation: dict) -> list[dict]:
+    """One row an action unit, with its grade."""
+    try:
+        people, posed = evaluation["people"], evaluation["posed"]
+        rows = []
+        for name, what in AU_DESCRIPTIONS.items():
+            unit = name.removesuffix("_r")
+            r, area = people["au_r"][unit], posed["net"]["auc"].get(unit)
+            ceiling = posed["labeller"]["auc"].get(unit)
+            rows.append(
+                {
+                    "unit": f"{unit} {what}",
+                    "grade": grade(r, area),
+                    "net against labeller, r": f"{r:.2f}",
+                    "posed faces, AUC of the net": "-" if area is None else f"{area:.2f}",
+                    "of the labeller": "-" if ceiling is None else f"{ceiling:.2f}",
+                    "mean of neutral faces": f"{posed['net']['mean_of_neutral_faces'][unit]:.2f}",
+                }
+            )
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"no evaluation of builtin_evaluation.py: {error!r}") from None
+    return rows
+
+
+def grade(r: float, area: float | None) -> str:
+    """Of a unit, by its agreement with the labeller and by faces that pose it, where they do."""
+    areas = [] if area is None else [area]
+    if r >= STRONG[0] and all(a >= STRONG[1] for a in areas):
+        return "strong"
+    return "fair" if r >= FAIR[0] and all(a >= FAIR[1] for a in areas) else "weak"
+
+
+def _training(source: Source) -> str:
+    """Faces, settings and data hash of each training behind a net, the first one first."""
+    told = []
+    for stage in stages(source.metadata)[::-1]:
+        data, settings = stage.get("data") or {}, stage.get("training") or {}
+        faces = f"{data['training']:,} faces (SHA-256 `{data['hash']}`)" if data else "not recorded"
+        shown = (f"{key} {value}" for key, value in settings.items() if value is not None)
+        told.append(", ".join([faces, *shown]))
+    return "; then ".join(told)
+
+
+def _table(rows: list[dict]) -> str:
+    columns = list(rows[0])
+    lines = [columns, ["---"] * len(columns), *(row.values() for row in rows)]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
