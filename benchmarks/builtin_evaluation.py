@@ -46,6 +46,7 @@ CONTAINS = {
     "AU26": "surprise",
 }
 MARGIN = 1.0  # of the picture's longer side, replicated around it before it is labelled
+RIDGE, DESCENT_RATE, DESCENT_STEPS = 0.03, 0.5, 300  # of the regression on posed faces
 ACTIVE, LEAST_ACTIVE = 1.0, 50  # a unit is judged where so many faces lie above this intensity
 
 
@@ -159,18 +160,21 @@ def auc(values: np.ndarray, positive: np.ndarray) -> float:
 
 
 def told_apart(units: np.ndarray, emotion: np.ndarray, performer: np.ndarray) -> float:
-    """Share of emotions named rightly by a linear discriminant of the other performers' faces."""
+    """Share of emotions named rightly by a logistic regression on the other performers' units."""
     names = np.unique(emotion)
     right = 0
     for person in np.unique(performer):
         known = performer != person
-        means = np.stack([units[known & (emotion == name)].mean(0) for name in names])
-        spread = units[known] - means[np.searchsorted(names, emotion[known])]
-        covariance = spread.T @ spread / known.sum()
-        covariance += 0.1 * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
-        weights = np.linalg.solve(covariance, means.T)
-        scores = units[~known] @ weights - 0.5 * (means.T * weights).sum(0)
-        right += int((names[scores.argmax(1)] == emotion[~known]).sum())
+        centre, spread = units[known].mean(0), units[known].std(0) + 1e-9
+        features = np.c_[np.ones(len(units)), (units - centre) / spread]
+        seen, truth = features[known], (emotion[known][:, None] == names).astype(float)
+        weights = np.zeros((features.shape[1], len(names)))
+        for _ in range(DESCENT_STEPS):
+            odds = np.exp(seen @ weights)
+            error = odds / odds.sum(1, keepdims=True) - truth
+            weights -= DESCENT_RATE * (seen.T @ error / len(seen) + RIDGE * weights)
+        answer = names[(features[~known] @ weights).argmax(1)]
+        right += int((answer == emotion[~known]).sum())
     return right / len(emotion)
 
 

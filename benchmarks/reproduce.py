@@ -5,7 +5,7 @@
     python benchmarks/reproduce.py --train train.h5 --mixed mixed.h5 --val val.h5 --runs FOLDER \
         --part parts/train.h5 --dev parts/val.h5 \
         --landmark-model L --au-model A --detector yunet.onnx --video face.mp4 --openface face.csv \
-        --exported FOLDER
+        --exported FOLDER --ict ict.npz --landmarks68 faces.npz --face-landmarker FILE.task
 
 ``exported`` holds both models' files in every precision, each of these commands for L and for A:
 
@@ -57,6 +57,8 @@ SCRIPTS = (
     "learning_curve.py {here}/recipes/au.json --train {runs}/curve/parts3/train.h5 --dev {dev} "
     "--run {runs}/composed --epochs 20 16 --halvings 0 --with mirror=0 width_mult=0.5 compose=8517 "
     "--results {runs}/composed",
+    "ict_vertices.py {ict} {landmarks68}",
+    "open_pdm.py {ict} --check --landmarks {landmarks68} --model {face_landmarker}",
     "readme_table.py",
 )
 INPUTS = (
@@ -72,6 +74,9 @@ INPUTS = (
     "video",
     "openface",
     "exported",
+    "ict",
+    "landmarks68",
+    "face_landmarker",
 )
 
 

@@ -172,9 +172,9 @@ class Elsewhere:
     def labels(self) -> dict[str, np.ndarray]:
         own = self.faces.labels["landmarks"][self.rows]
         points = own + np.float32(self.way) * (self.goal - own)
-        fits = [fit_pdm(self.pdm, face, NOISE) for face in points]
+        fit = fit_pdm(self.pdm, points, NOISE)
         params = {
-            name: np.stack([getattr(fit, name) for fit in fits]).astype(np.float32)
+            name: getattr(fit, name).astype(np.float32)
             for name in ("global_params", "local_params")
         }
         return {"landmarks": points, **params}

@@ -12,7 +12,7 @@ import torch
 
 from mlx_faceau.core.facs import MAX_INTENSITY
 from mlx_faceau.core.tolerances import INT8_CHANGE
-from mlx_faceau.errors import ExportError
+from mlx_faceau.errors import ExportError, UsageError
 
 from .artefact import network_input, open_artefacts
 from .check import FEWEST_INT8, Change, Check, CheckFailed, check_export
@@ -43,7 +43,7 @@ class Faces:
 
     def __post_init__(self) -> None:
         if not len(self.calibration) or len(self.crops) < FEWEST_INT8:
-            raise ValueError(
+            raise UsageError(
                 f"int8 needs faces to calibrate on and other people's, {FEWEST_INT8} or more, to "
                 f"measure on; there are {len(self.calibration)} and {len(self.crops)}"
             )

@@ -17,7 +17,7 @@ from mlx_faceau.core.architectures import IMAGE_SIZE
 from mlx_faceau.core.artifact_metadata import read_exported_metadata
 from mlx_faceau.core.preprocess import check_crops
 from mlx_faceau.core.tolerances import FLOAT16_MEAN_ERROR, MAX_ERROR, OWN_ERRORS
-from mlx_faceau.errors import ExportError, MissingDependency
+from mlx_faceau.errors import ExportError, MissingDependency, UsageError
 
 try:
     import torch
@@ -162,13 +162,13 @@ def check_export(
     metadata = read_exported_metadata(path) or {}
     precision = str(metadata.get("precision"))
     if precision == "int8" and (crops is None or len(crops) < FEWEST_INT8):
-        raise ValueError(
+        raise UsageError(
             "an int8 file's error is measured against how much faces differ; give as crops "
             f"{FEWEST_INT8} or more like those of its calibration"
         )
     crops = probe_crops() if crops is None else check_crops(crops)
     if len(crops) == 0:
-        raise ValueError("no crops to compare on; leave them out to take drawn ones")
+        raise UsageError("no crops to compare on; leave them out to take drawn ones")
     images = network_input(crops)
     problems = list(_metadata_problems(metadata, source))
     truth = _torch_outputs(source, images, torch.float64)

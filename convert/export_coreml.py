@@ -21,7 +21,7 @@ from mlx_faceau.core.architectures import IMAGE_SIZE
 from mlx_faceau.core.artifact_metadata import COREML_SUFFIX, METADATA_KEY, find_mlmodel
 from mlx_faceau.core.checkpoint import LICENCE_NOTE
 from mlx_faceau.core.preprocess import PIXEL_MAX
-from mlx_faceau.errors import ExportError, MissingDependency
+from mlx_faceau.errors import ExportError, MissingDependency, UsageError
 
 try:
     import torch
@@ -85,11 +85,11 @@ def export_to_coreml(
     """
     path = Path(path)
     if path.suffix != COREML_SUFFIX:
-        raise ValueError(f"{path}: the ending must be {COREML_SUFFIX}")
+        raise UsageError(f"{path}: the ending must be {COREML_SUFFIX}")
     variant = Variant("coreml", precision, input, batch)
     check_variant(variant)
     if (faces is not None) != (precision == "int8"):
-        raise ValueError("faces to measure on are for int8, which needs them")
+        raise UsageError("faces to measure on are for int8, which needs them")
     if path.exists() and not (path / "Manifest.json").is_file():
         raise ExportError(f"{path}: exists and is no Core ML package; move it away")
     source = read_source(model_or_checkpoint)

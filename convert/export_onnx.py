@@ -15,7 +15,7 @@ from typing import Any
 from mlx_faceau.core.architectures import IMAGE_SIZE
 from mlx_faceau.core.artifact_metadata import METADATA_KEY, ONNX_SUFFIX
 from mlx_faceau.core.atomic_io import atomic_file
-from mlx_faceau.errors import ExportError, MissingDependency
+from mlx_faceau.errors import ExportError, MissingDependency, UsageError
 
 try:
     import onnx
@@ -76,11 +76,11 @@ def export_to_onnx(
     """
     path = Path(path)
     if path.suffix != ONNX_SUFFIX:
-        raise ValueError(f"{path}: the ending must be {ONNX_SUFFIX}")
+        raise UsageError(f"{path}: the ending must be {ONNX_SUFFIX}")
     variant = Variant("onnx", precision, input, batch, opset_version)
     check_variant(variant)
     if (faces is not None) != (precision == "int8"):
-        raise ValueError("faces to calibrate on are for int8, which needs them")
+        raise UsageError("faces to calibrate on are for int8, which needs them")
     source = read_source(model_or_checkpoint)
     with atomic_file(path) as temporary:
         if faces is not None:

@@ -19,7 +19,7 @@ import numpy as np
 from mlx_faceau.core.architectures import AUPredictionConfig, LandmarkPoseConfig, ModelConfig
 from mlx_faceau.core.atomic_io import atomic_file
 from mlx_faceau.core.checkpoint import check_weights
-from mlx_faceau.errors import CheckpointError, MissingDependency
+from mlx_faceau.errors import CheckpointError, MissingDependency, UsageError
 
 from .pyfaceau_names import pyfaceau_names, pyfaceau_shapes
 
@@ -77,7 +77,7 @@ def read_pyfaceau(
     state = _read_state(path)
     kind = _kind(state, path)
     if dropout is not None and kind is LandmarkPoseConfig:
-        raise ValueError(f"dropout is {dropout}, but {path} holds a landmark net: leave it out")
+        raise UsageError(f"dropout is {dropout}, but {path} holds a landmark net: leave it out")
     width = _fitting_width(kind, state, path) if width_mult is None else width_mult
     config = kind(width_mult=width) if dropout is None else AUPredictionConfig(width, dropout)
     return config, _our_weights(config, state, path)

@@ -12,6 +12,7 @@ import torch
 from mlx_faceau.core.architectures import CONFIGS, ModelConfig
 from mlx_faceau.core.checkpoint import check_weights, describe, file_hash, load_checkpoint
 from mlx_faceau.core.provenance import carried_metadata
+from mlx_faceau.errors import UsageError
 from mlx_faceau.torch_fallback import build
 from mlx_faceau.torch_fallback.backbone import FaceNet
 
@@ -69,7 +70,7 @@ class Pair:
     def __post_init__(self) -> None:
         kinds = [part.kind for part in self.parts]
         if kinds != list(CONFIGS):
-            raise ValueError(f"expected a {' and a '.join(CONFIGS)} net, got {' and '.join(kinds)}")
+            raise UsageError(f"expected a {' and a '.join(CONFIGS)} net, got {' and '.join(kinds)}")
 
     @classmethod
     def of(cls, landmarks: "Source | Pair", aus: "Source | Pair") -> "Pair":
@@ -79,7 +80,7 @@ class Pair:
             ValueError: if they are not one of each kind, or one is itself a pair.
         """
         if not (isinstance(landmarks, Source) and isinstance(aus, Source)):
-            raise ValueError("a pair is made of two single nets")
+            raise UsageError("a pair is made of two single nets")
         return cls(landmarks, aus)
 
     @property
@@ -157,13 +158,13 @@ def read_source(model_or_checkpoint: Any, width_mult: float | None = None) -> So
     if is_path and Path(model_or_checkpoint).suffix == ".pt":
         return _from_pt(Path(model_or_checkpoint), width_mult)
     if width_mult is not None:
-        raise ValueError("a width is for .pt files; everything else knows its own")
+        raise UsageError("a width is for .pt files; everything else knows its own")
     if is_path:
         return _from_checkpoint(Path(model_or_checkpoint))
     if isinstance(model_or_checkpoint, (Source, Pair)):
         return model_or_checkpoint
     if not hasattr(model_or_checkpoint, "to_weights"):
-        raise ValueError(
+        raise UsageError(
             f"cannot export a {type(model_or_checkpoint).__name__}; "
             "give a net of this package, a checkpoint or its folder"
         )

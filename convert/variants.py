@@ -5,7 +5,7 @@ The first rule that fits a request answers it: with nothing, or with the reason 
 
 from dataclasses import dataclass
 
-from mlx_faceau.errors import ExportError
+from mlx_faceau.errors import ExportError, UsageError
 
 FORMATS = ("onnx", "coreml", "safetensors")
 HALF_WEIGHTS = "float16-weights"  # stored in half precision, computed with in float32
@@ -48,13 +48,13 @@ class Variant:
     def __post_init__(self) -> None:
         for name, known in (("form", FORMATS), ("input", INPUTS)):
             if getattr(self, name) not in known:
-                raise ValueError(
+                raise UsageError(
                     f"{name} is {getattr(self, name)!r}, expected one of {', '.join(known)}"
                 )
         if self.precision is None:
             object.__setattr__(self, "precision", DEFAULT_PRECISION[self.form])
         if self.precision not in PRECISIONS:
-            raise ValueError(
+            raise UsageError(
                 f"precision is {self.precision!r}, expected one of {', '.join(PRECISIONS)}"
             )
         if self.batch is None:
@@ -62,13 +62,13 @@ class Variant:
         if self.batch != DYNAMIC and (
             not isinstance(self.batch, int) or not _whole(self.batch) or self.batch not in _BATCHES
         ):
-            raise ValueError(
+            raise UsageError(
                 f"batch is {self.batch!r}, expected {DYNAMIC} or a whole number in [1, {MAX_BATCH}]"
             )
         if self.opset is None and self.form == "onnx":
             object.__setattr__(self, "opset", DEFAULT_OPSET)
         if self.opset is not None and (not _whole(self.opset) or self.opset not in OPSETS):
-            raise ValueError(
+            raise UsageError(
                 f"opset is {self.opset}, expected a whole number in "
                 f"[{OPSETS.start}, {OPSETS.stop - 1}]"
             )

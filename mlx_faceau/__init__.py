@@ -35,7 +35,14 @@ def __getattr__(name: str) -> Any:
         return _version()
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name], __name__), name)
+    from .core.libraries import LOAD_ERRORS, library_error
+
+    try:
+        return getattr(import_module(_HOMES[name], __name__), name)
+    except LOAD_ERRORS as error:
+        if library := library_error(error):
+            raise library from error
+        raise
 
 
 def _version() -> str:

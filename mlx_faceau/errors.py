@@ -1,7 +1,7 @@
 """Errors that the user can mend: every text says what, where and what to do.
 
-Bad arguments raise ``ValueError``; everything here is about files, machines and missing libraries.
-The command line turns each into one line and exit status 2.
+The command line turns each into one line and exit status 2. Any other exception is a defect of the
+package, a plain ``ValueError`` or ``TypeError`` too.
 """
 
 
@@ -21,6 +21,14 @@ def printable(text: str) -> str:
     """A text on one line, with question marks in the place of what does not print."""
     spaced = "".join(" " if character.isspace() else character for character in text)
     return "".join(character if character.isprintable() else "?" for character in spaced)
+
+
+class UsageError(FaceauError, ValueError):
+    """A bad argument, in Python or on the command line."""
+
+
+class FunctionError(UsageError):
+    """A function of the user's own failed, which is its cause, or returned something unusable."""
 
 
 class DatasetError(FaceauError):
@@ -54,3 +62,7 @@ class MissingDependency(FaceauError, ImportError):
 
     def __reduce__(self) -> tuple[type["MissingDependency"], tuple[str, str]]:
         return type(self), (self.library, self.extra)
+
+
+class BrokenLibrary(FaceauError, ImportError):
+    """A library is installed but does not load; see :mod:`mlx_faceau.core.libraries`."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import hostile_data as data
 import hostile_models as models
 
-from mlx_faceau.errors import CheckpointError, DatasetError
+from mlx_faceau.errors import CheckpointError, DatasetError, UsageError
 from mlx_faceau.video.reader import VideoError
 
 
@@ -47,7 +47,7 @@ TARGETS = {
             "checkpoint",
             models.checkpoint_headers,
             models.read_checkpoint,
-            (CheckpointError, ValueError),
+            (CheckpointError, UsageError),
             names_file=False,
             modules=("safetensors.numpy", "mlx_faceau.train.resume"),
         ),
@@ -123,7 +123,7 @@ TARGETS = {
             "settings",
             data.settings_files,
             data.read_settings_file,
-            (ValueError,),
+            (UsageError,),
             names_file=False,
         ),
         Target("history", data.histories, data.read_history, ()),
@@ -131,7 +131,7 @@ TARGETS = {
             "picture",
             data.pictures,
             data.read_picture,
-            (VideoError, ValueError),
+            (VideoError, UsageError),
             native=True,
             modules=("mlx_faceau.cli.predict_aligned",),
         ),

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from blobs import Blob, draw_frame
 
-from mlx_faceau.errors import BackendError, MissingDependency
+from mlx_faceau.errors import BackendError, FunctionError, MissingDependency, UsageError
 from mlx_faceau.video import detectors as detect
 from mlx_faceau.video.box_calibration import CALIBRATIONS, BoxCalibration
 from mlx_faceau.video.detectors import (
@@ -47,8 +47,39 @@ def test_a_function_gives_boxes_with_or_without_scores() -> None:
     found = CallableDetector(lambda frame: [(1, 2, 3, 4), (5, 6, 7, 8, 0.5)]).detect(np.zeros(0))
     assert [d.score for d in found] == [1.0, 0.5]
     assert found[1].box == (5, 6, 7, 8)
-    with pytest.raises(ValueError, match="x, y, width, height"):
-        CallableDetector(lambda frame: [(1, 2, 3)]).detect(np.zeros(0))
+
+
+@pytest.mark.parametrize(
+    "boxes",
+    [
+        None,
+        7,
+        [(1, 2, 3)],
+        [(1, 2, 3, 4), (1, 2, 3)],
+        [("a", 2, 3, 4)],
+        [(1, 2, 0, 4)],
+        [(1, 2, np.nan, 4)],
+        np.zeros((2, 4, 1)),
+    ],
+    ids=str,
+)
+def test_what_is_no_list_of_boxes_is_refused_with_the_function_s_name(boxes: Any) -> None:
+    def find(frame: np.ndarray) -> Any:
+        return boxes
+
+    with pytest.raises(UsageError, match=r"test_detect:.*find: returned .*x, y, width, height"):
+        CallableDetector(find).detect(np.zeros(0))
+
+
+def test_a_function_s_own_error_is_its_cause_and_names_its_line() -> None:
+    def find(frame: np.ndarray) -> Any:
+        return np.zeros((2, 3)) @ np.zeros((2, 3))
+
+    with pytest.raises(
+        FunctionError, match=r"find: ValueError: .*\(.*test_detect\.py, line \d+\)"
+    ) as e:
+        CallableDetector(find).detect(np.zeros(0))
+    assert type(e.value.__cause__) is ValueError
 
 
 def test_a_function_can_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,7 +114,7 @@ def hide(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
 
     def guarded(name: str, *rest: Any) -> Any:
         if name in names:
-            raise ImportError(name)
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         return real(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", guarded)
@@ -97,6 +128,53 @@ def test_auto_takes_a_yunet_file_beside_the_models_first(
     assert open_detector("auto", [tmp_path, model.parent]).name == "yunet"
     pytest.importorskip("dlib")
     assert open_detector("auto", [tmp_path]).name == "dlib"
+
+
+@pytest.fixture
+def damaged_yunet(model_folders: dict[str, Path], tmp_path: Path) -> Path:
+    """A folder of files that are called YuNet and are none."""
+    for name, data in (
+        ("._face_detection_yunet.onnx", b"\0\5\x16\7"),  # what macOS leaves on other file systems
+        ("yunet_empty.onnx", b""),
+        ("yunet_pointer.onnx", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"),
+        ("yunet_net.onnx", (model_folders["landmark_pose"] / "landmark_pose.onnx").read_bytes()),
+    ):
+        (tmp_path / name).write_bytes(data)
+    (tmp_path / "yunet_folder.onnx").mkdir()
+    return tmp_path
+
+
+def test_auto_passes_over_damaged_yunet_files_with_a_warning(
+    monkeypatch: pytest.MonkeyPatch, damaged_yunet: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(detect.platform, "system", lambda: "Linux")
+    monkeypatch.setattr(detect, "DlibDetector", type("Other", (), {"name": "other"}))
+    assert open_detector("auto", [damaged_yunet, damaged_yunet]).name == "other"
+    warned = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warned) == 5
+    for path in damaged_yunet.iterdir():
+        assert sum(line.startswith(f"{path}: ") for line in warned) == 1
+    assert all(line.endswith("; passed over") and "\n" not in line for line in warned)
+
+
+def test_without_another_detector_the_damaged_file_is_named(
+    monkeypatch: pytest.MonkeyPatch, damaged_yunet: Path
+) -> None:
+    hide(monkeypatch, "dlib", "Vision")
+    with pytest.raises(BackendError, match=r"no face detector.*yunet_pointer\.onnx: OpenCV cannot"):
+        open_detector("auto", [damaged_yunet])
+
+
+def test_auto_passes_over_a_dlib_that_does_not_load(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "dlib.py").write_text("raise ImportError('libX11.so.6: cannot open shared object')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "dlib", raising=False)
+    monkeypatch.setattr(detect.platform, "system", lambda: "Linux")
+    with pytest.raises(BackendError, match=r"dlib is installed but does not load \(libX11"):
+        open_detector("auto", [])
+    assert "pip install --force-reinstall dlib" in caplog.text
 
 
 def test_a_missing_library_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -130,8 +130,9 @@ def test_damaged_records_of_accuracy_count_as_none(tmp_path: Path) -> None:
     data = '{"data": {"hash": "b"}, "epochs": '
     for epochs in ('[{"epoch": 1, "validation": {"loss": 1}}]}', "3}", "[{}]}", DEEP.decode()):
         (tmp_path / "training_history.json").write_text(data + epochs)
-        (lines,) = recorded_accuracy(metadata, {"a"}, tmp_path, tmp_path)
-        assert lines.startswith("Not measured.")
+        *damaged, last = recorded_accuracy(metadata, {"a"}, tmp_path, tmp_path)
+        assert last.startswith("Not measured.")
+        assert all("is damaged" in line for line in damaged)
 
 
 def test_a_refused_write_names_the_file_and_not_the_temporary_one(tmp_path: Path) -> None:

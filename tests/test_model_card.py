@@ -11,6 +11,7 @@ from mlx_faceau.core.architectures import ModelConfig
 from mlx_faceau.core.checkpoint import BEST_NAME, describe, file_hash, save_checkpoint
 from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.errors import CheckpointError
+from mlx_faceau.output import recorded_accuracy
 from mlx_faceau.output.model_card import write_model_card
 from mlx_faceau.output.recorded_accuracy import EVALUATION_NAME
 
@@ -192,9 +193,80 @@ def test_an_evaluation_on_training_faces_is_called_that(tmp_path: Path, noticed:
     assert "**The net was trained on some of these very faces**" in text
 
 
-def test_a_damaged_evaluation_does_not_stop_the_card(checkpoint: Path) -> None:
-    (checkpoint.parent / EVALUATION_NAME).write_text('{"model": ')
-    assert "Not measured." in write_model_card(checkpoint, checkpoint.parent).read_text()
+DAMAGED = {
+    "cut short": '{"model": ',
+    "a list": "[1, 2]",
+    "no text": b"\xff\xfe\x00",
+    "deep": "[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_evaluation_is_said_and_does_not_stop_the_card(
+    checkpoint: Path, content: str | bytes
+) -> None:
+    data = content.encode() if isinstance(content, str) else content
+    (checkpoint.parent / EVALUATION_NAME).write_bytes(data)
+    text = write_model_card(checkpoint, checkpoint.parent).read_text()
+    assert text.count("`evaluation.json` is damaged (") == 1
+    assert "Not measured." in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "where"),
+    [
+        ({"faces": "many"}, "faces"),
+        ({"net": 3}, "net"),
+        ({"net": figures(0.5) | {"correlation": "good"}}, "net.correlation"),
+        ({"net": figures(0.5) | {"aus": {"AU12_r": [0.5]}}}, "net.aus.AU12_r"),
+        ({"intervals": {"mae": "wide"}}, "intervals.mae"),
+        ({"breakdown": [{"by": 1, "part": "a"}]}, "breakdown[0].by"),
+    ],
+)
+def test_an_evaluation_of_other_types_is_damaged(
+    checkpoint: Path, changes: dict, where: str
+) -> None:
+    write_evaluation(checkpoint.parent, checkpoint, 0.637, **changes)
+    text = write_model_card(checkpoint, checkpoint.parent).read_text()
+    assert f"`evaluation.json` is damaged (`{where}` is of another type)" in text
+    assert "Not measured." in text
+
+
+@pytest.mark.parametrize("lacking", ["net", "faces", "intervals", "people_by"])
+def test_what_an_evaluation_lacks_is_not_measured(checkpoint: Path, lacking: str) -> None:
+    write_evaluation(checkpoint.parent, checkpoint, 0.637)
+    path = checkpoint.parent / EVALUATION_NAME
+    content = json.loads(path.read_text())
+    del content[lacking]
+    path.write_text(json.dumps(content))
+    text = write_model_card(checkpoint, checkpoint.parent).read_text()
+    assert "Not measured." in text
+    assert "damaged" not in text
+
+
+@pytest.mark.parametrize(
+    "defect", [KeyError("r"), TypeError("x"), ValueError("x"), AttributeError("x"), IndexError()]
+)
+def test_a_defect_in_reading_results_is_not_called_unmeasured(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, defect: Exception
+) -> None:
+    def fail(*_: object) -> str:
+        raise defect
+
+    write_evaluation(checkpoint.parent, checkpoint, 0.637)
+    monkeypatch.setattr(recorded_accuracy, "_row", fail)
+    with pytest.raises(type(defect)):
+        write_model_card(checkpoint, checkpoint.parent)
+    assert not (checkpoint.parent / "MODEL_CARD.md").exists()
+
+
+def test_a_damaged_history_is_said(tmp_path: Path) -> None:
+    pytest.importorskip("safetensors")
+    told = {"data": DATA, "training": {}, "progress": {"epoch": 2, "batch": 0}}
+    checkpoint = save(tmp_path / BEST_NAME, **told)
+    (tmp_path / "training_history.json").write_text('{"epochs": 3}')
+    text = write_model_card(checkpoint, tmp_path).read_text()
+    assert "`training_history.json` is damaged (`epochs` is of another type)" in text
 
 
 @pytest.mark.parametrize(

@@ -128,6 +128,32 @@ def test_landmarks_without_extent_or_of_another_number_are_refused(pdm: PDM) -> 
         fit_pdm(pdm, np.ones((5, 2)))
 
 
+def test_many_faces_are_fitted_as_each_of_them_alone(pdm: PDM) -> None:
+    generator = np.random.default_rng(3)
+    params = np.concatenate(
+        [
+            generator.uniform(0.5, 4, (300, 1)),
+            generator.uniform(-0.6, 0.6, (300, 3)),
+            generator.uniform(-200, 900, (300, 2)),
+        ],
+        axis=1,
+    )
+    local = generator.normal(size=(300, 8)) * np.sqrt(pdm.variances)
+    seen = project(pdm.mean, pdm.basis, params, local) + generator.normal(size=(300, 68, 2))
+    together = fit_pdm(pdm, seen.reshape(3, 100, 68, 2))
+    assert together.error.shape == (3, 100)
+    for row in (0, 150, 255, 256, 299):  # of two blocks
+        alone = fit_pdm(pdm, seen[row])
+        place = divmod(row, 100)
+        np.testing.assert_allclose(together.global_params[place], alone.global_params, atol=1e-9)
+        np.testing.assert_allclose(together.local_params[place], alone.local_params, atol=1e-9)
+        assert together.error[place] == pytest.approx(alone.error)
+
+
+def test_no_faces_give_no_parameters(pdm: PDM) -> None:
+    assert fit_pdm(pdm, np.zeros((0, 68, 2))).local_params.shape == (0, 8)
+
+
 @pytest.mark.parametrize(
     "start", [np.zeros(6), np.ones(5), np.r_[np.nan, np.ones(5)], np.r_[-1.0, np.zeros(5)]]
 )

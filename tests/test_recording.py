@@ -24,6 +24,7 @@ from mlx_faceau.output.overlay import draw
 from mlx_faceau.output.recording import Wanted, record
 from mlx_faceau.output.report import Curve
 from mlx_faceau.output.writers import RowFile, is_complete
+from mlx_faceau.video.reader import VideoError
 from mlx_faceau.video.results import Frame, FrameFaces
 
 IMAGE = draw_frame([Blob(100, 80, 40)])
@@ -229,6 +230,40 @@ def test_offsets_are_the_persons_quantile_and_zero_for_one_who_was_hardly_seen()
     assert baseline.offsets(1).tolist() == [0.0] * 17
     corrected = baseline.apply(next(results(1, values))).faces[0].au_intensities
     np.testing.assert_allclose(corrected, np.clip(values[0] - baseline.offsets(0), 0, 5))
+
+
+def test_presence_is_that_of_the_written_intensity_calibrated_or_not(tmp_path: Path) -> None:
+    """Around the threshold 1: .99499 is written .99, .995001 and .9999 are written 1.00."""
+    values = np.resize([0.0, 0.98, 0.99499, 0.995001, 0.9999, 1.0, 1.004, 5.0], 17)
+    given = np.tile(values, (10, 1))  # too few frames: nothing is subtracted
+    tables = []
+    for calibrate in (False, True):
+        path = tmp_path / f"{calibrate}.csv"
+        record(results(10, given), Wanted(path, calibrate=calibrate), "a")
+        tables.append(path.read_text())
+    assert tables[0] == tables[1]
+    columns = read_openface_csv(tmp_path / "True.csv")
+    for name in AU_NAMES:
+        present = columns[name.replace("_r", "_c")]
+        assert (present == (columns[name] >= 1.0)).all()
+    assert columns["AU04_c"][0] == 0
+    assert columns["AU05_c"][0] == 1
+
+
+def test_calibrated_presence_follows_the_calibrated_intensity(tmp_path: Path) -> None:
+    """A resting face at .21: 1.21 becomes 1.00, which is present; 1.20 becomes .99."""
+    given = np.full((200, 17), 0.21)
+    given[150:170], given[170:] = 1.21, 1.20
+    record(results(200, given), Wanted(tmp_path / "a.csv", calibrate=True), "a")
+    columns = read_openface_csv(tmp_path / "a.csv")
+    assert columns["AU12_r"][[0, 160, 180]].tolist() == [0.0, 1.0, 0.99]
+    assert columns["AU12_c"][[0, 160, 180]].tolist() == [0.0, 1.0, 0.0]
+
+
+def test_no_frame_is_an_error_and_no_result(tmp_path: Path) -> None:
+    with pytest.raises(VideoError, match="clip: there is no frame"):
+        record([], Wanted(tmp_path / "a.csv"), "clip")
+    assert not list(tmp_path.iterdir())
 
 
 def test_calibration_without_a_file_or_action_units_is_refused() -> None:

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from mlx_faceau.core.facs import NUM_AUS
+from mlx_faceau.errors import UsageError
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -31,7 +32,7 @@ class WingLoss(nn.Module):
     def __init__(self, w: float = 10.0, epsilon: float = 2.0) -> None:
         super().__init__()
         if w <= 0 or epsilon <= 0:
-            raise ValueError(f"w is {w} and epsilon is {epsilon}, expected both > 0")
+            raise UsageError(f"w is {w} and epsilon is {epsilon}, expected both > 0")
         self.w = w
         self.epsilon = epsilon
 
@@ -168,7 +169,7 @@ def _checked(au_weights: Sequence[float]) -> list[float]:
     weights = [float(weight) for weight in au_weights]
     valid = all(0 <= weight < math.inf for weight in weights) and sum(weights) > 0
     if len(weights) != NUM_AUS or not valid:
-        raise ValueError(f"au_weights is {weights}, expected {NUM_AUS} numbers >= 0, not all 0")
+        raise UsageError(f"au_weights is {weights}, expected {NUM_AUS} numbers >= 0, not all 0")
     return weights
 
 
@@ -176,7 +177,7 @@ def _prediction(predictions: Tensors, targets: Tensors, name: str) -> torch.Tens
     """The prediction in its target's precision, so that half precision ends here."""
     prediction, target = predictions[name], targets[name]
     if prediction.shape != target.shape:
-        raise ValueError(
+        raise UsageError(
             f"{name}: prediction has shape {tuple(prediction.shape)}, target {tuple(target.shape)}"
         )
     return prediction.to(target.dtype)

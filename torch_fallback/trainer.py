@@ -241,8 +241,8 @@ class TorchTrainer:
         self._step = int(state["optimizer.step"][0])
         skipped = 0
         if self._scaler is not None:
-            scale, tracker, skipped = (int(value) for value in state["optimizer.scaler"])
-            saved = {"scale": float(scale), "_growth_tracker": tracker}
+            scale, tracker, skipped = state["optimizer.scaler"].tolist()
+            saved = {"scale": scale, "_growth_tracker": int(tracker)}
             self._scaler.load_state_dict({**self._scaler.state_dict(), **saved})
         moments = {
             key: state_dict_from_weights(_section(state, f"optimizer.{moment}."))

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlx_faceau.errors import UsageError
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -72,7 +74,7 @@ def _time_backends(args: argparse.Namespace) -> int:
     from .evaluate import read_description
 
     if args.batch < 1:
-        raise ValueError(f"--batch is {args.batch}, expected at least 1")
+        raise UsageError(f"--batch is {args.batch}, expected at least 1")
     rng = np.random.default_rng(0)
     images = rng.random((args.batch, 112, 112, 3), dtype=np.float32)
     if args.models:

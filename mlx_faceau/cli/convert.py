@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from mlx_faceau.errors import UsageError
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SOURCE", help=".pt, .safetensors or a run's folder")
@@ -26,18 +28,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     source, target = Path(args.source), Path(args.output)
     if target.suffix not in (".safetensors", ".pt"):
-        raise ValueError(f"--output {target}: the ending must be .safetensors or .pt")
+        raise UsageError(f"--output {target}: the ending must be .safetensors or .pt")
     if target.exists() and not args.force:
-        raise ValueError(f"--output {target}: exists already; give --force to overwrite it")
+        raise UsageError(f"--output {target}: exists already; give --force to overwrite it")
     if source.suffix == ".pt":
         if target.suffix == ".pt":
-            raise ValueError("both files are .pt; --output must end with .safetensors")
+            raise UsageError("both files are .pt; --output must end with .safetensors")
         _import(source, target, args.width_mult, args.crop or "unknown")
     else:
         if args.width_mult is not None:
-            raise ValueError("--width-mult is for .pt files; a checkpoint knows its width")
+            raise UsageError("--width-mult is for .pt files; a checkpoint knows its width")
         if args.crop is not None:
-            raise ValueError("--crop is for .pt files; a checkpoint knows what it was trained on")
+            raise UsageError("--crop is for .pt files; a checkpoint knows what it was trained on")
         _export(source, target)
     return 0
 
@@ -62,7 +64,7 @@ def _export(source: Path, target: Path) -> None:
 
     checkpoint = load_checkpoint(source)
     if target.exists() and target.samefile(checkpoint.path):
-        raise ValueError(f"--output {target}: is the source itself; its training would be lost")
+        raise UsageError(f"--output {target}: is the source itself; its training would be lost")
     config, weights = checkpoint.config, checkpoint.weights()
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.suffix == ".pt":

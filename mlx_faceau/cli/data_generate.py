@@ -1,4 +1,4 @@
-"""``mlx-faceau data generate``: training files from videos."""
+"""``mlx-faceau data generate``: training files from videos and photographs."""
 
 import argparse
 import csv
@@ -10,7 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlx_faceau.errors import DatasetError, MissingDependency
+from mlx_faceau.errors import DatasetError, MissingDependency, UsageError
 
 if TYPE_CHECKING:
     from mlx_faceau.data.generate import VideoReport
@@ -19,28 +19,40 @@ if TYPE_CHECKING:
 
 def add_actions(actions: Any) -> None:
     text = (
-        "make a training file from videos with labels; run it again to go on after an interruption "
-        "or to add videos"
+        "make a training file from videos or photographs with labels; run it again to go on after "
+        "an interruption or to add files"
     )
     parser = actions.add_parser("generate", help=text, description=text)
-    parser.add_argument("videos", nargs="+", metavar="VIDEO", help="files, folders or patterns")
+    parser.add_argument(
+        "videos", nargs="+", metavar="INPUT", help="videos, photographs, folders or patterns"
+    )
     parser.add_argument("--output", required=True, metavar="FILE", help="HDF5 file to write")
     parser.add_argument(
+        "--labels",
         "--labeller",
+        dest="labeller",
         default="auto",
         metavar="NAME",
-        help="openface-csv (NAME.csv beside each video), pyfaceau, callable:package.module:function"
-        " or auto: a CSV, else pyfaceau (default: auto)",
+        help="openface-csv (NAME.csv beside each video), mediapipe (--label-model), pyfaceau, "
+        "callable:package.module:function or auto: a CSV, else mediapipe where its model is given, "
+        "else pyfaceau (default: auto)",
+    )
+    parser.add_argument(
+        "--label-model",
+        metavar="FILE",
+        help="MediaPipe's face_landmarker.task (float16, version 1)",
     )
     parser.add_argument("--every", type=int, default=1, metavar="N", help="take every Nth frame")
     parser.add_argument(
         "--workers", type=int, default=1, metavar="N", help="processes (default: 1)"
     )
-    parser.add_argument("--pdm", metavar="FILE", help="OpenFace's PDM: checks and fits parameters")
     parser.add_argument(
-        "--subjects", metavar="CSV", help="who is in which video: lines 'video,subject'"
+        "--pdm", metavar="FILE", help="shape model to check and fit parameters with"
     )
-    parser.add_argument("--report", metavar="CSV", help="write the report of each video there")
+    parser.add_argument(
+        "--subjects", metavar="CSV", help="who is in which file: lines 'file,subject'"
+    )
+    parser.add_argument("--report", metavar="CSV", help="write the report of each file there")
     _add_limits(parser)
     parser.set_defaults(act=_generate)
 
@@ -60,26 +72,32 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
 
 def _generate(args: argparse.Namespace) -> int:
     from mlx_faceau.data.harvest import harvest
+    from mlx_faceau.data.labels.labeller import is_photograph
     from mlx_faceau.data.parts import Settings
 
     if "help" in args.limit:
         return _explain_limits()
-    settings = Settings(args.labeller, args.every, args.pdm, _limits(args.limit))
-    jobs = list(_jobs(_videos(args.videos), _subjects(args.subjects)))
+    settings = Settings(args.labeller, args.every, args.pdm, _limits(args.limit), args.label_model)
+    jobs = list(_jobs(_files(args), _subjects(args.subjects)))
     with _progress(len(jobs)) as progress:
         reports = harvest(jobs, settings, Path(args.output), args.workers, progress)
     if args.report:
         _write_report(Path(args.report), reports)
-    print("\n".join(_lines(reports)))
+    photographs = [r for job, r in zip(jobs, reports, strict=True) if is_photograph(job.video)]
+    for line in _lines([report for report in reports if report not in photographs]):
+        print(line)
+    if photographs:
+        print(_note_misses(photographs, Path(args.output).with_suffix(".misses.csv")))
     for licence in sorted({report.licence for report in reports if report.licence}):
         print(f"note: {licence}", file=sys.stderr)
     kept, failed = sum(report.kept for report in reports), [r for r in reports if r.error]
+    kind = "photograph" if len(photographs) == len(reports) else "file" if photographs else "video"
     if kept == 0:
-        raise DatasetError(f"{args.output}: not written, no video gave a sample")
-    print(f"{args.output}: {kept} samples of {len(reports) - len(failed)} videos")
+        raise DatasetError(f"{args.output}: not written, no {kind} gave a sample")
+    print(f"{args.output}: {kept} samples of {len(reports) - len(failed)} {kind}s")
     if failed:
-        print(f"{len(failed)} of {len(reports)} videos could not be used", file=sys.stderr)
-    return 2 if failed else 0
+        print(f"{len(failed)} of {len(reports)} {kind}s could not be used", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def _limits(texts: Sequence[str]) -> Any:
@@ -92,9 +110,9 @@ def _limits(texts: Sequence[str]) -> Any:
         try:
             values[name] = float(value)
         except ValueError:
-            raise ValueError(f"--limit {text}: expected NAME=VALUE, such as min_size=60") from None
+            raise UsageError(f"--limit {text}: expected NAME=VALUE, such as min_size=60") from None
         if name not in known:
-            raise ValueError(f"--limit {text}: there are {', '.join(sorted(known))}")
+            raise UsageError(f"--limit {text}: there are {', '.join(sorted(known))}")
     return Limits(**values)
 
 
@@ -106,23 +124,31 @@ def _explain_limits() -> int:
     return 0
 
 
-def _videos(names: Sequence[str]) -> list[Path]:
+def _files(args: argparse.Namespace) -> list[Path]:
+    from mlx_faceau.data.labels.labeller import is_photograph
     from mlx_faceau.video.reader import VIDEO_SUFFIXES
 
     from .predict_faces import find_inputs
 
-    found = [source.path for source in find_inputs(list(names)) if source.path is not None]
-    named = {Path(name) for name in names}
-    # Folders hold pictures and CSV files too; what was named itself is tried whatever it is.
-    return [p for p in found if p in named or p.suffix.lower() in VIDEO_SUFFIXES]
+    found = [source.path for source in find_inputs(list(args.videos)) if source.path is not None]
+    named = {Path(name) for name in args.videos}
+    # Folders hold CSV files too, and pictures that no CSV labels; what was named itself is tried.
+    csv_alone = args.labeller == "openface-csv" or (
+        args.labeller == "auto" and args.label_model is None
+    )
+    return [
+        p
+        for p in found
+        if p in named or p.suffix.lower() in VIDEO_SUFFIXES or (is_photograph(p) and not csv_alone)
+    ]
 
 
 def _jobs(videos: Sequence[Path], subjects: dict[str, str]) -> Iterator["Job"]:
-    """Videos by their file names, or by their paths where two have one name."""
+    """Files by their file names, or by their paths where two have one name."""
     from mlx_faceau.data.parts import Job
 
     if not videos:
-        raise ValueError("no videos among the inputs")
+        raise UsageError("no videos or photographs among the inputs")
     names = Counter(video.name for video in videos)
     for video in videos:
         name = video.name if names[video.name] == 1 else video.as_posix()
@@ -146,13 +172,13 @@ def _progress(total: int) -> Iterator[Callable[[int, int], None]]:
     """One line on a terminal: finished videos, frames, frames a second."""
     try:
         from tqdm import tqdm
-    except ImportError:
+    except ModuleNotFoundError:
         raise MissingDependency("tqdm", extra="train") from None
     form = "{desc}, {n_fmt} frames, {rate_fmt}, {elapsed}"
     with tqdm(unit=" frames", bar_format=form, disable=not sys.stderr.isatty()) as bar:
 
         def show(videos: int, frames: int) -> None:
-            bar.set_description_str(f"{videos}/{total} videos", refresh=False)
+            bar.set_description_str(f"{videos}/{total} files", refresh=False)
             bar.update(frames - bar.n)
 
         yield show
@@ -172,6 +198,23 @@ def _lines(reports: Sequence["VideoReport"]) -> Iterator[str]:
         yield f"{report.video}: {', '.join(parts)}"
         if report.error:
             yield f"{report.video}: ended early: {report.error}"
+
+
+def _note_misses(reports: Sequence["VideoReport"], path: Path) -> str:
+    """Write which photographs gave no sample, and why; return a line about all."""
+    from mlx_faceau.core.atomic_io import atomic_file
+
+    misses = [(report.video, report.miss) for report in reports if report.miss]
+    kept = sum(report.kept for report in reports)
+    line = f"{len(reports)} photographs: {kept} samples, {len(misses)} photographs without one"
+    if not misses:
+        path.unlink(missing_ok=True)  # of an earlier run
+        return line
+    with atomic_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("file", "reason"), *misses])
+    reasons = Counter(reason for _, reason in misses).most_common(3)
+    counted = ", ".join(f"{reason}: {count}" for reason, count in reasons)
+    return f"{line} (listed in {path}; {counted})"
 
 
 def _write_report(path: Path, reports: Sequence["VideoReport"]) -> None:

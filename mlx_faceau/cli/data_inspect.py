@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlx_faceau.errors import UsageError
 from mlx_faceau.train.config import AUGMENTATIONS
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ def _as_text(name: str, report: "Report") -> str:
         lines.append("".join(["samples by intensity", *(f"{f'{a:g}-{b:g}':>9}" for a, b in edges)]))
         for unit, counts in zip(AU_NAMES, report.histogram.tolist(), strict=True):
             lines.append("".join([f"{unit:20}", *(f"{count:9d}" for count in counts)]))
-    verdict = "not fit for training" if report.failures else f"{report.samples} samples, sound"
+    sound = "usable; see the warnings" if report.warnings else "sound"
+    verdict = "not fit for training" if report.failures else f"{report.samples} samples, {sound}"
     return "\n".join([*lines, f"{name}: {verdict}"])
 
 
@@ -137,7 +139,7 @@ def _preview(args: argparse.Namespace) -> int:
     from mlx_faceau.data.preview import contact_sheet, strongest_units
 
     if args.count < 1:
-        raise ValueError(f"--count is {args.count}, expected at least 1")
+        raise UsageError(f"--count is {args.count}, expected at least 1")
     dataset = FaceDataset(args.file, keep_outside=True)
     order = np.random.default_rng(args.seed).permutation(len(dataset))
     picked = np.sort(order[: args.count])

@@ -36,6 +36,11 @@ def _add_merge(actions: Any) -> None:
     parser = actions.add_parser("merge", help=text, description=text)
     parser.add_argument("files", nargs="+", metavar="FILE", help="files of ours or the original's")
     parser.add_argument("--output", required=True, metavar="FILE", help="HDF5 file to write")
+    parser.add_argument(
+        "--mixed-labels",
+        action="store_true",
+        help="allow files whose labellers or shape models (PDMs) differ",
+    )
     _add_storage(parser)
     parser.set_defaults(act=_merge)
 
@@ -55,7 +60,9 @@ def _merge(args: argparse.Namespace) -> int:
     from mlx_faceau.data.merge import merge_files
 
     paths = [Path(name) for name in args.files]
-    report = merge_files(paths, Path(args.output), args.compress, not args.drop_outside)
+    report = merge_files(
+        paths, Path(args.output), args.compress, not args.drop_outside, args.mixed_labels
+    )
     for note in report.notes:
         print(note, file=sys.stderr)
     repeated = f", {report.repeated} repeated ones left out" if report.repeated else ""

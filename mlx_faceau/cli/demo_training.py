@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlx_faceau.errors import UsageError
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -89,7 +91,7 @@ def _prepare(folder: Path, force: bool) -> Path:
 
     if folder.exists() and any(folder.iterdir()):
         if not force or not (folder / "faces.h5").exists():
-            raise ValueError(
+            raise UsageError(
                 f"{folder}: is not empty; name another folder with --output, or replace an "
                 "earlier demo with --force"
             )

@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlx_faceau.errors import UsageError
+
 if TYPE_CHECKING:
     from mlx_faceau.convert.accuracy import Faces
     from mlx_faceau.convert.check import Check
@@ -98,7 +100,7 @@ def _batch(text: str) -> int | str:
 
 def run(args: argparse.Namespace) -> int:
     if (args.checkpoint is None) == (args.combine is None):
-        raise ValueError("give one checkpoint, or --combine LANDMARKS AU")
+        raise UsageError("give one checkpoint, or --combine LANDMARKS AU")
     from mlx_faceau.core.architectures import CONFIGS
     from mlx_faceau.inference.builtin import coreml_file, is_builtin
 
@@ -109,9 +111,9 @@ def run(args: argparse.Namespace) -> int:
         return _run(args)
     formats = _formats(args)
     if args.output is None and formats != ["coreml"]:
-        raise ValueError("builtin: give --output DIR for any other file than --to coreml")
+        raise UsageError("builtin: give --output DIR for any other file than --to coreml")
     if args.output and Path(args.output).suffix in SUFFIXES.values():
-        raise ValueError(f"--output {args.output}: builtin is two nets; name a folder")
+        raise UsageError(f"--output {args.output}: builtin is two nets; name a folder")
     status = 0
     for kind in CONFIGS:
         output = args.output or str(coreml_file(kind).parent)
@@ -148,15 +150,15 @@ def _formats(args: argparse.Namespace) -> list[str]:
     formats = [name.strip() for name in args.to.split(",")]
     unknown = [name for name in formats if name not in SUFFIXES]
     if unknown:
-        raise ValueError(f"--to {args.to}: unknown {unknown[0]!r}, expected {', '.join(SUFFIXES)}")
+        raise UsageError(f"--to {args.to}: unknown {unknown[0]!r}, expected {', '.join(SUFFIXES)}")
     if args.combine and "safetensors" in formats:
-        raise ValueError("--combine: a checkpoint holds one net; leave safetensors out of --to")
+        raise UsageError("--combine: a checkpoint holds one net; leave safetensors out of --to")
     int8 = args.precision == "int8"
     for flag in ("calibration", "validation", "force"):
         if getattr(args, flag) and not int8:
-            raise ValueError(f"--{flag} is for --precision int8")
+            raise UsageError(f"--{flag} is for --precision int8")
     if int8 and not args.calibration:
-        raise ValueError("--precision int8 needs --calibration FILE.h5, labelled training faces")
+        raise UsageError("--precision int8 needs --calibration FILE.h5, labelled training faces")
     return formats
 
 
@@ -205,10 +207,10 @@ def _targets(args: argparse.Namespace, formats: list[str], kind: str) -> dict[st
     output = Path(args.output) if args.output else folder
     if output.suffix in SUFFIXES.values():
         if [output.suffix] != [SUFFIXES[form] for form in formats]:
-            raise ValueError(f"--output {output} is not the one file of --to {args.to}")
+            raise UsageError(f"--output {output} is not the one file of --to {args.to}")
         source = checkpoint / BEST_NAME if checkpoint.is_dir() else checkpoint
         if output.exists() and output.samefile(source):
-            raise ValueError(f"--output {output} is the checkpoint itself")
+            raise UsageError(f"--output {output} is the checkpoint itself")
         return {formats[0]: output}
     return {form: output / f"{kind}{SUFFIXES[form]}" for form in formats}
 

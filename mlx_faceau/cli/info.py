@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mlx_faceau.core.libraries import OPENCV, broken, installed_version, opencv_conflict
+
 LIBRARIES = (
     "numpy",
-    "opencv-python",
+    *OPENCV,
     "safetensors",
     "mlx",
     "torch",
@@ -24,10 +26,13 @@ LIBRARIES = (
     "matplotlib",
     "tqdm",
     "dlib-bin",
+    "ai-edge-litert",
     "pyarrow",
     "tensorboardX",
     "shtab",
 )
+# Modules of compiled code beside the backends' libraries, which may be installed and not load.
+_MODULES = ("cv2", "safetensors", "h5py", "matplotlib", "dlib", "pyarrow")
 _WIDTH = 96
 _MOST_MODELS = 6
 
@@ -74,7 +79,7 @@ def installation() -> dict[str, Any]:
     from mlx_faceau.inference.backends import this_machine
 
     machine = this_machine()
-    backends = _backend_states(machine)
+    backends, problems = _states(machine)
     return {
         "mlx-faceau": __version__,
         "python": platform.python_version(),
@@ -82,18 +87,24 @@ def installation() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "accelerators": _accelerators(machine.apple_silicon, machine.nvidia),
         "backends": backends,
-        "training": _training_states(backends),
-        "face detectors": _detector_states(machine.system),
+        "training": _training_states(backends, problems),
+        "face detectors": _detector_states(machine.system, problems),
         "mlx blas": _blas(),
         "c++ compiler": shutil.which("g++") or shutil.which("c++") or shutil.which("clang++"),
-        "libraries": {name: _version(name) for name in LIBRARIES},
+        "libraries": {name: installed_version(name) for name in LIBRARIES},
+        "problems": problems,
         "built-in pair": _builtin_state(),
         "models here": {str(path): _short(path) for path in _models_below(Path())},
     }
 
 
-def _backend_states(machine: Any) -> dict[str, str]:
-    """ "usable" and on what, or why not: asked of what chooses backends, then of the libraries."""
+def _states(machine: Any) -> tuple[dict[str, str], dict[str, str]]:
+    """For each backend "usable" and on what, or why not; and what ails which other library.
+
+    Asked of what chooses backends, then of the libraries.
+    """
+    from importlib.util import find_spec
+
     from mlx_faceau.errors import BackendError
     from mlx_faceau.inference.backends import BACKENDS, Files, choose, installed_libraries
 
@@ -106,14 +117,22 @@ def _backend_states(machine: Any) -> dict[str, str]:
             choose(machine, Files({name: Path("any")}), libraries, name)
         except BackendError as error:
             states[name] = str(error).removeprefix(f"{BACKENDS[name].title}: ")
-    for name, (loads, text) in probe(name for name in BACKENDS if name not in states).items():
-        library = BACKENDS[name].library
-        broken = f"{library} is installed but does not load ({text}); reinstall it"
-        states[name] = f"usable, sees {text}" if loads else broken
-    return {name: states[name] for name in BACKENDS}
+    asked = [name for name in BACKENDS if name not in states]
+    answers = probe([*asked, *(name for name in _MODULES if find_spec(name) is not None)])
+    for name in asked:
+        loads, text = answers.pop(name)
+        states[name] = (
+            f"usable, sees {text}" if loads else str(broken(BACKENDS[name].library, text))
+        )
+    problems = {
+        name: str(broken(name, text)) for name, (loads, text) in answers.items() if not loads
+    }
+    if conflict := opencv_conflict():
+        problems.setdefault("cv2", str(conflict))
+    return {name: states[name] for name in BACKENDS}, problems
 
 
-def _training_states(backends: dict[str, str]) -> dict[str, str]:
+def _training_states(backends: dict[str, str], problems: dict[str, str]) -> dict[str, str]:
     """For each framework "usable", or what it needs: itself, and what every training needs."""
     from importlib.util import find_spec
 
@@ -121,6 +140,7 @@ def _training_states(backends: dict[str, str]) -> dict[str, str]:
 
     missing = [name for name in ("h5py", "filelock", "tqdm") if find_spec(name) is None]
     common = [str(MissingDependency(missing[0], extra="train"))] if missing else []
+    common += [problems[name] for name in ("cv2", "h5py") if name in problems]
     own = {
         name: [] if backends[name].startswith("usable") else [backends[name]]
         for name in ("mlx", "torch")
@@ -128,20 +148,20 @@ def _training_states(backends: dict[str, str]) -> dict[str, str]:
     return {name: "; ".join([*reasons, *common]) or "usable" for name, reasons in own.items()}
 
 
-def _detector_states(system: str) -> dict[str, str]:
+def _detector_states(system: str, problems: dict[str, str]) -> dict[str, str]:
     from importlib.util import find_spec
 
     from mlx_faceau.errors import MissingDependency
 
     yunet = "needs its file: face_detection_yunet_*.onnx beside the landmark model"
-    states = {"yunet": yunet}
+    states = {"yunet": problems.get("cv2", yunet)}
     for name, module, there in (("vision", "Vision", system == "Darwin"), ("dlib", "dlib", True)):
         if not there:
             states[name] = "macOS only"
         elif find_spec(module) is None:
             states[name] = str(MissingDependency(module, extra="detect"))
         else:
-            states[name] = "usable"
+            states[name] = problems.get("cv2") or problems.get(module, "usable")
     return states
 
 
@@ -166,20 +186,11 @@ def _accelerators(apple_silicon: bool, nvidia: bool) -> list[str]:
 
 
 def _blas() -> str | None:
-    if _version("mlx") is None:
+    if installed_version("mlx") is None:
         return None
     from mlx_faceau.core.blas import status
 
     return str(status())
-
-
-def _version(name: str) -> str | None:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def _models_below(folder: Path) -> list[Path]:
@@ -264,7 +275,9 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
     libraries = report["libraries"]
     there = ", ".join(f"{name} {number}" for name, number in libraries.items() if number)
     yield from _wrapped("libraries", there)
-    absent = [name for name, number in libraries.items() if not number]
+    for name, text in report["problems"].items():
+        yield from _wrapped(f"! {name}", text)
+    absent = [name for name, number in libraries.items() if not number and name not in OPENCV[1:]]
     if absent:
         yield from _wrapped("not there", ", ".join(absent))
     yield f"built-in pair  {report['built-in pair']}"

@@ -1,16 +1,20 @@
 """The command line ``mlx-faceau``: one file a subcommand, each with add_arguments and run.
 
-Exit status: 0 done; 1 a check or target failed; 2 bad input or usage; 130 interrupted.
+Exit status: 0 done; 1 a check, a target or a part of the work failed, or a defect of this package;
+2 bad input or usage; 130 interrupted.
 """
 
 import argparse
 import logging
 import os
 import sys
+import traceback
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
-from mlx_faceau.errors import FaceauError, MissingDependency, printable
+from mlx_faceau.core.libraries import library_error
+from mlx_faceau.errors import FaceauError, FunctionError, printable
 
 from .completion import SHELLS, PrintCompletion
 
@@ -27,9 +31,21 @@ COMMANDS = {
     "info": "show what can run on this machine and why the rest cannot, or describe models",
 }
 
-# Libraries that whole commands need, by the extra that brings them. Where one is needed by chance,
-# the code that needs it says so itself.
-EXTRAS = {"h5py": "train", "matplotlib": "train", "tqdm": "train"}
+REPORT = "please report it as an issue of the mlx-faceau repository"
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser, of subcommands too, that takes the flags which are good for every command."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.add_argument(
+            "-v",
+            "--verbose",
+            action="store_true",
+            default=argparse.SUPPRESS,  # a subcommand's default would undo the flag before it
+            help="log what is decided and why; of a defect, show the traceback",
+        )
 
 
 def build_parser(only: str | None = None) -> argparse.ArgumentParser:
@@ -39,7 +55,7 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
         only: the one subcommand whose flags are wanted; the others are then known by name alone,
             and their files not read. None wants all.
     """
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="mlx-faceau",
         description="Facial landmarks, head pose and action units: train, export, predict.",
     )
@@ -52,7 +68,6 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
         choices=SHELLS,
         help="print a script that completes commands and flags in the shell, and exit",
     )
-    parser.add_argument("-v", "--verbose", action="store_true", help="log what is decided and why")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, text in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text)
@@ -90,10 +105,12 @@ def main(arguments: list[str] | None = None) -> int:
         The exit status.
     """
     given = sys.argv[1:] if arguments is None else arguments
-    args = build_parser(_command_of(given)).parse_args(given)
-    level = logging.INFO if args.verbose else logging.WARNING
-    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
+    verbose = False
     try:
+        args = build_parser(_command_of(given)).parse_args(given)
+        verbose = hasattr(args, "verbose")
+        level = logging.INFO if verbose else logging.WARNING
+        logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
         status = int(args.run(args))
         sys.stdout.flush()  # what is buffered can still meet a reader that went away
         return status
@@ -104,23 +121,34 @@ def main(arguments: list[str] | None = None) -> int:
         # The reader went away (a pipe into head): nothing more to say, and no traceback at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (FaceauError, ValueError, OSError) as error:
-        print(f"mlx-faceau: {one_line(error)}", file=sys.stderr)
-        return 2
-    except ModuleNotFoundError as error:
-        if error.name not in EXTRAS:
-            raise
-        print(f"mlx-faceau: {MissingDependency(error.name, EXTRAS[error.name])}", file=sys.stderr)
-        return 2
-    except (MemoryError, RuntimeError) as error:
-        if not ran_out_of_memory(error):
-            raise
-        print(
-            f"mlx-faceau: out of memory ({one_line(error)[:200]}); close other programs, or train "
-            "with a smaller --batch-size and as much larger --accumulate, which keeps the step",
-            file=sys.stderr,
+    except Exception as error:
+        status, text = explain(error)
+        if verbose and (status == 1 or isinstance(error, FunctionError)):
+            traceback.print_exception(error)
+        print(f"mlx-faceau: {text}", file=sys.stderr)
+        return status
+
+
+def explain(error: Exception) -> tuple[int, str]:
+    """The exit status and the line that an error ends the program with.
+
+    Returns:
+        2 for what the user can mend; 1 for a defect of this package.
+    """
+    if library := library_error(error):
+        return 2, one_line(library)
+    if isinstance(error, (FaceauError, OSError)):
+        return 2, one_line(error)
+    if ran_out_of_memory(error):
+        return 2, (
+            f"out of memory ({one_line(error)[:200]}); close other programs, or train with a "
+            "smaller --batch-size and as much larger --accumulate, which keeps the step"
         )
-        return 2
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return 1, (
+        f"internal error: {type(error).__name__}: {one_line(error)} ({Path(place.filename).name}, "
+        f"line {place.lineno}); {REPORT}; run with -v for the traceback"
+    )
 
 
 def ran_out_of_memory(error: BaseException) -> bool:

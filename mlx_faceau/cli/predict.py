@@ -4,6 +4,8 @@ import argparse
 import sys
 from typing import Any
 
+from mlx_faceau.errors import UsageError
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -151,4 +153,4 @@ def _refuse_options_of_faces(args: argparse.Namespace) -> None:
     given = [name for name, default in defaults.items() if vars(args)[name] != default]
     if given:
         flags = ", ".join("--" + name.replace("_", "-") for name in given)
-        raise ValueError(f"{flags}: not with --aligned, which reads crops one by one")
+        raise UsageError(f"{flags}: not with --aligned, which reads crops one by one")

@@ -10,6 +10,8 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from mlx_faceau.errors import FaceauError, UsageError
+
 _BATCH = 32
 
 
@@ -18,7 +20,8 @@ def run_aligned(args: argparse.Namespace) -> int:
     form = _format(args)
     paths = list(image_paths(args.inputs))
     predictors = _load_predictors(args)
-    rows = _predict_files(paths, predictors)
+    failed: list[Path] = []
+    rows = _predict_files(_read_crops(paths, failed), predictors)
     if args.output not in (None, "-"):
         from mlx_faceau.core.atomic_io import atomic_file
 
@@ -26,7 +29,9 @@ def run_aligned(args: argparse.Namespace) -> int:
             _write(rows, file, form)
     else:
         _write(rows, sys.stdout, form)
-    return 0
+    if failed:
+        sys.stderr.write(f"{len(failed)} of {len(paths)} crops could not be read\n")
+    return 1 if failed else 0
 
 
 def image_paths(inputs: list[str]) -> Iterator[Path]:
@@ -42,12 +47,12 @@ def image_paths(inputs: list[str]) -> Iterator[Path]:
         if path.is_dir():
             images = [p for p in sorted(path.iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES]
             if not images:
-                raise ValueError(f"{path}: no images ({', '.join(IMAGE_SUFFIXES)}) in this folder")
+                raise UsageError(f"{path}: no images ({', '.join(IMAGE_SUFFIXES)}) in this folder")
             yield from images
         elif path.is_file():
             yield path
         else:
-            raise ValueError(f"{path}: no such file or folder")
+            raise UsageError(f"{path}: no such file or folder")
 
 
 def read_crop(path: Path) -> np.ndarray:
@@ -63,7 +68,7 @@ def read_crop(path: Path) -> np.ndarray:
     image = read_image(path)
     if image.shape != CROP_SHAPE:
         height, width = image.shape[:2]
-        raise ValueError(
+        raise UsageError(
             f"{path}: {width}x{height} pixels, but --aligned means 112x112 standard crops; "
             "cut them out with FaceAligner"
         )
@@ -82,14 +87,35 @@ def _load_predictors(args: argparse.Namespace) -> list[Any]:
     return predictors
 
 
-def _predict_files(paths: list[Path], predictors: list[Any]) -> Iterator[dict[str, Any]]:
-    for start in range(0, len(paths), _BATCH):
-        some = paths[start : start + _BATCH]
-        crops = np.stack([read_crop(path) for path in some])
+def _read_crops(paths: list[Path], failed: list[Path]) -> Iterator[tuple[Path, np.ndarray]]:
+    """Crops with their files; one that cannot be read is named and added to ``failed``.
+
+    Raises:
+        FaceauError: if there is not one good crop.
+    """
+    for path in paths:
+        try:
+            yield path, read_crop(path)
+        except FaceauError as error:
+            if len(paths) == 1:
+                raise
+            sys.stderr.write(f"mlx-faceau: {error}\n")
+            failed.append(path)
+    if len(failed) == len(paths):
+        raise UsageError(f"none of the {len(paths)} crops could be read")
+
+
+def _predict_files(
+    crops: Iterator[tuple[Path, np.ndarray]], predictors: list[Any]
+) -> Iterator[dict[str, Any]]:
+    from mlx_faceau.video.prefetch import in_groups
+
+    for some in in_groups(crops, _BATCH):
+        images = np.stack([image for _, image in some])
         predictions: dict[str, np.ndarray] = {}
         for predictor in predictors:
-            predictions |= predictor.predict_batch(crops)
-        for index, path in enumerate(some):
+            predictions |= predictor.predict_batch(images)
+        for index, (path, _) in enumerate(some):
             yield {"file": str(path)} | {
                 name: values[index]
                 for name, values in predictions.items()
@@ -101,7 +127,7 @@ def _format(args: argparse.Namespace) -> str:
     ending = Path(args.output or "").suffix.lower().removeprefix(".")
     form = str(args.format or (ending if ending in ("json", "jsonl", "parquet") else "csv"))
     if form not in ("csv", "json"):
-        raise ValueError(f"{form}: --aligned writes csv or json; say --format or end --output so")
+        raise UsageError(f"{form}: --aligned writes csv or json; say --format or end --output so")
     return form
 
 

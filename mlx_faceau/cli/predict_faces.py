@@ -2,6 +2,7 @@
 
 import argparse
 import glob
+import logging
 import sys
 import time
 from collections import Counter
@@ -14,7 +15,7 @@ import cv2
 
 from mlx_faceau.core.pdm import PDM, read_pdm
 from mlx_faceau.core.provenance import pdm_of
-from mlx_faceau.errors import CheckpointError, FaceauError
+from mlx_faceau.errors import CheckpointError, FaceauError, FunctionError, UsageError
 from mlx_faceau.inference.builtin import is_builtin, pdm_for
 from mlx_faceau.output.openface_csv import GROUPS, Layout, foreign_columns
 from mlx_faceau.output.overlay import VIDEO_SUFFIX
@@ -25,6 +26,8 @@ from mlx_faceau.video.reader import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Span, Video,
 from mlx_faceau.video.results import FrameFaces
 
 from .evaluate import read_builtin, read_description
+
+logger = logging.getLogger(__name__)
 
 _LIVE_RATE = 30.0  # frames a second of a camera's overlay
 _PROGRESS_EVERY = 0.5  # seconds
@@ -49,7 +52,7 @@ class Input:
 def run_faces(args: argparse.Namespace) -> int:
     """Predict what parsed arguments name; the exit status."""
     if not args.landmark_model:
-        raise ValueError(
+        raise UsageError(
             "--au-model alone: faces are cut out by their landmarks; give --landmark-model PATH or "
             "builtin as well, or --aligned for 112x112 crops"
         )
@@ -68,7 +71,7 @@ def run_faces(args: argparse.Namespace) -> int:
     failed = _run_all(_pipeline(args), jobs, span)
     if failed:
         sys.stderr.write(f"{failed} of {len(jobs)} inputs could not be read\n")
-    return 2 if failed else 0
+    return 0 if not failed else 1 if failed < len(jobs) else 2
 
 
 def _pipeline(args: argparse.Namespace) -> FacePipeline:
@@ -94,6 +97,8 @@ def _run_all(pipeline: FacePipeline, jobs: list[tuple[Input, Wanted]], span: Spa
             if len(jobs) == 1:
                 raise
             sys.stderr.write(f"mlx-faceau: {error}\n")
+            if isinstance(error, FunctionError):
+                logger.info("the traceback of %s", source.name, exc_info=error)
             failed += 1
     return failed
 
@@ -113,7 +118,7 @@ def _expand(name: str) -> Iterator[Input]:
         kinds = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
         paths = [p for p in sorted(path.iterdir()) if p.suffix.lower() in kinds]
         if not paths:
-            raise ValueError(f"{path}: no pictures or videos in this folder")
+            raise UsageError(f"{path}: no pictures or videos in this folder")
         yield from map(Input, paths)
     elif path.is_file():
         yield Input(path)
@@ -122,7 +127,7 @@ def _expand(name: str) -> Iterator[Input]:
     else:
         paths = [Path(p) for p in sorted(glob.glob(name, recursive=True)) if Path(p).is_file()]
         if not paths:
-            raise ValueError(f"{name}: no such file or folder")
+            raise UsageError(f"{name}: no such file or folder")
         yield from map(Input, paths)
 
 
@@ -147,7 +152,7 @@ def shard(inputs: list[Input], text: str | None) -> list[Input]:
         return inputs
     first, _, second = text.partition("/")
     if not (first.isdigit() and second.isdigit() and 1 <= int(first) <= int(second)):
-        raise ValueError(f"--shard {text}: expected I/N with 1 <= I <= N, such as 2/8")
+        raise UsageError(f"--shard {text}: expected I/N with 1 <= I <= N, such as 2/8")
     return inputs[int(first) - 1 :: int(second)]
 
 
@@ -156,15 +161,15 @@ def _layout(args: argparse.Namespace) -> Layout:
     there = [g for g in GROUPS if (g != "3d" or pdm) and (g != "aus" or args.au_model)]
     groups = there if args.groups is None else [g.strip() for g in args.groups.split(",")]
     if "aus" in groups and not args.au_model:
-        raise ValueError("--groups aus: there is no action unit net; give --au-model")
+        raise UsageError("--groups aus: there is no action unit net; give --au-model")
     camera = None
     if args.camera:
         try:
             camera = Camera(*(float(value) for value in args.camera.split(",")))
         except (TypeError, ValueError):
-            raise ValueError(f"--camera {args.camera}: expected FX,FY,CX,CY in pixels") from None
+            raise UsageError(f"--camera {args.camera}: expected FX,FY,CX,CY in pixels") from None
         if not (camera.focal_x > 0 and camera.focal_y > 0):
-            raise ValueError(f"--camera {args.camera}: focal lengths are positive")
+            raise UsageError(f"--camera {args.camera}: focal lengths are positive")
     return Layout(groups, pdm, camera, args.presence_from)
 
 
@@ -187,7 +192,7 @@ def _pdm(args: argparse.Namespace) -> PDM | None:
         return pdm_for(metadata)
     pdm, taught = read_pdm(args.pdm), pdm_of(metadata)
     if taught and taught["hash"] not in ("", pdm.hash):
-        raise ValueError(
+        raise UsageError(
             f"--pdm {args.pdm}: the landmark net was taught with another one ({taught['name']}, "
             f"SHA-256 {taught['hash'][:12]}...); leave it out, or give that one"
         )
@@ -196,7 +201,7 @@ def _pdm(args: argparse.Namespace) -> PDM | None:
 
 def _form(args: argparse.Namespace) -> str:
     if args.format == "json":
-        raise ValueError("--format json is for --aligned; videos are written as csv or jsonl")
+        raise UsageError("--format json is for --aligned; videos are written as csv or jsonl")
     ending = _ending(args.output)
     return str(args.format or (ending if ending in FORMATS else "csv"))
 
@@ -211,7 +216,7 @@ def _jobs(
     """Each input with its result files; two never share one."""
     single = args.output == "-" or _ending(args.output) in FORMATS
     if single and len(inputs) > 1:
-        raise ValueError(
+        raise UsageError(
             f"--output {args.output}: {len(inputs)} inputs need a folder to write to, one file each"
         )
     folder = _result_folder("." if args.output is None or single else args.output)
@@ -219,7 +224,7 @@ def _jobs(
     names = Counter(source.name for source in inputs)
     for source in inputs:
         if names[source.name] > 1:
-            raise ValueError(f"{source.name}: two inputs of this name; run their folders apart")
+            raise UsageError(f"{source.name}: two inputs of this name; run their folders apart")
         stem = Path(source.name).stem
         base = folder / (stem if stems[stem] == 1 else source.name)
         table = args.output if single else Path(f"{base}.{form}")
@@ -245,7 +250,7 @@ def _check_replaceable(wanted: Wanted) -> None:
     if wanted.form == "jsonl" or str(wanted.rows) == "-":
         return
     if foreign := foreign_columns(Path(wanted.rows)):
-        raise ValueError(
+        raise UsageError(
             f"{wanted.rows}: another program's file (column {foreign[0]!r} is none of ours), which "
             "would be replaced; move it, or give another folder with --output"
         )
@@ -254,7 +259,7 @@ def _check_replaceable(wanted: Wanted) -> None:
 def _result_folder(name: str) -> Path:
     folder = Path(name)
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"--output {folder}: not a folder, and no ending {', '.join(FORMATS)}")
+        raise UsageError(f"--output {folder}: not a folder, and no ending {', '.join(FORMATS)}")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

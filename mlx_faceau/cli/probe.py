@@ -9,7 +9,8 @@ import sys
 from collections.abc import Iterable
 
 _SECONDS = 60  # a first import from a slow disk may take long
-# For each backend what a fresh interpreter runs; it prints what the backend would compute on.
+# What a fresh interpreter runs: for a backend it prints what that would compute on, of another
+# library it only imports the module.
 _QUESTIONS = {
     "coreml": "import coremltools; print('Core ML')",
     "mlx": "import mlx.core as mx; print(mx.default_device().type.name)",
@@ -20,12 +21,12 @@ _QUESTIONS = {
 }
 
 
-def probe(backends: Iterable[str]) -> dict[str, tuple[bool, str]]:
-    """For each backend whether its library loads, and what it sees, or why it does not load.
+def probe(names: Iterable[str]) -> dict[str, tuple[bool, str]]:
+    """For each backend or module whether it loads, and what it sees, or why it does not load.
 
     All are asked at the same time.
     """
-    asked = {name: _ask(_QUESTIONS[name]) for name in backends}
+    asked = {name: _ask(_QUESTIONS.get(name, f"import {name}")) for name in names}
     return {name: _answer(process) for name, process in asked.items()}
 
 

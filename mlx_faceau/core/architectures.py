@@ -15,6 +15,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from mlx_faceau.errors import UsageError
+
 from .facs import NUM_AUS
 from .landmarks import NUM_LANDMARKS
 
@@ -204,19 +206,19 @@ CONFIGS: dict[str, type[LandmarkPoseConfig] | type[AUPredictionConfig]] = {
 
 def _check_sizes(config: ModelConfig) -> None:
     if not np.isfinite(config.width_mult) or not 0 < config.width_mult <= 8:
-        raise ValueError(f"width_mult is {config.width_mult}, expected a number in (0, 8]")
+        raise UsageError(f"width_mult is {config.width_mult}, expected a number in (0, 8]")
     narrowest = min(s.channels for s in config.backbone.stages)
     if int(narrowest * config.width_mult) < 1:
-        raise ValueError(f"width_mult {config.width_mult} leaves a stage without channels")
+        raise UsageError(f"width_mult {config.width_mult} leaves a stage without channels")
     for field in fields(config):
         value = getattr(config, field.name)
         if field.type in (int, "int") and (not isinstance(value, int) or not 0 < value <= 4096):
-            raise ValueError(f"{field.name} is {value!r}, expected a whole number in [1, 4096]")
+            raise UsageError(f"{field.name} is {value!r}, expected a whole number in [1, 4096]")
 
 
 def _check_dropout(config: ModelConfig) -> None:
     if not 0.0 <= config.dropout < 1.0:
-        raise ValueError(f"dropout is {config.dropout}, expected 0 <= dropout < 1")
+        raise UsageError(f"dropout is {config.dropout}, expected 0 <= dropout < 1")
 
 
 def config_from_dict(kind: str, settings: Mapping[str, Any]) -> ModelConfig:
@@ -226,14 +228,14 @@ def config_from_dict(kind: str, settings: Mapping[str, Any]) -> ModelConfig:
         ValueError: for an unknown kind, an unknown key or a value out of range.
     """
     if kind not in CONFIGS:
-        raise ValueError(f"unknown kind of net {kind!r}, expected one of {', '.join(CONFIGS)}")
+        raise UsageError(f"unknown kind of net {kind!r}, expected one of {', '.join(CONFIGS)}")
     config = CONFIGS[kind]
     unknown = set(settings) - {field.name for field in fields(config)}
     if unknown:
-        raise ValueError(f"unknown setting of a {kind} net: {', '.join(sorted(unknown))}")
+        raise UsageError(f"unknown setting of a {kind} net: {', '.join(sorted(unknown))}")
     for name, value in settings.items():
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise ValueError(f"{name} is {value!r}, expected a number")
+            raise UsageError(f"{name} is {value!r}, expected a number")
     return config(**settings)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from mlx_faceau.errors import CheckpointError, MissingDependency
+from mlx_faceau.errors import CheckpointError
 
 from .architectures import (
     IMAGE_SIZE,
@@ -28,6 +28,7 @@ from .architectures import (
 )
 from .atomic_io import atomic_file
 from .facs import AU_NAMES
+from .libraries import LOAD_ERRORS, load_error
 from .preprocess import COLOR_ORDER
 
 FORMAT = "mlx-faceau"
@@ -269,6 +270,6 @@ def file_hash(path: Path | str) -> str:
 def _safetensors() -> Any:
     try:
         import safetensors.numpy
-    except ImportError:
-        raise MissingDependency("safetensors", extra="cpu") from None
+    except LOAD_ERRORS as error:
+        raise load_error(error, "safetensors", "cpu") from None
     return safetensors

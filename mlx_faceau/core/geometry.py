@@ -13,6 +13,8 @@ Reference:
 
 import numpy as np
 
+from mlx_faceau.errors import UsageError
+
 from .architectures import IMAGE_SIZE
 from .landmarks import MIRROR, NUM_LANDMARKS
 
@@ -132,7 +134,7 @@ def _scale_and_angle(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     scale = np.hypot(a, b)
     shear = np.hypot(matrix[..., 1, 1] - a, matrix[..., 0, 1] + b)
     if not np.all(shear <= 1e-4 * scale) or not np.all(scale > 0):
-        raise ValueError("a crop matrix is no similarity (rotation, scale and shift only)")
+        raise UsageError("a crop matrix is no similarity (rotation, scale and shift only)")
     return scale, np.arctan2(b, a)
 
 
@@ -146,7 +148,7 @@ def invert(matrix: np.ndarray) -> np.ndarray:
     try:
         inverse = np.linalg.inv(matrix[..., :2])
     except np.linalg.LinAlgError:
-        raise ValueError("a crop matrix cannot be inverted: it collapses the plane") from None
+        raise UsageError("a crop matrix cannot be inverted: it collapses the plane") from None
     shift = -np.einsum("...ij,...j->...i", inverse, matrix[..., 2])
     return np.concatenate([inverse, shift[..., None]], axis=-1)
 
@@ -199,7 +201,7 @@ def standard_crop_matrix(landmarks: np.ndarray) -> np.ndarray:
     """
     points = np.asarray(landmarks, np.float64)
     if points.shape != (NUM_LANDMARKS, 2):
-        raise ValueError(f"landmarks have shape {points.shape}, expected ({NUM_LANDMARKS}, 2)")
+        raise UsageError(f"landmarks have shape {points.shape}, expected ({NUM_LANDMARKS}, 2)")
     low, high = points.min(axis=0), points.max(axis=0)
     return square_crop_matrix((low + high) / 2, CROP_MARGIN * float((high - low).max()))
 
@@ -211,7 +213,7 @@ def square_crop_matrix(centre: np.ndarray, side: float) -> np.ndarray:
         ValueError: if the side is not a positive number or the centre not finite.
     """
     if not (np.isfinite(side) and side > 0 and np.isfinite(centre).all()):
-        raise ValueError(f"a crop of side {side} around {centre} is not possible")
+        raise UsageError(f"a crop of side {side} around {centre} is not possible")
     scale = IMAGE_SIZE / side
     x, y = np.asarray(centre, np.float64)
     return similarity_matrix(scale, 0.0, (CROP_CENTRE - scale * x, CROP_CENTRE - scale * y))

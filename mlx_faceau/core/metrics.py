@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from mlx_faceau.errors import UsageError
+
 from .facs import AU_NAMES
 from .landmarks import GROUPS, OUTER_EYE_CORNERS
 from .moments import Moments, moves
@@ -76,7 +78,7 @@ def icc31(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
 def mean_absolute_error(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
     """Mean absolute error of each column: (N, K) and (N, K) in, (K,) float64 out."""
     if np.shape(truth) != np.shape(prediction):
-        raise ValueError(f"shapes {np.shape(truth)} and {np.shape(prediction)} differ")
+        raise UsageError(f"shapes {np.shape(truth)} and {np.shape(prediction)} differ")
     gap = np.asarray(prediction, np.float64) - np.asarray(truth, np.float64)
     errors: np.ndarray = np.abs(gap).mean(0)
     return errors
@@ -256,7 +258,7 @@ def au_metrics(truth: np.ndarray, prediction: np.ndarray) -> dict[str, Any]:
 def _point_errors(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
     truth, prediction = np.asarray(truth, np.float64), np.asarray(prediction, np.float64)
     if truth.shape != prediction.shape or truth.shape[1:] != (68, 2):
-        raise ValueError(
+        raise UsageError(
             f"truth has shape {truth.shape} and prediction {prediction.shape}, expected "
             "(N, 68, 2) twice"
         )

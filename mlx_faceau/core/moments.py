@@ -5,6 +5,8 @@ from typing import Self
 
 import numpy as np
 
+from mlx_faceau.errors import UsageError
+
 # A column is constant if its values lie within this: a net whose output died, or does not move,
 # still differs by float32's rounding from one batch to the next.
 _CONSTANT = 1e-6  # of an intensity, a pixel, a radian
@@ -42,7 +44,7 @@ class Moments:
         """
         truth, prediction = np.asarray(truth, np.float64), np.asarray(prediction, np.float64)
         if truth.shape != prediction.shape or truth.ndim != 2 or len(truth) < 2:
-            raise ValueError(
+            raise UsageError(
                 f"truth has shape {truth.shape} and prediction {prediction.shape}, expected "
                 "(N, K) twice with N >= 2"
             )

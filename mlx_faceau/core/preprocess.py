@@ -6,6 +6,8 @@ every exported file reads float32 RGB in [0, 1].
 
 import numpy as np
 
+from mlx_faceau.errors import UsageError
+
 from .architectures import IMAGE_SIZE
 
 CROP_SHAPE = (IMAGE_SIZE, IMAGE_SIZE, 3)
@@ -26,17 +28,17 @@ def check_crops(crops: np.ndarray) -> np.ndarray:
         ValueError: for anything else, naming what came and what to do.
     """
     if not isinstance(crops, np.ndarray):
-        raise ValueError(
+        raise UsageError(
             f"a crop is a NumPy array of shape {CROP_SHAPE}, got {type(crops).__name__}; "
             "read images with cv2.imread, which gives None for a wrong path"
         )
     if crops.shape[-3:] != CROP_SHAPE or crops.ndim not in (3, 4):
-        raise ValueError(
+        raise UsageError(
             f"crops have shape {crops.shape}, expected {CROP_SHAPE} BGR, for a batch with the "
             "number of faces before it; cut faces out with FaceAligner().align(frame, bbox)"
         )
     if crops.dtype != np.uint8:
-        raise ValueError(
+        raise UsageError(
             f"crops are {crops.dtype}, expected uint8 in [0, 255]; do not scale them beforehand"
         )
     return crops.reshape(-1, *CROP_SHAPE)

@@ -20,6 +20,7 @@ from mlx_faceau.core.geometry import (
     transform_global_params,
     transform_points,
 )
+from mlx_faceau.errors import UsageError
 
 from .appearance import Appearance, change_appearance, draw_factors
 from .varying import Augment, Batch
@@ -121,7 +122,7 @@ def augmentation(level: str, flip: float = 0.5) -> Augment | None:
         ValueError: for an unknown level.
     """
     if level not in LEVELS:
-        raise ValueError(f"augmentation {level!r} is unknown, expected one of {', '.join(LEVELS)}")
+        raise UsageError(f"augmentation {level!r} is unknown, expected one of {', '.join(LEVELS)}")
     chosen = LEVELS[level]
     if chosen is None:
         return None

@@ -11,6 +11,8 @@ from typing import Protocol
 
 import numpy as np
 
+from mlx_faceau.errors import UsageError
+
 from .mixing import MixingPlan, count_visits, draw_systematically
 from .split import check_batch
 from .varying import Augment, Batch, Varying, vary
@@ -80,9 +82,9 @@ class Batches:
         finish: Finish | None = None,
     ) -> None:
         if batch_size < 1 or workers < 0:
-            raise ValueError(f"batch_size {batch_size} must be >= 1 and workers {workers} >= 0")
+            raise UsageError(f"batch_size {batch_size} must be >= 1 and workers {workers} >= 0")
         if processes and not workers:
-            raise ValueError(f"{processes} processes need workers, at least 1, that feed them")
+            raise UsageError(f"{processes} processes need workers, at least 1, that feed them")
         self.dataset = dataset
         ascending = np.argsort(indices, kind="stable")
         self.indices = np.asarray(indices, dtype=np.int64)[ascending]
@@ -97,7 +99,7 @@ class Batches:
         self.part = part
         self.finish = finish
         if batch_size % part[1]:
-            raise ValueError(f"batch_size {batch_size} cannot be divided among {part[1]} ranks")
+            raise UsageError(f"batch_size {batch_size} cannot be divided among {part[1]} ranks")
         check_batch(len(self.indices), batch_size if drop_last else 1)
 
     def __len__(self) -> int:
@@ -121,7 +123,7 @@ class Batches:
             ``index`` (B,) int64, the samples' numbers in the data set; what ``finish`` adds.
         """
         if not 0 <= start <= len(self):
-            raise ValueError(f"start is {start}, expected 0..{len(self)}")
+            raise UsageError(f"start is {start}, expected 0..{len(self)}")
         raw = (self._own_part(*whole) for whole in self._read(epoch, start))
         if self.under_way:
             return self._ahead(raw, epoch)

@@ -14,7 +14,7 @@ import numpy as np
 from mlx_faceau import __version__
 from mlx_faceau.core.atomic_io import atomic_file
 from mlx_faceau.core.facs import AU_NAMES
-from mlx_faceau.errors import DatasetError
+from mlx_faceau.errors import DatasetError, UsageError
 
 from . import schema
 from .columns import COLUMNS, Block, rows_of
@@ -41,7 +41,7 @@ class FileBuilder:
     def __init__(self, file: h5py.File, compression: str | None = None) -> None:
         self._file = file
         if compression not in (None, "lzf"):
-            raise ValueError(f"compression is {compression!r}, expected None or 'lzf'")
+            raise UsageError(f"compression is {compression!r}, expected None or 'lzf'")
         self._compression = compression
         # Kept open: a data set that is dropped writes its last chunks where no error can be raised.
         self._columns: dict[str, h5py.Dataset] = {}

@@ -1,9 +1,8 @@
 """Checking training files."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from pathlib import Path
 
 import h5py
@@ -15,13 +14,16 @@ from mlx_faceau.errors import DatasetError
 
 from . import schema
 from .hdf5 import FaceDataset
+from .identity import face_digests, person_key, repeated_faces, spellings
+from .joined import JoinedFaces
+from .split import people_names, shown_name
 
 HISTOGRAM_EDGES = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0, MAX_INTENSITY)
 _INSPECTED_IMAGES = 64
-_READ_AT_ONCE = 256
 _MARGIN_TOLERANCE = 0.15  # of the standard crop's margin, before it is worth a warning
 _MANY = 100  # samples from which a scale of units can be told from their values
 _SLOW_CHUNK_ROWS = 64
+_ALL_ZERO = "all intensities are 0, so the file is for landmark nets alone"
 
 
 @dataclass
@@ -70,6 +72,7 @@ def check_file(
         else:
             _check_values(report, dataset)
             _check_images(report, dataset)
+            _check_people(report, dataset)
             if against is not None:
                 report.failures += shared(dataset, FaceDataset(against, keep_outside=True))
     return report
@@ -91,28 +94,32 @@ def shared(one: FaceDataset, other: FaceDataset) -> list[str]:
         ("subjects", one.subjects, other.subjects),
         ("videos", one.videos, other.videos),
     ):
-        both = sorted((_names(mine) & _names(theirs)) - {""})
+        own = _names(mine)
+        both = sorted(own[key] for key in own.keys() & _names(theirs).keys())
         if both:
-            shown = ", ".join(both[:3]) + (" ..." if len(both) > 3 else "")
-            found.append(f"{len(both)} {kind} are in {other.path} too: {shown}")
-    pictures = len(_digests(one) & _digests(other))
-    if pictures:
-        found.append(f"{pictures} pictures are in {other.path} too, byte for byte")
+            found.append(f"{len(both)} {kind} are in {other.path} too: {_listed(both)}")
+    joined = JoinedFaces([one, other])
+    sides = np.repeat(["one", "other"], [len(one), len(other)])
+    groups = repeated_faces(face_digests(joined), sides)
+    rows = {row for group in groups for row in group.tolist() if row < len(one)}
+    if rows:
+        found.append(f"{len(rows)} faces are in {other.path} too, by their picture or all labels")
     return found
 
 
-def _names(texts: np.ndarray | None) -> set[str]:
-    return set() if texts is None else set(texts.tolist())
+def _names(texts: np.ndarray | None) -> dict[str, str]:
+    """A spelling of each name by its key."""
+    return {person_key(name): name for name in ([] if texts is None else texts.tolist()) if name}
 
 
-def _digests(dataset: FaceDataset) -> set[bytes]:
-    """What tells the pictures apart."""
-    found = set()
-    for start in range(0, len(dataset), _READ_AT_ONCE):
-        part = range(start, min(start + _READ_AT_ONCE, len(dataset)))
-        images = dataset.read_images(part)
-        found |= {blake2b(image.tobytes(), digest_size=16).digest() for image in images}
-    return found
+def _listed(texts: Sequence[str]) -> str:
+    return ", ".join(texts[:3]) + (" ..." if len(texts) > 3 else "")
+
+
+def absent_units(intensities: np.ndarray) -> list[str]:
+    """Names of the action units that are above 0 in none of the faces (N, 17)."""
+    absent = np.flatnonzero(~(intensities > 0).any(axis=0))
+    return [AU_NAMES[i] for i in absent.tolist()]
 
 
 def au_histogram(au_intensities: np.ndarray) -> np.ndarray:
@@ -185,15 +192,42 @@ def _check_values(report: Report, dataset: FaceDataset) -> None:
     if dataset.outside:
         where = report.failures if dataset.outside > len(dataset) / 2 else report.warnings
         where.append(f"{dataset.outside} of {len(dataset)} samples have landmarks outside the crop")
-    constant = [name for name, column in zip(AU_NAMES, units.T, strict=True) if np.ptp(column) == 0]
+    report.warnings += [] if units.max() > 0 else [f"no face shows any action unit: {_ALL_ZERO}"]
+    if units.max() > 0 and (absent := absent_units(units)):
+        report.warnings.append(f"action units that no face shows: {', '.join(absent)}")
+    constant = [
+        name
+        for name, column in zip(AU_NAMES, units.T, strict=True)
+        if np.ptp(column) == 0 and column[0] > 0
+    ]
     if constant:
         report.warnings.append(f"constant action units: {', '.join(constant)}")
-    if len(units) >= _MANY and len(constant) < len(AU_NAMES) and units.max() <= 1:
+    if len(units) >= _MANY and 0 < units.max() <= 1:
         report.warnings.append("no action unit exceeds 1: intensities are on a scale of 0 to 5")
     _check_spaces(report, dataset)
     scores = dataset.quality
     if not ((scores >= 0) & (scores <= 1)).all():
         report.failures.append("quality_scores leave [0, 1], or are NaN")
+
+
+def _check_people(report: Report, dataset: FaceDataset) -> None:
+    """Whether one person may be there under several names."""
+    for kind, texts in (("subject", dataset.subjects), ("video", dataset.videos)):
+        for written in spellings(texts):
+            report.warnings.append(
+                f"taken for one {kind}: {', '.join(map(repr, written))}, which differ in case, "
+                "spaces, hyphens or the like"
+            )
+    by, names = people_names(dataset, strict=False)
+    groups = list(repeated_faces(face_digests(dataset), names))
+    if groups:
+        rows = sorted({row for group in groups for row in group.tolist()})
+        pairs = {tuple(sorted(set(map(shown_name, names[group])))) for group in groups}
+        same = _listed([" = ".join(filter(None, pair)) for pair in sorted(pairs)])
+        report.warnings.append(
+            f"{len(rows)} samples hold faces that are there under several {by} names ({same}), "
+            f"first in row {dataset.rows[rows[0]]}: these are taken for one {by}"
+        )
 
 
 def _check_spaces(report: Report, dataset: FaceDataset) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from mlx_faceau.errors import UsageError
+
 from . import schema
 
 Block = dict[str, Any]
@@ -80,12 +82,12 @@ def check_block(block: Mapping[str, Any]) -> None:
         elif column.dtype is None:
             texts = block[name]
             if not (isinstance(texts, list) and all(isinstance(text, str) for text in texts)):
-                raise ValueError(f"{name} holds no texts")
+                raise UsageError(f"{name} holds no texts")
         elif (block[name].shape[1:], block[name].dtype) != (column.shape, column.dtype):
-            raise ValueError(f"{name} is {block[name].dtype} of shape {block[name].shape}")
+            raise UsageError(f"{name} is {block[name].dtype} of shape {block[name].shape}")
     unequal = [name for name, values in block.items() if len(values) != count]
     if unequal or count == 0:
-        raise ValueError(f"{count} images, another number of {', '.join(unequal) or 'them'}")
+        raise UsageError(f"{count} images, another number of {', '.join(unequal) or 'them'}")
 
 
 def concatenated(blocks: Sequence[Block]) -> Block:

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from mlx_faceau.core.pdm import PDM, fit_pdm
 
 from .builder import building, check_new
@@ -48,8 +46,8 @@ def convert_file(
 
 def _fit_unplaced(dataset: FaceDataset, pdm: PDM) -> None:
     """Give samples without a usable pose one in crop space."""
-    for row in np.flatnonzero(dataset.masks["global_mask"] == 0):
-        fit = fit_pdm(pdm, dataset.labels["landmarks"][row])
-        dataset.labels["global_params"][row] = fit.global_params
-        dataset.labels["local_params"][row] = fit.local_params
-        dataset.masks["global_mask"][row] = 1
+    rows = dataset.masks["global_mask"] == 0
+    fit = fit_pdm(pdm, dataset.labels["landmarks"][rows])
+    dataset.labels["global_params"][rows] = fit.global_params
+    dataset.labels["local_params"][rows] = fit.local_params
+    dataset.masks["global_mask"][rows] = 1

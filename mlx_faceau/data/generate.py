@@ -1,4 +1,4 @@
-"""Training samples from videos: labelled faces, cut out, moved to crop space, judged."""
+"""Training samples from videos and photographs: labelled faces, cut out and measured."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -11,9 +11,9 @@ import numpy as np
 from mlx_faceau.core import geometry
 from mlx_faceau.core.facs import out_of_range
 from mlx_faceau.core.pdm import PDM, read_pdm
-from mlx_faceau.data.labels.labeller import FaceLabels, Labeller, open_labeller
+from mlx_faceau.data.labels.labeller import FaceLabels, Labeller, is_photograph, open_labeller
 from mlx_faceau.video.align import FrameCrops
-from mlx_faceau.video.reader import Span, Video
+from mlx_faceau.video.reader import Span, Video, read_image
 from mlx_faceau.video.results import Frame
 
 from . import quality
@@ -21,11 +21,11 @@ from . import quality
 
 @dataclass
 class VideoReport:
-    """What became of a video.
+    """What became of a video or photograph.
 
     Args:
         video: its name.
-        frames: looked at.
+        frames: looked at; 1 of a photograph.
         damaged: that could not be read.
         faceless: frames without a labelled face.
         kept: samples.
@@ -33,6 +33,7 @@ class VideoReport:
         error: why the video, or the rest of it, gave nothing; empty if all is well.
         labeller: that was used.
         licence: what its labels may be used for; empty where it does not say.
+        pdm: ``name`` and ``hash`` of its parameters' shape model, empty where not known.
     """
 
     video: str
@@ -44,6 +45,19 @@ class VideoReport:
     error: str = ""
     labeller: str = ""
     licence: str = ""
+    pdm: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def miss(self) -> str:
+        """Why it gave no sample; empty if it gave one."""
+        if self.kept:
+            return ""
+        dropped = [f"{count} dropped ({name})" for name, count in self.dropped.most_common()]
+        return self.error or ", ".join(dropped) or "no face found"
+
+    def labels(self) -> dict[str, Any]:
+        """Who labelled it, as :func:`mlx_faceau.data.provenance.labellers` has it."""
+        return {"labeller": self.labeller, "licence": self.licence, "pdm": self.pdm}
 
     def as_json(self) -> dict[str, Any]:
         """The fields as JSON values."""
@@ -51,15 +65,17 @@ class VideoReport:
 
 
 class TrainingDataGenerator:
-    """Turns videos into training samples.
+    """Turns videos and photographs into training samples.
 
     Args:
-        labeller: see :func:`mlx_faceau.data.labels.labeller.open_labeller`; None takes an
-            OpenFace CSV beside each video, else pyfaceau where it is installed.
+        labeller: see :func:`mlx_faceau.data.labels.labeller.open_labeller`; None takes an OpenFace
+            CSV beside each video, else mediapipe where ``label_model`` is given, else pyfaceau
+            where it is installed.
         every: take every how many frames one.
         limits: what a face must be to be kept.
-        pdm: OpenFace's PDM file, or a PDM: checks landmarks against their parameters, and fits
-            parameters where the labels have none.
+        pdm: a PDM or its file: checks landmarks against their parameters, and is fitted where the
+            labels have none. mediapipe takes the open PDM unless one is given.
+        label_model: mediapipe's ``face_landmarker.task``.
 
     Attributes:
         report: of the last video, filled while it is read.
@@ -75,9 +91,10 @@ class TrainingDataGenerator:
         every: int = 1,
         limits: quality.Limits | None = None,
         pdm: PDM | Path | str | None = None,
+        label_model: Path | str | None = None,
     ) -> None:
-        self._pdm = pdm if pdm is None or isinstance(pdm, PDM) else read_pdm(pdm)
-        self.labeller = open_labeller(labeller, self._pdm)
+        pdm = pdm if pdm is None or isinstance(pdm, PDM) else read_pdm(pdm)
+        self.labeller = open_labeller(labeller, pdm, label_model)
         self._span = Span(every=every)
         self._limits = limits or quality.Limits()
         self.report = VideoReport("")
@@ -85,10 +102,10 @@ class TrainingDataGenerator:
     def process_video(
         self, path: Path | str, progress: Callable[[Frame], None] = lambda _: None
     ) -> Iterator[dict[str, Any]]:
-        """Samples of a video, in order.
+        """Samples of a video, in order, or of a photograph.
 
         Args:
-            path: of the video.
+            path: of the file.
             progress: called after each frame.
 
         Yields:
@@ -99,16 +116,20 @@ class TrainingDataGenerator:
             or None. Arrays but the image are float32.
 
         Raises:
-            VideoError: if the video cannot be read.
+            VideoError: if the file cannot be read.
             DatasetError: if it cannot be labelled.
         """
         path = Path(path)
         self.report = report = VideoReport(path.name)
-        video = Video(path)
+        video = None if is_photograph(path) else Video(path)
+        frames = video.frames(self._span) if video else [Frame(0, 0.0, read_image(path))]
         labels = self.labeller.begin(path)
         report.labeller, report.licence = self.labeller.name, self.labeller.licence
+        if self.labeller.pdm_name:
+            pdm = self.labeller.pdm
+            report.pdm = {"name": self.labeller.pdm_name, "hash": pdm.hash if pdm else ""}
         last: dict[int, np.ndarray] = {}
-        for frame in video.frames(self._span):
+        for frame in frames:
             faces = labels(frame)
             report.frames += 1
             report.faceless += not faces
@@ -118,9 +139,9 @@ class TrainingDataGenerator:
                 if sample is not None:
                     report.kept += 1
                     yield sample
-            report.damaged = video.damaged
+            report.damaged = video.damaged if video else 0
             progress(frame)
-        report.damaged = video.damaged
+        report.damaged = video.damaged if video else 0
 
     def _sample(
         self, crops: FrameCrops, face: FaceLabels, index: int, last: dict[int, np.ndarray]
@@ -133,7 +154,7 @@ class TrainingDataGenerator:
             self.report.dropped["landmarks"] += 1
             return None
         image = crops.crop(matrix)
-        measures = quality.measure(image, face, matrix, self._pdm)
+        measures = quality.measure(image, face, matrix, self.labeller.pdm)
         small, before = quality.reduced(image), last.get(face.face_id)
         measures["change"] = float("nan") if before is None else quality.change(small, before)
         score = quality.score(measures)

@@ -1,10 +1,12 @@
-"""One training file from many videos: several processes, resumable, no video ends the others.
+"""One training file from many videos and photographs: several processes, resumable.
 
-Each video becomes a part, a training file of its own in ``<output>.parts/``, with a report beside
-it that is written last. What has a report is done; a later run goes on with the rest and joins the
-parts. The finished file carries the reports, so that a run with more videos adds the new ones.
+Each video, and every 64 photographs, become a part, a training file of its own in
+``<output>.parts/``, with reports beside it that are written last. What has reports is done; a later
+run goes on with the rest and joins the parts. The finished file carries the reports, so that a run
+with more files adds the new ones.
 """
 
+import itertools
 import json
 import multiprocessing
 import shutil
@@ -20,17 +22,19 @@ from pathlib import Path
 
 import cv2
 
-from mlx_faceau.errors import DatasetError
+from mlx_faceau.errors import DatasetError, UsageError
 
 from . import schema
 from .builder import building, check_target
 from .generate import VideoReport
 from .hdf5 import FaceDataset
+from .labels.labeller import is_photograph
 from .parts import Job, Part, Settings, as_report, useful
-from .provenance import GENERATION, video_reports
+from .provenance import GENERATION, check_alike, video_reports
 from .transfer import blocks
 
 _POLL = 0.3  # seconds between looks at the frame counter
+_PHOTOGRAPHS = 64  # in a part
 
 
 def harvest(
@@ -40,17 +44,17 @@ def harvest(
     workers: int = 1,
     progress: Callable[[int, int], None] = lambda videos, frames: None,
 ) -> list[VideoReport]:
-    """Write the samples of all videos into ``output``; videos that are in it already are passed by.
+    """Write the samples of all files into ``output``; files that are in it already are passed by.
 
-    A video that cannot be read or labelled is reported and left out. If the run is interrupted,
-    finished videos are kept and the same call goes on.
+    A file that cannot be read or labelled is reported and left out. If the run is interrupted,
+    finished parts are kept and the same call goes on.
 
     Args:
-        jobs: the videos.
+        jobs: the videos and photographs.
         settings: the same for all.
         output: the training file, made or added to.
         workers: processes; 0 reads the videos in this one, which a broken file may then end.
-        progress: told the number of finished videos and of frames every now and then.
+        progress: told the number of finished files and of frames every now and then.
 
     Returns:
         The reports of all jobs, in their order. If none of them gave a sample, there is no file.
@@ -58,26 +62,49 @@ def harvest(
     Raises:
         ValueError: if two videos have one name, ``workers`` is below 0, or the labeller unknown.
         BackendError: if the labeller cannot run here.
-        DatasetError: if ``output`` cannot be written or added to.
+        DatasetError: if ``output`` cannot be written or added to, or labels would be mixed in it.
     """
     repeated = [name for name, count in Counter(job.name for job in jobs).items() if count > 1]
     if repeated or workers < 0:
-        raise ValueError(f"{workers} workers (expected >= 0); videos named twice: {repeated}")
+        raise UsageError(f"{workers} workers (expected >= 0); videos named twice: {repeated}")
     check_target(output)
     settings.generator()  # raises what no video can change
     done = _reports_of(output)
     folder = output.with_name(output.name + ".parts")
     folder.mkdir(exist_ok=True)
-    parts = {job: Part(folder, job, settings) for job in jobs if job.name not in done}
-    found = {job: report for job, part in parts.items() if (report := part.report()) is not None}
-    waiting = [part for job, part in parts.items() if job not in found]
+    parts = _parts(folder, [job for job in jobs if job.name not in done], settings)
+    found = {part: reports for part in parts if (reports := part.reports()) is not None}
     processed = _in_processes if workers else _in_turn
-    for part, report in processed(waiting, workers, progress):
-        found[part.job] = report
-    reports = [*done.values(), *(found[job] for job in parts)]
-    _join(output, [parts[job] for job in parts if found[job].kept], reports, bool(done))
+    for part, reports in processed([p for p in parts if p not in found], workers, progress):
+        found[part] = reports
+        _reports_alike(done, found)
+    by_name = _reports_alike(done, found)
+    order = {job: number for number, job in enumerate(jobs)}
+    filled = [part for part in found if any(each.kept for each in found[part])]
+    filled.sort(key=lambda part: order[part.jobs[0]])
+    _join(output, filled, list(by_name.values()), bool(done))
     shutil.rmtree(folder)
-    return [found[job] if job in found else done[job.name] for job in jobs]
+    return [by_name[job.name] for job in jobs]
+
+
+def _reports_alike(
+    done: dict[str, VideoReport], found: dict[Part, list[VideoReport]]
+) -> dict[str, VideoReport]:
+    """All reports by the names of their files, whose labels must agree."""
+    reports = {each.video: each for each in itertools.chain(done.values(), *found.values())}
+    labels = {name: [each.labels()] for name, each in reports.items() if each.kept}
+    check_alike(labels, "choose a labeller with --labels")
+    return reports
+
+
+def _parts(folder: Path, jobs: Sequence[Job], settings: Settings) -> list[Part]:
+    """A part for each video, and for so many photographs in a row."""
+    groups: list[tuple[Job, ...]] = []
+    for photographs, run in itertools.groupby(jobs, lambda job: is_photograph(job.video)):
+        members = list(run)
+        size = _PHOTOGRAPHS if photographs else 1
+        groups += [tuple(members[i : i + size]) for i in range(0, len(members), size)]
+    return [Part(folder, group, settings) for group in groups]
 
 
 @dataclass
@@ -111,26 +138,27 @@ def _count_frame() -> None:
         _shared.frames.value += 1
 
 
-def _make(part: Part) -> VideoReport:
+def _make(part: Part) -> list[VideoReport]:
     return part.make(_count_frame)
 
 
 def _in_turn(
     parts: Sequence[Part], workers: int, progress: Callable[[int, int], None]
-) -> Iterator[tuple[Part, VideoReport]]:
+) -> Iterator[tuple[Part, list[VideoReport]]]:
     """Parts one after another, in this process."""
-    frames = 0
-    for finished, part in enumerate(parts):
+    finished = frames = 0
+    for part in parts:
         progress(finished, frames)
-        report = part.make(lambda: None)
-        frames += report.frames
-        yield part, report
-    progress(len(parts), frames)
+        reports = part.make(lambda: None)
+        finished += len(reports)
+        frames += sum(report.frames for report in reports)
+        yield part, reports
+    progress(finished, frames)
 
 
 def _in_processes(
     parts: Sequence[Part], workers: int, progress: Callable[[int, int], None]
-) -> Iterator[tuple[Part, VideoReport]]:
+) -> Iterator[tuple[Part, list[VideoReport]]]:
     """Parts in the order they are finished.
 
     A file that kills its process takes the others' processes with it: all of them are tried again,
@@ -144,23 +172,23 @@ def _in_processes(
         progress(finished, shared.frames.value)
 
     suspects = []
-    for part, report in _in_pool(parts, workers, shared, tell):
-        if report is None:
-            suspects.append(part)
+    for part, reports in _in_pool(parts, workers, shared, tell):
+        if reports is None:
+            suspects += part.singles()
             continue
-        finished += 1
-        yield part, report
+        finished += len(reports)
+        yield part, reports
     for part in suspects:
-        for _, report in _in_pool([part], 1, shared, tell):
+        for _, reports in _in_pool([part], 1, shared, tell):
             finished += 1
-            yield part, report or _crashed(part)
+            yield part, reports or _crashed(part)
     tell()
 
 
 def _in_pool(
     parts: Sequence[Part], workers: int, shared: _Shared, tell: Callable[[], None]
-) -> Iterator[tuple[Part, VideoReport | None]]:
-    """Parts as they are finished; None for those whose process died."""
+) -> Iterator[tuple[Part, list[VideoReport] | None]]:
+    """Parts as they are finished; None for those whose process died, or of several files."""
     if not parts:
         return
     context = multiprocessing.get_context("spawn")
@@ -179,23 +207,23 @@ def _in_pool(
         pool.shutdown(cancel_futures=True)
 
 
-def _outcome(part: Part, future: "Future[VideoReport]") -> VideoReport | None:
+def _outcome(part: Part, future: "Future[list[VideoReport]]") -> list[VideoReport] | None:
     error = future.exception()
     if error is None:
         return future.result()
-    if isinstance(error, BrokenProcessPool):
+    if isinstance(error, BrokenProcessPool) or len(part.jobs) > 1:
         return None
     return _failed(part, f"{type(error).__name__}: {' '.join(str(error).split())}")
 
 
-def _crashed(part: Part) -> VideoReport:
+def _crashed(part: Part) -> list[VideoReport]:
     return _failed(part, "the process that read it crashed; convert the video and try again")
 
 
-def _failed(part: Part, error: str) -> VideoReport:
-    """What went wrong beyond the video's own errors; it is tried again by the next run."""
+def _failed(part: Part, error: str) -> list[VideoReport]:
+    """What went wrong beyond the file's own errors; it is tried again by the next run."""
     part.path.unlink(missing_ok=True)
-    return VideoReport(part.job.name, error=error)
+    return [VideoReport(job.name, error=error) for job in part.jobs]
 
 
 def _join(
@@ -217,7 +245,7 @@ def _join(
 
 
 def _reports_of(output: Path) -> dict[str, VideoReport]:
-    """Reports of the videos in a file that is there already."""
+    """Reports of the files in a training file that is there already."""
     if not output.exists():
         return {}
     reports = list(map(as_report, video_reports(output)))

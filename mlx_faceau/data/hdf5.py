@@ -14,7 +14,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from mlx_faceau.errors import DatasetError
+from mlx_faceau.errors import DatasetError, UsageError
 
 from . import schema
 from .original import Placement, place_in_crop
@@ -122,7 +122,7 @@ class FaceDataset:
         """
         wanted = np.asarray(indices, dtype=np.int64).reshape(-1)
         if wanted.size and not (wanted.min() >= 0 and wanted.max() < len(self)):
-            raise ValueError(f"indices must lie in [0, {len(self)}), got {wanted.tolist()[:8]}")
+            raise UsageError(f"indices must lie in [0, {len(self)}), got {wanted.tolist()[:8]}")
         rows = self.rows[wanted]
         order = np.argsort(rows, kind="stable")
         images = np.empty((len(rows), *schema.IMAGE_SHAPE), np.uint8)

@@ -7,6 +7,8 @@ from functools import cached_property
 
 import numpy as np
 
+from mlx_faceau.errors import UsageError
+
 from .hdf5 import FaceDataset
 
 
@@ -44,7 +46,7 @@ class JoinedFaces:
         """Read images by index, as :meth:`FaceDataset.read_images` does."""
         wanted = np.asarray(indices, np.int64).reshape(-1)
         if wanted.size and not (wanted.min() >= 0 and wanted.max() < len(self)):
-            raise ValueError(f"indices must lie in [0, {len(self)}), got {wanted.tolist()[:8]}")
+            raise UsageError(f"indices must lie in [0, {len(self)}), got {wanted.tolist()[:8]}")
         images = np.empty((len(wanted), 112, 112, 3), np.uint8)
         owners = np.searchsorted(self.starts, wanted, side="right") - 1
         for number in np.unique(owners).tolist():

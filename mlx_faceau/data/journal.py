@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-import h5py
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load
@@ -220,5 +219,5 @@ def _went_into(path: Path, journal: Journal) -> bool:
     """Whether the program was killed between making the file and removing the log."""
     if not path.exists():
         return False
-    with h5py.File(path, "r") as file:
+    with schema.opened(path) as file:
         return bool(file.attrs.get(JOURNAL_ATTRIBUTE) == journal.id)

@@ -13,7 +13,8 @@ from . import schema
 from .builder import FileBuilder, building, check_new
 from .columns import Block
 from .hdf5 import FaceDataset
-from .provenance import pass_on
+from .identity import person_key
+from .provenance import check_alike, labellers, pass_on
 from .transfer import blocks
 
 
@@ -33,7 +34,11 @@ class MergeReport:
 
 
 def merge_files(
-    paths: Sequence[Path], output: Path, compression: str | None = None, keep_outside: bool = True
+    paths: Sequence[Path],
+    output: Path,
+    compression: str | None = None,
+    keep_outside: bool = True,
+    mixed_labels: bool = False,
 ) -> MergeReport:
     """Write the samples of all files, in the order given, into a new one.
 
@@ -47,12 +52,17 @@ def merge_files(
         output: the file to make.
         compression: of the images: None or "lzf".
         keep_outside: keep samples with landmarks outside the crop.
+        mixed_labels: allow files of different labellers or PDMs.
 
     Raises:
-        DatasetError: if a file cannot be read or is given twice, or ``output`` exists or cannot be
-            written.
+        DatasetError: if a file cannot be read or is given twice, labellers or PDMs differ, or
+            ``output`` exists or cannot be written.
     """
     _check_distinct(paths)
+    if not mixed_labels:
+        check_alike(
+            {str(path): labellers(path) for path in paths}, "keep them apart, or say --mixed-labels"
+        )
     datasets = [FaceDataset(path, keep_outside) for path in paths]
     check_new(output, sum(map(len, datasets)))
     report = MergeReport()
@@ -122,7 +132,7 @@ def _note_names(datasets: Sequence[FaceDataset], report: MergeReport) -> None:
 
 
 def _names(texts: np.ndarray | None) -> set[str]:
-    return set() if texts is None else set(texts.tolist()) - {""}
+    return set() if texts is None else set(map(person_key, texts.tolist())) - {""}
 
 
 def _check_distinct(paths: Sequence[Path]) -> None:

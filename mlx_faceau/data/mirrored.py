@@ -59,11 +59,12 @@ class Mirrored:
                 f"the scale of {wrong} faces is not positive, so they have no mirror image "
                 "('mlx-faceau data check' says more)"
             )
-        shape = np.zeros((len(self.rows), len(self.pdm.variances)), np.float32)
-        for row, (points, params) in enumerate(zip(landmarks, pose, strict=True)):
-            fit = fit_pdm(self.pdm, points, _NOISE, start=params)
-            pose[row], shape[row] = fit.global_params, fit.local_params
-        return {"landmarks": landmarks, "global_params": pose, "local_params": shape}
+        fit = fit_pdm(self.pdm, landmarks, _NOISE, start=pose)
+        return {
+            "landmarks": landmarks,
+            "global_params": fit.global_params.astype(np.float32),
+            "local_params": fit.local_params.astype(np.float32),
+        }
 
     @property
     def masks(self) -> dict[str, np.ndarray]:

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mlx_faceau.errors import DatasetError
+from mlx_faceau.errors import DatasetError, UsageError
 
 from .hdf5 import FaceDataset
+from .identity import face_digests, one_spelling, person_key, repeated_faces, united
 from .split import people_names
 
 _SWEEPS = 20  # over all people, at most
@@ -61,8 +62,9 @@ def partition_dataset(
         Sechidis, Tsoumakas, Vlahavas, On the stratification of multi-label data, ECML PKDD 2011.
     """
     if not shares or min(shares.values()) <= 0:
-        raise ValueError(f"shares are {dict(shares)}, expected positive numbers")
+        raise UsageError(f"shares are {dict(shares)}, expected positive numbers")
     kind, names = _people(dataset, by)
+    names = united(names, face_digests(dataset))
     people, person = np.unique(names, return_inverse=True)
     if len(people) < len(shares):
         raise DatasetError(
@@ -76,11 +78,11 @@ def partition_dataset(
 
 def _people(dataset: FaceDataset, by: str | None) -> tuple[str, np.ndarray]:
     if by not in (None, "subject", "video"):
-        raise ValueError(f"by is {by!r}, expected 'subject' or 'video'")
+        raise UsageError(f"by is {by!r}, expected 'subject' or 'video'")
     if by == "video":
         if dataset.videos is None:
             raise DatasetError(f"{dataset.path}: names no videos")
-        return by, dataset.videos.astype(str)
+        return by, one_spelling(dataset.videos)
     kind, names = people_names(dataset)
     if by is not None and kind != by:
         raise DatasetError(f"{dataset.path}: names no subjects; divide it by video")
@@ -144,22 +146,28 @@ def partition_by_list(dataset: FaceDataset, path: Path) -> Partition:
         path: CSV with lines ``name,part``: a subject or a video, and the name of its part.
 
     Raises:
-        DatasetError: if a line is malformed, a name is given twice or is not in the data, or
-            samples are of nobody on the list.
+        DatasetError: if a line is malformed, a name is given twice or is not in the data, samples
+            are of nobody on the list, or a face is in two parts.
     """
     wanted = _read_list(path)
     found = np.full(len(dataset), "", dtype=object)
     used = set()
     for texts in (dataset.videos, dataset.subjects):  # a subject's line outranks a video's
         for row, name in enumerate([] if texts is None else texts.tolist()):
-            if name in wanted:
-                found[row] = wanted[name]
-                used.add(name)
+            if (key := person_key(name)) in wanted:
+                found[row] = wanted[key]
+                used.add(key)
     strangers, unlisted = sorted(set(wanted) - used), int((found == "").sum())
     if strangers or unlisted:
         raise DatasetError(
             f"{path}: {unlisted} samples of {dataset.path} are of nobody on it, and "
             f"{len(strangers)} of its names are not in the file {strangers[:3]}"
+        )
+    torn = next(repeated_faces(face_digests(dataset), found), None)
+    if torn is not None:
+        raise DatasetError(
+            f"{path}: one face would be in several parts: rows {torn[:3].tolist()} of "
+            f"{dataset.path}, whatever their names"
         )
     parts = {name: np.flatnonzero(found == name) for name in dict.fromkeys(wanted.values())}
     return Partition(parts, "list")
@@ -170,7 +178,7 @@ def _read_list(path: Path) -> dict[str, str]:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise DatasetError(f"{path}: {error.strerror}") from None
-    wanted: dict[str, str] = {}
+    wanted: dict[str, str] = {}  # by person_key
     for number, row in enumerate(csv.reader(text.splitlines()), start=1):
         cells = [cell.strip() for cell in row]
         if not cells:
@@ -179,6 +187,6 @@ def _read_list(path: Path) -> dict[str, str]:
             raise DatasetError(f"{path}: line {number} is not 'name,part'")
         if not cells[1].replace("-", "").replace("_", "").isalnum():
             raise DatasetError(f"{path}: line {number}: {cells[1]!r} cannot be a file's name")
-        if wanted.setdefault(cells[0], cells[1]) != cells[1]:
+        if wanted.setdefault(person_key(cells[0]), cells[1]) != cells[1]:
             raise DatasetError(f"{path}: line {number}: {cells[0]!r} is in two parts")
     return wanted

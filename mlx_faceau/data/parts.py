@@ -1,13 +1,14 @@
-"""The part of a training file that comes from one video: a small file and its report.
+"""A part of a training file: the samples of one video or some photographs, and their reports.
 
-The report is written last: what has one is finished, and need not be made again.
+The reports are written last: what has them is finished, and need not be made again.
 """
 
 import hashlib
 import json
+import logging
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,16 +16,18 @@ from typing import Any
 import cv2
 
 from mlx_faceau.core.atomic_io import atomic_file
-from mlx_faceau.errors import FaceauError
+from mlx_faceau.errors import FaceauError, FunctionError
 
 from .generate import TrainingDataGenerator, VideoReport, writer_arguments
 from .quality import Limits
 from .writer import TrainingDataWriter
 
+_LOG = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Job:
-    """One video.
+    """One video or photograph.
 
     Args:
         video: its file.
@@ -45,6 +48,7 @@ class Settings:
     every: int = 1
     pdm: str | None = None
     limits: Limits = field(default_factory=Limits)
+    label_model: str | None = None
 
     def generator(self) -> TrainingDataGenerator:
         """What makes the samples.
@@ -54,7 +58,9 @@ class Settings:
             BackendError: if the labeller cannot run here.
             DatasetError: if the PDM cannot be read.
         """
-        return TrainingDataGenerator(self.labeller, self.every, self.limits, self.pdm)
+        return TrainingDataGenerator(
+            self.labeller, self.every, self.limits, self.pdm, self.label_model
+        )
 
 
 @cache
@@ -64,64 +70,78 @@ def _kept_generator(settings: Settings) -> TrainingDataGenerator:
 
 
 class Part:
-    """The file of one video's samples and its report."""
+    """A file of the samples of some jobs, one after the other, and their reports."""
 
-    def __init__(self, folder: Path, job: Job, settings: Settings) -> None:
-        self.job, self.settings = job, settings
-        name = hashlib.sha256(str(job.video.resolve()).encode()).hexdigest()[:16]
+    def __init__(self, folder: Path, jobs: tuple[Job, ...], settings: Settings) -> None:
+        self.folder, self.jobs, self.settings = folder, jobs, settings
+        paths = "\n".join(str(job.video.resolve()) for job in jobs)
+        name = hashlib.sha256(paths.encode()).hexdigest()[:16]
         self.path, self._report_path = folder / f"{name}.h5", folder / f"{name}.json"
+
+    def singles(self) -> list["Part"]:
+        """A part for each of the jobs."""
+        return [Part(self.folder, (job,), self.settings) for job in self.jobs]
 
     def _signature(self) -> dict[str, Any]:
         """What the part was made of; it is made anew when this changes."""
-        stat = self.job.video.stat()
-        made_of = {**asdict(self.settings), "name": self.job.name, "subject": self.job.subject}
-        return {**made_of, "bytes": stat.st_size, "changed": stat.st_mtime_ns}
+        stats = [job.video.stat() for job in self.jobs]
+        return {
+            **asdict(self.settings),
+            "jobs": [(job.name, job.subject) for job in self.jobs],
+            "files": [(stat.st_size, stat.st_mtime_ns) for stat in stats],
+        }
 
-    def report(self) -> VideoReport | None:
-        """The report, if the part is finished and still that of the video."""
+    def reports(self) -> list[VideoReport] | None:
+        """The reports, if the part is finished and still that of the files."""
         try:
             text = json.loads(self._report_path.read_text())
             same = text["made_of"] == json.loads(json.dumps(self._signature()))
         except (OSError, ValueError, KeyError):
             return None
-        report = as_report(text["report"]) if same else None
-        return None if report is None or not useful(report) else report
+        reports = [as_report(report) for report in text["reports"]] if same else []
+        return reports if any(map(useful, reports)) else None
 
-    def make(self, tell: Callable[[], None]) -> VideoReport:
-        """Process the video. Errors of the video or its labels go into the report.
+    def make(self, tell: Callable[[], None]) -> list[VideoReport]:
+        """Process the jobs. Errors of a file or its labels go into its report.
 
         Raises:
             DatasetError: if the disk refuses.
         """
         self.path.unlink(missing_ok=True)
-        generator = _kept_generator(self.settings)
-        writer = TrainingDataWriter(self.path, append=False)
-        samples = generator.process_video(self.job.video, lambda _: tell())
-        sample, error = self._next(samples)
-        with writer:
-            while sample is not None:
-                writer.add_sample(**writer_arguments(sample, self.job.name, self.job.subject))
-                sample, error = self._next(samples)
+        with TrainingDataWriter(self.path, append=False) as writer:
+            reports = [self._add(job, writer, tell) for job in self.jobs]
             if len(writer) == 0:
                 writer.discard()
-        report = generator.report
-        report.video, report.error = self.job.name, error
-        self._keep(report)
-        return report
+        self._keep(reports)
+        return reports
 
-    def _next(self, samples: Iterator[dict[str, Any]]) -> tuple[dict[str, Any] | None, str]:
+    def _add(self, job: Job, writer: TrainingDataWriter, tell: Callable[[], None]) -> VideoReport:
+        generator = _kept_generator(self.settings)
+        samples = generator.process_video(job.video, lambda _: tell())
+        sample, error = self._next(job, samples)
+        while sample is not None:
+            writer.add_sample(**writer_arguments(sample, job.name, job.subject))
+            sample, error = self._next(job, samples)
+        return replace(generator.report, video=job.name, error=error)
+
+    def _next(
+        self, job: Job, samples: Iterator[dict[str, Any]]
+    ) -> tuple[dict[str, Any] | None, str]:
         """The next sample, None at the end; and what ended them, if it was an error.
 
         What came before an error is good: a video may be damaged at its end.
         """
         try:
             return next(samples, None), ""
-        except (FaceauError, ValueError, OSError, cv2.error) as error:
-            return None, " ".join(str(error).split()).removeprefix(f"{self.job.video}: ")
+        except (FaceauError, OSError, cv2.error) as error:
+            if isinstance(error, FunctionError):
+                _LOG.info("the traceback of %s", job.video, exc_info=error)
+            return None, " ".join(str(error).split()).removeprefix(f"{job.video}: ")
 
-    def _keep(self, report: VideoReport) -> None:
-        """Write the report: the part is finished."""
-        text = json.dumps({"made_of": self._signature(), "report": report.as_json()})
+    def _keep(self, reports: Sequence[VideoReport]) -> None:
+        """Write the reports: the part is finished."""
+        found = [report.as_json() for report in reports]
+        text = json.dumps({"made_of": self._signature(), "reports": found})
         with atomic_file(self._report_path) as temporary:
             temporary.write_text(text)
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.core.landmarks import GROUPS
+from mlx_faceau.errors import UsageError
 
 _SHIFT = 4  # bits of sub-pixel position
 _ZOOM = 2
@@ -41,9 +42,9 @@ def contact_sheet(
         ValueError: if there are no images, or not as many landmarks or captions.
     """
     if captions is not None and len(captions) != len(images):
-        raise ValueError(f"{len(images)} images and {len(captions)} captions to show")
+        raise UsageError(f"{len(images)} images and {len(captions)} captions to show")
     if len(images) == 0 or len(images) != len(landmarks) or columns < 1:
-        raise ValueError(f"{len(images)} images and {len(landmarks)} sets of landmarks to show")
+        raise UsageError(f"{len(images)} images and {len(landmarks)} sets of landmarks to show")
     tiles = [_drawn(image, points) for image, points in zip(images, landmarks, strict=True)]
     for tile, text in zip(tiles, captions or (), strict=False):
         _write(tile, text)

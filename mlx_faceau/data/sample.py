@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from mlx_faceau.core.facs import MAX_INTENSITY
+from mlx_faceau.errors import UsageError
 
 from . import schema
 from .columns import MEASURES, Block, absent
@@ -62,7 +63,7 @@ def checked_block(columns: Mapping[str, Any]) -> Block:
     measures = given.pop("measures", {})
     count = _common_length({**given, **measures})
     if unknown or missing:
-        raise ValueError(f"columns of a batch: unknown {unknown}, missing {missing}")
+        raise UsageError(f"columns of a batch: unknown {unknown}, missing {missing}")
     block: Block = {"images": _images(given["images"])}
     for name, (argument, dataset) in _NUMBERS.items():
         if argument in given:
@@ -85,14 +86,14 @@ def checked_block(columns: Mapping[str, Any]) -> Block:
 def _common_length(columns: Mapping[str, Any]) -> int:
     lengths = {name: len(values) for name, values in columns.items()}
     if len(set(lengths.values())) > 1:
-        raise ValueError(f"columns of a batch differ in length: {lengths}")
+        raise UsageError(f"columns of a batch differ in length: {lengths}")
     return next(iter(lengths.values()))
 
 
 def _images(values: Any) -> np.ndarray:
     array = np.array(values)  # a copy
     if array.shape[1:] != schema.IMAGE_SHAPE or array.dtype != np.uint8:
-        raise ValueError(
+        raise UsageError(
             f"image is {array.dtype} {array.shape[1:]}, expected uint8 {schema.IMAGE_SHAPE} RGB"
         )
     return array
@@ -101,7 +102,7 @@ def _images(values: Any) -> np.ndarray:
 def _numbers(name: str, values: Any, shape: tuple[int, ...]) -> np.ndarray:
     array = np.array(values, dtype=np.float32)
     if array.shape[1:] != shape:
-        raise ValueError(f"{name} has shape {array.shape[1:]}, expected {shape}")
+        raise UsageError(f"{name} has shape {array.shape[1:]}, expected {shape}")
     return array
 
 
@@ -112,14 +113,14 @@ def _check_finite(block: Block) -> None:
         return
     for name, values in named.items():
         if not np.isfinite(values).all():
-            raise ValueError(f"{name} holds NaN or inf{_where(~np.isfinite(values))}")
+            raise UsageError(f"{name} holds NaN or inf{_where(~np.isfinite(values))}")
 
 
 def _text(name: str, value: Any, optional: bool) -> str:
     if optional and value is None:
         return ""
     if not isinstance(value, str) or "\0" in value or not (value or optional):
-        raise ValueError(f"{name} is {value!r}, expected a text that is not empty")
+        raise UsageError(f"{name} is {value!r}, expected a text that is not empty")
     return value
 
 
@@ -127,13 +128,13 @@ def _frames(values: Sequence[int]) -> np.ndarray:
     for value in values:
         whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
         if not whole or not 0 <= value < 2**31:
-            raise ValueError(f"frame_index is {value!r}, expected a whole number >= 0")
+            raise UsageError(f"frame_index is {value!r}, expected a whole number >= 0")
     return np.array(values, np.int32)
 
 
 def _measure(name: str) -> str:
     if name not in MEASURES:
-        raise ValueError(f"measure {name!r} is none of {', '.join(MEASURES)}")
+        raise UsageError(f"measure {name!r} is none of {', '.join(MEASURES)}")
     return name
 
 
@@ -144,7 +145,7 @@ def _check_space(block: Block) -> None:
     inside = ((landmarks >= 0) & (landmarks <= 112)).mean(axis=(1, 2))
     if (inside < 0.5).any():
         where = _where(inside < 0.5)
-        raise ValueError(f"landmarks are not in crop space: most lie outside [0, 112]{where}")
+        raise UsageError(f"landmarks are not in crop space: most lie outside [0, 112]{where}")
 
 
 def _check_units(block: Block) -> None:
@@ -152,21 +153,21 @@ def _check_units(block: Block) -> None:
     low, high = units.min(), units.max()
     if low < 0 or high > MAX_INTENSITY:
         where = _where((units < 0) | (units > MAX_INTENSITY))
-        raise ValueError(f"au_intensities reach {low:g}..{high:g}, expected [0, 5]{where}")
+        raise UsageError(f"au_intensities reach {low:g}..{high:g}, expected [0, 5]{where}")
 
 
 def _check_scale(block: Block) -> None:
     scale = block["global_params"][:, 0]
     if (scale <= 0).any():
         where = _where(scale <= 0)
-        raise ValueError(f"global_params: scale is {scale.min():g}, expected > 0{where}")
+        raise UsageError(f"global_params: scale is {scale.min():g}, expected > 0{where}")
 
 
 def _check_quality(block: Block) -> None:
     scores = block["metadata/quality_scores"]
     wrong = (scores < 0) | (scores > 1)
     if wrong.any():
-        raise ValueError(f"quality_score lies outside [0, 1]{_where(wrong)}")
+        raise UsageError(f"quality_score lies outside [0, 1]{_where(wrong)}")
 
 
 _CHECKS: tuple[Callable[[Block], None], ...] = (

@@ -4,7 +4,10 @@ Layout: HDF5, one row a face. Images are RGB; landmarks and global parameters ar
 112 x 112 crop, except in files of the original tool, which carry no ``format`` attribute.
 """
 
+import errno
 import math
+import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -38,6 +41,7 @@ _INFLATION = 1100  # bytes that a byte of the file can stand for: deflate's limi
 _MAX_MEMBERS = 1000  # of a group; ours have a dozen
 _MAX_DEPTH = 2  # groups in groups that anything is read from
 _MAX_CHUNK = 256 << 20  # bytes; one is held as a whole while a row of it is read
+_LOCKED = (errno.EACCES, errno.EAGAIN, errno.EWOULDBLOCK, errno.EDEADLK)
 # What h5py raises on damaged files, beside OSError: it passes on whatever its converters meet.
 _READ_ERRORS = (
     OSError,
@@ -97,8 +101,28 @@ def named_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except _READ_ERRORS as error:
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise DatasetError(f"{path}: damaged or incomplete, write it again ({reason})") from error
+        raise DatasetError(f"{path}: {_in_use(error) or _damaged(error)}") from error
+
+
+def _in_use(error: Exception) -> str:
+    """What to do about a file that somebody has open for writing; "" for other errors."""
+    text = str(error)
+    if "unable to lock file" in text:
+        number = re.search(r"errno = (\d+)", text)
+        if number is not None and int(number[1]) not in _LOCKED:
+            reason = os.strerror(int(number[1]))
+            return f"its disk cannot lock files ({reason}); set HDF5_USE_FILE_LOCKING=FALSE"
+        return "in use by another program, which is writing it; wait for it, or end it"
+    if "already open for" in text:  # a mark in the file, which a program that was killed leaves
+        return "in use by another program, which is writing it; if none is, 'h5clear -s' frees it"
+    if "file locking flag" in text:
+        return "in use in this very program, which opened it in another way; close it first"
+    return ""
+
+
+def _damaged(error: Exception) -> str:
+    reason = " ".join(str(error).split())[:300] or type(error).__name__
+    return f"damaged or incomplete; if no program is writing it, write it again ({reason})"
 
 
 def has_hog(path: Path) -> bool:

@@ -31,16 +31,17 @@ def sketch(faces: Labelled, rows: np.ndarray) -> list[str]:
     Returns:
         Digests in hexadecimal, ascending; fewer of fewer faces.
     """
-    return sorted(_digests(faces, rows))[:SIZE]
+    return sorted(set(label_digests(faces, rows)))[:SIZE]
 
 
 def holds_any(faces: Labelled, sketched: Collection[str]) -> bool:
     """Whether a data set holds any of the sketched faces; other texts among them do no harm."""
     every = np.arange(len(faces.labels["landmarks"]))
-    return not _digests(faces, every).isdisjoint(sketched)
+    return not set(sketched).isdisjoint(label_digests(faces, every))
 
 
-def _digests(faces: Labelled, rows: np.ndarray) -> set[str]:
+def label_digests(faces: Labelled, rows: np.ndarray) -> list[str]:
+    """What tells the faces of ``rows`` (n,) apart, by their labels alone: n digests."""
     columns = [np.ascontiguousarray(faces.labels[name]) for name in sorted(faces.labels)]
     found = (b"".join(column[row].tobytes() for column in columns) for row in rows.tolist())
-    return {blake2b(face, digest_size=_BYTES).hexdigest() for face in found}
+    return [blake2b(face, digest_size=_BYTES).hexdigest() for face in found]

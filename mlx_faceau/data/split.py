@@ -5,7 +5,9 @@ from typing import Protocol
 
 import numpy as np
 
-from mlx_faceau.errors import DatasetError
+from mlx_faceau.errors import DatasetError, UsageError
+
+from .identity import one_spelling, repeated_faces, united
 
 
 class Named(Protocol):
@@ -30,7 +32,11 @@ class Split:
 
 
 def split_dataset(
-    dataset: Named, val_fraction: float = 0.1, seed: int = 42, batch_size: int = 1
+    dataset: Named,
+    val_fraction: float = 0.1,
+    seed: int = 42,
+    batch_size: int = 1,
+    digests: np.ndarray | None = None,
 ) -> Split:
     """Split a data set by subject, or by video where no subject is named.
 
@@ -42,6 +48,8 @@ def split_dataset(
         val_fraction: share of the samples for validation, in (0, 1).
         seed: the same seed on the same data gives the same split.
         batch_size: the training side must fill one batch.
+        digests: (N, 2) of the faces, see :func:`.identity.face_digests`; people who share a face
+            are then kept on one side. None goes by names alone.
 
     Raises:
         ValueError: if ``val_fraction`` is not in (0, 1).
@@ -49,13 +57,14 @@ def split_dataset(
             training side is smaller than a batch.
     """
     if not 0 < val_fraction < 1:
-        raise ValueError(f"--val-split is {val_fraction}, expected a share between 0 and 1")
+        raise UsageError(f"--val-split is {val_fraction}, expected a share between 0 and 1")
     by, names = people_names(dataset)
+    names = names if digests is None else united(names, digests)
     people, person, sizes = np.unique(names, return_inverse=True, return_counts=True)
     if len(people) < 2:
         raise DatasetError(
-            f"all {len(dataset)} samples are of one {by} ({_shown(people[0])}), so none is left "
-            f"for validation; add another {by}"
+            f"all {len(dataset)} samples are of one {by} ({shown_name(people[0])}), so none is "
+            f"left for validation; add another {by}"
         )
     order = np.random.default_rng(seed).permutation(len(people))
     chosen = np.isin(person, _draw(order, sizes, val_fraction * len(dataset)))
@@ -64,30 +73,49 @@ def split_dataset(
     return split
 
 
-def split_at(dataset: Named, start: int, batch_size: int = 1) -> Split:
+def split_at(
+    dataset: Named, start: int, batch_size: int = 1, digests: np.ndarray | None = None
+) -> Split:
     """Samples of training files and, from ``start`` on, samples of files to validate on.
 
     Args:
         dataset: both, one after the other.
         start: number of the first sample to validate on.
         batch_size: the training side must fill one batch.
+        digests: (N, 2) of the faces, see :func:`.identity.face_digests`; None goes by names alone.
 
     Raises:
-        DatasetError: if somebody is on both sides, as far as names tell, or the training side is
-            smaller than a batch.
+        DatasetError: if somebody is on both sides, as far as names and faces tell, or the training
+            side is smaller than a batch.
     """
     by, names = people_names(dataset, strict=False)
     named = names != ""
     both = set(names[:start][named[:start]]) & set(names[start:][named[start:]])
     if both:
-        shown = ", ".join(sorted(map(_shown, both))[:3])
+        shown = ", ".join(sorted(map(shown_name, both))[:3])
         raise DatasetError(
             f"--data and --val-data share {len(both)} {by}s ({shown}{' ...' * (len(both) > 3)}): "
             "validation would measure how well they are known by heart; leave them out of one, "
             "give them other names if they are other people, or leave out --val-data for a split"
         )
+    if digests is not None:
+        _refuse_shared_faces(digests, names, start)
     check_batch(start, batch_size)
     return Split(np.arange(start), np.arange(start, len(dataset)), "file")
+
+
+def _refuse_shared_faces(digests: np.ndarray, names: np.ndarray, start: int) -> None:
+    groups = [rows for rows in repeated_faces(digests, names) if rows.min() < start <= rows.max()]
+    if groups:
+        count = len({row for rows in groups for row in rows.tolist() if row >= start})
+        same = " = ".join(
+            shown_name(names[row]) or f"row {row}" for row in groups[0][[0, -1]].tolist()
+        )
+        raise DatasetError(
+            f"--data and --val-data share {count} faces under other names ({same}): validation "
+            "would measure how well they are known by heart; leave them out of one, or leave out "
+            "--val-data for a split"
+        )
 
 
 def check_batch(samples: int, batch_size: int) -> None:
@@ -104,14 +132,15 @@ def people_names(dataset: Named, strict: bool = True) -> tuple[str, np.ndarray]:
     """What is kept together: each sample's subject, or its video where that names none.
 
     A sample without a subject, in a video where another one has a subject, is that subject's: a
-    file of changed faces may name videos alone.
+    file of changed faces may name videos alone. Spellings of a name are one person, see
+    :func:`.identity.person_key`.
 
     Returns:
         ``"subject"`` or ``"video"``, and (N,) names; empty for samples that have neither, which
         are refused where ``strict``.
     """
     subjects, videos = (
-        np.full(len(dataset), "", object) if names is None else names
+        np.full(len(dataset), "", object) if names is None else one_spelling(names)
         for names in (dataset.subjects, dataset.videos)
     )
     nameless = int(((subjects == "") & (videos == "")).sum())
@@ -130,7 +159,8 @@ def _key(subject: str, video: str) -> str:
     return f"s:{subject}" if subject else f"v:{video}" if video else ""
 
 
-def _shown(key: str) -> str:
+def shown_name(key: str) -> str:
+    """The name in what :func:`people_names` gave."""
     return key.partition(":")[2]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mlx_faceau.core.file_lock import Lock
-from mlx_faceau.errors import DatasetError
+from mlx_faceau.errors import DatasetError, UsageError
 
 from . import schema
 from .builder import building, check_new, check_target
@@ -159,7 +159,7 @@ class TrainingDataWriter:
             if self._hog is None:
                 self._hog = schema.HOG in block
             if self._hog != (schema.HOG in block):
-                raise ValueError("hog_features must be given for all samples of a file or for none")
+                raise UsageError("hog_features must be given for all samples of a file or for none")
             self._buffer.append(block)
             self._waiting += rows_of(block)
             if self._waiting >= _BUFFERED:
@@ -249,7 +249,7 @@ class TrainingDataWriter:
 
     def _check_open(self) -> None:
         if not self._open:
-            raise ValueError(f"{self.path}: the writer is closed")
+            raise UsageError(f"{self.path}: the writer is closed")
 
     def _known_hog(self) -> bool | None:
         """Whether samples carry HOG features; None while there is no sample."""

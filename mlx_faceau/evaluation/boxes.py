@@ -17,7 +17,7 @@ from mlx_faceau.core.geometry import (
 )
 from mlx_faceau.core.landmarks import NUM_LANDMARKS
 from mlx_faceau.data import schema
-from mlx_faceau.errors import DatasetError
+from mlx_faceau.errors import DatasetError, UsageError
 from mlx_faceau.video.box_calibration import CALIBRATIONS
 
 from .crops import box_error_matrices, replicated_share
@@ -102,7 +102,7 @@ def box_crops(dataset: BoxedFaces, source: str = "auto") -> BoxCrops | None:
         DatasetError: for ``"file"`` where the file's boxes are no known detector's.
     """
     if source not in SOURCES:
-        raise ValueError(f"boxes are {', '.join(SOURCES)}; got {source!r}")
+        raise UsageError(f"boxes are {', '.join(SOURCES)}; got {source!r}")
     if source == "none":
         return None
     if source in MEASURED:

@@ -10,7 +10,7 @@ import numpy as np
 from mlx_faceau.core.atomic_io import atomic_file
 from mlx_faceau.core.facs import MAX_INTENSITY
 from mlx_faceau.core.metrics import MINIMUM_SUPPORT
-from mlx_faceau.errors import MissingDependency
+from mlx_faceau.errors import BrokenLibrary, MissingDependency
 from mlx_faceau.output.figure import new_figure
 
 from .ced import BOUNDS, CURVE_END
@@ -34,7 +34,7 @@ def draw_report(report: Report, path: Path) -> Path | None:
     """
     try:
         figure = new_figure(13, 9.5)
-    except MissingDependency as error:
+    except (MissingDependency, BrokenLibrary) as error:
         _LOG.warning("no picture drawn: %s", error)
         return None
     panels = _LANDMARKS if report.kind == "landmark_pose" else _AUS

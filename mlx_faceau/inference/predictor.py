@@ -11,6 +11,7 @@ import numpy as np
 
 from mlx_faceau.core.facs import AU_NAMES, MAX_INTENSITY
 from mlx_faceau.core.preprocess import CROP_SHAPE, check_crops, to_network_input
+from mlx_faceau.errors import UsageError
 
 from .backends import Backend, open_backend
 from .builtin import BUILTIN, identity
@@ -79,14 +80,14 @@ class _Predictor:
 
     def _one(self, crop: np.ndarray) -> dict[str, np.ndarray]:
         if getattr(crop, "ndim", 3) != 3:
-            raise ValueError(
+            raise UsageError(
                 f"predict takes one crop {CROP_SHAPE}, got shape {crop.shape}; use predict_batch"
             )
         return {name: values[0] for name, values in self._many(crop).items()}
 
     def _batch(self, crops: np.ndarray) -> dict[str, np.ndarray]:
         if getattr(crops, "ndim", 4) != 4:
-            raise ValueError(
+            raise UsageError(
                 f"predict_batch takes (N, 112, 112, 3) crops, got shape {crops.shape}; "
                 "use predict for one crop"
             )
@@ -277,7 +278,7 @@ def _opened(
     if providers is None:
         return open_backend(path, kind, backend, threads=threads)
     if backend not in (None, "auto", "onnx"):
-        raise ValueError(f"providers are of ONNX Runtime, but the backend is {backend!r}")
+        raise UsageError(f"providers are of ONNX Runtime, but the backend is {backend!r}")
     return open_backend(path, kind, "onnx", providers=providers, threads=threads)
 
 

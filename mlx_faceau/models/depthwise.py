@@ -22,6 +22,8 @@ from typing import cast
 
 import mlx.core as mx
 
+from mlx_faceau.errors import UsageError
+
 from .untraced import untraced
 
 MOST_PAIRS = 5  # products of two arrays that one fused loop may sum
@@ -60,7 +62,7 @@ def depthwise3x3(
         ValueError: for another stride.
     """
     if stride not in (1, 2):
-        raise ValueError(f"stride is {stride}, expected 1 or 2")
+        raise UsageError(f"stride is {stride}, expected 1 or 2")
     return _differentiable(stride, pieces or PIECES[device_name()])(x, w)
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 import mlx.core as mx
 
 from mlx_faceau.core.facs import NUM_AUS
+from mlx_faceau.errors import UsageError
 
 Arrays = Mapping[str, mx.array]
 
@@ -29,7 +30,7 @@ class WingLoss:
 
     def __init__(self, w: float = 10.0, epsilon: float = 2.0) -> None:
         if w <= 0 or epsilon <= 0:
-            raise ValueError(f"w is {w} and epsilon is {epsilon}, expected both > 0")
+            raise UsageError(f"w is {w} and epsilon is {epsilon}, expected both > 0")
         self.w = w
         self.epsilon = epsilon
 
@@ -156,7 +157,7 @@ def _checked(au_weights: Sequence[float]) -> list[float]:
     weights = [float(weight) for weight in au_weights]
     valid = all(0 <= weight < math.inf for weight in weights) and sum(weights) > 0
     if len(weights) != NUM_AUS or not valid:
-        raise ValueError(f"au_weights is {weights}, expected {NUM_AUS} numbers >= 0, not all 0")
+        raise UsageError(f"au_weights is {weights}, expected {NUM_AUS} numbers >= 0, not all 0")
     return weights
 
 
@@ -164,7 +165,7 @@ def _prediction(predictions: Arrays, targets: Arrays, name: str) -> mx.array:
     """The prediction in its target's precision, so that half precision ends here."""
     prediction, target = predictions[name], targets[name]
     if prediction.shape != target.shape:
-        raise ValueError(
+        raise UsageError(
             f"{name}: prediction has shape {tuple(prediction.shape)}, target {tuple(target.shape)}"
         )
     return prediction.astype(target.dtype)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mlx_faceau.errors import MissingDependency
+from mlx_faceau.core.libraries import LOAD_ERRORS, load_error
 
 
 def new_figure(width: float, height: float) -> Any:
@@ -18,8 +18,8 @@ def new_figure(width: float, height: float) -> Any:
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingDependency("matplotlib", extra="train") from None
+    except LOAD_ERRORS as error:
+        raise load_error(error, "matplotlib", "train") from None
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure

@@ -18,7 +18,7 @@ import numpy as np
 from mlx_faceau.core.facs import AU_NAMES, MAX_INTENSITY, NUM_AUS
 from mlx_faceau.video.results import FrameFaces
 
-from .openface_csv import FIRST_COLUMNS, PRESENCE_NAMES
+from .openface_csv import FIRST_COLUMNS, PRESENCE_NAMES, presences
 from .writers import rewriting
 
 QUANTILE = 0.3  # of a person's successful frames: lower than the median, which smiles may reach
@@ -40,12 +40,22 @@ class NeutralBaseline:
     def add(self, found: FrameFaces) -> None:
         """Count a frame's faces; those without success or action units are left out."""
         for face in found.faces:
+            counts = self._counts.setdefault(
+                face.face_id, np.zeros((NUM_AUS, _STEPS + 1), np.int64)
+            )
             if face.success and face.au_intensities is not None:
-                counts = self._counts.setdefault(
-                    face.face_id, np.zeros((NUM_AUS, _STEPS + 1), np.int64)
-                )
                 steps = np.rint(face.au_intensities / MAX_INTENSITY * _STEPS).astype(int)
                 counts[np.arange(NUM_AUS), np.clip(steps, 0, _STEPS)] += 1
+
+    def notes(self) -> list[str]:
+        """One line for each face that was seen too little to be calibrated."""
+        frames = {face_id: int(counts[0].sum()) for face_id, counts in self._counts.items()}
+        return [
+            f"face {face_id}: not calibrated, its action units are as the net gave them: "
+            f"{count} good frame{'' if count == 1 else 's'}, expected at least {MIN_FRAMES}"
+            for face_id, count in sorted(frames.items())
+            if count < MIN_FRAMES
+        ]
 
     def offsets(self, face_id: int) -> np.ndarray:
         """(17,) intensities to subtract; zeros for a person who was hardly seen."""
@@ -82,9 +92,9 @@ class NeutralBaseline:
                 cells = line.rstrip("\n").split(", ")
                 values = np.array(cells[first : first + NUM_AUS], np.float64)
                 values = self.corrected(int(cells[face_id]), values)
-                cells[first : first + NUM_AUS] = [f"{v:.2f}" for v in values]
-                present = [f"{float(v >= presence_from):.2f}" for v in values]
-                cells[presence : presence + NUM_AUS] = present
+                written = [f"{v:.2f}" for v in values]
+                cells[first : first + NUM_AUS] = written
+                cells[presence : presence + NUM_AUS] = presences(written, presence_from)
                 new.write(", ".join(cells) + "\n")
 
     def rewrite_jsonl(self, path: Path) -> None:

@@ -14,14 +14,14 @@ import numpy as np
 from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.core.landmarks import NUM_LANDMARKS
 from mlx_faceau.core.pdm import PDM
-from mlx_faceau.errors import DatasetError
+from mlx_faceau.errors import DatasetError, UsageError
 from mlx_faceau.video.pose import Camera, HeadPose, head_pose, points_3d, refined_head_pose
 from mlx_faceau.video.results import Face, FrameFaces
 
 NUM_LOCAL_PARAMS = 34
 PRESENCE_NAMES = tuple(name.replace("_r", "_c") for name in AU_NAMES)
-# An action unit counts as present from this intensity on. OpenFace has classifiers of their own
-# for this; trace (A) begins at 1 on its scale.
+# An action unit counts as present from this intensity on, as its column says it. OpenFace has
+# classifiers of their own for this; trace (A) begins at 1 on its scale.
 PRESENCE_FROM = 1.0
 _LONGEST_HEADER = 1 << 16  # characters; that of OpenFace has 8,000
 FIRST_COLUMNS = ("frame", "face_id", "timestamp", "confidence", "success")
@@ -71,9 +71,9 @@ class Layout:
     def __post_init__(self) -> None:
         unknown = set(self.groups) - GROUPS.keys()
         if unknown:
-            raise ValueError(f"no column groups {sorted(unknown)}; there are {', '.join(GROUPS)}")
+            raise UsageError(f"no column groups {sorted(unknown)}; there are {', '.join(GROUPS)}")
         if "3d" in self.groups and self.pdm is None:
-            raise ValueError("the 3d columns need the PDM that the shape parameters belong to")
+            raise UsageError("the 3d columns need the PDM that the shape parameters belong to")
 
     @property
     def ordered(self) -> list[str]:
@@ -124,8 +124,8 @@ class Layout:
             return _fixed(np.r_[face.global_params, face.local_params], 3)
         if face.au_intensities is None:
             return _ZEROS["aus"]
-        present = face.au_intensities >= self.presence_from
-        return [*_fixed(face.au_intensities, 2), *_fixed(present.astype(float), 2)]
+        intensities = _fixed(face.au_intensities, 2)
+        return [*intensities, *presences(intensities, self.presence_from)]
 
 
 def _first(found: FrameFaces, face: Face | None) -> list[str]:
@@ -140,6 +140,11 @@ def _first(found: FrameFaces, face: Face | None) -> list[str]:
         f"{confidence:.2f}",
         str(int(success)),
     ]
+
+
+def presences(intensities: Iterable[str], presence_from: float) -> list[str]:
+    """``AUxx_c`` of written ``AUxx_r``: whatever wrote that, a reader finds the same by hand."""
+    return [f"{float(float(cell) >= presence_from):.2f}" for cell in intensities]
 
 
 def _fixed(values: np.ndarray, decimals: int) -> list[str]:

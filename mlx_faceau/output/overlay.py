@@ -10,6 +10,7 @@ import numpy as np
 from mlx_faceau.core.facs import AU_NAMES, MAX_INTENSITY
 from mlx_faceau.core.geometry import euler_to_matrix
 from mlx_faceau.core.landmarks import GROUPS
+from mlx_faceau.errors import UsageError
 from mlx_faceau.video.reader import VideoError
 from mlx_faceau.video.results import Face, FrameFaces
 
@@ -125,7 +126,7 @@ class OverlayVideo:
     def __init__(self, path: Path | str, rate: float) -> None:
         self.path = Path(path)
         if self.path.suffix.lower() != VIDEO_SUFFIX:
-            raise ValueError(f"{path}: an overlay video ends with {VIDEO_SUFFIX}")
+            raise UsageError(f"{path}: an overlay video ends with {VIDEO_SUFFIX}")
         self._rate = rate
         self._writer: cv2.VideoWriter | None = None
 

@@ -8,8 +8,10 @@ import json
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
+from types import NoneType
 from typing import Any
 
+from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.core.provenance import training_hashes
 from mlx_faceau.evaluation.text import (
     au_label,
@@ -37,6 +39,36 @@ _FIGURES = {
     "au_prediction": {"correlation": "AU correlation, mean of each unit's r", "mae": "AU MAE"},
 }
 
+_LARGEST = 1 << 63  # whole number; larger ones cannot be written as a fraction
+
+# What of a file is read, and as what; see _misfit.
+_NUMBER = (int, float, NoneType)
+_METRICS = {
+    **dict.fromkeys(("correlation", "correlation_without_mean", "mae", "nme"), _NUMBER),
+    **dict.fromkeys(ced_labels(), _NUMBER),
+    "pose": {"*": _NUMBER},
+    "aus": {"*": {"*": _NUMBER}},
+}
+_HISTORY = {
+    "data": {"hash": str},
+    "epochs": [{"epoch": int, "validation": {"loss": _NUMBER}, "metrics": _METRICS}],
+}
+_EVALUATION = {
+    "model": {
+        "file": str,
+        "backend": str,
+        "precision": (str, NoneType),
+        "checkpoint": (str, NoneType),
+    },
+    "data": {"hash": str},
+    **dict.fromkeys(("faces", "people", "left_out"), int),
+    **dict.fromkeys(("people_by", "means_from"), str),
+    **dict.fromkeys(("net", "jittered", "constant"), _METRICS),
+    "boxes": {"?": None, "name": str, "about": str, "metrics": _METRICS},
+    "intervals": {"pose": {"*": [_NUMBER]}, "aus": {"*": {"*": [_NUMBER]}}, "*": [_NUMBER]},
+    "breakdown": [{"by": str, "part": str, "*": _NUMBER}],
+}
+
 Columns = Mapping[str, Mapping[str, Any]]
 
 
@@ -51,21 +83,84 @@ def recorded_accuracy(
         run: the checkpoint's folder.
         folder: another one in which an evaluation may lie.
     """
+    reader = _Reader()
     try:
-        yield from list(_recorded(metadata, sources, run, folder))
-    except (LookupError, TypeError, ValueError, AttributeError):  # another version's, or damaged
-        yield _NOT_MEASURED
+        paragraphs = list(_recorded(reader, metadata, sources, run, folder))
+    except _LacksError:  # of another version
+        paragraphs = [_NOT_MEASURED]
+    yield from dict.fromkeys(reader.damaged)
+    yield from paragraphs
+
+
+class _LacksError(Exception):
+    """A file of ours does not hold what is asked of it."""
+
+
+class _Record(dict[str, Any]):
+    """An object of a JSON file: what it lacks is no defect of the program."""
+
+    def __missing__(self, key: str) -> Any:
+        raise _LacksError(key)
+
+
+class _Reader:
+    """Reads files of ours, and keeps a sentence about each that is damaged."""
+
+    def __init__(self) -> None:
+        self.damaged: list[str] = []
+
+    def read(self, path: Path, shape: Mapping[str, Any]) -> dict[str, Any]:
+        """What a file holds; nothing where there is none or it is damaged."""
+        if not path.exists():
+            return {}
+        try:
+            content = json.loads(path.read_text("utf-8"), object_hook=_Record)
+        except (OSError, ValueError, RecursionError) as error:
+            reason = f"{type(error).__name__}"
+        else:
+            if (wrong := _misfit(content, shape)) is None:
+                return content  # type: ignore[no-any-return]
+            reason = f"`{wrong}` is of another type" if wrong else "no JSON object"
+        self.damaged.append(f"`{path.name}` is damaged ({reason}) and is not quoted.")
+        return {}
+
+
+def _misfit(value: Any, shape: Any, place: str = "") -> str | None:
+    """Where a JSON value has another type than its shape says; None where it has none.
+
+    A shape is a type or several, a list of one shape, or a mapping of shapes by key, of which any
+    may be lacking; ``*`` stands for all other keys, and with ``?`` it may be null.
+    """
+    inner: Iterable[tuple[str, Any, Any]] = ()
+    if isinstance(shape, list):
+        fits = isinstance(value, list)
+        if fits:
+            inner = [(f"{place}[{i}]", v, shape[0]) for i, v in enumerate(value)]
+    elif isinstance(shape, dict):
+        fits = isinstance(value, dict) or (value is None and "?" in shape)
+        if value is not None and fits:
+            known = [(k, v, shape.get(k, shape.get("*"))) for k, v in value.items()]
+            inner = [(f"{place}.{k}".strip("."), v, s) for k, v, s in known if s is not None]
+    else:
+        fits = isinstance(value, shape) and not (isinstance(value, int) and abs(value) > _LARGEST)
+    if not fits:
+        return place
+    return next((w for p, v, s in inner if (w := _misfit(v, s, p)) is not None), None)
 
 
 def _recorded(
-    metadata: Mapping[str, Any], sources: Collection[str], run: Path, folder: Path
+    reader: _Reader,
+    metadata: Mapping[str, Any],
+    sources: Collection[str],
+    run: Path,
+    folder: Path,
 ) -> Iterator[str]:
     kind = metadata["kind"]
-    evaluation = _evaluation(kind, sources, (folder, run))
+    evaluation = _evaluation(reader, kind, sources, (folder, run))
     if evaluation is not None:
         yield from _evaluated(evaluation, training_hashes(metadata))
         return
-    epochs, number_of_own = _epochs(metadata, run), _finished_epoch(metadata)
+    epochs, number_of_own = _epochs(reader, metadata, run), _finished_epoch(metadata)
     own = [entry for entry in epochs if entry["epoch"] == number_of_own]
     if not own:
         yield _NOT_MEASURED
@@ -75,20 +170,19 @@ def _recorded(
 
 
 def _evaluation(
-    kind: str, sources: Collection[str], folders: Iterable[Path]
+    reader: _Reader, kind: str, sources: Collection[str], folders: Iterable[Path]
 ) -> dict[str, Any] | None:
     for folder in folders:
-        content = _read_json(folder / EVALUATION_NAME)
-        model = content.get("model")
-        same = isinstance(model, dict) and model.get("checkpoint") in sources
+        content = reader.read(folder / EVALUATION_NAME, _EVALUATION)
+        same = content.get("model", {}).get("checkpoint") in sources
         if same and content.get("kind") == kind:
             return content
     return None
 
 
-def _epochs(metadata: Mapping[str, Any], run: Path) -> list[dict[str, Any]]:
+def _epochs(reader: _Reader, metadata: Mapping[str, Any], run: Path) -> list[dict[str, Any]]:
     """The history's entries; none where it tells of a training on other data."""
-    history = _read_json(run / _HISTORY_NAME)
+    history = reader.read(run / _HISTORY_NAME, _HISTORY)
     own, recorded = ((of.get("data") or {}).get("hash") for of in (metadata, history))
     return history["epochs"] if own is not None and own == recorded else []
 
@@ -108,22 +202,13 @@ def _about_validation(
             "trained on them**, so this says nothing about other faces."
         )
     known = [entry for entry in epochs if entry["validation"]["loss"] is not None]
-    best = min(known, key=lambda entry: float(entry["validation"]["loss"]))
+    best = min(known, key=lambda entry: float(entry["validation"]["loss"]), default=own)
     where = f"On the faces that its training validated on, after epoch {own['epoch']}"
     if own is best:
         return (
             f"{where}, the faces that chose the epoch: other people's faces will do a little worse."
         )
     return f"{where}; after epoch {best['epoch']} it was at its best."
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """What a file of ours holds; nothing where there is none or it is damaged."""
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _evaluated(evaluation: Mapping[str, Any], trained_on: Collection[str]) -> Iterator[str]:
@@ -144,7 +229,7 @@ def _evaluated(evaluation: Mapping[str, Any], trained_on: Collection[str]) -> It
     yield from _tables(evaluation["kind"], columns, evaluation["intervals"])
     if parts := evaluation.get("breakdown"):
         yield _breakdown(evaluation["kind"], parts)
-    yield "\n".join(f"- {line}" for line in notes({**evaluation, "trained_on": False}))
+    yield "\n".join(f"- {line}" for line in notes(_Record({**evaluation, "trained_on": False})))
 
 
 def _what_ran(model: Mapping[str, Any]) -> str:
@@ -194,7 +279,8 @@ def _pose_rows(columns: Columns, intervals: Mapping[str, Any]) -> Iterator[list[
 def _au_table(columns: Columns, intervals: Mapping[str, Any]) -> str:
     constant = columns.get(_CONSTANT)
     rows = []
-    for name, figures in columns["net"]["aus"].items():
+    for name in AU_NAMES:
+        figures = columns["net"]["aus"][name]
         values = [figures[key] for key in ("r", "ccc", "icc31", "mae")]
         values.append(None if constant is None else constant["aus"][name]["mae"])
         row = _row(au_label(name), values, intervals.get(name, {}).get("r"))
@@ -208,7 +294,7 @@ def _breakdown(kind: str, parts: Iterable[Mapping[str, Any]]) -> str:
     rows = []
     for part in parts:
         # JSON has no NaN, and says null.
-        known = {key: math.nan if value is None else value for key, value in part.items()}
+        known = _Record({k: math.nan if value is None else value for k, value in part.items()})
         label = f"{part['by']} {part['part']}".replace("|", "\\|")
         values = (breakdown_value(known, key) for key in headings)
         rows.append([label, str(part["faces"]), str(part["people"]), *values])
@@ -231,6 +317,6 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _within(interval: Sequence[float | None] | None, digits: int) -> str:
-    if not interval or interval[0] is None or interval[1] is None:
+    if not interval or len(interval) != 2 or None in interval:
         return ""
     return f" [{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]"

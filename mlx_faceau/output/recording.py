@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import cv2
 
 from mlx_faceau.core.atomic_io import atomic_file
-from mlx_faceau.errors import MissingDependency
+from mlx_faceau.errors import BrokenLibrary, MissingDependency, UsageError
 from mlx_faceau.video.prefetch import run_ahead
 from mlx_faceau.video.reader import VideoError
 from mlx_faceau.video.results import FrameFaces
@@ -53,14 +54,14 @@ class Wanted:
 
     def __post_init__(self) -> None:
         if self.form not in FORMATS:
-            raise ValueError(f"format {self.form!r} is none of {', '.join(FORMATS)}")
+            raise UsageError(f"format {self.form!r} is none of {', '.join(FORMATS)}")
         if str(self.table) == "-" and (self.calibrate or self.form == "parquet"):
-            raise ValueError(
+            raise UsageError(
                 "standard output takes csv or jsonl without calibration: both that and parquet "
                 "are made of the finished file; give --output"
             )
         if self.calibrate and "aus" not in self.layout.groups:
-            raise ValueError("there are no action units to calibrate; give --au-model")
+            raise UsageError("there are no action units to calibrate; give --au-model")
 
     @property
     def rows(self) -> Path | str:
@@ -105,7 +106,7 @@ def record(
 
     Raises:
         OSError: if a file cannot be written; rows written before stay.
-        VideoError: from the source or the overlay, likewise.
+        VideoError: from the source or the overlay, likewise; or if there is no frame.
     """
     summary = Summary()
     baseline = NeutralBaseline() if wanted.calibrate else None
@@ -113,21 +114,26 @@ def record(
     is_csv = wanted.form != "jsonl"
     header = wanted.layout.header() if is_csv else None
     lines = wanted.layout.lines if is_csv else lambda found: json_lines(found, wanted.layout)
-    with (
-        RowFile(wanted.rows, header) as rows,
-        _overlay(wanted.overlay, rate) as add_overlay,
-        run_ahead(smoothed(results) if wanted.smooth else results) as ready,
-    ):
-        for found in ready:
-            rows.write(lines(found))
-            add_overlay(found)
-            if baseline is not None:
-                baseline.add(found)
-            if report is not None:
-                report.add(found)
-            _count(summary, found)
-            progress(found)
-        _finish(wanted, baseline, report, summary)
+    with run_ahead(smoothed(results) if wanted.smooth else results) as ready:
+        first = next(ready, None)  # before any older result is replaced
+        if first is None:
+            raise VideoError(f"{title}: there is no frame in what is wanted of it")
+        with (
+            RowFile(wanted.rows, header) as rows,
+            _overlay(wanted.overlay, rate) as add_overlay,
+        ):
+            for found in itertools.chain([first], ready):
+                rows.write(lines(found))
+                add_overlay(found)
+                if baseline is not None:
+                    baseline.add(found)
+                if report is not None:
+                    report.add(found)
+                _count(summary, found)
+                progress(found)
+            _finish(wanted, baseline, report, summary)
+    if baseline is not None:
+        summary.notes += [f"{title}: {note}" for note in baseline.notes()]
     return summary
 
 
@@ -148,7 +154,7 @@ def _finish(
     if wanted.form == "parquet":
         try:
             write_parquet(Path(wanted.rows), Path(wanted.table))
-        except MissingDependency as error:
+        except (MissingDependency, BrokenLibrary) as error:
             summary.notes.append(f"{wanted.rows} stays as it is, no Parquet file: {error}")
     if report is not None and wanted.report is not None:
         report.write(wanted.report, baseline)

@@ -18,7 +18,7 @@ import numpy as np
 
 from mlx_faceau.core.atomic_io import atomic_file
 from mlx_faceau.core.facs import AU_NAMES
-from mlx_faceau.errors import MissingDependency
+from mlx_faceau.core.libraries import LOAD_ERRORS, load_error
 from mlx_faceau.video.pose import Camera
 from mlx_faceau.video.results import Face, FrameFaces
 
@@ -150,8 +150,8 @@ def write_parquet(csv_path: Path, path: Path) -> None:
     try:
         from pyarrow import csv as arrow_csv
         from pyarrow import parquet
-    except ImportError:
-        raise MissingDependency("pyarrow", extra="parquet") from None
+    except LOAD_ERRORS as error:
+        raise load_error(error, "pyarrow", "parquet") from None
     with csv_path.open() as file:
         names = [name.strip() for name in file.readline().split(",")]
     reader = arrow_csv.open_csv(

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mlx_faceau.errors import CheckpointError
+from mlx_faceau.errors import CheckpointError, UsageError
 
 from .options import as_option, check_option, flag, option, read_object
 
@@ -88,6 +88,9 @@ class TrainConfig:
         0, "newest numbered checkpoints to keep; 0 keeps all", least=0, may_change=True
     )
     keep_outside: bool = option(False, "keep faces with a landmark outside the crop")
+    mixed_labels: bool = option(
+        False, "allow files whose labellers or shape models (PDMs) differ", may_change=True
+    )
     # Not "none": training crops are cut from the labels themselves, so every face fills its crop
     # alike, which the crops of a detector's boxes never do.
     augment: str = option(
@@ -140,15 +143,15 @@ class TrainConfig:
             object.__setattr__(self, item.name, value)
             check_option(item.name, value, item.type, item.metadata)
         if self.num_processes and not self.num_workers:
-            raise ValueError("--num-processes needs --num-workers, at least 1, that feed them")
+            raise UsageError("--num-processes needs --num-workers, at least 1, that feed them")
         if self.first_side not in SIDES:
-            raise ValueError(
+            raise UsageError(
                 f"--first-side is {self.first_side}, expected one of {', '.join(map(str, SIDES))}"
             )
         if self.overfit and self.balanced:
-            raise ValueError("--overfit shows every face alike; leave --balance-aus out")
+            raise UsageError("--overfit shows every face alike; leave --balance-aus out")
         if self.overfit and self.val_data:
-            raise ValueError("--overfit validates on what it trains on; leave --val-data out")
+            raise UsageError("--overfit validates on what it trains on; leave --val-data out")
         self.model_config()
 
     def model_config(self) -> "ModelConfig":
@@ -286,13 +289,13 @@ class AUTraining(TrainConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.relabel_mirrored and not (self.taught and self.mirror):
-            raise ValueError("--relabel-mirrored needs --mirror and --auxiliary-weight above 0")
+            raise UsageError("--relabel-mirrored needs --mirror and --auxiliary-weight above 0")
         if self.relabel_mirrored and (self.overfit or self.augment == "none"):
-            raise ValueError(
+            raise UsageError(
                 "--relabel-mirrored: --overfit and --augment none mirror no face; leave it out"
             )
         if self.compose and (self.overfit or not self.taught):
-            raise ValueError("--compose needs --auxiliary-weight above 0, and no --overfit")
+            raise UsageError("--compose needs --auxiliary-weight above 0, and no --overfit")
 
     def model_config(self) -> "ModelConfig":
         from mlx_faceau.core.architectures import AUPredictionConfig
@@ -368,7 +371,7 @@ def resolve(
     known = {item.name: item for item in fields(training)}
     for source in (given, resumed or {}):
         if unknown := sorted(set(source) - known.keys()):
-            raise ValueError(
+            raise UsageError(
                 f"unknown setting {', '.join(unknown)}; known: {', '.join(sorted(known))}"
             )
     for name, value in given.items():
@@ -382,5 +385,5 @@ def resolve(
             )
     settings = {**(resumed or {}), **given}
     if not settings.get("data"):
-        raise ValueError("--data is missing: name an HDF5 file with labelled faces")
+        raise UsageError("--data is missing: name an HDF5 file with labelled faces")
     return training(**settings)

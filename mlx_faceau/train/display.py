@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mlx_faceau.errors import MissingDependency
+from mlx_faceau.core.libraries import LOAD_ERRORS, load_error
 
 
 class NoBar:
@@ -27,8 +27,8 @@ def progress_bar() -> Any:
     """
     try:
         from tqdm import tqdm
-    except ImportError:
-        raise MissingDependency("tqdm", extra="train") from None
+    except LOAD_ERRORS as error:
+        raise load_error(error, "tqdm", "train") from None
     return tqdm
 
 

@@ -4,6 +4,8 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,11 +13,12 @@ from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.core.provenance import pdm_of
 from mlx_faceau.data.augment import augmentation
 from mlx_faceau.data.batches import Batches, Source
-from mlx_faceau.data.check import check_intensities
+from mlx_faceau.data.check import absent_units, check_intensities
 from mlx_faceau.data.composed import Extended, composed_faces
 from mlx_faceau.data.hdf5 import FaceDataset
+from mlx_faceau.data.identity import face_digests, repeated_faces, spellings
 from mlx_faceau.data.joined import JoinedFaces, open_datasets
-from mlx_faceau.data.provenance import labellers
+from mlx_faceau.data.provenance import check_alike, labellers
 from mlx_faceau.data.sketch import sketch
 from mlx_faceau.data.split import Split, people_names, split_at, split_dataset
 from mlx_faceau.data.teacher import Teacher
@@ -28,6 +31,7 @@ from .rarity import PRESENT, repeats_by_rarity
 from .targets import TargetStatistics
 
 _LOG = logging.getLogger(__name__)
+_MOST_WARNINGS = 3  # of names; a check of the file tells all
 _VISITS = 20  # of each face in an epoch of a training on a few faces
 
 
@@ -96,7 +100,7 @@ class Faces:
         owners = np.searchsorted(self.dataset.starts, self.split.train, side="right") - 1
         return [self.dataset.parts[owner] for owner in np.unique(owners).tolist()]
 
-    def _labellers(self) -> list[dict[str, str]]:
+    def _labellers(self) -> list[dict[str, Any]]:
         """Who labelled those files, and their licences, where they record it; each once."""
         found = [entry for file in self._training_files() for entry in labellers(file.path)]
         return [entry for i, entry in enumerate(found) if entry not in found[:i]]
@@ -120,12 +124,21 @@ def open_faces(
 
     Raises:
         DatasetError: if a file is unusable, they hold one person only, or too few for a batch, or
-            somebody is in the files to validate on too, or no teacher fits them.
+            somebody is in the files to validate on too, labellers or PDMs differ, or no teacher
+            fits them.
     """
-    dataset = open_datasets((*config.data, *config.val_data), config.keep_outside)
-    check_intensities(dataset.labels["au_intensities"], ", ".join((*config.data, *config.val_data)))
+    files = (*config.data, *config.val_data)
+    dataset = open_datasets(files, config.keep_outside)
+    if len(files) > 1 and not config.mixed_labels:
+        check_alike(
+            {name: labellers(Path(name)) for name in files},
+            "keep them apart, or say --mixed-labels",
+        )
+    check_intensities(dataset.labels["au_intensities"], ", ".join(files))
     step = config.step_size * part[1]
     split = _split(dataset, config, step)
+    if config.kind == "au_prediction":
+        _check_units(dataset.labels["au_intensities"], split, config)
     statistics = TargetStatistics.of(
         _rows(dataset.labels, split.train), _rows(dataset.masks, split.train)
     )
@@ -206,10 +219,12 @@ def _weights(source: Source, rows: np.ndarray) -> np.ndarray:
 
 def _split(dataset: FaceDataset | JoinedFaces, config: TrainConfig, step: int) -> Split:
     """Two sides; or, to be learned by heart, evenly spaced faces that are on both."""
-    if config.val_data and isinstance(dataset, JoinedFaces):
-        return split_at(dataset, int(dataset.starts[len(config.data)]), step)
     if not config.overfit:
-        return split_dataset(dataset, config.val_split, config.seed, step)
+        digests = face_digests(dataset)
+        if config.val_data and isinstance(dataset, JoinedFaces):
+            return split_at(dataset, int(dataset.starts[len(config.data)]), step, digests)
+        _warn_of_names(dataset, digests, config)
+        return split_dataset(dataset, config.val_split, config.seed, step, digests)
     if config.overfit > len(dataset):
         raise DatasetError(
             f"{', '.join(config.data)}: holds {len(dataset)} faces, fewer than --overfit "
@@ -217,6 +232,50 @@ def _split(dataset: FaceDataset | JoinedFaces, config: TrainConfig, step: int) -
         )
     chosen = np.linspace(0, len(dataset) - 1, config.overfit).astype(np.int64)
     return Split(chosen, chosen, "nothing: the same faces, to be learned by heart")
+
+
+def _warn_of_names(
+    dataset: FaceDataset | JoinedFaces, digests: np.ndarray, config: TrainConfig
+) -> None:
+    """Say that people are taken for one, and stay on one side."""
+    by, names = people_names(dataset)
+    repeated = {row for rows in repeated_faces(digests, names) for row in rows.tolist()}
+    several = [*spellings(dataset.subjects), *spellings(dataset.videos)]
+    reasons = [f"{len(repeated)} faces are there under several {by} names"] if repeated else []
+    reasons += [
+        f"{' and '.join(map(repr, written))} differ in spelling alone" for written in several
+    ]
+    for reason in reasons[:_MOST_WARNINGS]:
+        _LOG.warning(
+            "%s: %s: these are kept on one side; see 'mlx-faceau data check'",
+            ", ".join(config.data), reason,
+        )  # fmt: skip
+
+
+def _check_units(intensities: np.ndarray, split: Split, config: TrainConfig) -> None:
+    """Warn of action units that cannot be learned, or not be measured.
+
+    Raises:
+        DatasetError: if there is none to be learned.
+    """
+    files = ", ".join(config.data)
+    absent = absent_units(intensities[split.train])
+    if len(absent) == len(AU_NAMES):
+        raise DatasetError(
+            f"{files}: all action units are 0 in all {len(split.train)} training faces, so there "
+            "is nothing to learn; label them, or train a landmark-pose net"
+        )
+    if absent:
+        _LOG.warning(
+            "%s: no training face shows %s: the net will learn to answer 0 for them",
+            files, ", ".join(absent),
+        )  # fmt: skip
+    unseen = [u for u in absent_units(intensities[split.validation]) if u not in absent]
+    if unseen:
+        _LOG.warning(
+            "no face to validate on shows %s: their correlation cannot be measured",
+            ", ".join(unseen),
+        )
 
 
 def _rows(columns: dict[str, np.ndarray], indices: np.ndarray) -> dict[str, np.ndarray]:

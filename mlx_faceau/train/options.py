@@ -7,6 +7,8 @@ from dataclasses import MISSING, Field, field
 from pathlib import Path
 from typing import Any
 
+from mlx_faceau.errors import UsageError
+
 
 def option(
     default: Any,
@@ -70,9 +72,9 @@ def read_object(path: Path | str, example: Mapping[str, Any]) -> dict[str, Any]:
     try:
         values = json.loads(Path(path).read_text("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not a JSON file: {error}") from None
+        raise UsageError(f"{path}: not a JSON file: {error}") from None
     if not isinstance(values, dict):
-        raise ValueError(f"{path}: expected a JSON object such as {json.dumps(example)}")
+        raise UsageError(f"{path}: expected a JSON object such as {json.dumps(example)}")
     return values
 
 
@@ -83,20 +85,20 @@ def check_option(name: str, value: Any, kind: Any, rules: Mapping[str, Any]) -> 
         ValueError: saying what is expected.
     """
     if kind in (int, float) and not _is_number(value, kind):
-        raise ValueError(f"{flag(name)} is {value!r}, expected a {'whole ' * (kind is int)}number")
+        raise UsageError(f"{flag(name)} is {value!r}, expected a {'whole ' * (kind is int)}number")
     if kind is bool and not isinstance(value, bool):
-        raise ValueError(f"{flag(name)} is {value!r}, expected true or false")
+        raise UsageError(f"{flag(name)} is {value!r}, expected true or false")
     if kind in (str, str | None) and not isinstance(value, str | None):
-        raise ValueError(f"{flag(name)} is {value!r}, expected a text")
+        raise UsageError(f"{flag(name)} is {value!r}, expected a text")
     texts = isinstance(value, tuple) and all(isinstance(text, str) for text in value)
     if kind == tuple[str, ...] and not texts:
-        raise ValueError(f"{flag(name)} is {value!r}, expected a text or several")
+        raise UsageError(f"{flag(name)} is {value!r}, expected a text or several")
     if rules["least"] is not None and value < rules["least"]:
-        raise ValueError(f"{flag(name)} is {value}, expected at least {rules['least']}")
+        raise UsageError(f"{flag(name)} is {value}, expected at least {rules['least']}")
     if rules["below"] is not None and value >= rules["below"]:
-        raise ValueError(f"{flag(name)} is {value}, expected less than {rules['below']}")
+        raise UsageError(f"{flag(name)} is {value}, expected less than {rules['below']}")
     if rules["choices"] and value not in rules["choices"]:
-        raise ValueError(f"{flag(name)} is {value!r}, expected {', '.join(rules['choices'])}")
+        raise UsageError(f"{flag(name)} is {value!r}, expected {', '.join(rules['choices'])}")
 
 
 def _is_number(value: Any, kind: type) -> bool:

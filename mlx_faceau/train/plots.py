@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mlx_faceau.core.atomic_io import atomic_file
-from mlx_faceau.errors import MissingDependency
+from mlx_faceau.errors import BrokenLibrary, MissingDependency
 from mlx_faceau.output.figure import new_figure
 
 _LOG = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ def draw_curves(epochs: Sequence[Mapping[str, Any]], folder: Path) -> Path | Non
         return None
     try:
         figure = new_figure(11, 7)
-    except MissingDependency as error:
+    except (MissingDependency, BrokenLibrary) as error:
         _LOG.warning("no curves drawn: %s", error)
         return None
     panels = _AUS if "aus" in epochs[0]["metrics"] else _LANDMARKS

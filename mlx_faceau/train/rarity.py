@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from mlx_faceau.core.facs import AU_NAMES
+from mlx_faceau.errors import UsageError
 
 from .options import read_object
 
@@ -64,11 +65,11 @@ def read_weights(path: Path | str) -> dict[str, float]:
     """
     given = read_object(path, {"AU09_r": 2})
     if unknown := sorted(set(given) - set(AU_NAMES)):
-        raise ValueError(
+        raise UsageError(
             f"{path}: unknown action unit {', '.join(unknown)}; known: {', '.join(AU_NAMES)}"
         )
     for name, weight in given.items():
         number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
         if not number or not 0 <= weight < math.inf:
-            raise ValueError(f"{path}: the weight of {name} is {weight!r}, expected a number >= 0")
+            raise UsageError(f"{path}: the weight of {name} is {weight!r}, expected a number >= 0")
     return {name: float(given.get(name, 1.0)) for name in AU_NAMES}

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mlx_faceau.errors import MissingDependency
+from mlx_faceau.core.libraries import LOAD_ERRORS, load_error
 
 FOLDER_NAME = "tensorboard"
 
@@ -32,8 +32,8 @@ class Board(NoBoard):
     def __init__(self, folder: Path, epoch: int) -> None:
         try:
             from tensorboardX import SummaryWriter
-        except ImportError:
-            raise MissingDependency("tensorboardX", extra="tensorboard") from None
+        except LOAD_ERRORS as error:
+            raise load_error(error, "tensorboardX", "tensorboard") from None
         self._writer = SummaryWriter(
             logdir=str(folder),
             purge_step=epoch,

@@ -16,6 +16,7 @@ import numpy as np
 from mlx_faceau.core.architectures import IMAGE_SIZE
 from mlx_faceau.core.geometry import CROP_CENTRE, square_crop_matrix, standard_crop_matrix
 from mlx_faceau.core.pdm import PDM, read_pdm
+from mlx_faceau.errors import UsageError
 
 from .box_calibration import CALIBRATIONS, BoxCalibration
 from .mean_shape import align_to_mean_shape, mean_shape_matrix
@@ -79,7 +80,7 @@ class FaceAligner:
         if landmarks is not None and bbox is None:
             return standard_crop_matrix(landmarks)
         if bbox is None or landmarks is not None:
-            raise ValueError("give either a box or landmarks")
+            raise UsageError("give either a box or landmarks")
         return square_crop_matrix(*self.calibration.square(bbox))
 
     def align_openface(
@@ -110,7 +111,7 @@ class FaceAligner:
             ValueError: see :meth:`align_openface`.
         """
         if self._pdm is None:
-            raise ValueError("OpenFace's alignment needs its PDM: FaceAligner(pdm=FILE)")
+            raise UsageError("OpenFace's alignment needs its PDM: FaceAligner(pdm=FILE)")
         return mean_shape_matrix(self._pdm, landmarks)
 
 
@@ -156,9 +157,9 @@ class FrameCrops:
     def __init__(self, frame: np.ndarray) -> None:
         if not isinstance(frame, np.ndarray) or frame.ndim != 3 or frame.shape[2] != 3:
             shape = getattr(frame, "shape", type(frame).__name__)
-            raise ValueError(f"a frame is an (H, W, 3) BGR image, got {shape}")
+            raise UsageError(f"a frame is an (H, W, 3) BGR image, got {shape}")
         if frame.dtype != np.uint8 or frame.size == 0:
-            raise ValueError(f"a frame is a non-empty uint8 image, got {frame.dtype} {frame.shape}")
+            raise UsageError(f"a frame is a non-empty uint8 image, got {frame.dtype} {frame.shape}")
         self.frame = frame
         self._regions: list[_Region] = []
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mlx_faceau.errors import UsageError
+
 
 @dataclass(frozen=True)
 class BoxCalibration:
@@ -32,7 +34,7 @@ class BoxCalibration:
         x, y, width, height = (float(value) for value in box)
         size = float(np.sqrt(max(width, 0.0) * max(height, 0.0)))
         if not (np.isfinite([x, y, size]).all() and size > 0):
-            raise ValueError(f"a face box is x, y, width, height with an area, got {tuple(box)}")
+            raise UsageError(f"a face box is x, y, width, height with an area, got {tuple(box)}")
         centre = np.array([x + (width - 1) / 2, y + (height - 1) / 2])
         return centre + size * np.array([self.right, self.down]), size * self.side
 

@@ -16,8 +16,15 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
-from mlx_faceau.core.named_function import load_function
-from mlx_faceau.errors import BackendError, MissingDependency
+from mlx_faceau.core.libraries import LOAD_ERRORS, load_error
+from mlx_faceau.core.named_function import load_function, name_of, user_code
+from mlx_faceau.errors import (
+    BackendError,
+    BrokenLibrary,
+    FunctionError,
+    MissingDependency,
+    UsageError,
+)
 
 from .box_calibration import CALIBRATIONS, BoxCalibration
 from .opencv_log import ERRORS, opencv_says
@@ -127,8 +134,8 @@ class DlibDetector:
     def __init__(self) -> None:
         try:
             import dlib
-        except ImportError:
-            raise MissingDependency("dlib", extra="detect") from None
+        except LOAD_ERRORS as error:
+            raise load_error(error, "dlib", "detect") from None
         self._find = dlib.get_frontal_face_detector()
 
     def detect(self, frame: np.ndarray) -> list[Detection]:
@@ -214,8 +221,10 @@ class VisionDetector:
                 raise BackendError("the Vision detector runs on macOS alone; try dlib or YuNet")
             try:
                 vision = importlib.import_module("Vision")
-            except ImportError:
+            except ModuleNotFoundError:
                 raise MissingDependency("pyobjc-framework-Vision", extra="detect") from None
+            except LOAD_ERRORS as error:
+                raise load_error(error, "Vision", "detect") from None
         self._vision = vision
 
     def detect(self, frame: np.ndarray) -> list[Detection]:
@@ -263,6 +272,7 @@ class CallableDetector:
             (N, 4) array or a list, each optionally followed by a score in [0, 1].
         calibration: how its boxes map to the standard crop; the default fits boxes that enclose
             brows to chin (MTCNN's).
+        what: its name in errors; None takes the function's.
     """
 
     name = "callable"
@@ -271,22 +281,29 @@ class CallableDetector:
         self,
         function: Callable[[np.ndarray], Any],
         calibration: BoxCalibration = CALIBRATIONS["mtcnn"],
+        what: str | None = None,
     ) -> None:
         self._function = function
+        self._what = what or f"detector {name_of(function)}"
         self.calibration = calibration
 
     def detect(self, frame: np.ndarray) -> list[Detection]:
         """See :class:`Detector`.
 
         Raises:
-            ValueError: if what the function returns is no boxes.
+            FunctionError: if the function fails, or what it returns is no boxes.
         """
-        rows = [np.asarray(row, np.float64) for row in self._function(frame)]
+        with user_code(self._what):
+            found = self._function(frame)
+        try:
+            rows = [np.asarray(row, np.float64) for row in found]
+        except (TypeError, ValueError):
+            rows = [np.full(0, np.nan)]
         for row in rows:
-            if row.shape not in ((4,), (5,)):
-                raise ValueError(
-                    "a detector's boxes are x, y, width, height and optionally a score, "
-                    f"got {row.tolist()}"
+            if row.shape not in ((4,), (5,)) or not np.isfinite(row).all() or min(row[2:4]) <= 0:
+                raise FunctionError(
+                    f"{self._what}: returned {repr(found)[:80]}; expected a list of boxes: x, y, "
+                    "width, height (above 0, in pixels) and optionally a score each"
                 )
         return [Detection(tuple(row[:4]), float(row[4]) if len(row) == 5 else 1.0) for row in rows]
 
@@ -320,7 +337,7 @@ def open_detector(
         return YuNetDetector(name)
     if ":" in name:
         return CallableDetector(load_function(name, f"detector {name!r}"))
-    raise ValueError(
+    raise UsageError(
         f"detector {name!r} is none of auto, dlib, vision, a YuNet .onnx file, "
         "package.module:function"
     )
@@ -331,23 +348,31 @@ def _as_detector(choice: Any) -> Detector:
         return choice  # type: ignore[no-any-return]
     if callable(choice):
         return CallableDetector(choice)
-    raise ValueError(f"a detector is a name, a file or a function, got {choice!r}")
+    raise UsageError(f"a detector is a name, a file or a function, got {choice!r}")
 
 
 def _open_first(model_folders: Sequence[Path | str]) -> Detector:
     reasons = []
-    for folder in model_folders:
-        for path in sorted(Path(folder).glob(_YUNET_PATTERN)):
+    files = [path for folder in model_folders for path in sorted(Path(folder).glob(_YUNET_PATTERN))]
+    for path in dict.fromkeys(files):
+        try:
             return _chosen(YuNetDetector(path), f"model file {path}")
-    reasons.append(f"YuNet: no {_YUNET_PATTERN} beside the models")
+        except BackendError as error:
+            logger.warning("%s; passed over", error)
+            reasons.append(f"YuNet: {error}")
+    if not files:
+        reasons.append(f"YuNet: no {_YUNET_PATTERN} beside the models")
     for kind in (VisionDetector, DlibDetector):
         try:
             return _chosen(kind(), "; ".join(reasons))
         except (BackendError, MissingDependency) as error:
             reasons.append(f"{kind.name}: {error}")
+        except BrokenLibrary as error:
+            logger.warning("%s; passed over", error)
+            reasons.append(f"{kind.name}: {error}")
     raise BackendError(
-        "no face detector here; three ways to get one: put OpenCV's YuNet model "
-        "(face_detection_yunet_*.onnx) beside the landmark model or name it with --detector; "
+        f"no face detector here ({'; '.join(reasons)}); three ways to get one: put OpenCV's YuNet "
+        "model (face_detection_yunet_*.onnx) beside the landmark model or name it with --detector; "
         'pip install "mlx-faceau[detect]" for dlib (on a Mac: Apple Vision); '
         "or give a function of your own (--detector package.module:function)"
     )

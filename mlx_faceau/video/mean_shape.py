@@ -10,6 +10,7 @@ import numpy as np
 from mlx_faceau.core.architectures import IMAGE_SIZE
 from mlx_faceau.core.geometry import similarity_matrix, transform_points
 from mlx_faceau.core.pdm import PDM, fit_pdm
+from mlx_faceau.errors import UsageError
 
 MEAN_SHAPE_SCALE = 0.7  # pixels per millimetre of the mean shape
 _CENTRE = IMAGE_SIZE / 2
@@ -44,14 +45,14 @@ def mean_shape_matrix(
     """
     points = np.asarray(landmarks, np.float64)
     if points.shape != (68, 2) or not np.isfinite(points).all():
-        raise ValueError(f"landmarks have shape {points.shape}, expected 68 finite points")
+        raise UsageError(f"landmarks have shape {points.shape}, expected 68 finite points")
     params = fit_pdm(pdm, points).global_params if global_params is None else global_params
     source = points[_STEADY] - points[_STEADY].mean(axis=0)
     target = MEAN_SHAPE_SCALE * pdm.mean[_STEADY, :2]
     target = target - target.mean(axis=0)
     size = np.sqrt((source**2).sum())
     if size == 0:
-        raise ValueError("the landmarks are all in one place")
+        raise UsageError("the landmarks are all in one place")
     turn = np.arctan2(
         (source[:, 0] * target[:, 1] - source[:, 1] * target[:, 0]).sum(), (source * target).sum()
     )

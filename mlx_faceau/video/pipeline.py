@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from mlx_faceau.errors import UsageError
 from mlx_faceau.inference.builtin import BUILTIN, is_builtin
 
 from .box_calibration import BoxCalibration
@@ -69,15 +70,15 @@ class FacePipeline:
         providers: Sequence[Any] | None = None,
     ) -> None:
         if detect_every < 1 or (max_faces is not None and max_faces < 1):
-            raise ValueError(
+            raise UsageError(
                 f"detect_every {detect_every} and max_faces {max_faces}: expected at least 1"
             )
         if not 0 <= min_confidence <= 1:
-            raise ValueError(f"min_confidence {min_confidence}: expected a number in [0, 1]")
+            raise UsageError(f"min_confidence {min_confidence}: expected a number in [0, 1]")
         if landmark_model is None and au_model is None:
             landmark_model = au_model = BUILTIN
         if landmark_model is None:
-            raise ValueError(
+            raise UsageError(
                 "no landmark_model, by which faces are cut out for the au_model; "
                 f"give one, or {BUILTIN!r}"
             )
@@ -108,7 +109,8 @@ class FacePipeline:
         """
         detector: Detector = PhotographDetector(self.detector, self._landmarks)
         if boxes is not None:
-            detector = CallableDetector(lambda _: boxes, calibration or detector.calibration)
+            calibration = calibration or detector.calibration
+            detector = CallableDetector(lambda _: boxes, calibration, "boxes")
         reading = self._follower(detector, 30.0).follow(Frame(0, 0.0, image))
         return self._finish([reading])[0]
 

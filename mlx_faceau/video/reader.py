@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from mlx_faceau.errors import FaceauError
+from mlx_faceau.errors import FaceauError, UsageError
 
 from .image_size import picture_size
 from .opencv_log import NOTHING, opencv_says
@@ -66,7 +66,7 @@ class Span:
 
     def __post_init__(self) -> None:
         if self.every < 1 or self.start < 0 or (self.end is not None and self.end <= self.start):
-            raise ValueError(
+            raise UsageError(
                 f"start {self.start}, end {self.end}, every {self.every}: expected "
                 "0 <= start < end in seconds and every >= 1"
             )

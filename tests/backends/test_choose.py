@@ -256,7 +256,8 @@ def on_linux(monkeypatch) -> None:
 
 
 def half_a_library(path, **options):
-    raise ImportError("libmlx.so: cannot open shared object file")
+    text = "libonnxruntime.so: cannot open shared object file"
+    raise ImportError(text, name="onnxruntime.capi.onnxruntime_pybind11_state")
 
 
 @pytest.mark.usefixtures("on_linux")
@@ -275,7 +276,9 @@ def test_auto_passes_over_a_library_that_is_installed_but_does_not_load(
 @pytest.mark.usefixtures("on_linux")
 def test_an_explicit_library_that_does_not_load_raises(folder, monkeypatch):
     monkeypatch.setitem(backends._OPENERS, "onnx", half_a_library)
-    with pytest.raises(BackendError, match=r"does not load \(libmlx.so.*\); reinstall it"):
+    with pytest.raises(
+        BackendError, match=r"does not load \(libonnx.*\); run: pip install --force"
+    ):
         open_backend(folder, "au_prediction", "onnx")
 
 

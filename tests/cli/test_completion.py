@@ -46,7 +46,7 @@ def test_the_first_word_is_a_command(completed) -> None:
 
 def test_flags_of_a_command_and_of_its_actions_are_offered(completed) -> None:
     assert completed("train", "au", "--ccc") == ["--ccc-weight"]
-    assert "--labeller" in completed("data", "generate", "--la")
+    assert "--label-model" in completed("data", "generate", "--la")
 
 
 def test_choices_of_a_flag_are_offered(completed) -> None:

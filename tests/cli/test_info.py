@@ -50,7 +50,8 @@ def test_a_library_that_does_not_load_is_named_with_a_remedy(told, tmp_path, mon
     monkeypatch.chdir(tmp_path)
     state = info.installation()["backends"]["onnx"]
     assert state == (
-        "onnxruntime is installed but does not load (ImportError: wrong machine); reinstall it"
+        "onnxruntime is installed but does not load (ImportError: wrong machine); run: "
+        "pip install --force-reinstall onnxruntime"
     )
 
 

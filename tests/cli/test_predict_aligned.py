@@ -107,3 +107,39 @@ def test_bad_input_is_one_line_and_leaves_no_file(crops, models, tmp_path, capsy
         error = capsys.readouterr().err
         assert (message in error, error.count("\n")) == (True, 1), error
         assert not target.exists()
+
+
+@pytest.mark.parametrize("form", ["csv", "json"])
+def test_bad_crops_are_named_and_the_rest_is_done(crops, models, tmp_path, capsys, form):
+    folder, images = crops
+    cv2.imwrite(str(folder / "0b.png"), np.zeros((100, 112, 3), np.uint8))
+    (folder / "1b.png").write_bytes((folder / "1.png").read_bytes()[:500])
+    (folder / "3.jpg").write_bytes(b"")
+    target = tmp_path / f"faces.{form}"
+    assert main(["predict", "--aligned", str(folder), *models, "--output", str(target)]) == 1
+    text = target.read_text()
+    rows = json.loads(text) if form == "json" else list(csv.DictReader(text.splitlines()))
+    assert [row["file"] for row in rows] == [str(folder / f"{i}.png") for i in range(3)]
+    truth = reference_outputs(LANDMARK, images)["landmarks"]
+    got = [row["landmarks"][0][0] if form == "json" else float(row["x_0"]) for row in rows]
+    np.testing.assert_allclose(got, truth[:, 0, 0], rtol=0, atol=1e-3)
+    *named, total = capsys.readouterr().err.splitlines()
+    assert [line.split(": ")[1] for line in named] == [
+        str(folder / name) for name in ("0b.png", "1b.png", "3.jpg")
+    ]
+    assert "112x100 pixels, but --aligned means 112x112" in named[0]
+    assert total == "3 of 6 crops could not be read"
+
+
+def test_without_one_good_crop_nothing_is_written(models, tmp_path, capsys):
+    target = tmp_path / "faces.csv"
+    target.write_text("older")
+    bad = [tmp_path / name for name in ("a.png", "b.png")]
+    for path in bad:
+        path.write_bytes(b"no picture")
+    command = ["predict", "--aligned", *models, "--output", str(target)]
+    assert main([*command, *map(str, bad)]) == 2
+    assert "none of the 2 crops could be read" in capsys.readouterr().err
+    assert main([*command, str(bad[0])]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert target.read_text() == "older"

@@ -1,6 +1,7 @@
 """predict on pictures, videos and folders, through the command line's own entry."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -74,12 +75,66 @@ def test_a_folder_gives_a_file_each_and_a_bad_one_ends_nothing(
     (tmp_path / "in" / "b.mp4").write_bytes(b"no video")
     cv2.imwrite(str(tmp_path / "in" / "c.png"), draw_frame([]))
     (tmp_path / "in" / "notes.txt").touch()
-    assert predict("in", "--output", "out") == 2
+    assert predict("in", "--output", "out") == 1
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.csv", "c.csv"]
     assert read_openface_csv(tmp_path / "out" / "c.csv")["success"].tolist() == [0]
     error = capsys.readouterr().err
     assert "b.mp4: cannot be read" in error
     assert "1 of 3 inputs" in error
+
+
+@pytest.mark.parametrize("span", [["--start", 9], ["--start", 9, "--end", 10]], ids=len)
+def test_a_part_without_a_frame_is_an_error_and_replaces_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], span: list[object]
+) -> None:
+    asked = [clip(tmp_path / "clip.mp4"), "--output", "clip.csv"]
+    assert predict(*asked, *span) == 2
+    error = capsys.readouterr().err
+    assert "clip.mp4: " in error
+    assert " no frame " in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "clip.csv").exists()
+    assert predict(*asked) == 0
+    rows = (tmp_path / "clip.csv").read_bytes()
+    assert predict(*asked, *span) == 2
+    assert (tmp_path / "clip.csv").read_bytes() == rows
+    assert is_complete(tmp_path / "clip.csv")
+
+
+def test_faces_that_are_too_few_to_calibrate_are_said_one_by_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    people = [
+        [Blob(70, 80, 30, 0), *([Blob(220, 100, 40, 1)] if i < 12 else [])] for i in range(40)
+    ]
+    write_video(tmp_path / "two.mp4", [draw_frame(blobs) for blobs in people])
+    assert predict("two.mp4", "--calibrate") == 0
+    (note,) = capsys.readouterr().err.splitlines()
+    assert note.startswith("two.mp4: face 1: not calibrated")
+    assert re.search(r" 1\d good frames, expected at least 30$", note)
+    assert predict("two.mp4", "--calibrate", "--end", 0.5) == 0
+    notes = capsys.readouterr().err.splitlines()
+    assert [note.split(": ")[1] for note in notes] == ["face 0", "face 1"]
+
+
+def test_a_function_that_fails_is_named_for_every_video_of_a_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(image: Any) -> Any:
+        return image @ image
+
+    fail.__module__, fail.__qualname__ = "drawn", "find"
+    monkeypatch.setitem(sys.modules, "drawn", SimpleNamespace(find=fail))
+    for name in "ab":
+        clip(tmp_path / f"{name}.mp4", 4)
+    assert predict("a.mp4") == 2
+    line = capsys.readouterr().err
+    assert line.startswith("mlx-faceau: detector drawn:find: ValueError: ")
+    assert "test_predict_faces.py, line " in line
+    assert predict("a.mp4", "b.mp4") == 2
+    assert capsys.readouterr().err.count("detector drawn:find: ValueError") == 2
+    assert predict("a.mp4", "-v") == 2
+    assert "return image @ image" in capsys.readouterr().err
 
 
 def test_resume_takes_up_what_is_missing_or_unfinished(tmp_path: Path) -> None:

@@ -47,7 +47,11 @@ def test_unusable_values_fail(path, name, values, message):
 @pytest.mark.parametrize(
     ("name", "values", "message"),
     [
-        ("au_intensities", lambda v: v * (np.arange(17) != 12), "constant action units: AU20_r"),
+        (
+            "au_intensities",
+            lambda v: v * (np.arange(17) != 12),
+            "action units that no face shows: AU20_r",
+        ),
         ("global_params", lambda v: v * [1, 90, 90, 90, 1, 1], "an angle exceeds 90 degrees"),
         (
             "landmarks",
@@ -62,6 +66,41 @@ def test_doubtful_values_warn(path, name, values, message):
     report = check_file(write(path, data))
     assert report.failures == []
     assert message in report.warnings[0]
+
+
+def test_constant_and_absent_action_units_are_told_apart(path):
+    data = arrays()
+    data["au_intensities"][:, 3], data["au_intensities"][:, 5] = 0, 2
+    assert check_file(write(path, data)).warnings == [
+        "action units that no face shows: AU05_r",
+        "constant action units: AU07_r",
+    ]
+
+
+def test_a_file_without_any_action_unit_is_said_to_be_for_landmarks_alone(path, capsys):
+    data = arrays()
+    data["au_intensities"][:] = 0
+    assert main(["data", "check", str(write(path, data))]) == 0
+    told = capsys.readouterr().out
+    assert "warning  no face shows any action unit" in told
+    assert "sound" not in told
+    assert "40 samples, usable; see the warnings" in told
+
+
+def test_people_under_several_names_are_warned_of(path):
+    data = arrays()
+    names = [f"person{i // 4}" for i in range(40)]
+    names[8:12] = ["Person 1"] * 4
+    data["metadata/subjects"] = texts(names)
+    for name in ("images", "landmarks", "global_params", "local_params", "au_intensities"):
+        data[name][30] = data[name][2]
+    data["images"][39] = data["images"][13]
+    spelled, faces = check_file(write(path, data)).warnings
+    assert spelled.startswith("taken for one subject: 'Person 1', 'person1', which differ in case")
+    assert faces == (
+        "4 samples hold faces that are there under several subject names (person0 = person7, "
+        "person3 = person9), first in row 2: these are taken for one subject"
+    )
 
 
 def test_all_schema_failures_are_reported_at_once(path):
@@ -214,7 +253,7 @@ def test_two_sides_of_a_split_must_share_neither_people_nor_pictures(path, tmp_p
     mixed = write(tmp_path / "mixed.h5", other)
     people, pictures = check_file(path, mixed).failures
     assert people == f"1 subjects are in {mixed} too: person2"
-    assert pictures == f"1 pictures are in {mixed} too, byte for byte"
+    assert pictures == f"1 faces are in {mixed} too, by their picture or all labels"
     assert main(["data", "check", str(path), "--against", str(mixed)]) == 1
 
 

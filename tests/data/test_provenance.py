@@ -52,7 +52,7 @@ def test_who_labelled_is_passed_on_by_merging_dividing_rewriting_and_appending(
         text = json.dumps([openface, pyfaceau])
         file.create_dataset(GENERATION, data=text, dtype=h5py.string_dtype())
     both = labellers(path)
-    merge_files([plain, path], tmp_path / "merged.h5")
+    merge_files([plain, path], tmp_path / "merged.h5", mixed_labels=True)
     convert_file(path, tmp_path / "converted.h5")
     dataset = FaceDataset(path)
     write_selection(tmp_path / "part.h5", dataset, np.flatnonzero(dataset.videos == "video3"))

@@ -18,6 +18,8 @@ from mlx_faceau.errors import DatasetError
 from mlx_faceau.train.config import AUGMENTATIONS, AUTraining, LandmarkPoseTraining
 from mlx_faceau.train.faces import Faces, open_faces
 
+LABELS = ("landmarks", "global_params", "local_params", "au_intensities")
+
 
 @pytest.fixture(scope="module")
 def faces_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -117,7 +119,9 @@ def test_validation_faces_are_never_augmented(faces_file: Path) -> None:
 
 def test_the_files_trained_on_are_recorded_without_those_validated_on(tmp_path: Path) -> None:
     counts = {"train": 5, "more": 4, "others": 3}
-    paths = [str(write_faces(tmp_path / f"{name}.h5", people=n)) for name, n in counts.items()]
+    paths = [
+        str(write_faces(tmp_path / f"{name}.h5", people=n, seed=n)) for name, n in counts.items()
+    ]
     rename_people(Path(paths[2]))
     faces = open_faces(
         LandmarkPoseTraining(data=tuple(paths[:2]), val_data=(paths[2],), batch_size=4)
@@ -125,6 +129,86 @@ def test_the_files_trained_on_are_recorded_without_those_validated_on(tmp_path: 
     described = faces.describe()
     assert described["files"] == [FaceDataset(path).hash for path in paths[:2]]
     assert described["people"] == 5 + 3  # the second file's four are the first's
+
+
+def with_copies(tmp_path: Path) -> Path:
+    """Four people, and four more who have the first ones' faces."""
+    path = write_faces(tmp_path / "faces.h5", people=8)
+    with h5py.File(path, "r+") as file:
+        half = len(file["images"]) // 2
+        for name in ("images", "landmarks", "global_params", "local_params", "au_intensities"):
+            file[name][half:] = file[name][:half]
+        for name in ("subjects", "video_names"):
+            texts = file[f"metadata/{name}"].asstr()[:]
+            file[f"metadata/{name}"][half:] = [f"other {text}" for text in texts[half:]]
+    return path
+
+
+def test_people_with_the_same_faces_stay_on_one_side_and_are_said(tmp_path, caplog) -> None:
+    path = with_copies(tmp_path)
+    for seed in range(4):
+        config = AUTraining(data=str(path), val_split=0.3, batch_size=4, seed=seed)
+        split = open_faces(config).split
+        half = (len(split.train) + len(split.validation)) // 2
+        assert not set((split.train % half).tolist()) & set((split.validation % half).tolist())
+    assert "faces are there under several subject names: these are kept on one side" in caplog.text
+
+
+@pytest.mark.parametrize("same", [("images",), LABELS, ("images", *LABELS)], ids=len)
+def test_the_same_faces_under_other_names_are_not_validated_on(tmp_path, same) -> None:
+    """Their pictures with other labels, their labels with other pictures, or both."""
+    path = write_faces(tmp_path / "faces.h5", people=4)
+    other = write_faces(tmp_path / "other.h5", people=3, name="stranger", seed=1)
+    config = AUTraining(data=str(path), val_data=str(other), batch_size=4)
+    open_faces(config)
+    with h5py.File(path) as source, h5py.File(other, "r+") as target:
+        for name in same:
+            target[name][2:4] = source[name][5:7]
+    with pytest.raises(
+        DatasetError, match=r"share 2 faces under other names \(person\d = stranger"
+    ):
+        open_faces(config)
+
+
+@pytest.mark.parametrize("name", ["PERSON0", " person 0", "person_0", "person-0", "\uff50erson0"])
+def test_a_name_in_another_spelling_is_not_validated_on(tmp_path, name: str) -> None:
+    path = write_faces(tmp_path / "faces.h5", people=4)
+    other = write_faces(tmp_path / "other.h5", people=3, name="stranger", seed=1)
+    with h5py.File(other, "r+") as file:
+        file["metadata/subjects"][0] = name
+    with pytest.raises(DatasetError, match="share 1 subjects"):
+        open_faces(AUTraining(data=str(path), val_data=str(other), batch_size=4))
+
+
+def zero(path: Path, units: object, rows: object = slice(None)) -> Path:
+    with h5py.File(path, "r+") as file:
+        values = file["au_intensities"][:]
+        values[rows, units] = 0
+        file["au_intensities"][:] = values
+    return path
+
+
+def test_units_that_no_face_shows_are_named_before_an_action_unit_training(
+    tmp_path, caplog
+) -> None:
+    path = zero(write_faces(tmp_path / "faces.h5", people=8), [3, 12])
+    split = open_faces(AUTraining(data=str(path), batch_size=4)).split
+    assert "no training face shows AU05_r, AU20_r: the net will learn to answer 0" in caplog.text
+    assert "validate on" not in caplog.text
+    caplog.clear()
+    zero(path, 8, split.validation)
+    open_faces(AUTraining(data=str(path), batch_size=4))
+    assert "no face to validate on shows AU12_r" in caplog.text
+    caplog.clear()
+    open_faces(LandmarkPoseTraining(data=str(path), batch_size=4))
+    assert "shows" not in caplog.text
+
+
+def test_nothing_but_zeros_is_refused_by_an_action_unit_training_alone(tmp_path) -> None:
+    path = str(zero(write_faces(tmp_path / "faces.h5", people=8), slice(None)))
+    with pytest.raises(DatasetError, match="all action units are 0 in all"):
+        open_faces(AUTraining(data=path, batch_size=4))
+    assert len(open_faces(LandmarkPoseTraining(data=path, batch_size=4)).split.train)
 
 
 def rename_people(path: Path) -> None:

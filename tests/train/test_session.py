@@ -220,7 +220,7 @@ def test_several_files_train_one_net_and_another_one_validates_it(
 ) -> None:
     needs("torch")
     more = write_faces(tmp_path / "more.h5", people=2)
-    others = write_faces(tmp_path / "others.h5", people=2, name="other")
+    others = write_faces(tmp_path / "others.h5", people=2, name="other", seed=1)
     files = {"data": (str(faces_file), str(more)), "val_data": (str(others),)}
     run = tmp_path / "run"
     session = run_training(AUTraining, {**settings(faces_file, run, epochs=1), **files})

@@ -3,6 +3,7 @@
 import importlib.util
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from mlx_faceau.core.architectures import (
     weight_shapes,
 )
 from mlx_faceau.core.auxiliary_head import TaughtAUConfig
+from mlx_faceau.core.checkpoint import describe, load_checkpoint, save_checkpoint
 from mlx_faceau.errors import BackendError
 from mlx_faceau.train.schedule import averaging_decay
 
@@ -285,6 +287,32 @@ def test_half_precision_trains_float32_weights_and_resumes_to_the_bit(
     for name, array in whole.state().items():
         assert array.dtype != np.float16
         np.testing.assert_array_equal(second.state()[name], array, err_msg=name)
+
+
+@pytest.mark.usefixtures("any_precision")
+@pytest.mark.parametrize("framework", ["torch"], indirect=True)
+@pytest.mark.parametrize("scale", [2.0**-10, 0.3, 65536.0])
+def test_the_scale_of_float16_gradients_is_restored_as_it_was(
+    framework: str, tmp_path: Path, scale: float
+) -> None:
+    """Losses that overflow halve it step by step, below 1 too."""
+    config = AUPredictionConfig(width_mult=0.1, dropout=0.0)
+    whole = make(framework, config, precision="float16")
+    whole.train_epoch([batch(config)], constant(1e-3))
+    state = whole._scaler.state_dict()
+    whole._scaler.load_state_dict({**state, "scale": scale, "_growth_tracker": 1234})
+    exact = whole._scaler.get_scale()  # torch holds it in float32
+    assert exact == np.float32(scale)
+    save_checkpoint(tmp_path / "a.safetensors", whole.state(), describe(config))
+    resumed = make(framework, config, precision="float16")
+    resumed.restore(load_checkpoint(tmp_path / "a.safetensors").arrays)
+    assert resumed._scaler.get_scale() == exact
+    assert resumed._scaler.state_dict()["_growth_tracker"] == 1234
+    for trainer in (whole, resumed):
+        trainer.train_epoch([batch(config, seed=1)], constant(1e-3))
+    for name, array in whole.state().items():
+        assert np.isfinite(array).all()
+        np.testing.assert_array_equal(resumed.state()[name], array, err_msg=name)
 
 
 @pytest.mark.usefixtures("any_precision")

@@ -10,6 +10,8 @@ Reference:
 
 import numpy as np
 
+from mlx_faceau.errors import UsageError
+
 CELL = 8  # pixels
 HOG_SIZE = 12 * 12 * 31
 _ORIENTATIONS = 9
@@ -34,7 +36,7 @@ def fhog(images: np.ndarray) -> np.ndarray:
     """
     side = _CELLS * CELL
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (side, side, 3):
-        raise ValueError(
+        raise UsageError(
             f"images are {images.dtype} {images.shape}, expected uint8 (N, {side}, {side}, 3)"
         )
     magnitude, direction = _gradients(images.astype(np.float32))

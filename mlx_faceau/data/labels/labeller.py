@@ -7,10 +7,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mlx_faceau.core.named_function import load_function
+from mlx_faceau.core.named_function import load_function, name_of, user_code
 from mlx_faceau.core.pdm import PDM
 from mlx_faceau.data import schema
-from mlx_faceau.errors import BackendError, DatasetError
+from mlx_faceau.errors import BackendError, DatasetError, UsageError
+from mlx_faceau.video.reader import IMAGE_SUFFIXES
 from mlx_faceau.video.results import Frame
 
 Labels = Sequence["FaceLabels"]
@@ -49,14 +50,29 @@ class FaceLabels:
         return np.concatenate([low, high - low])
 
 
+def is_photograph(path: Path) -> bool:
+    """Whether a file counts as a photograph, by its name."""
+    return path.suffix.lower() in IMAGE_SUFFIXES
+
+
 class Labeller(Protocol):
-    """Labels the faces of videos. ``licence`` is what its labels may be used for, or empty."""
+    """Labels the faces of videos and photographs.
+
+    ``licence`` is what its labels may be used for, or empty; ``pdm_name`` the shape model of its
+    parameters, or empty; ``pdm`` that model, or None where its file is not at hand.
+    """
 
     @property
     def name(self) -> str: ...
 
     @property
     def licence(self) -> str: ...
+
+    @property
+    def pdm_name(self) -> str: ...
+
+    @property
+    def pdm(self) -> PDM | None: ...
 
     def begin(self, video: Path) -> Callable[[Frame], Labels]:
         """Get ready for a video.
@@ -77,17 +93,28 @@ class CallableLabeller:
         function: takes an (H, W, 3) uint8 BGR frame, returns a list with a dict for each face:
             ``landmarks``, ``global_params``, ``local_params`` and ``au_intensities`` and, if
             wanted, ``bbox``, ``confidence``, ``face_id`` and ``hog``, all in frame pixels.
+        pdm: of its parameters, or None.
     """
 
     name = "callable"
     licence = ""
 
-    def __init__(self, function: Callable[[np.ndarray], Sequence[Mapping[str, Any]]]) -> None:
+    def __init__(
+        self,
+        function: Callable[[np.ndarray], Sequence[Mapping[str, Any]]],
+        pdm: PDM | None = None,
+    ) -> None:
         self._function = function
+        self.pdm, self.pdm_name = pdm, "given" if pdm else ""
 
     def begin(self, video: Path) -> Callable[[Frame], Labels]:
         """See :class:`Labeller`."""
-        return lambda frame: [_as_labels(face) for face in self._function(frame.image)]
+
+        def label(frame: Frame) -> Labels:
+            with user_code(f"labeller {name_of(self._function)}"):
+                return [_as_labels(face) for face in self._function(frame.image)]
+
+        return label
 
 
 _OPTIONAL = ("bbox", "confidence", "face_id", "hog")
@@ -97,14 +124,14 @@ def _as_labels(face: Mapping[str, Any]) -> FaceLabels:
     missing = set(schema.LABEL_SHAPES) - set(face)
     unknown = set(face) - set(schema.LABEL_SHAPES) - set(_OPTIONAL)
     if missing or unknown:
-        raise ValueError(
+        raise UsageError(
             f"a labelled face: missing {sorted(missing)}, unknown {sorted(unknown)}; expected "
             f"{', '.join(schema.LABEL_SHAPES)} and optionally {', '.join(_OPTIONAL)}"
         )
     arrays = {name: np.asarray(face[name], np.float64) for name in schema.LABEL_SHAPES}
     for name, shape in schema.LABEL_SHAPES.items():
         if arrays[name].shape != shape:
-            raise ValueError(f"a labelled face: {name} is {arrays[name].shape}, expected {shape}")
+            raise UsageError(f"a labelled face: {name} is {arrays[name].shape}, expected {shape}")
     optional: dict[str, Any] = {
         name: face[name] for name in _OPTIONAL if face.get(name) is not None
     }
@@ -118,53 +145,64 @@ def _as_labels(face: Mapping[str, Any]) -> FaceLabels:
 
 
 def open_labeller(
-    choice: "str | Labeller | Callable[..., Any] | None", pdm: PDM | None
+    choice: "str | Labeller | Callable[..., Any] | None",
+    pdm: PDM | None = None,
+    label_model: Path | str | None = None,
 ) -> Labeller:
     """The labeller that a choice names.
 
     Args:
-        choice: ``"openface-csv"``, ``"pyfaceau"``, ``"callable:package.module:function"``, a
-            function from a frame to labelled faces, a labeller, or ``"auto"`` or None: an OpenFace
-            CSV beside each video, else pyfaceau where it is installed.
-        pdm: fits parameters to landmarks where a CSV holds none.
+        choice: ``"openface-csv"``, ``"mediapipe"``, ``"pyfaceau"``,
+            ``"callable:package.module:function"``, a function from a frame to labelled faces, a
+            labeller, or ``"auto"`` or None: an OpenFace CSV beside each video, else mediapipe where
+            its model is given, else pyfaceau where it is installed.
+        pdm: fits parameters to landmarks where a CSV holds none, and to mediapipe's.
+        label_model: mediapipe's ``face_landmarker.task``.
 
     Raises:
         ValueError: if the choice is none of these.
         BackendError: if it cannot run here.
     """
-    from .openface import OpenFaceLabeller
-    from .pyfaceau import PyfaceauLabeller
-
     if choice is None or choice == "auto":
-        return AutoLabeller(OpenFaceLabeller(pdm))
+        return AutoLabeller(pdm, label_model)
     if choice == "openface-csv":
+        from .openface import OpenFaceLabeller
+
         return OpenFaceLabeller(pdm)
+    if choice == "mediapipe":
+        from .mediapipe import MediaPipeLabeller
+
+        return MediaPipeLabeller(label_model, pdm)
     if choice == "pyfaceau":
+        from .pyfaceau import PyfaceauLabeller
+
         return PyfaceauLabeller()
     if isinstance(choice, str) and choice.startswith("callable:"):
-        return CallableLabeller(
-            load_function(choice.removeprefix("callable:"), f"labeller {choice}")
-        )
+        function = load_function(choice.removeprefix("callable:"), f"labeller {choice}")
+        return CallableLabeller(function, pdm)
     if hasattr(choice, "begin"):
         return choice  # type: ignore[return-value]
     if callable(choice):
-        return CallableLabeller(choice)
-    raise ValueError(
-        f"labeller {choice!r} is none of auto, openface-csv, pyfaceau, "
+        return CallableLabeller(choice, pdm)
+    raise UsageError(
+        f"labeller {choice!r} is none of auto, openface-csv, mediapipe, pyfaceau, "
         "callable:package.module:function"
     )
 
 
 class AutoLabeller:
-    """An OpenFace CSV beside the video, else pyfaceau where it is installed.
+    """An OpenFace CSV beside the video, else mediapipe or pyfaceau.
 
     Args:
-        csv: reads the CSV files.
+        pdm: see :func:`open_labeller`.
+        label_model: of mediapipe; without it pyfaceau is tried.
     """
 
-    def __init__(self, csv: Labeller) -> None:
-        self._csv = self._used = csv
+    def __init__(self, pdm: PDM | None = None, label_model: Path | str | None = None) -> None:
+        self._csv = self._used = open_labeller("openface-csv", pdm)
         self._fallback: Labeller | None = None
+        if label_model is not None:
+            self._fallback = open_labeller("mediapipe", pdm, label_model)
 
     @property
     def name(self) -> str:
@@ -176,27 +214,37 @@ class AutoLabeller:
         """Likewise."""
         return self._used.licence
 
+    @property
+    def pdm_name(self) -> str:
+        """Likewise."""
+        return self._used.pdm_name
+
+    @property
+    def pdm(self) -> PDM | None:
+        """Likewise."""
+        return self._used.pdm
+
     def begin(self, video: Path) -> Callable[[Frame], Labels]:
         """See :class:`Labeller`.
 
         Raises:
-            DatasetError: if neither can label this video, naming the three ways to labels.
+            DatasetError: if none can label this video, naming the four ways to labels.
         """
         from .openface import find_csv
-        from .pyfaceau import PyfaceauLabeller
 
         self._used = self._csv
         if find_csv(video) is not None:
             return self._csv.begin(video)
         if self._fallback is None:
             try:
-                self._fallback = PyfaceauLabeller()
+                self._fallback = open_labeller("pyfaceau")
             except BackendError as error:
                 raise DatasetError(
-                    f"{video}: nothing labels it; three ways: put the CSV of OpenFace's "
-                    f"FeatureExtraction beside it ({video.stem}.csv); install pyfaceau with its "
-                    "models; or give a function of your own (--labeller "
-                    f"callable:package.module:function). pyfaceau: {error}"
+                    f"{video}: nothing labels it; four ways: put the CSV of OpenFace's "
+                    f"FeatureExtraction beside it ({video.stem}.csv); give MediaPipe's model file "
+                    "(--label-model face_landmarker.task); install pyfaceau with its models; or "
+                    "give a function of your own (--labels callable:package.module:function). "
+                    f"pyfaceau: {error}"
                 ) from None
         self._used = self._fallback
         return self._fallback.begin(video)

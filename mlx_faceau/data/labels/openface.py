@@ -51,9 +51,10 @@ class OpenFaceLabeller:
 
     name = "openface-csv"
     licence = LICENCE
+    pdm_name = "openface"
 
     def __init__(self, pdm: PDM | None = None) -> None:
-        self._pdm = pdm
+        self.pdm = pdm
 
     def begin(self, video: Path) -> Callable[[Frame], Labels]:
         """See :class:`~mlx_faceau.data.labels.labeller.Labeller`.
@@ -64,7 +65,7 @@ class OpenFaceLabeller:
         path = find_csv(video)
         if path is None:
             raise DatasetError(f"{video}: no {video.stem}.csv beside it; run FeatureExtraction")
-        return _Table(path, self._pdm, video).labels
+        return _Table(path, self.pdm, video).labels
 
 
 class _Table:

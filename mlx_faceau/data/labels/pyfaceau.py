@@ -42,6 +42,7 @@ class PyfaceauLabeller:
 
     name = "pyfaceau"
     licence = LICENCE
+    pdm_name, pdm = "openface", None
 
     def __init__(self, load: Callable[[str], Any] = importlib.import_module) -> None:
         try:

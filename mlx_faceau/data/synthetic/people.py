@@ -15,6 +15,7 @@ import numpy as np
 from mlx_faceau.core import geometry
 from mlx_faceau.core.facs import AU_NAMES, MAX_INTENSITY, NUM_AUS
 from mlx_faceau.data.writer import TrainingDataWriter
+from mlx_faceau.errors import UsageError
 
 from .marks import marks
 from .paint import SIZE, draw_looks, paint_face
@@ -87,11 +88,11 @@ def write_synthetic(
 
 def _checked_people(count: int, seed: int, people: int | None) -> int:
     if count < 1 or seed < 0:
-        raise ValueError(f"count is {count} and seed {seed}, expected count >= 1 and seed >= 0")
+        raise UsageError(f"count is {count} and seed {seed}, expected count >= 1 and seed >= 0")
     if people is None:
         return min(count, max(2, count // _PICTURES_EACH))
     if not 1 <= people <= count:
-        raise ValueError(f"people is {people}, expected 1..{count}")
+        raise UsageError(f"people is {people}, expected 1..{count}")
     return people
 
 

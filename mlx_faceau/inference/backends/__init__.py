@@ -11,7 +11,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mlx_faceau.errors import MissingDependency
+from mlx_faceau.core.libraries import LOAD_ERRORS, library_error
+from mlx_faceau.errors import UsageError
 from mlx_faceau.inference import builtin
 
 from .choice import AUTO, BACKENDS, Choice, Files, Machine, choose
@@ -76,7 +77,7 @@ def open_backend(
         ValueError: for an unknown backend, or less than one thread.
     """
     if threads is not None and threads < 1:
-        raise ValueError(f"threads {threads}: expected at least 1, or None for all cores")
+        raise UsageError(f"threads {threads}: expected at least 1, or None for all cores")
     machine, files = this_machine(), find_files(path, kind)
     libraries = installed_libraries(machine)
     while True:
@@ -86,13 +87,10 @@ def open_backend(
             builtin.check(choice.path)
         try:
             backend = _OPENERS[choice.backend](choice.path, **options, **own)
-        except MissingDependency:
-            raise  # of another library, with its own remedy
-        except ImportError as error:
-            # Installed, but it does not load: a wheel for another machine, or half of one.
-            library = BACKENDS[choice.backend].library
-            broken = f"{library} is installed but does not load ({error}); reinstall it"
-            libraries = libraries | {choice.backend: broken}
+        except LOAD_ERRORS as error:
+            if (problem := library_error(error)) is None:
+                raise
+            libraries = libraries | {choice.backend: str(problem)}
             continue
         told = backend.describe()
         check_kind(choice.path, told["kind"], kind)

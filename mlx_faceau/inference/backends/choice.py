@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlx_faceau.core.artifact_metadata import COREML_SUFFIX, ONNX_SUFFIX
-from mlx_faceau.errors import BackendError
+from mlx_faceau.errors import BackendError, UsageError
 
 AUTO = "auto"
 
@@ -103,7 +103,7 @@ def choose(
     """
     if requested is not None and requested not in (AUTO, *BACKENDS):
         names = ", ".join([AUTO, *BACKENDS])
-        raise ValueError(f"unknown backend {requested!r}, expected one of {names}")
+        raise UsageError(f"unknown backend {requested!r}, expected one of {names}")
     automatic = requested is None or requested == AUTO
     order = auto_order(machine, prefer_coreml) if automatic else (str(requested),)
     passed_over: list[tuple[str, str]] = []

@@ -22,7 +22,7 @@ from mlx_faceau.core.architectures import CONFIGS, IMAGE_SIZE, ModelConfig
 from mlx_faceau.core.artifact_metadata import METADATA_KEY, check_self_contained, parse_metadata
 from mlx_faceau.core.checkpoint import config_of
 from mlx_faceau.core.preprocess import fill_batch, to_crops
-from mlx_faceau.errors import BackendError, CheckpointError
+from mlx_faceau.errors import BackendError, CheckpointError, UsageError
 
 from . import padded_size, run_in_chunks
 
@@ -77,7 +77,7 @@ def pick_providers(
     if requested is None:
         requested = [name for name in (CUDA, CPU) if name in available]
     if not requested:
-        raise ValueError("no execution provider is given; leave providers out to take the best")
+        raise UsageError("no execution provider is given; leave providers out to take the best")
     providers: list[Provider] = []
     for provider in requested:
         name = _full_name(provider if isinstance(provider, str) else provider[0], available)

@@ -11,7 +11,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from mlx_faceau.convert.pyfaceau import read_pyfaceau
 from mlx_faceau.core.architectures import ModelConfig
 from mlx_faceau.core.checkpoint import load_checkpoint
-from mlx_faceau.errors import BackendError, CheckpointError
+from mlx_faceau.errors import BackendError, CheckpointError, UsageError
 from mlx_faceau.torch_fallback import build
 from mlx_faceau.torch_fallback.layers import ConvNorm
 
@@ -104,7 +104,7 @@ def pick_device(device: str | None) -> torch.device:
     if device is None or device == "auto":
         return torch.device(next(name for name in ("cuda", "mps", "cpu") if there[name]))
     if device.split(":")[0] not in DEVICES[1:]:
-        raise ValueError(f"unknown device {device!r}, expected one of {', '.join(DEVICES)}")
+        raise UsageError(f"unknown device {device!r}, expected one of {', '.join(DEVICES)}")
     if not there[device.split(":")[0]]:
         raise BackendError(
             f"torch {torch.__version__} finds no {device} device here; "

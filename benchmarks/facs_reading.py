@@ -1,0 +1,408 @@
+"""The FACS reading: its table made again, and how far it can be trusted.
+
+    python benchmarks/facs_reading.py SHARED MESHES [--save]
+
+SHARED holds ``open/ict_facekit.npz``, ``open/posed_dev.npz``, ``open/emotions_train.npz``,
+``open/faces_open.npz``, ``data/faces_train.npz`` and ``data/faces_val.npz``. MESHES holds
+``train.npz, val.npz, open.npz, posed.npz`` (``mesh (N, 478, 3)`` in pixels, ``scores (N, 52)``,
+NaN for a missed face: MediaPipe Face Landmarker on those files' faces) and ``ict478.npz``
+(``tri, bary``: ICT-FaceKit's triangle and barycentric weights of every mesh point; ``mirror478``).
+``--save`` writes ``mlx_faceau/weights/facs_reading.npz``; without it the table in the package is
+measured. The figures go to ``results/facs-reading.csv``.
+
+Neutral population: faces of the word "neutral" (muxspace, udacity, liveportrait) with closed lips
+and generated faces (SFHQ-T2I) with closed lips and no smile. OpenFace's labels are compared with
+and enter no number of the table.
+"""
+
+import argparse
+import csv
+import dataclasses
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from compare import RESULTS
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from mlx_faceau.core.facs import AU_NAMES
+from mlx_faceau.data.labels import facs_reading
+from mlx_faceau.data.labels.facs_reading import (
+    ANCHORS, IDENTITY, MEASURES, RULES, SHAPES, STABLE_POINTS, TABLE, Table, align, features,
+    pose_features, raw_channels, read_action_units, unit_sums,
+)  # fmt: skip
+
+RESULT = RESULTS / "facs-reading.csv"
+NAMES = (
+    "_neutral browDownLeft browDownRight browInnerUp browOuterUpLeft browOuterUpRight cheekPuff "
+    "cheekSquintLeft cheekSquintRight eyeBlinkLeft eyeBlinkRight eyeLookDownLeft eyeLookDownRight "
+    "eyeLookInLeft eyeLookInRight eyeLookOutLeft eyeLookOutRight eyeLookUpLeft eyeLookUpRight "
+    "eyeSquintLeft eyeSquintRight eyeWideLeft eyeWideRight jawForward jawLeft jawOpen jawRight "
+    "mouthClose mouthDimpleLeft mouthDimpleRight mouthFrownLeft mouthFrownRight mouthFunnel "
+    "mouthLeft mouthLowerDownLeft mouthLowerDownRight mouthPressLeft mouthPressRight mouthPucker "
+    "mouthRight mouthRollLower mouthRollUpper mouthShrugLower mouthShrugUpper mouthSmileLeft "
+    "mouthSmileRight mouthStretchLeft mouthStretchRight mouthUpperUpLeft mouthUpperUpRight "
+    "noseSneerLeft noseSneerRight"
+).split()
+OPEN_SOURCES = ("muxspace", "udacity", "liveportrait")
+CLOSED = 0.02  # distance of the inner lips / distance of the outer eye corners
+SHARE = 0.1  # of the covariance's mean diagonal, added to it: what no neutral face showed
+RIDGE = 100.0  # on the shapes' amounts
+LEVELS = np.array([0.2, 0.4, 0.6, 0.8, 1.0])  # FACS A to E
+EMOTIONS = {
+    "AU01_r": "sadness fear surprise", "AU02_r": "fear surprise", "AU04_r": "sadness anger fear",
+    "AU05_r": "anger fear surprise", "AU06_r": "happiness", "AU07_r": "anger",
+    "AU09_r": "disgust", "AU10_r": "disgust", "AU12_r": "happiness", "AU15_r": "sadness",
+    "AU17_r": "sadness disgust", "AU20_r": "fear", "AU23_r": "anger",
+    "AU25_r": "happiness fear surprise", "AU26_r": "surprise",
+}  # fmt: skip
+WORDS = {
+    "surprise": "AU01 AU02 AU05 AU25 AU26", "anger": "AU04 AU05 AU07 AU23",
+    "sadness": "AU01 AU04 AU15 AU17", "happiness": "AU06 AU12 AU25",
+}  # fmt: skip
+
+
+@dataclasses.dataclass
+class Faces:
+    """Meshes and scores of some faces, found ones only, with what is known of them."""
+
+    mesh: np.ndarray  # (N, 478, 3)
+    scores: np.ndarray  # (N, 52)
+    rows: np.ndarray  # (N,) row in the source file
+
+    @classmethod
+    def load(cls, path: Path) -> "Faces":
+        with np.load(path) as file:
+            mesh, scores = file["mesh"].astype(np.float64), file["scores"].astype(np.float64)
+        found = np.isfinite(mesh).all((1, 2)) & np.isfinite(scores).all(1)
+        return cls(mesh[found], scores[found], np.flatnonzero(found))
+
+    def __getitem__(self, keep: np.ndarray) -> "Faces":
+        return Faces(self.mesh[keep], self.scores[keep], self.rows[keep])
+
+    def lips_apart(self) -> np.ndarray:
+        across = np.linalg.norm(self.mesh[:, 33] - self.mesh[:, 263], axis=1)
+        return np.linalg.norm(self.mesh[:, 13] - self.mesh[:, 14], axis=1) / across
+
+
+class Ict:
+    """ICT-FaceKit's shapes at the mesh points, turned as the mean neutral mesh stands."""
+
+    def __init__(self, model: Path, vertices: np.ndarray, weights: np.ndarray, mean: np.ndarray):
+        with np.load(model) as file:
+            parts = {key: file[key] for key in ("neutral", "expression", "identity")}
+            names = [str(name) for name in file["expression_names"]]
+        carried = {
+            key: np.einsum("pk,...pkd->...pd", weights, value[..., vertices, :].astype(np.float64))
+            for key, value in parts.items()
+        }
+        stable = list(STABLE_POINTS)
+        ours, theirs = (m[stable] - m[stable].mean(0) for m in (mean, carried["neutral"]))
+        left, values, right = np.linalg.svd(theirs.T @ ours)
+        rotation, scale = left @ right, values.sum() / (theirs**2).sum()
+        self.mean = mean
+        self.identity = carried["identity"] @ rotation * scale
+        self.shapes = dict(zip(names, carried["expression"] @ rotation * scale, strict=True))
+
+    def shape(self, name: str) -> np.ndarray:
+        """(478, 3) offsets of a shape at amount 1, left and right together."""
+        sides = (name,) if name in self.shapes else (f"{name}_L", f"{name}_R")
+        return sum(self.shapes[side] for side in sides)
+
+    def people(self, count: int, seed: int = 0) -> np.ndarray:
+        """(count, 478, 3) neutral meshes of random identities."""
+        amounts = 0.7 * np.random.default_rng(seed).standard_normal((count, len(self.identity)))
+        return self.mean + np.tensordot(amounts, self.identity, 1)
+
+
+def in_pixels(mesh: np.ndarray) -> np.ndarray:
+    """Meshes with y up and z to the viewer, as MediaPipe gives them."""
+    return mesh * [1.0, -1.0, -1.0]
+
+
+def neutral_mean(mesh: np.ndarray, mirror: np.ndarray) -> np.ndarray:
+    """(478, 3) symmetric mean of meshes aligned to their own mean (Procrustes)."""
+    upright = in_pixels(mesh)
+    mean = upright[0] / np.linalg.norm(upright[0, 33] - upright[0, 263]) * 9.0
+    for _ in range(6):
+        mean = align(upright, mean)[0].mean(0)
+        mean = mean - mean[list(STABLE_POINTS)].mean(0)
+        mean *= 9.0 / np.linalg.norm(mean[33] - mean[263])  # about centimetres
+    across = (mean - mean[mirror])[np.linalg.norm(mean - mean[mirror], axis=1) > 1.0]
+    axis = np.linalg.svd(across)[2][0]
+    axis *= np.sign(axis[0])
+    depth = np.cross(axis, [0.0, 1.0, 0.0])
+    depth /= np.linalg.norm(depth)
+    mean = mean @ np.stack([axis, np.cross(depth, axis), depth], 1)
+    return (mean + mean[mirror] * [-1.0, 1.0, 1.0]) / 2
+
+
+class Builder:
+    """Makes the table from a population of neutral faces and ICT-FaceKit's shapes."""
+
+    def __init__(self, neutral: Faces, correspondence: Mapping[str, np.ndarray], model: Path):
+        mirror = correspondence["mirror478"].astype(int)
+        mean = neutral_mean(neutral.mesh, mirror)
+        half = np.flatnonzero(mean[:468, 0] < 0.02)
+        pairs = sorted({n.removesuffix("Left").removesuffix("Right") for n in NAMES if n[0] != "_"})
+        self.pairs = [n for n in pairs if n not in ("mouth", "jaw")]  # sideways movements
+        left, right = (
+            np.array([NAMES.index(n + side if n + side in NAMES else n) for n in self.pairs])
+            for side in ("Left", "Right")
+        )
+        empty = np.zeros(0)
+        weights = correspondence["bary"].astype(np.float64)
+        vertices = correspondence["tri"].astype(int)
+        self.table = Table(
+            mean, mirror, half, left, right, empty, (), (), empty, empty, empty, empty, empty,
+            np.median(neutral.scores, 0), vertices, weights,
+        )  # fmt: skip
+        self.ict = Ict(model, vertices, weights, mean)
+        self.neutral, self.half, self.points = neutral, half, 3 * len(half)
+        self.values, self.pose = features(neutral.mesh, neutral.scores, self.table)
+        self.size = self.values.shape[1]
+
+    def coordinate(self, axis: str, point: int) -> np.ndarray:
+        """(F,) weights that read one coordinate of the averaged half face."""
+        own = point in self.half
+        kept = point if own else int(self.table.mirror[point])
+        weights = np.zeros(self.size)
+        index = 3 * int(np.flatnonzero(self.half == kept)[0]) + "xyz".index(axis)
+        weights[index] = 1.0 if own or axis != "x" else -1.0
+        return weights
+
+    def linear(self, channel: str) -> np.ndarray:
+        """(F,) weights of a "score" or "measure" channel."""
+        kind, name = channel.split(" ", 1)
+        if kind == "score":
+            return np.eye(self.size)[self.points + self.pairs.index(name)]
+        measure, _, identity = name.partition("/")
+        weights = sum(
+            weight * np.mean([self.coordinate(axis, point) for point in points], 0)
+            for weight, axis, points in MEASURES[measure]
+        )
+        if identity:
+            known = np.stack([self.coordinate(*item) for item in IDENTITY], 1)
+            design = np.c_[np.ones(len(self.pose)), self.pose, self.values @ known]
+            slopes = np.linalg.lstsq(design, self.values @ weights, rcond=None)[0]
+            weights = weights - known @ slopes[3:]
+        return weights
+
+    def shape(self, name: str) -> np.ndarray:
+        """(F,) change of the features by a shape at amount 1; scores do not change."""
+        moved = in_pixels(self.ict.mean + self.ict.shape(name))[None]
+        offsets = features(moved, np.zeros((1, len(NAMES))), self.table)[0][0]
+        offsets[self.points :] = 0
+        return offsets
+
+    def region(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Projection (F, S) and triangular factor (S, S) of a region's whitened least squares."""
+        mean = self.table.mean
+        eye, y = mean[[33, 133], 1].mean(), mean[self.half, 1]
+        inside = {
+            "face": np.full(len(y), True),
+            "upper": y > eye - 2.2,
+            "middle": (y < eye + 2.5) & (y > mean[0, 1] - 0.2),
+        }[name]
+        used = np.repeat(inside, 3) & (self.values[:, : self.points].std(0) > 1e-3)
+        used = np.flatnonzero(used)
+        covariance = np.cov(self.values[:, used].T)
+        covariance += SHARE * np.diag(covariance).mean() * np.eye(len(used))
+        whiten = np.linalg.cholesky(covariance)
+        shapes = np.stack([self.shape(shape)[used] for shape in SHAPES[name]], 1)
+        white = np.linalg.solve(whiten, shapes)
+        factor = np.linalg.cholesky(white.T @ white + RIDGE * np.eye(white.shape[1]))
+        projection = np.zeros((self.size, white.shape[1]))
+        projection[used] = np.linalg.solve(factor, np.linalg.solve(whiten.T, white).T).T
+        return projection, factor.T
+
+    def build(self, word_neutral: Faces) -> Table:
+        """The table; `word_neutral` are the faces whose mean intensities must stay below .3."""
+        linear = list(dict.fromkeys(
+            key for rule in RULES.values() for _, key in rule if not key.startswith("shape")
+        ))  # fmt: skip
+        keys = linear + [f"shape {region} {s}" for region, names in SHAPES.items() for s in names]
+        projections, factors = zip(*(self.region(region) for region in SHAPES), strict=True)
+        table = dataclasses.replace(
+            self.table,
+            linear=np.stack([self.linear(key) for key in linear], 1),
+            projections=projections,
+            factors=factors,
+        )
+        channels = raw_channels(self.values, table)
+        design = np.c_[np.ones(len(self.pose)), self.pose]
+        pose = np.linalg.lstsq(design, channels, rcond=None)[0]
+        units = np.zeros((len(keys), len(RULES)))
+        for unit, rule in enumerate(RULES.values()):
+            for weight, key in rule:
+                units[keys.index(key), unit] += weight
+        table = dataclasses.replace(
+            table, pose=pose, spread=(channels - design @ pose).std(0), units=units
+        )
+        knots, levels = self.anchor(table, word_neutral)
+        return dataclasses.replace(table, knots=knots, levels=levels)
+
+    def anchor(self, table: Table, word_neutral: Faces) -> tuple[np.ndarray, np.ndarray]:
+        """Knots (17, 8): two deviations below the neutral mean, that mean, levels A to E, 5.
+
+        A to E read 1 to 5 plus one shift per unit in [-.8, -.4], the largest that keeps the mean
+        of worded neutral faces at .3: a unit whose weakest level lies inside the spread of
+        neutral faces reads low, never by more than a level.
+        """
+        sums = unit_sums(self.neutral.mesh, self.neutral.scores, table)
+        mean, deviation = sums.mean(0), sums.std(0)
+        word = unit_sums(word_neutral.mesh, word_neutral.scores, table)
+        people = self.ict.people(60)
+        scores = np.tile(table.neutral_scores, (len(people), 1))
+        knots, levels = [], []
+        for unit, shapes in enumerate(ANCHORS.values()):
+            offsets = sum(self.ict.shape(name) for name in shapes)
+            rise = [
+                unit_sums(in_pixels(people + level * offsets), scores, table)[:, unit].mean()
+                for level in LEVELS
+            ]
+            knot = np.r_[
+                mean[unit] - 2 * deviation[unit], mean[unit], rise, 2 * rise[-1] - rise[-2]
+            ]
+            knot = np.maximum.accumulate(knot + 1e-4 * np.arange(len(knot)))
+            for shift in np.arange(-0.4, -0.85, -0.1):
+                level = np.r_[0.0, 0.15, 5 * LEVELS + shift, 5.0]
+                if np.interp(word[:, unit], knot, level).mean() <= 0.3:
+                    break
+            knots.append(knot)
+            levels.append(level)
+        return np.array(knots), np.array(levels)
+
+
+def save(table: Table, path: Path) -> None:
+    """Write a table as float32 and int16."""
+    values = {f.name: getattr(table, f.name) for f in dataclasses.fields(table)}
+    for key in ("projections", "factors"):
+        parts = values.pop(key)
+        values |= {f"{key}_{region}": part for region, part in zip(SHAPES, parts, strict=True)}
+    np.savez_compressed(
+        path,
+        **{k: v.astype(np.float32 if v.dtype.kind == "f" else np.int16) for k, v in values.items()},
+    )
+
+
+def leave_performers_out(units: np.ndarray, emotion: np.ndarray, performer: np.ndarray) -> float:
+    """Accuracy of logistic regression on the units, every performer predicted by the others."""
+    right = 0
+    for name in np.unique(performer):
+        out = performer == name
+        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=3000))
+        right += (model.fit(units[~out], emotion[~out]).predict(units[out]) == emotion[out]).sum()
+    return right / len(emotion)
+
+
+def generated_r(table: Table, ict: Ict, count: int = 1200) -> np.ndarray:
+    """(17,) Pearson r with the amounts of one or two units on random identities."""
+    random = np.random.default_rng(1)
+    truth = np.zeros((count, len(AU_NAMES)))
+    mesh = ict.people(count, seed=1)
+    for row in range(count):
+        chosen = random.choice(len(AU_NAMES), random.integers(1, 3), replace=False)
+        for unit in chosen:
+            truth[row, unit] = random.uniform()
+            shapes = ANCHORS[AU_NAMES[unit]]
+            mesh[row] += truth[row, unit] * sum(ict.shape(name) for name in shapes)
+    jaw, apart = AU_NAMES.index("AU26_r"), AU_NAMES.index("AU25_r")
+    # A dropped jaw parts the lips, and lips parted as far as the anchor of AU25 drop the jaw.
+    truth[:, [jaw, apart]] = truth[:, [jaw, apart]].max(1, keepdims=True)
+    scores = np.tile(table.neutral_scores, (count, 1))
+    reading = read_action_units(in_pixels(mesh), scores)
+    return np.array([np.corrcoef(reading[:, k], truth[:, k])[0, 1] for k in range(len(AU_NAMES))])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("shared", type=Path)
+    parser.add_argument("meshes", type=Path)
+    parser.add_argument("--save", action="store_true", help="write the package's table anew")
+    args = parser.parse_args()
+    train, val, generated, posed = (
+        Faces.load(args.meshes / f"{name}.npz") for name in ("train", "val", "open", "posed")
+    )
+    with np.load(args.shared / "open/emotions_train.npz") as words, \
+         np.load(args.shared / "data/faces_train.npz") as faces:  # fmt: skip
+        emotion = words["emotion"][train.rows].astype(str)
+        allowed = np.isin(faces["source"][train.rows].astype(str), OPEN_SOURCES)
+    word_neutral = train[allowed & (emotion == "neutral")]
+    model = args.shared / "open/ict_facekit.npz"
+    if args.save:
+        with np.load(args.shared / "open/faces_open.npz") as faces:
+            made = faces["source"][generated.rows].astype(str) == "sfhq_t2i"
+        smile = generated.scores[:, [NAMES.index(f"mouthSmile{s}") for s in ("Left", "Right")]]
+        made &= (generated.lips_apart() < CLOSED) & (smile.mean(1) < 0.15)
+        parts = (word_neutral[word_neutral.lips_apart() < CLOSED], generated[made])
+        neutral = Faces(*(
+            np.concatenate([getattr(part, f.name) for part in parts])
+            for f in dataclasses.fields(Faces)
+        ))  # fmt: skip
+        with np.load(args.meshes / "ict478.npz") as file:
+            builder = Builder(neutral, dict(file), model)
+        save(builder.build(word_neutral), TABLE)
+        facs_reading.load_table.cache_clear()
+    table = facs_reading.load_table()
+    report(args.shared, table, Ict(model, table.ict_vertices, table.ict_weights, table.mean), {
+        "train": (train[allowed], emotion[allowed]), "val": (val, None), "posed": (posed, None),
+    })  # fmt: skip
+    return 0
+
+
+def report(shared: Path, table: Table, ict: Ict, faces: dict) -> None:
+    """Print and write the development figures, one row a unit and one for their mean."""
+    with np.load(shared / "open/posed_dev.npz") as file:
+        rows = faces["posed"][0].rows
+        emotion, performer = (file[key][rows].astype(str) for key in ("emotion", "performer"))
+    with np.load(shared / "data/faces_val.npz") as file:
+        openface = file["au"][faces["val"][0].rows]
+    posed, val, train = (
+        read_action_units(faces[k][0].mesh, faces[k][0].scores) for k in ("posed", "val", "train")
+    )
+    words, rows = faces["train"][1], []
+    neutral = words == "neutral"
+    mesh = faces["train"][0][neutral].mesh
+    pitch, yaw = pose_features(align(in_pixels(mesh), table.mean)[1]).T
+    generated = generated_r(table, ict)
+    for k, name in enumerate(AU_NAMES):
+        row = {"unit": name.removesuffix("_r")}
+        if name in EMOTIONS:
+            row["posed_auc"] = roc_auc_score(np.isin(emotion, EMOTIONS[name].split()), posed[:, k])
+        aucs = []
+        for word, units in WORDS.items():
+            if row["unit"] in units.split():
+                use = neutral | (words == word)
+                aucs.append(roc_auc_score(words[use] == word, train[use, k]))
+        if aucs:
+            row["word_auc"] = np.mean(aucs)
+        row |= {
+            "generated_r": generated[k],
+            "word_neutral_mean": train[neutral, k].mean(),
+            "posed_neutral_mean": posed[emotion == "neutral", k].mean(),
+            "pitch_r": np.corrcoef(train[neutral, k], pitch)[0, 1],
+            "yaw_r": np.corrcoef(train[neutral, k], yaw)[0, 1],
+            "openface_r": np.corrcoef(val[:, k], openface[:, k])[0, 1],
+        }
+        rows.append(row)
+    fields = list(rows[0])
+    mean = {f: np.mean([r[f] for r in rows if f in r]) for f in fields[1:]}
+    rows.append({"unit": "mean"} | mean)
+    rows.append(
+        {"unit": "posed emotions", "posed_auc": leave_performers_out(posed, emotion, performer)}
+    )
+    with RESULT.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fields, lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({k: v if k == "unit" else f"{v:.2f}" for k, v in row.items()})
+    sys.stdout.write(RESULT.read_text())
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,140 @@
+"""Make a training file of new expressions and head poses of photographs.
+
+    python benchmarks/make_expressions.py faces_open.npz ict_facekit.npz \
+        --label-model face_landmarker.task --output made.h5 --sources house senate sfhq_t2i
+
+Faces are a folder of photographs or an ``.npz`` file of JPEG squares (``jpeg``, ``jpeg_offsets``,
+``source``, ``subject``). The open labeller finds and measures each photograph's surest face; its
+expression changes by ICT-FaceKit's shapes; landmarks are exact, action units are what the
+photograph shows plus what was added, parameters are the open PDM's. The same arguments make the
+same file.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from mlx_faceau.core.pdm import OPEN_PDM, OPEN_PDM_NOISE, PDM, fit_pdm, read_pdm
+from mlx_faceau.data.builder import building
+from mlx_faceau.data.columns import Block
+from mlx_faceau.data.generate import VideoReport
+from mlx_faceau.data.labels.face_mesh import FaceMesh, Pyramid
+from mlx_faceau.data.labels.ict_facekit import read_ict_facekit
+from mlx_faceau.data.labels.labeller import is_photograph
+from mlx_faceau.data.labels.mediapipe import LICENCE, find_faces
+from mlx_faceau.data.provenance import GENERATION
+from mlx_faceau.data.sample import checked_block
+from mlx_faceau.data.synthetic.made_expressions import (
+    LabelledFace,
+    make_expressions,
+    mesh_expressions,
+)
+from mlx_faceau.errors import DatasetError
+
+_TIGHT_TURN = 0.6  # of the angles, where a JPEG is no more than the crop
+_CROP_SIDE = 112
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("faces", type=Path, help="a folder of photographs, or an .npz of JPEGs")
+    parser.add_argument("ict", type=Path, help="ICT-FaceKit as .npz")
+    parser.add_argument("--label-model", type=Path, required=True, help="face_landmarker.task")
+    parser.add_argument("--output", type=Path, required=True, help="HDF5 file to write")
+    parser.add_argument("--sources", nargs="+", help="of an .npz file; all if not given")
+    parser.add_argument("--each", type=int, default=3, help="faces made of a photograph, about")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--limit", type=int, help="photographs at most")
+    args = parser.parse_args()
+    net, pdm = FaceMesh(args.label_model), read_pdm(OPEN_PDM)
+    model = mesh_expressions(read_ict_facekit(args.ict))
+    count, reports = 0, []
+    with building(args.output) as builder:
+        for row, (name, subject, picture) in enumerate(photographs(args.faces, args.sources)):
+            if row == args.limit:
+                break
+            found = find_faces(net, Pyramid(picture))
+            made: list[LabelledFace] = []
+            if found:
+                made = list(
+                    make_expressions(
+                        picture[..., ::-1].copy(),
+                        found[0].points,
+                        net.scores(found[0]),
+                        model,
+                        np.random.default_rng((args.seed, row)),
+                        args.each,
+                        _TIGHT_TURN if max(picture.shape) <= _CROP_SIDE else 1.0,
+                    )
+                )
+            if made:
+                builder.append(block(made, name, subject, pdm))
+            count += len(made)
+            identity = {"name": "open", "hash": pdm.hash}
+            reports.append(
+                VideoReport(
+                    name, 1, 0, not found, len(made), labeller="mediapipe", licence=LICENCE,
+                    pdm=identity,
+                ).as_json()
+            )  # fmt: skip
+        builder.note(GENERATION, json.dumps(reports))
+    print(f"{count} faces of {len(reports)} photographs in {args.output}")
+
+
+def photographs(
+    faces: Path, sources: Sequence[str] | None
+) -> Iterator[tuple[str, str, np.ndarray]]:
+    """Name, subject and picture (H, W, 3) uint8 BGR of each photograph.
+
+    Raises:
+        DatasetError: if there are none.
+    """
+    if faces.is_dir():
+        paths = sorted(path for path in faces.iterdir() if is_photograph(path))
+        encoded = [(path.name, path.stem, np.fromfile(path, np.uint8)) for path in paths]
+    else:
+        try:
+            with np.load(faces) as file:
+                jpeg, offsets, subjects = file["jpeg"], file["jpeg_offsets"], file["subject"]
+                wanted = np.isin(file["source"], sources) if sources else subjects == subjects
+        except (OSError, KeyError, ValueError) as error:
+            raise DatasetError(f"{faces}: no folder and no .npz of faces: {error}") from None
+        encoded = [
+            (f"{faces.stem}/{row}", str(subjects[row]), jpeg[offsets[row] : offsets[row + 1]])
+            for row in np.flatnonzero(wanted)
+        ]
+    if not encoded:
+        raise DatasetError(f"{faces}: no photograph there; see --sources")
+    for name, subject, data in encoded:
+        picture = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        if picture is not None:
+            yield name, subject, picture
+
+
+def block(made: Sequence[LabelledFace], name: str, subject: str, pdm: PDM) -> Block:
+    """Rows of a training file; boxes are the landmarks', in the crop, which has no frame."""
+    landmarks = np.stack([each.face.landmarks for each in made])
+    low, high = landmarks.min(axis=1), landmarks.max(axis=1)
+    fit = fit_pdm(pdm, landmarks, OPEN_PDM_NOISE)
+    return checked_block(
+        {
+            "images": np.stack([each.face.image for each in made]),
+            "landmarks": landmarks.astype(np.float32),
+            "global_params": fit.global_params.astype(np.float32),
+            "local_params": fit.local_params.astype(np.float32),
+            "au_intensities": np.stack([each.au_intensities for each in made]),
+            "bboxes": np.concatenate([low, high - low], axis=1).astype(np.float32),
+            "warp_matrices": np.tile(np.eye(2, 3, dtype=np.float32), (len(made), 1, 1)),
+            "video_names": [name] * len(made),
+            "subjects": [subject] * len(made),
+            "frame_indices": list(range(len(made))),
+        }
+    )
+
+
+if __name__ == "__main__":
+    main()

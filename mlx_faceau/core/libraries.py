@@ -1,0 +1,132 @@
+"""Libraries that are missing or installed but do not load, and what mends that.
+
+A wheel for another machine, a system library that is not there (OpenCV's libGL), a build for
+another NumPy, half an installation: each fails in its own way while the library is imported.
+"""
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+from types import TracebackType
+
+from mlx_faceau.errors import BrokenLibrary, FaceauError, MissingDependency
+
+PACKAGE = "mlx_faceau"
+# All four install the same files: of two that are installed together, one breaks the other.
+OPENCV = (
+    "opencv-python",
+    "opencv-python-headless",
+    "opencv-contrib-python",
+    "opencv-contrib-python-headless",
+)
+# Libraries that whole commands need, by the extra that brings them. Where one is needed by chance,
+# the code that needs it says so itself.
+_EXTRAS = {"h5py": "train", "matplotlib": "train", "tqdm": "train"}
+_LOADER = "importlib"
+# What importing an installed library was seen to raise.
+LOAD_ERRORS = (ImportError, OSError, RuntimeError, ValueError, TypeError, AttributeError)
+
+
+def installed_version(distribution: str) -> str | None:
+    """The version of an installed distribution, or None."""
+    from importlib.metadata import PackageNotFoundError, version  # as slow as a whole --help
+
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+def installed_opencv() -> dict[str, str]:
+    """Version by distribution of every OpenCV that is installed with pip."""
+    found = {name: installed_version(name) for name in OPENCV}
+    return {name: number for name, number in found.items() if number is not None}
+
+
+def opencv_conflict() -> BrokenLibrary | None:
+    """What to do where several distributions of OpenCV lie over each other; None for one."""
+    if len(found := installed_opencv()) < 2:
+        return None
+    names = " and ".join(f"{name} {number}" for name, number in found.items())
+    return BrokenLibrary(f"{names} are both installed, in the same files; {_anew()}")
+
+
+def _anew() -> str:
+    """How to install OpenCV anew, in the build that needs no window system."""
+    installed = " ".join(installed_opencv()) or OPENCV[0]
+    return f"run: pip uninstall -y {installed}; pip install opencv-python-headless"
+
+
+def broken(library: str, reason: object) -> BrokenLibrary:
+    """The error for an installed library that does not load.
+
+    Args:
+        library: the name that is imported, such as ``"cv2"``.
+        reason: the error, or its text.
+    """
+    from importlib.metadata import packages_distributions
+
+    text = " ".join(str(reason).split())[:300] or type(reason).__name__
+    if library == "cv2":
+        return BrokenLibrary(f"OpenCV is installed but does not load ({text}); {_anew()}")
+    names = " ".join(sorted(set(packages_distributions().get(library, [library]))))
+    return BrokenLibrary(
+        f"{library} is installed but does not load ({text}); run: "
+        f"pip install --force-reinstall {names}"
+    )
+
+
+def load_error(error: Exception, library: str, extra: str) -> FaceauError:
+    """Why a library that an extra brings cannot be imported: it is missing, or does not load."""
+    if isinstance(error, ModuleNotFoundError) and error.name == library:
+        return MissingDependency(library, extra)
+    return library_error(error) or broken(library, error)
+
+
+def library_error(error: BaseException) -> FaceauError | None:
+    """What an exception says about a library that this package tried to import.
+
+    Returns:
+        The error with its remedy; None if the exception is of another kind.
+    """
+    if isinstance(error, FaceauError):
+        return None
+    importing = _importing(error.__traceback__)
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        library = error.name.partition(".")[0]
+        if library == PACKAGE:
+            return None
+        if library == error.name or find_spec(library) is None:
+            return _missing(library, importing)
+    elif isinstance(error, ImportError):
+        library = importing or (error.name or "").partition(".")[0]
+    else:
+        library = importing
+    return broken(library, error) if library not in ("", PACKAGE) else None
+
+
+def _missing(library: str, importing: str) -> FaceauError:
+    if library in _EXTRAS:
+        return MissingDependency(library, _EXTRAS[library])
+    if library == "cv2":
+        return FaceauError("OpenCV is not installed; run: pip install opencv-python-headless")
+    needed = f", which {importing} needs" if importing else ""
+    return FaceauError(f"{library} is not installed{needed}; run: pip install {library}")
+
+
+def _importing(traceback: TracebackType | None) -> str:
+    """The library whose import raised: the first foreign module that our code was running."""
+    foreign: tuple[str, str] | None = None
+    for module, function in _calls(traceback):
+        if module == PACKAGE:
+            foreign = None
+        elif foreign is None and module != _LOADER:
+            foreign = module, function
+    return foreign[0] if foreign is not None and foreign[1] == "<module>" else ""
+
+
+def _calls(traceback: TracebackType | None) -> Iterator[tuple[str, str]]:
+    """Top-level package and function of each frame, the outermost first."""
+    while traceback is not None:
+        frame = traceback.tb_frame
+        yield frame.f_globals.get("__name__", "").partition(".")[0], frame.f_code.co_name
+        traceback = traceback.tb_next

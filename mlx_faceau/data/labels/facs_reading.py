@@ -1,0 +1,343 @@
+"""Intensities of 17 action units from MediaPipe's 478 mesh points and 52 scores.
+
+mesh (N, 478, 3) pixels, scores (N, 52) in [0, 1]
+      -> aligned by forehead, nose bridge, temples and eye corners to the mean neutral face,
+         averaged with its mirror image: features (N, F)
+      -> channels (N, C): distances of the mesh, log-odds of scores, and non-negative amounts of
+         FACS-like shapes of ICT-FaceKit, each in deviations of a population of neutral faces
+      -> sums of the channels that FACS names for a unit -> anchors -> intensities (N, 17)
+
+`RULES` says what each unit is read from, `MEASURES` and `SHAPES` what those names mean. All
+numbers are in `weights/facs_reading.npz`, which `benchmarks/facs_reading.py` makes again.
+
+References:
+    Ekman, Friesen, Hager, Facial Action Coding System, 2002.
+    Li et al., Learning formation of physically-based face attributes, CVPR 2020 (ICT-FaceKit).
+    Lawson, Hanson, Solving least squares problems, 1974, chapter 23 (non-negative least squares).
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from mlx_faceau.core.facs import AU_NAMES, MAX_INTENSITY
+from mlx_faceau.errors import UsageError
+
+MESH_POINTS = 478
+NUM_SCORES = 52
+TABLE = Path(__file__).parents[2] / "weights" / "facs_reading.npz"
+
+# Points that move with the head and hardly with the face: forehead, bridge, temples, eye corners.
+STABLE_POINTS = (10, 151, 9, 8, 168, 6, 197, 109, 338, 67, 297, 103, 332, 54, 284, 21, 251, 162,
+                 389, 127, 356, 33, 133, 362, 263, 234, 454)  # fmt: skip
+
+# Measures: ((weight, axis, points), ...), a mean over the points of each term, in the aligned
+# face (x to the subject's left, y up, z to the viewer). Points of the right half; 33 and 133 are
+# the eye's corners.
+_EYE = (-1.0, "y", (33, 133))
+MEASURES: dict[str, tuple[tuple[float, str, tuple[int, ...]], ...]] = {
+    "inner brow over eye": ((1.0, "y", (107, 55)), _EYE),
+    "outer brow over eye": ((1.0, "y", (70, 46)), _EYE),
+    "brow slope": ((1.0, "y", (107, 55)), (-1.0, "y", (70, 46))),
+    "inner brow over upper lid": ((1.0, "y", (107, 55)), (-1.0, "y", (157, 158))),
+    "inner brow from inner corner": (
+        (1.0, "y", (55,)), (-1.0, "y", (133,)), (-0.5, "x", (55,)), (0.5, "x", (133,)),
+    ),
+    "eye opening": ((1.0, "y", (158, 159, 160)), (-1.0, "y", (144, 145, 153))),
+    "upper lid height": ((1.0, "y", (158, 159, 160)), _EYE),
+    "lower lid height": ((1.0, "y", (144, 145, 153)), _EYE),
+    "cheek height": ((1.0, "y", (36, 50, 101)), _EYE),
+    "lip over corners": ((1.0, "y", (0, 37)), (-1.0, "y", (61,))),
+    "corners over lips": ((1.0, "y", (61,)), (-1.0, "y", (0, 17))),
+    "mouth half width": ((-1.0, "x", (61,)),),
+    "lower lip height": ((1.0, "y", (17,)), _EYE),
+    "chin height": ((1.0, "y", (152,)), _EYE),
+    "mouth opening": ((1.0, "y", (13, 82)), (-1.0, "y", (14, 87))),
+    "red lip height": (
+        (1.0, "y", (0, 37)), (-1.0, "y", (13, 82)), (1.0, "y", (14, 87)), (-1.0, "y", (17, 84)),
+    ),
+}  # fmt: skip
+
+# Coordinates that tell whose face it is and hardly what it does: x of the eye corners, temples,
+# alae; height of forehead and bridge; depth of nose, bridge, temples. "measure/identity" is a
+# measure minus what these say of it.
+IDENTITY: tuple[tuple[str, int], ...] = (
+    ("x", 33), ("x", 133), ("x", 234), ("x", 127), ("y", 10), ("y", 168), ("z", 168), ("z", 4),
+    ("z", 1), ("z", 6), ("x", 129), ("z", 234), ("x", 21), ("z", 33),
+)  # fmt: skip
+
+# Shapes of ICT-FaceKit (left and right together) that explain a region of the mesh together.
+SHAPES: dict[str, tuple[str, ...]] = {
+    "face": (
+        "browDown", "browInnerUp", "browOuterUp", "cheekPuff", "cheekRaiser", "eyeBlink",
+        "eyeSquint", "eyeWide", "jawOpen", "mouthDimple", "mouthFrown", "mouthFunnel",
+        "mouthLowerDown", "mouthPress", "mouthPucker", "mouthRollLower", "mouthRollUpper",
+        "mouthShrugLower", "mouthShrugUpper", "mouthSmile", "mouthStretch", "mouthUpperUp",
+        "noseSneer",
+    ),
+    "upper": (
+        "browDown", "browInnerUp", "browOuterUp", "cheekRaiser", "eyeBlink", "eyeSquint",
+        "eyeWide", "mouthSmile", "noseSneer",
+    ),
+    "middle": (
+        "cheekRaiser", "eyeSquint", "jawOpen", "mouthFrown", "mouthPucker", "mouthSmile",
+        "mouthStretch", "mouthUpperUp", "noseSneer",
+    ),
+}  # fmt: skip
+
+# Per unit: (weight, "score NAME" | "measure NAME" | "measure NAME/identity" | "shape REGION NAME").
+RULES: dict[str, tuple[tuple[float, str], ...]] = {
+    "AU01_r": (
+        (1, "score browInnerUp"), (1, "shape face browInnerUp"), (1, "shape upper browInnerUp"),
+        (1.5, "measure brow slope"),
+    ),
+    "AU02_r": (
+        (1, "score browOuterUp"), (1, "shape upper browOuterUp"),
+        (1, "measure outer brow over eye"),
+    ),
+    "AU04_r": (
+        (1, "score browDown"), (1, "shape upper browDown"), (0.5, "shape face browDown"),
+        (-0.7, "measure brow slope"), (-0.7, "measure outer brow over eye"),
+    ),
+    "AU05_r": (
+        (1, "score eyeWide"), (1.5, "shape upper eyeWide"), (1, "measure eye opening"),
+        (0.5, "measure upper lid height"),
+    ),
+    "AU06_r": (
+        (1, "score mouthSmile"), (1, "score eyeSquint"), (1, "shape middle cheekRaiser"),
+        (0.5, "shape face cheekRaiser"), (0.5, "measure cheek height/identity"),
+        (0.5, "measure lower lid height"),
+    ),
+    "AU07_r": (
+        (0.5, "score eyeSquint"), (2, "shape upper eyeSquint"),
+        (-1, "measure inner brow over upper lid/identity"),
+    ),
+    "AU09_r": (
+        (1, "shape middle noseSneer"), (1, "shape upper noseSneer"),
+        (-1, "measure inner brow from inner corner"), (1, "measure lower lid height/identity"),
+    ),
+    "AU10_r": (
+        (1, "shape face mouthUpperUp"), (0.5, "shape middle noseSneer"),
+        (1, "measure lip over corners"), (1, "measure lower lid height/identity"),
+        (0.5, "measure lower lip height"), (-1, "score mouthLowerDown"),
+    ),
+    "AU12_r": (
+        (1, "score mouthSmile"), (2, "shape face mouthSmile"), (1, "measure corners over lips"),
+    ),
+    "AU14_r": ((1, "score mouthDimple"), (1, "shape face mouthDimple")),
+    "AU15_r": (
+        (1, "score mouthFrown"), (1.5, "shape face mouthFrown"),
+        (-0.5, "measure corners over lips"),
+    ),
+    "AU17_r": (
+        (1, "score mouthShrugLower"), (2, "shape face mouthShrugLower"),
+        (-1, "measure corners over lips"),
+    ),
+    "AU20_r": (
+        (1, "score mouthStretch"), (2, "shape face mouthStretch"),
+        (1, "measure mouth half width"), (-0.5, "measure corners over lips"),
+        (-0.5, "score mouthShrugLower"),
+    ),
+    "AU23_r": (
+        (1, "shape face mouthRollLower"), (1, "shape face mouthRollUpper"),
+        (1, "shape face mouthPress"), (-1, "measure red lip height/identity"),
+        (1, "score mouthPress"),
+    ),
+    "AU25_r": ((1, "measure mouth opening"),),
+    "AU26_r": (
+        (1, "shape face jawOpen"), (1, "measure mouth opening"),
+        (-1, "measure chin height/identity"),
+    ),
+    "AU45_r": (
+        (1, "score eyeBlink"), (1, "shape upper eyeBlink"), (-1, "measure eye opening/identity"),
+    ),
+}  # fmt: skip
+
+# ICT-FaceKit's shapes that, at an amount of 1, are level E of a unit; at .2, .4, .6, .8 A to D.
+ANCHORS: dict[str, tuple[str, ...]] = {
+    "AU01_r": ("browInnerUp",), "AU02_r": ("browOuterUp",), "AU04_r": ("browDown",),
+    "AU05_r": ("eyeWide",), "AU06_r": ("cheekRaiser",), "AU07_r": ("eyeSquint",),
+    "AU09_r": ("noseSneer",), "AU10_r": ("mouthUpperUp",), "AU12_r": ("mouthSmile",),
+    "AU14_r": ("mouthDimple",), "AU15_r": ("mouthFrown",),
+    "AU17_r": ("mouthShrugLower", "mouthShrugUpper"), "AU20_r": ("mouthStretch",),
+    "AU23_r": ("mouthRollLower", "mouthRollUpper"),
+    "AU25_r": ("mouthLowerDown", "mouthUpperUp", "jawOpen"), "AU26_r": ("jawOpen",), "AU45_r": ("eyeBlink",),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Table:
+    """Numbers of the reading; F features, C channels, S shapes of a region.
+
+    Attributes:
+        mean: (478, 3) mean neutral mesh, head upright, symmetric about x = 0.
+        mirror: (478,) index of every point's mirror image.
+        half: (H,) points of the right half and the middle.
+        score_left, score_right: (B,) columns of the 52 scores whose log-odds are averaged.
+        linear: (F, C1) weights of the channels that are linear in the features.
+        projections, factors: per region (F, S) and (S, S): features to the right side of the
+            triangular least-squares problem in the shapes' amounts.
+        pose: (3, C) intercept and slopes on pitch and |yaw| of neutral faces.
+        spread: (C,) deviation over neutral faces.
+        units: (C, 17) weights of the channels in each unit.
+        knots: (17, K) sums of channels at `levels`.
+        levels: (17, K) intensities at the knots.
+        neutral_scores: (52,) median scores of neutral faces.
+        ict_vertices, ict_weights: (478, 3) ICT-FaceKit vertices and barycentric weights of every
+            point.
+    """
+
+    mean: np.ndarray
+    mirror: np.ndarray
+    half: np.ndarray
+    score_left: np.ndarray
+    score_right: np.ndarray
+    linear: np.ndarray
+    projections: tuple[np.ndarray, ...]
+    factors: tuple[np.ndarray, ...]
+    pose: np.ndarray
+    spread: np.ndarray
+    units: np.ndarray
+    knots: np.ndarray
+    levels: np.ndarray
+    neutral_scores: np.ndarray
+    ict_vertices: np.ndarray
+    ict_weights: np.ndarray
+
+
+@cache
+def load_table(path: Path = TABLE) -> Table:
+    """The table in the package, read once."""
+    with np.load(path) as file:
+        values = dict(file)
+    regions = {
+        key: tuple(values.pop(f"{key}_{region}") for region in SHAPES)
+        for key in ("projections", "factors")
+    }
+    return Table(**values, **regions)
+
+
+def align(mesh: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rotate, scale and shift meshes so that their stable points meet those of a mean mesh.
+
+    Args:
+        mesh: (N, 478, 3) points, x right, y up, z to the viewer.
+        mean: (478, 3) mesh to meet.
+
+    Returns:
+        (N, 478, 3) aligned meshes; (N, 3, 3) rotations R, aligned = scale * (mesh - centre) @ R + centre.
+
+    Reference:
+        Umeyama, Least-squares estimation of transformation parameters, PAMI 1991.
+    """
+    stable = mesh[:, STABLE_POINTS]
+    centre, target = stable.mean(1, keepdims=True), mean[STABLE_POINTS, :]
+    moved = stable - centre
+    left, values, right = np.linalg.svd(np.einsum("nij,ik->njk", moved, target - target.mean(0)))
+    signs = np.ones_like(values)
+    signs[:, 2] = np.sign(np.linalg.det(left @ right))
+    rotation = np.einsum("nij,nj,njk->nik", left, signs, right)
+    scale = (values * signs).sum(1) / (moved**2).sum((1, 2))
+    return (mesh - centre) @ rotation * scale[:, None, None] + target.mean(0), rotation
+
+
+def pose_features(rotation: np.ndarray) -> np.ndarray:
+    """(N, 2) pitch and absolute yaw in radians of (N, 3, 3) rotations of `align`."""
+    pitch = np.arctan2(rotation[:, 1, 2], rotation[:, 2, 2])
+    return np.stack([pitch, np.abs(np.arcsin(np.clip(rotation[:, 0, 2], -1, 1)))], axis=1)
+
+
+def features(mesh: np.ndarray, scores: np.ndarray, table: Table) -> tuple[np.ndarray, np.ndarray]:
+    """(N, F) aligned, mirrored-and-averaged offsets from the mean and log-odds; (N, 2) pose."""
+    aligned, rotation = align(mesh * [1.0, -1.0, -1.0], table.mean)
+    mirrored = aligned[:, table.mirror] * [-1.0, 1.0, 1.0]
+    offsets = ((aligned + mirrored) / 2 - table.mean)[:, table.half].reshape(len(mesh), -1)
+    clipped = np.clip(scores, 0, 1)
+    odds = np.log((clipped + 0.003) / (1.003 - clipped))
+    pairs = (odds[:, table.score_left] + odds[:, table.score_right]) / 2
+    return np.concatenate([offsets, pairs], axis=1), pose_features(rotation)
+
+
+def nonnegative_least_squares(factor: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The x >= 0 that minimises |factor x - target| (Lawson and Hanson 1974).
+
+    Args:
+        factor: (S, S) of full rank.
+        target: (S,).
+
+    Returns:
+        (S,) amounts.
+    """
+    gram, right = factor.T @ factor, factor.T @ target
+    amounts, free = np.zeros(len(right)), np.zeros(len(right), bool)
+    tolerance = 1e-9 * max(1.0, float(np.abs(right).max()))
+    for _ in range(3 * len(right)):
+        gradient = np.where(free, -np.inf, right - gram @ amounts)
+        if gradient.max() <= tolerance:
+            break
+        free[gradient.argmax()] = True
+        while free.any():
+            trial = np.zeros_like(amounts)
+            trial[free] = np.linalg.solve(gram[np.ix_(free, free)], right[free])
+            blocked = free & (trial <= 0)
+            if not blocked.any():
+                amounts = trial
+                break
+            step = (amounts[blocked] / (amounts[blocked] - trial[blocked])).min()
+            amounts = amounts + step * (trial - amounts)
+            free &= amounts > 1e-12
+            amounts[~free] = 0
+    return amounts
+
+
+def raw_channels(values: np.ndarray, table: Table) -> np.ndarray:
+    """(N, C) channels of (N, F) features before pose and spread are removed."""
+    amounts = [
+        np.array([nonnegative_least_squares(factor, row) for row in values @ projection])
+        for projection, factor in zip(table.projections, table.factors, strict=True)
+    ]
+    return np.concatenate([values @ table.linear, *amounts], axis=1)
+
+
+def unit_sums(mesh: np.ndarray, scores: np.ndarray, table: Table) -> np.ndarray:
+    """(N, 17) sums of channels in deviations of neutral faces, before the anchors."""
+    values, pose = features(mesh, scores, table)
+    design = np.concatenate([np.ones((len(mesh), 1)), pose], axis=1)
+    channels = (raw_channels(values, table) - design @ table.pose) / table.spread
+    return np.arcsinh(channels) @ table.units
+
+
+def read_action_units(mesh: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Intensities of the 17 action units of one face or several.
+
+    Args:
+        mesh: (478, 3) or (N, 478, 3) points of MediaPipe's Face Landmarker: x right and y down in
+            pixels of one scale, z away from the viewer in the same scale.
+        scores: (52,) or (N, 52) blendshape scores in [0, 1], in MediaPipe's order.
+
+    Returns:
+        (N, 17) float32 in [0, 5], in the order of `AU_NAMES`; rows of non-finite input are NaN.
+        One face gives N = 1.
+
+    Raises:
+        ValueError: if the shapes are not those above.
+    """
+    mesh, scores = np.asarray(mesh, np.float64), np.asarray(scores, np.float64)
+    mesh, scores = (a[None] if a.ndim == d else a for a, d in ((mesh, 2), (scores, 1)))
+    if mesh.shape[1:] != (MESH_POINTS, 3) or scores.shape != (len(mesh), NUM_SCORES):
+        raise UsageError(
+            f"action units need meshes (N, 478, 3) and scores (N, 52), not {mesh.shape} and "
+            f"{scores.shape}; pass MediaPipe Face Landmarker's points and blendshapes"
+        )
+    table = load_table()
+    found = np.isfinite(mesh).all((1, 2)) & np.isfinite(scores).all(1)
+    intensities = np.full((len(mesh), len(AU_NAMES)), np.nan, np.float32)
+    if found.any():
+        sums = unit_sums(mesh[found], scores[found], table)
+        intensities[found] = np.stack(
+            [np.interp(sums[:, k], table.knots[k], table.levels[k]) for k in range(len(AU_NAMES))],
+            1,
+        ).clip(0, MAX_INTENSITY)
+    return intensities

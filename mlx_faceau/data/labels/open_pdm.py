@@ -1,0 +1,158 @@
+"""The open PDM: 68 points and 34 modes, learned from sampled heads of ICT-FaceKit.
+
+Heads of random identity and expression are sampled, aligned rigidly and decomposed (PCA). Nothing
+is fitted to labels of OpenFace; the choice of vertices alone uses MediaPipe's points.
+
+Reference:
+    Cootes et al., Active shape models: their training and application, CVIU 1995.
+"""
+
+import numpy as np
+
+from mlx_faceau.core.landmarks import MIRROR, NUM_LANDMARKS
+from mlx_faceau.core.pdm import PDM
+from mlx_faceau.errors import UsageError
+
+from .ict_facekit import ICTFaceKit
+
+NUM_MODES = 34
+# Vertices of ICT-FaceKit that lie where MediaPipe puts the 68 points on photographs:
+# ``benchmarks/ict_vertices.py`` finds them.
+OPEN_VERTICES = np.array(
+    [
+        *(1885, 1889, 1051, 376, 1900, 763, 1673, 801, 966),  # jaw
+        *(3042, 3880, 3004, 4100, 2617, 3271, 4089, 4085),
+        *(270, 287, 482, 1417, 2006, 4206, 3631, 2723, 2528, 2511),  # brows
+        *(977, 1348, 4839, 4857, 1139, 2088, 4558, 4282, 3359),  # nose
+        *(981, 688, 637, 891, 1518, 1552, 3132, 2878, 2929, 3201, 3766, 3732),  # eyes
+        *(5708, 5692, 6043, 5525, 6547, 6197, 6213, 6375, 6480, 5518, 5976, 5870),  # outer mouth
+        *(5597, 6037, 5526, 6541, 6102, 6513, 5517, 6009),  # inner mouth
+    ]
+)
+# Temples, nose, corners of the eyes: heads are aligned by what neither expression nor chin moves.
+STABLE_POINTS = np.array([0, 1, 15, 16, 27, 28, 29, 30, 31, 35, 36, 39, 42, 45])
+_NEGATIVE = (20, 21, 25)  # modes whose largest entry of the right half is negative
+_SAMPLES = 6000
+_ALIGNMENTS = 3  # rounds, of which the last moves the mean by less than a micrometre
+
+
+def build_open_pdm(model: ICTFaceKit, vertices: np.ndarray = OPEN_VERTICES, seed: int = 0) -> PDM:
+    """A PDM of sampled heads, rounded as its file stores it.
+
+    6,000 heads and their mirror images. Identity coefficients are standard normal, expressions
+    those of :func:`sample_expressions`. Every neutral head is turned and shifted, not scaled, onto
+    the mean one by its temples, nose and eye corners; its expression turns with it. So the modes
+    hold no pose, an open jaw does not nod the head, and rotation 0 is that of the mean head.
+
+    Args:
+        model: the head model.
+        vertices: (68,) one for each iBUG point.
+        seed: of the samples.
+
+    Returns:
+        68 points in mm around their centre, exactly symmetric; 34 modes by falling variance, each
+        either even or odd under mirroring as far as their variances differ.
+
+    Raises:
+        ValueError: if the vertices are not 68 of the model's.
+    """
+    if vertices.shape != (NUM_LANDMARKS,) or not 0 <= vertices.min() <= vertices.max() < len(
+        model.neutral
+    ):
+        raise UsageError(f"expected {NUM_LANDMARKS} vertices from 0 to {len(model.neutral) - 1}")
+    neutral, expression = (
+        np.concatenate([shapes, shapes[:, MIRROR] * [-1, 1, 1]])
+        for shapes in sample_heads(model, vertices, _SAMPLES, np.random.default_rng(seed))
+    )
+    neutral -= neutral[:, STABLE_POINTS].mean(axis=1, keepdims=True)
+    mean = neutral.mean(axis=0)
+    for _ in range(_ALIGNMENTS):
+        turns = rotations_onto(mean[STABLE_POINTS], neutral[:, STABLE_POINTS])
+        mean = (neutral @ turns).mean(axis=0)
+    shapes = (neutral + expression) @ turns
+    mean = shapes.mean(axis=0)
+    spread = (shapes - mean).reshape(len(shapes), -1)
+    variances, modes = np.linalg.eigh(spread.T @ spread / len(spread))
+    variances, modes = variances[: -NUM_MODES - 1 : -1], modes[:, : -NUM_MODES - 1 : -1]
+    modes = modes.reshape(NUM_LANDMARKS, 3, NUM_MODES)
+    return PDM(
+        np.round(mean - mean.mean(axis=0), 4),
+        np.round(modes * _signs(modes), 6),
+        np.round(variances, 4),
+    )
+
+
+def _signs(modes: np.ndarray) -> np.ndarray:
+    """1 or -1 for each mode: eigenvectors have no sign, the file's stay what they are."""
+    # One half of the face, since entries of mirror points are equally large.
+    half = modes[np.arange(NUM_LANDMARKS) <= MIRROR].reshape(-1, NUM_MODES)
+    signs = np.sign(half[np.abs(half).argmax(axis=0), np.arange(NUM_MODES)])
+    signs[list(_NEGATIVE)] *= -1
+    return np.asarray(signs)
+
+
+def sample_heads(
+    model: ICTFaceKit, vertices: np.ndarray | slice, count: int, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Neutral heads (N, V, 3) of random identity, and what random expressions add to them, in mm.
+
+    Args:
+        model: the head model; its identity coefficients are standard normal.
+        vertices: V of the model's.
+        count: N heads.
+        generator: of the random numbers.
+    """
+    coefficients = generator.normal(size=(count, len(model.identity)))
+    amounts = sample_expressions(model.expression_names, count, generator)
+    identity, expression = (
+        np.tensordot(weights, shapes[:, vertices].astype(np.float64), 1)
+        for weights, shapes in ((coefficients, model.identity), (amounts, model.expression))
+    )
+    return model.neutral[vertices] + identity, expression
+
+
+def sample_expressions(
+    names: tuple[str, ...], count: int, generator: np.random.Generator
+) -> np.ndarray:
+    """Random amounts of ICT-FaceKit's expression shapes: sparse, non-negative, mostly symmetric.
+
+    Each shape, or pair of left and right, takes part in a fifth of the heads with the square of a
+    uniform amount; those of brows, lids, cheeks and nose, which are small beside the jaw's, in half
+    of the heads with a uniform one. Of a pair, 15 % move on the left alone, 15 % on the right
+    alone, the rest on both sides with amounts that differ by 20 % (standard deviation).
+    ``mouthClose``, which closes the lips of an open jaw, is multiplied by ``jawOpen``.
+
+    Args:
+        names: E shapes.
+        count: N heads.
+        generator: of the random numbers.
+
+    Returns:
+        (N, E) float64 in [0, 1].
+    """
+    amounts = np.zeros((count, len(names)))
+    pairs: dict[str, list[int]] = {}
+    for column, name in enumerate(names):
+        pairs.setdefault(name.removesuffix("_L").removesuffix("_R"), []).append(column)
+    for name, columns in pairs.items():
+        amount = generator.uniform(size=count)
+        if name.startswith(("brow", "eye", "cheekRaiser", "cheekSquint", "nose")):
+            amount = amount * (generator.uniform(size=count) < 0.5)
+        else:
+            amount = amount**2 * (generator.uniform(size=count) < 0.2)
+        amounts[:, columns] = amount[:, None]
+        if len(columns) == 2:
+            side = generator.uniform(size=count)
+            tilt = generator.normal(0, 0.1, count)
+            weights = np.stack([(1 + tilt) * (side > 0.15), (1 - tilt) * (side < 0.85)], axis=1)
+            amounts[:, columns] = np.clip(amounts[:, columns] * weights, 0, 1)
+    if "mouthClose" in names:
+        amounts[:, names.index("mouthClose")] *= amounts[:, names.index("jawOpen")]
+    return amounts
+
+
+def rotations_onto(target: np.ndarray, shapes: np.ndarray) -> np.ndarray:
+    """(N, 3, 3) proper rotations R with ``shapes @ R`` nearest to the target (Kabsch 1976)."""
+    left, _, right = np.linalg.svd(shapes.transpose(0, 2, 1) @ (target - target.mean(axis=0)))
+    left[:, :, 2] *= np.linalg.det(left @ right)[:, None]
+    return np.asarray(left @ right)

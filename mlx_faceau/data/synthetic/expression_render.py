@@ -1,0 +1,363 @@
+"""The pixels of a photograph follow its moved mesh; eyes and mouth are filled where they open.
+
+Triangles are drawn from the farthest to the nearest, each with its own affine map back to the
+photograph; the openings of eyes and mouth lie under the skin. An eyeball keeps its place in the
+head and is painted where the lids hid it. A mouth that was open keeps its inside, one that opens
+gets a dark cavity with teeth that stay with the skull and the jaw.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from mlx_faceau.core.architectures import IMAGE_SIZE
+from mlx_faceau.core.geometry import standard_crop_matrix, transform_points
+from mlx_faceau.data.labels.mediapipe import IBUG
+
+from .expression_model import ExpressionModel
+from .expression_motion import Motion, move_mesh, ring_triangles
+from .mesh_points import (
+    EYES,
+    LOWER_LIP,
+    MOUTH,
+    MOUTH_CORNERS,
+    UPPER_LIP,
+    Eye,
+    twice_area,
+)
+
+_SUPERSAMPLING = 2
+_FIXED_BITS = 4  # of cv2's polygon corners
+_LIDS_SHADE = 0.5  # of an eye's top that only opening reveals
+_SKIN_PATCHES = np.array([50, 280, 205, 425, 4])  # cheeks, laugh lines and nose: the face's tone
+
+
+@dataclass(frozen=True)
+class MadeFace:
+    """A face made from a photograph, in its standard crop.
+
+    Attributes:
+        image: (112, 112, 3) uint8 RGB.
+        landmarks: (68, 2) float64 crop pixels.
+        mesh: (478, 3) float64 crop pixels, z in the same scale.
+    """
+
+    image: np.ndarray
+    landmarks: np.ndarray
+    mesh: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Canvas:
+    """The crop being drawn at twice its size, and the way from the photograph's pixels to it."""
+
+    photograph: np.ndarray
+    motion: Motion
+    matrix: np.ndarray
+    pixels: np.ndarray
+
+    def place(self, points: np.ndarray) -> np.ndarray:
+        """Canvas pixels (..., 2) of points (..., 2 or 3) of the photograph's frame."""
+        moved = points[..., :2] @ self.matrix[:, :2].T + self.matrix[:, 2]
+        return (moved + 0.5) * _SUPERSAMPLING - 0.5
+
+    def rigid_map(self, ring: np.ndarray) -> np.ndarray:
+        """(3, 2) affine map to the photograph of what lies in the skull behind the points."""
+        seen = self.place(self.motion.rigid[ring])
+        return np.linalg.lstsq(_homogeneous(seen), self.motion.source[ring, :2], rcond=None)[0]
+
+
+def render_face(
+    photograph: np.ndarray,
+    model: ExpressionModel,
+    motion: Motion,
+    matrix: np.ndarray,
+    wrinkles: float = 0.0,
+) -> np.ndarray:
+    """The moved face in its crop.
+
+    Args:
+        photograph: (H, W, 3) uint8 RGB.
+        model: its triangles and shading.
+        motion: of the photograph's mesh.
+        matrix: (2, 3) from the photograph's pixels to the crop's.
+        wrinkles: depth of the skin's lines, about [0, 1].
+
+    Returns:
+        (112, 112, 3) uint8 RGB.
+    """
+    side = IMAGE_SIZE * _SUPERSAMPLING
+    canvas = _Canvas(photograph, motion, matrix, np.empty((side, side, 3), np.float32))
+    rings = ring_triangles()
+    depth = motion.target[model.triangles, 2].mean(axis=1)
+    skin = model.triangles[np.argsort(-depth)]
+    triangles = np.concatenate([rings, skin])
+    corners = canvas.place(motion.target[triangles])
+    owner = _draw_triangles(canvas, corners, len(rings))
+    back = _affine_maps(corners, motion.source[triangles, :2])
+    rows, columns = np.mgrid[:side, :side]
+    places = _apply_maps(back[np.maximum(owner, 0)], columns, rows)
+    canvas.pixels[:] = cv2.remap(
+        photograph, places, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+    )
+    ratio = model.light_ratio(motion.amounts, wrinkles)
+    _shade(canvas, ratio, model.grid_points[skin], corners[len(rings) :], owner - len(rings))
+    eyeballs = _uncovered_eyes(photograph, motion.source)
+    for number, eye in enumerate(EYES):
+        _fill_eye(canvas, eye, eyeballs, *np.nonzero(owner == -3 - number))
+    _fill_mouth(canvas, *np.nonzero(owner == -2))
+    size = IMAGE_SIZE, IMAGE_SIZE
+    averaged = cv2.resize(np.clip(canvas.pixels, 0, 255), size, interpolation=cv2.INTER_AREA)
+    return np.rint(averaged).astype(np.uint8)
+
+
+def _draw_triangles(canvas: _Canvas, corners: np.ndarray, rings: int) -> np.ndarray:
+    """The triangle (index) that each pixel shows; -2 in the mouth, -3 and -4 in the eyes."""
+    owner = np.zeros(canvas.pixels.shape[:2], np.int32)
+    fixed = np.rint(corners * 2**_FIXED_BITS).astype(np.int32)
+    for index in range(rings):
+        cv2.fillConvexPoly(owner, fixed[index], index, cv2.LINE_8, _FIXED_BITS)
+    for value, opening in enumerate((MOUTH, *(eye.ring for eye in EYES))):
+        outline = canvas.place(canvas.motion.mesh[opening]) * 2**_FIXED_BITS
+        cv2.fillPoly(
+            owner, [np.rint(outline).astype(np.int32)], -2 - value, cv2.LINE_8, _FIXED_BITS
+        )
+    facing = twice_area(corners) > 0
+    for index in np.flatnonzero(facing[rings:]) + rings:
+        cv2.fillConvexPoly(owner, fixed[index], int(index), cv2.LINE_8, _FIXED_BITS)
+    return owner
+
+
+def _homogeneous(points: np.ndarray) -> np.ndarray:
+    return np.concatenate([points, np.ones((*points.shape[:-1], 1))], axis=-1)
+
+
+def _affine_maps(corners: np.ndarray, to: np.ndarray) -> np.ndarray:
+    """(T, 3, 2) that take homogeneous points of triangles (T, 3, 2) to those of others."""
+    matrices = _homogeneous(corners)
+    flat = np.abs(twice_area(corners)) < 1e-6
+    return np.linalg.solve(matrices + 1e-3 * flat[:, None, None] * np.eye(3), to)
+
+
+def _apply_maps(maps: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return (
+        maps[..., 0, :] * x[..., None] + maps[..., 1, :] * y[..., None] + maps[..., 2, :]
+    ).astype(np.float32)
+
+
+def _sample(image: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """(n, channels) float32 at places (n, 2)."""
+    found = cv2.remap(
+        image,
+        places.astype(np.float32)[None],
+        None,
+        cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    return found.reshape(len(places), -1).astype(np.float32)
+
+
+def _shade(
+    canvas: _Canvas, ratio: np.ndarray, places: np.ndarray, corners: np.ndarray, owner: np.ndarray
+) -> None:
+    """Multiply skin by the light's ratio, given where triangles (T, 3, 2) lie on its grid."""
+    rows, columns = np.nonzero(owner >= 0)
+    maps = _affine_maps(corners, places)[owner[rows, columns]]
+    canvas.pixels[rows, columns] *= _sample(ratio, _apply_maps(maps, columns, rows))
+
+
+def _uncovered_eyes(photograph: np.ndarray, mesh: np.ndarray) -> np.ndarray:
+    """The photograph (float32) with a painted eyeball wherever lids lie around the eyes."""
+    uncovered = photograph.astype(np.float32)
+    for eye in EYES:
+        width = np.linalg.norm(mesh[eye.corners[0]] - mesh[eye.corners[1]])
+        centre = mesh[eye.ring, :2].mean(axis=0)
+        low = np.maximum(np.floor(centre - 0.9 * width).astype(int), 0)
+        high = np.minimum(np.ceil(centre + 0.9 * width).astype(int) + 1, photograph.shape[1::-1])
+        if (high - low).min() >= 6:
+            part = uncovered[low[1] : high[1], low[0] : high[0]]
+            part[:] = _with_eyeball(part, eye, mesh[:, :2] - low, width)
+    return uncovered
+
+
+def _with_eyeball(part: np.ndarray, eye: Eye, mesh: np.ndarray, width: float) -> np.ndarray:
+    """A picture of one eye's surroundings with the whole eyeball, its seen part kept."""
+    fine = 4  # cells a pixel of the opening's mask
+    mask = np.zeros((part.shape[0] * fine, part.shape[1] * fine), np.uint8)
+    cv2.fillPoly(mask, [np.rint((mesh[eye.ring] + 0.5) * fine - 0.5).astype(np.int32)], 255)
+    depth = cv2.resize(
+        cv2.distanceTransform(mask, cv2.DIST_L2, 3) / fine,
+        part.shape[1::-1],
+        interpolation=cv2.INTER_AREA,
+    )
+    rows, columns = np.mgrid[: part.shape[0], : part.shape[1]]
+    centre, seen = mesh[eye.iris], depth > 0.8
+    radius = np.linalg.norm(mesh[eye.iris + 1 : eye.iris + 5] - centre, axis=1).mean()
+    distance = np.hypot(columns - centre[0], rows - centre[1])
+
+    skin = np.median(part.reshape(-1, 3), axis=0)
+    white, iris = seen & (distance > 1.1 * radius), seen & (abs(distance / radius - 0.525) < 0.325)
+    sclera = np.percentile(part[white], 75, axis=0) if white.sum() >= 4 else 0.9 * skin + 12
+    sclera = np.maximum(sclera, 0.75 * skin)
+    sclera = (sclera + sclera.mean()) / 2
+    colour = np.median(part[iris], axis=0) if iris.sum() >= 4 else 0.3 * skin
+    colour = np.minimum(colour, 0.75 * sclera)
+
+    sideways = np.clip(np.abs(columns - mesh[eye.ring, 0].mean()) / (0.55 * width), 0, 1.3)
+    in_iris = np.clip((radius - distance) / 1.2 + 0.5, 0, 1)[..., None]
+    in_pupil = np.clip(0.42 * radius - distance + 0.5, 0, 1)[..., None]
+    limbus = 1.05 - 0.25 * np.clip(distance / radius, 0, 1)[..., None]  # darker towards its rim
+    painted = (
+        sclera * (1 - 0.25 * sideways**3)[..., None] * (1 - in_iris) + colour * limbus * in_iris
+    )
+    painted *= 1 - 0.75 * in_pupil
+    kept = np.clip((depth - 0.4) / 0.9, 0, 1)[..., None]
+    return kept * part + (1 - kept) * painted
+
+
+def _height_at(x: np.ndarray, edge: np.ndarray) -> np.ndarray:
+    """y of a polyline (n, 2) at the given x."""
+    ordered = edge[np.argsort(edge[:, 0])]
+    return np.interp(x, ordered[:, 0], ordered[:, 1])
+
+
+def _fill_eye(
+    canvas: _Canvas, eye: Eye, eyeballs: np.ndarray, rows: np.ndarray, columns: np.ndarray
+) -> None:
+    if not len(rows):
+        return
+    pixels = np.stack([columns, rows], axis=1)
+    back = canvas.rigid_map(np.r_[eye.ring, eye.iris])
+    colour = _sample(eyeballs, _homogeneous(pixels) @ back)
+    lid = np.r_[eye.corners[0], eye.upper, eye.corners[1]]
+    now, before = (
+        _height_at(columns, canvas.place(mesh[lid]))
+        for mesh in (canvas.motion.mesh, canvas.motion.rigid)
+    )
+    revealed = np.clip((before - now) / (3 * _SUPERSAMPLING), 0, 1)
+    below_lid = np.maximum(rows - now, 0) / (2.2 * _SUPERSAMPLING)
+    shadow = 1 - _LIDS_SHADE * revealed * np.exp(-(below_lid**2))
+    canvas.pixels[rows, columns] = colour * shadow[:, None]
+
+
+def _fill_mouth(canvas: _Canvas, rows: np.ndarray, columns: np.ndarray) -> None:
+    """The photograph's mouth where it was open, fading into a painted one where it opens further.
+
+    Heights and widths below are in widths of the mouth, along and across the line of its corners.
+    """
+    if not len(rows):
+        return
+    mesh, rigid = canvas.motion.mesh, canvas.motion.rigid
+    corners = canvas.place(rigid[MOUTH_CORNERS])
+    middle, across = corners.mean(axis=0), corners[1] - corners[0]
+    width = np.linalg.norm(across)
+    axes = np.array([across, [-across[1], across[0]]]) / width
+
+    def framed(points: np.ndarray) -> np.ndarray:
+        return (canvas.place(points) - middle) @ axes.T / width
+
+    along, height = ((np.stack([columns, rows], axis=1) - middle) @ axes.T / width).T
+    edges = [np.r_[MOUTH_CORNERS[0], lip, MOUTH_CORNERS[1]] for lip in (UPPER_LIP, LOWER_LIP)]
+    old_upper, old_lower = (framed(rigid[edge]) for edge in edges)
+    upper, lower = (framed(mesh[edge]) for edge in edges)
+    was_open = float((old_lower - old_upper)[3:8, 1].mean())
+
+    top, bottom = _height_at(along, old_upper), _height_at(along, old_lower)
+    margin = 1.2 * _SUPERSAMPLING / width  # lips' own colour
+    top, bottom = (
+        np.minimum(top + margin, (top + bottom) / 2),
+        np.maximum(bottom - margin, (top + bottom) / 2),
+    )
+    beyond = np.maximum(height - bottom, 0) + 0.5 * np.maximum(top - height, 0)
+    trust = np.clip((was_open - 0.03) / 0.05, 0, 1) * np.exp(-((beyond / 0.07) ** 2))
+    kept = middle + width * np.stack([along, np.clip(height, top, bottom)], axis=1) @ axes
+    photographed = _sample(canvas.photograph, _homogeneous(kept) @ canvas.rigid_map(MOUTH))
+
+    jaw = float((framed(mesh[[14]]) - framed(rigid[[14]]))[0, 1])
+    lip_line = old_upper[5, 1] if was_open >= 0.05 else (old_upper[5, 1] + old_lower[5, 1]) / 2
+    skin = _skin_tone(canvas)
+    painted = _cavity(along, height - lip_line, 0.85 * jaw, skin, teeth_hidden=was_open > 0.06)
+    from_lips = np.minimum(
+        height - _height_at(along, upper), 1.5 * (_height_at(along, lower) - height)
+    )
+    from_corners = np.ptp(upper[:, 0]) / 2 - np.abs(along - upper[:, 0].mean())
+    painted *= (0.45 + 0.55 * np.clip(from_lips / 0.05, 0, 1))[:, None]
+    painted *= (0.35 + 0.65 * np.clip(from_corners / 0.12, 0, 1))[:, None]
+    canvas.pixels[rows, columns] = trust[:, None] * photographed + (1 - trust[:, None]) * painted
+
+
+def _skin_tone(canvas: _Canvas) -> np.ndarray:
+    places = canvas.motion.source[_SKIN_PATCHES, :2]
+    return np.asarray(_sample(canvas.photograph, places).mean(axis=0), np.float64)
+
+
+def _cavity(
+    along: np.ndarray, height: np.ndarray, jaw: float, skin: np.ndarray, teeth_hidden: bool
+) -> np.ndarray:
+    """(n, 3) colours inside a mouth.
+
+    Args:
+        along: (n,) from its middle, in widths of the mouth.
+        height: (n,) below the line of the closed lips.
+        jaw: how far the lower teeth went down.
+        skin: (3,) the face's tone: a dark or grey photograph gets dark or grey teeth.
+        teeth_hidden: whether to leave the upper teeth out.
+    """
+    tone = float(np.clip(skin.mean() / 165, 0.15, 1.15))
+    enamel = np.array([205.0, 197.0, 180.0]) * tone
+    arch = np.sqrt(np.clip(1 - (along / 0.42) ** 2, 0, 1))
+
+    def blend(under: np.ndarray, over: np.ndarray, share: np.ndarray) -> np.ndarray:
+        return np.asarray(under + share[:, None] * (over - under))
+
+    def tooth_row(frequency: float) -> np.ndarray:
+        gap = np.abs(np.abs((along * frequency + 0.5) % 1 - 0.5) - 0.5) / 0.07
+        return (1 - 0.22 * np.exp(-(gap**2))) * (0.45 + 0.55 * arch)
+
+    colours = np.tile(np.array([40.0, 16.0, 15.0]) * (0.4 + 0.6 * tone), (len(along), 1))
+    if not teeth_hidden:
+        row = enamel * tooth_row(9.0)[:, None]
+        row = blend(
+            row, np.array([150.0, 80.0, 80.0]) * tone, np.clip((-0.22 - height) / 0.03, 0, 1)
+        )
+        shown = np.clip((0.105 * arch - 0.015 - height) / 0.02 + 0.5, 0, 1) * (np.abs(along) < 0.42)
+        colours = blend(colours, row, shown)
+    lower_edge = jaw + 0.03 + 0.05 * (1 - arch)
+    shown = 0.8 * np.clip((height - lower_edge) / 0.02 + 0.5, 0, 1) * (np.abs(along) < 0.36)
+    colours = blend(colours, 0.72 * enamel * tooth_row(11.25)[:, None], shown)
+    if np.ptp(skin) < 8:
+        return colours.mean(axis=1, keepdims=True) * np.clip(skin / max(skin.mean(), 1), 0.8, 1.2)
+    return colours
+
+
+def make_face(
+    photograph: np.ndarray,
+    mesh: np.ndarray,
+    model: ExpressionModel,
+    amounts: np.ndarray,
+    turn: np.ndarray | None = None,
+    closed_lips: bool = False,
+    wrinkles: float = 0.0,
+) -> MadeFace:
+    """The same person with another expression and head pose; landmarks are exact.
+
+    Args:
+        photograph: (H, W, 3) uint8 RGB.
+        mesh: (478, 3) MediaPipe's points in its pixels, pixel centres at integers, z away from the
+            viewer in the same scale.
+        model: ICT-FaceKit's expressions.
+        amounts: (K,) of its shapes to add, mostly in [0, 1]; negative ones take away.
+        turn: (3, 3) rotation to add to the head, as of
+            :func:`~mlx_faceau.data.synthetic.expression_motion.head_turn`.
+        closed_lips: lips part no further than in the photograph.
+        wrinkles: depth of the skin's lines, 0 for none, about 1 for an old face.
+    """
+    motion = move_mesh(model, np.asarray(mesh, np.float64), amounts, turn, closed_lips)
+    matrix = standard_crop_matrix(motion.mesh[IBUG, :2])
+    moved = transform_points(matrix, motion.mesh[:, :2])
+    return MadeFace(
+        render_face(photograph, model, motion, matrix, wrinkles),
+        moved[IBUG],
+        np.concatenate([moved, matrix[0, 0] * motion.mesh[:, 2:]], axis=1),
+    )

@@ -1,0 +1,134 @@
+"""A photograph's face under drawn expressions and poses, each with its labels.
+
+Landmarks are those of the moved mesh, exactly. Action units are the reading of the photograph, less
+what was taken away of a smile, plus what was added: reading a made face again would miss most of
+it, since the Face Landmarker follows unusual expressions by a fifth of their way or less
+(``benchmarks/results/expression-synthesis.csv``).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from mlx_faceau.core.facs import AU_NAMES, MAX_INTENSITY
+from mlx_faceau.data.labels.facs_reading import (
+    SHAPES,
+    features,
+    load_table,
+    nonnegative_least_squares,
+    read_action_units,
+)
+from mlx_faceau.data.labels.ict_facekit import ICTFaceKit
+
+from .expression_model import ExpressionModel, expression_model, head_pose, shape_names
+from .expression_motion import head_turn
+from .expression_render import MadeFace, make_face
+from .expression_sampling import Expression, draw_expression
+
+_SMILE = (
+    "mouthSmile", "cheekRaiser", "eyeSquint", "mouthDimple", "mouthUpperUp", "mouthLowerDown",
+    "jawOpen", "mouthStretch",
+)  # fmt: skip
+_SMILE_UNITS = np.array([int(name[2:4]) in {6, 7, 10, 12, 14, 20, 25, 26} for name in AU_NAMES])
+_SMILING, _UNSMILING, _JAW_OPEN = 0.3, 0.15, 0.1  # amounts of mouthSmile and jawOpen
+_SMILES_KEPT = 0.7  # share of the smiles that get a smile added
+_WHOLLY_TAKEN = 0.6  # share of smiles that are taken away wholly, where any of it is
+_GREATEST_YAW = 0.65  # radians, of photographs
+_INSIDE = 3.0, 109.0  # landmarks
+_PARTED = 0.9  # intensity of AU25 for each of AU26 alone
+
+
+@dataclass(frozen=True)
+class LabelledFace:
+    """A made face with its action units.
+
+    Attributes:
+        face: image, landmarks and mesh in the standard crop.
+        expression: what was added.
+        au_intensities: (17,) in [0, 5].
+    """
+
+    face: MadeFace
+    expression: Expression
+    au_intensities: np.ndarray
+
+
+def mesh_expressions(ict: ICTFaceKit) -> ExpressionModel:
+    """ICT-FaceKit's expressions at the mesh points, by the FACS reading's correspondence."""
+    table = load_table()
+    return expression_model(ict, table.ict_vertices, table.ict_weights)
+
+
+def make_expressions(
+    photograph: np.ndarray,
+    mesh: np.ndarray,
+    scores: np.ndarray,
+    model: ExpressionModel,
+    rng: np.random.Generator,
+    count: int,
+    turn: float = 1.0,
+) -> Iterator[LabelledFace]:
+    """Make new expressions and poses of one photograph.
+
+    Of a face that is not smiling one more is made, of a smiling one one less: unsmiling faces carry
+    other expressions better. None is made of a face turned by more than 37 degrees, or where
+    landmarks would leave the crop.
+
+    Args:
+        photograph: (H, W, 3) uint8 RGB.
+        mesh: (478, 3) MediaPipe's points, pixel centres at integers.
+        scores: (52,) its scores.
+        model: see :func:`mesh_expressions`.
+        rng: decides everything.
+        count: how many, about; >= 1.
+        turn: factor on the angles, smaller where the photograph shows little around the face.
+    """
+    _, rotation, _ = head_pose(model, mesh)
+    yaw = float(np.arctan2(rotation[0, 2], rotation[2, 2]))
+    if abs(yaw) > _GREATEST_YAW:
+        return
+    reading = read_action_units(mesh, scores)[0]
+    seen = photograph_amounts(mesh, scores, model)
+    smile = float(seen[model.names.index("mouthSmile_L")])
+    opened = smile > _UNSMILING or seen[model.names.index("jawOpen")] > _JAW_OPEN
+    is_smile = np.isin(model.names, [n for s in _SMILE for n in shape_names(s, model.names)])
+    for _ in range(count + 1 if smile <= _UNSMILING else max(count - 1, 1)):
+        drawn = draw_expression(rng, smile > _SMILING, yaw, turn)
+        taken = 0.0
+        keeps_smile = drawn.shows(6, 12) and rng.random() < _SMILES_KEPT
+        if opened and not keeps_smile and drawn.kind not in ("pose", "blink"):
+            taken = 1.0 if rng.random() < _WHOLLY_TAKEN else rng.random()
+        face = make_face(
+            photograph,
+            mesh,
+            model,
+            model.amounts(drawn.au_intensities, *drawn.sides) - taken * is_smile * seen,
+            head_turn(drawn.yaw, drawn.pitch) if drawn.yaw or drawn.pitch else None,
+            drawn.closed_lips and not taken,
+            drawn.wrinkles,
+        )
+        if face.landmarks.min() >= _INSIDE[0] and face.landmarks.max() <= _INSIDE[1]:
+            yield LabelledFace(face, drawn, _made_units(reading, taken, drawn))
+
+
+def _made_units(reading: np.ndarray, taken: float, drawn: Expression) -> np.ndarray:
+    units = reading * (1 - taken * _SMILE_UNITS) + drawn.mean_intensities
+    parted, dropped = AU_NAMES.index("AU25_r"), AU_NAMES.index("AU26_r")
+    units[parted] = max(units[parted], _PARTED * drawn.mean_intensities[dropped])
+    return np.asarray(units.clip(0, MAX_INTENSITY), np.float32)
+
+
+def photograph_amounts(mesh: np.ndarray, scores: np.ndarray, model: ExpressionModel) -> np.ndarray:
+    """(K,) amounts of the shapes that a photograph shows, both sides alike, by the FACS reading."""
+    table = load_table()
+    values, _ = features(mesh[None], scores[None], table)
+    region = list(SHAPES).index("face")
+    found = nonnegative_least_squares(
+        table.factors[region], (values @ table.projections[region])[0]
+    )
+    amounts = np.zeros(len(model.names))
+    for shape, amount in zip(SHAPES["face"], found, strict=True):
+        for name in shape_names(shape, model.names):
+            amounts[model.names.index(name)] = amount
+    return amounts

@@ -1,0 +1,55 @@
+"""ICT-FaceKit's file is read into our axes and units, and refused where it is damaged."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ict_like import SHAPES, ict_arrays, write_ict
+
+from mlx_faceau.core.pdm import OPEN_PDM, read_pdm
+from mlx_faceau.data.labels.ict_facekit import read_ict_facekit
+from mlx_faceau.errors import DatasetError
+
+
+def test_centimetres_with_y_up_become_millimetres_with_y_down(tmp_path: Path) -> None:
+    model = read_ict_facekit(write_ict(tmp_path / "ict.npz"))
+    np.testing.assert_allclose(model.neutral[model.landmarks68], read_pdm(OPEN_PDM).mean, atol=1e-4)
+    assert model.expression_names == SHAPES
+    np.testing.assert_allclose(model.expression[0, 12 + 8], (0, 20, 5), atol=1e-4)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="no such file; give ICT-FaceKit"):
+        read_ict_facekit(tmp_path / "none.npz")
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "text.npz").write_text("no archive")
+    np.save(tmp_path / "one.npy", np.zeros(3))
+    for name in ("text.npz", "one.npy"):
+        with pytest.raises(DatasetError, match=name):
+            read_ict_facekit(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("identity", None, "identity"),
+        ("identity", np.zeros((45, 79, 3)), r"'identity' has shape \(45, 79, 3\), expected"),
+        ("expression_names", np.array(["jawOpen"]), r"'expression' has shape \(5, 80, 3\)"),
+        ("neutral", np.full((80, 3), np.nan), "'neutral' has numbers that are not finite"),
+        ("landmarks68", np.arange(13, 81), "'landmarks68' are not vertices from 0 to 79"),
+        ("landmarks68", np.arange(68.0), "'landmarks68' are not vertices"),
+        ("faces", np.array([[0, 1, 2, -2]]), "'faces' are not vertices from -1 to 79"),
+    ],
+)
+def test_arrays_that_do_not_belong_together_are_refused(
+    tmp_path: Path, name: str, value: np.ndarray | None, message: str
+) -> None:
+    arrays = ict_arrays()
+    if value is None:
+        del arrays[name]
+    else:
+        arrays[name] = value
+    with pytest.raises(DatasetError, match=message):
+        read_ict_facekit(write_ict(tmp_path / "ict.npz", arrays))
