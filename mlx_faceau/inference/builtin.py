@@ -63,7 +63,8 @@ def checkpoint_file(kind: str) -> Path:
 def coreml_file(kind: str) -> Path:
     """Where ``mlx-faceau export builtin --to coreml`` leaves the net's Core ML package."""
     caches = "Library/Caches" if platform.system() == "Darwin" else ".cache"
-    return Path.home() / caches / "mlx-faceau" / read_index()["name"] / f"{kind}{COREML_SUFFIX}"
+    folder = Path.home() / caches / "mlx-faceau" / str(read_index()["name"])
+    return folder / f"{kind}{COREML_SUFFIX}"
 
 
 def check(path: Path) -> Path:

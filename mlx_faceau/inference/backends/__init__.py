@@ -4,6 +4,7 @@ A backend's library is imported in its own file alone, and that file only when i
 """
 
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -51,7 +52,7 @@ class Backend(Protocol):
 
 
 def open_backend(
-    path: Path | str,
+    path: str | os.PathLike[str],
     kind: str,
     requested: str | None = None,
     prefer_coreml: bool = True,

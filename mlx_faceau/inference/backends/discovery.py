@@ -4,6 +4,7 @@ Nothing here imports a backend's library.
 """
 
 import importlib.util
+import os
 import platform
 import shutil
 from importlib.metadata import PackageNotFoundError, version
@@ -67,7 +68,7 @@ def installed_libraries(machine: Machine) -> dict[str, str | None]:
     }
 
 
-def find_files(path: Path | str, kind: str) -> Files:
+def find_files(path: str | os.PathLike[str], kind: str) -> Files:
     """The file of a model that each backend would open.
 
     Args:
