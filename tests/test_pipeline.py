@@ -24,10 +24,11 @@ from blobs import (
 from mlx_faceau import FacePipeline
 from mlx_faceau.core.geometry import standard_crop_matrix, to_frame
 from mlx_faceau.core.landmarks import FIVE_POINTS
+from mlx_faceau.errors import VideoError
 from mlx_faceau.video.box_calibration import CALIBRATIONS
 from mlx_faceau.video.detectors import Detection
 from mlx_faceau.video.prefetch import run_ahead
-from mlx_faceau.video.reader import Span, VideoError
+from mlx_faceau.video.reader import Span
 from mlx_faceau.video.results import Frame, FrameFaces
 
 

@@ -10,8 +10,7 @@ import numpy as np
 from mlx_faceau.core.facs import AU_NAMES, MAX_INTENSITY
 from mlx_faceau.core.geometry import euler_to_matrix
 from mlx_faceau.core.landmarks import GROUPS
-from mlx_faceau.errors import UsageError
-from mlx_faceau.video.reader import VideoError
+from mlx_faceau.errors import UsageError, VideoError
 from mlx_faceau.video.results import Face, FrameFaces
 
 VIDEO_SUFFIX = ".mkv"  # Matroska: readable up to the last whole cluster, however writing ended

@@ -10,9 +10,8 @@ from pathlib import Path
 import cv2
 
 from mlx_faceau.core.atomic_io import atomic_file
-from mlx_faceau.errors import BrokenLibrary, MissingDependency, UsageError
+from mlx_faceau.errors import BrokenLibrary, MissingDependency, UsageError, VideoError
 from mlx_faceau.video.prefetch import run_ahead
-from mlx_faceau.video.reader import VideoError
 from mlx_faceau.video.results import FrameFaces
 
 from .neutral_calibration import NeutralBaseline

@@ -105,13 +105,18 @@ class RowFile:
 def json_lines(found: FrameFaces, layout: Layout) -> list[str]:
     """One JSON object a face, or one with ``"face_id": null`` where there is none.
 
-    Keys are those of the Python API; pose in millimetres and radians, the rest in frame pixels.
+    Keys are those of the Python API; pose in millimetres and radians, the rest in pixels of the
+    displayed frame, whose width and height are ``image_size``.
     """
     frame = found.frame
-    first = {"frame": frame.index + 1, "timestamp": round(frame.timestamp, 6)}
+    height, width = frame.image.shape[:2]
+    first = {
+        "frame": frame.index + 1,
+        "timestamp": round(frame.timestamp, 6),
+        "image_size": [width, height],
+    }
     if not found.faces:
         return [json.dumps({**first, "face_id": None, "success": False, "confidence": 0.0})]
-    height, width = frame.image.shape[:2]
     camera = layout.camera or Camera.usual(width, height)
     return [json.dumps({**first, **_plain(face, layout, camera)}) for face in found.faces]
 
