@@ -52,8 +52,9 @@ def provenance(metadata: Mapping[str, Any]) -> dict[str, Any]:
 def carried_metadata(checkpoint: Checkpoint) -> dict[str, Any]:
     """Metadata of a file made from a checkpoint: the net, its source and what lies behind it."""
     carried = provenance(checkpoint.metadata)
-    if statistics := checkpoint.metadata.get("target_statistics"):
-        carried["target_statistics"] = statistics
+    for key in ("target_statistics", "confidence"):
+        if value := checkpoint.metadata.get(key):
+            carried[key] = value
     return describe(checkpoint.config, source_hash=checkpoint.hash, **carried)
 
 
