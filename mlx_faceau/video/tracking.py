@@ -59,7 +59,7 @@ _MISPLACED = 0.25  # place cost from which a track is put where the detector see
 _TWINS = 0.25  # two tracks closer than this show one face
 _SAME_CROP = 0.02  # distance of squares whose landmarks are the same
 _JUMP = 0.3  # place cost between two frames' landmarks that no face moves
-_UNLIKE = 0.25  # fall of similarity below its usual value at which a fit is suspected
+_UNLIKE = 0.15  # fall of similarity below its usual value at which a fit is suspected
 # Share of a displacement that landmarks follow: below the first the crop is cut around them, above
 # the second it keeps the place that the detector gave it relative to them.
 _SEES, _BLIND = 0.2, 0.6
