@@ -24,7 +24,7 @@ from mlx_faceau.video.images import IMAGE_SUFFIXES, is_image, read_image
 from mlx_faceau.video.pipeline import FacePipeline
 from mlx_faceau.video.pose import Camera
 from mlx_faceau.video.reader import VIDEO_SUFFIXES, Span, Video
-from mlx_faceau.video.results import FrameFaces
+from mlx_faceau.video.results import FrameResult
 
 from .evaluate import read_builtin, read_description
 
@@ -285,7 +285,7 @@ def _result_folder(name: str) -> Path:
 def _run_one(pipeline: FacePipeline, source: Input, wanted: Wanted, span: Span) -> None:
     progress = Progress(source.name)
     wanted = replace(wanted, about=about(pipeline))
-    results: Iterable[FrameFaces]
+    results: Iterable[FrameResult]
     rate = _LIVE_RATE
     if source.path is None:
         results = pipeline.live(source.camera, span)
@@ -354,7 +354,7 @@ class Progress:
         self._start = self._shown = time.monotonic()
         self._visible = sys.stderr.isatty()
 
-    def step(self, _: FrameFaces) -> None:
+    def step(self, _: FrameResult) -> None:
         self.frames += 1
         now = time.monotonic()
         if self._visible and now - self._shown >= _PROGRESS_EVERY:
