@@ -26,7 +26,7 @@ from mlx_faceau.data.hdf5 import FaceDataset
 from mlx_faceau.data.schema import opened
 from mlx_faceau.errors import BackendError, MissingDependency
 from mlx_faceau.video.detectors import Detector, DlibDetector, VisionDetector, YuNetDetector
-from mlx_faceau.video.follow import standard_square
+from mlx_faceau.video.fitting import standard_square
 
 RESULT = RESULTS / "box-calibration.csv"
 Boxes = dict[str, np.ndarray]  # by detector (N, 4); a missed face is a row of NaN

@@ -22,7 +22,7 @@ RESULTS = HERE / "results"
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 # Set on some machines for old libraries; they would slow the BLAS that is measured.
 UNSET = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
-LIBRARIES = ("mlx", "torch", "onnxruntime", "numpy", "opencv-python")
+LIBRARIES = ("mlx", "torch", "onnxruntime", "numpy", "opencv-python", "av")
 
 
 @dataclass

@@ -32,22 +32,36 @@ from sklearn.preprocessing import StandardScaler
 from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.data.labels import facs_reading
 from mlx_faceau.data.labels.facs_reading import (
-    ANCHORS, IDENTITY, MEASURES, RULES, SHAPES, STABLE_POINTS, TABLE, Table, align, features,
-    pose_features, raw_channels, read_action_units, unit_sums,
+    ANCHORS,
+    IDENTITY,
+    MEASURES,
+    RULES,
+    SHAPES,
+    STABLE_POINTS,
+    TABLE,
+    Table,
+    align,
+    features,
+    pose_features,
+    raw_channels,
+    read_action_units,
+    unit_sums,
 )  # fmt: skip
 
 RESULT = RESULTS / "facs-reading.csv"
-NAMES = (
-    "_neutral browDownLeft browDownRight browInnerUp browOuterUpLeft browOuterUpRight cheekPuff "
-    "cheekSquintLeft cheekSquintRight eyeBlinkLeft eyeBlinkRight eyeLookDownLeft eyeLookDownRight "
-    "eyeLookInLeft eyeLookInRight eyeLookOutLeft eyeLookOutRight eyeLookUpLeft eyeLookUpRight "
-    "eyeSquintLeft eyeSquintRight eyeWideLeft eyeWideRight jawForward jawLeft jawOpen jawRight "
-    "mouthClose mouthDimpleLeft mouthDimpleRight mouthFrownLeft mouthFrownRight mouthFunnel "
-    "mouthLeft mouthLowerDownLeft mouthLowerDownRight mouthPressLeft mouthPressRight mouthPucker "
-    "mouthRight mouthRollLower mouthRollUpper mouthShrugLower mouthShrugUpper mouthSmileLeft "
-    "mouthSmileRight mouthStretchLeft mouthStretchRight mouthUpperUpLeft mouthUpperUpRight "
-    "noseSneerLeft noseSneerRight"
-).split()
+NAMES = (  # of the 52 scores
+    "_neutral", "browDownLeft", "browDownRight", "browInnerUp", "browOuterUpLeft",
+    "browOuterUpRight", "cheekPuff", "cheekSquintLeft", "cheekSquintRight", "eyeBlinkLeft",
+    "eyeBlinkRight", "eyeLookDownLeft", "eyeLookDownRight", "eyeLookInLeft", "eyeLookInRight",
+    "eyeLookOutLeft", "eyeLookOutRight", "eyeLookUpLeft", "eyeLookUpRight", "eyeSquintLeft",
+    "eyeSquintRight", "eyeWideLeft", "eyeWideRight", "jawForward", "jawLeft", "jawOpen",
+    "jawRight", "mouthClose", "mouthDimpleLeft", "mouthDimpleRight", "mouthFrownLeft",
+    "mouthFrownRight", "mouthFunnel", "mouthLeft", "mouthLowerDownLeft", "mouthLowerDownRight",
+    "mouthPressLeft", "mouthPressRight", "mouthPucker", "mouthRight", "mouthRollLower",
+    "mouthRollUpper", "mouthShrugLower", "mouthShrugUpper", "mouthSmileLeft", "mouthSmileRight",
+    "mouthStretchLeft", "mouthStretchRight", "mouthUpperUpLeft", "mouthUpperUpRight",
+    "noseSneerLeft", "noseSneerRight",
+)  # fmt: skip
 OPEN_SOURCES = ("muxspace", "udacity", "liveportrait")
 CLOSED = 0.02  # distance of the inner lips / distance of the outer eye corners
 SHARE = 0.1  # of the covariance's mean diagonal, added to it: what no neutral face showed
@@ -124,20 +138,27 @@ def in_pixels(mesh: np.ndarray) -> np.ndarray:
     return mesh * [1.0, -1.0, -1.0]
 
 
-def neutral_mean(mesh: np.ndarray, mirror: np.ndarray) -> np.ndarray:
-    """(478, 3) symmetric mean of meshes aligned to their own mean (Procrustes)."""
+def procrustes_mean(mesh: np.ndarray) -> np.ndarray:
+    """(478, 3) mean of meshes aligned to their own mean, y up, eyes 9 apart (about cm)."""
     upright = in_pixels(mesh)
-    mean = upright[0] / np.linalg.norm(upright[0, 33] - upright[0, 263]) * 9.0
+    mean = upright[0]
     for _ in range(6):
-        mean = align(upright, mean)[0].mean(0)
         mean = mean - mean[list(STABLE_POINTS)].mean(0)
-        mean *= 9.0 / np.linalg.norm(mean[33] - mean[263])  # about centimetres
+        mean *= 9.0 / np.linalg.norm(mean[33] - mean[263])
+        mean = align(upright, mean)[0].mean(0)
+    return mean
+
+
+def symmetric(mean: np.ndarray, mirror: np.ndarray) -> np.ndarray:
+    """A mesh turned until its left and right mirror each other at x = 0, and averaged."""
     across = (mean - mean[mirror])[np.linalg.norm(mean - mean[mirror], axis=1) > 1.0]
     axis = np.linalg.svd(across)[2][0]
     axis *= np.sign(axis[0])
     depth = np.cross(axis, [0.0, 1.0, 0.0])
     depth /= np.linalg.norm(depth)
-    mean = mean @ np.stack([axis, np.cross(depth, axis), depth], 1)
+    mean = (mean - mean[list(STABLE_POINTS)].mean(0)) @ np.stack(
+        [axis, np.cross(depth, axis), depth], 1
+    )
     return (mean + mean[mirror] * [-1.0, 1.0, 1.0]) / 2
 
 
@@ -146,7 +167,7 @@ class Builder:
 
     def __init__(self, neutral: Faces, correspondence: Mapping[str, np.ndarray], model: Path):
         mirror = correspondence["mirror478"].astype(int)
-        mean = neutral_mean(neutral.mesh, mirror)
+        mean = symmetric(procrustes_mean(neutral.mesh), mirror)
         half = np.flatnonzero(mean[:468, 0] < 0.02)
         pairs = sorted({n.removesuffix("Left").removesuffix("Right") for n in NAMES if n[0] != "_"})
         self.pairs = [n for n in pairs if n not in ("mouth", "jaw")]  # sideways movements
@@ -220,8 +241,8 @@ class Builder:
         projection[used] = np.linalg.solve(factor, np.linalg.solve(whiten.T, white).T).T
         return projection, factor.T
 
-    def build(self, word_neutral: Faces) -> Table:
-        """The table; `word_neutral` are the faces whose mean intensities must stay below .3."""
+    def build(self) -> Table:
+        """The table."""
         linear = list(dict.fromkeys(
             key for rule in RULES.values() for _, key in rule if not key.startswith("shape")
         ))  # fmt: skip
@@ -243,39 +264,30 @@ class Builder:
         table = dataclasses.replace(
             table, pose=pose, spread=(channels - design @ pose).std(0), units=units
         )
-        knots, levels = self.anchor(table, word_neutral)
+        knots, levels = self.anchor(table)
         return dataclasses.replace(table, knots=knots, levels=levels)
 
-    def anchor(self, table: Table, word_neutral: Faces) -> tuple[np.ndarray, np.ndarray]:
-        """Knots (17, 8): two deviations below the neutral mean, that mean, levels A to E, 5.
+    def anchor(self, table: Table) -> tuple[np.ndarray, np.ndarray]:
+        """Knots (17, 8) and their intensities (8,).
 
-        A to E read 1 to 5 plus one shift per unit in [-.8, -.4], the largest that keeps the mean
-        of worded neutral faces at .3: a unit whose weakest level lies inside the spread of
-        neutral faces reads low, never by more than a level.
+        Three deviations below the mean of neutral faces read 0 and that mean .25. Levels A to E
+        of random people, scores neutral, read 1 to 5 less .6: so the spread of neutral faces
+        reads low, and no level is off by more than one.
         """
         sums = unit_sums(self.neutral.mesh, self.neutral.scores, table)
         mean, deviation = sums.mean(0), sums.std(0)
-        word = unit_sums(word_neutral.mesh, word_neutral.scores, table)
         people = self.ict.people(60)
         scores = np.tile(table.neutral_scores, (len(people), 1))
-        knots, levels = [], []
+        rise = np.zeros((len(LEVELS), len(ANCHORS)))
         for unit, shapes in enumerate(ANCHORS.values()):
             offsets = sum(self.ict.shape(name) for name in shapes)
-            rise = [
-                unit_sums(in_pixels(people + level * offsets), scores, table)[:, unit].mean()
-                for level in LEVELS
-            ]
-            knot = np.r_[
-                mean[unit] - 2 * deviation[unit], mean[unit], rise, 2 * rise[-1] - rise[-2]
-            ]
-            knot = np.maximum.accumulate(knot + 1e-4 * np.arange(len(knot)))
-            for shift in np.arange(-0.4, -0.85, -0.1):
-                level = np.r_[0.0, 0.15, 5 * LEVELS + shift, 5.0]
-                if np.interp(word[:, unit], knot, level).mean() <= 0.3:
-                    break
-            knots.append(knot)
-            levels.append(level)
-        return np.array(knots), np.array(levels)
+            for row, level in enumerate(LEVELS):
+                moved = in_pixels(people + level * offsets)
+                rise[row, unit] = unit_sums(moved, scores, table)[:, unit].mean()
+        knots = np.stack([mean - 3 * deviation, mean, *rise, 2 * rise[-1] - rise[-2]], 1)
+        if (np.diff(knots) <= 0).any():
+            raise SystemExit("a unit's sum does not rise from neutral to level E: change its rule")
+        return knots, np.array([0.0, 0.25, *(5 * LEVELS - 0.6), 5.0])
 
 
 def save(table: Table, path: Path) -> None:
@@ -346,7 +358,7 @@ def main() -> int:
         ))  # fmt: skip
         with np.load(args.meshes / "ict478.npz") as file:
             builder = Builder(neutral, dict(file), model)
-        save(builder.build(word_neutral), TABLE)
+        save(builder.build(), TABLE)
         facs_reading.load_table.cache_clear()
     table = facs_reading.load_table()
     report(args.shared, table, Ict(model, table.ict_vertices, table.ict_weights, table.mean), {

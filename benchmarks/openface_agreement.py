@@ -25,7 +25,7 @@ from mlx_faceau.output.openface_csv import Layout, read_openface_csv
 from mlx_faceau.output.smoothing import smoothed
 from mlx_faceau.video.align import FrameCrops
 from mlx_faceau.video.box_calibration import CALIBRATIONS
-from mlx_faceau.video.follow import read_shapes, standard_square
+from mlx_faceau.video.fitting import fit_landmarks, standard_square
 from mlx_faceau.video.pipeline import FacePipeline
 from mlx_faceau.video.pose import Camera
 from mlx_faceau.video.reader import Video
@@ -107,18 +107,18 @@ def collect(results) -> Values:
 def ideal(nets, images, truth: Values) -> Values:
     """Both nets on the standard crops of OpenFace's own landmarks, one pass."""
     from mlx_faceau.core.geometry import standard_crop_matrix
-    from mlx_faceau.video.results import Face, Frame, FrameFaces
+    from mlx_faceau.video.results import FaceResult, Frame, FrameResult
 
     results = []
     for image, points in zip(images, truth["landmarks"], strict=True):
         crops = FrameCrops(image)
-        shape = read_shapes(nets[0], crops, [standard_square(points)])[0]
+        shape = fit_landmarks(nets[0], crops, [standard_square(points)])[0]
         matrix = standard_crop_matrix(points)
         aus = nets[1].predict_batch(crops.crop(matrix)[None])["au_intensities"][0]
-        face = Face(
+        face = FaceResult(
             0, 1.0, True, shape.landmarks, shape.global_params, shape.local_params, matrix, aus
         )
-        results.append(FrameFaces(Frame(0, 0.0, image), (face,)))
+        results.append(FrameResult(Frame(0, 0.0, image), (face,)))
     return collect(results)
 
 

@@ -31,13 +31,14 @@ from mlx_faceau.output.openface_csv import Layout
 from mlx_faceau.output.overlay import draw
 from mlx_faceau.output.recording import Wanted, record
 from mlx_faceau.video.align import FrameCrops, crop_frame
-from mlx_faceau.video.appearance import look, scene_signature
+from mlx_faceau.video.appearance import appearance_of, scene_signature
 from mlx_faceau.video.detectors import Detector
-from mlx_faceau.video.follow import find_candidates, read_shapes, standard_square
+from mlx_faceau.video.fitting import fit_landmarks, standard_square
 from mlx_faceau.video.pipeline import FacePipeline
 from mlx_faceau.video.prefetch import run_ahead
 from mlx_faceau.video.reader import Span, Video
 from mlx_faceau.video.results import Frame
+from mlx_faceau.video.tracking import detect_faces, detect_near
 
 RESULT = Path(__file__).parent / "results" / "pipeline.csv"
 _STATM = Path("/proc/self/statm")  # Linux; memory is measured nowhere else
@@ -149,23 +150,28 @@ def decoding(path: Path) -> Row:
 
 def reading(detector: Detector, nets: tuple, frames: list[np.ndarray]) -> Iterator[Row]:
     """From a square to landmarks, and from landmarks to action units."""
-    candidate = find_candidates(detector, FrameCrops(frames[0]))[0]
-    square = (candidate.centre, candidate.side)
-    shape = read_shapes(nets[0], FrameCrops(frames[0]), [square])[0]
+    square = detect_faces(detector, FrameCrops(frames[0]))[0].square
+    fit = fit_landmarks(nets[0], FrameCrops(frames[0]), [square])[0]
     matrix = FacePipeline(*nets, detector).image(frames[0]).faces[0].warp_matrix
     crop = crop_frame(frames[0], matrix)
     yield measure("crop", lambda f: crop_frame(f, matrix), frames)
-    yield measure("look", lambda _: look(crop), frames)
+    if side := getattr(detector, "region_side", 0):
+        yield measure(
+            "detect near a track (every 2nd frame)",
+            lambda f: detect_near(detector, f, square, side),
+            frames,
+        )
+    yield measure("appearance", lambda _: appearance_of(crop), frames)
     yield measure("landmark net", lambda _: nets[0].predict_batch(crop[None]), frames)
     yield measure("action unit net", lambda _: nets[1].predict_batch(crop[None]), frames)
     four = np.stack([crop] * 4)
     yield measure("action unit net, four frames", lambda _: nets[1].predict_batch(four), frames)
     yield measure(
         "crop + landmark net + frame space",
-        lambda f: read_shapes(nets[0], FrameCrops(f), [square]),
+        lambda f: fit_landmarks(nets[0], FrameCrops(f), [square]),
         frames,
     )
-    yield measure("standard square", lambda _: standard_square(shape.landmarks), frames)
+    yield measure("standard square", lambda _: standard_square(fit.landmarks), frames)
 
 
 def on_one_core(pipeline: FacePipeline, args: argparse.Namespace) -> Iterator[Row]:

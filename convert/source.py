@@ -20,7 +20,16 @@ from .pyfaceau import read_pyfaceau
 
 COMBINED = "combined"  # kind of a file that holds both nets
 # Of one net, whatever the other's are.
-_OWN = ("kind", "model", "source_hash", "target_statistics", "data", "training", "init")
+_OWN = (
+    "kind",
+    "model",
+    "source_hash",
+    "target_statistics",
+    "data",
+    "training",
+    "init",
+    "confidence",
+)
 
 
 @dataclass(frozen=True)

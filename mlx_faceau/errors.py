@@ -47,20 +47,26 @@ class BackendError(FaceauError):
     """The backend that was asked for cannot run here."""
 
 
+class VideoError(FaceauError):
+    """A video or picture cannot be read, or a camera is not there."""
+
+
 class MissingDependency(FaceauError, ImportError):
-    """A library of an optional extra is not installed.
+    """A library is not installed.
 
     Args:
         library: the name that failed to import, such as ``"onnxruntime"``.
-        extra: the extra that brings it, such as ``"cpu"``.
+        extra: the extra that brings it, such as ``"cpu"``; None for one that every installation
+            brings, of the same name as its package.
     """
 
-    def __init__(self, library: str, extra: str) -> None:
-        super().__init__(f'{library} is not installed; run: pip install "mlx-faceau[{extra}]"')
+    def __init__(self, library: str, extra: str | None = None) -> None:
+        package = f'"mlx-faceau[{extra}]"' if extra else library
+        super().__init__(f"{library} is not installed; run: pip install {package}")
         self.library = library
         self.extra = extra
 
-    def __reduce__(self) -> tuple[type["MissingDependency"], tuple[str, str]]:
+    def __reduce__(self) -> tuple[type["MissingDependency"], tuple[str, str | None]]:
         return type(self), (self.library, self.extra)
 
 

@@ -7,8 +7,7 @@ from pathlib import Path
 import hostile_data as data
 import hostile_models as models
 
-from mlx_faceau.errors import CheckpointError, DatasetError, UsageError
-from mlx_faceau.video.reader import VideoError
+from mlx_faceau.errors import CheckpointError, DatasetError, UsageError, VideoError
 
 
 @dataclass(frozen=True)

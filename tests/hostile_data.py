@@ -190,7 +190,7 @@ def pictures() -> list[bytes]:
 
 def read_picture(folder: Path, data: bytes) -> None:
     from mlx_faceau.cli.predict_aligned import read_crop
-    from mlx_faceau.video.reader import read_image
+    from mlx_faceau.video.images import read_image
 
     (folder / "face.png").write_bytes(data)
     read_image(folder / "face.png")

@@ -1,49 +1,60 @@
-"""What the confidence is made of."""
+"""Signals of a fit's quality, and the curves that calibrate them."""
 
 import numpy as np
 import pytest
-from blobs import Blob
+from blobs import Blob, BlobDetector, BlobLandmarks, draw_frame
 
-from mlx_faceau.video.confidence import agreement_of, confidence_of, displaced, resemblance
+from mlx_faceau import FacePipeline
+from mlx_faceau.core.architectures import LandmarkPoseConfig
+from mlx_faceau.core.checkpoint import describe
+from mlx_faceau.errors import CheckpointError
+from mlx_faceau.video.confidence import (
+    ConfidenceCurves,
+    Curve,
+    agreement_signal,
+    box_signal,
+    marks_signal,
+    reliability,
+    share_inside,
+)
+from mlx_faceau.video.fitting import Square, agreement_of, displaced, standard_square
 
 FACE = Blob(100, 100, 40).landmarks
 SIZE = (240, 320)
-
-
-SQUARE = (np.array([102.0, 97.0]), 112.0)
+SQUARE = Square(np.array([102.0, 97.0]), 112.0)
 
 
 def followed(points: np.ndarray, shift: float, scale: float) -> np.ndarray:
     """Points of a net that follows these shares of the crop's shift and growth."""
-    (centre, side), (other, larger) = SQUARE, displaced(SQUARE)
-    growth = (larger / side) ** scale
-    return (points - centre) * growth + centre + shift * (other - centre)
+    other = displaced(SQUARE)
+    growth = (other.side / SQUARE.side) ** scale
+    return (
+        (points - SQUARE.centre) * growth + SQUARE.centre + shift * (other.centre - SQUARE.centre)
+    )
 
 
 def test_landmarks_that_stay_agree_and_those_that_follow_the_crop_do_not() -> None:
-    assert agreement_of(FACE, FACE, SQUARE).value == 1
+    assert agreement_signal(agreement_of(FACE, FACE, SQUARE)) == 1
     along = agreement_of(FACE, followed(FACE, 1.0, 1.0), SQUARE)
     assert along.share == pytest.approx(1)
-    assert along.value == pytest.approx(np.exp(-1 / 0.36))
+    np.testing.assert_allclose(along.gain, 1)
+    assert agreement_signal(along) == pytest.approx(np.exp(-1 / 0.36))
 
 
-def test_shares_of_shift_and_scale_are_told_apart() -> None:
-    found = agreement_of(FACE, followed(FACE, 0.3, 0.0), SQUARE)
-    assert (found.shift, found.scale) == pytest.approx((0.3, 0.0), abs=0.03)
-    found = agreement_of(FACE, followed(FACE, 0.0, 0.7), SQUARE)
-    assert (found.shift, found.scale) == pytest.approx((0.0, 0.7), abs=0.03)
+def test_gains_of_shift_and_scale_are_told_apart() -> None:
+    centred = FACE - FACE.mean(axis=0) + SQUARE.centre
+    np.testing.assert_allclose(
+        agreement_of(centred, followed(centred, 0.3, 0.0), SQUARE).gain, (0.3, 0.3, 0.0), atol=1e-9
+    )
+    np.testing.assert_allclose(
+        agreement_of(centred, followed(centred, 0.0, 0.7), SQUARE).gain, (0.0, 0.0, 0.7), atol=1e-9
+    )
 
 
 def test_agreement_does_not_depend_on_the_size_of_the_face() -> None:
-    large = (SQUARE[0] * 3, SQUARE[1] * 3)
+    large = Square(SQUARE.centre * 3, SQUARE.side * 3)
     one = agreement_of(FACE, FACE + 2, SQUARE)
     assert agreement_of(FACE * 3, (FACE + 2) * 3, large).share == pytest.approx(one.share)
-
-
-def test_either_sign_vouches_and_both_must_fail() -> None:
-    assert confidence_of(1.0, 0.0, FACE, SIZE) == 1
-    assert confidence_of(0.0, 0.9, FACE, SIZE) == pytest.approx(0.9)
-    assert confidence_of(0.1, 0.0, FACE, SIZE) == pytest.approx(0.1)
 
 
 def marks_of(landmarks: np.ndarray) -> np.ndarray:
@@ -52,25 +63,115 @@ def marks_of(landmarks: np.ndarray) -> np.ndarray:
     return np.stack([right, left, landmarks[30], landmarks[48], landmarks[54]])
 
 
-def test_landmarks_that_meet_the_detectors_marks_resemble_them() -> None:
+def test_the_marks_signal_falls_with_the_distance_in_spreads_of_the_marks() -> None:
     marks = marks_of(FACE)
-    assert resemblance(FACE, marks) == 1
+    assert marks_signal(FACE, marks) == 1
     spread = np.sqrt(np.square(marks - marks.mean(axis=0)).sum(axis=1).mean())
-    moved = FACE + np.array([0.4 * spread, 0])
-    assert resemblance(moved, marks) == pytest.approx(np.exp(-1))
-    assert resemblance(3 * moved, 3 * marks) == pytest.approx(np.exp(-1))
+    offset = FACE + np.array([0.4 * spread, 0])
+    assert marks_signal(offset, marks) == pytest.approx(np.exp(-1))
+    assert marks_signal(3 * offset, 3 * marks) == pytest.approx(np.exp(-1))
 
 
-@pytest.mark.parametrize(("degrees", "most"), [(90, 0.01), (180, 0.01)])
-def test_an_upright_mean_face_on_a_face_that_lies_resembles_nothing(
-    degrees: float, most: float
-) -> None:
+@pytest.mark.parametrize("degrees", [90, 180])
+def test_an_upright_mean_face_on_a_face_that_lies_misses_its_marks(degrees: float) -> None:
     angle, centre = np.radians(degrees), FACE.mean(axis=0)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     lying = (FACE - centre) @ turn.T + centre
-    assert resemblance(FACE, marks_of(lying)) < most
+    assert marks_signal(FACE, marks_of(lying)) < 0.01
 
 
-def test_points_outside_the_picture_lower_it() -> None:
-    half = Blob(0, 100, 40).landmarks
-    assert confidence_of(1.0, 0.9, half, SIZE) == pytest.approx(0.5, abs=0.03)
+def test_a_box_far_from_the_landmarks_does_not_vouch_for_them() -> None:
+    own = standard_square(FACE)
+    assert box_signal(own, own) == 1
+    assert box_signal(own, Square(own.centre + 0.5 * own.side, own.side)) < 0.2
+
+
+def test_half_of_a_face_beyond_the_edge_is_half_inside() -> None:
+    assert share_inside(FACE, SIZE) == 1
+    assert share_inside(Blob(0, 100, 40).landmarks, SIZE) == pytest.approx(0.5, abs=0.03)
+
+
+def test_a_curve_is_the_isotonic_regression_of_the_outcomes() -> None:
+    isotonic = pytest.importorskip("sklearn.isotonic")
+    generator = np.random.default_rng(0)
+    signal = np.sort(generator.uniform(size=40))  # a bin each
+    good = generator.uniform(size=40) < signal
+    curve = Curve.fit(signal, good)
+    expected = isotonic.IsotonicRegression().fit(signal, good)
+    blocks = [float(signal[expected.predict(signal) == v].mean()) for v in curve.confidence]
+    np.testing.assert_allclose(curve.signal, blocks)
+    np.testing.assert_allclose(curve.confidence, np.unique(expected.predict(signal)))
+
+
+def test_a_curve_recovers_the_probability_that_outcomes_were_drawn_with() -> None:
+    generator = np.random.default_rng(1)
+    signal = generator.uniform(size=20_000)
+    good = generator.uniform(size=20_000) < signal**3
+    curve = Curve.fit(signal, good)
+    for value in (0.2, 0.5, 0.8, 0.95):
+        assert curve(value) == pytest.approx(value**3, abs=0.05)
+    assert (np.diff(curve.confidence) > 0).all()
+    calibrated = np.array([curve(value) for value in signal])
+    for row in reliability(calibrated, good):
+        assert row["confidence"] == pytest.approx(row["good"], abs=0.05)
+
+
+def test_a_curve_of_no_fits_is_refused() -> None:
+    with pytest.raises(ValueError, match="N > 0"):
+        Curve.fit(np.zeros(0), np.zeros(0, bool))
+
+
+def test_reliability_counts_and_averages_each_bin() -> None:
+    rows = reliability(np.array([0.05, 0.07, 1.0]), np.array([False, True, True]))
+    assert [(r["low"], r["fits"], r["good"]) for r in rows] == [(0.0, 2, 0.5), (0.9, 1, 1.0)]
+    assert rows[0]["confidence"] == pytest.approx(0.06)
+
+
+class Described(BlobLandmarks):
+    """A net whose file carries curves."""
+
+    def __init__(self, recorded: object) -> None:
+        self.recorded = recorded
+
+    def describe(self) -> dict[str, object]:
+        metadata = describe(LandmarkPoseConfig(), confidence=self.recorded)
+        return {"path": "net.onnx", "metadata": metadata}
+
+
+def test_the_pipeline_takes_the_curves_of_its_net() -> None:
+    """Without marks: 1 - (1 - curve(agreement)) (1 - detector's word); this detector says 0."""
+    image = draw_frame([Blob(120, 110, 30)])
+    low = ConfidenceCurves(agreement=Curve((0.0, 1.0), (0.1, 0.3)))
+    silent = BlobDetector(score=0.0)
+    default, calibrated = (
+        FacePipeline(net, None, silent).image(image).faces[0].confidence
+        for net in (BlobLandmarks(), Described(low.to_json()))
+    )
+    assert default > 0.95
+    assert calibrated == pytest.approx(0.1 + 0.2 * default, abs=0.01)
+
+
+def test_curves_survive_their_json() -> None:
+    curves = ConfidenceCurves(Curve((0.25, 0.5), (0.0, 1.0)), Curve((0.125,), (0.5,)))
+    assert ConfidenceCurves.from_metadata({"confidence": curves.to_json()}, "a") == curves
+    assert ConfidenceCurves.from_metadata(None, "a") == ConfidenceCurves()
+    assert ConfidenceCurves.from_metadata({}, "a") == ConfidenceCurves()
+
+
+@pytest.mark.parametrize(
+    "recorded",
+    [
+        5,
+        {},
+        {"marks": {"signal": [0, 1], "confidence": [1, 0]}},
+        {"marks": {"signal": [0, 1], "confidence": [0, 1.5]}},
+        {"marks": {"signal": [0, float("nan")], "confidence": [0, 1]}},
+        {"marks": {"signal": [0, 1], "confidence": [0]}},
+        {"marks": {"signal": [], "confidence": []}},
+    ],
+)
+def test_malformed_curves_are_refused_with_the_files_name(recorded: object) -> None:
+    if isinstance(recorded, dict):
+        recorded = {**ConfidenceCurves().to_json(), **recorded} if recorded else recorded
+    with pytest.raises(CheckpointError, match=r"net\.onnx: malformed 'confidence'"):
+        FacePipeline(Described(recorded), None, BlobDetector())

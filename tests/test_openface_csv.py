@@ -12,12 +12,12 @@ from mlx_faceau.core.pdm import PDM
 from mlx_faceau.errors import DatasetError
 from mlx_faceau.output.openface_csv import Layout, read_openface_csv
 from mlx_faceau.video.pose import Camera
-from mlx_faceau.video.results import Face, Frame, FrameFaces
+from mlx_faceau.video.results import FaceResult, Frame, FrameResult
 
 BLOB = Blob(100, 80, 40)
 
 
-def face(face_id: int = 0, **changes: object) -> Face:
+def face(face_id: int = 0, **changes: object) -> FaceResult:
     values = {
         "face_id": face_id,
         "confidence": 0.987,
@@ -28,11 +28,11 @@ def face(face_id: int = 0, **changes: object) -> Face:
         "warp_matrix": np.eye(2, 3),
         "au_intensities": np.linspace(0, 2, 17),
     }
-    return Face(**(values | changes))  # type: ignore[arg-type]
+    return FaceResult(**(values | changes))  # type: ignore[arg-type]
 
 
-def found(*faces: Face, index: int = 0) -> FrameFaces:
-    return FrameFaces(Frame(index, index / 30, draw_frame([BLOB])), faces)
+def found(*faces: FaceResult, index: int = 0) -> FrameResult:
+    return FrameResult(Frame(index, index / 30, draw_frame([BLOB])), faces)
 
 
 def pdm() -> PDM:
@@ -42,7 +42,7 @@ def pdm() -> PDM:
     return PDM(mean, basis, np.full(34, 9.0))
 
 
-def write(path: Path, layout: Layout, *frames: FrameFaces) -> Path:
+def write(path: Path, layout: Layout, *frames: FrameResult) -> Path:
     lines = [layout.header(), *(line for frame in frames for line in layout.lines(frame))]
     path.write_text("\n".join(lines) + "\n")
     return path

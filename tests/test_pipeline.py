@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,14 +22,15 @@ from blobs import (
     write_video,
 )
 
-from mlx_faceau import FacePipeline
+from mlx_faceau import AU_NAMES, FacePipeline
 from mlx_faceau.core.geometry import standard_crop_matrix, to_frame
 from mlx_faceau.core.landmarks import FIVE_POINTS
+from mlx_faceau.errors import VideoError
 from mlx_faceau.video.box_calibration import CALIBRATIONS
 from mlx_faceau.video.detectors import Detection
 from mlx_faceau.video.prefetch import run_ahead
-from mlx_faceau.video.reader import Span, VideoError
-from mlx_faceau.video.results import Frame, FrameFaces
+from mlx_faceau.video.reader import Span
+from mlx_faceau.video.results import Frame, FrameResult
 
 
 def pipeline(**options: Any) -> FacePipeline:
@@ -36,16 +38,16 @@ def pipeline(**options: Any) -> FacePipeline:
     return FacePipeline(BlobLandmarks(), BlobAUs(), **options)
 
 
-def follow(tmp_path: Path, frames: list[np.ndarray], **options: Any) -> list[FrameFaces]:
+def follow(tmp_path: Path, frames: list[np.ndarray], **options: Any) -> list[FrameResult]:
     video = write_video(tmp_path / "clip.mp4", frames)
     return list(pipeline(**options).video(video))
 
 
-def ids(results: list[FrameFaces]) -> list[list[int]]:
+def ids(results: list[FrameResult]) -> list[list[int]]:
     return [[face.face_id for face in found.faces if face.success] for found in results]
 
 
-def people(results: list[FrameFaces]) -> list[dict[int, int]]:
+def people(results: list[FrameResult]) -> list[dict[int, int]]:
     """Which drawn person each face_id showed, frame by frame (BlobAUs reads that)."""
     return [
         {face.face_id: int(face.au_intensities[0]) for face in found.faces if face.success}
@@ -392,6 +394,60 @@ def test_a_span_takes_its_frames_alone(tmp_path: Path) -> None:
     video = write_video(tmp_path / "clip.mp4", [draw_frame([Blob(99, 99, 40)])] * 50)
     results = list(pipeline().video(video, Span(start=0.4, end=1.2, every=4)))
     assert [found.frame.index for found in results] == [12, 16, 20, 24, 28]
+
+
+class OneAtATime(BlobDetector):
+    """Breaks when two threads are inside, as OpenCV's nets and dlib's do."""
+
+    region_side = 64
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside = 0
+
+    def detect(self, frame: np.ndarray) -> list[Detection]:
+        self.inside += 1
+        time.sleep(0.002)
+        alone, found = self.inside == 1, super().detect(frame)
+        self.inside -= 1
+        if not alone:
+            raise RuntimeError("two threads in one detector")
+        return found
+
+
+def test_one_pipeline_in_two_threads_gives_the_rows_of_one_after_the_other(tmp_path: Path) -> None:
+    paths = [
+        write_video(
+            tmp_path / f"{person}.mp4",
+            [draw_frame([Blob(100 + person * i, 100, 40 - person, person)]) for i in range(30)],
+        )
+        for person in (1, 3)
+    ]
+    shared = pipeline(detector=OneAtATime(), detect_every=3)
+    expected = [list(shared.video(path)) for path in paths]
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(lambda path: list(shared.video(path)), paths))
+    for path, alone, beside in zip(paths, expected, together, strict=True):
+        assert {found.source for found in beside} == {str(path)}
+        assert ids(alone) == ids(beside) == [[0]] * 30
+        for one, other in zip(alone, beside, strict=True):
+            assert one.frame.timestamp == other.frame.timestamp
+            np.testing.assert_array_equal(one.faces[0].landmarks, other.faces[0].landmarks)
+            np.testing.assert_array_equal(
+                one.faces[0].au_intensities, other.faces[0].au_intensities
+            )
+            assert one.faces[0].confidence == other.faces[0].confidence
+
+
+def test_a_result_names_its_file_or_camera_and_its_action_units(tmp_path: Path) -> None:
+    frames = [draw_frame([Blob(100, 100, 40, 2)])] * 2
+    video = write_video(tmp_path / "clip.mp4", frames)
+    assert [found.source for found in pipeline().video(str(video))] == [str(video)] * 2
+    assert next(pipeline().live(FakeCapture(3))).source == "webcam 0"
+    found = pipeline().image(frames[0])
+    assert found.source == ""
+    assert found.faces[0].aus == dict.fromkeys(AU_NAMES, 2.5)
+    assert "array" not in repr(found)
 
 
 @pytest.mark.parametrize("options", [{"detect_every": 0}, {"max_faces": 0}, {"min_confidence": 2}])

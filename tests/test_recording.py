@@ -25,25 +25,25 @@ from mlx_faceau.output.recording import Wanted, record
 from mlx_faceau.output.report import Curve
 from mlx_faceau.output.writers import RowFile, is_complete
 from mlx_faceau.video.reader import VideoError
-from mlx_faceau.video.results import Frame, FrameFaces
+from mlx_faceau.video.results import Frame, FrameResult
 
 IMAGE = draw_frame([Blob(100, 80, 40)])
 
 
-def results(count: int = 60, intensities: np.ndarray | None = None) -> Iterator[FrameFaces]:
+def results(count: int = 60, intensities: np.ndarray | None = None) -> Iterator[FrameResult]:
     for i in range(count):
         values = np.full(17, 1.0) if intensities is None else intensities[i]
-        yield FrameFaces(Frame(i, i / 30, IMAGE), (face(au_intensities=values),))
+        yield FrameResult(Frame(i, i / 30, IMAGE), (face(au_intensities=values),))
 
 
-def lively_results(count: int) -> Iterator[FrameFaces]:
+def lively_results(count: int) -> Iterator[FrameResult]:
     """With pictures that do not compress away."""
     noise = np.random.default_rng(0).integers(0, 255, (8, 120, 160, 3), dtype=np.uint8)
     for i, found in enumerate(results(count)):
         yield replace(found, frame=Frame(i, i / 30, noise[i % 8]))
 
 
-def broken(count: int, error: BaseException) -> Iterator[FrameFaces]:
+def broken(count: int, error: BaseException) -> Iterator[FrameResult]:
     yield from results(count)
     raise error
 
@@ -65,7 +65,7 @@ def test_a_recording_writes_rows_overlay_and_report(tmp_path: Path) -> None:
     assert is_complete(tmp_path / "a.csv")
 
 
-def page_of(tmp_path: Path, found: list[FrameFaces]) -> str:
+def page_of(tmp_path: Path, found: list[FrameResult]) -> str:
     record(found, Wanted(tmp_path / "a.csv", report=tmp_path / "a.html"), "a")
     return (tmp_path / "a.html").read_text()
 
@@ -162,7 +162,7 @@ def test_a_full_disk_ends_with_one_error_and_a_whole_last_row(tmp_path: Path) ->
 
 
 def test_json_lines_hold_the_same_faces(tmp_path: Path) -> None:
-    empty = FrameFaces(Frame(1, 1 / 30, IMAGE))
+    empty = FrameResult(Frame(1, 1 / 30, IMAGE))
     record([next(results(1)), empty], Wanted(tmp_path / "a.jsonl", "jsonl"), "a")
     rows = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
     assert rows[0]["au_intensities"]["AU45_r"] == 1.0
@@ -288,7 +288,7 @@ def test_drawing_marks_the_landmarks_on_a_copy() -> None:
 @pytest.mark.parametrize("shift", [-500.0, 60.0, 1e9])
 def test_faces_partly_or_far_outside_can_be_drawn(shift: float) -> None:
     far = face(landmarks=Blob(100, 80, 40).landmarks + shift, success=False)
-    assert draw(FrameFaces(Frame(0, 0.0, IMAGE), (far,))).shape == IMAGE.shape
+    assert draw(FrameResult(Frame(0, 0.0, IMAGE), (far,))).shape == IMAGE.shape
 
 
 def test_a_curve_of_a_long_recording_stays_bounded_and_keeps_its_means() -> None:

@@ -5,7 +5,7 @@ from blobs import Blob, draw_frame
 from test_openface_csv import face
 
 from mlx_faceau.output.smoothing import OneEuroFilter, Strength, smoothed
-from mlx_faceau.video.results import Frame, FrameFaces
+from mlx_faceau.video.results import Frame, FrameResult
 
 IMAGE = draw_frame([])
 
@@ -45,10 +45,10 @@ def test_noise_at_rest_shrinks_and_a_jump_arrives_soon() -> None:
     assert jump[36] > 3.2
 
 
-def stream(faces: list[list[int]], noise: float = 1.0, rate: float = 30.0) -> list[FrameFaces]:
+def stream(faces: list[list[int]], noise: float = 1.0, rate: float = 30.0) -> list[FrameResult]:
     generator = np.random.default_rng(0)
     return [
-        FrameFaces(
+        FrameResult(
             Frame(i, i / rate, IMAGE),
             tuple(
                 face(j, landmarks=Blob(80, 80, 40).landmarks + generator.normal(size=2) * noise)
@@ -69,5 +69,5 @@ def test_faces_are_smoothed_apart_and_start_afresh_after_a_break() -> None:
 
 
 def test_a_missing_action_unit_net_stays_missing() -> None:
-    raw = [FrameFaces(Frame(0, 0.0, IMAGE), (face(au_intensities=None),))]
+    raw = [FrameResult(Frame(0, 0.0, IMAGE), (face(au_intensities=None),))]
     assert next(smoothed(raw)).faces[0].au_intensities is None

@@ -125,21 +125,23 @@ def _explain_limits() -> int:
 
 
 def _files(args: argparse.Namespace) -> list[Path]:
-    from mlx_faceau.data.labels.labeller import is_photograph
+    from mlx_faceau.video.images import IMAGE_SUFFIXES
     from mlx_faceau.video.reader import VIDEO_SUFFIXES
 
     from .predict_faces import find_inputs
 
-    found = [source.path for source in find_inputs(list(args.videos)) if source.path is not None]
-    named = {Path(name) for name in args.videos}
-    # Folders hold CSV files too, and pictures that no CSV labels; what was named itself is tried.
     csv_alone = args.labeller == "openface-csv" or (
         args.labeller == "auto" and args.label_model is None
     )
+    # OpenFace's CSV belongs to videos; the open labeller labels pictures too.
+    kinds = VIDEO_SUFFIXES if csv_alone else (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES)
+    found = find_inputs(list(args.videos), kinds)
+    named = {Path(name) for name in args.videos}
+    # Patterns match other files too; what was named itself is tried whatever it is.
     return [
-        p
-        for p in found
-        if p in named or p.suffix.lower() in VIDEO_SUFFIXES or (is_photograph(p) and not csv_alone)
+        source.path
+        for source in found
+        if source.path and (source.path in named or source.path.suffix.lower() in kinds)
     ]
 
 

@@ -14,6 +14,9 @@ from mlx_faceau.core.libraries import OPENCV, broken, installed_version, opencv_
 LIBRARIES = (
     "numpy",
     *OPENCV,
+    "av",
+    "pillow",
+    "pillow-heif",
     "safetensors",
     "mlx",
     "torch",

@@ -40,7 +40,7 @@ def image_paths(inputs: list[str]) -> Iterator[Path]:
     Raises:
         ValueError: for a path that does not exist or a folder without images.
     """
-    from mlx_faceau.video.reader import IMAGE_SUFFIXES
+    from mlx_faceau.video.images import IMAGE_SUFFIXES
 
     for name in inputs:
         path = Path(name)
@@ -63,7 +63,7 @@ def read_crop(path: Path) -> np.ndarray:
         VideoError: if it is no readable image.
     """
     from mlx_faceau.core.preprocess import CROP_SHAPE
-    from mlx_faceau.video.reader import read_image
+    from mlx_faceau.video.images import read_image
 
     image = read_image(path)
     if image.shape != CROP_SHAPE:

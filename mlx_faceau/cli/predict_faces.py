@@ -6,7 +6,7 @@ import logging
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,16 @@ import cv2
 
 from mlx_faceau.core.pdm import PDM, read_pdm
 from mlx_faceau.core.provenance import pdm_of
-from mlx_faceau.errors import CheckpointError, FaceauError, FunctionError, UsageError
+from mlx_faceau.errors import CheckpointError, FaceauError, FunctionError, UsageError, printable
 from mlx_faceau.inference.builtin import is_builtin, pdm_for
 from mlx_faceau.output.openface_csv import GROUPS, Layout, foreign_columns
 from mlx_faceau.output.overlay import VIDEO_SUFFIX
 from mlx_faceau.output.recording import FORMATS, Summary, Wanted, record
+from mlx_faceau.video.images import IMAGE_SUFFIXES, is_image, read_image
 from mlx_faceau.video.pipeline import FacePipeline
 from mlx_faceau.video.pose import Camera
-from mlx_faceau.video.reader import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Span, Video, read_image
-from mlx_faceau.video.results import FrameFaces
+from mlx_faceau.video.reader import VIDEO_SUFFIXES, Span, Video
+from mlx_faceau.video.results import FrameResult
 
 from .evaluate import read_builtin, read_description
 
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 _LIVE_RATE = 30.0  # frames a second of a camera's overlay
 _PROGRESS_EVERY = 0.5  # seconds
+_NAMED = 5  # of the files in a folder that are passed over
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Input:
 
     @property
     def is_picture(self) -> bool:
-        return self.path is not None and self.path.suffix.lower() in IMAGE_SUFFIXES
+        return self.path is not None and is_image(self.path)
 
 
 def run_faces(args: argparse.Namespace) -> int:
@@ -103,22 +105,38 @@ def _run_all(pipeline: FacePipeline, jobs: list[tuple[Input, Wanted]], span: Spa
     return failed
 
 
-def find_inputs(names: list[str]) -> list[Input]:
+def find_inputs(
+    names: list[str], kinds: Sequence[str] = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
+) -> list[Input]:
     """What the names mean: folders and patterns expanded in sorted order.
+
+    Files of a folder that are passed over are counted and named on standard error.
+
+    Args:
+        names: files, folders, patterns or cameras.
+        kinds: endings that are taken from folders.
 
     Raises:
         ValueError: for a path that does not exist, or a folder or pattern without anything in it.
     """
-    return [found for name in names for found in _expand(name)]
+    return [found for name in names for found in _expand(name, kinds)]
 
 
-def _expand(name: str) -> Iterator[Input]:
+def _expand(name: str, kinds: Sequence[str]) -> Iterator[Input]:
     path = Path(name)
     if path.is_dir():
-        kinds = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
-        paths = [p for p in sorted(path.iterdir()) if p.suffix.lower() in kinds]
+        files = [p for p in sorted(path.iterdir()) if p.is_file() and p.name[0] != "."]
+        paths = [p for p in files if p.suffix.lower() in kinds]
+        # Where videos alone are wanted OpenFace's files lie beside them, which are not inputs.
+        known = kinds if ".png" in kinds else (*kinds, ".csv", ".hog")
+        others = [printable(p.name) for p in files if p.suffix.lower() not in known]
         if not paths:
-            raise UsageError(f"{path}: no pictures or videos in this folder")
+            what = "pictures or videos" if ".png" in kinds else "videos"
+            raise UsageError(f"{path}: no {what} in this folder")
+        if others:
+            named = ", ".join(others[:_NAMED]) + (", ..." if len(others) > _NAMED else "")
+            count = f"{len(others)} other file{'' if len(others) == 1 else 's'}"
+            sys.stderr.write(f"{path}: {count} passed over ({named})\n")
         yield from map(Input, paths)
     elif path.is_file():
         yield Input(path)
@@ -267,7 +285,7 @@ def _result_folder(name: str) -> Path:
 def _run_one(pipeline: FacePipeline, source: Input, wanted: Wanted, span: Span) -> None:
     progress = Progress(source.name)
     wanted = replace(wanted, about=about(pipeline))
-    results: Iterable[FrameFaces]
+    results: Iterable[FrameResult]
     rate = _LIVE_RATE
     if source.path is None:
         results = pipeline.live(source.camera, span)
@@ -336,7 +354,7 @@ class Progress:
         self._start = self._shown = time.monotonic()
         self._visible = sys.stderr.isatty()
 
-    def step(self, _: FrameFaces) -> None:
+    def step(self, _: FrameResult) -> None:
         self.frames += 1
         now = time.monotonic()
         if self._visible and now - self._shown >= _PROGRESS_EVERY:

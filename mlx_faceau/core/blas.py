@@ -3,7 +3,7 @@
 The Linux CPU wheel of MLX ships the reference BLAS, ten to twenty times slower than OpenBLAS. The
 dynamic linker takes the first ``cblas_sgemm`` it finds, so an OpenBLAS that is already in the
 process when ``mlx.core`` is first imported serves MLX; afterwards it is too late. One such library
-is always at hand: opencv-python bundles it. numpy's and scipy's copies rename their symbols.
+is always at hand: OpenCV's wheels bundle it. numpy's and scipy's copies rename their symbols.
 
 ``MLX_FACEAU_BLAS=off`` keeps MLX's own; ``MLX_FACEAU_BLAS=/path/to/libopenblas.so`` names another.
 ``OPENBLAS_NUM_THREADS`` and ``OMP_NUM_THREADS`` mean what they mean to OpenBLAS.
@@ -66,10 +66,10 @@ def prepare() -> Status:
         except BackendError as error:
             logger.debug("%s", error)
         else:
-            return Status(path, "bundled with opencv-python")
+            return Status(path, "bundled with OpenCV")
     logger.warning(
         "no OpenBLAS found for MLX, matrix products will be slow: "
-        "install opencv-python or set %s=/path/to/libopenblas.so",
+        "install opencv-python-headless or set %s=/path/to/libopenblas.so",
         VARIABLE,
     )
     return Status(None, "no OpenBLAS found")

@@ -13,7 +13,8 @@ from mlx_faceau.core.facs import out_of_range
 from mlx_faceau.core.pdm import PDM, read_pdm
 from mlx_faceau.data.labels.labeller import FaceLabels, Labeller, is_photograph, open_labeller
 from mlx_faceau.video.align import FrameCrops
-from mlx_faceau.video.reader import Span, Video, read_image
+from mlx_faceau.video.images import read_image
+from mlx_faceau.video.reader import Span, Video
 from mlx_faceau.video.results import Frame
 
 from . import quality

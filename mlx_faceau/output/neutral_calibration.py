@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from mlx_faceau.core.facs import AU_NAMES, MAX_INTENSITY, NUM_AUS
-from mlx_faceau.video.results import FrameFaces
+from mlx_faceau.video.results import FrameResult
 
 from .openface_csv import FIRST_COLUMNS, PRESENCE_NAMES, presences
 from .writers import rewriting
@@ -37,7 +37,7 @@ class NeutralBaseline:
         self.quantile = quantile
         self._counts: dict[int, np.ndarray] = {}
 
-    def add(self, found: FrameFaces) -> None:
+    def add(self, found: FrameResult) -> None:
         """Count a frame's faces; those without success or action units are left out."""
         for face in found.faces:
             counts = self._counts.setdefault(
@@ -70,7 +70,7 @@ class NeutralBaseline:
         """(17,) intensities in [0, 5] above the person's own resting face."""
         return np.asarray(np.clip(intensities - self.offsets(face_id), 0.0, MAX_INTENSITY))
 
-    def apply(self, found: FrameFaces) -> FrameFaces:
+    def apply(self, found: FrameResult) -> FrameResult:
         """A frame with corrected action units, once all frames were added."""
         faces = tuple(
             face

@@ -16,7 +16,7 @@ from mlx_faceau.core.landmarks import NUM_LANDMARKS
 from mlx_faceau.core.pdm import PDM
 from mlx_faceau.errors import DatasetError, UsageError
 from mlx_faceau.video.pose import Camera, HeadPose, head_pose, points_3d, refined_head_pose
-from mlx_faceau.video.results import Face, FrameFaces
+from mlx_faceau.video.results import FaceResult, FrameResult
 
 NUM_LOCAL_PARAMS = 34
 PRESENCE_NAMES = tuple(name.replace("_r", "_c") for name in AU_NAMES)
@@ -89,7 +89,7 @@ class Layout:
         """The file's first line."""
         return ", ".join(self.columns)
 
-    def lines(self, found: FrameFaces) -> list[str]:
+    def lines(self, found: FrameResult) -> list[str]:
         """One line a face, or the line that says there is none."""
         if not found.faces:
             zeros = [_ZEROS[group] for group in self.ordered]
@@ -98,14 +98,14 @@ class Layout:
         camera = self.camera or Camera.usual(width, height)
         return [", ".join(self._cells(found, face, camera)) for face in found.faces]
 
-    def _cells(self, found: FrameFaces, face: Face, camera: Camera) -> list[str]:
+    def _cells(self, found: FrameResult, face: FaceResult, camera: Camera) -> list[str]:
         cells = _first(found, face)
         pose = self.pose(face, camera) if {"pose", "3d"} & set(self.groups) else None
         for group in self.ordered:
             cells += self._group(group, face, pose)
         return cells
 
-    def pose(self, face: Face, camera: Camera) -> HeadPose:
+    def pose(self, face: FaceResult, camera: Camera) -> HeadPose:
         """The head pose of a face, refined where a PDM is given."""
         if self.pdm is None:
             return head_pose(face.global_params, camera)
@@ -113,7 +113,7 @@ class Layout:
             face.global_params, face.local_params, face.landmarks, self.pdm, camera
         )
 
-    def _group(self, group: str, face: Face, pose: HeadPose | None) -> list[str]:
+    def _group(self, group: str, face: FaceResult, pose: HeadPose | None) -> list[str]:
         if group == "pose" and pose is not None:
             return [*_fixed(pose.position, 1), *_fixed(pose.angles, 3)]
         if group == "2d":
@@ -128,7 +128,7 @@ class Layout:
         return [*intensities, *presences(intensities, self.presence_from)]
 
 
-def _first(found: FrameFaces, face: Face | None) -> list[str]:
+def _first(found: FrameResult, face: FaceResult | None) -> list[str]:
     frame = found.frame
     face_id, confidence, success = (
         (face.face_id, face.confidence, face.success) if face else (0, 0.0, False)

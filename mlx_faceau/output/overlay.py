@@ -10,9 +10,8 @@ import numpy as np
 from mlx_faceau.core.facs import AU_NAMES, MAX_INTENSITY
 from mlx_faceau.core.geometry import euler_to_matrix
 from mlx_faceau.core.landmarks import GROUPS
-from mlx_faceau.errors import UsageError
-from mlx_faceau.video.reader import VideoError
-from mlx_faceau.video.results import Face, FrameFaces
+from mlx_faceau.errors import UsageError, VideoError
+from mlx_faceau.video.results import FaceResult, FrameResult
 
 VIDEO_SUFFIX = ".mkv"  # Matroska: readable up to the last whole cluster, however writing ended
 
@@ -32,7 +31,7 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _DOUBTFUL = (150, 150, 150)
 
 
-def draw(found: FrameFaces) -> np.ndarray:
+def draw(found: FrameResult) -> np.ndarray:
     """A copy of the frame with its faces drawn in; doubtful faces are grey.
 
     Returns:
@@ -50,7 +49,7 @@ def draw(found: FrameFaces) -> np.ndarray:
 
 
 def _draw_landmarks(
-    image: np.ndarray, face: Face, colour: tuple[int, int, int], size: float
+    image: np.ndarray, face: FaceResult, colour: tuple[int, int, int], size: float
 ) -> None:
     points = np.clip(face.landmarks, -1e6, 1e6)
     for name, group in GROUPS.items():
@@ -61,7 +60,7 @@ def _draw_landmarks(
         cv2.circle(image, (x, y), radius, (255, 255, 255), -1, cv2.LINE_AA, shift=4)
 
 
-def _draw_axes(image: np.ndarray, face: Face, size: float) -> None:
+def _draw_axes(image: np.ndarray, face: FaceResult, size: float) -> None:
     """The head's own x, y and (towards the camera) -z axes, from between the eyes."""
     start = face.landmarks[27]
     rotation = euler_to_matrix(face.global_params[1:4])
@@ -73,7 +72,9 @@ def _draw_axes(image: np.ndarray, face: Face, size: float) -> None:
         cv2.line(image, (x0, y0), (x1, y1), colour, width, cv2.LINE_AA, shift=4)
 
 
-def _draw_panel(image: np.ndarray, face: Face, colour: tuple[int, int, int], size: float) -> None:
+def _draw_panel(
+    image: np.ndarray, face: FaceResult, colour: tuple[int, int, int], size: float
+) -> None:
     """Name and confidence above the face; one bar an action unit beside it, where there is room."""
     low, high = face.landmarks.min(axis=0), face.landmarks.max(axis=0)
     row = float(np.clip(size / 17, 9, 26))
@@ -130,7 +131,7 @@ class OverlayVideo:
         self._rate = rate
         self._writer: cv2.VideoWriter | None = None
 
-    def add(self, found: FrameFaces) -> None:
+    def add(self, found: FrameResult) -> None:
         """Draw and append a frame.
 
         Raises:

@@ -10,10 +10,9 @@ from pathlib import Path
 import cv2
 
 from mlx_faceau.core.atomic_io import atomic_file
-from mlx_faceau.errors import BrokenLibrary, MissingDependency, UsageError
+from mlx_faceau.errors import BrokenLibrary, MissingDependency, UsageError, VideoError
 from mlx_faceau.video.prefetch import run_ahead
-from mlx_faceau.video.reader import VideoError
-from mlx_faceau.video.results import FrameFaces
+from mlx_faceau.video.results import FrameResult
 
 from .neutral_calibration import NeutralBaseline
 from .openface_csv import Layout
@@ -87,11 +86,11 @@ class Summary:
 
 
 def record(
-    results: Iterable[FrameFaces],
+    results: Iterable[FrameResult],
     wanted: Wanted,
     title: str,
     rate: float = 30.0,
-    progress: Callable[[FrameFaces], None] = lambda _: None,
+    progress: Callable[[FrameResult], None] = lambda _: None,
 ) -> Summary:
     """Consume results and write what is wanted of them.
 
@@ -137,7 +136,7 @@ def record(
     return summary
 
 
-def _count(summary: Summary, found: FrameFaces) -> None:
+def _count(summary: Summary, found: FrameResult) -> None:
     summary.frames += 1
     summary.faces += len(found.faces)
     summary.faceless += not found.faces
@@ -161,7 +160,7 @@ def _finish(
 
 
 @contextlib.contextmanager
-def _overlay(path: Path | None, rate: float) -> Iterator[Callable[[FrameFaces], None]]:
+def _overlay(path: Path | None, rate: float) -> Iterator[Callable[[FrameResult], None]]:
     if path is None:
         yield lambda _: None
     elif path.suffix.lower() == VIDEO_SUFFIX:
@@ -171,7 +170,7 @@ def _overlay(path: Path | None, rate: float) -> Iterator[Callable[[FrameFaces], 
         yield lambda found: write_picture(path, found)
 
 
-def write_picture(path: Path, found: FrameFaces) -> None:
+def write_picture(path: Path, found: FrameResult) -> None:
     """The drawn frame as a picture file.
 
     Raises:

@@ -16,7 +16,7 @@ import numpy as np
 from mlx_faceau.core.atomic_io import atomic_file
 from mlx_faceau.core.facs import AU_DESCRIPTIONS, AU_NAMES, MAX_INTENSITY, NUM_AUS
 from mlx_faceau.video.align import crop_frame
-from mlx_faceau.video.results import Face, FrameFaces
+from mlx_faceau.video.results import FaceResult, FrameResult
 
 from .neutral_calibration import NeutralBaseline
 
@@ -97,7 +97,7 @@ class Report:
         self._seconds = 0.0
         self._people: dict[int, _Person] = {}
 
-    def add(self, found: FrameFaces) -> None:
+    def add(self, found: FrameResult) -> None:
         """Take in a frame."""
         self._frames += 1
         self._faceless += not found.faces
@@ -114,7 +114,9 @@ class Report:
             if face.success:
                 self._keep_peaks(person, found, face, aus)
 
-    def _keep_peaks(self, person: _Person, found: FrameFaces, face: Face, aus: np.ndarray) -> None:
+    def _keep_peaks(
+        self, person: _Person, found: FrameResult, face: FaceResult, aus: np.ndarray
+    ) -> None:
         old = np.array([person.peaks[i][0] if i in person.peaks else 0.0 for i in range(NUM_AUS)])
         better = np.flatnonzero((aus > old + _CLEARER_BY) & (aus >= _PEAK_FROM))
         if len(better):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mlx_faceau.core.geometry import CROP_MARGIN
-from mlx_faceau.video.results import Face, FrameFaces
+from mlx_faceau.video.results import FaceResult, FrameResult
 
 _SPEED_CUTOFF = 1.0  # Hz, of the low-pass over the speed (the paper's d_cutoff)
 _FORGET_AFTER = 0.5  # seconds without a face after which it starts afresh
@@ -86,7 +86,7 @@ class FaceSmoother:
         self._filters = {name: OneEuroFilter(strength) for name, strength in STRENGTHS.items()}
         self.last = 0.0
 
-    def __call__(self, face: Face, time: float) -> Face:
+    def __call__(self, face: FaceResult, time: float) -> FaceResult:
         self.last = time
         size = CROP_MARGIN * float(np.ptp(face.landmarks, axis=0).max())
         pose_unit = np.array([face.global_params[0], 1, 1, 1, size, size])
@@ -101,7 +101,7 @@ class FaceSmoother:
         return replace(face, **smooth)  # type: ignore[arg-type]
 
 
-def smoothed(results: Iterable[FrameFaces]) -> Iterator[FrameFaces]:
+def smoothed(results: Iterable[FrameResult]) -> Iterator[FrameResult]:
     """The same results with every face filtered over time, by its ``face_id``."""
     smoothers: dict[int, FaceSmoother] = {}
     for found in results:

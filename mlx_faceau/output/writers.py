@@ -20,7 +20,7 @@ from mlx_faceau.core.atomic_io import atomic_file
 from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.core.libraries import LOAD_ERRORS, load_error
 from mlx_faceau.video.pose import Camera
-from mlx_faceau.video.results import Face, FrameFaces
+from mlx_faceau.video.results import FaceResult, FrameResult
 
 from .claim import Claim
 from .openface_csv import Layout
@@ -102,21 +102,26 @@ class RowFile:
             self._claim.settle() if kind is None else self._claim.leave()
 
 
-def json_lines(found: FrameFaces, layout: Layout) -> list[str]:
+def json_lines(found: FrameResult, layout: Layout) -> list[str]:
     """One JSON object a face, or one with ``"face_id": null`` where there is none.
 
-    Keys are those of the Python API; pose in millimetres and radians, the rest in frame pixels.
+    Keys are those of the Python API; pose in millimetres and radians, the rest in pixels of the
+    displayed frame, whose width and height are ``image_size``.
     """
     frame = found.frame
-    first = {"frame": frame.index + 1, "timestamp": round(frame.timestamp, 6)}
+    height, width = frame.image.shape[:2]
+    first = {
+        "frame": frame.index + 1,
+        "timestamp": round(frame.timestamp, 6),
+        "image_size": [width, height],
+    }
     if not found.faces:
         return [json.dumps({**first, "face_id": None, "success": False, "confidence": 0.0})]
-    height, width = frame.image.shape[:2]
     camera = layout.camera or Camera.usual(width, height)
     return [json.dumps({**first, **_plain(face, layout, camera)}) for face in found.faces]
 
 
-def _plain(face: Face, layout: Layout, camera: Camera) -> dict[str, Any]:
+def _plain(face: FaceResult, layout: Layout, camera: Camera) -> dict[str, Any]:
     plain: dict[str, Any] = {
         "face_id": face.face_id,
         "confidence": round(face.confidence, 4),

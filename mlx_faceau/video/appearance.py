@@ -1,15 +1,15 @@
-"""What frames and faces look like, in few numbers: to recognise people and to notice cuts."""
+"""Appearance of faces and frames in a few numbers: to re-identify people, to find scene cuts."""
 
 import cv2
 import numpy as np
 
-_LOOK_SIZE = 12  # px of the patch that stands for a face's appearance
+_PATCH_SIZE = 12  # px of the patch that stands for a face's appearance
 _CUT_LEVEL = 20.0  # mean grey level difference of a scene cut
 _CUT_RATIO = 4.0  # ... and how far it stands out of the differences before
 
 
-def look(crop: np.ndarray) -> np.ndarray:
-    """A face's appearance as a unit vector: likeness is the dot product, in [-1, 1].
+def appearance_of(crop: np.ndarray) -> np.ndarray:
+    """A face's appearance as a unit vector: similarity is the dot product, in [-1, 1].
 
     Half of it is a small picture without its mean and contrast, half a histogram of the colours of
     every second pixel each way. One person in one video comes out above 0.8, two strangers below
@@ -18,7 +18,7 @@ def look(crop: np.ndarray) -> np.ndarray:
     Args:
         crop: (112, 112, 3) uint8 BGR standard crop.
     """
-    small = cv2.resize(crop, (_LOOK_SIZE, _LOOK_SIZE), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(crop, (_PATCH_SIZE, _PATCH_SIZE), interpolation=cv2.INTER_AREA)
     patch = small.astype(np.float32).ravel()
     colours = cv2.calcHist(
         [cv2.cvtColor(crop[::2, ::2], cv2.COLOR_BGR2LAB)], [0, 1, 2], None, [6, 8, 8],

@@ -87,6 +87,7 @@ class YuNetDetector:
 
     name = "yunet"
     calibration = CALIBRATIONS["yunet"]
+    region_side = 128  # px of a region around one face, where it is quick
 
     def __init__(self, path: Path | str, min_score: float = 0.6) -> None:
         if not Path(path).is_file():
@@ -130,6 +131,7 @@ class DlibDetector:
 
     name = "dlib"
     calibration = CALIBRATIONS["dlib"]
+    region_side = 192
 
     def __init__(self) -> None:
         try:

@@ -1,9 +1,10 @@
-"""From pictures to faces: detect, follow, landmarks and pose, action units; all in frame space.
+"""From images to faces: detection, tracking, landmarks and pose, action units; in frame space.
 
 Decoding, the landmark net and the action unit net run in three threads with short queues between
 them, so that they overlap and memory stays flat.
 """
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -16,13 +17,14 @@ from mlx_faceau.errors import UsageError
 from mlx_faceau.inference.builtin import BUILTIN, is_builtin
 
 from .box_calibration import BoxCalibration
+from .confidence import ConfidenceCurves
 from .detectors import CallableDetector, Detector, open_detector
-from .follow import Follower, Predictor, Reading
+from .fitting import Predictor
 from .photographs import PhotographDetector
 from .prefetch import in_groups, keep_newest, run_ahead
 from .reader import WHOLE, Camera, Span, Video
-from .results import Frame, FrameFaces
-from .tracking import Tracker
+from .results import Frame, FrameResult
+from .tracking import TrackedFrame, Tracker
 
 Model = str | Path | Predictor
 
@@ -87,6 +89,8 @@ class FacePipeline:
         self._aus = None
         if au_model is not None:
             self._aus = _open(au_model, "load_au_predictor", backend, providers)
+        self._curves = ConfidenceCurves.from_metadata(*_metadata_of(self._landmarks))
+        self._lock = threading.Lock()  # detectors are not made for several threads
         self._detect_every = detect_every
         self._max_faces = max_faces
         self._min_confidence = min_confidence
@@ -96,7 +100,7 @@ class FacePipeline:
         image: np.ndarray,
         boxes: Sequence[Sequence[float]] | None = None,
         calibration: BoxCalibration | None = None,
-    ) -> FrameFaces:
+    ) -> FrameResult:
         """The faces of one picture.
 
         Args:
@@ -111,10 +115,10 @@ class FacePipeline:
         if boxes is not None:
             calibration = calibration or detector.calibration
             detector = CallableDetector(lambda _: boxes, calibration, "boxes")
-        reading = self._follower(detector, 30.0).follow(Frame(0, 0.0, image))
-        return self._finish([reading])[0]
+        tracked = self._tracker(detector, 30.0).update(Frame(0, 0.0, image))
+        return self._finish([tracked])[0]
 
-    def video(self, path: str | Path | Video, span: Span = WHOLE) -> Iterator[FrameFaces]:
+    def video(self, path: str | Path | Video, span: Span = WHOLE) -> Iterator[FrameResult]:
         """The faces of every frame of a video file, in order.
 
         The file is opened at once, frames are read while the iterator is consumed.
@@ -127,9 +131,10 @@ class FacePipeline:
             VideoError: if the file cannot be read.
         """
         video = path if isinstance(path, Video) else Video(path)
-        return self._stream(video, span, run_ahead, together=_TOGETHER, ahead=_AHEAD)
+        name = str(video.path)
+        return self._stream(video, span, run_ahead, together=_TOGETHER, ahead=_AHEAD, name=name)
 
-    def live(self, source: int | Any = 0, span: Span = WHOLE) -> Iterator[FrameFaces]:
+    def live(self, source: int | Any = 0, span: Span = WHOLE) -> Iterator[FrameResult]:
         """The faces of a camera's newest frames, until it disappears or the consumer stops.
 
         Frames that come while the nets are busy are skipped: ``frame.index`` counts them.
@@ -142,7 +147,7 @@ class FacePipeline:
             VideoError: if there is no such camera, or it gives no pictures.
         """
         camera = Camera(source) if isinstance(source, int) else Camera(capture=source)
-        return self._stream(camera, span, keep_newest, together=1, ahead=1)
+        return self._stream(camera, span, keep_newest, together=1, ahead=1, name=camera.name)
 
     def describe(self) -> dict[str, Any]:
         """What runs: detector, and each net's own description."""
@@ -157,35 +162,44 @@ class FacePipeline:
         beside: Callable[[Iterator[Frame]], AbstractContextManager[Iterator[Frame]]],
         together: int,
         ahead: int,
-    ) -> Iterator[FrameFaces]:
-        follower = self._follower(self.detector, source.rate)
+        name: str = "",
+    ) -> Iterator[FrameResult]:
+        tracker = self._tracker(self.detector, source.rate, name)
 
-        def follow() -> Iterator[Reading]:
+        def track() -> Iterator[TrackedFrame]:
             with beside(source.frames(span)) as frames:
-                yield from map(follower.follow, frames)
+                yield from map(tracker.update, frames)
 
-        with run_ahead(follow(), ahead) as readings:
-            for some in in_groups(readings, together):
-                yield from self._finish(some)
+        with run_ahead(track(), ahead) as tracked:
+            for group in in_groups(tracked, together):
+                yield from self._finish(group)
 
-    def _follower(self, detector: Detector, rate: float) -> Follower:
-        tracker = Tracker(
-            self._detect_every, memory=max(1, round(5 * rate)), max_faces=self._max_faces
+    def _tracker(self, detector: Detector, rate: float, source: str = "") -> Tracker:
+        return Tracker(
+            self._landmarks,
+            detector,
+            self._curves,
+            self._lock,
+            detect_every=self._detect_every,
+            memory=max(1, round(5 * rate)),
+            max_faces=self._max_faces,
+            min_confidence=self._min_confidence,
+            source=source,
         )
-        return Follower(self._landmarks, detector, tracker, self._min_confidence)
 
-    def _finish(self, readings: Sequence[Reading]) -> list[FrameFaces]:
+    def _finish(self, tracked: Sequence[TrackedFrame]) -> list[FrameResult]:
         """The frames' faces with their action units, all in one batch."""
-        crops = np.concatenate([reading.crops for reading in readings])
+        crops = np.concatenate([frame.crops for frame in tracked])
+        results = [frame.result for frame in tracked]
         if self._aus is None or not len(crops):
-            return [reading.faces for reading in readings]
+            return results
         rows = iter(self._aus.predict_batch(crops)["au_intensities"])
         return [
             replace(
-                reading.faces,
-                faces=tuple(replace(f, au_intensities=next(rows)) for f in reading.faces.faces),
+                result,
+                faces=tuple(replace(f, au_intensities=next(rows)) for f in result.faces),
             )
-            for reading in readings
+            for result in results
         ]
 
 
@@ -197,6 +211,12 @@ def _open(model: Model, loader: str, backend: str, providers: Sequence[Any] | No
     load = getattr(predictor, loader)
     opened = load(model, backend=backend, providers=providers, threads=_NET_THREADS)
     return opened  # type: ignore[no-any-return]
+
+
+def _metadata_of(net: Predictor) -> tuple[dict[str, Any] | None, str]:
+    """What the net's file says about itself, and its name; None of a predictor that does not."""
+    about = net.describe() if hasattr(net, "describe") else {}
+    return about.get("metadata"), str(about.get("path", ""))
 
 
 def _folders(*models: Model | None) -> list[Path]:

@@ -1,50 +1,36 @@
-"""Pictures from files and cameras, one at a time: memory stays flat however long a video is."""
+"""Frames from video files and cameras, one at a time: memory stays flat however long a video is."""
 
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
-from mlx_faceau.errors import FaceauError, UsageError
+from mlx_faceau.errors import MissingDependency, UsageError, VideoError
 
-from .image_size import picture_size
 from .opencv_log import NOTHING, opencv_says
 from .results import Frame
 
+if TYPE_CHECKING:
+    from .decoder import Decoder, Picture
+
 logger = logging.getLogger(__name__)
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
-VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".m4v", ".webm", ".mpg", ".mpeg", ".wmv")
+# What is looked for in folders; a file that is named itself may have any ending.
+VIDEO_SUFFIXES = (
+    ".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".f4v", ".mkv", ".webm", ".avi", ".divx",
+    ".wmv", ".asf", ".flv", ".ts", ".mts", ".m2ts", ".m2t", ".mpg", ".mpeg", ".mpe", ".m1v",
+    ".m2v", ".mod", ".vob", ".mxf", ".gxf", ".dv", ".dif", ".ogv", ".ogm", ".rm", ".rmvb",
+    ".nut", ".wtv", ".gif", ".h264", ".264", ".h265", ".265", ".hevc", ".obu", ".ivf",
+    ".mjpg", ".mjpeg", ".y4m",
+)  # fmt: skip
 
-_DAMAGED_FRAMES = 30  # frames in a row that may fail before the rest of a file is given up
-_CUT_SHORT = 0.95  # share of the promised frames below which a file counts as cut short
 _LEAST_STEP = 0.001  # seconds between frames, as CSV files write them
-_USUAL_RATE = 30.0  # frames a second, where a file or camera does not say
-_MAX_VIDEO_PIXELS = 1 << 26  # of a frame; 8K has half of it
-_MAX_PIXELS = 1 << 28  # of a picture
-_FREE_PIXELS, _PIXELS_A_BYTE = 1 << 24, 10_000  # what a small file may claim; deflate's limit
-
-# How containers of pictures begin: start, and the bytes there. Text is never one: FFmpeg reads
-# playlists of many kinds, and opens whatever files and addresses they name.
-_BEGINNINGS = (
-    *((4, kind) for kind in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp")),
-    (0, b"\x1a\x45\xdf\xa3"),  # Matroska, WebM
-    (8, b"AVI"),
-    (0, b"\0\0\1"),  # MPEG program and elementary streams
-    (188, b"\x47"),  # MPEG transport stream
-    (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"),  # ASF, WMV
-    (0, b"FLV\1"),
-    (0, b"OggS\0"),
-    (0, b"GIF8"),
-)
-
-
-class VideoError(FaceauError):
-    """A video or picture cannot be opened, or a camera is not there."""
+_USUAL_RATE = 30.0  # frames a second of a camera
 
 
 @dataclass(frozen=True)
@@ -84,13 +70,25 @@ WHOLE = Span()
 
 
 class Video:
-    """A video file, turned upright as its rotation says.
+    """A video file: any container and codec that FFmpeg decodes.
+
+    Frames come as a player shows them: deinterlaced (one for two fields), with square pixels (an
+    anamorphic picture is widened or narrowed, its height stays), turned as the file says, without
+    what its edit list hides. Playlists and manifests are refused: they lead to other files.
 
     Args:
-        path: any file that OpenCV's decoder reads.
+        path: the file.
+
+    Attributes:
+        rate: frames a second, on average.
+        count: about how many frames the file promises; None where it does not say.
+        size: width and height of the first frame in pixels as displayed.
+        damaged: frames so far that are known to be missing: the decoder refused them, or they lie
+            behind the place where the file breaks off.
 
     Raises:
-        VideoError: if it is missing, empty, or no readable video.
+        VideoError: if it is missing, empty, no readable video, or not one frame can be decoded.
+        MissingDependency: without PyAV.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -99,77 +97,109 @@ class Video:
             raise VideoError(f"{path}: no such file")
         if self.path.stat().st_size == 0:
             raise VideoError(f"{path}: the file is empty")
-        if not _is_container(self.path):
+        try:
+            from . import decoder
+        except ModuleNotFoundError:
+            raise MissingDependency("av") from None
+        self._av = decoder
+        self._decoder: Decoder = decoder.Decoder(self.path, threaded=True)
+        self.rate, self.count = self._decoder.rate, self._decoder.count
+        self._pictures = self._decoded()
+        first = next(self._pictures, None)
+        if first is None:
+            self._decoder.close()
             raise VideoError(
-                f"{path}: cannot be read as a video; it is none of MP4, MOV, MKV, WebM, AVI, MPEG, "
-                "WMV, FLV, Ogg and GIF"
+                f"{path}: not one frame can be decoded; the file is damaged, or holds no pictures"
             )
-        self._capture = cv2.VideoCapture(str(path))
-        if not self._capture.isOpened():
-            raise VideoError(
-                f"{path}: cannot be read as a video; it is cut short (an MP4 without its index), "
-                "damaged, or in a format that OpenCV lacks"
-            )
-        width = self._capture.get(cv2.CAP_PROP_FRAME_WIDTH)
-        height = self._capture.get(cv2.CAP_PROP_FRAME_HEIGHT)
-        if width * height > _MAX_VIDEO_PIXELS:
-            raise VideoError(f"{path}: frames of {width:.0f} x {height:.0f} pixels are too large")
-        self._capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
-        self.rate = _positive(self._capture.get(cv2.CAP_PROP_FPS), _USUAL_RATE)
-        # What the file claims; None where it does not say.
-        self.count = int(_positive(self._capture.get(cv2.CAP_PROP_FRAME_COUNT), 0)) or None
-        self.damaged = 0
+        self._first: Picture = first
+        self.size = self._decoder.size(first)
+
+    @property
+    def damaged(self) -> int:
+        return self._decoder.damaged + self._decoder.missing
 
     def frames(self, span: Span = WHOLE) -> Iterator[Frame]:
-        """Frames in order with the file's own timestamps (its frame rate may vary).
+        """Frames in order, each an array of its own; the file is closed at the end.
 
-        A frame that cannot be decoded is left out and counted in ``damaged``; when many in a row
-        fail, the rest is given up. Either is logged. The file is closed at the end.
+        Times are the file's own (its frame rate may vary), in seconds from the first frame that is
+        displayed, wherever the file's clock begins. Numbers count the file's frames, also when
+        ``span`` starts later: those before are counted without decoding them. A frame that cannot
+        be decoded is left out; as in OpenFace the next one takes its number (where it lies before
+        a later start, its number stays free). It is counted in ``damaged``, and the log tells.
+
+        Args:
+            span: which frames; a later start than the end of the file gives an error.
+
+        Raises:
+            VideoError: if there is no frame in the span.
         """
-        first, last, index = None, -np.inf, 0
+        found, seconds = False, 0.0
         try:
-            while self._grab(index):
-                moment = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-                first = moment if first is None else first
-                seconds = moment - first
-                if seconds <= last:  # some containers give no times: then the rate does
-                    seconds = max(index / self.rate, last + _LEAST_STEP)
-                last = seconds
+            for picture, seconds in self._timed(self._av.deinterlaced(self._from(span))):
                 if span.ends(seconds):
                     break
-                if span.takes(index, seconds):
-                    yield from self._decoded(index, seconds)
-                index += 1
+                if span.takes(picture.index, seconds):
+                    found = True
+                    yield Frame(picture.index, seconds, self._decoder.image(picture))
             else:
-                self._report(index)
+                self._report(seconds)
+            if not found:
+                raise VideoError(
+                    f"{self.path}: no frame from {span.start:g} s on; the last one is at "
+                    f"{seconds:.2f} s"
+                )
         finally:
-            self._capture.release()
+            self._decoder.close()
 
-    def _grab(self, index: int) -> bool:
-        """Step to the next frame that can be read; False at the end."""
-        for failed in range(_DAMAGED_FRAMES):
-            if self._capture.grab():
-                self.damaged += failed
-                return True
-            if self.count is None or index + failed + 1 >= self.count:
-                return False
-        return False
+    def _from(self, span: Span) -> Iterator["Picture"]:
+        """All pictures, or those from the last key frame before the span on."""
+        key = None
+        if span.start > 0:
+            key = self._av.find_key_frame(self._decoder, self._first, span.start)
+        if key is None:
+            return chain([self._first], self._pictures)
+        self._decoder.close()
+        self._decoder = self._av.Decoder(self.path, threaded=True, start=key)
+        return self._decoded()
 
-    def _decoded(self, index: int, seconds: float) -> Iterator[Frame]:
-        ok, image = self._capture.retrieve()
-        if ok and image is not None:
-            yield Frame(index, seconds, _as_bgr(image))
-        else:
-            self.damaged += 1
+    def _decoded(self) -> Iterator["Picture"]:
+        """All good pictures. Where the decoder complains the file is read once more, frame by
+        frame: several threads tell late what is damaged, and lose good frames at the end."""
+        last = -1
+        try:
+            for picture in self._decoder.pictures():
+                yield picture
+                last = picture.index
+        except self._av.DecoderError:
+            self._decoder.close()
+            self._decoder = self._av.Decoder(self.path, threaded=False)
+            for picture in self._decoder.pictures():
+                if picture.index > last:
+                    yield picture
 
-    def _report(self, read: int) -> None:
-        # An edit list may hide a few frames; a cut file lacks many.
-        if self.count and read + self.damaged < _CUT_SHORT * self.count - 1:
-            self.damaged = self.count - read
-        if self.damaged:
+    def _timed(self, pictures: Iterator["Picture"]) -> Iterator[tuple["Picture", float]]:
+        """With seconds from the first frame, which always grow."""
+        last, tick = -np.inf, float(self._decoder.time_base)
+        for picture in pictures:
+            seconds = last
+            if picture.pts is not None and self._first.pts is not None:
+                seconds = (picture.pts - self._first.pts) * tick
+            if seconds <= last:  # some files give no times, or the same twice: then the rate does
+                seconds = max(picture.index / self.rate, last + _LEAST_STEP)
+            last = seconds
+            yield picture, seconds
+
+    def _report(self, seconds: float) -> None:
+        if lost := self._decoder.damaged:
             logger.warning(
-                "%s: %d of %s frames could not be read; the file is damaged or cut short",
-                self.path, self.damaged, self.count or "its",
+                "%s: damaged; %d frame%s could not be decoded and %s left out; what follows up to "
+                "the next key frame may show traces of it",
+                self.path, lost, *(("", "is") if lost == 1 else ("s", "are")),
+            )  # fmt: skip
+        if self._decoder.missing:
+            logger.warning(
+                "%s: cut short after %.2f s; about %d frames are missing",
+                self.path, seconds, self._decoder.missing,
             )  # fmt: skip
 
 
@@ -219,45 +249,7 @@ class Camera:
         logger.warning("%s: it disappeared after %d frames", self.name, index)
 
 
-def read_image(path: Path | str) -> np.ndarray:
-    """A picture as (H, W, 3) uint8 BGR: turned upright by its EXIF, grey repeated, alpha dropped.
-
-    Raises:
-        VideoError: if it is missing, no readable PNG, JPEG, BMP, TIFF or WebP, or too large.
-    """
-    path = Path(path)
-    try:
-        data = np.fromfile(path, np.uint8)
-    except OSError as error:
-        raise VideoError(f"{path}: {error.strerror}") from None
-    size = picture_size(data.tobytes())
-    if size is not None and size[0] * size[1] > _most_pixels(data.size):
-        raise VideoError(f"{path}: it claims {size[0]} x {size[1]} pixels, too many for its bytes")
-    try:
-        image = None if size is None else cv2.imdecode(data, cv2.IMREAD_COLOR)
-    except cv2.error:
-        image = None
-    if image is None:
-        raise VideoError(f"{path}: not a readable picture")
-    return image
-
-
-def _most_pixels(count: int) -> int:
-    """What a picture file of so many bytes may claim."""
-    return min(_MAX_PIXELS, _FREE_PIXELS + _PIXELS_A_BYTE * count)
-
-
-def _is_container(path: Path) -> bool:
-    with path.open("rb") as file:
-        head = file.read(256)
-    return any(head.startswith(beginning, start) for start, beginning in _BEGINNINGS)
-
-
 def _as_bgr(image: np.ndarray) -> np.ndarray:
     if image.ndim == 2 or image.shape[2] == 1:
         return cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
     return image[..., :3]
-
-
-def _positive(value: float, otherwise: float) -> float:
-    return float(value) if np.isfinite(value) and value > 0 else otherwise

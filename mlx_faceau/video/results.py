@@ -1,13 +1,15 @@
-"""What the pipeline says about a frame and about each face in it."""
+"""What the pipeline returns: a frame, its faces, and the file they came from."""
 
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from mlx_faceau.core.facs import AU_NAMES
+
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture of a source.
+    """One image of a source.
 
     Args:
         index: from 0, counted in the source's own frames.
@@ -17,37 +19,52 @@ class Frame:
 
     index: int
     timestamp: float
-    image: np.ndarray
+    image: np.ndarray = field(repr=False)
 
 
 @dataclass(frozen=True)
-class Face:
+class FaceResult:
     """One face of one frame, in frame pixels and radians.
 
     Args:
         face_id: from 0; the same person keeps it through a video.
-        confidence: in [0, 1]: how far this can be trusted (see :mod:`mlx_faceau.video.confidence`).
-        success: the confidence reached the pipeline's threshold.
+        confidence: in [0, 1], see :mod:`mlx_faceau.video.confidence`.
+        success: whether the confidence reached the pipeline's threshold.
         landmarks: (68, 2).
         global_params: (6,) scale, rx, ry, rz, tx, ty.
         local_params: (34,).
-        warp_matrix: (2, 3) from the frame to the crop that the action units were read from.
+        warp_matrix: (2, 3) from the frame to the crop that the action units were predicted from.
         au_intensities: (17,) in [0, 5], or None without an action unit net.
     """
 
     face_id: int
     confidence: float
     success: bool
-    landmarks: np.ndarray
-    global_params: np.ndarray
-    local_params: np.ndarray
-    warp_matrix: np.ndarray
-    au_intensities: np.ndarray | None = None
+    landmarks: np.ndarray = field(repr=False)
+    global_params: np.ndarray = field(repr=False)
+    local_params: np.ndarray = field(repr=False)
+    warp_matrix: np.ndarray = field(repr=False)
+    au_intensities: np.ndarray | None = field(default=None, repr=False)
+
+    @property
+    def aus(self) -> dict[str, float]:
+        """Intensities by name (``AU01_r`` ... ``AU45_r``); empty without an action unit net."""
+        if self.au_intensities is None:
+            return {}
+        return dict(zip(AU_NAMES, self.au_intensities.tolist(), strict=True))
 
 
 @dataclass(frozen=True)
-class FrameFaces:
-    """A frame and its faces, ordered by ``face_id``; no face is an empty tuple."""
+class FrameResult:
+    """A frame and its faces.
+
+    Args:
+        frame: index, timestamp and pixels.
+        faces: ordered by ``face_id``; empty where no face was found.
+        source: the file as it was named, ``"webcam 0"`` and so on for a camera, ``""`` for an
+            array.
+    """
 
     frame: Frame
-    faces: tuple[Face, ...] = field(default_factory=tuple)
+    faces: tuple[FaceResult, ...] = ()
+    source: str = ""

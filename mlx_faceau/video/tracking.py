@@ -1,292 +1,447 @@
-"""Who is who from frame to frame: identities, when to detect, what to do when a face is lost.
+"""Tracking of faces through a video: one :meth:`Tracker.update` a frame.
 
-Nothing here looks at pixels: it is squares, looks and confidences, so that it can be tested without
-a network. A face is *followed* while its crop comes from its last landmarks, and *missing* while it
-is remembered but not seen.
+scene cut? -> detections (whole frame, or near a track) -> association -> landmarks -> confidence
+           -> re-detection in the same frame where a fit has left its face -> squares of the next
+
+The square that the net sees next moves with its landmarks, as far as they are found to follow the
+face and not the crop. Where detections disagree a little with it, it is moved towards them slowly.
 """
 
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import cv2
 import numpy as np
 
-from .appearance import unit
-from .confidence import UNCHECKED, Agreement
+from mlx_faceau.core.geometry import square_crop_matrix
+from mlx_faceau.core.preprocess import CROP_SHAPE
 
-_SAME_PLACE = 0.45  # cost (shift in sides + log size ratio) below which squares are one face
-_SAME_LOOK = 0.80  # likeness above which a face is recognised wherever it is
-_PLAUSIBLE_LOOK = 0.45  # likeness that a face which reappears near its old place needs
-_TWINS = 0.25  # two followed squares closer than this show one face
-_SEARCH_EVERY = 5  # frames between detections while a face is missing or doubted
-_GROWN = 1.35  # change of size since the detector's last word at which it is asked at once
+from .align import FrameCrops
+from .appearance import SceneCuts, appearance_of, unit
+from .association import (
+    SAME_PLACE,
+    Cost,
+    FaceDetection,
+    active_cost,
+    associate,
+    lost_cost,
+    place_cost,
+)
+from .confidence import (
+    ConfidenceCurves,
+    agreement_signal,
+    box_signal,
+    marks_signal,
+    share_inside,
+)
+from .detectors import Detector
+from .fitting import (
+    UNKNOWN,
+    Agreement,
+    LandmarkFit,
+    Predictor,
+    Square,
+    agreement_of,
+    displaced,
+    fit_landmarks,
+)
+from .results import FaceResult, Frame, FrameResult
+from .square_filter import SquareFilter, displacement, moved
+
 _NEVER = -1_000_000  # a frame before all others
-_DOUBTED = 0.1  # agreement of two crops below which the detector is asked at once
-# A net that follows its crop drags a track away: the larger the share it follows, the more the next
-# crop stays where the detector put it relative to the landmarks; below and above these not at all
-# and wholly.
-_TRUSTED, _UNTRUSTED = 0.2, 0.6
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A face that a detector found: its standard crop's square, score, look, and its marks."""
-
-    centre: np.ndarray
-    side: float
-    score: float
-    look: np.ndarray
-    marks: np.ndarray | None = None
+_NEAR_EVERY = 2  # frames between detections near a track, where the detector is quick there
+_NEAR_SIDES = 1.6  # sides of the region for it
+_SEARCH_EVERY = 5  # frames between detections while a track is lost or doubtful
+_AGREEMENT_EVERY = 8  # frames between fits of a displaced crop, where no marks vouch for a track
+_PATIENCE = 3  # frames in a row without success after which a track that is not seen is lost
+_MISPLACED = 0.25  # place cost from which a track is put where the detector sees its face
+_TWINS = 0.25  # two tracks closer than this show one face
+_SAME_CROP = 0.02  # distance of squares whose landmarks are the same
+_JUMP = 0.3  # place cost between two frames' landmarks that no face moves
+_UNLIKE = 0.15  # fall of similarity below its usual value at which a fit is suspected
+# Share of a displacement that landmarks follow: below the first the crop is cut around them, above
+# the second it keeps the place that the detector gave it relative to them.
+_SEES, _BLIND = 0.2, 0.6
 
 
 @dataclass
 class Track:
-    """One person: where the face was last, and how sure that was.
+    """One person; only :class:`Tracker` changes it.
 
     Args:
         face_id: from 0, never used again.
-        centre: (2,) px of the square that the next crop is cut from.
-        side: px of that square.
-        score: the detector's, when it last saw the face, as far as the landmarks met its marks.
-        look: unit vector of the face's appearance.
-        last_frame: index of the frame it was last followed in.
+        filter: where the face is, or was last.
+        appearance: unit vector.
+        last_frame: index of the last frame with a fit.
     """
 
     face_id: int
-    centre: np.ndarray
-    side: float
-    score: float
-    look: np.ndarray
+    filter: SquareFilter
+    appearance: np.ndarray
     last_frame: int
-    agreement: Agreement = UNCHECKED
-    checked: int = _NEVER  # index of the frame in which it was last looked at twice
-    weak: int = 0
-    missing: bool = False
-    anchored: bool = False  # placed by the detector in this frame: its crop needs a second pass
-    marks: np.ndarray | None = None  # (5, 2) px that the detector marked in this frame
-    anchor_shift: np.ndarray = field(default_factory=lambda: np.zeros(2))
-    anchor_scale: float = 0.0
-    confirmed_side: float = 0.0  # px of the side when the detector last saw the face
+    lost: bool = False
+    elsewhere: bool = False  # since a scene cut it may be anywhere
+    weak: int = 0  # frames in a row without success
+    placed: int = _NEVER  # frame in which the detector placed it
+    detected: int = _NEVER  # frame of the last detection, of the whole frame or near the track
+    detection: FaceDetection | None = None  # what that was; None where it saw no face
+    evidence: float = 0.0  # what that detection says about the fit, in [0, 1]
+    agreed: int = _NEVER  # frame of the last fit of a displaced crop
+    agreement: Agreement = UNKNOWN
+    similarity: float = 1.0  # usual one of crops to the appearance
+    fitted: Square | None = None  # the landmarks' square of the last frame
+    offset: np.ndarray = field(default_factory=lambda: np.zeros(3))  # from there to the crop's
 
     @property
-    def doubted(self) -> bool:
-        """Whether the net sees nothing here, or the size has run away as no face's does."""
-        grown = abs(np.log(self.side / (self.confirmed_side or self.side))) > np.log(_GROWN)
-        return bool(grown or self.agreement.value < _DOUBTED)
+    def square(self) -> Square:
+        """That the next crop is cut from."""
+        return self.filter.square
 
     @property
-    def reserve(self) -> tuple[float, float]:
-        """How much of the detector's place and size is kept, in [0, 1]; 0 for a net that sees."""
-        return _reserve(self.agreement.shift), _reserve(self.agreement.scale)
+    def last_place(self) -> Square | None:
+        """See :class:`mlx_faceau.video.association.Tracked`."""
+        return None if self.elsewhere else self.square
 
-    def anchor(self, centre: np.ndarray, side: float) -> None:
-        """Remember where the detector's square lies relative to the landmarks' square."""
-        self.anchor_shift = (self.centre - centre) / side
-        self.anchor_scale = float(np.log(self.side / side))
 
-    def next_square(self, centre: np.ndarray, side: float) -> tuple[np.ndarray, float]:
-        """The square to look at next, when the landmarks' own is this one."""
-        shift, scale = self.reserve
-        return (
-            centre + shift * side * self.anchor_shift,
-            side * float(np.exp(scale * self.anchor_scale)),
-        )
+@dataclass(frozen=True)
+class TrackedFrame:
+    """A frame's faces before their action units, and the crops (F, 112, 112, 3) for those."""
 
-    def distance(self, centre: np.ndarray, side: float) -> float:
-        """Shift in sides plus log ratio of sizes; 0 for the same square."""
-        shift = float(np.linalg.norm(centre - self.centre) / np.sqrt(side * self.side))
-        return shift + abs(float(np.log(side / self.side)))
+    result: FrameResult
+    crops: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """A track's landmarks in the current frame, with their standard crop."""
+
+    track: Track
+    landmarks: LandmarkFit
+    matrix: np.ndarray
+    crop: np.ndarray
+    appearance: np.ndarray
+    suspect: bool
+
+
+def detect_faces(detector: Detector, frame: FrameCrops) -> list[FaceDetection]:
+    """The faces that a detector sees in a whole frame."""
+    found = []
+    for detection in detector.detect(frame.frame):
+        square = Square(*detector.calibration.square(detection.box))
+        appearance = appearance_of(frame.crop(square_crop_matrix(*square)))
+        found.append(FaceDetection(square, detection.score, appearance, detection.marks))
+    return found
+
+
+def detect_near(
+    detector: Detector, image: np.ndarray, square: Square, region_side: int
+) -> FaceDetection | None:
+    """The face that a detector sees in a small region around a square, or None; no appearance.
+
+    Args:
+        detector: finds faces.
+        image: (H, W, 3) uint8 BGR, the whole frame.
+        square: where the face should be.
+        region_side: px that the region's longer side is reduced to.
+    """
+    height, width = image.shape[:2]
+    half = _NEAR_SIDES * square.side / 2
+    low = np.maximum(np.floor(square.centre - half).astype(int), 0)
+    high = np.minimum(np.ceil(square.centre + half).astype(int), (width, height))
+    if (high - low < 8).any():
+        return None
+    region = image[low[1] : high[1], low[0] : high[0]]
+    scale = min(1.0, region_side / (2 * half))
+    size = np.maximum(np.round((high - low) * scale).astype(int), 8)
+    small = cv2.resize(region, size.tolist(), interpolation=cv2.INTER_AREA)
+    ratio = (high - low) / size
+    found = []
+    for detection in detector.detect(small):
+        x, y, box_width, box_height = detection.box
+        corner = (np.array([x, y]) + 0.5) * ratio - 0.5 + low
+        box = (*corner.tolist(), float(box_width * ratio[0]), float(box_height * ratio[1]))
+        marks = None if detection.marks is None else (detection.marks + 0.5) * ratio - 0.5 + low
+        own = Square(*detector.calibration.square(box))
+        found.append(FaceDetection(own, detection.score, np.zeros(0), marks))
+    nearest = min(found, key=lambda d: place_cost(square, d.square), default=None)
+    if nearest is None or place_cost(square, nearest.square) >= SAME_PLACE:
+        return None
+    return nearest
 
 
 class Tracker:
-    """The people of one video.
+    """Tracks the faces of one video.
 
     Args:
-        detect_every: frames between detections while all is well.
-        memory: frames of the source for which a missing face is remembered.
-        patience: frames in a row of low confidence after which a face is missing.
-        max_faces: at most so many are followed; None follows all.
+        predictor: the landmark net.
+        detector: finds faces. Where it has a ``region_side``, the pixels of a region in which it
+            is quick, it is asked near each track every other frame as well.
+        curves: from signals to confidences; None takes the signals themselves.
+        lock: held while the detector works; several trackers may share a detector.
+        detect_every: frames between detections in the whole frame while all is well.
+        memory: frames of the source for which a lost track is remembered.
+        max_faces: at most so many are tracked; None tracks all.
+        min_confidence: below it a face's ``success`` is False.
+        source: of the frames, for their results.
     """
 
     def __init__(
         self,
+        predictor: Predictor,
+        detector: Detector,
+        curves: ConfidenceCurves | None = None,
+        lock: "threading.Lock | None" = None,
+        *,
         detect_every: int = 30,
         memory: int = 150,
-        patience: int = 3,
         max_faces: int | None = None,
+        min_confidence: float = 0.5,
+        source: str = "",
     ) -> None:
-        self.detect_every = detect_every
-        self.memory = memory
-        self.patience = patience
-        self.max_faces = max_faces
         self.tracks: list[Track] = []
+        self._predictor = predictor
+        self._detector = detector
+        self._curves = curves or ConfidenceCurves()
+        self._lock = lock or threading.Lock()
+        self._detect_every = detect_every
+        self._memory = memory
+        self._max_faces = max_faces
+        self._min_confidence = min_confidence
+        self._source = source
+        self._region_side = int(getattr(detector, "region_side", 0))
+        self._cuts = SceneCuts()
         self._detected = _NEVER
         self._next_id = 0
 
     @property
-    def followed(self) -> list[Track]:
-        """Tracks whose face is in sight."""
-        return [track for track in self.tracks if not track.missing]
+    def active(self) -> list[Track]:
+        """Tracks whose face is in sight, by ``face_id``."""
+        return [track for track in self.tracks if not track.lost]
 
-    def detection_due(self, index: int) -> bool:
-        """Whether the detector should look at frame ``index``."""
+    def update(self, frame: Frame) -> TrackedFrame:
+        """The faces of the next frame; frames come in order."""
+        index, crops = frame.index, FrameCrops(frame.image)
+        self.tracks = [t for t in self.tracks if not t.lost or index - t.last_frame <= self._memory]
+        if self._cuts.is_cut(frame.image):
+            for track in self.tracks:
+                track.lost = track.elsewhere = True
+            self._detected = _NEVER
+        for track in self.active:
+            track.filter.predict(index - track.last_frame)
+        if self._is_detection_due(index):
+            self._detect(crops, index)
+        for track in self.active:
+            if self._region_side and index - track.detected >= _NEAR_EVERY:
+                self._observe(track, self._near(crops, track), index)
+        fits = self._fit(crops, index, self.active)
+        if any(fit.suspect for fit in fits) and self._detected < index:
+            fits = self._refit(crops, index, fits)
+        fits = self._without_twins(fits)
+        faces = tuple(self._finish(fit, index, frame.image.shape[:2]) for fit in fits)
+        shown = [fit.crop for fit in fits] or np.zeros((0, *CROP_SHAPE), np.uint8)
+        return TrackedFrame(FrameResult(frame, faces, self._source), np.asarray(shown))
+
+    # Detection and association
+
+    def _is_detection_due(self, index: int) -> bool:
         since = index - self._detected
-        if not self.followed or since >= self.detect_every:
+        if not self.active or since >= self._detect_every:
             return True
-        return since >= _SEARCH_EVERY and any(t.missing or t.doubted for t in self.tracks)
+        unsure = any(t.lost or (t.weak and not self._region_side) for t in self.tracks)
+        return since >= _SEARCH_EVERY and unsure
 
-    def start_frame(self, index: int) -> None:
-        """Forget who has been missing too long."""
-        self.tracks = [
-            t for t in self.tracks if not t.missing or index - t.last_frame <= self.memory
-        ]
-        for track in self.tracks:
-            track.anchored, track.marks = False, None
-
-    def cut(self) -> None:
-        """The scene changed: everybody is missing, and may be recognised by looks alone."""
-        for track in self.tracks:
-            track.missing = True
-            track.centre = np.full(2, np.inf)
-        self._detected = _NEVER
-
-    def detected(self, index: int, candidates: Sequence[Candidate]) -> None:
-        """Take in what the detector found in frame ``index``.
-
-        Followed faces are confirmed (and put back in place where they had drifted away), missing
-        ones are found again by place and look, the rest are new.
-        """
+    def _detect(self, frame: FrameCrops, index: int) -> None:
         self._detected = index
-        free = list(candidates)
-        unseen = self.followed
-        for track, candidate in _cheapest_pairs(unseen, free, _following_cost):
-            self._confirm(track, candidate)
-            unseen.remove(track)
-        for track in unseen:
-            track.score, track.checked = 0.0, _NEVER  # now the crops alone must vouch for it
-        absent = [track for track in self.tracks if track.missing]
-        for track, candidate in _cheapest_pairs(absent, free, _returning_cost):
+        with self._lock:
+            detections = detect_faces(self._detector, frame)
+        for track in self.active:
+            self._observe(track, None, index)
+        for track, found in self._take(self.active, detections, active_cost):
+            self._observe(track, self._near(frame, track) or found, index)
+        lost = [track for track in self.tracks if track.lost]
+        for track, found in self._take(lost, detections, lost_cost):
             if self._has_room():
-                self._place(track, candidate)
-        for candidate in sorted(free, key=lambda c: -c.score):
-            self._add(candidate, index)
+                self._place(track, found, index)
+        for found in sorted(detections, key=lambda d: -d.score):
+            if self._has_room():
+                track = Track(self._next_id, SquareFilter(found.square), found.appearance, index)
+                self._place(track, found, index)
+                self.tracks.append(track)
+                self._next_id += 1
 
-    def _confirm(self, track: Track, candidate: Candidate) -> None:
-        track.score, track.marks = candidate.score, candidate.marks
-        drifted = track.distance(candidate.centre, candidate.side) > _SAME_PLACE / 2
-        if drifted or max(track.reserve) > 0:
-            self._place(track, candidate)
-        track.confirmed_side = track.side
+    @staticmethod
+    def _take(
+        tracks: Sequence[Track], detections: list[FaceDetection], cost: Cost
+    ) -> list[tuple[Track, FaceDetection]]:
+        """Associated pairs; their detections leave the list."""
+        pairs = associate(tracks, detections, cost)
+        taken = [(tracks[i], detections[j]) for i, j in pairs.items()]
+        detections[:] = [d for j, d in enumerate(detections) if j not in pairs.values()]
+        return taken
 
-    def _place(self, track: Track, candidate: Candidate) -> None:
-        track.centre, track.side = candidate.centre, candidate.side
-        track.score, track.marks = candidate.score, candidate.marks
-        track.confirmed_side = candidate.side
-        track.missing, track.anchored, track.weak = False, True, 0
-        track.checked = _NEVER
+    def _near(self, frame: FrameCrops, track: Track) -> FaceDetection | None:
+        """The detection near a track, where the detector is quick there.
 
-    def _add(self, candidate: Candidate, index: int) -> None:
-        if not self._has_room():
-            return
-        track = Track(
-            self._next_id, candidate.centre, candidate.side, candidate.score, candidate.look, index
-        )
-        track.anchored, track.confirmed_side, track.marks = True, candidate.side, candidate.marks
-        self.tracks.append(track)
-        self._next_id += 1
+        Boxes of a small region differ a little from those of a whole frame: a track is measured by
+        the first alone, or each change from one to the other would move it.
+        """
+        if not self._region_side:
+            return None
+        with self._lock:
+            return detect_near(self._detector, frame.frame, track.square, self._region_side)
 
     def _has_room(self) -> bool:
-        return self.max_faces is None or len(self.followed) < self.max_faces
+        return self._max_faces is None or len(self.active) < self._max_faces
 
-    def followed_to(
-        self, track: Track, index: int, square: tuple[np.ndarray, float], look: np.ndarray
-    ) -> None:
-        """A face's landmarks were read in frame ``index``; ``square`` is their standard crop's."""
-        centre, side = track.next_square(*square)
-        track.centre, track.side, track.last_frame = centre, side, index
-        if not any(self._near(track, other) for other in self.followed if other is not track):
-            track.look = unit(0.9 * track.look + 0.1 * look)
+    def _place(self, track: Track, found: FaceDetection, index: int) -> None:
+        track.filter, track.weak = SquareFilter(found.square), 0
+        track.lost = track.elsewhere = False
+        track.placed = track.detected = index
+        track.detection, track.fitted = found, None
 
-    def _near(self, one: Track, other: Track) -> bool:
-        return one.distance(other.centre, other.side) < 1.0
+    def _observe(self, track: Track, found: FaceDetection | None, index: int) -> None:
+        """A detection of an active track, or that there is none."""
+        if found is not None and place_cost(track.square, found.square) > _MISPLACED:
+            self._place(track, found, index)
+            return
+        track.detected, track.detection = index, found
+        if found is not None:
+            track.filter.add_detection(found.square)
 
-    def judge(self, track: Track, success: bool, size: tuple[int, int]) -> None:
-        """Lose a face that has been doubtful for a while or has left the picture.
+    # Landmarks
 
-        Args:
-            track: a followed face.
-            success: whether its confidence reached the threshold in this frame.
-            size: height and width of the frame.
+    def _fit(self, frame: FrameCrops, index: int, tracks: Sequence[Track]) -> list[_Fit]:
+        """Landmarks of tracks, all in one pass; where the detector placed a track, in two or three.
+
+        The second is cut around the landmarks of the first. A net that turns out to follow its crop
+        gets the detector's square again, so that it does not walk away.
         """
-        track.weak = 0 if success else track.weak + 1
-        x, y = track.centre
-        outside = not (0 <= x < size[1] and 0 <= y < size[0])
-        if track.weak >= self.patience or outside:
-            track.missing = True
+        placed = [t for t in tracks if t.placed == index]
+        due = [t for t in tracks if t not in placed and self._is_agreement_due(t, index)]
+        first = self._fit_squares(frame, index, [(t, t.square) for t in tracks], due)
+        again = [(t, first[t.face_id].square) for t in placed if first[t.face_id].usable]
+        second = self._fit_squares(frame, index, again, [t for t, _ in again])
+        third = []
+        for track, square in again:
+            if not second[track.face_id].usable:
+                continue
+            own = second[track.face_id].square
+            kept = ((track.agreement.gain - _SEES) / (_BLIND - _SEES)).clip(0.0, 1.0)
+            track.offset = kept * displacement(square, track.square)
+            track.filter = SquareFilter(moved(own, kept * displacement(own, track.square)))
+            if track.square.distance(square) > _SAME_CROP:
+                third.append((track, track.square))
+        fits = first | second | self._fit_squares(frame, index, third)
+        for track in tracks:
+            track.lost = not fits[track.face_id].usable
+        return [self._crop(frame, t, fits[t.face_id], index) for t in tracks if not t.lost]
 
-    def part_twins(self, looks: dict[int, np.ndarray]) -> list[Track]:
-        """Of two tracks on one face, let the one go that looks less like it.
+    def _fit_squares(
+        self,
+        frame: FrameCrops,
+        index: int,
+        wanted: Sequence[tuple[Track, Square]],
+        due: Sequence[Track] = (),
+    ) -> dict[int, LandmarkFit]:
+        """Fits by ``face_id``, in one pass; of the tracks that are due, also the agreement."""
+        squares = {track.face_id: square for track, square in wanted}
+        second = [displaced(squares[track.face_id]) for track in due]
+        found = fit_landmarks(self._predictor, frame, [*squares.values(), *second])
+        fits = dict(zip(squares, found, strict=False))
+        for track, other in zip(due, found[len(squares) :], strict=True):
+            own = fits[track.face_id]
+            if own.usable and other.usable:
+                track.agreed = index
+                track.agreement = agreement_of(
+                    own.landmarks, other.landmarks, squares[track.face_id]
+                )
+        return fits
 
-        Args:
-            looks: face_id -> the face's look in this frame.
+    def _is_agreement_due(self, track: Track, index: int) -> bool:
+        """Where no marks vouch for a track: every few frames, and when the detector misses it."""
+        if track.detection is None:
+            return track.detected == index
+        return track.detection.marks is None and index - track.agreed >= _AGREEMENT_EVERY
 
-        Returns:
-            The tracks that were let go: hidden behind the other face, as far as one can tell.
-        """
-        gone = []
-        tracks = self.followed
-        for i, one in enumerate(tracks):
-            for other in tracks[i + 1 :]:
-                if one.missing or other.missing:
-                    continue
-                if one.distance(other.centre, other.side) >= _TWINS:
+    @staticmethod
+    def _crop(frame: FrameCrops, track: Track, fit: LandmarkFit, index: int) -> _Fit:
+        own = fit.square
+        matrix = square_crop_matrix(*own)
+        crop = frame.crop(matrix)
+        appearance = appearance_of(crop)
+        if track.placed == index:
+            return _Fit(track, fit, matrix, crop, appearance, False)
+        unlike = float(track.appearance @ appearance) < track.similarity - _UNLIKE
+        jumped = track.fitted is not None and place_cost(track.fitted, own) > _JUMP
+        missed = track.detected == index and track.detection is None
+        return _Fit(track, fit, matrix, crop, appearance, unlike or jumped or missed)
+
+    def _refit(self, frame: FrameCrops, index: int, fits: Sequence[_Fit]) -> list[_Fit]:
+        """A fit may have left its face: the detector is asked in the same frame."""
+        self._detect(frame, index)
+        again = [t for t in self.active if t.placed == index]
+        unsure = [f.track for f in fits if f.suspect and f.track.detection is None]
+        fresh = self._fit(frame, index, sorted([*again, *unsure], key=lambda t: t.face_id))
+        known = {f.track.face_id: f for f in fits} | {f.track.face_id: f for f in fresh}
+        return [known[t.face_id] for t in self.active if t.face_id in known]
+
+    def _without_twins(self, fits: Sequence[_Fit]) -> list[_Fit]:
+        """Of two tracks on one face, the one that looks less like it is lost: it is hidden."""
+        for i, one in enumerate(fits):
+            for other in fits[i + 1 :]:
+                squares = (one.landmarks.square, other.landmarks.square)
+                if one.track.lost or other.track.lost or squares[0].distance(squares[1]) >= _TWINS:
                     continue
                 hidden = min(
-                    one, other, key=lambda t: (float(t.look @ looks[t.face_id]), -t.face_id)
+                    one,
+                    other,
+                    key=lambda f: (float(f.track.appearance @ f.appearance), -f.track.face_id),
                 )
-                hidden.missing = True
-                gone.append(hidden)
-        return gone
+                hidden.track.lost = True
+        return [fit for fit in fits if not fit.track.lost]
 
+    # Confidence, and the next frame's square
 
-def _reserve(share: float) -> float:
-    return float(np.clip((share - _TRUSTED) / (_UNTRUSTED - _TRUSTED), 0.0, 1.0))
+    def _finish(self, fit: _Fit, index: int, size: tuple[int, int]) -> FaceResult:
+        track, landmarks = fit.track, fit.landmarks.landmarks
+        confidence = self._confidence(track, fit.landmarks, index) * share_inside(landmarks, size)
+        success = confidence >= self._min_confidence
+        self._advance(fit, index, success, size)
+        return FaceResult(
+            face_id=track.face_id,
+            confidence=confidence,
+            success=success,
+            landmarks=landmarks,
+            global_params=fit.landmarks.global_params,
+            local_params=fit.landmarks.local_params,
+            warp_matrix=fit.matrix,
+        )
 
+    def _confidence(self, track: Track, fit: LandmarkFit, index: int) -> float:
+        found = track.detection
+        if found is not None and track.detected == index:
+            if found.marks is not None:
+                track.evidence = marks_signal(fit.landmarks, found.marks) * found.score
+            else:
+                track.evidence = box_signal(fit.square, found.square) * found.score
+        if found is not None and found.marks is not None:
+            return self._curves.marks(track.evidence)
+        evidence = 0.0 if found is None else track.evidence
+        agreement = self._curves.agreement(agreement_signal(track.agreement))
+        return 1 - (1 - agreement) * (1 - evidence)
 
-def _following_cost(track: Track, candidate: Candidate) -> float:
-    """Size counts half: a track that has shrunk or grown away still lies on its face."""
-    larger = max(track.side, candidate.side)
-    shift = float(np.linalg.norm(candidate.centre - track.centre)) / larger
-    place = shift + 0.5 * abs(float(np.log(candidate.side / track.side)))
-    if place >= 2 * _SAME_PLACE:
-        return np.inf
-    return place + 0.5 * (1 - float(track.look @ candidate.look))
-
-
-def _returning_cost(track: Track, candidate: Candidate) -> float:
-    likeness = float(track.look @ candidate.look)
-    if not np.isfinite(track.centre).all():
-        return 1 - likeness if likeness >= _SAME_LOOK else np.inf
-    place = track.distance(candidate.centre, candidate.side)
-    if likeness < _PLAUSIBLE_LOOK or (place > 2.0 and likeness < _SAME_LOOK):
-        return np.inf
-    return 0.3 * place + (1 - likeness)
-
-
-def _cheapest_pairs(
-    tracks: Sequence[Track],
-    candidates: list[Candidate],
-    cost: Callable[[Track, Candidate], float],
-) -> list[tuple[Track, Candidate]]:
-    """Pairs in the order of their cost; what is taken leaves ``candidates``."""
-    costs = [
-        (cost(track, candidate), i, j)
-        for i, track in enumerate(tracks)
-        for j, candidate in enumerate(candidates)
-    ]
-    taken: dict[int, int] = {}  # track -> candidate
-    for value, i, j in sorted(costs):
-        if np.isfinite(value) and i not in taken and j not in taken.values():
-            taken[i] = j
-    pairs = [(tracks[i], candidates[j]) for i, j in taken.items()]
-    candidates[:] = [c for j, c in enumerate(candidates) if j not in taken.values()]
-    return pairs
+    def _advance(self, fit: _Fit, index: int, success: bool, size: tuple[int, int]) -> None:
+        track, own = fit.track, fit.landmarks.square
+        track.last_frame, track.fitted = index, own
+        track.filter.add_landmarks(moved(own, track.offset), track.agreement.gain)
+        track.weak = 0 if success else track.weak + 1
+        x, y = own.centre
+        unseen = track.weak >= _PATIENCE and track.detection is None
+        if unseen or not (0 <= x < size[1] and 0 <= y < size[0]):
+            track.lost = True
+        near = any(own.distance(t.square) < 1.0 for t in self.active if t is not track)
+        if success and not near:
+            similarity = float(track.appearance @ fit.appearance)
+            track.similarity = 0.9 * track.similarity + 0.1 * similarity
+            track.appearance = unit(0.9 * track.appearance + 0.1 * fit.appearance)

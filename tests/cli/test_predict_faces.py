@@ -79,6 +79,7 @@ def test_a_folder_gives_a_file_each_and_a_bad_one_ends_nothing(
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.csv", "c.csv"]
     assert read_openface_csv(tmp_path / "out" / "c.csv")["success"].tolist() == [0]
     error = capsys.readouterr().err
+    assert "in: 1 other file passed over (notes.txt)" in error
     assert "b.mp4: cannot be read" in error
     assert "1 of 3 inputs" in error
 
@@ -135,6 +136,49 @@ def test_a_function_that_fails_is_named_for_every_video_of_a_batch(
     assert capsys.readouterr().err.count("detector drawn:find: ValueError") == 2
     assert predict("a.mp4", "-v") == 2
     assert "return image @ image" in capsys.readouterr().err
+
+
+def test_a_folder_s_other_files_are_counted_and_some_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ["a.MTS", "b.m2ts", "c.heic", "d.avif", "e.3gp", *(f"{n}.txt" for n in range(7))]:
+        (tmp_path / "in" / name).touch()
+    (tmp_path / "in" / ".hidden").touch()
+    found = [source.name for source in find_inputs(["in"])]
+    assert found == ["a.MTS", "b.m2ts", "c.heic", "d.avif", "e.3gp"]
+    error = capsys.readouterr().err
+    assert error == "in: 7 other files passed over (0.txt, 1.txt, 2.txt, 3.txt, 4.txt, ...)\n"
+
+
+def test_a_video_without_a_frame_is_an_error_each_time_and_never_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = clip(tmp_path / "a.mp4")
+    data = bytearray(path.read_bytes())
+    start, end = data.index(b"mdat") + 4, data.index(b"moov") - 4
+    data[start:end] = bytes(end - start)
+    path.write_bytes(data)
+    for more in ((), ("--resume",)):
+        assert predict("a.mp4", *more) == 2
+        assert "a.mp4: not one frame can be decoded" in capsys.readouterr().err
+        assert not (tmp_path / "a.csv").exists()
+
+
+def test_a_part_behind_the_end_is_an_error_and_never_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip(tmp_path / "a.mp4")
+    assert predict("a.mp4", "--start", 100) == 2
+    assert "a.mp4: no frame from 100 s on" in capsys.readouterr().err
+    assert not is_complete(tmp_path / "a.csv")
+
+
+def test_a_picture_of_any_ending_is_read_as_one(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), draw_frame([Blob(70, 80, 30)]))
+    (tmp_path / "a.png").rename(tmp_path / "a.scan")
+    assert predict("a.scan") == 0
+    assert frames_in(tmp_path / "a.csv") == 1
 
 
 def test_resume_takes_up_what_is_missing_or_unfinished(tmp_path: Path) -> None:

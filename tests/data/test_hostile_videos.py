@@ -10,8 +10,7 @@ from mp4 import set_durations, turn_quarter
 from mlx_faceau.core import geometry
 from mlx_faceau.data import quality
 from mlx_faceau.data.generate import TrainingDataGenerator
-from mlx_faceau.errors import DatasetError
-from mlx_faceau.video.reader import VideoError
+from mlx_faceau.errors import DatasetError, VideoError
 
 KEEP_ALIKE = quality.Limits(min_change=0)
 

@@ -42,7 +42,7 @@ def test_opencvs_library_is_taken_without_importing_cv2(bundled):
     done = run(
         SHOW + "; import sys; assert 'cv2' not in sys.modules; assert 'mlx' not in sys.modules"
     )
-    assert done.stdout.strip() == f"{bundled} | bundled with opencv-python", done.stderr
+    assert done.stdout.strip() == f"{bundled} | bundled with OpenCV", done.stderr
 
 
 def test_importing_the_models_loads_it_before_mlx(bundled):
@@ -51,7 +51,7 @@ def test_importing_the_models_loads_it_before_mlx(bundled):
         "print(maps.index('libopenblas') > 0); " + SHOW
     )
     done = run(code)
-    assert done.stdout.splitlines() == ["True", f"{bundled} | bundled with opencv-python"]
+    assert done.stdout.splitlines() == ["True", f"{bundled} | bundled with OpenCV"]
 
 
 def test_off_keeps_mlxs_own():

@@ -163,7 +163,8 @@ ANCHORS: dict[str, tuple[str, ...]] = {
     "AU14_r": ("mouthDimple",), "AU15_r": ("mouthFrown",),
     "AU17_r": ("mouthShrugLower", "mouthShrugUpper"), "AU20_r": ("mouthStretch",),
     "AU23_r": ("mouthRollLower", "mouthRollUpper"),
-    "AU25_r": ("mouthLowerDown", "mouthUpperUp", "jawOpen"), "AU26_r": ("jawOpen",), "AU45_r": ("eyeBlink",),
+    "AU25_r": ("mouthLowerDown", "mouthUpperUp", "jawOpen"), "AU26_r": ("jawOpen",),
+    "AU45_r": ("eyeBlink",),
 }  # fmt: skip
 
 
@@ -183,7 +184,7 @@ class Table:
         spread: (C,) deviation over neutral faces.
         units: (C, 17) weights of the channels in each unit.
         knots: (17, K) sums of channels at `levels`.
-        levels: (17, K) intensities at the knots.
+        levels: (K,) intensities at the knots.
         neutral_scores: (52,) median scores of neutral faces.
         ict_vertices, ict_weights: (478, 3) ICT-FaceKit vertices and barycentric weights of every
             point.
@@ -227,7 +228,7 @@ def align(mesh: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         mean: (478, 3) mesh to meet.
 
     Returns:
-        (N, 478, 3) aligned meshes; (N, 3, 3) rotations R, aligned = scale * (mesh - centre) @ R + centre.
+        (N, 478, 3) aligned meshes, scale * (mesh - centre) @ R + target's centre; (N, 3, 3) R.
 
     Reference:
         Umeyama, Least-squares estimation of transformation parameters, PAMI 1991.
@@ -244,9 +245,10 @@ def align(mesh: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def pose_features(rotation: np.ndarray) -> np.ndarray:
-    """(N, 2) pitch and absolute yaw in radians of (N, 3, 3) rotations of `align`."""
-    pitch = np.arctan2(rotation[:, 1, 2], rotation[:, 2, 2])
-    return np.stack([pitch, np.abs(np.arcsin(np.clip(rotation[:, 0, 2], -1, 1)))], axis=1)
+    """(N, 2) pitch and absolute yaw of rotations of `align`, radians; roll changes neither."""
+    view = rotation[:, 2]  # the camera's axis in the face's frame
+    pitch = np.arctan2(view[:, 1], view[:, 2])
+    return np.stack([pitch, np.abs(np.arcsin(view[:, 0].clip(-1, 1)))], axis=1)
 
 
 def features(mesh: np.ndarray, scores: np.ndarray, table: Table) -> tuple[np.ndarray, np.ndarray]:
@@ -337,7 +339,6 @@ def read_action_units(mesh: np.ndarray, scores: np.ndarray) -> np.ndarray:
     if found.any():
         sums = unit_sums(mesh[found], scores[found], table)
         intensities[found] = np.stack(
-            [np.interp(sums[:, k], table.knots[k], table.levels[k]) for k in range(len(AU_NAMES))],
-            1,
+            [np.interp(sums[:, k], table.knots[k], table.levels) for k in range(len(AU_NAMES))], 1
         ).clip(0, MAX_INTENSITY)
     return intensities

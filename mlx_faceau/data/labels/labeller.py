@@ -11,7 +11,7 @@ from mlx_faceau.core.named_function import load_function, name_of, user_code
 from mlx_faceau.core.pdm import PDM
 from mlx_faceau.data import schema
 from mlx_faceau.errors import BackendError, DatasetError, UsageError
-from mlx_faceau.video.reader import IMAGE_SUFFIXES
+from mlx_faceau.video.images import IMAGE_SUFFIXES
 from mlx_faceau.video.results import Frame
 
 Labels = Sequence["FaceLabels"]

@@ -1,0 +1,200 @@
+"""Calibrate a landmark net's confidence: how often a fit is good, by what can be seen of it.
+
+    python benchmarks/confidence_calibration.py MODEL FACES.h5 --detector FILE.onnx --write
+
+Every face is fitted in crops as a tracker may cut them: nearly in place, moved, turned, partly
+covered, and with its blocks shuffled so that there is no face. A fit is good if its error is at
+most 8 % of the outer eye corners' distance. Curves come from half of the people, the reliability
+table from the others; the curves that ``--write`` stores in the checkpoint, from all. What is
+exported from it later carries them. Take faces of people that the net was not trained on.
+"""
+
+import argparse
+import csv
+import io
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from compare import RESULTS
+
+from mlx_faceau.core.checkpoint import load_checkpoint, save_checkpoint
+from mlx_faceau.core.geometry import similarity_matrix, transform_points
+from mlx_faceau.core.landmarks import OUTER_EYE_CORNERS
+from mlx_faceau.data.hdf5 import FaceDataset
+from mlx_faceau.evaluation.people import people_of
+from mlx_faceau.inference.predictor import load_predictor
+from mlx_faceau.video.align import FrameCrops
+from mlx_faceau.video.confidence import (
+    GOOD_NME,
+    METADATA_KEY,
+    ConfidenceCurves,
+    Curve,
+    agreement_signal,
+    marks_signal,
+    reliability,
+)
+from mlx_faceau.video.detectors import Detector, open_detector
+from mlx_faceau.video.fitting import (
+    Predictor,
+    Square,
+    agreement_of,
+    displaced,
+    fit_landmarks,
+    standard_square,
+)
+from mlx_faceau.video.tracking import detect_near
+
+CASES = ("in place", "moved", "turned", "covered", "no face")
+_BORDER = 112  # px of replicated edge around the stored crop
+_FINDING_ERROR = 0.03  # of crops in place: standard deviation of shift (sides) and log side
+_MOVED = 0.15  # of moved crops
+_TURNED = np.radians(60)  # either way
+
+
+@dataclass(frozen=True)
+class Fits:
+    """What is measured of each fit, (N,) each; ``marks`` is NaN where the detector saw no face."""
+
+    case: np.ndarray
+    agreement: np.ndarray
+    marks: np.ndarray
+    good: np.ndarray
+    person: np.ndarray
+
+    def of(self, which: np.ndarray) -> "Fits":
+        return Fits(*(values[which] for values in vars(self).values()))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", type=Path)
+    parser.add_argument("faces", type=Path)
+    parser.add_argument("--detector", required=True, help="one that marks points (YuNet's file)")
+    parser.add_argument("--count", type=int, default=3000, help="faces that are drawn")
+    parser.add_argument("--write", action="store_true", help="store the curves in MODEL")
+    parser.add_argument("--output", type=Path, default=RESULTS / "confidence.csv")
+    args = parser.parse_args()
+    detector, net = open_detector(args.detector), load_predictor(args.model)
+    fits = measure(net, detector, FaceDataset(args.faces), args.count)
+    if np.isnan(fits.marks).all():
+        raise SystemExit(f"{args.detector}: it marked no points in any face; give YuNet's file")
+    half = fits.person % 2 == 0
+    rows = table("signal itself", ConfidenceCurves(), fits.of(~half))
+    rows += table("calibrated", curves_of(fits.of(half)), fits.of(~half))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    args.output.write_text(text.getvalue())
+    sys.stdout.write(text.getvalue())
+    if args.write:
+        checkpoint = load_checkpoint(args.model)
+        metadata = {**checkpoint.metadata, METADATA_KEY: curves_of(fits).to_json()}
+        save_checkpoint(checkpoint.path, checkpoint.arrays, metadata)
+        sys.stdout.write(f"{checkpoint.path}: curves of {len(fits.good)} fits are stored\n")
+    return 0
+
+
+def measure(net: Predictor, detector: Detector, faces: FaceDataset, count: int) -> Fits:
+    generator = np.random.default_rng(0)
+    chosen = generator.permutation(len(faces))[:count]
+    people = np.unique(people_of(faces)[1], return_inverse=True)[1]
+    rows = []
+    for number, index in enumerate(chosen):
+        case = number % len(CASES)
+        image = faces.read_images([index])[0, ..., ::-1]
+        points = faces.labels["landmarks"][index].astype(np.float64)
+        frame, points, square = make_case(CASES[case], image, points, generator)
+        rows.append((case, *fit_of(net, detector, frame, points, square), people[index]))
+    case, agreement, marks, good, person = map(np.array, zip(*rows, strict=True))
+    return Fits(case, agreement, marks, good.astype(bool), person)
+
+
+def make_case(
+    case: str, image: np.ndarray, points: np.ndarray, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray | None, Square]:
+    """A frame, its landmarks (None without a face), and the square that is fitted."""
+    frame = cv2.copyMakeBorder(image, *[_BORDER] * 4, cv2.BORDER_REPLICATE)
+    points = points + _BORDER
+    true = standard_square(points)
+    spread = _MOVED if case == "moved" else _FINDING_ERROR
+    shift, scale = generator.normal(0, spread, 2), generator.normal(0, spread)
+    square = Square(true.centre + shift * true.side, true.side * float(np.exp(scale)))
+    if case == "turned":
+        matrix = similarity_matrix(1.0, float(generator.uniform(-_TURNED, _TURNED)), (0.0, 0.0))
+        matrix[:, 2] = true.centre - matrix[:, :2] @ true.centre
+        frame = cv2.warpAffine(frame, matrix, frame.shape[1::-1], borderMode=cv2.BORDER_REPLICATE)
+        return frame, transform_points(matrix[None], points[None])[0], square
+    if case == "covered":
+        left, top = _BORDER + generator.integers(0, 80, 2)
+        width, height = generator.integers(30, 80, 2)
+        frame[top : top + height, left : left + width] = generator.integers(0, 256, 3)
+    if case == "no face":
+        size = image.shape[0] // 4
+        blocks = image.reshape(4, size, 4, size, 3).swapaxes(1, 2).reshape(16, size, size, 3)
+        blocks = generator.permutation(blocks).reshape(4, 4, size, size, 3).swapaxes(1, 2)
+        inner = slice(_BORDER, _BORDER + image.shape[0])
+        frame[inner, inner] = blocks.reshape(image.shape)
+        return frame, None, square
+    return frame, points, square
+
+
+def fit_of(
+    net: Predictor,
+    detector: Detector,
+    frame: np.ndarray,
+    points: np.ndarray | None,
+    square: Square,
+) -> tuple[float, float, bool]:
+    """Both signals, and whether the fit is good."""
+    crops = FrameCrops(frame)
+    own, other = fit_landmarks(net, crops, [square, displaced(square)])
+    agreement = agreement_signal(agreement_of(own.landmarks, other.landmarks, square))
+    found = detect_near(detector, frame, square, int(getattr(detector, "region_side", 112)))
+    marks = np.nan
+    if found is not None and found.marks is not None:
+        marks = marks_signal(own.landmarks, found.marks) * found.score
+    if points is None:
+        return agreement, marks, False
+    eyes = points[list(OUTER_EYE_CORNERS)]
+    error = np.linalg.norm(own.landmarks - points, axis=1).mean()
+    return agreement, marks, bool(error <= GOOD_NME * np.linalg.norm(eyes[0] - eyes[1]))
+
+
+def curves_of(fits: Fits) -> ConfidenceCurves:
+    marked = ~np.isnan(fits.marks)
+    return ConfidenceCurves(
+        Curve.fit(fits.marks[marked], fits.good[marked]), Curve.fit(fits.agreement, fits.good)
+    )
+
+
+def table(name: str, curves: ConfidenceCurves, fits: Fits) -> list[dict[str, str]]:
+    """The reliability of either signal; Brier score: mean square of confidence less outcome."""
+    marked = ~np.isnan(fits.marks)
+    rows = []
+    for signal, curve, values, good in (
+        ("marks", curves.marks, fits.marks[marked], fits.good[marked]),
+        ("agreement", curves.agreement, fits.agreement, fits.good),
+    ):
+        confidence = np.array([curve(value) for value in values])
+        brier = np.square(confidence - good).mean()
+        for bin_ in reliability(confidence, good):
+            rows.append(
+                {
+                    "signal": signal,
+                    "curve": name,
+                    "bin": f"{bin_['low']:.1f}-{bin_['high']:.1f}",
+                    "fits": str(bin_["fits"]),
+                    "confidence": f"{bin_['confidence']:.3f}",
+                    "measured_good": f"{bin_['good']:.3f}",
+                    "brier": f"{brier:.3f}",
+                }
+            )
+    return rows
+
+
+if __name__ == "__main__":
+    sys.exit(main())

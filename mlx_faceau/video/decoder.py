@@ -1,0 +1,388 @@
+"""Decoding a video file with PyAV (FFmpeg): pictures in display order, and what is missing.
+
+packets -> decoder -> deinterlacer (where a picture is interlaced) -> BGR as displayed
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+from av.filter import Graph
+from av.video.reformatter import Interpolation, VideoReformatter
+
+from mlx_faceau.errors import VideoError
+
+Packet = Any  # PyAV has one class for each kind of stream
+
+# Demuxers of containers and raw streams. Playlists and manifests (HLS, DASH, concat, SDP, IMF) are
+# not among them: they make FFmpeg open whatever files and addresses they name.
+_DEMUXERS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,asf,asf_o,flv,live_flv,mpeg,mpegts,mpegvideo,m4v,"
+    "h261,h263,h264,hevc,vvc,evc,av1,obu,ivf,ogg,gif,mxf,gxf,lxf,dv,nut,rm,mjpeg,yuv4mpegpipe,"
+    "dirac,vc1,vc1test,cavsvideo,avs2,avs3,dnxhd,wtv,swf,nsv,dhav,kux,ivr,pva,ty"
+)
+# Containers whose header tells the duration, rounded at most; other durations are estimates.
+_WITH_DURATION = {"matroska,webm", "flv", "asf"}
+_STILL_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1")
+_MAX_PIXELS = 1 << 26  # of a frame; 8K has half of it
+_MAX_ASPECT = 16  # pixels wider or narrower than this are a mistake in the file
+_SQUARE = 0.01  # how far a pixel aspect may be from 1 and count as square
+_WAIT_FOR_KEY = 600  # packets at the start that are passed over in search of a key frame
+_ENDS_EARLY = 0.5  # seconds that may lack before a file counts as cut short
+_USUAL_RATE = 30.0  # frames a second, where a file does not say
+
+
+class DecoderError(Exception):
+    """The decoder complained while several threads worked: they report late and keep frames."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded frame.
+
+    Args:
+        index: from 0, counted in the file's frames that can be decoded and are displayed.
+        pts: time of display in the stream's time base; None where the file gives no times.
+        frame: PyAV's.
+        matrix: (3, 3) int32 16.16 display matrix; None where the picture is upright.
+    """
+
+    index: int
+    pts: int | None
+    frame: av.VideoFrame
+    matrix: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class KeyFrame:
+    """Where decoding can begin: index and times of a key frame, in the stream's time base."""
+
+    index: int
+    pts: int
+    dts: int
+
+
+class Decoder:
+    """One pass over a file's pictures.
+
+    Args:
+        path: the file.
+        threaded: decode several frames at once; then complaints raise :class:`DecoderError`.
+        start: begin at this key frame instead of the first.
+
+    Attributes:
+        damaged: frames that could not be decoded so far.
+        missing: frames behind an early end of the file, known when all are read.
+
+    Raises:
+        VideoError: if the file is no video that FFmpeg decodes, or its frames are too large.
+    """
+
+    def __init__(self, path: Path, threaded: bool, start: KeyFrame | None = None) -> None:
+        self._path, self._threaded, self._start = path, threaded, start
+        self.damaged = self.missing = 0
+        self._container = _open(path)
+        try:
+            self.stream = _picture_stream(self._container, path)
+        except VideoError:
+            self._container.close()
+            raise
+        self.stream.thread_type = "AUTO" if threaded else "SLICE"
+        self.stream.codec_context.options = {"max_pixels": str(_MAX_PIXELS)}
+        self.rate = _rate(self.stream)
+        self.count = _count(self.stream, self._container, self.rate)
+        self.time_base = self.stream.time_base
+        self._tells_duration = self._container.format.name in _WITH_DURATION
+        self._begun = False
+        self._end = 0.0  # seconds, of the last packet of any stream
+        self._converter = VideoReformatter()
+
+    @property
+    def is_indexed(self) -> bool:
+        """Whether packets tell the times of all displayed frames, from any place of the file."""
+        hides_frames = self.stream.codec_context.name in ("vp8", "libvpx")
+        return not hides_frames and self._container.format.name != "mpeg"  # times guessed on seeks
+
+    def close(self) -> None:
+        """Close the file."""
+        self._container.close()
+
+    def pictures(self) -> Iterator[Picture]:
+        """All frames that the decoder gives without complaint, in display order."""
+        index = 0 if self._start is None else self._start.index
+        newest = shown = None  # times of the packets so far, and of the frames
+        for packet in self._packets():
+            if packet is not None and packet.is_corrupt:
+                self.damaged += 1  # half a frame may decode to a whole one, in part invented
+                continue
+            if packet is not None and packet.pts is not None and not packet.is_discard:
+                newest = packet.pts if newest is None else max(newest, packet.pts)
+            try:
+                frames = self.stream.codec_context.decode(packet)
+            except av.error.FFmpegError:
+                self._complain()
+                continue
+            for frame in frames:
+                shown = frame.pts
+                if self._start is not None and (shown is None or shown < self._start.pts):
+                    continue  # displayed before the key frame that decoding began at
+                if frame.is_corrupt:
+                    self._complain()
+                else:
+                    yield Picture(index, shown, frame, _display_matrix(frame))
+                    index += 1
+        if self._threaded and shown is not None and newest is not None and newest > shown:
+            raise DecoderError  # PyAV drops what is behind a complaint at the end
+        self.missing = self._count_missing()
+
+    def _complain(self) -> None:
+        if self._threaded:
+            raise DecoderError
+        self.damaged += 1
+
+    def _packets(self) -> Iterator[Packet]:
+        """The stream's packets from the first key frame on; None at the end flushes."""
+        passed = 0
+        if self._start is not None:
+            self._container.seek(self._start.dts, stream=self.stream)
+        for packet in _demux(self._container):
+            if self._tells_duration:
+                self._note_end(packet)
+            if packet.stream_index != self.stream.index or _is_empty(packet):
+                continue
+            if not self._begun:
+                self._begun = self._begins(packet, passed)
+                passed += 1
+            if self._begun:
+                yield packet
+        if self._start is not None and not self._begun:
+            raise DecoderError  # it was not found again
+        yield None
+
+    def _begins(self, packet: Packet, passed: int) -> bool:
+        if self._start is None:
+            return bool(packet.is_keyframe) or passed >= _WAIT_FOR_KEY
+        return bool(packet.is_keyframe) and packet.pts == self._start.pts
+
+    def _note_end(self, packet: Packet) -> None:
+        if packet.pts is not None and packet.time_base:
+            end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+            self._end = max(self._end, end)
+
+    def _count_missing(self) -> int:
+        """Frames that the file promises behind its own end."""
+        size = self._path.stat().st_size
+        entries = self.stream.index_entries
+        if len(entries) and entries[-1].pos + entries[-1].size > size:
+            beyond = [entry for entry in entries if entry.pos + entry.size > size]
+            return max(0, len(beyond) - self.damaged)
+        duration = self._container.duration
+        if self._tells_duration and duration:
+            lacking = duration / av.time_base - self._end
+            return round(lacking * self.rate) if lacking > _ENDS_EARLY else 0
+        return 0
+
+    def size(self, picture: Picture) -> tuple[int, int]:
+        """Width and height in pixels as displayed."""
+        width, height = self._stretched_width(picture.frame), picture.frame.height
+        return (height, width) if _is_transposed(picture.matrix) else (width, height)
+
+    def image(self, picture: Picture) -> np.ndarray:
+        """(H, W, 3) uint8 BGR as displayed: square pixels, upright. The array is the caller's.
+
+        Raises:
+            VideoError: if the frame is too large.
+        """
+        frame, width = picture.frame, self._stretched_width(picture.frame)
+        if width * frame.height > _MAX_PIXELS:
+            raise VideoError(
+                f"{self._path}: frames of {width} x {frame.height} pixels are too large"
+            )
+        # Another format than the frame's own: else the decoder's buffer would be handed out.
+        target = "rgb24" if frame.format.name == "bgr24" else "bgr24"
+        mode = Interpolation.BILINEAR if width == frame.width else Interpolation.BICUBIC
+        converted = self._converter.reformat(
+            frame, width=width, format=target, interpolation=mode, dst_color_range="JPEG"
+        )
+        plane: Any = converted.planes[0]
+        rows = np.frombuffer(plane, np.uint8).reshape(frame.height, plane.line_size)
+        image = rows[:, : 3 * width].reshape(frame.height, width, 3)
+        if target == "rgb24":
+            image = image[..., ::-1]
+        return _upright(np.ascontiguousarray(image), picture.matrix)
+
+    def _stretched_width(self, frame: av.VideoFrame) -> int:
+        aspect = self.stream.sample_aspect_ratio or self.stream.codec_context.sample_aspect_ratio
+        ratio = float(aspect) if aspect else 1.0
+        if abs(ratio - 1) <= _SQUARE or not 1 / _MAX_ASPECT <= ratio <= _MAX_ASPECT:
+            return frame.width
+        return max(1, round(frame.width * ratio))
+
+
+def find_key_frame(decoder: Decoder, first: Picture, seconds: float) -> KeyFrame | None:
+    """The last key frame at or before a time, by a walk over the packets, nothing decoded.
+
+    Args:
+        decoder: of the file; a second container is opened beside its own.
+        first: its first displayed frame.
+        seconds: from the first frame.
+
+    Returns:
+        None where decoding from the start is as good, or frames cannot be told from packets.
+    """
+    if first.pts is None or first.frame.interlaced_frame or not decoder.is_indexed:
+        return None  # the fields of a frame may be packets of their own
+    wanted = first.pts + int(seconds / decoder.time_base)
+    times: list[int] = []
+    key: KeyFrame | None = None
+    with _open(decoder._path) as container:
+        for packet in _demux(container):
+            if packet.stream_index != decoder.stream.index or _is_empty(packet):
+                continue
+            if packet.pts is None:
+                return None
+            if packet.dts is not None and packet.dts > wanted:
+                break
+            if packet.is_discard or packet.is_corrupt or packet.pts < first.pts:
+                continue
+            times.append(packet.pts)
+            if packet.is_keyframe and packet.pts <= wanted:
+                key = KeyFrame(0, packet.pts, packet.pts if packet.dts is None else packet.dts)
+    if key is None or key.pts == first.pts or len(set(times)) < len(times):
+        return None
+    return replace(key, index=sum(time < key.pts for time in times))
+
+
+def deinterlaced(pictures: Iterable[Picture]) -> Iterator[Picture]:
+    """One picture for each given one; those of two fields (and all after the first of them) pass
+    through a filter that rebuilds the second field's lines, progressive ones unchanged."""
+    graph: Any = None
+    kind: Any = None
+    waiting: deque[Picture] = deque()
+
+    def finished() -> Iterator[Picture]:
+        with suppress(av.error.BlockingIOError, av.error.EOFError):
+            while graph is not None:
+                frame = graph.vpull()
+                yield replace(waiting.popleft(), frame=frame)
+
+    for picture in pictures:
+        frame = picture.frame
+        if graph is None and not frame.interlaced_frame:
+            yield picture
+            continue
+        if kind != (frame.width, frame.height, frame.format.name):
+            if graph is not None:
+                graph.vpush(None)
+                yield from finished()
+            kind = (frame.width, frame.height, frame.format.name)
+            graph = _deinterlacer(frame)
+        waiting.append(picture)
+        graph.vpush(frame)
+        yield from finished()
+    if graph is not None:
+        graph.vpush(None)
+        yield from finished()
+
+
+def _deinterlacer(frame: av.VideoFrame) -> Graph:
+    graph = Graph()
+    source = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
+    )
+    # A frame for a frame, not for a field; progressive frames pass untouched.
+    bob = graph.add("bwdif", "mode=send_frame:parity=auto:deint=interlaced")
+    graph.link_nodes(source, bob, graph.add("buffersink")).configure()
+    return graph
+
+
+def _open(path: Path) -> Any:
+    with path.open("rb") as file:
+        head = file.read(12)
+    if head[4:8] == b"ftyp" and head[8:12] in _STILL_BRANDS:
+        raise VideoError(f"{path}: a picture, not a video; name it .avif or .heic to read it")
+    try:
+        return av.open(
+            f"file:{path.absolute()}",  # with its protocol: a name may look like an address
+            options={"format_whitelist": _DEMUXERS, "protocol_whitelist": "file"},
+            metadata_errors="replace",
+        )
+    except (av.error.FFmpegError, ValueError):
+        raise VideoError(
+            f"{path}: cannot be read as a video; it is cut short (an MP4 without its index), "
+            "damaged, or of no known kind"
+        ) from None
+
+
+def _picture_stream(container: Any, path: Path) -> Any:
+    stream = container.streams.best("video")
+    if stream is None or av.stream.Disposition.attached_pic in stream.disposition:
+        raise VideoError(f"{path}: there are no moving pictures in it")
+    context = stream.codec_context
+    if context is None or context.codec is None:
+        raise VideoError(f"{path}: FFmpeg has no decoder for its pictures")
+    if (context.width or 0) * (context.height or 0) > _MAX_PIXELS:
+        raise VideoError(
+            f"{path}: frames of {context.width} x {context.height} pixels are too large"
+        )
+    return stream
+
+
+def _demux(container: Any) -> Iterator[Packet]:
+    """All packets; an error of the file ends them, as its end does."""
+    with suppress(av.error.FFmpegError):
+        yield from container.demux()
+
+
+def _is_empty(packet: Packet) -> bool:
+    """Whether a packet is only PyAV's own mark of the end."""
+    return packet.size == 0 and packet.dts is None
+
+
+def _rate(stream: Any) -> float:
+    rates = (stream.average_rate, stream.guessed_rate)
+    return next((float(r) for r in rates if r and 0 < r <= 1000), _USUAL_RATE)
+
+
+def _count(stream: Any, container: Any, rate: float) -> int | None:
+    """About how many frames there are; None where the file does not say."""
+    if stream.duration and stream.time_base:
+        return max(1, round(float(stream.duration * stream.time_base) * rate))
+    if not container.duration:
+        return None
+    # Headers that tell a duration tell when the last frame ends, wherever the first begins.
+    begin = container.start_time if container.format.name in _WITH_DURATION else 0
+    return max(1, round(float(container.duration - (begin or 0)) / av.time_base * rate))
+
+
+def _display_matrix(frame: av.VideoFrame) -> np.ndarray | None:
+    data: Any = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return None
+    matrix = np.frombuffer(bytes(data), np.int32).reshape(3, 3)
+    return None if (matrix[:2, :2] == np.diag([1 << 16] * 2)).all() else matrix
+
+
+def _is_transposed(matrix: np.ndarray | None) -> bool:
+    return matrix is not None and abs(int(matrix[0, 1])) > abs(int(matrix[0, 0]))
+
+
+def _upright(image: np.ndarray, matrix: np.ndarray | None) -> np.ndarray:
+    """Turned and mirrored as players show it, to the nearest quarter; a stored point (x, y)
+    is shown at (x, y) times the matrix's upper left (2, 2)."""
+    if matrix is None:
+        return image
+    (x_to_x, x_to_y), (y_to_x, y_to_y) = matrix[:2, :2].tolist()
+    if _is_transposed(matrix):
+        image, mirrored, upended = cv2.transpose(image), y_to_x < 0, x_to_y < 0
+    else:
+        mirrored, upended = x_to_x < 0, y_to_y < 0
+    if mirrored or upended:
+        image = cv2.flip(image, -1 if mirrored and upended else int(mirrored))
+    return image

@@ -1,0 +1,163 @@
+"""Pictures from files: OpenCV reads the common formats, Pillow the others and counts frames."""
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from mlx_faceau.errors import MissingDependency, VideoError
+
+from .image_size import picture_size
+
+logger = logging.getLogger(__name__)
+
+# What is looked for in folders; a file that is named itself may have any ending. GIF is a video.
+IMAGE_SUFFIXES = (
+    ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".tif", ".tiff", ".webp",
+    ".avif", ".heic", ".heif", ".hif", ".jp2", ".ppm", ".pgm", ".pnm", ".tga",
+)  # fmt: skip
+
+_MAX_PIXELS = 1 << 28
+_FREE_PIXELS, _PIXELS_A_BYTE = 1 << 24, 10_000  # what a small file may claim; deflate's limit
+# Read by Pillow where OpenCV does not. Never EPS or PDF: other programs would run on them.
+_PILLOW_FORMATS = ("AVIF", "GIF", "HEIF", "JPEG2000", "PPM", "TGA")
+_OF_FRAMES = ("AVIF", "GIF", "HEIF", "PNG", "TIFF", "WEBP")  # a JPEG's other pictures are previews
+_DEPTHS = (8, 10, 12, 14, 16)  # bits a sample that cameras and scanners store in 16
+
+
+def read_image(path: Path | str) -> np.ndarray:
+    """A picture as (H, W, 3) uint8 BGR: turned upright by its EXIF, grey repeated, alpha dropped.
+
+    Samples of 16 bits are reduced by the bits in use: the least of 8, 10, 12, 14 and 16 that holds
+    the largest. Of several frames or pages the first is read and a warning counts the others.
+
+    Raises:
+        VideoError: if it is missing, no readable picture, or too large.
+        MissingDependency: if its format needs Pillow or pillow-heif, which are not installed.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise VideoError(f"{path}: {error.strerror}") from None
+    size = picture_size(data)
+    if size is None:
+        return _read_with_pillow(path)
+    _check_size(path, size, len(data))
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    except cv2.error:
+        image = None
+    if image is None:
+        raise VideoError(f"{path}: not a readable picture")
+    _warn_of_frames(path)
+    return _as_bytes(path, image)
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file is a picture, by its ending; by its first bytes where that tells nothing."""
+    suffix = path.suffix.lower()
+    if suffix in IMAGE_SUFFIXES:
+        return True
+    from .reader import VIDEO_SUFFIXES
+
+    if suffix in VIDEO_SUFFIXES:
+        return False
+    with path.open("rb") as file:
+        head = file.read(12)
+    starts = (b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ")
+    brands = (b"ftypavi", b"ftyphei", b"ftypmif1")
+    return head.startswith(starts) or head[8:] == b"WEBP" or head[4:].startswith(brands)
+
+
+def _check_size(path: Path, size: tuple[int, int], count: int) -> None:
+    if size[0] * size[1] > min(_MAX_PIXELS, _FREE_PIXELS + _PIXELS_A_BYTE * count):
+        raise VideoError(f"{path}: it claims {size[0]} x {size[1]} pixels, too many for its bytes")
+
+
+def _as_bytes(path: Path, image: np.ndarray) -> np.ndarray:
+    """Samples reduced to 8 bits: integers by the bits in use, floats from [0, 1]."""
+    if image.dtype == np.uint8:
+        return image
+    most = float(image.max())
+    if image.dtype == np.uint16:
+        bits = next(depth for depth in _DEPTHS if most < 1 << depth)
+        if bits < 16:
+            logger.warning("%s: read as %d bits a sample, its largest is %.0f", path, bits, most)
+        return cv2.convertScaleAbs(image, alpha=255 / ((1 << bits) - 1))
+    if np.issubdtype(image.dtype, np.floating) and float(image.min()) >= 0 and most <= 1:
+        return cv2.convertScaleAbs(image, alpha=255)
+    raise VideoError(
+        f"{path}: samples of type {image.dtype} up to {most:g}; expected 8 or 16 bits, or "
+        "floating-point numbers in [0, 1]; convert it to PNG"
+    )
+
+
+def _read_with_pillow(path: Path) -> np.ndarray:
+    try:
+        from PIL import Image, ImageOps
+    except ModuleNotFoundError:
+        raise VideoError(
+            f"{path}: not a readable PNG, JPEG, BMP, TIFF or WebP; other pictures need Pillow "
+            "(pip install pillow)"
+        ) from None
+    _add_heif(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of large sizes: ours are checked here
+            with Image.open(path, formats=_formats(_PILLOW_FORMATS)) as picture:
+                _check_size(path, picture.size, path.stat().st_size)
+                upright = ImageOps.exif_transpose(picture)
+                if upright.mode.startswith("I"):
+                    samples = np.asarray(upright).clip(0, 65535).astype(np.uint16)
+                    image = cv2.cvtColor(_as_bytes(path, samples), cv2.COLOR_GRAY2BGR)
+                else:
+                    image = np.ascontiguousarray(np.asarray(upright.convert("RGB"))[..., ::-1])
+    except Image.DecompressionBombError:
+        raise VideoError(f"{path}: it claims too many pixels") from None
+    except (OSError, ValueError, SyntaxError, RuntimeError):
+        raise VideoError(f"{path}: not a readable picture") from None
+    _warn_of_frames(path)
+    return image
+
+
+def _formats(names: tuple[str, ...]) -> list[str]:
+    from PIL import Image
+
+    Image.init()
+    return [name for name in names if name in Image.OPEN]
+
+
+def _add_heif(path: Path) -> None:
+    """Teach Pillow HEIC, which it reads with a library of its own licence only."""
+    with path.open("rb") as file:
+        head = file.read(12)
+    if not head[4:].startswith((b"ftyphei", b"ftyphev", b"ftypmif1", b"ftypmsf1")):
+        return
+    try:
+        import pillow_heif
+    except ModuleNotFoundError:
+        raise MissingDependency("pillow_heif", extra="heif") from None
+    pillow_heif.register_heif_opener()
+
+
+def _warn_of_frames(path: Path) -> None:
+    """Say that a picture has further frames or pages; without Pillow they are not known."""
+    try:
+        from PIL import Image
+    except ModuleNotFoundError:
+        return
+    count = 1
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=_formats(_OF_FRAMES)) as picture:
+                opened: Any = picture
+                count = getattr(opened, "n_frames", 1)
+    except (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError):
+        pass  # a JPEG or BMP, or one that Pillow finds fault with: OpenCV has read it
+    if count > 1:
+        logger.warning("%s: the first of %d pictures in it is read", path, count)

@@ -1,0 +1,193 @@
+"""Pictures of every kind: formats, bits, colours, frames, orientation."""
+
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from mlx_faceau.errors import MissingDependency, VideoError
+from mlx_faceau.video.images import is_image, read_image
+
+Image = pytest.importorskip("PIL.Image")
+
+
+def drawn() -> np.ndarray:
+    """(60, 80, 3) BGR: one colour left of the middle, another right of it."""
+    picture = np.full((60, 80, 3), (40, 90, 200), np.uint8)
+    picture[:, 40:] = (150, 160, 30)
+    return picture
+
+
+def check_drawn(image: np.ndarray, tolerance: float) -> None:
+    """Away from the edge, where compression mixes the two colours."""
+    difference = np.abs(image.astype(int) - drawn())
+    assert image.shape == drawn().shape
+    assert max(difference[:, :34].max(), difference[:, 46:].max()) <= tolerance
+
+
+def pil(mode: str = "RGB") -> "Image.Image":
+    return Image.fromarray(drawn()[..., ::-1]).convert(mode)
+
+
+@pytest.mark.parametrize("suffix", [".avif", ".jp2", ".ppm", ".tga", ".webp", ".tif", ".gif"])
+def test_formats_beyond_opencv_s_are_read(tmp_path: Path, suffix: str) -> None:
+    pil().save(tmp_path / f"a{suffix}")
+    image = read_image(tmp_path / f"a{suffix}")
+    check_drawn(image, 12)
+    assert image.flags.writeable
+
+
+def test_heic_is_read_with_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heif = pytest.importorskip("pillow_heif")
+    path = tmp_path / "a.heic"
+    try:
+        heif.from_pillow(pil()).save(path, quality=90)
+    except RuntimeError:
+        pytest.skip("this libheif cannot write")
+    check_drawn(read_image(path), 14)
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(MissingDependency, match=r'pip install "mlx-faceau\[heif\]"'):
+        read_image(path)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "options"),
+    [(".png", {}), (".webp", {"lossless": True}), (".tif", {}), (".avif", {})],
+)
+def test_further_frames_are_counted_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, suffix: str, options: dict
+) -> None:
+    path = tmp_path / f"a{suffix}"
+    others = [pil().rotate(angle) for angle in (90, 180)]
+    pil().save(path, save_all=True, append_images=others, **options)
+    check_drawn(read_image(path), 12)
+    assert caplog.messages == [f"{path}: the first of 3 pictures in it is read"]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif", ".bmp"])
+def test_a_single_picture_gives_no_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, suffix: str
+) -> None:
+    pil().save(tmp_path / f"a{suffix}")
+    read_image(tmp_path / f"a{suffix}")
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".pgm"])
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+def test_samples_are_stretched_by_the_bits_in_use(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, suffix: str, bits: int
+) -> None:
+    most = (1 << bits) - 1
+    deep = np.linspace(0, most, 80).round().astype(np.uint16)[None].repeat(60, axis=0)
+    cv2.imwrite(str(tmp_path / f"a{suffix}"), deep)
+    image = read_image(tmp_path / f"a{suffix}")
+    np.testing.assert_allclose(image[..., 0], deep * (255 / most), atol=0.51)
+    assert (image[..., 0] == image[..., 2]).all()
+    assert (f"read as {bits} bits" in caplog.text) == (bits < 16)
+
+
+def test_deep_colour_keeps_its_colours(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), drawn().astype(np.uint16) * 16)
+    image = read_image(tmp_path / "a.png").astype(float)
+    np.testing.assert_allclose(image, drawn() * 16.0 * 255 / 4095, atol=0.51)
+
+
+def test_floating_point_pictures_are_read_from_0_to_1(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.tif"), drawn().astype(np.float32) / 255)
+    np.testing.assert_allclose(read_image(tmp_path / "a.tif").astype(int), drawn(), atol=1)
+    cv2.imwrite(str(tmp_path / "b.tif"), drawn().astype(np.float32))
+    with pytest.raises(VideoError, match=r"b\.tif: samples of type float32 up to 200"):
+        read_image(tmp_path / "b.tif")
+
+
+@pytest.mark.parametrize(
+    ("mode", "suffix"),
+    [("CMYK", ".jpg"), ("CMYK", ".tif"), ("P", ".gif"), ("RGBA", ".png"), ("RGBA", ".avif")],
+)
+def test_colours_of_other_models_are_the_same(tmp_path: Path, mode: str, suffix: str) -> None:
+    picture = pil().quantize(4) if mode == "P" else pil(mode)
+    picture.save(tmp_path / f"a{suffix}")
+    check_drawn(read_image(tmp_path / f"a{suffix}"), 12)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".avif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_are_upright_by_their_exif(tmp_path: Path, suffix: str, orientation: int) -> None:
+    """Against the standard's table: which side of the stored picture is shown as top and left."""
+    rows, columns = {
+        1: ("top", "left"), 2: ("top", "right"), 3: ("bottom", "right"), 4: ("bottom", "left"),
+        5: ("left", "top"), 6: ("right", "top"), 7: ("right", "bottom"), 8: ("left", "bottom"),
+    }[orientation]  # fmt: skip
+    stored = np.zeros((40, 60, 3), np.uint8)
+    stored[4:16, 5:25] = 255
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(stored).save(tmp_path / f"a{suffix}", exif=exif)
+    shown = stored if rows in ("top", "bottom") else stored.transpose(1, 0, 2)
+    # Row 0 of the file is the side `rows` of what is shown, column 0 the side `columns`.
+    if "bottom" in (rows, columns):
+        shown = shown[::-1]
+    if "right" in (rows, columns):
+        shown = shown[:, ::-1]
+    image = read_image(tmp_path / f"a{suffix}")
+    assert image.shape == shown.shape
+    assert np.abs(image.astype(int) - shown).mean() < 8
+
+
+def test_a_file_is_a_picture_by_its_bytes_where_its_ending_tells_nothing(tmp_path: Path) -> None:
+    for form in ("PNG", "JPEG", "WEBP", "AVIF", "TIFF"):
+        pil().save(tmp_path / form, format=form)
+        assert is_image(tmp_path / form)
+    (tmp_path / "text").write_text("no picture at all")
+    assert not is_image(tmp_path / "text")
+    assert not is_image(tmp_path / "missing.mp4")
+
+
+def test_common_pictures_need_no_pillow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pil().save(tmp_path / "a.png")
+    pil().save(tmp_path / "a.avif")
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), drawn())
+    with pytest.raises(VideoError, match="pip install pillow"):
+        read_image(tmp_path / "a.avif")
+
+
+def test_a_picture_for_pillow_that_claims_too_much_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.ppm").write_bytes(b"P6 30000 30000 255\n" + bytes(100))
+    with pytest.raises(VideoError, match="claims too many pixels"):
+        read_image(tmp_path / "a.ppm")
+    (tmp_path / "b.ppm").write_bytes(b"P6 9000 9000 255\n" + bytes(100))
+    with pytest.raises(VideoError, match="claims 9000 x 9000 pixels"):
+        read_image(tmp_path / "b.ppm")
+
+
+def test_postscript_never_reaches_its_interpreter(tmp_path: Path) -> None:
+    (tmp_path / "a.eps").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+    with pytest.raises(VideoError, match="not a readable picture"):
+        read_image(tmp_path / "a.eps")
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("photo.avif", (120, 160, 3), None),
+        ("grey12in16.png", (120, 160, 3), "read as 12 bits"),
+        ("animated4.webp", (60, 80, 3), "the first of 4 pictures"),
+    ],
+)
+def test_cases_from_the_field(
+    shared_folder: Path,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+    shape: tuple[int, ...],
+    message: str | None,
+) -> None:
+    path = shared_folder / "cases" / name
+    if not path.is_file():
+        pytest.skip("not here")
+    image = read_image(path)
+    assert image.shape == shape
+    assert (caplog.text == "") if message is None else (message in caplog.text)
