@@ -283,7 +283,7 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
     absent = [name for name, number in libraries.items() if not number and name not in OPENCV[1:]]
     if absent:
         yield from _wrapped("not there", ", ".join(absent))
-    yield f"built-in pair  {report['built-in pair']}"
+    yield from _wrapped("built-in pair", report["built-in pair"])
     yield from _found_lines(report["models here"])
 
 
