@@ -18,13 +18,13 @@ from blobs import Blob, draw_frame
 from test_openface_csv import face
 
 from mlx_faceau.core.facs import AU_NAMES
+from mlx_faceau.errors import VideoError
 from mlx_faceau.output.neutral_calibration import NeutralBaseline
 from mlx_faceau.output.openface_csv import Layout, read_openface_csv
 from mlx_faceau.output.overlay import draw
 from mlx_faceau.output.recording import Wanted, record
 from mlx_faceau.output.report import Curve
 from mlx_faceau.output.writers import RowFile, is_complete
-from mlx_faceau.video.reader import VideoError
 from mlx_faceau.video.results import Frame, FrameResult
 
 IMAGE = draw_frame([Blob(100, 80, 40)])
