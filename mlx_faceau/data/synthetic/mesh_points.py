@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from scipy.spatial import Delaunay
 
 NUM_POINTS = 478
 NUM_SKIN_POINTS = 468  # the others are the irises'
@@ -74,7 +73,7 @@ def triangulate_skin(layout: np.ndarray) -> np.ndarray:
     Returns:
         (T, 3) indices, clockwise on the screen.
     """
-    triangles = Delaunay(layout).simplices
+    triangles = _delaunay(layout)
     centres = layout[triangles].mean(axis=1)
     open_eye = [np.isin(triangles, eye.ring).all(axis=1) for eye in EYES]
     open_mouth = np.isin(triangles, MOUTH).all(axis=1) & _inside(layout[MOUTH], centres)
@@ -83,6 +82,19 @@ def triangulate_skin(layout: np.ndarray) -> np.ndarray:
     backwards = twice_area(layout[triangles]) < 0
     triangles[backwards] = triangles[backwards][:, ::-1]
     return triangles
+
+
+def _delaunay(points: np.ndarray) -> np.ndarray:
+    """(T, 3) indices of the Delaunay triangulation of points (n, 2)."""
+    exact = points.astype(np.float32)
+    low, high = np.floor(exact.min(axis=0)) - 1, np.ceil(exact.max(axis=0)) + 1
+    plane = cv2.Subdiv2D([int(value) for value in (*low, *(high - low))])
+    for x, y in exact.tolist():
+        plane.insert((x, y))
+    corners = np.asarray(plane.getTriangleList(), np.float32).reshape(-1, 3, 1, 2)
+    # Triangles with one of the plane's own three corners match no point.
+    distances = np.abs(corners - exact).max(axis=3)
+    return np.asarray(distances.argmin(axis=2)[(distances.min(axis=2) == 0).all(axis=1)])
 
 
 def _inside(polygon: np.ndarray, points: np.ndarray) -> np.ndarray:
