@@ -148,7 +148,7 @@ class ExpressionModel:
         change = _RATIO_GAIN * np.clip(np.log(_lit(turned) / _lit(self.normals)), *_RATIO_LIMITS)
         lined = np.flatnonzero(amounts > 0)
         change += wrinkles * np.tensordot(amounts[lined], self.wrinkles[lined], 1)
-        return np.exp(change * self.fade).astype(np.float32)
+        return np.asarray(np.exp(change * self.fade).astype(np.float32))
 
 
 def expression_model(
@@ -185,7 +185,7 @@ def expression_model(
 
 
 def _to_grid(points: np.ndarray) -> np.ndarray:
-    return (points[..., :2] - _GRID_CORNER) * ((_GRID - 1) / _GRID_SIDE)
+    return np.asarray((points[..., :2] - _GRID_CORNER) * ((_GRID - 1) / _GRID_SIDE))
 
 
 def _wrinkles(shape: str) -> np.ndarray:
@@ -205,7 +205,7 @@ def _wrinkles(shape: str) -> np.ndarray:
 
 
 def _lit(normals: np.ndarray) -> np.ndarray:
-    return _AMBIENT + np.maximum(normals @ (_LIGHT / np.linalg.norm(_LIGHT)), 0)
+    return np.asarray(_AMBIENT + np.maximum(normals @ (_LIGHT / np.linalg.norm(_LIGHT)), 0))
 
 
 def _frontal_normals(model: ICTFaceKit) -> tuple[np.ndarray, np.ndarray]:
@@ -257,7 +257,7 @@ def _vertex_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
     normals = np.zeros_like(vertices)
     for corner in range(3):
         np.add.at(normals, triangles[:, corner], of_triangles)
-    return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
+    return np.asarray(normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9))
 
 
 def _fade(normals: np.ndarray, outline: np.ndarray) -> np.ndarray:
@@ -267,7 +267,7 @@ def _fade(normals: np.ndarray, outline: np.ndarray) -> np.ndarray:
     cv2.fillPoly(inside, [np.round(outline).astype(np.int32)], 1)
     depth = cv2.distanceTransform(inside, cv2.DIST_L2, 5) - 1
     edge = np.clip(depth / (_FADE * (_GRID - 1) / _GRID_SIDE), 0, 1)
-    return np.clip((solid - 0.6) / 0.35, 0, 1) * edge
+    return np.asarray(np.clip((solid - 0.6) / 0.35, 0, 1) * edge)
 
 
 def head_pose(model: ExpressionModel, mesh: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:

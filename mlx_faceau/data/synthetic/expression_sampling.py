@@ -88,7 +88,7 @@ class Expression:
     def mean_intensities(self) -> np.ndarray:
         """(17,) means of both halves, those of jaw and chin being whole."""
         whole = np.isin(np.arange(NUM_AUS), [_index(17), _index(26)])
-        return np.where(whole, 1.0, np.mean(self.sides)) * self.au_intensities
+        return np.asarray(np.where(whole, 1.0, np.mean(self.sides)) * self.au_intensities)
 
     def shows(self, *units: int) -> bool:
         """Whether any of these action units (FACS numbers) is driven."""

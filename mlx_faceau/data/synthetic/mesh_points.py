@@ -37,7 +37,7 @@ class Eye:
     @property
     def ring(self) -> np.ndarray:
         """The 16 points of the opening, in order."""
-        return np.r_[self.corners[0], self.lower, self.corners[1], self.upper[::-1]]
+        return np.asarray(np.r_[self.corners[0], self.lower, self.corners[1], self.upper[::-1]])
 
     def aperture(self, points: np.ndarray) -> float:
         """Mean height of the opening's middle over its width, of points (478, 2 or 3)."""
@@ -81,7 +81,7 @@ def triangulate_skin(layout: np.ndarray) -> np.ndarray:
     triangles = triangles[~dropped]
     backwards = twice_area(layout[triangles]) < 0
     triangles[backwards] = triangles[backwards][:, ::-1]
-    return triangles
+    return np.asarray(triangles)
 
 
 def _delaunay(points: np.ndarray) -> np.ndarray:
@@ -105,4 +105,4 @@ def _inside(polygon: np.ndarray, points: np.ndarray) -> np.ndarray:
 def twice_area(corners: np.ndarray) -> np.ndarray:
     """(T,) of triangles (T, 3, 2); positive where clockwise on a screen whose y points down."""
     first, second = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
-    return first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]
+    return np.asarray(first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0])
