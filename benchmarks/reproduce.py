@@ -59,6 +59,7 @@ SCRIPTS = (
     "--results {runs}/composed",
     "ict_vertices.py {ict} {landmarks68}",
     "open_pdm.py {ict} --check --landmarks {landmarks68} --model {face_landmarker}",
+    "expression_synthesis.py {faces} {ict} --label-model {face_landmarker}",
     "readme_table.py",
 )
 INPUTS = (
@@ -77,6 +78,7 @@ INPUTS = (
     "ict",
     "landmarks68",
     "face_landmarker",
+    "faces",
 )
 
 

@@ -9,8 +9,8 @@ sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 from reproduce import HERE as FOLDER
 from reproduce import INPUTS, SCRIPTS, command_of
 
-# What runs the others, needs a GPU, or explores a recipe.
-OTHERS = {"reproduce.py", "cuda_formats.py", "ablation.py"}
+# What runs the others, needs a GPU, explores a recipe, or makes training faces.
+OTHERS = {"reproduce.py", "cuda_formats.py", "ablation.py", "make_expressions.py"}
 
 
 def test_every_script_with_figures_is_run():

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from scipy.interpolate import LinearNDInterpolator
-from scipy.ndimage import gaussian_filter
 
 from mlx_faceau.core.facs import AU_NAMES, MAX_INTENSITY
 from mlx_faceau.data.labels.ict_facekit import ICTFaceKit
@@ -150,7 +148,7 @@ class ExpressionModel:
         change = _RATIO_GAIN * np.clip(np.log(_lit(turned) / _lit(self.normals)), *_RATIO_LIMITS)
         lined = np.flatnonzero(amounts > 0)
         change += wrinkles * np.tensordot(amounts[lined], self.wrinkles[lined], 1)
-        return np.exp(change * self.fade).astype(np.float32)
+        return np.asarray(np.exp(change * self.fade).astype(np.float32))
 
 
 def expression_model(
@@ -187,7 +185,7 @@ def expression_model(
 
 
 def _to_grid(points: np.ndarray) -> np.ndarray:
-    return (points[..., :2] - _GRID_CORNER) * ((_GRID - 1) / _GRID_SIDE)
+    return np.asarray((points[..., :2] - _GRID_CORNER) * ((_GRID - 1) / _GRID_SIDE))
 
 
 def _wrinkles(shape: str) -> np.ndarray:
@@ -207,7 +205,7 @@ def _wrinkles(shape: str) -> np.ndarray:
 
 
 def _lit(normals: np.ndarray) -> np.ndarray:
-    return _AMBIENT + np.maximum(normals @ (_LIGHT / np.linalg.norm(_LIGHT)), 0)
+    return np.asarray(_AMBIENT + np.maximum(normals @ (_LIGHT / np.linalg.norm(_LIGHT)), 0))
 
 
 def _frontal_normals(model: ICTFaceKit) -> tuple[np.ndarray, np.ndarray]:
@@ -226,16 +224,31 @@ def _frontal_normals(model: ICTFaceKit) -> tuple[np.ndarray, np.ndarray]:
         ],
         axis=1,
     )
-    front = resting[:, 2] < -0.05
-    values = np.concatenate([resting[:, None], changes], axis=1)[front]
-    rows, columns = np.mgrid[:_GRID, :_GRID]
-    places = np.stack([columns.ravel(), rows.ravel()], axis=1)
-    interpolated = LinearNDInterpolator(
-        _to_grid(vertices[front]), values.reshape(len(values), -1), fill_value=0.0
-    )(places)
-    maps = interpolated.reshape(_GRID, _GRID, -1, 3).transpose(2, 0, 1, 3).astype(np.float32)
+    values = np.concatenate([resting[:, None], changes], axis=1).reshape(len(vertices), -1)
+    maps = _drawn(vertices, triangles[(resting[triangles, 2] < -0.05).all(axis=1)], values)
+    maps = maps.reshape(_GRID, _GRID, -1, 3).transpose(2, 0, 1, 3).astype(np.float32)
     maps[0] /= np.maximum(np.linalg.norm(maps[0], axis=2, keepdims=True), 1e-6)
     return maps[0], maps[1:]
+
+
+def _drawn(vertices: np.ndarray, triangles: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """(128, 128, V) values (n, V) of vertices (n, 3), the nearest in front; 0 outside."""
+    triangles = triangles[np.argsort(-vertices[triangles, 2].mean(axis=1))]
+    corners = _to_grid(vertices[triangles])
+    owner = np.full((_GRID, _GRID), -1, np.int32)
+    for index, corner in enumerate(np.rint(corners * 16).astype(np.int32)):
+        cv2.fillConvexPoly(owner, corner, index, cv2.LINE_8, 4)
+    rows, columns = np.nonzero(owner >= 0)
+    drawn = triangles[owner[rows, columns]]
+    ends = corners[owner[rows, columns]]
+    sides = np.concatenate([ends, np.ones((*ends.shape[:2], 1))], axis=2).transpose(0, 2, 1)
+    places = np.stack([columns, rows, np.ones(len(rows))], axis=1)[..., None]
+    weights = np.linalg.pinv(sides) @ places  # a triangle seen edgewise has no inverse
+    shares = weights[..., 0].clip(1e-6, 1)
+    shares /= shares.sum(axis=1, keepdims=True)
+    found = np.zeros((_GRID, _GRID, values.shape[1]))
+    found[rows, columns] = np.einsum("pc,pcv->pv", shares, values[drawn])
+    return found
 
 
 def _vertex_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
@@ -244,17 +257,17 @@ def _vertex_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
     normals = np.zeros_like(vertices)
     for corner in range(3):
         np.add.at(normals, triangles[:, corner], of_triangles)
-    return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
+    return np.asarray(normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9))
 
 
 def _fade(normals: np.ndarray, outline: np.ndarray) -> np.ndarray:
     """1 where the face is closed and well inside the outline, 0 outside and in its openings."""
-    solid = gaussian_filter((np.abs(normals).max(axis=2) > 0).astype(np.float32), 3)
+    solid = cv2.GaussianBlur((np.abs(normals).max(axis=2) > 0).astype(np.float32), (0, 0), 3)
     inside = np.zeros(normals.shape[:2], np.uint8)
     cv2.fillPoly(inside, [np.round(outline).astype(np.int32)], 1)
     depth = cv2.distanceTransform(inside, cv2.DIST_L2, 5) - 1
     edge = np.clip(depth / (_FADE * (_GRID - 1) / _GRID_SIDE), 0, 1)
-    return np.clip((solid - 0.6) / 0.35, 0, 1) * edge
+    return np.asarray(np.clip((solid - 0.6) / 0.35, 0, 1) * edge)
 
 
 def head_pose(model: ExpressionModel, mesh: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:

@@ -70,7 +70,7 @@ def head_turn(yaw: float, pitch: float) -> np.ndarray:
     """Rotation (3, 3) by pitch, then yaw, radians; x right, y down, z away from the viewer."""
     cy, sy, cp, sp = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch)
     about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
-    return about_y @ np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
+    return np.asarray(about_y @ np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]]))
 
 
 def move_mesh(
@@ -103,11 +103,11 @@ def move_mesh(
     low, high = outline.min(axis=0), outline.max(axis=0)
     centre, (width, height, _) = (low + high) / 2, high - low
     pivot = centre + np.array([0, 0, _PIVOT * width])
-    turned = (
-        (lambda points: points)
-        if turn is None
-        else (lambda points: (points - pivot) @ turn.T + pivot)
-    )
+    rotation_about = np.eye(3) if turn is None else turn
+
+    def turned(points: np.ndarray) -> np.ndarray:
+        return np.asarray((points - pivot) @ rotation_about.T + pivot)
+
     below = np.clip((outline[:, 1:2] - centre[1]) / (0.5 * height), 0, 1)
     source, target = [mesh], [turned(expressed)]
     for size, behind, follows, top, bottom in _RINGS:

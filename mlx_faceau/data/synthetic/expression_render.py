@@ -28,6 +28,7 @@ from .mesh_points import (
 )
 
 _SUPERSAMPLING = 2
+_NO_MAP = np.empty(0, np.float32)  # both coordinates lie in the first map
 _FIXED_BITS = 4  # of cv2's polygon corners
 _LIDS_SHADE = 0.5  # of an eye's top that only opening reveals
 _SKIN_PATCHES = np.array([50, 280, 205, 425, 4])  # cheeks, laugh lines and nose: the face's tone
@@ -60,12 +61,14 @@ class _Canvas:
     def place(self, points: np.ndarray) -> np.ndarray:
         """Canvas pixels (..., 2) of points (..., 2 or 3) of the photograph's frame."""
         moved = points[..., :2] @ self.matrix[:, :2].T + self.matrix[:, 2]
-        return (moved + 0.5) * _SUPERSAMPLING - 0.5
+        return np.asarray((moved + 0.5) * _SUPERSAMPLING - 0.5)
 
     def rigid_map(self, ring: np.ndarray) -> np.ndarray:
         """(3, 2) affine map to the photograph of what lies in the skull behind the points."""
         seen = self.place(self.motion.rigid[ring])
-        return np.linalg.lstsq(_homogeneous(seen), self.motion.source[ring, :2], rcond=None)[0]
+        return np.asarray(
+            np.linalg.lstsq(_homogeneous(seen), self.motion.source[ring, :2], rcond=None)[0]
+        )
 
 
 def render_face(
@@ -99,7 +102,7 @@ def render_face(
     rows, columns = np.mgrid[:side, :side]
     places = _apply_maps(back[np.maximum(owner, 0)], columns, rows)
     canvas.pixels[:] = cv2.remap(
-        photograph, places, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+        photograph, places, _NO_MAP, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
     )
     ratio = model.light_ratio(motion.amounts, wrinkles)
     _shade(canvas, ratio, model.grid_points[skin], corners[len(rings) :], owner - len(rings))
@@ -109,7 +112,7 @@ def render_face(
     _fill_mouth(canvas, *np.nonzero(owner == -2))
     size = IMAGE_SIZE, IMAGE_SIZE
     averaged = cv2.resize(np.clip(canvas.pixels, 0, 255), size, interpolation=cv2.INTER_AREA)
-    return np.rint(averaged).astype(np.uint8)
+    return np.asarray(np.rint(averaged).astype(np.uint8))
 
 
 def _draw_triangles(canvas: _Canvas, corners: np.ndarray, rings: int) -> np.ndarray:
@@ -124,8 +127,8 @@ def _draw_triangles(canvas: _Canvas, corners: np.ndarray, rings: int) -> np.ndar
             owner, [np.rint(outline).astype(np.int32)], -2 - value, cv2.LINE_8, _FIXED_BITS
         )
     facing = twice_area(corners) > 0
-    for index in np.flatnonzero(facing[rings:]) + rings:
-        cv2.fillConvexPoly(owner, fixed[index], int(index), cv2.LINE_8, _FIXED_BITS)
+    for index in (np.flatnonzero(facing[rings:]) + rings).tolist():
+        cv2.fillConvexPoly(owner, fixed[index], index, cv2.LINE_8, _FIXED_BITS)
     return owner
 
 
@@ -141,9 +144,8 @@ def _affine_maps(corners: np.ndarray, to: np.ndarray) -> np.ndarray:
 
 
 def _apply_maps(maps: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return (
-        maps[..., 0, :] * x[..., None] + maps[..., 1, :] * y[..., None] + maps[..., 2, :]
-    ).astype(np.float32)
+    places = maps[..., 0, :] * x[..., None] + maps[..., 1, :] * y[..., None] + maps[..., 2, :]
+    return np.asarray(places, np.float32)
 
 
 def _sample(image: np.ndarray, places: np.ndarray) -> np.ndarray:
@@ -151,11 +153,11 @@ def _sample(image: np.ndarray, places: np.ndarray) -> np.ndarray:
     found = cv2.remap(
         image,
         places.astype(np.float32)[None],
-        None,
+        _NO_MAP,
         cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_REPLICATE,
     )
-    return found.reshape(len(places), -1).astype(np.float32)
+    return np.asarray(found.reshape(len(places), -1).astype(np.float32))
 
 
 def _shade(
@@ -171,7 +173,7 @@ def _uncovered_eyes(photograph: np.ndarray, mesh: np.ndarray) -> np.ndarray:
     """The photograph (float32) with a painted eyeball wherever lids lie around the eyes."""
     uncovered = photograph.astype(np.float32)
     for eye in EYES:
-        width = np.linalg.norm(mesh[eye.corners[0]] - mesh[eye.corners[1]])
+        width = float(np.linalg.norm(mesh[eye.corners[0]] - mesh[eye.corners[1]]))
         centre = mesh[eye.ring, :2].mean(axis=0)
         low = np.maximum(np.floor(centre - 0.9 * width).astype(int), 0)
         high = np.minimum(np.ceil(centre + 0.9 * width).astype(int) + 1, photograph.shape[1::-1])
@@ -213,13 +215,13 @@ def _with_eyeball(part: np.ndarray, eye: Eye, mesh: np.ndarray, width: float) ->
     )
     painted *= 1 - 0.75 * in_pupil
     kept = np.clip((depth - 0.4) / 0.9, 0, 1)[..., None]
-    return kept * part + (1 - kept) * painted
+    return np.asarray(kept * part + (1 - kept) * painted)
 
 
 def _height_at(x: np.ndarray, edge: np.ndarray) -> np.ndarray:
     """y of a polyline (n, 2) at the given x."""
     ordered = edge[np.argsort(edge[:, 0])]
-    return np.interp(x, ordered[:, 0], ordered[:, 1])
+    return np.asarray(np.interp(x, ordered[:, 0], ordered[:, 1]))
 
 
 def _fill_eye(
@@ -255,7 +257,7 @@ def _fill_mouth(canvas: _Canvas, rows: np.ndarray, columns: np.ndarray) -> None:
     axes = np.array([across, [-across[1], across[0]]]) / width
 
     def framed(points: np.ndarray) -> np.ndarray:
-        return (canvas.place(points) - middle) @ axes.T / width
+        return np.asarray((canvas.place(points) - middle) @ axes.T / width)
 
     along, height = ((np.stack([columns, rows], axis=1) - middle) @ axes.T / width).T
     edges = [np.r_[MOUTH_CORNERS[0], lip, MOUTH_CORNERS[1]] for lip in (UPPER_LIP, LOWER_LIP)]
@@ -327,7 +329,9 @@ def _cavity(
     shown = 0.8 * np.clip((height - lower_edge) / 0.02 + 0.5, 0, 1) * (np.abs(along) < 0.36)
     colours = blend(colours, 0.72 * enamel * tooth_row(11.25)[:, None], shown)
     if np.ptp(skin) < 8:
-        return colours.mean(axis=1, keepdims=True) * np.clip(skin / max(skin.mean(), 1), 0.8, 1.2)
+        return np.asarray(
+            colours.mean(axis=1, keepdims=True) * np.clip(skin / max(skin.mean(), 1), 0.8, 1.2)
+        )
     return colours
 
 

@@ -25,7 +25,7 @@ _WHOLE: dict[str, tuple[float, dict[int, tuple[float, float]]]] = {
     "surprise": (1.0, {1: (2, 5), 2: (2, 5), 5: (1.5, 5), 25: (1.5, 5), 26: (1.5, 5)}),
     "anger": (1.2, {4: (2, 5), 5: (0, 4), 7: (1.5, 5), 23: (1.5, 5), 17: (0, 2)}),
     "sadness": (1.2, {1: (1.5, 5), 4: (1, 4), 15: (1.5, 5), 17: (0.5, 4), 45: (0, 1.5)}),
-    "contempt": (0.6, {14: (2, 5), 12: (0.5, 2.5)}),
+    "contempt": (0.9, {14: (2, 5), 12: (0.5, 2.5)}),
     "smile": (0.6, {6: (1.5, 5), 12: (1.5, 5), 7: (0, 2)}),
     "open smile": (0.6, {6: (1.5, 5), 12: (2, 5), 25: (1.5, 5), 26: (0, 2)}),
     "blink": (1.2, {45: (2, 5)}),
@@ -88,7 +88,7 @@ class Expression:
     def mean_intensities(self) -> np.ndarray:
         """(17,) means of both halves, those of jaw and chin being whole."""
         whole = np.isin(np.arange(NUM_AUS), [_index(17), _index(26)])
-        return np.where(whole, 1.0, np.mean(self.sides)) * self.au_intensities
+        return np.asarray(np.where(whole, 1.0, np.mean(self.sides)) * self.au_intensities)
 
     def shows(self, *units: int) -> bool:
         """Whether any of these action units (FACS numbers) is driven."""

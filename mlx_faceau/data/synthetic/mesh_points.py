@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from scipy.spatial import Delaunay
 
 NUM_POINTS = 478
 NUM_SKIN_POINTS = 468  # the others are the irises'
@@ -38,7 +37,7 @@ class Eye:
     @property
     def ring(self) -> np.ndarray:
         """The 16 points of the opening, in order."""
-        return np.r_[self.corners[0], self.lower, self.corners[1], self.upper[::-1]]
+        return np.asarray(np.r_[self.corners[0], self.lower, self.corners[1], self.upper[::-1]])
 
     def aperture(self, points: np.ndarray) -> float:
         """Mean height of the opening's middle over its width, of points (478, 2 or 3)."""
@@ -74,7 +73,7 @@ def triangulate_skin(layout: np.ndarray) -> np.ndarray:
     Returns:
         (T, 3) indices, clockwise on the screen.
     """
-    triangles = Delaunay(layout).simplices
+    triangles = _delaunay(layout)
     centres = layout[triangles].mean(axis=1)
     open_eye = [np.isin(triangles, eye.ring).all(axis=1) for eye in EYES]
     open_mouth = np.isin(triangles, MOUTH).all(axis=1) & _inside(layout[MOUTH], centres)
@@ -82,7 +81,20 @@ def triangulate_skin(layout: np.ndarray) -> np.ndarray:
     triangles = triangles[~dropped]
     backwards = twice_area(layout[triangles]) < 0
     triangles[backwards] = triangles[backwards][:, ::-1]
-    return triangles
+    return np.asarray(triangles)
+
+
+def _delaunay(points: np.ndarray) -> np.ndarray:
+    """(T, 3) indices of the Delaunay triangulation of points (n, 2)."""
+    exact = points.astype(np.float32)
+    low, high = np.floor(exact.min(axis=0)) - 1, np.ceil(exact.max(axis=0)) + 1
+    plane = cv2.Subdiv2D([int(value) for value in (*low, *(high - low))])
+    for x, y in exact.tolist():
+        plane.insert((x, y))
+    corners = np.asarray(plane.getTriangleList(), np.float32).reshape(-1, 3, 1, 2)
+    # Triangles with one of the plane's own three corners match no point.
+    distances = np.abs(corners - exact).max(axis=3)
+    return np.asarray(distances.argmin(axis=2)[(distances.min(axis=2) == 0).all(axis=1)])
 
 
 def _inside(polygon: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -93,4 +105,4 @@ def _inside(polygon: np.ndarray, points: np.ndarray) -> np.ndarray:
 def twice_area(corners: np.ndarray) -> np.ndarray:
     """(T,) of triangles (T, 3, 2); positive where clockwise on a screen whose y points down."""
     first, second = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
-    return first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]
+    return np.asarray(first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0])
