@@ -13,7 +13,8 @@ from mlx_faceau.data.labels.facs_reading import (
     load_table,
     nonnegative_least_squares,
     read_action_units,
-)  # fmt: skip
+)
+from mlx_faceau.errors import UsageError
 
 TABLE = load_table()
 UNIT = {name: k for k, name in enumerate(AU_NAMES)}
@@ -120,7 +121,7 @@ def test_missed_faces_are_nan_and_the_others_are_read() -> None:
 
 @pytest.mark.parametrize(("mesh", "scores"), [((468, 3), (52,)), ((2, 478, 3), (3, 52))])
 def test_other_shapes_are_refused(mesh: tuple[int, ...], scores: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"meshes \(N, 478, 3\) and scores \(N, 52\), not"):
+    with pytest.raises(UsageError, match=r"meshes \(N, 478, 3\) and scores \(N, 52\), not"):
         read_action_units(np.zeros(mesh), np.zeros(scores))
 
 

@@ -324,7 +324,7 @@ def read_action_units(mesh: np.ndarray, scores: np.ndarray) -> np.ndarray:
         One face gives N = 1.
 
     Raises:
-        ValueError: if the shapes are not those above.
+        UsageError: if the shapes are not those above.
     """
     mesh, scores = np.asarray(mesh, np.float64), np.asarray(scores, np.float64)
     mesh, scores = (a[None] if a.ndim == d else a for a, d in ((mesh, 2), (scores, 1)))
