@@ -28,7 +28,6 @@ from .mesh_points import (
 )
 
 _SUPERSAMPLING = 2
-_NO_MAP = np.empty(0, np.float32)  # both coordinates lie in the first map
 _FIXED_BITS = 4  # of cv2's polygon corners
 _LIDS_SHADE = 0.5  # of an eye's top that only opening reveals
 _SKIN_PATCHES = np.array([50, 280, 205, 425, 4])  # cheeks, laugh lines and nose: the face's tone
@@ -101,9 +100,8 @@ def render_face(
     back = _affine_maps(corners, motion.source[triangles, :2])
     rows, columns = np.mgrid[:side, :side]
     places = _apply_maps(back[np.maximum(owner, 0)], columns, rows)
-    canvas.pixels[:] = cv2.remap(
-        photograph, places, _NO_MAP, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
-    )
+    x, y = cv2.split(places)
+    canvas.pixels[:] = cv2.remap(photograph, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
     ratio = model.light_ratio(motion.amounts, wrinkles)
     _shade(canvas, ratio, model.grid_points[skin], corners[len(rings) :], owner - len(rings))
     eyeballs = _uncovered_eyes(photograph, motion.source)
@@ -150,10 +148,11 @@ def _apply_maps(maps: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def _sample(image: np.ndarray, places: np.ndarray) -> np.ndarray:
     """(n, channels) float32 at places (n, 2)."""
+    x, y = cv2.split(places.astype(np.float32)[None])
     found = cv2.remap(
         image,
-        places.astype(np.float32)[None],
-        _NO_MAP,
+        x,
+        y,
         cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_REPLICATE,
     )
