@@ -270,8 +270,8 @@ class Builder:
     def anchor(self, table: Table) -> tuple[np.ndarray, np.ndarray]:
         """Knots (17, 7) and their intensities (7,).
 
-        Three deviations below the mean of neutral faces read 0 and that mean .25. The mean sums
-        of levels A to E of random people, scores neutral, read .4, 1.55, 2.7, 3.85 and 5: so the
+        Three deviations below the mean of neutral faces read 0 and that mean .22. The mean sums
+        of levels A to E of random people, scores neutral, read .36, 1.52, 2.68, 3.84 and 5: so the
         spread of neutral faces reads low, and no level is off by more than one on average.
         """
         sums = unit_sums(self.neutral.mesh, self.neutral.scores, table)
@@ -287,7 +287,7 @@ class Builder:
         knots = np.stack([mean - 3 * deviation, mean, *rise], 1)
         if (np.diff(knots) <= 0).any():
             raise SystemExit("a unit's sum does not rise from neutral to level E: change its rule")
-        return knots, np.array([0.0, 0.25, *np.linspace(0.4, 5.0, 5)])
+        return knots, np.array([0.0, 0.22, *np.linspace(0.36, 5.0, 5)])
 
 
 def save(table: Table, path: Path) -> None:

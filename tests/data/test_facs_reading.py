@@ -160,7 +160,7 @@ def model(shared_folder: Path) -> dict[str, np.ndarray]:
     shapes = dict(zip(names, carried["expression"] @ turn, strict=True))
     random = np.random.default_rng(5)
     people = TABLE.mean + np.tensordot(
-        0.7 * random.standard_normal((25, 100)), carried["identity"] @ turn, 1
+        0.7 * random.standard_normal((15, 100)), carried["identity"] @ turn, 1
     )
     units = {
         unit: sum(v for n, v in shapes.items() if n.removesuffix("_L").removesuffix("_R") in a)
