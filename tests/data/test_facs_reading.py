@@ -160,7 +160,7 @@ def model(shared_folder: Path) -> dict[str, np.ndarray]:
     shapes = dict(zip(names, carried["expression"] @ turn, strict=True))
     random = np.random.default_rng(5)
     people = TABLE.mean + np.tensordot(
-        0.7 * random.standard_normal((15, 100)), carried["identity"] @ turn, 1
+        0.7 * random.standard_normal((25, 100)), carried["identity"] @ turn, 1
     )
     units = {
         unit: sum(v for n, v in shapes.items() if n.removesuffix("_L").removesuffix("_R") in a)
@@ -181,9 +181,10 @@ def test_levels_a_to_e_rise_and_stay_within_a_level(
 
     assert means[0] <= 1.0
     assert (np.diff(means) > 0).all()
-    # AU07 differs most between people: its level E meets the ceiling of 5 in half of them.
-    limit = 1.3 if unit == "AU07_r" else 1.0
-    assert np.abs(np.array(means[1:]) - np.arange(1, 6)).max() <= limit
+    off = np.abs(np.array(means[1:]) - np.arange(1, 6))
+    assert off.mean() <= 0.8
+    # The ceiling of 5 cuts level E where people differ most.
+    assert off.max() <= (1.6 if unit == "AU07_r" else 1.2)
 
 
 @pytest.mark.parametrize(

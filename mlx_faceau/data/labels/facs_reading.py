@@ -19,6 +19,7 @@ References:
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -213,7 +214,7 @@ def load_table(path: Path = TABLE) -> Table:
     """The table in the package, read once."""
     with np.load(path) as file:
         values = dict(file)
-    regions = {
+    regions: dict[str, Any] = {
         key: tuple(values.pop(f"{key}_{region}") for region in SHAPES)
         for key in ("projections", "factors")
     }
@@ -308,7 +309,8 @@ def unit_sums(mesh: np.ndarray, scores: np.ndarray, table: Table) -> np.ndarray:
     values, pose = features(mesh, scores, table)
     design = np.concatenate([np.ones((len(mesh), 1)), pose], axis=1)
     channels = (raw_channels(values, table) - design @ table.pose) / table.spread
-    return np.arcsinh(channels) @ table.units
+    sums: np.ndarray = np.arcsinh(channels) @ table.units
+    return sums
 
 
 def read_action_units(mesh: np.ndarray, scores: np.ndarray) -> np.ndarray:
