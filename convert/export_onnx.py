@@ -33,7 +33,10 @@ from .source import Pair, Source, read_source
 from .variants import DEFAULT_OPSET, DYNAMIC, HALF_WEIGHTS, Variant, check_variant
 
 # Of torch's exporter: BatchNorm stays apart from the weights, which then stay what they are.
-_UNFOLDED = {"training": torch.onnx.TrainingMode.PRESERVE, "do_constant_folding": False}
+_UNFOLDED: dict[str, Any] = {
+    "training": torch.onnx.TrainingMode.PRESERVE,
+    "do_constant_folding": False,
+}
 _TRACE_BATCH = 2  # a trace with one image would bake shapes of one image in
 
 

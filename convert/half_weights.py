@@ -41,7 +41,11 @@ def rounded(source: Source | Pair) -> Source | Pair:
         ExportError: if a weight is beyond float16's range.
     """
     if isinstance(source, Pair):
-        return replace(source, landmarks=rounded(source.landmarks), aus=rounded(source.aus))
+        return replace(source, landmarks=_rounded(source.landmarks), aus=_rounded(source.aus))
+    return _rounded(source)
+
+
+def _rounded(source: Source) -> Source:
     stored = half_arrays(source.weights)
     return replace(source, weights={k: v.astype(np.float32) for k, v in stored.items()})
 
