@@ -62,7 +62,7 @@ def main() -> None:
     labeller = MediaPipeLabeller(given.label_model)
     nets = (load_predictor(given.landmark_model), load_au_predictor(given.au_model))
     record = {
-        "nets": [net.describe() for net in nets],
+        "nets": [identity(net) for net in nets],
         "people": on_people(labeller, nets, np.load(given.people)),
         "posed": on_posed(labeller, nets[1], np.load(given.posed)),
     }
@@ -70,6 +70,13 @@ def main() -> None:
     (given.output / "evaluation.json").write_text(json.dumps(record, indent=1, default=str) + "\n")
     (given.output / "evaluation.md").write_text(text := as_text(record))
     print(text)
+
+
+def identity(net: Any) -> dict[str, Any]:
+    """Which net it is: name of its file, backend, and hash of its training's checkpoint."""
+    about = net.describe()
+    source = about.get("metadata", {}).get("source_hash")
+    return {"file": Path(about["path"]).name, "backend": about["backend"], "checkpoint": source}
 
 
 def pictures(file: Any) -> Iterator[np.ndarray]:
