@@ -45,7 +45,7 @@ def install(folder: Path, library: str, text: str) -> None:
 def test_an_opencv_that_does_not_load_is_one_line_with_the_remedy(tmp_path, failure):
     install(tmp_path, "cv2", failure)
     (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8")
-    told = run(tmp_path, "-m", "mlx_faceau", "predict", "photo.jpg", "--landmark-model", "x")
+    told = run(tmp_path, "-m", "mlx_faceau", "predict", "photo.jpg")
     assert told.returncode == 2
     assert told.stderr.startswith("mlx-faceau: OpenCV is installed but does not load (")
     assert told.stderr.count("\n") == 1

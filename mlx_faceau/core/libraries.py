@@ -4,6 +4,7 @@ A wheel for another machine, a system library that is not there (OpenCV's libGL)
 another NumPy, half an installation: each fails in its own way while the library is imported.
 """
 
+import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from types import TracebackType
@@ -95,7 +96,8 @@ def library_error(error: BaseException) -> FaceauError | None:
         library = error.name.partition(".")[0]
         if library == PACKAGE:
             return None
-        if library == error.name or find_spec(library) is None:
+        hidden = sys.modules.get(error.name, error) is None  # as tests hide a library
+        if library == error.name or hidden or find_spec(library) is None:
             return _missing(library, importing)
     elif isinstance(error, ImportError):
         library = importing or (error.name or "").partition(".")[0]

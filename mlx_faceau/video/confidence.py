@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mlx_faceau.core.landmarks import FIVE_POINTS
-from mlx_faceau.errors import CheckpointError
+from mlx_faceau.errors import CheckpointError, UsageError
 
 from .fitting import Agreement, Square
 
@@ -87,7 +87,7 @@ class Curve:
             estimates, KDD 2002. Ayer et al., Ann. Math. Stat. 26, 1955.
         """
         if signal.shape != good.shape or signal.ndim != 1 or len(signal) == 0:
-            raise ValueError(f"signal {signal.shape} and good {good.shape}: expected (N,), N > 0")
+            raise UsageError(f"signal {signal.shape} and good {good.shape}: expected (N,), N > 0")
         order = np.argsort(signal, kind="stable")
         blocks: list[tuple[float, float, int]] = []  # mean signal, mean outcome, weight
         for part in np.array_split(order, min(_BINS, len(order))):
@@ -140,11 +140,11 @@ class ConfidenceCurves:
                     np.array(recorded[name][key], np.float64) for key in ("signal", "confidence")
                 )
                 if signal.shape != confidence.shape or signal.ndim != 1 or not len(signal):
-                    raise ValueError(name)
+                    raise UsageError(name)
                 if (np.diff(signal) < 0).any() or (np.diff(confidence) < 0).any():
-                    raise ValueError(name)
+                    raise UsageError(name)
                 if not (np.isfinite(signal).all() and 0 <= confidence[0] <= confidence[-1] <= 1):
-                    raise ValueError(name)
+                    raise UsageError(name)
                 curves[name] = Curve(tuple(signal.tolist()), tuple(confidence.tolist()))
             return cls(**curves)
         except (KeyError, TypeError, ValueError):

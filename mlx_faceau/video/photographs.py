@@ -11,7 +11,7 @@ from .detectors import Detection, Detector
 
 # The crops that confirm a doubtful face: moved right and down by these sides, and resized.
 _DISPLACEMENTS = ((0.08, -0.06, 1.12), (-0.08, 0.06, 0.9), (-0.1, -0.1, 1.0))
-_LARGEST_SHARE = 0.45  # of each displacement which the landmarks of a face may follow
+_LARGEST_SHARE = 0.33  # of the displacements which a face's landmarks may follow, in the median
 
 
 class Predictor(Protocol):
@@ -50,9 +50,9 @@ class PhotographDetector:
         matrices = np.stack([square_crop_matrix(*square) for square in squares])
         read = self._predictor.predict_batch(np.stack([crops.crop(matrix) for matrix in matrices]))
         first, *others = transform_points(invert(matrices), read["landmarks"])
+        shares = []
         for (other, size), points in zip(squares[1:], others, strict=True):
             along = (first - centre) * (size / side) + other
             moved, whole = (np.linalg.norm(p - first, axis=1).mean() for p in (points, along))
-            if not moved <= _LARGEST_SHARE * whole:
-                return False
-        return True
+            shares.append(moved / whole)
+        return bool(np.median(shares) <= _LARGEST_SHARE)
