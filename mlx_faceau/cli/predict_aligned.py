@@ -42,12 +42,16 @@ def image_paths(inputs: list[str]) -> Iterator[Path]:
     """
     from mlx_faceau.video.images import IMAGE_SUFFIXES
 
+    from .predict_faces import name_passed_over
+
     for name in inputs:
         path = Path(name)
         if path.is_dir():
-            images = [p for p in sorted(path.iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES]
+            files = [p for p in sorted(path.iterdir()) if p.is_file() and p.name[0] != "."]
+            images = [p for p in files if p.suffix.lower() in IMAGE_SUFFIXES]
             if not images:
                 raise UsageError(f"{path}: no images ({', '.join(IMAGE_SUFFIXES)}) in this folder")
+            name_passed_over(path, [p.name for p in files if p not in images])
             yield from images
         elif path.is_file():
             yield path

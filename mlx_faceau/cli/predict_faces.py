@@ -122,6 +122,14 @@ def find_inputs(
     return [found for name in names for found in _expand(name, kinds)]
 
 
+def name_passed_over(folder: Path, names: Sequence[str]) -> None:
+    """Count and name the files of a folder that are not read, on standard error."""
+    if names:
+        named = ", ".join(map(printable, names[:_NAMED])) + ", ..." * (len(names) > _NAMED)
+        count = f"{len(names)} other file{'' if len(names) == 1 else 's'}"
+        sys.stderr.write(f"{folder}: {count} passed over ({named})\n")
+
+
 def _expand(name: str, kinds: Sequence[str]) -> Iterator[Input]:
     path = Path(name)
     if path.is_dir():
@@ -129,14 +137,11 @@ def _expand(name: str, kinds: Sequence[str]) -> Iterator[Input]:
         paths = [p for p in files if p.suffix.lower() in kinds]
         # Where videos alone are wanted OpenFace's files lie beside them, which are not inputs.
         known = kinds if ".png" in kinds else (*kinds, ".csv", ".hog")
-        others = [printable(p.name) for p in files if p.suffix.lower() not in known]
+        others = [p.name for p in files if p.suffix.lower() not in known]
         if not paths:
             what = "pictures or videos" if ".png" in kinds else "videos"
             raise UsageError(f"{path}: no {what} in this folder")
-        if others:
-            named = ", ".join(others[:_NAMED]) + (", ..." if len(others) > _NAMED else "")
-            count = f"{len(others)} other file{'' if len(others) == 1 else 's'}"
-            sys.stderr.write(f"{path}: {count} passed over ({named})\n")
+        name_passed_over(path, others)
         yield from map(Input, paths)
     elif path.is_file():
         yield Input(path)

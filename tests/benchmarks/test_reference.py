@@ -198,7 +198,7 @@ def test_every_setting_of_the_recipes_that_come_along_exists(path: Path) -> None
     recipe = reference.read_recipe(path)
     training = {kind.model_name: kind for kind in TRAININGS}[recipe["net"]]
     for stage in recipe["stages"]:
-        assert {*stage["data"]} <= {"train", "mixed"}
+        assert {*stage["data"]} <= {"train", "mixed", "photographs", "made"}
         resolve(training, {**stage, "data": ["faces.h5"]})
 
 
