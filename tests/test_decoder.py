@@ -334,6 +334,26 @@ def test_an_early_end_is_said_where_the_header_tells_the_duration(
     assert "cut short" in caplog.text
 
 
+@pytest.mark.parametrize(("name", "codec"), [("a.webm", "libvpx"), ("a.mkv", "libx264")])
+def test_clusters_that_cannot_be_read_are_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, codec: str
+) -> None:
+    """Matroska's demuxer skips to the next cluster without a word."""
+    pictures = np.random.default_rng(0).integers(0, 255, (90, 96, 128, 3), np.uint8)
+    path = write(
+        tmp_path / name, list(pictures), codec, g="15", bf="0", mux_cluster_time_limit="500"
+    )
+    data = bytearray(path.read_bytes())
+    middle, length = len(data) // 2, len(data) // 50
+    data[middle : middle + length] = np.random.default_rng(1).bytes(length)
+    path.write_bytes(data)
+    video = Video(path)
+    frames = list(video.frames())
+    assert len(frames) < 90
+    assert abs(len(frames) + video.damaged - 90) <= 1
+    assert "could not be decoded" in caplog.text
+
+
 def test_damaged_packets_cost_their_own_frames_and_shift_no_times(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -35,6 +35,7 @@ _MAX_ASPECT = 16  # pixels wider or narrower than this are a mistake in the file
 _SQUARE = 0.01  # how far a pixel aspect may be from 1 and count as square
 _WAIT_FOR_KEY = 600  # packets at the start that are passed over in search of a key frame
 _ENDS_EARLY = 0.5  # seconds that may lack before a file counts as cut short
+_MOST_OVERHEAD = 512  # bytes of Matroska's own between two packets; 17 were seen
 _USUAL_RATE = 30.0  # frames a second, where a file does not say
 
 
@@ -100,6 +101,8 @@ class Decoder:
         self.time_base = self.stream.time_base
         self._tells_duration = self._container.format.name in _WITH_DURATION
         self._begun = False
+        self._hole = False  # bytes that no packet covers lie before the next one
+        self._read_to = -1  # end of the last packet in the file; -1 before the first
         self._end = 0.0  # seconds, of the last packet of any stream
         self._converter = VideoReformatter()
 
@@ -151,19 +154,38 @@ class Decoder:
         passed = 0
         if self._start is not None:
             self._container.seek(self._start.dts, stream=self.stream)
+        newest: int | None = None
         for packet in _demux(self._container):
             if self._tells_duration:
                 self._note_end(packet)
+            self._note_hole(packet)
             if packet.stream_index != self.stream.index or _is_empty(packet):
                 continue
             if not self._begun:
                 self._begun = self._begins(packet, passed)
                 passed += 1
             if self._begun:
+                if self._hole and newest is not None and packet.pts is not None:
+                    gap = float((packet.pts - newest) * (packet.time_base or self.time_base))
+                    self.damaged += max(0, round(gap * self.rate) - 1)
+                if packet.pts is not None:
+                    newest = packet.pts if newest is None else max(newest, packet.pts)
+                self._hole = False
                 yield packet
         if self._start is not None and not self._begun:
             raise DecoderError  # it was not found again
         yield None
+
+    def _note_hole(self, packet: Packet) -> None:
+        """Matroska's demuxer skips clusters that it cannot read without a word.
+
+        Between packets lie a few bytes of the container's own. Other data may follow a packet (an
+        alpha channel), so a hole counts only where frames are missing in time as well.
+        """
+        if not self._container.format.name.startswith("matroska") or packet.pos is None:
+            return
+        self._hole |= 0 <= self._read_to < packet.pos - _MOST_OVERHEAD
+        self._read_to = packet.pos + packet.size
 
     def _begins(self, packet: Packet, passed: int) -> bool:
         if self._start is None:
