@@ -1,23 +1,16 @@
 """Faces of a photograph, which is searched more thoroughly than a frame of a video."""
 
-from typing import Any, Protocol
-
 import numpy as np
 
 from mlx_faceau.core.geometry import invert, square_crop_matrix, transform_points
 
 from .align import FrameCrops
 from .detectors import Detection, Detector
+from .fitting import Predictor
 
 # The crops that confirm a doubtful face: moved right and down by these sides, and resized.
 _DISPLACEMENTS = ((0.08, -0.06, 1.12), (-0.08, 0.06, 0.9), (-0.1, -0.1, 1.0))
 _LARGEST_SHARE = 0.33  # of the displacements which a face's landmarks may follow, in the median
-
-
-class Predictor(Protocol):
-    """Crops (N, 112, 112, 3) uint8 BGR to ``landmarks`` (N, 68, 2) and more."""
-
-    def predict_batch(self, bgr_crops: np.ndarray) -> dict[str, Any]: ...
 
 
 class PhotographDetector:
