@@ -11,6 +11,7 @@ same file.
 """
 
 import argparse
+import csv
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -46,10 +47,12 @@ def main() -> None:
     parser.add_argument("--label-model", type=Path, required=True, help="face_landmarker.task")
     parser.add_argument("--output", type=Path, required=True, help="HDF5 file to write")
     parser.add_argument("--sources", nargs="+", help="of an .npz file; all if not given")
+    parser.add_argument("--subjects", type=Path, help="CSV of a folder: lines 'file,subject'")
     parser.add_argument("--each", type=int, default=3, help="faces made of a photograph, about")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--limit", type=int, help="photographs at most")
     args = parser.parse_args()
+    subjects = dict(csv.reader(args.subjects.open(encoding="utf-8"))) if args.subjects else {}
     net, pdm = FaceMesh(args.label_model), read_pdm(OPEN_PDM)
     model = mesh_expressions(read_ict_facekit(args.ict))
     count, reports = 0, []
@@ -72,7 +75,7 @@ def main() -> None:
                     )
                 )
             if made:
-                builder.append(block(made, name, subject, pdm))
+                builder.append(block(made, name, subjects.get(name, subject), pdm))
             count += len(made)
             identity = {"name": "open", "hash": pdm.hash}
             reports.append(
