@@ -19,16 +19,16 @@ from pathlib import Path
 import numpy as np
 from compare import RESULTS, write_csv
 
-from mlx_faceau.convert.artefact import open_artefacts
+from mlx_faceau.convert.exported_model import open_artefacts
 from mlx_faceau.core.artifact_metadata import COREML_SUFFIX, ONNX_SUFFIX, read_exported_metadata
 from mlx_faceau.core.checkpoint import file_hash, find_checkpoint, read_metadata
 from mlx_faceau.core.metrics import au_metrics, landmark_pose_metrics
 from mlx_faceau.core.preprocess import to_network_input
 from mlx_faceau.core.tolerances import FLOAT16_MEAN_ERROR, INT8_CHANGE, MAX_ERROR
-from mlx_faceau.data.hdf5 import FaceDataset
+from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.errors import BackendError
 from mlx_faceau.inference.backends import BACKENDS, open_backend
-from mlx_faceau.train.targets import TargetStatistics
+from mlx_faceau.train.target_statistics import TargetStatistics
 
 Arrays = dict[str, np.ndarray]
 Run = Callable[[np.ndarray], Arrays]

@@ -22,8 +22,8 @@ from compare import RESULTS, update_csv
 
 from mlx_faceau.core.architectures import IMAGE_SIZE
 from mlx_faceau.core.geometry import transform_points
-from mlx_faceau.data.hdf5 import FaceDataset
-from mlx_faceau.data.schema import opened
+from mlx_faceau.data.format.dataset import FaceDataset
+from mlx_faceau.data.format.schema import opened
 from mlx_faceau.errors import BackendError, MissingDependency
 from mlx_faceau.video.detectors import Detector, DlibDetector, VisionDetector, YuNetDetector
 from mlx_faceau.video.fitting import standard_square

@@ -25,8 +25,8 @@ import numpy as np
 from mlx_faceau import __version__
 from mlx_faceau.convert.check import CheckFailed, check_export
 from mlx_faceau.convert.export_onnx import export_to_onnx
+from mlx_faceau.convert.export_source import Pair, Source, read_source
 from mlx_faceau.convert.half_weights import rounded, save_weights
-from mlx_faceau.convert.source import Pair, Source, read_source
 from mlx_faceau.convert.variants import HALF_WEIGHTS
 from mlx_faceau.core.architectures import count_parameters
 from mlx_faceau.core.checkpoint import file_hash, load_checkpoint

@@ -23,8 +23,8 @@ from compare import RESULTS
 from mlx_faceau.core.checkpoint import load_checkpoint, save_checkpoint
 from mlx_faceau.core.geometry import similarity_matrix, transform_points
 from mlx_faceau.core.landmarks import OUTER_EYE_CORNERS
-from mlx_faceau.data.hdf5 import FaceDataset
-from mlx_faceau.evaluation.people import people_of
+from mlx_faceau.data.format.dataset import FaceDataset
+from mlx_faceau.evaluation.subjects import people_of
 from mlx_faceau.inference.predictor import load_predictor
 from mlx_faceau.video.align import FrameCrops
 from mlx_faceau.video.confidence import (

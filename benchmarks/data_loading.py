@@ -114,8 +114,8 @@ def in_process(function, *arguments):
 
 def write_faces(path: Path, count: int) -> None:
     """A training file of synthetic faces, each of them many times."""
+    from mlx_faceau.data.format.writer import TrainingDataWriter
     from mlx_faceau.data.synthetic.people import synthesize
-    from mlx_faceau.data.writer import TrainingDataWriter
 
     faces = synthesize(DISTINCT_FACES, seed=0)
     person = [str(number) for number in faces.pop("person")]
@@ -145,9 +145,9 @@ def peak_memory() -> int:
 def ours(level: str, data: Path, batch: int, workers: int, processes: int) -> Iterator:
     import numpy as np
 
-    from mlx_faceau.data.augment import augmentation
-    from mlx_faceau.data.batches import Batches
-    from mlx_faceau.data.hdf5 import FaceDataset
+    from mlx_faceau.data.format.dataset import FaceDataset
+    from mlx_faceau.data.loading.augment import augmentation
+    from mlx_faceau.data.loading.batches import Batches
 
     faces = FaceDataset(data)
     options = {"augment": augmentation(level), "workers": workers, "processes": processes}
@@ -174,8 +174,8 @@ def mixing(data: Path, batch: int) -> dict:
     """
     import numpy as np
 
-    from mlx_faceau.data.batches import MIXING_WINDOW, Batches
-    from mlx_faceau.data.hdf5 import FaceDataset
+    from mlx_faceau.data.format.dataset import FaceDataset
+    from mlx_faceau.data.loading.batches import MIXING_WINDOW, Batches
 
     faces = FaceDataset(data)
     order = Batches(faces, np.arange(len(faces)), batch).order(0)
@@ -197,9 +197,9 @@ def mixing(data: Path, batch: int) -> dict:
 def train(net: str, data: Path, settings: dict, steps: int) -> dict:
     """Real training steps of a full-size net: their speed, their waiting, their memory."""
     from mlx_faceau.train.config import AUTraining, LandmarkPoseTraining
-    from mlx_faceau.train.faces import open_faces
-    from mlx_faceau.train.session import build_trainer
-    from mlx_faceau.train.start import first_weights
+    from mlx_faceau.train.datasets import open_faces
+    from mlx_faceau.train.initial_weights import first_weights
+    from mlx_faceau.train.run import build_trainer
 
     training = LandmarkPoseTraining if net == "landmark" else AUTraining
     config = training(data=(str(data),), augment="strong", **settings)

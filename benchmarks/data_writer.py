@@ -59,7 +59,7 @@ def throughput(folder: Path, hog: bool, one_by_one: bool, args: argparse.Namespa
 
 def write(path: Path, hog: bool, one_by_one: bool, count: int) -> tuple[float, float]:
     """Seconds until all samples were added, and until the file was closed."""
-    from mlx_faceau.data.writer import TrainingDataWriter
+    from mlx_faceau.data.format.writer import TrainingDataWriter
 
     batch = samples(256, hog)
     start = time.perf_counter()

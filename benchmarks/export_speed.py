@@ -16,7 +16,7 @@ from compare import RESULTS, compare, write_csv
 from mlx_faceau.cli.export_faces import read_faces
 from mlx_faceau.convert.check import Check
 from mlx_faceau.convert.export_onnx import export_to_onnx
-from mlx_faceau.convert.source import Source, read_source
+from mlx_faceau.convert.export_source import Source, read_source
 
 FILES = {
     "plain": {},

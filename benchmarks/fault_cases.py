@@ -235,7 +235,7 @@ class Stage:
             if not growing and path.stat().st_size != same.stat().st_size:
                 yield f"broken: {path.name}"
         elif path.suffix == ".h5":
-            from mlx_faceau.data.hdf5 import FaceDataset
+            from mlx_faceau.data.format.dataset import FaceDataset
 
             if len(FaceDataset(path)) != 12:
                 yield f"broken: {path.name}"
@@ -311,7 +311,7 @@ class Stage:
 
     def two_at_once(self, tally: Tally) -> None:
         """This process holds what the command wants to write."""
-        from mlx_faceau.data.writer import TrainingDataWriter
+        from mlx_faceau.data.format.writer import TrainingDataWriter
         from mlx_faceau.output.writers import RowFile
         from mlx_faceau.train.checkpoints import RunFolder
 

@@ -26,8 +26,9 @@ from tiny_training import write_faces
 from mlx_faceau.convert import export_coreml, export_onnx
 from mlx_faceau.core.architectures import AUPredictionConfig, LandmarkPoseConfig
 from mlx_faceau.core.checkpoint import load_checkpoint
-from mlx_faceau.output.recording import Wanted, record
-from mlx_faceau.train import checkpoints, session
+from mlx_faceau.output.result_files import Wanted, record
+from mlx_faceau.train import checkpoints
+from mlx_faceau.train import run as session
 from mlx_faceau.train.config import TRAININGS
 from mlx_faceau.video.pipeline import FacePipeline
 

@@ -35,8 +35,8 @@ _RESTARTS = 20  # of one reader, after it ended its process
 
 # Modules whose reached lines lead the search, beside those that a reader names itself.
 _LED_BY = (
-    "checkpoint", "exported", "openface_csv", "pdm", "recorded_accuracy", "train.config",
-    "train.rarity", "picture_size",
+    "core.checkpoint", "core.artifact_metadata", "output.openface_csv", "core.pdm",
+    "output.accuracy_section", "train.config", "train.class_balance", "video.image_size",
 )  # fmt: skip
 
 

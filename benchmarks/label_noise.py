@@ -36,8 +36,8 @@ from compare import RESULTS, write_csv
 
 from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.core.metrics import SUPPORT_THRESHOLD, au_support
-from mlx_faceau.data.hdf5 import FaceDataset
-from mlx_faceau.data.split import people_names
+from mlx_faceau.data.format.dataset import FaceDataset
+from mlx_faceau.data.loading.validation_split import people_names
 from mlx_faceau.evaluation.bootstrap import interval, resampled_means
 
 NEAR, FAR = 0.97, 0.90

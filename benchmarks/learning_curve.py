@@ -23,9 +23,9 @@ from compare import RESULTS, write_csv
 from reference import read_recipe, train
 
 from mlx_faceau.cli.main import main as mlx_faceau
-from mlx_faceau.data.hdf5 import FaceDataset
-from mlx_faceau.data.split import people_names
-from mlx_faceau.output.figure import new_figure
+from mlx_faceau.data.format.dataset import FaceDataset
+from mlx_faceau.data.loading.validation_split import people_names
+from mlx_faceau.output.matplotlib_figure import new_figure
 
 MEASURE = {"au": "correlation", "landmark-pose": "correlation_without_mean"}
 Row = dict[str, Any]

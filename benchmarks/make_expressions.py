@@ -20,15 +20,15 @@ import cv2
 import numpy as np
 
 from mlx_faceau.core.pdm import OPEN_PDM, OPEN_PDM_NOISE, PDM, fit_pdm, read_pdm
-from mlx_faceau.data.builder import building
-from mlx_faceau.data.columns import Block
-from mlx_faceau.data.generate import VideoReport
+from mlx_faceau.data.format.columns import Block
+from mlx_faceau.data.format.label_provenance import GENERATION
+from mlx_faceau.data.format.rewriting import building
+from mlx_faceau.data.format.sample import checked_block
 from mlx_faceau.data.labels.face_mesh import FaceMesh, Pyramid
+from mlx_faceau.data.labels.generate import VideoReport
 from mlx_faceau.data.labels.ict_facekit import read_ict_facekit
 from mlx_faceau.data.labels.labeller import is_photograph
 from mlx_faceau.data.labels.mediapipe import LICENCE, find_faces
-from mlx_faceau.data.provenance import GENERATION
-from mlx_faceau.data.sample import checked_block
 from mlx_faceau.data.synthetic.made_expressions import (
     LabelledFace,
     make_expressions,

@@ -29,7 +29,7 @@ from compare import machine_stamp
 
 from mlx_faceau.output.openface_csv import Layout
 from mlx_faceau.output.overlay import draw
-from mlx_faceau.output.recording import Wanted, record
+from mlx_faceau.output.result_files import Wanted, record
 from mlx_faceau.video.align import FrameCrops, crop_frame
 from mlx_faceau.video.appearance import appearance_of, scene_signature
 from mlx_faceau.video.detectors import Detector

@@ -37,12 +37,12 @@ from mlx_faceau.core.facs import AU_NAMES, MAX_INTENSITY
 from mlx_faceau.core.geometry import project
 from mlx_faceau.core.metrics import pearson
 from mlx_faceau.core.pdm import PDM, fit_pdm
-from mlx_faceau.data.hdf5 import FaceDataset
-from mlx_faceau.data.implied_pdm import implied_pdm
-from mlx_faceau.data.joined import JoinedFaces, open_datasets
+from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.data.labels.fhog import HOG_SIZE
-from mlx_faceau.data.mirrored import Mirrored
-from mlx_faceau.data.teacher import features_of, shape_scale, uncensored_fit
+from mlx_faceau.data.labels.implied_pdm import implied_pdm
+from mlx_faceau.data.labels.openface_au_models import features_of, shape_scale, uncensored_fit
+from mlx_faceau.data.loading.concat_dataset import JoinedFaces, open_datasets
+from mlx_faceau.data.loading.mirror import Mirrored
 from mlx_faceau.inference.predictor import (
     AUPredictor,
     LandmarkPosePredictor,

@@ -23,7 +23,7 @@ from mlx_faceau.data.synthetic.people import synthesize
 from mlx_faceau.torch_fallback.trainer import TorchTrainer
 from mlx_faceau.train.mlx_trainer import MLXTrainer
 from mlx_faceau.train.schedule import learning_rate
-from mlx_faceau.train.targets import TargetStatistics
+from mlx_faceau.train.target_statistics import TargetStatistics
 
 EARLY, EARLY_TOLERANCE = 20, 1e-3
 WINDOW, LATE_TOLERANCE = 50, 0.03

@@ -24,10 +24,10 @@ try:
 except ModuleNotFoundError as error:
     raise MissingDependency("torch", extra="export") from error
 
-from .artefact import EVALUATOR, ORT, Artefact, network_input, open_artefacts
+from .export_source import Pair, Source, read_source
+from .exported_model import EVALUATOR, ORT, Artefact, network_input, open_artefacts
 from .half_weights import rounded
 from .mil_program import PICTURE, Port
-from .source import Pair, Source, read_source
 from .variants import DYNAMIC, HALF_WEIGHTS
 
 # A float16 file's bounds would hide a swapped channel in a net that answers all faces much alike,
@@ -150,7 +150,7 @@ def check_export(
 
     Args:
         path: an ``.onnx`` file or ``.mlpackage`` folder.
-        model_or_checkpoint: see :func:`~mlx_faceau.convert.source.read_source`.
+        model_or_checkpoint: see :func:`~mlx_faceau.convert.export_source.read_source`.
         crops: (N, 112, 112, 3) uint8 BGR faces; None takes drawn colour patterns.
 
     Raises:

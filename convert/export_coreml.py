@@ -28,10 +28,10 @@ try:
 except ModuleNotFoundError as error:
     raise MissingDependency("torch", extra="export") from error
 
-from .accuracy import Faces, prove
 from .check import Check
+from .export_checks import Faces, prove
+from .export_source import Pair, Source, read_source
 from .mil import load_coremltools, unlogged
-from .source import Pair, Source, read_source
 from .variants import Variant, check_variant
 
 _SMALLEST_WEIGHT = 512  # numbers; smaller ones stay float16, where int8 would save nothing
@@ -61,8 +61,8 @@ def export_to_coreml(
     and takes the place of an older one there.
 
     Args:
-        model_or_checkpoint: see :func:`~mlx_faceau.convert.source.read_source`; or a
-            :class:`~mlx_faceau.convert.source.Pair`, for one package with all outputs.
+        model_or_checkpoint: see :func:`~mlx_faceau.convert.export_source.read_source`; or a
+            :class:`~mlx_faceau.convert.export_source.Pair`, for one package with all outputs.
         path: ends with ``.mlpackage``.
         precision: of the computation, ``"float16"`` or ``"float32"``; ``"int8"`` keeps the
             weights in 8 bits and computes in float16. Both ends stay float32.

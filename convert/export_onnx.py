@@ -23,13 +23,13 @@ try:
 except ModuleNotFoundError as error:
     raise MissingDependency(str(error.name), extra="export") from error
 
-from .accuracy import Faces, prove
-from .artefact import network_input
 from .check import Check
+from .export_checks import Faces, prove
+from .export_source import Pair, Source, read_source
+from .exported_model import network_input
 from .half_weights import rounded, store_half
 from .onnx_rewrite import INPUT_NAME, take_uint8, to_float16
 from .quantise import pool_globally, quantise
-from .source import Pair, Source, read_source
 from .variants import DEFAULT_OPSET, DYNAMIC, HALF_WEIGHTS, Variant, check_variant
 
 # Of torch's exporter: BatchNorm stays apart from the weights, which then stay what they are.
@@ -57,8 +57,8 @@ def export_to_onnx(
     name only after it passed.
 
     Args:
-        model_or_checkpoint: see :func:`~mlx_faceau.convert.source.read_source`; or a
-            :class:`~mlx_faceau.convert.source.Pair`, for one file with all outputs.
+        model_or_checkpoint: see :func:`~mlx_faceau.convert.export_source.read_source`; or a
+            :class:`~mlx_faceau.convert.export_source.Pair`, for one file with all outputs.
         path: ends with ``.onnx``.
         opset_version: in [12, 21].
         precision: ``"float32"``; ``"float16"`` for GPUs; ``"float16-weights"``, half the size and

@@ -14,8 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 from mlx_faceau.core.checkpoint import save_checkpoint
 from mlx_faceau.errors import ExportError
 
+from .export_source import Pair, Source
 from .onnx_rewrite import replace_nodes
-from .source import Pair, Source
 from .variants import HALF_WEIGHTS
 
 

@@ -22,9 +22,9 @@ from onnx import helper, numpy_helper
 from mlx_faceau.core.architectures import ModelConfig
 from mlx_faceau.errors import ExportError
 
-from .calibration import Scale, correct_biases, ranges_of
+from .activation_ranges import Scale, correct_biases, ranges_of
+from .export_source import Pair, Source
 from .onnx_rewrite import drop_unread, initializer_arrays, last_layers, replace_nodes
-from .source import Pair, Source
 
 # 7 bits: processors without VNNI add two products in 16 bits, which 8 bits overflow silently.
 _WEIGHT_LEVELS = 64

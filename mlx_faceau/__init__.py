@@ -22,8 +22,8 @@ _HOMES = {
     "LandmarkPoseLoss": ".models",
     "ConcordanceCorrelationLoss": ".models",
     "AUPredictionLoss": ".models",
-    "TrainingDataWriter": ".data.writer",
-    "TrainingDataGenerator": ".data.generate",
+    "TrainingDataWriter": ".data.format.writer",
+    "TrainingDataGenerator": ".data.labels.generate",
     "export_to_onnx": ".convert.export_onnx",
     "export_to_coreml": ".convert.export_coreml",
 }
@@ -35,7 +35,7 @@ def __getattr__(name: str) -> Any:
         return _version()
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from .core.libraries import LOAD_ERRORS, library_error
+    from mlx_faceau.core.libraries import LOAD_ERRORS, library_error
 
     try:
         return getattr(import_module(_HOMES[name], __name__), name)

@@ -101,14 +101,14 @@ TARGETS = {
             data.read_hdf5,
             _DATASET,
             native=True,
-            modules=("mlx_faceau.data.check", "mlx_faceau.data.describe"),
+            modules=("mlx_faceau.data.format.check", "mlx_faceau.data.format.statistics"),
         ),
         Target(
             "writer's log",
             data.journals,
             data.read_journal,
             _DATASET,
-            modules=("mlx_faceau.data.writer",),
+            modules=("mlx_faceau.data.format.writer",),
         ),
         Target(
             "openface csv",

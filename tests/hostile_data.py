@@ -48,9 +48,9 @@ def _hdf5(ours: bool, compression: str | None) -> bytes:
 
 
 def read_hdf5(folder: Path, data: bytes) -> None:
-    from mlx_faceau.data.check import check_file
-    from mlx_faceau.data.describe import describe_dataset
-    from mlx_faceau.data.hdf5 import FaceDataset
+    from mlx_faceau.data.format.check import check_file
+    from mlx_faceau.data.format.dataset import FaceDataset
+    from mlx_faceau.data.format.statistics import describe_dataset
 
     path = folder / "faces.h5"
     path.write_bytes(data)
@@ -79,7 +79,7 @@ def journals() -> list[bytes]:
 
 def read_journal(folder: Path, data: bytes) -> None:
     """Each line of the input as one record with a right checksum, the first on one line."""
-    from mlx_faceau.data.writer import TrainingDataWriter
+    from mlx_faceau.data.format.writer import TrainingDataWriter
 
     name, _, rest = data.partition(b"\n")
     middle = rest.rfind(b"\n", 0, len(rest) // 2 + 64)
@@ -137,8 +137,8 @@ def settings_files() -> list[bytes]:
 
 
 def read_settings_file(folder: Path, data: bytes) -> None:
+    from mlx_faceau.train.class_balance import read_weights
     from mlx_faceau.train.config import AUTraining, read_settings, resolve
-    from mlx_faceau.train.rarity import read_weights
 
     path = folder / "settings.json"
     path.write_bytes(data)
@@ -166,7 +166,7 @@ def histories() -> list[bytes]:
 
 
 def read_history(folder: Path, data: bytes) -> None:
-    from mlx_faceau.output.recorded_accuracy import recorded_accuracy
+    from mlx_faceau.output.accuracy_section import recorded_accuracy
 
     for name in ("training_history.json", "evaluation.json"):
         (folder / name).write_bytes(data)

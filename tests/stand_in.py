@@ -31,7 +31,7 @@ def stand_in_weights(config) -> dict[str, np.ndarray]:
 
 def stand_in_pair():
     """Both nets as the exporters take them."""
-    from mlx_faceau.convert.source import Pair, Source
+    from mlx_faceau.convert.export_source import Pair, Source
 
     sources = (
         Source(config, stand_in_weights(config), describe(config, source_hash="0" * 64))

@@ -259,8 +259,8 @@ def test_a_training_starts_from_the_built_in_net(
 ) -> None:
     pytest.importorskip("h5py")
     from mlx_faceau.train.config import AUTraining, LandmarkPoseTraining
-    from mlx_faceau.train.start import first_weights
-    from mlx_faceau.train.targets import TargetStatistics
+    from mlx_faceau.train.initial_weights import first_weights
+    from mlx_faceau.train.target_statistics import TargetStatistics
 
     shapes = {"landmarks": (68, 2), "global_params": (6,), "local_params": (34,)}
     means = {name: np.full(shape, 2.0) for name, shape in {**shapes, "au_intensities": 17}.items()}

@@ -14,7 +14,7 @@ import resource, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from test_recording import lively_results
-from mlx_faceau.output.recording import Wanted, record
+from mlx_faceau.output.result_files import Wanted, record
 from mlx_faceau.errors import VideoError
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 folder = Path(sys.argv[1])

@@ -8,9 +8,9 @@ from mlx_faceau.errors import MissingDependency
 
 try:
     from .au_prediction import AUPredictionNet
+    from .auxiliary_head import TaughtAUNet
     from .landmark_pose import UnifiedLandmarkPoseNet
     from .losses import AUPredictionLoss, ConcordanceCorrelationLoss, LandmarkPoseLoss, WingLoss
-    from .taught import TaughtAUNet
 except ModuleNotFoundError as error:
     if error.name != "torch":
         raise

@@ -16,16 +16,16 @@ from mlx_faceau.convert.torch_weights import state_dict_from_weights, weights_fr
 from mlx_faceau.core.architectures import AUPredictionConfig, LandmarkPoseConfig, ModelConfig
 from mlx_faceau.core.auxiliary_head import TaughtAUConfig
 from mlx_faceau.core.preprocess import PIXEL_MAX
-from mlx_faceau.train.parts import parts
-from mlx_faceau.train.ranks import seed_of_step
+from mlx_faceau.train.distributed import seed_of_step
+from mlx_faceau.train.gradient_accumulation import parts
 
 from . import build
+from .auxiliary_head import TaughtAULoss
 from .device import MEMORY_FORMAT, check_device, device_rng, pick_device, to_device
+from .distributed import TorchRanks
 from .losses import AUPredictionLoss, LandmarkPoseLoss
 from .memory import keep_freed_memory
 from .optimizer import adamw
-from .ranks import TorchRanks
-from .taught import TaughtAULoss
 
 CLIP_NORM = 1.0
 LOSSES: dict[type[ModelConfig], Callable[..., nn.Module]] = {

@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
 def _verify() -> int:
     from mlx_faceau.core import blas
     from mlx_faceau.models.depthwise import device_name
-    from mlx_faceau.models.verify import verify_depthwise
+    from mlx_faceau.models.kernel_check import verify_depthwise
 
     from .verify_nets import WIDTH, verify_nets
 

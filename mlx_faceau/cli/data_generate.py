@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from mlx_faceau.errors import DatasetError, MissingDependency, UsageError
 
 if TYPE_CHECKING:
-    from mlx_faceau.data.generate import VideoReport
-    from mlx_faceau.data.parts import Job
+    from mlx_faceau.data.labels.generate import VideoReport
+    from mlx_faceau.data.labels.shards import Job
 
 
 def add_actions(actions: Any) -> None:
@@ -71,9 +71,9 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
 
 
 def _generate(args: argparse.Namespace) -> int:
-    from mlx_faceau.data.harvest import harvest
+    from mlx_faceau.data.labels.generate_files import harvest
     from mlx_faceau.data.labels.labeller import is_photograph
-    from mlx_faceau.data.parts import Settings
+    from mlx_faceau.data.labels.shards import Settings
 
     if "help" in args.limit:
         return _explain_limits()
@@ -101,7 +101,7 @@ def _generate(args: argparse.Namespace) -> int:
 
 
 def _limits(texts: Sequence[str]) -> Any:
-    from mlx_faceau.data.quality import Limits
+    from mlx_faceau.data.labels.quality import Limits
 
     known = {limit.name for limit in fields(Limits)}
     values = {}
@@ -117,7 +117,7 @@ def _limits(texts: Sequence[str]) -> Any:
 
 
 def _explain_limits() -> int:
-    from mlx_faceau.data.quality import Limits
+    from mlx_faceau.data.labels.quality import Limits
 
     for limit in fields(Limits):
         print(f"{limit.name:20}{limit.default!s:>7}  {limit.metadata['help']}")
@@ -147,7 +147,7 @@ def _files(args: argparse.Namespace) -> list[Path]:
 
 def _jobs(videos: Sequence[Path], subjects: dict[str, str]) -> Iterator["Job"]:
     """Files by their file names, or by their paths where two have one name."""
-    from mlx_faceau.data.parts import Job
+    from mlx_faceau.data.labels.shards import Job
 
     if not videos:
         raise UsageError("no videos or photographs among the inputs")

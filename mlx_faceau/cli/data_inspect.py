@@ -11,7 +11,7 @@ from mlx_faceau.errors import UsageError
 from mlx_faceau.train.config import AUGMENTATIONS
 
 if TYPE_CHECKING:
-    from mlx_faceau.data.check import Report
+    from mlx_faceau.data.format.check import Report
 
 
 def add_actions(actions: Any) -> None:
@@ -32,8 +32,8 @@ def _add_check(actions: Any) -> None:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from mlx_faceau.data.apart import run_apart
-    from mlx_faceau.data.check import check_file
+    from mlx_faceau.data.format.check import check_file
+    from mlx_faceau.data.format.subprocess_guard import run_apart
 
     report = run_apart(check_file, Path(args.file), args.against)
     print(json.dumps(_as_json(report), indent=1) if args.json else _as_text(args.file, report))
@@ -42,7 +42,7 @@ def _check(args: argparse.Namespace) -> int:
 
 def _as_json(report: "Report") -> dict[str, Any]:
     from mlx_faceau.core.facs import AU_NAMES
-    from mlx_faceau.data.check import HISTOGRAM_EDGES
+    from mlx_faceau.data.format.check import HISTOGRAM_EDGES
 
     counts = [] if report.histogram is None else report.histogram.tolist()
     return {
@@ -56,7 +56,7 @@ def _as_json(report: "Report") -> dict[str, Any]:
 
 def _as_text(name: str, report: "Report") -> str:
     from mlx_faceau.core.facs import AU_NAMES
-    from mlx_faceau.data.check import HISTOGRAM_EDGES
+    from mlx_faceau.data.format.check import HISTOGRAM_EDGES
 
     lines = [f"failed   {text}" for text in report.failures]
     lines += [f"warning  {text}" for text in report.warnings]
@@ -80,8 +80,8 @@ def _add_stats(actions: Any) -> None:
 
 
 def _stats(args: argparse.Namespace) -> int:
-    from mlx_faceau.data.describe import describe_dataset, draw_statistics
-    from mlx_faceau.data.hdf5 import FaceDataset
+    from mlx_faceau.data.format.dataset import FaceDataset
+    from mlx_faceau.data.format.statistics import describe_dataset, draw_statistics
 
     dataset = FaceDataset(args.file, keep_outside=True)
     report = describe_dataset(dataset)
@@ -133,10 +133,10 @@ def _preview(args: argparse.Namespace) -> int:
     import numpy as np
 
     from mlx_faceau.core.atomic_io import atomic_file
-    from mlx_faceau.data.augment import augmentation
-    from mlx_faceau.data.batches import Batches
-    from mlx_faceau.data.hdf5 import FaceDataset
-    from mlx_faceau.data.preview import contact_sheet, strongest_units
+    from mlx_faceau.data.format.dataset import FaceDataset
+    from mlx_faceau.data.loading.augment import augmentation
+    from mlx_faceau.data.loading.batches import Batches
+    from mlx_faceau.data.loading.preview import contact_sheet, strongest_units
 
     if args.count < 1:
         raise UsageError(f"--count is {args.count}, expected at least 1")

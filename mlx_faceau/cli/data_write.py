@@ -57,7 +57,7 @@ def _add_storage(parser: argparse.ArgumentParser) -> None:
 
 
 def _merge(args: argparse.Namespace) -> int:
-    from mlx_faceau.data.merge import merge_files
+    from mlx_faceau.data.format.merge import merge_files
 
     paths = [Path(name) for name in args.files]
     report = merge_files(
@@ -92,10 +92,10 @@ def _add_split(actions: Any) -> None:
 
 
 def _split(args: argparse.Namespace) -> int:
-    from mlx_faceau.data.builder import check_new
-    from mlx_faceau.data.hdf5 import FaceDataset
-    from mlx_faceau.data.partition import partition_by_list, partition_dataset
-    from mlx_faceau.data.transfer import write_selection
+    from mlx_faceau.data.format.copying import write_selection
+    from mlx_faceau.data.format.dataset import FaceDataset
+    from mlx_faceau.data.format.rewriting import check_new
+    from mlx_faceau.data.format.split import partition_by_list, partition_dataset
 
     dataset = FaceDataset(args.file, keep_outside=not args.drop_outside)
     if args.list:
@@ -130,7 +130,7 @@ def _add_convert(actions: Any) -> None:
 
 def _convert(args: argparse.Namespace) -> int:
     from mlx_faceau.core.pdm import read_pdm
-    from mlx_faceau.data.convert import convert_file
+    from mlx_faceau.data.format.convert import convert_file
 
     pdm = read_pdm(args.pdm) if args.pdm else None
     source, output = Path(args.file), Path(args.output)

@@ -176,7 +176,7 @@ def _judge(folder: Path, fresh: Arrays, predicted: Arrays) -> bool:
     """Print accuracy on people never seen, and draw them; whether both nets have learned."""
     from mlx_faceau.core.checkpoint import read_metadata
     from mlx_faceau.core.metrics import au_metrics, landmark_pose_metrics
-    from mlx_faceau.train.targets import TargetStatistics
+    from mlx_faceau.train.target_statistics import TargetStatistics
 
     from .demo_picture import draw_faces
 

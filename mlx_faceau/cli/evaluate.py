@@ -67,10 +67,10 @@ def read_builtin(kind: str) -> dict[str, Any]:
 def _run(args: argparse.Namespace, output: str | None, metadata: dict[str, Any]) -> int:
     from mlx_faceau.core.atomic_io import prepare_output_folder
     from mlx_faceau.core.provenance import training_hashes
-    from mlx_faceau.data.hdf5 import FaceDataset
+    from mlx_faceau.data.format.dataset import FaceDataset
     from mlx_faceau.evaluation.evaluate import evaluate
-    from mlx_faceau.evaluation.text import format_report
-    from mlx_faceau.output.recorded_accuracy import EVALUATION_NAME
+    from mlx_faceau.evaluation.text_report import format_report
+    from mlx_faceau.output.accuracy_section import EVALUATION_NAME
 
     _refuse_other_kinds(args.model, metadata["kind"])
     dataset = FaceDataset(args.data, keep_outside=args.keep_outside)
@@ -190,7 +190,7 @@ def _load(path: str, kind: str, backend: str) -> Any:
 
 
 def _statistics(metadata: dict[str, Any], source: str) -> Any:
-    from mlx_faceau.train.targets import TargetStatistics
+    from mlx_faceau.train.target_statistics import TargetStatistics
 
     recorded = metadata.get("target_statistics")
     return None if recorded is None else TargetStatistics.from_json(recorded, source)
@@ -202,10 +202,10 @@ def _arrays(prediction: dict[str, Any]) -> dict[str, Any]:
 
 def _write(folder: Path, title: str, report: "Report", about: dict[str, Any]) -> None:
     from mlx_faceau.core.atomic_io import atomic_file
-    from mlx_faceau.evaluation.page import write_page
-    from mlx_faceau.evaluation.picture import draw_report
-    from mlx_faceau.evaluation.text import format_report
-    from mlx_faceau.output.recorded_accuracy import EVALUATION_NAME
+    from mlx_faceau.evaluation.html_report import write_page
+    from mlx_faceau.evaluation.plots import draw_report
+    from mlx_faceau.evaluation.text_report import format_report
+    from mlx_faceau.output.accuracy_section import EVALUATION_NAME
     from mlx_faceau.train.history import write_json
 
     text, picture, page = (folder / name for name in _RENDERED)

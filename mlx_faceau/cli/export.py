@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from mlx_faceau.errors import UsageError
 
 if TYPE_CHECKING:
-    from mlx_faceau.convert.accuracy import Faces
     from mlx_faceau.convert.check import Check
-    from mlx_faceau.convert.source import Pair, Source
+    from mlx_faceau.convert.export_checks import Faces
+    from mlx_faceau.convert.export_source import Pair, Source
     from mlx_faceau.convert.variants import Variant
 
 SUFFIXES = {"onnx": ".onnx", "coreml": ".mlpackage", "safetensors": ".safetensors"}
@@ -179,7 +179,7 @@ def _variants(args: argparse.Namespace, formats: list[str]) -> dict[str, "Varian
 
 
 def _source(args: argparse.Namespace) -> "Source | Pair":
-    from mlx_faceau.convert.source import Pair, read_source
+    from mlx_faceau.convert.export_source import Pair, read_source
 
     if args.combine is None:
         return read_source(args.checkpoint, args.width_mult)
@@ -219,8 +219,8 @@ def _write(
     source: "Source | Pair", path: Path, variant: "Variant", faces: "Faces | None", force: bool
 ) -> int:
     """Write one file and print its check; the exit status."""
-    from mlx_faceau.convert.accuracy import AccuracyLost
     from mlx_faceau.convert.check import CheckFailed
+    from mlx_faceau.convert.export_checks import AccuracyLost
 
     try:
         check = _export(source, path, variant, faces, force)

@@ -4,9 +4,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from mlx_faceau.convert.accuracy import Faces
-from mlx_faceau.data.hdf5 import FaceDataset
-from mlx_faceau.data.split import split_dataset
+from mlx_faceau.convert.export_checks import Faces
+from mlx_faceau.data.format.dataset import FaceDataset
+from mlx_faceau.data.loading.validation_split import split_dataset
 
 CALIBRATION_FACES = 256
 MEASURED_FACES = 512

@@ -19,7 +19,7 @@ from mlx_faceau.errors import CheckpointError, FaceauError, FunctionError, Usage
 from mlx_faceau.inference.builtin import is_builtin, pdm_for
 from mlx_faceau.output.openface_csv import GROUPS, Layout, foreign_columns
 from mlx_faceau.output.overlay import VIDEO_SUFFIX
-from mlx_faceau.output.recording import FORMATS, Summary, Wanted, record
+from mlx_faceau.output.result_files import FORMATS, Summary, Wanted, record
 from mlx_faceau.video.images import IMAGE_SUFFIXES, is_image, read_image
 from mlx_faceau.video.pipeline import FacePipeline
 from mlx_faceau.video.pose import Camera

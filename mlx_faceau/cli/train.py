@@ -7,10 +7,10 @@ from dataclasses import MISSING, Field, fields
 from typing import TYPE_CHECKING, Any
 
 from mlx_faceau.train.config import TRAININGS, TrainConfig, read_settings
-from mlx_faceau.train.options import default_of, flag
+from mlx_faceau.train.option_fields import default_of, flag
 
 if TYPE_CHECKING:
-    from mlx_faceau.train.session import Session
+    from mlx_faceau.train.run import Session
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,7 +65,7 @@ def _changeable(training: type[TrainConfig]) -> str:
 def run(args: argparse.Namespace) -> int:
     training: type[TrainConfig] = args.training
     logging.getLogger("mlx_faceau").setLevel(logging.INFO)
-    from mlx_faceau.train.session import run_training
+    from mlx_faceau.train.run import run_training
 
     given: dict[str, Any] = {} if args.config is None else read_settings(args.config)
     given |= {item.name: vars(args)[item.name] for item in fields(training) if item.name in args}
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _tell(session: "Session") -> int:
     """Print how a training ended; the exit status."""
-    from mlx_faceau.evaluation.text import format_action_units
+    from mlx_faceau.evaluation.text_report import format_action_units
 
     outcome = session.outcome
     if outcome.stopped == "interrupted":
@@ -99,7 +99,7 @@ def _tell(session: "Session") -> int:
 
 def _learned_by_heart(session: "Session") -> int:
     """Exit status of a training on a few faces: 0 when they are learned by heart."""
-    from mlx_faceau.train.session import OVERFIT_SHARE
+    from mlx_faceau.train.run import OVERFIT_SHARE
 
     share = (session.outcome.best_loss or 0.0) / session.constant_loss
     print(
@@ -110,7 +110,7 @@ def _learned_by_heart(session: "Session") -> int:
 
 
 def _rehearsal(training: type[TrainConfig], given: dict[str, Any]) -> str:
-    from mlx_faceau.train.rehearsal import STEPS, rehearse
+    from mlx_faceau.train.dry_run import STEPS, rehearse
 
     figures = rehearse(training, given)
     gib = {"process": figures.memory / 2**30, "GPU": figures.device_memory / 2**30}

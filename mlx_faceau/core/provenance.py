@@ -88,7 +88,8 @@ def training_hashes(metadata: Mapping[str, Any]) -> list[str]:
     """Hashes of the files that the net was trained on, in any of its trainings, and of some faces.
 
     Checkpoints that do not name each file have one hash of all: of a file, or of several in a row.
-    Older ones have no sketch of their faces (see :mod:`mlx_faceau.data.sketch`).
+    Older ones have no sketch of their faces
+    (see :mod:`mlx_faceau.data.format.dataset_fingerprint`).
     """
     hashes: list[str] = []
     for stage in stages(metadata):

@@ -9,18 +9,18 @@ import numpy as np
 from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.core.landmarks import OUTER_EYE_CORNERS
 from mlx_faceau.core.metrics import au_metrics, landmark_pose_metrics, nme
-from mlx_faceau.data.check import check_intensities
-from mlx_faceau.data.hdf5 import FaceDataset
-from mlx_faceau.data.sketch import holds_any
+from mlx_faceau.data.format.check import check_intensities
+from mlx_faceau.data.format.dataset import FaceDataset
+from mlx_faceau.data.format.dataset_fingerprint import holds_any
 from mlx_faceau.errors import CheckpointError, DatasetError
-from mlx_faceau.train.targets import TargetStatistics
+from mlx_faceau.train.target_statistics import TargetStatistics
 
 from .bootstrap import au_intervals, landmark_pose_intervals
-from .boxes import box_crops
 from .breakdown import breakdown
 from .ced import CURVE_END, ced, ced_summary
 from .crops import jitter_matrices, move_images, move_labels
-from .people import people_of
+from .detector_boxes import box_crops
+from .subjects import people_of
 from .targets import JITTERED_MAE, MISSED, TARGETS, UNMEASURED
 
 _BATCH = 32

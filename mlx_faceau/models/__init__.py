@@ -31,10 +31,10 @@ blas.limit_cache()
 atexit.register(mx.synchronize)
 
 from .au_prediction import AUPredictionNet
+from .auxiliary_head import TaughtAUNet
 from .backbone import FaceNet
 from .landmark_pose import UnifiedLandmarkPoseNet
 from .losses import AUPredictionLoss, ConcordanceCorrelationLoss, LandmarkPoseLoss, WingLoss
-from .taught import TaughtAUNet
 
 __all__ = [
     "AUPredictionLoss",

@@ -28,7 +28,7 @@ from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.core.provenance import ESSENTIALS, stages
 from mlx_faceau.errors import CheckpointError
 
-from .recorded_accuracy import recorded_accuracy
+from .accuracy_section import recorded_accuracy
 
 CARD_NAME = "MODEL_CARD.md"
 

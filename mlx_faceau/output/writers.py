@@ -22,8 +22,8 @@ from mlx_faceau.core.libraries import LOAD_ERRORS, load_error
 from mlx_faceau.video.pose import Camera
 from mlx_faceau.video.results import FaceResult, FrameResult
 
-from .claim import Claim
 from .openface_csv import Layout
+from .output_lock import Claim
 
 
 def marker_of(path: Path) -> Path:

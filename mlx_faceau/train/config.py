@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mlx_faceau.errors import CheckpointError, UsageError
 
-from .options import as_option, check_option, flag, option, read_object
+from .option_fields import as_option, check_option, flag, option, read_object
 
 if TYPE_CHECKING:
     from mlx_faceau.core.architectures import ModelConfig
@@ -21,7 +21,7 @@ FRAMEWORKS = ("mlx", "torch")
 DEVICES = ("auto", "cpu", "gpu", "cuda", "mps")
 PRECISIONS = ("float32", "bfloat16", "float16")
 SIDES = (48, 64, 80, 96, 112)  # of images, px: half the nets' whole stride apart
-AUGMENTATIONS = ("none", "light", "strong")  # the levels of data/augment.py
+AUGMENTATIONS = ("none", "light", "strong")  # the levels of data/loading/augment.py
 
 
 def default_framework() -> str:

@@ -15,10 +15,10 @@ from mlx_faceau.errors import FaceauError
 
 from .checkpoints import TEACHER, Progress, RunFolder
 from .config import TrainConfig
-from .display import NoBar, au_table, epoch_line, progress_bar
-from .faces import Faces
+from .datasets import Faces
+from .distributed import Ranks, Watchdog
 from .interruption import Interruption
-from .ranks import Ranks, Watchdog
+from .progress import NoBar, au_table, epoch_line, progress_bar
 from .schedule import learning_rate
 from .tensorboard import NoBoard
 

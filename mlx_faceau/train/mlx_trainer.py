@@ -23,14 +23,14 @@ from mlx_faceau.core.architectures import (
 )
 from mlx_faceau.core.auxiliary_head import TaughtAUConfig
 from mlx_faceau.core.preprocess import PIXEL_MAX
+from mlx_faceau.models.auxiliary_head import TaughtAULoss
 from mlx_faceau.models.losses import AUPredictionLoss, LandmarkPoseLoss
-from mlx_faceau.models.taught import TaughtAULoss
 
+from .distributed import seed_of_step
+from .gradient_accumulation import parts
 from .mlx_device import check_precision, use_device
+from .mlx_distributed import MLXRanks
 from .mlx_optimizer import AdamW
-from .mlx_ranks import MLXRanks
-from .parts import parts
-from .ranks import seed_of_step
 
 CLIP_NORM = 1.0
 LOSSES: dict[type[ModelConfig], Callable[..., Any]] = {

@@ -6,14 +6,14 @@ from dataclasses import replace
 from typing import Any
 
 from mlx_faceau.core.checkpoint import Checkpoint
-from mlx_faceau.data.teacher import Teacher
+from mlx_faceau.data.labels.openface_au_models import Teacher
 from mlx_faceau.errors import CheckpointError, DatasetError
 
 from .checkpoints import TEACHER
 from .config import TrainConfig, resolve
-from .faces import Faces
-from .ranks import Ranks
-from .start import load_init
+from .datasets import Faces
+from .distributed import Ranks
+from .initial_weights import load_init
 
 _LOG = logging.getLogger(__name__)
 # What tells the faces and their sides; older checkpoints record less about them besides.

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from mlx_faceau.core.libraries import LOAD_ERRORS, load_error
-from mlx_faceau.core.named_function import load_function, name_of, user_code
+from mlx_faceau.core.user_function import load_function, name_of, user_code
 from mlx_faceau.errors import (
     BackendError,
     BrokenLibrary,

@@ -28,13 +28,7 @@ from .association import (
     lost_cost,
     place_cost,
 )
-from .confidence import (
-    ConfidenceCurves,
-    agreement_signal,
-    box_signal,
-    marks_signal,
-    share_inside,
-)
+from .confidence import ConfidenceCurves, agreement_signal, box_signal, marks_signal, share_inside
 from .detectors import Detector
 from .fitting import (
     UNKNOWN,

@@ -13,7 +13,7 @@ pytest.importorskip("torch")
 
 from mlx_faceau import AUPredictor, FacePipeline, load_au_predictor  # noqa: E402
 from mlx_faceau.convert.export_onnx import export_to_onnx  # noqa: E402
-from mlx_faceau.convert.source import Pair, Source  # noqa: E402
+from mlx_faceau.convert.export_source import Pair, Source  # noqa: E402
 from mlx_faceau.core.artifact_metadata import METADATA_KEY  # noqa: E402
 from mlx_faceau.core.checkpoint import describe  # noqa: E402
 from mlx_faceau.core.preprocess import to_crops, to_network_input  # noqa: E402

@@ -13,7 +13,7 @@ pytest.importorskip("h5py")
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 import box_calibration
 
-from mlx_faceau.data.writer import TrainingDataWriter
+from mlx_faceau.data.format.writer import TrainingDataWriter
 from mlx_faceau.video.box_calibration import BoxCalibration
 from mlx_faceau.video.detectors import Detection
 

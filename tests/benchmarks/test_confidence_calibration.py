@@ -18,7 +18,7 @@ from mlx_faceau.core.architectures import LandmarkPoseConfig, initial_weights
 from mlx_faceau.core.checkpoint import describe, load_checkpoint, save_checkpoint
 from mlx_faceau.core.landmarks import FIVE_POINTS
 from mlx_faceau.core.provenance import carried_metadata
-from mlx_faceau.data.writer import TrainingDataWriter
+from mlx_faceau.data.format.writer import TrainingDataWriter
 from mlx_faceau.video.confidence import ConfidenceCurves
 from mlx_faceau.video.detectors import Detection
 

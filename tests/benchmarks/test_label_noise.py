@@ -10,9 +10,9 @@ pytest.importorskip("h5py")
 
 from conftest import REPOSITORY
 
-from mlx_faceau.data.hdf5 import FaceDataset
+from mlx_faceau.data.format.dataset import FaceDataset
+from mlx_faceau.data.format.writer import TrainingDataWriter
 from mlx_faceau.data.synthetic.people import synthesize
-from mlx_faceau.data.writer import TrainingDataWriter
 
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 import label_noise

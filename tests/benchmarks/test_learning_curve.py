@@ -15,8 +15,8 @@ pytest.importorskip("matplotlib")
 from conftest import REPOSITORY
 
 from mlx_faceau.cli.main import main as mlx_faceau
-from mlx_faceau.data.hdf5 import FaceDataset
-from mlx_faceau.output.figure import new_figure
+from mlx_faceau.data.format.dataset import FaceDataset
+from mlx_faceau.output.matplotlib_figure import new_figure
 
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 import learning_curve

@@ -14,7 +14,7 @@ from conftest import REPOSITORY
 from lively import LANDMARK, write_checkpoint
 
 from mlx_faceau.core.architectures import AUPredictionConfig
-from mlx_faceau.data.joined import open_datasets
+from mlx_faceau.data.loading.concat_dataset import open_datasets
 from mlx_faceau.data.synthetic.people import write_synthetic
 from mlx_faceau.inference.predictor import load_predictor
 

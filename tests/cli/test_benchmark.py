@@ -5,7 +5,8 @@ pytest.importorskip("mlx_faceau.models", exc_type=ImportError)
 
 from mlx_faceau.cli import benchmark, verify_nets
 from mlx_faceau.cli.main import main
-from mlx_faceau.models import depthwise, mx, verify
+from mlx_faceau.models import depthwise, mx
+from mlx_faceau.models import kernel_check as verify
 from mlx_faceau.train import exports
 
 SHAPES = [(7, 8, 1), (7, 8, 2), (6, 4, 2)]

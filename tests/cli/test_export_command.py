@@ -12,8 +12,9 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 from mlx_faceau.cli.main import main
-from mlx_faceau.convert import accuracy, export_coreml
 from mlx_faceau.convert import check as check_module
+from mlx_faceau.convert import export_checks as accuracy
+from mlx_faceau.convert import export_coreml
 from mlx_faceau.convert.check import Check, Row
 from mlx_faceau.core.checkpoint import load_checkpoint
 
@@ -184,7 +185,7 @@ def test_int8_is_calibrated_and_measured_on_people_of_the_file(
 
 def test_held_out_people_are_not_calibrated_on(tmp_path):
     from mlx_faceau.cli.export_faces import read_faces
-    from mlx_faceau.data.hdf5 import FaceDataset
+    from mlx_faceau.data.format.dataset import FaceDataset
     from mlx_faceau.data.synthetic.people import write_synthetic
 
     path = tmp_path / "faces.h5"

@@ -11,13 +11,13 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("coremltools")
 
 from mlx_faceau.convert import check, export_coreml  # noqa: E402
-from mlx_faceau.convert.accuracy import Faces  # noqa: E402
 from mlx_faceau.convert.check import CheckFailed, check_export  # noqa: E402
+from mlx_faceau.convert.export_checks import Faces  # noqa: E402
 from mlx_faceau.convert.export_coreml import export_to_coreml  # noqa: E402
+from mlx_faceau.convert.export_source import Pair, Source  # noqa: E402
 from mlx_faceau.convert.mil import load_coremltools, read_mlpackage  # noqa: E402
 from mlx_faceau.convert.mil_operations import dequantise  # noqa: E402
 from mlx_faceau.convert.mil_program import PICTURE, Port  # noqa: E402
-from mlx_faceau.convert.source import Pair, Source  # noqa: E402
 from mlx_faceau.core.artifact_metadata import find_mlmodel, read_exported_metadata  # noqa: E402
 from mlx_faceau.core.checkpoint import describe  # noqa: E402
 from mlx_faceau.errors import CheckpointError  # noqa: E402

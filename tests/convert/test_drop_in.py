@@ -9,7 +9,7 @@ pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 from mlx_faceau.convert.export_onnx import export_to_onnx  # noqa: E402
-from mlx_faceau.convert.source import Source  # noqa: E402
+from mlx_faceau.convert.export_source import Source  # noqa: E402
 from mlx_faceau.core.checkpoint import describe  # noqa: E402
 
 BY_KIND = {config.kind: config for config in BOTH}

@@ -11,13 +11,13 @@ torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from mlx_faceau.convert import artefact  # noqa: E402
 from mlx_faceau.convert import check as check_module  # noqa: E402
-from mlx_faceau.convert.accuracy import Faces  # noqa: E402
+from mlx_faceau.convert import exported_model as artefact  # noqa: E402
 from mlx_faceau.convert.check import check_export, probe_crops  # noqa: E402
+from mlx_faceau.convert.export_checks import Faces  # noqa: E402
 from mlx_faceau.convert.export_onnx import export_to_onnx  # noqa: E402
+from mlx_faceau.convert.export_source import Source  # noqa: E402
 from mlx_faceau.convert.mil import read_mlpackage  # noqa: E402
-from mlx_faceau.convert.source import Source  # noqa: E402
 from mlx_faceau.core.artifact_metadata import METADATA_KEY  # noqa: E402
 from mlx_faceau.core.checkpoint import describe  # noqa: E402
 

@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
-from mlx_faceau.convert import accuracy  # noqa: E402
+from mlx_faceau.convert import export_checks as accuracy  # noqa: E402
 from mlx_faceau.convert.check import CheckFailed, Row  # noqa: E402
 from mlx_faceau.convert.export_onnx import export_to_onnx  # noqa: E402
 from mlx_faceau.core.artifact_metadata import read_exported_metadata  # noqa: E402

@@ -13,7 +13,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 from mlx_faceau.convert import export_onnx  # noqa: E402
 from mlx_faceau.convert.check import CheckFailed, check_export  # noqa: E402
 from mlx_faceau.convert.export_onnx import export_to_onnx  # noqa: E402
-from mlx_faceau.convert.source import Pair, Source  # noqa: E402
+from mlx_faceau.convert.export_source import Pair, Source  # noqa: E402
 from mlx_faceau.core.artifact_metadata import read_exported_metadata  # noqa: E402
 from mlx_faceau.core.checkpoint import describe  # noqa: E402
 from mlx_faceau.errors import ExportError  # noqa: E402
@@ -156,7 +156,7 @@ def test_old_and_new_opsets_are_written_in_float16_with_uint8_crops(tmp_path, op
     ids=lambda asked: next(iter(asked.values())),
 )
 def test_the_same_net_gives_the_same_bytes(asked):
-    from mlx_faceau.convert.accuracy import Faces
+    from mlx_faceau.convert.export_checks import Faces
     from mlx_faceau.convert.variants import Variant
 
     faces = None
@@ -202,7 +202,7 @@ def dropped_layer(weights):
 def test_an_exporter_that_makes_a_classic_mistake_writes_nothing(
     tmp_path, monkeypatch, asked, mistake
 ):
-    from mlx_faceau.convert.accuracy import Faces
+    from mlx_faceau.convert.export_checks import Faces
 
     good, trace = source(AU), export_onnx._traced
 

@@ -10,14 +10,14 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 from onnx import numpy_helper  # noqa: E402
 
-from mlx_faceau.convert import accuracy, calibration, check, quantise  # noqa: E402
-from mlx_faceau.convert.accuracy import AccuracyLost, Faces, measure_change  # noqa: E402
-from mlx_faceau.convert.artefact import Artefact, network_input  # noqa: E402
-from mlx_faceau.convert.calibration import Scale  # noqa: E402
+from mlx_faceau.convert import activation_ranges, check, export_checks, quantise  # noqa: E402
+from mlx_faceau.convert.activation_ranges import Scale  # noqa: E402
 from mlx_faceau.convert.check import CheckFailed, check_export  # noqa: E402
+from mlx_faceau.convert.export_checks import AccuracyLost, Faces, measure_change  # noqa: E402
 from mlx_faceau.convert.export_onnx import export_to_onnx, onnx_bytes  # noqa: E402
+from mlx_faceau.convert.export_source import Source, read_source  # noqa: E402
+from mlx_faceau.convert.exported_model import Artefact, network_input  # noqa: E402
 from mlx_faceau.convert.quantise import float_blocks  # noqa: E402
-from mlx_faceau.convert.source import Source, read_source  # noqa: E402
 from mlx_faceau.convert.variants import Variant  # noqa: E402
 from mlx_faceau.core.checkpoint import describe  # noqa: E402
 from mlx_faceau.errors import ExportError  # noqa: E402
@@ -59,11 +59,11 @@ def test_a_range_of_nothing_still_has_a_step():
 
 def test_one_odd_face_does_not_coarsen_the_steps_for_all():
     usual = np.linspace(1, 2, 99)
-    assert calibration._reach(usual) == 2
-    assert calibration._reach(np.append(usual, 50)) == pytest.approx(
+    assert activation_ranges._reach(usual) == 2
+    assert activation_ranges._reach(np.append(usual, 50)) == pytest.approx(
         2 * np.quantile([*usual, 50], 0.95)
     )
-    assert calibration._reach(-usual) == 0
+    assert activation_ranges._reach(-usual) == 0
 
 
 def test_the_landmark_net_keeps_one_block_in_float_the_au_net_those_without_squeeze():
@@ -163,7 +163,7 @@ def test_one_odd_face_does_not_coarsen_the_steps_of_a_fixed_batch_either(opset):
     )
     ids = [onnx.helper.make_opsetid("", opset)]
     model = onnx.helper.make_model(graph, opset_imports=ids, ir_version=8)
-    low, high = calibration.ranges_of(model, ["same"], faces)["same"]
+    low, high = activation_ranges.ranges_of(model, ["same"], faces)["same"]
     assert (low, high) == (0, 2)
 
 
@@ -217,8 +217,8 @@ def test_the_change_is_of_the_mean_absolute_error_of_clamped_intensities(monkeyp
     labels = {"au_intensities": np.full((3, 17), 4.0, np.float32)}
     rounded = np.full((3, 17), 7.0, np.float32)  # clamped to 5: an error of 1
     fake = Artefact("fake", (), (), lambda crops: [rounded])
-    monkeypatch.setattr(accuracy, "open_artefacts", lambda path: [fake])
-    monkeypatch.setattr(accuracy, "_float32_outputs", lambda *_: [rounded - 2.5])
+    monkeypatch.setattr(export_checks, "open_artefacts", lambda path: [fake])
+    monkeypatch.setattr(export_checks, "_float32_outputs", lambda *_: [rounded - 2.5])
     (change,) = measure_change(tmp_path, source(AU), some_faces(labels))
     assert (change.output, change.before, change.after) == ("au_intensities", 0.5, 1.0)
     assert (change.limit, change.passed) == (0.01, False)

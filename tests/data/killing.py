@@ -35,7 +35,7 @@ def sample(number: int) -> dict[str, Any]:
 
 
 def write_for_ever(path: Path) -> None:
-    from mlx_faceau.data.writer import TrainingDataWriter
+    from mlx_faceau.data.format.writer import TrainingDataWriter
 
     while True:
         with TrainingDataWriter(path) as writer:
@@ -83,8 +83,8 @@ def _one_kill(path: Path, seconds: float) -> dict[str, Any]:
 
 def _survivors(path: Path) -> tuple[int, int]:
     """Samples of the file that a new writer makes of what is left, and how many are not theirs."""
-    from mlx_faceau.data.hdf5 import FaceDataset
-    from mlx_faceau.data.writer import TrainingDataWriter
+    from mlx_faceau.data.format.dataset import FaceDataset
+    from mlx_faceau.data.format.writer import TrainingDataWriter
 
     TrainingDataWriter(path).close()
     faces = FaceDataset(path)

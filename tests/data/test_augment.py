@@ -7,9 +7,9 @@ import pytest
 
 from mlx_faceau.core.geometry import flip_landmarks, project
 from mlx_faceau.core.landmarks import MIRROR
-from mlx_faceau.data.appearance import Appearance, change_appearance, motion_kernel
-from mlx_faceau.data.augment import LEVELS, Level, Movement, augment_face, augmentation
-from mlx_faceau.data.batches import Batches
+from mlx_faceau.data.loading.augment import LEVELS, Level, Movement, augment_face, augmentation
+from mlx_faceau.data.loading.batches import Batches
+from mlx_faceau.data.loading.photometric import Appearance, change_appearance, motion_kernel
 
 MAX_OFFSET = 0.1  # pixels between a spot in the image and its landmark
 STRONG = LEVELS["strong"]

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from training_files import arrays, row_numbers, write
 
-from mlx_faceau.data.augment import augmentation
-from mlx_faceau.data.batches import Batches
-from mlx_faceau.data.hdf5 import FaceDataset
-from mlx_faceau.data.mixing import MixingPlan
+from mlx_faceau.data.format.dataset import FaceDataset
+from mlx_faceau.data.loading.augment import augmentation
+from mlx_faceau.data.loading.batches import Batches
+from mlx_faceau.data.loading.shuffle_buffer import MixingPlan
 from mlx_faceau.errors import DatasetError, FaceauError
 
 
@@ -27,8 +27,8 @@ def dataset(tmp_path_factory):
 @pytest.fixture
 def small_window(monkeypatch):
     """A buffer smaller than the file, so that samples stream through it."""
-    monkeypatch.setattr("mlx_faceau.data.batches.MIXING_WINDOW", 64)
-    monkeypatch.setattr("mlx_faceau.data.batches._BLOCKS_IN_WINDOW", 1)
+    monkeypatch.setattr("mlx_faceau.data.loading.batches.MIXING_WINDOW", 64)
+    monkeypatch.setattr("mlx_faceau.data.loading.batches._BLOCKS_IN_WINDOW", 1)
 
 
 def same(first, second):
@@ -267,10 +267,10 @@ KEPT = []
 PARENT = """
 import multiprocessing, sys, time
 import numpy as np
-from mlx_faceau.data.augment import augmentation
-from mlx_faceau.data.augment import augmentation
-from mlx_faceau.data.batches import Batches
-from mlx_faceau.data.hdf5 import FaceDataset
+from mlx_faceau.data.loading.augment import augmentation
+from mlx_faceau.data.loading.augment import augmentation
+from mlx_faceau.data.loading.batches import Batches
+from mlx_faceau.data.format.dataset import FaceDataset
 batches = Batches(
     FaceDataset(sys.argv[1]), np.arange(32), 16, augment=augmentation("light"), processes=1
 )

@@ -8,10 +8,10 @@ import pytest
 from training_files import COMMON, OURS, arrays, texts, write
 
 from mlx_faceau.cli.main import main
-from mlx_faceau.data.check import au_histogram, check_file
-from mlx_faceau.data.describe import describe_dataset
-from mlx_faceau.data.hdf5 import FaceDataset
-from mlx_faceau.data.preview import contact_sheet, strongest_units
+from mlx_faceau.data.format.check import au_histogram, check_file
+from mlx_faceau.data.format.dataset import FaceDataset
+from mlx_faceau.data.format.statistics import describe_dataset
+from mlx_faceau.data.loading.preview import contact_sheet, strongest_units
 
 
 @pytest.fixture

@@ -160,7 +160,7 @@ def test_a_smiling_portrait_becomes_a_training_sample(shared_folder: Path, tmp_p
     pytest.importorskip("ai_edge_litert")
     from mlx_faceau.core.facs import AU_NAMES
     from mlx_faceau.core.pdm import OPEN_PDM, read_pdm
-    from mlx_faceau.data.generate import TrainingDataGenerator
+    from mlx_faceau.data.labels.generate import TrainingDataGenerator
 
     data = pytest.importorskip("skimage.data")
     cv2.imwrite(str(tmp_path / "portrait.png"), data.astronaut()[..., ::-1])

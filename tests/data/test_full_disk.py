@@ -15,8 +15,8 @@ import resource, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
 from killing import sample
-from mlx_faceau.data.builder import building
-from mlx_faceau.data.sample import checked_block, plural
+from mlx_faceau.data.format.rewriting import building
+from mlx_faceau.data.format.sample import checked_block, plural
 from mlx_faceau.errors import DatasetError
 size = int(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))

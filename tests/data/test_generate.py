@@ -11,10 +11,10 @@ from labelled_videos import check_sample, film, label, labels_of, moving_face, w
 import mlx_faceau
 from mlx_faceau.core import geometry
 from mlx_faceau.core.pdm import PDM
-from mlx_faceau.data import quality
-from mlx_faceau.data.generate import TrainingDataGenerator, writer_arguments
-from mlx_faceau.data.hdf5 import FaceDataset
-from mlx_faceau.data.writer import TrainingDataWriter
+from mlx_faceau.data.format.dataset import FaceDataset
+from mlx_faceau.data.format.writer import TrainingDataWriter
+from mlx_faceau.data.labels import quality
+from mlx_faceau.data.labels.generate import TrainingDataGenerator, writer_arguments
 from mlx_faceau.errors import DatasetError
 
 # The crop follows the disc, so that pictures of a clip hardly differ.

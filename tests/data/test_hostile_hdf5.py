@@ -10,7 +10,7 @@ h5py = pytest.importorskip("h5py")
 # ruff: noqa: E402
 from hostile_data import hdf5_files, journals, read_journal
 
-from mlx_faceau.data.hdf5 import FaceDataset
+from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.errors import DatasetError
 
 

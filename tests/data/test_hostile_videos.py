@@ -8,8 +8,8 @@ from labelled_videos import check_sample, film, label, moving_face, write_csv
 from mp4 import set_durations, turn_quarter
 
 from mlx_faceau.core import geometry
-from mlx_faceau.data import quality
-from mlx_faceau.data.generate import TrainingDataGenerator
+from mlx_faceau.data.labels import quality
+from mlx_faceau.data.labels.generate import TrainingDataGenerator
 from mlx_faceau.errors import DatasetError, VideoError
 
 KEEP_ALIKE = quality.Limits(min_change=0)

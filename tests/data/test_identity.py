@@ -5,10 +5,16 @@ import pytest
 from training_files import arrays, texts, write
 
 from mlx_faceau.cli.main import main
-from mlx_faceau.data.hdf5 import FaceDataset
-from mlx_faceau.data.identity import face_digests, one_spelling, person_key, repeated_faces, united
-from mlx_faceau.data.partition import partition_by_list, partition_dataset
-from mlx_faceau.data.split import split_dataset
+from mlx_faceau.data.format.dataset import FaceDataset
+from mlx_faceau.data.format.identity import (
+    face_digests,
+    one_spelling,
+    person_key,
+    repeated_faces,
+    united,
+)
+from mlx_faceau.data.format.split import partition_by_list, partition_dataset
+from mlx_faceau.data.loading.validation_split import split_dataset
 from mlx_faceau.errors import DatasetError
 
 ALIKE = [

@@ -12,8 +12,8 @@ from lively import AU, write_checkpoint
 from training_files import arrays, write
 
 from mlx_faceau.cli.main import main
-from mlx_faceau.data.hdf5 import FaceDataset
-from mlx_faceau.data.writer import TrainingDataWriter
+from mlx_faceau.data.format.dataset import FaceDataset
+from mlx_faceau.data.format.writer import TrainingDataWriter
 from mlx_faceau.errors import DatasetError
 
 HOLD = """

@@ -11,11 +11,11 @@ from test_generate import ring_pdm
 
 from mlx_faceau.core import geometry
 from mlx_faceau.core.pdm import write_pdm
-from mlx_faceau.data.generate import TrainingDataGenerator
 from mlx_faceau.data.labels import mediapipe
 from mlx_faceau.data.labels.face_mesh import Mesh, Pyramid, Region
+from mlx_faceau.data.labels.generate import TrainingDataGenerator
 from mlx_faceau.data.labels.mediapipe import IBUG, FaceTracks, MediaPipeLabeller, search_regions
-from mlx_faceau.data.quality import Limits
+from mlx_faceau.data.labels.quality import Limits
 from mlx_faceau.errors import BackendError, DatasetError
 from mlx_faceau.video.results import Frame
 

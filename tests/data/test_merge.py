@@ -7,8 +7,8 @@ from training_files import COMMON, arrays, texts, write
 
 from mlx_faceau.cli.main import main
 from mlx_faceau.core import geometry
-from mlx_faceau.data.hdf5 import FaceDataset
-from mlx_faceau.data.merge import merge_files
+from mlx_faceau.data.format.dataset import FaceDataset
+from mlx_faceau.data.format.merge import merge_files
 from mlx_faceau.errors import DatasetError
 
 

@@ -15,15 +15,15 @@ from blobs import Blob, draw_frame
 from labelled_videos import film, moving_face, write_csv
 
 from mlx_faceau.cli.main import main
-from mlx_faceau.data.harvest import harvest
-from mlx_faceau.data.hdf5 import FaceDataset
-from mlx_faceau.data.merge import merge_files
-from mlx_faceau.data.parts import Job, Settings
-from mlx_faceau.data.provenance import check_alike, labellers
-from mlx_faceau.data.quality import Limits
+from mlx_faceau.data.format.dataset import FaceDataset
+from mlx_faceau.data.format.label_provenance import check_alike, labellers
+from mlx_faceau.data.format.merge import merge_files
+from mlx_faceau.data.labels.generate_files import harvest
+from mlx_faceau.data.labels.quality import Limits
+from mlx_faceau.data.labels.shards import Job, Settings
 from mlx_faceau.errors import DatasetError
 from mlx_faceau.train.config import LandmarkPoseTraining
-from mlx_faceau.train.faces import open_faces
+from mlx_faceau.train.datasets import open_faces
 
 LABELS = "callable:labelled_videos:label"
 

@@ -1,89 +1,185 @@
-"""Splits keep a person, else a video, on one side."""
+"""Dividing people among files, and rewriting files."""
 
+import h5py
 import numpy as np
 import pytest
+from training_files import COMMON, arrays, texts, write
 
-from mlx_faceau.data.split import split_dataset
+from mlx_faceau.cli.main import main
+from mlx_faceau.core import geometry
+from mlx_faceau.core.pdm import PDM, write_pdm
+from mlx_faceau.data.format.convert import convert_file
+from mlx_faceau.data.format.dataset import FaceDataset
+from mlx_faceau.data.format.split import partition_by_list, partition_dataset
+from mlx_faceau.data.synthetic.shape import shape_model
 from mlx_faceau.errors import DatasetError
 
-
-class People:
-    """Twenty subjects, two videos each, five samples a video."""
-
-    def __init__(self, subjects=True, videos=True, sizes=(10,) * 20):
-        person = np.repeat(np.arange(len(sizes)), sizes)
-        half = np.concatenate([np.arange(size) * 2 // size for size in sizes])
-        names = np.array([f"p{i}" for i in person], dtype=object)
-        clips = np.array([f"p{i}-{j}" for i, j in zip(person, half, strict=True)], dtype=object)
-        self.subjects = names if subjects else None
-        self.videos = clips if videos else None
-        self.count = len(person)
-
-    def __len__(self):
-        return self.count
+SHARES = {"train": 0.7, "val": 0.2, "test": 0.1}
 
 
-def test_nobody_is_on_both_sides_and_everyone_is_on_one():
-    people = People()
-    split = split_dataset(people, 0.2, seed=3)
-    assert split.by == "subject"
-    both = np.concatenate([split.train, split.validation])
-    assert sorted(both.tolist()) == list(range(200))
-    assert not set(people.subjects[split.train]) & set(people.subjects[split.validation])
-    assert len(split.validation) == 40
+@pytest.fixture(scope="module")
+def uneven(tmp_path_factory):
+    """400 pictures of 80 people; each unit is shown by few of them, one by three people only."""
+    data, rng = arrays(400), np.random.default_rng(3)
+    people = np.sort(rng.integers(0, 80, 400))
+    data["metadata/subjects"] = texts([f"person{p}" for p in people])
+    shows = rng.random((80, 17)) < 0.15
+    shows[:, 7] = np.arange(80) % 27 == 0
+    data["au_intensities"] = (3 * shows[people]).astype("f4")
+    path = write(tmp_path_factory.mktemp("split") / "uneven.h5", data)
+    return FaceDataset(path)
 
 
-def test_videos_are_kept_together_where_nobody_is_named():
-    people = People(subjects=False)
-    split = split_dataset(people, 0.1)
-    assert split.by == "video"
-    assert not set(people.videos[split.train]) & set(people.videos[split.validation])
+def test_every_sample_is_in_one_part_and_every_person_too(uneven):
+    parts = partition_dataset(uneven, SHARES).parts
+    assert list(parts) == list(SHARES)
+    together = np.concatenate(list(parts.values()))
+    assert sorted(together) == list(range(400))
+    people = [set(uneven.subjects[indices]) for indices in parts.values()]
+    assert sum(map(len, people)) == len(set.union(*people))
 
 
-def test_unnamed_samples_among_named_ones_go_by_their_video():
-    people = People()
-    people.subjects[100:] = ""
-    split = split_dataset(people, 0.2)
-    keys = np.where(people.subjects == "", people.videos, people.subjects)
-    assert not set(keys[split.train]) & set(keys[split.validation])
+def test_parts_show_every_unit_in_their_share_and_better_than_unstratified(uneven):
+    shown = uneven.labels["au_intensities"] > 1
+    total = shown.sum(axis=0)
+
+    def deviation(stratify):
+        worst = []
+        for seed in range(3):
+            parts = partition_dataset(uneven, SHARES, seed=seed, stratify=stratify).parts
+            found = {name: shown[rows].sum(axis=0) / total for name, rows in parts.items()}
+            size = max(abs(len(parts[name]) / 400 - share) for name, share in SHARES.items())
+            assert size < 0.04
+            worst.append(np.mean([np.abs(found[name] - SHARES[name]) for name in SHARES]))
+        return np.mean(worst)
+
+    assert deviation(True) < 0.6 * deviation(False)
+    # Three people show the unit, in three parts: where each has one there is something to learn.
+    parts = partition_dataset(uneven, {"a": 1, "b": 1, "c": 1}).parts
+    assert all(shown[rows, 7].any() for rows in parts.values())
 
 
-def test_the_split_depends_on_the_seed_alone():
-    first, again, other = (split_dataset(People(), 0.2, seed) for seed in (1, 1, 2))
-    np.testing.assert_array_equal(first.validation, again.validation)
-    assert not np.array_equal(first.validation, other.validation)
+def test_the_seed_decides_alone(uneven):
+    one, same, other = (
+        partition_dataset(uneven, SHARES, seed=seed).parts["train"] for seed in (5, 5, 6)
+    )
+    np.testing.assert_array_equal(one, same)
+    assert set(one) != set(other)
 
 
-@pytest.mark.parametrize("sizes", [(190, 10), (100, 100), (1, 2, 3, 500), (50, 50, 50, 50)])
-def test_both_sides_hold_someone_however_unequal_people_are(sizes):
-    for seed in range(5):
-        split = split_dataset(People(sizes=sizes), 0.1, seed)
-        assert len(split.train) > 0
-        assert len(split.validation) > 0
+def test_videos_may_be_what_stays_whole(uneven):
+    partition = partition_dataset(uneven, {"train": 1, "val": 1}, by="video")
+    videos = [set(uneven.videos[indices]) for indices in partition.parts.values()]
+    assert partition.by == "video"
+    assert not videos[0] & videos[1]
 
 
-def test_a_single_person_cannot_be_split():
-    people = People(subjects=False, sizes=(30,))
-    people.videos[:] = "p0-0"
-    with pytest.raises(DatasetError, match=r"all 30 samples are of one video \(p0-0\).*add"):
-        split_dataset(people)
+def test_what_cannot_be_divided_is_refused(uneven, tmp_path):
+    with pytest.raises(ValueError, match="positive"):
+        partition_dataset(uneven, {"train": 1.1, "val": -0.1})
+    data = arrays(8)
+    data["metadata/subjects"] = texts(["one"] * 8)
+    with pytest.raises(DatasetError, match="1 subjects cannot be divided among 2"):
+        partition_dataset(FaceDataset(write(tmp_path / "one.h5", data)), {"a": 1, "b": 1})
+    del data["metadata/subjects"]
+    with pytest.raises(DatasetError, match="names no subjects"):
+        partition_dataset(
+            FaceDataset(write(tmp_path / "two.h5", data)), {"a": 1, "b": 1}, by="subject"
+        )
 
 
-def test_a_training_side_smaller_than_a_batch_names_the_remedy():
-    with pytest.raises(DatasetError, match=r"180 samples, fewer than a batch of 256; use --batch"):
-        split_dataset(People(), 0.1, batch_size=256)
+def test_a_list_is_followed_to_the_letter(tmp_path):
+    dataset = FaceDataset(write(tmp_path / "faces.h5", arrays(12)))
+    (tmp_path / "who.csv").write_text("person0, train\nvideo1,val\n\nperson2,train\n")
+    parts = partition_by_list(dataset, tmp_path / "who.csv").parts
+    assert {name: rows.tolist() for name, rows in parts.items()} == {
+        "train": [0, 1, 2, 3, 8, 9, 10, 11],
+        "val": [4, 5, 6, 7],
+    }
 
 
-def test_a_file_that_names_nobody_is_refused():
-    with pytest.raises(DatasetError, match="200 of 200 samples name neither subject nor video"):
-        split_dataset(People(subjects=False, videos=False))
-    unnamed = People()
-    unnamed.subjects[5:9] = unnamed.videos[7:9] = ""
-    with pytest.raises(DatasetError, match="2 of 200 samples name neither"):
-        split_dataset(unnamed)
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("person0,train\nperson1,val\n", "4 samples of"),
+        ("person0,train\nvideo1,val\nperson2,val\nnobody,val\n", r"1 of its names .*nobody"),
+        ("person0;train\n", "line 1 is not 'name,part'"),
+        ("person0,../up\n", "cannot be a file's name"),
+        ("person0,train\nperson0,val\n", "in two parts"),
+    ],
+    ids=["unlisted", "stranger", "format", "path", "twice"],
+)
+def test_a_list_that_does_not_fit_is_refused(tmp_path, text, message):
+    dataset = FaceDataset(write(tmp_path / "faces.h5", arrays(12)))
+    (tmp_path / "who.csv").write_text(text)
+    with pytest.raises(DatasetError, match=message):
+        partition_by_list(dataset, tmp_path / "who.csv")
 
 
-@pytest.mark.parametrize("fraction", [0, 1, -0.1, np.nan])
-def test_a_fraction_out_of_range_is_refused(fraction):
-    with pytest.raises(ValueError, match="--val-split is"):
-        split_dataset(People(), fraction)
+def test_the_command_writes_parts_that_share_nobody(tmp_path, capsys):
+    path = str(write(tmp_path / "faces.h5", arrays(40)))
+    folder = tmp_path / "parts"
+    command = ["data", "split", path, "--output", str(folder), "--val", "0.2", "--test", "0.2"]
+    assert main(command) == 0
+    files = {part.stem: FaceDataset(part) for part in folder.iterdir()}
+    assert sorted(files) == ["test", "train", "val"]
+    assert sum(map(len, files.values())) == 40
+    train, val = str(folder / "train.h5"), str(folder / "val.h5")
+    assert main(["data", "check", train, "--against", val]) == 0
+    rows = files["val"].read_images(range(len(files["val"])))[:, 0, 0, 0]
+    np.testing.assert_array_equal(  # labels stay with their pictures
+        files["val"].labels["landmarks"], arrays(40)["landmarks"][rows]
+    )
+    assert main(command) == 2
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_an_original_file_becomes_ours_and_keeps_its_features(tmp_path):
+    original = arrays(30)
+    matrix = geometry.similarity_matrix(0.5, 0.1, (3.0, 4.0))
+    in_crop = original["landmarks"].copy()
+    back = geometry.invert(matrix)
+    original["landmarks"] = geometry.transform_points(back, in_crop).astype("f4")
+    original["warp_matrices"] = np.tile(np.float32(matrix), (30, 1, 1))
+    original["hog_features"] = np.random.default_rng(0).random((30, 4464)).astype("f4")
+    path = write(tmp_path / "old.h5", original, COMMON, chunk=30)
+    assert main(["data", "convert", str(path), "--output", str(tmp_path / "new.h5")]) == 0
+    dataset = FaceDataset(tmp_path / "new.h5")
+    np.testing.assert_allclose(dataset.labels["landmarks"], in_crop, atol=1e-4)
+    np.testing.assert_array_equal(dataset.read_images(range(30)), original["images"])
+    with h5py.File(tmp_path / "new.h5") as file:
+        np.testing.assert_array_equal(file["hog_features"][:], original["hog_features"])
+        assert file.attrs["format"] == "mlx-faceau"
+        assert file["images"].chunks[0] == 16
+
+
+def test_the_real_original_file_is_converted(shared_folder, tmp_path):
+    source = shared_folder / "data" / "original_tool_200.h5"
+    assert convert_file(source, tmp_path / "new.h5", keep_outside=True) == 200
+    old, new = (FaceDataset(path, keep_outside=True) for path in (source, tmp_path / "new.h5"))
+    for name, values in old.labels.items():
+        np.testing.assert_array_equal(new.labels[name], values)
+    np.testing.assert_array_equal(new.read_images([199, 3]), old.read_images([199, 3]))
+
+
+def test_poses_in_no_known_space_need_a_pdm(tmp_path):
+    """As the original's batch writer left them: zero matrices, poses of the frame."""
+    model, rng = shape_model(), np.random.default_rng(0)
+    data = arrays(3)
+    truth = np.array([[0.55, 0.1, -0.2, 0.05, 55, 52]] * 3)
+    local = rng.normal(0, 1, (3, 34))
+    data["landmarks"] = geometry.project(model.mean, model.basis, truth, local).astype("f4")
+    data["warp_matrices"][:] = 0
+    data["global_params"][:, 4:] = 700
+    path = write(tmp_path / "old.h5", data, COMMON)
+    with pytest.raises(DatasetError, match="not in crop space"):
+        convert_file(path, tmp_path / "new.h5")
+    write_pdm(tmp_path / "pdm.txt", PDM(model.mean, model.basis, np.full(34, 9.0)))
+    options = ["--output", str(tmp_path / "new.h5"), "--pdm", str(tmp_path / "pdm.txt")]
+    assert main(["data", "convert", str(path), *options]) == 0
+    labels = FaceDataset(tmp_path / "new.h5").labels
+    drawn = geometry.project(
+        model.mean, model.basis, labels["global_params"], labels["local_params"]
+    )
+    assert np.abs(drawn - data["landmarks"]).max() < 1.5
+    np.testing.assert_allclose(labels["global_params"][:, 4:], [[55, 52]] * 3, atol=3)

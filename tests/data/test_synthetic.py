@@ -5,7 +5,7 @@ import pytest
 
 from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.core.landmarks import MIRROR
-from mlx_faceau.data.hdf5 import FaceDataset
+from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.data.synthetic.marks import marks
 from mlx_faceau.data.synthetic.paint import draw_looks, paint_face
 from mlx_faceau.data.synthetic.people import _expression, synthesize, write_synthetic

@@ -8,8 +8,8 @@ import pytest
 from killing import run_kills
 from training_files import AU_NAMES, COMMON, arrays, write
 
-from mlx_faceau.data.hdf5 import FaceDataset
-from mlx_faceau.data.writer import TrainingDataWriter
+from mlx_faceau.data.format.dataset import FaceDataset
+from mlx_faceau.data.format.writer import TrainingDataWriter
 from mlx_faceau.errors import DatasetError
 
 
@@ -211,7 +211,7 @@ def test_a_full_disk_keeps_what_was_flushed(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("mlx_faceau.data.journal.os.fsync", refuse)
+        patch.setattr("mlx_faceau.data.format.append_log.os.fsync", refuse)
         with pytest.raises(DatasetError, match="No space left"):
             writer.flush()
     writer.close()  # there is room again

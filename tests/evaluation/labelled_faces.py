@@ -7,8 +7,8 @@ import h5py
 import numpy as np
 
 from mlx_faceau.core.landmarks import OUTER_EYE_CORNERS
-from mlx_faceau.data.hdf5 import FaceDataset
-from mlx_faceau.data.writer import TrainingDataWriter
+from mlx_faceau.data.format.dataset import FaceDataset
+from mlx_faceau.data.format.writer import TrainingDataWriter
 
 PEOPLE, EACH = 30, 4
 

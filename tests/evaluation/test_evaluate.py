@@ -12,13 +12,13 @@ pytest.importorskip("h5py")
 from labelled_faces import EACH, PEOPLE, Oracle, move_every_second_outside, write_faces
 
 from mlx_faceau.core.metrics import nme
-from mlx_faceau.data.hdf5 import FaceDataset
+from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.errors import CheckpointError, DatasetError
-from mlx_faceau.evaluation.boxes import box_crops
 from mlx_faceau.evaluation.crops import jitter_matrices, move_images
+from mlx_faceau.evaluation.detector_boxes import box_crops
 from mlx_faceau.evaluation.evaluate import JITTER_SEED, evaluate
 from mlx_faceau.evaluation.targets import TARGETS
-from mlx_faceau.train.targets import TargetStatistics
+from mlx_faceau.train.target_statistics import TargetStatistics
 
 KINDS = ["landmark_pose", "au_prediction"]
 

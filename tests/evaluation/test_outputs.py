@@ -12,13 +12,13 @@ pytest.importorskip("h5py")
 
 from labelled_faces import Oracle, move_every_second_outside, write_faces
 
-from mlx_faceau.data.hdf5 import FaceDataset
+from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.evaluation.evaluate import Report, evaluate
-from mlx_faceau.evaluation.page import write_page
-from mlx_faceau.evaluation.picture import draw_report
+from mlx_faceau.evaluation.html_report import write_page
+from mlx_faceau.evaluation.plots import draw_report
 from mlx_faceau.evaluation.targets import TARGETS
-from mlx_faceau.evaluation.text import format_report
-from mlx_faceau.train.targets import TargetStatistics
+from mlx_faceau.evaluation.text_report import format_report
+from mlx_faceau.train.target_statistics import TargetStatistics
 
 KINDS = ["landmark_pose", "au_prediction"]
 

@@ -12,7 +12,7 @@ import numpy as np
 from mlx_faceau.cli.main import main
 from mlx_faceau.core.architectures import AUPredictionConfig, initial_weights
 from mlx_faceau.train.config import AUTraining
-from mlx_faceau.train.session import _trainer_class, join_ranks
+from mlx_faceau.train.run import _trainer_class, join_ranks
 
 NET = AUPredictionConfig(width_mult=0.1, dropout=0.0)
 PART = 3  # faces of one rank in a step

@@ -18,7 +18,7 @@ from tiny_training import FakeTrainer, write_faces
 
 from mlx_faceau.train.checkpoints import Progress, RunFolder, find_resumable
 from mlx_faceau.train.config import LandmarkPoseTraining
-from mlx_faceau.train.faces import open_faces
+from mlx_faceau.train.datasets import open_faces
 from mlx_faceau.train.loop import TrainingLoop
 from mlx_faceau.train.tensorboard import NoBoard
 

@@ -15,9 +15,9 @@ from tiny_training import write_faces
 from mlx_faceau.cli.main import main
 from mlx_faceau.errors import DatasetError
 from mlx_faceau.train.config import AUTraining, LandmarkPoseTraining
-from mlx_faceau.train.faces import open_faces
-from mlx_faceau.train.rehearsal import rehearse
-from mlx_faceau.train.session import OVERFIT_SHARE
+from mlx_faceau.train.datasets import open_faces
+from mlx_faceau.train.dry_run import rehearse
+from mlx_faceau.train.run import OVERFIT_SHARE
 
 TINY = ["--batch-size", "4", "--width-mult", "0.1", "--save-every", "100", "--no-export"]
 
@@ -96,7 +96,7 @@ def test_a_dry_run_is_of_full_images_and_counts_small_ones_by_their_pixels(
         sides.extend(batch["images"].shape[1] for batch in batches)
 
     clock = SimpleNamespace(perf_counter=lambda: 0.05 * len(sides))  # a step's time, none between
-    monkeypatch.setattr("mlx_faceau.train.rehearsal.time", clock)
+    monkeypatch.setattr("mlx_faceau.train.dry_run.time", clock)
 
     pytest.importorskip("torch")
     trainer = importlib.import_module("mlx_faceau.torch_fallback.trainer").TorchTrainer

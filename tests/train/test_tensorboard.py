@@ -15,7 +15,7 @@ from tiny_training import write_faces
 
 from mlx_faceau.errors import MissingDependency
 from mlx_faceau.train.config import AUTraining
-from mlx_faceau.train.session import run_training
+from mlx_faceau.train.run import run_training
 from mlx_faceau.train.tensorboard import FOLDER_NAME, Board, numbers
 
 

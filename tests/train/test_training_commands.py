@@ -23,7 +23,7 @@ from tiny_training import write_faces
 from mlx_faceau.cli.main import build_parser, main
 from mlx_faceau.core.checkpoint import BEST_NAME, file_hash
 from mlx_faceau.train.config import TRAININGS
-from mlx_faceau.train.options import flag
+from mlx_faceau.train.option_fields import flag
 
 TINY = ["--epochs", "1", "--batch-size", "8", "--width-mult", "0.1", "--val-split", "0.17"]
 CPU = ["--framework", "torch", "--device", "cpu", "--num-workers", "0", "--no-export"]

@@ -16,7 +16,7 @@ def write_faces(
     path: Path, people: int = PEOPLE, each: int = FACES_EACH, name: str = "person", seed: int = 0
 ) -> Path:
     """Random images of people who are called by this name and a number."""
-    from mlx_faceau.data.writer import TrainingDataWriter
+    from mlx_faceau.data.format.writer import TrainingDataWriter
 
     rng = np.random.default_rng(seed)
     mean_face = rng.uniform(20, 90, (68, 2))

@@ -7,9 +7,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mlx_faceau.core.named_function import load_function, name_of, user_code
 from mlx_faceau.core.pdm import PDM
-from mlx_faceau.data import schema
+from mlx_faceau.core.user_function import load_function, name_of, user_code
+from mlx_faceau.data.format import schema
 from mlx_faceau.errors import BackendError, DatasetError, UsageError
 from mlx_faceau.video.images import IMAGE_SUFFIXES
 from mlx_faceau.video.results import Frame

@@ -5,15 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .expression_model import ExpressionModel, head_pose
-from .mesh_points import (
-    EYES,
-    FACE_OVAL,
-    LOWER_LIP,
-    NUM_POINTS,
-    NUM_SKIN_POINTS,
-    UPPER_LIP,
-    Eye,
-)
+from .mesh_points import EYES, FACE_OVAL, LOWER_LIP, NUM_POINTS, NUM_SKIN_POINTS, UPPER_LIP, Eye
 
 _LID_SHARE = 0.85  # of a closing eye's height that the upper lid covers
 _LEAST_OPENING = 0.1  # mm between the lids

@@ -17,15 +17,7 @@ from mlx_faceau.data.labels.mediapipe import IBUG
 
 from .expression_model import ExpressionModel
 from .expression_motion import Motion, move_mesh, ring_triangles
-from .mesh_points import (
-    EYES,
-    LOWER_LIP,
-    MOUTH,
-    MOUTH_CORNERS,
-    UPPER_LIP,
-    Eye,
-    twice_area,
-)
+from .mesh_points import EYES, LOWER_LIP, MOUTH, MOUTH_CORNERS, UPPER_LIP, Eye, twice_area
 
 _SUPERSAMPLING = 2
 _FIXED_BITS = 4  # of cv2's polygon corners

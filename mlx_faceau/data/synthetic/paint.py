@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 
 from mlx_faceau.core.facs import AU_NAMES, MAX_INTENSITY
-from mlx_faceau.data.drawing import Points, blend, color, curve, disc, fill, loop, stroke
 
+from .drawing import Points, blend, color, curve, disc, fill, loop, stroke
 from .marks import BRUISE, marks
 
 SIZE = 112

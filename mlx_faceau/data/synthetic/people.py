@@ -14,7 +14,7 @@ import numpy as np
 
 from mlx_faceau.core import geometry
 from mlx_faceau.core.facs import AU_NAMES, MAX_INTENSITY, NUM_AUS
-from mlx_faceau.data.writer import TrainingDataWriter
+from mlx_faceau.data.format.writer import TrainingDataWriter
 from mlx_faceau.errors import UsageError
 
 from .marks import marks

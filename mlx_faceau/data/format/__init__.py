@@ -1,0 +1,1 @@
+"""Training files in HDF5: schema, reading, writing, merging, splitting and checks."""

@@ -1,0 +1,103 @@
+"""Who labelled a file's faces, and what for these labels may be used."""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mlx_faceau.errors import DatasetError
+
+from . import schema
+from .rewriting import FileBuilder
+
+# Data set of a file made from videos: the videos' reports as JSON.
+GENERATION = "metadata/generation"
+_LABELS = ("labeller", "licence", "pdm")  # what a report says of them
+
+
+def labellers(path: Path) -> list[dict[str, Any]]:
+    """What labelled the faces of a file made from videos or photographs.
+
+    Args:
+        path: an HDF5 training file.
+
+    Returns:
+        ``labeller``, ``licence`` (empty where it names none) and, in newer files, ``pdm`` (``name``
+        and ``hash`` of its parameters' shape model, empty where not known) of each that labelled at
+        least one sample, once each; nothing for files that do not record it.
+
+    Raises:
+        DatasetError: if the file cannot be read.
+    """
+    used: list[dict[str, Any]] = []
+    for report in video_reports(path):
+        entry = {key: report[key] for key in _LABELS if key in report}
+        if report["kept"] and entry["labeller"] and entry not in used:
+            used.append(entry)
+    return sorted(used, key=lambda entry: (entry["labeller"], entry.get("pdm", {}).get("hash", "")))
+
+
+def check_alike(labels: Mapping[str, Sequence[Mapping[str, Any]]], remedy: str) -> None:
+    """See that labels mean the same everywhere: one labeller, parameters of one PDM.
+
+    What is not recorded agrees with everything.
+
+    Args:
+        labels: for each file that they come from, entries as :func:`labellers` returns them.
+        remedy: what to do, for the error.
+
+    Raises:
+        DatasetError: naming two that differ.
+    """
+    names: dict[str, str] = {}  # labeller -> a file
+    pdms: dict[str, str] = {}  # hash -> a file
+    for name, entries in labels.items():
+        for entry in entries:
+            names.setdefault(entry["labeller"], name)
+            if digest := entry.get("pdm", {}).get("hash"):
+                pdms.setdefault(digest, name)
+    if len(names) > 1:
+        (one, first), (other, second), *_ = names.items()
+        raise DatasetError(
+            f"{first} is labelled by {one}, {second} by {other}: labels of two conventions, which "
+            f"no net can learn at once; {remedy}"
+        )
+    if len(pdms) > 1:
+        first, second, *_ = pdms.values()
+        raise DatasetError(
+            f"{first} and {second} have parameters of different PDMs: the same numbers mean other "
+            f"shapes; {remedy}"
+        )
+
+
+def video_reports(path: Path) -> list[dict[str, Any]]:
+    """What became of each video that a file was made from; empty for files made otherwise.
+
+    Raises:
+        DatasetError: if the file cannot be read.
+    """
+    with schema.opened(path) as file:
+        if GENERATION not in file:
+            return []
+        reports: list[dict[str, Any]] = json.loads(file[GENERATION].asstr()[()])
+    return reports
+
+
+def pass_on(
+    builder: FileBuilder, paths: Sequence[Path], videos: Collection[str] | None = None
+) -> None:
+    """Note in a new file who labelled the files that it is made of.
+
+    Args:
+        builder: of the new file.
+        paths: of the files.
+        videos: those of which there are samples in it; None if of all.
+    """
+    reports = [
+        report
+        for path in paths
+        for report in video_reports(path)
+        if videos is None or report["video"] in videos
+    ]
+    if reports:
+        builder.note(GENERATION, json.dumps(reports))

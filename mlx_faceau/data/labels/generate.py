@@ -1,0 +1,203 @@
+"""Training samples from videos and photographs: labelled faces, cut out and measured."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlx_faceau.core import geometry
+from mlx_faceau.core.facs import out_of_range
+from mlx_faceau.core.pdm import PDM, read_pdm
+from mlx_faceau.video.align import FrameCrops
+from mlx_faceau.video.images import read_image
+from mlx_faceau.video.reader import Span, Video
+from mlx_faceau.video.results import Frame
+
+from . import quality
+from .labeller import FaceLabels, Labeller, is_photograph, open_labeller
+
+
+@dataclass
+class VideoReport:
+    """What became of a video or photograph.
+
+    Args:
+        video: its name.
+        frames: looked at; 1 of a photograph.
+        damaged: that could not be read.
+        faceless: frames without a labelled face.
+        kept: samples.
+        dropped: faces left out, by the limit that they broke.
+        error: why the video, or the rest of it, gave nothing; empty if all is well.
+        labeller: that was used.
+        licence: what its labels may be used for; empty where it does not say.
+        pdm: ``name`` and ``hash`` of its parameters' shape model, empty where not known.
+    """
+
+    video: str
+    frames: int = 0
+    damaged: int = 0
+    faceless: int = 0
+    kept: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    error: str = ""
+    labeller: str = ""
+    licence: str = ""
+    pdm: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def miss(self) -> str:
+        """Why it gave no sample; empty if it gave one."""
+        if self.kept:
+            return ""
+        dropped = [f"{count} dropped ({name})" for name, count in self.dropped.most_common()]
+        return self.error or ", ".join(dropped) or "no face found"
+
+    def labels(self) -> dict[str, Any]:
+        """Who labelled it, as :func:`mlx_faceau.data.format.label_provenance.labellers` has it."""
+        return {"labeller": self.labeller, "licence": self.licence, "pdm": self.pdm}
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        return {**vars(self), "dropped": dict(self.dropped)}
+
+
+class TrainingDataGenerator:
+    """Turns videos and photographs into training samples.
+
+    Args:
+        labeller: see :func:`mlx_faceau.data.labels.labeller.open_labeller`; None takes an OpenFace
+            CSV beside each video, else mediapipe where ``label_model`` is given, else pyfaceau
+            where it is installed.
+        every: take every how many frames one.
+        limits: what a face must be to be kept.
+        pdm: a PDM or its file: checks landmarks against their parameters, and is fitted where the
+            labels have none. mediapipe takes the open PDM unless one is given.
+        label_model: mediapipe's ``face_landmarker.task``.
+
+    Attributes:
+        report: of the last video, filled while it is read.
+
+    Raises:
+        ValueError: if the labeller is unknown, or ``every`` is below 1.
+        BackendError: if the labeller cannot run here.
+    """
+
+    def __init__(
+        self,
+        labeller: "str | Labeller | Callable[..., Any] | None" = None,
+        every: int = 1,
+        limits: quality.Limits | None = None,
+        pdm: PDM | Path | str | None = None,
+        label_model: Path | str | None = None,
+    ) -> None:
+        pdm = pdm if pdm is None or isinstance(pdm, PDM) else read_pdm(pdm)
+        self.labeller = open_labeller(labeller, pdm, label_model)
+        self._span = Span(every=every)
+        self._limits = limits or quality.Limits()
+        self.report = VideoReport("")
+
+    def process_video(
+        self, path: Path | str, progress: Callable[[Frame], None] = lambda _: None
+    ) -> Iterator[dict[str, Any]]:
+        """Samples of a video, in order, or of a photograph.
+
+        Args:
+            path: of the file.
+            progress: called after each frame.
+
+        Yields:
+            ``image`` (112, 112, 3) uint8 RGB, the standard crop; ``landmarks`` (68, 2),
+            ``global_params`` (6,) in crop space; ``local_params`` (34,); ``au_intensities`` (17,);
+            ``bbox`` (4,) and ``warp_matrix`` (2, 3) of the frame; ``frame_idx`` from 0;
+            ``quality`` in [0, 1] and the ``measures`` it is made of; ``face_id``; ``hog`` (4464,)
+            or None. Arrays but the image are float32.
+
+        Raises:
+            VideoError: if the file cannot be read.
+            DatasetError: if it cannot be labelled.
+        """
+        path = Path(path)
+        self.report = report = VideoReport(path.name)
+        video = None if is_photograph(path) else Video(path)
+        frames = video.frames(self._span) if video else [Frame(0, 0.0, read_image(path))]
+        labels = self.labeller.begin(path)
+        report.labeller, report.licence = self.labeller.name, self.labeller.licence
+        if self.labeller.pdm_name:
+            pdm = self.labeller.pdm
+            report.pdm = {"name": self.labeller.pdm_name, "hash": pdm.hash if pdm else ""}
+        last: dict[int, np.ndarray] = {}
+        for frame in frames:
+            faces = labels(frame)
+            report.frames += 1
+            report.faceless += not faces
+            crops = FrameCrops(frame.image)
+            for face in faces:
+                sample = self._sample(crops, face, frame.index, last)
+                if sample is not None:
+                    report.kept += 1
+                    yield sample
+            report.damaged = video.damaged if video else 0
+            progress(frame)
+        report.damaged = video.damaged if video else 0
+
+    def _sample(
+        self, crops: FrameCrops, face: FaceLabels, index: int, last: dict[int, np.ndarray]
+    ) -> dict[str, Any] | None:
+        """The sample of a face, or None if it breaks a limit; ``last`` are the last ones kept."""
+        try:
+            matrix = geometry.standard_crop_matrix(face.landmarks)
+            params = geometry.transform_global_params(matrix, face.global_params)
+        except ValueError:  # landmarks that are not finite, or all in one place
+            self.report.dropped["landmarks"] += 1
+            return None
+        image = crops.crop(matrix)
+        measures = quality.measure(image, face, matrix, self.labeller.pdm)
+        small, before = quality.reduced(image), last.get(face.face_id)
+        measures["change"] = float("nan") if before is None else quality.change(small, before)
+        score = quality.score(measures)
+        broken = _unusable(face, params) or self._limits.broken(measures, score)
+        if broken is not None:
+            self.report.dropped[broken] += 1
+            return None
+        last[face.face_id] = small
+        return {
+            "image": image[..., ::-1].copy(),
+            "landmarks": geometry.transform_points(matrix, face.landmarks).astype(np.float32),
+            "global_params": params.astype(np.float32),
+            "local_params": face.local_params.astype(np.float32),
+            "au_intensities": face.au_intensities.astype(np.float32),
+            "bbox": face.box.astype(np.float32),
+            "warp_matrix": matrix.astype(np.float32),
+            "frame_idx": index,
+            "quality": score,
+            "measures": measures,
+            "face_id": face.face_id,
+            "hog": face.hog,
+        }
+
+
+def _unusable(face: FaceLabels, params: np.ndarray) -> str | None:
+    """Labels that no training file may hold."""
+    values = (params, face.local_params, face.au_intensities)
+    if not all(np.isfinite(value).all() for value in values) or params[0] <= 0:
+        return "parameters"
+    if out_of_range(face.au_intensities[np.newaxis]):
+        return "au_intensities"
+    return None
+
+
+def writer_arguments(sample: dict[str, Any], video: str, subject: str | None) -> dict[str, Any]:
+    """A yielded sample as the arguments of ``TrainingDataWriter.add_sample``."""
+    same = ("image", "landmarks", "global_params", "local_params", "au_intensities", "bbox")
+    return {
+        **{name: sample[name] for name in (*same, "warp_matrix", "measures")},
+        "video_name": video,
+        "frame_index": sample["frame_idx"],
+        "quality_score": sample["quality"],
+        "hog_features": sample["hog"],
+        "subject": subject,
+    }

@@ -1,0 +1,131 @@
+"""How good a labelled crop is: measures, a score, and limits that drop what is unusable."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+
+import cv2
+import numpy as np
+
+from mlx_faceau.core import geometry
+from mlx_faceau.core.architectures import IMAGE_SIZE
+from mlx_faceau.core.pdm import PDM
+
+from .labeller import FaceLabels
+
+_DARK, _BRIGHT = 4, 251  # grey levels that count as clipped
+_SMALL = 28  # side of the reduced pictures that are compared
+# Measure -> values that score 0 and 1, linear between them; NaN scores 1. What the middle one
+# of press photographs and of interview videos reaches scores 1.
+_RAMPS: dict[str, tuple[float, float]] = {
+    "sharpness": (0.0, 60.0),
+    "clipped": (0.5, 0.1),
+    "face_size": (20.0, 112.0),
+    "turn": (75.0, 30.0),
+    "landmark_error": (4.0, 1.0),
+    "confidence": (0.4, 0.9),
+}
+
+
+def _limit(default: float, text: str) -> float:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a face must be to be kept. A measure that is not known (NaN) passes."""
+
+    min_confidence: float = _limit(0.8, "least confidence of the labeller, 0 to 1")
+    min_size: float = _limit(40.0, "least side of the face's square in the frame, pixels")
+    min_sharpness: float = _limit(5.0, "least variance of the crop's Laplacian")
+    min_brightness: float = _limit(20.0, "least mean grey level of the face, 0 to 255")
+    max_brightness: float = _limit(240.0, "greatest mean grey level of the face")
+    max_clipped: float = _limit(0.5, "greatest share of black or white pixels in the face")
+    max_turn: float = _limit(70.0, "greatest angle between face and camera, degrees")
+    max_landmark_error: float = _limit(
+        4.0, "greatest distance of landmarks to their PDM parameters' projection, crop pixels"
+    )
+    min_change: float = _limit(0.3, "least change from the last kept picture, grey levels")
+    min_quality: float = _limit(0.0, "least score, 0 to 1")
+
+    def broken(self, measures: Mapping[str, float], score: float) -> str | None:
+        """The first limit that a face breaks, by name; None if it keeps all."""
+        known = {**measures, "size": measures["face_size"], "quality": score}
+        for limit in fields(self):
+            side, _, name = limit.name.partition("_")
+            bound, value = getattr(self, limit.name), known[name]
+            if value < bound if side == "min" else value > bound:
+                return limit.name
+        return None
+
+
+def measure(
+    image: np.ndarray, face: FaceLabels, matrix: np.ndarray, pdm: PDM | None
+) -> dict[str, float]:
+    """Measures of a crop, all but ``change``.
+
+    Args:
+        image: (112, 112, 3) uint8 BGR, the standard crop.
+        face: its labels, in frame pixels.
+        matrix: (2, 3) frame to crop.
+        pdm: of the parameters; None leaves ``landmark_error`` NaN.
+
+    Returns:
+        ``sharpness``: variance of the Laplacian; ``brightness``: mean grey level and ``clipped``:
+        share of black and white pixels, both inside the landmarks' bounding box; ``face_size``:
+        side of the crop's square in frame pixels; ``turn``: angle between the face's direction and
+        the camera's, degrees; ``landmark_error``: mean distance of the landmarks to their
+        parameters' projection, crop pixels; ``confidence``: the labeller's.
+
+    Reference:
+        Pech-Pacheco et al., Diatom autofocusing in brightfield microscopy, ICPR 2000 (variance of
+        the Laplacian).
+    """
+    grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
+    inside = _inside(grey, geometry.transform_points(matrix, face.landmarks))
+    return {
+        "sharpness": float(cv2.Laplacian(grey, cv2.CV_64F).var()),
+        "brightness": float(inside.mean()),
+        "clipped": float(((inside <= _DARK) | (inside >= _BRIGHT)).mean()),
+        "face_size": IMAGE_SIZE / scale,
+        "turn": _turn(face.global_params),
+        "landmark_error": float("nan") if pdm is None else scale * _landmark_error(face, pdm),
+        "confidence": face.confidence,
+    }
+
+
+def score(measures: Mapping[str, float]) -> float:
+    """A face's quality in [0, 1]: the worst of its parts."""
+    parts = [1.0]
+    for name, (worst, best) in _RAMPS.items():
+        value = measures[name]
+        if np.isfinite(value):
+            parts.append(float(np.clip((value - worst) / (best - worst), 0.0, 1.0)))
+    return min(parts)
+
+
+def reduced(image: np.ndarray) -> np.ndarray:
+    """(28, 28) float32 grey picture of a crop; what :func:`change` compares."""
+    grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    return cv2.resize(grey, (_SMALL, _SMALL), interpolation=cv2.INTER_AREA).astype(np.float32)
+
+
+def change(one: np.ndarray, other: np.ndarray) -> float:
+    """Mean absolute difference of two reduced pictures, grey levels."""
+    return float(np.abs(one - other).mean())
+
+
+def _inside(grey: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    low = np.clip(np.floor(landmarks.min(axis=0)).astype(int), 0, IMAGE_SIZE - 2)
+    high = np.clip(np.ceil(landmarks.max(axis=0)).astype(int), low + 1, IMAGE_SIZE)
+    return grey[low[1] : high[1], low[0] : high[0]]
+
+
+def _turn(global_params: np.ndarray) -> float:
+    rotation = geometry.euler_to_matrix(global_params[1:4])
+    return float(np.degrees(np.arccos(np.clip(rotation[2, 2], -1, 1))))
+
+
+def _landmark_error(face: FaceLabels, pdm: PDM) -> float:
+    drawn = geometry.project(pdm.mean, pdm.basis, face.global_params, face.local_params)
+    return float(np.linalg.norm(drawn - face.landmarks, axis=1).mean())

@@ -1,0 +1,206 @@
+"""Augmentation of training faces: image and labels change together, one seeded sample at a time.
+
+A flip and one similarity (rotation, scale and shift) move image, landmarks and global parameters
+together, by the formulas of :mod:`mlx_faceau.core.geometry`; everything else only changes the look.
+Action units stay what they are, which is right for a mirrored face only if its labels treat both
+sides of a face alike.
+"""
+
+from dataclasses import dataclass, replace
+from functools import partial
+
+import cv2
+import numpy as np
+
+from mlx_faceau.core.geometry import (
+    CROP_CENTRE,
+    flip_global_params,
+    flip_landmarks,
+    similarity_matrix,
+    transform_global_params,
+    transform_points,
+)
+from mlx_faceau.errors import UsageError
+
+from .augmentation_workers import Augment, Batch
+from .photometric import Appearance, change_appearance, draw_factors
+
+_INSIDE = (2.0, 110.0)  # where moved landmarks may lie: the sigmoid cannot reach 0 and 112
+
+
+@dataclass(frozen=True)
+class Movement:
+    """How far faces move in the crop.
+
+    Attributes:
+        rotation: largest angle, radians, either way.
+        scale: largest factor; at least its inverse.
+        shift: largest shift in x and in y, pixels, either way.
+        flip: share of samples that are mirrored.
+    """
+
+    rotation: float
+    scale: float
+    shift: float
+    flip: float = 0.0
+
+
+@dataclass(frozen=True)
+class Level:
+    """A strength of augmentation."""
+
+    movement: Movement
+    appearance: Appearance
+
+
+LEVELS: dict[str, Level | None] = {
+    "none": None,
+    # The jitter of an evaluation's crops (10 degrees, 10 %, 5 %), and good photographs.
+    "light": Level(
+        Movement(rotation=np.radians(10), scale=1.1, shift=5.6),
+        Appearance(
+            brightness=0.08,
+            contrast=1.2,
+            gamma=1.2,
+            tint=1.06,
+            saturation=0.3,
+            grey=0.1,
+            blur=0.1,
+            blur_sigma=1.0,
+            motion=3.0,
+            coarse=0.1,
+            coarse_side=72,
+            noise=0.1,
+            noise_sigma=5.0,
+            jpeg=0.1,
+            jpeg_quality=60,
+            edges=0.1,
+            edge_depth=10,
+            cutout=0.0,
+            cutout_side=0,
+        ),
+    ),
+    # Tilted heads, loose detector boxes, and poor video; the face can still be read by eye.
+    "strong": Level(
+        Movement(rotation=np.radians(20), scale=1.2, shift=9.0),
+        Appearance(
+            brightness=0.15,
+            contrast=1.5,
+            gamma=1.6,
+            tint=1.1,
+            saturation=0.6,
+            grey=0.25,
+            blur=0.3,
+            blur_sigma=1.8,
+            motion=7.0,
+            coarse=0.25,
+            coarse_side=40,
+            noise=0.3,
+            noise_sigma=14.0,
+            jpeg=0.3,
+            jpeg_quality=25,
+            edges=0.3,
+            edge_depth=14,
+            cutout=0.2,
+            cutout_side=28,
+        ),
+    ),
+}
+
+
+def augmentation(level: str, flip: float = 0.5) -> Augment | None:
+    """The augmentation of a level, as :class:`~mlx_faceau.data.loading.batches.Batches` takes it.
+
+    Args:
+        level: a key of :data:`LEVELS`.
+        flip: share of samples that are mirrored, in [0, 1].
+
+    Returns:
+        The function, or None for ``"none"``.
+
+    Raises:
+        ValueError: for an unknown level.
+    """
+    if level not in LEVELS:
+        raise UsageError(f"augmentation {level!r} is unknown, expected one of {', '.join(LEVELS)}")
+    chosen = LEVELS[level]
+    if chosen is None:
+        return None
+    movement = replace(chosen.movement, flip=flip)
+    return partial(augment_face, level=replace(chosen, movement=movement))
+
+
+def augment_face(
+    image: np.ndarray, labels: Batch, rng: np.random.Generator, level: Level
+) -> tuple[np.ndarray, Batch]:
+    """One face, moved and changed at random, with its labels.
+
+    Args:
+        image: (112, 112, 3) uint8 RGB; left as it is.
+        labels: ``landmarks`` (68, 2) and ``global_params`` (6,) in crop pixels, and whatever else
+            belongs to the sample; left as they are.
+        rng: decides everything.
+        level: how far to go.
+
+    Returns:
+        The new image and labels. Landmarks lie in [2, 110]; ``local_mask`` is 0 where mirrored.
+    """
+    if rng.random() < level.movement.flip:
+        image, labels = flip_face(image, labels)
+    matrix = draw_similarity(labels["landmarks"], level.movement, rng)
+    image, labels = move_face(image, labels, matrix)
+    return change_appearance(image, level.appearance, rng), labels
+
+
+def flip_face(image: np.ndarray, labels: Batch) -> tuple[np.ndarray, Batch]:
+    """The mirrored face; its local parameters are masked, having no mirror without the PDM."""
+    flipped = {
+        "landmarks": flip_landmarks(labels["landmarks"]),
+        "global_params": flip_global_params(labels["global_params"]),
+        "local_mask": np.zeros((), np.float32),
+    }
+    return cv2.flip(image, 1), {**labels, **flipped}
+
+
+def move_face(image: np.ndarray, labels: Batch, matrix: np.ndarray) -> tuple[np.ndarray, Batch]:
+    """Image, landmarks and global parameters under a similarity (2, 3); borders are replicated."""
+    moved = {
+        "landmarks": transform_points(matrix, labels["landmarks"]).astype(np.float32),
+        "global_params": transform_global_params(matrix, labels["global_params"]).astype(
+            np.float32
+        ),
+    }
+    size = image.shape[1], image.shape[0]
+    warped = cv2.warpAffine(
+        image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+    return warped, {**labels, **moved}
+
+
+def draw_similarity(
+    landmarks: np.ndarray, limits: Movement, rng: np.random.Generator
+) -> np.ndarray:
+    """A random similarity about the crop's centre that leaves all landmarks in [2, 110].
+
+    Where the draw would push one out, the scale is reduced until the face fits and the shift to
+    what room is left.
+
+    Args:
+        landmarks: (68, 2) crop pixels.
+        limits: how far to go.
+        rng: decides.
+
+    Returns:
+        (2, 3) float64.
+    """
+    angle = rng.uniform(-limits.rotation, limits.rotation)
+    scale = draw_factors(limits.scale, rng)[0]
+    shift = rng.uniform(-limits.shift, limits.shift, 2)
+    low_end, high_end = _INSIDE
+    turned = transform_points(similarity_matrix(1.0, angle, (0.0, 0.0)), landmarks)
+    low, high = turned.min(axis=0), turned.max(axis=0)
+    scale = min(scale, (high_end - low_end) / float((high - low).max()))
+    matrix = similarity_matrix(scale, angle, (0.0, 0.0))
+    centred = CROP_CENTRE - matrix[:, :2].sum(axis=1) * CROP_CENTRE
+    matrix[:, 2] = np.clip(centred + shift, low_end - scale * low, high_end - scale * high)
+    return matrix

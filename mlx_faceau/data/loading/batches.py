@@ -1,0 +1,208 @@
+"""Batches of a training file: shuffled with bounded memory, resumable, read ahead by threads.
+
+The order of an epoch is a pure function of (seed, epoch). How whole blocks are read and mixed is
+:mod:`~mlx_faceau.data.loading.shuffle_buffer`'s part.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol
+
+import numpy as np
+
+from mlx_faceau.errors import UsageError
+
+from .augmentation_workers import Augment, Batch, Varying, vary
+from .shuffle_buffer import MixingPlan, count_visits, draw_systematically
+from .validation_split import check_batch
+
+Finish = Callable[[Batch, int], Batch]  # a batch and its epoch
+Read = tuple[np.ndarray, np.ndarray, np.ndarray]  # images, indices, earlier visits in the epoch
+
+MIXING_WINDOW = 4096  # samples in the buffer: 154 MB
+_BLOCKS_IN_WINDOW = 8  # at least, for files whose blocks are large
+
+
+class Source(Protocol):
+    """The part of a data set that batches are made of."""
+
+    @property
+    def labels(self) -> Batch: ...
+
+    @property
+    def masks(self) -> Batch: ...
+
+    @property
+    def blocks(self) -> np.ndarray: ...
+
+    def read_images(self, indices: np.ndarray) -> np.ndarray: ...
+
+
+class Batches:
+    """Batches of some samples of a data set, epoch by epoch.
+
+    Args:
+        dataset: a :class:`~mlx_faceau.data.format.dataset.FaceDataset`, or several joined.
+        indices: (n,) samples to use.
+        batch_size: samples in a batch.
+        seed: of the order and of the augmentation.
+        augment: changes one sample; its generator depends on (seed, epoch, sample index) alone,
+            and on how often the sample came before in the epoch.
+        shuffle: mix the samples; else they come in ascending order.
+        drop_last: leave out the last batch when it is short.
+        workers: threads that read ahead and augment; 0 does it in the caller's thread.
+        processes: that augment in place of the threads; they start with the first batch.
+        weights: (n,) how often each sample is drawn relative to the others; an epoch is as long as
+            ever, and a sample comes as often in it as its weight over the mean weight says, rounded
+            up or down at random. None draws each once.
+        part: (rank, ranks): only this one of as many equal parts of each batch is given out. The
+            images of all parts are read, those of one are augmented.
+        finish: changes a whole batch last, by its epoch; None leaves it as it is.
+
+    Raises:
+        ValueError: for a batch size below 1, a negative number of workers, or processes without
+            threads that feed them.
+        DatasetError: if ``drop_last`` would leave no batch, or there are no samples.
+    """
+
+    def __init__(
+        self,
+        dataset: Source,
+        indices: np.ndarray,
+        batch_size: int,
+        seed: int = 42,
+        augment: Augment | None = None,
+        shuffle: bool = True,
+        drop_last: bool = True,
+        workers: int = 2,
+        processes: int = 0,
+        weights: np.ndarray | None = None,
+        part: tuple[int, int] = (0, 1),
+        finish: Finish | None = None,
+    ) -> None:
+        if batch_size < 1 or workers < 0:
+            raise UsageError(f"batch_size {batch_size} must be >= 1 and workers {workers} >= 0")
+        if processes and not workers:
+            raise UsageError(f"{processes} processes need workers, at least 1, that feed them")
+        self.dataset = dataset
+        ascending = np.argsort(indices, kind="stable")
+        self.indices = np.asarray(indices, dtype=np.int64)[ascending]
+        self.weights = None if weights is None else np.asarray(weights, np.float64)[ascending]
+        self.batch_size = batch_size
+        self.seed = seed
+        self.augment = augment
+        self.shuffle = shuffle
+        self.drop_last = drop_last
+        self.under_way = max(workers, processes)
+        self._vary = Varying(processes).vary if processes and augment else vary
+        self.part = part
+        self.finish = finish
+        if batch_size % part[1]:
+            raise UsageError(f"batch_size {batch_size} cannot be divided among {part[1]} ranks")
+        check_batch(len(self.indices), batch_size if drop_last else 1)
+
+    def __len__(self) -> int:
+        """Number of batches in an epoch."""
+        whole, rest = divmod(len(self.indices), self.batch_size)
+        return whole + (rest > 0 and not self.drop_last)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch, from batch ``start`` on exactly as in the whole epoch.
+
+        Threads end when the iterator is used up, closed, or forgotten. What goes wrong in them is
+        raised here.
+
+        Args:
+            epoch: number of the epoch, >= 0.
+            start: index of the first batch wanted.
+
+        Yields:
+            ``images`` (B, 112, 112, 3) uint8 RGB, ``landmarks``, ``global_params``,
+            ``local_params``, ``au_intensities``, ``global_mask``, ``local_mask`` (float32) and
+            ``index`` (B,) int64, the samples' numbers in the data set; what ``finish`` adds.
+        """
+        if not 0 <= start <= len(self):
+            raise UsageError(f"start is {start}, expected 0..{len(self)}")
+        raw = (self._own_part(*whole) for whole in self._read(epoch, start))
+        if self.under_way:
+            return self._ahead(raw, epoch)
+        return (self._finish(*read, epoch) for read in raw)
+
+    def order(self, epoch: int) -> np.ndarray:
+        """(n,) int64 samples of an epoch in their order."""
+        return self._plan(epoch).order if self.shuffle else self._drawn(epoch)
+
+    def _drawn(self, epoch: int) -> np.ndarray:
+        """(n,) ascending samples of an epoch, repeated as their weights ask."""
+        if self.weights is None:
+            return self.indices
+        stream = np.random.SeedSequence((self.seed, epoch)).spawn(1)[0]
+        places = draw_systematically(self.weights, np.random.default_rng(stream))
+        return np.asarray(self.indices[places])
+
+    def _plan(self, epoch: int) -> MixingPlan:
+        drawn = self._drawn(epoch)
+        blocks = self.dataset.blocks[drawn]
+        largest = int(np.unique(blocks, return_counts=True)[1].max())
+        window = max(MIXING_WINDOW, _BLOCKS_IN_WINDOW * largest)
+        return MixingPlan(drawn, blocks, window, (self.seed, epoch))
+
+    def _read(self, epoch: int, start: int) -> Iterator[Read]:
+        """Images, indices and earlier visits, batch by batch."""
+        first = start * self.batch_size
+        if self.shuffle:
+            plan = self._plan(epoch)
+            order, stream = plan.order, plan.images(self.dataset.read_images, first)
+        else:
+            order, stream = self._drawn(epoch), None
+        visits = count_visits(order)
+        for begin in range(first, len(self) * self.batch_size, self.batch_size):
+            chosen = slice(begin, begin + self.batch_size)
+            index = order[chosen]
+            if stream is None:
+                yield self.dataset.read_images(index), index, visits[chosen]
+                continue
+            images = np.empty((len(index), 112, 112, 3), np.uint8)
+            for row in range(len(index)):
+                images[row] = next(stream)
+            yield images, index, visits[chosen]
+
+    def _own_part(self, *arrays: np.ndarray) -> Read:
+        rank, ranks = self.part
+        size = len(arrays[0]) // ranks
+        images, index, visits = (array[rank * size : (rank + 1) * size] for array in arrays)
+        return images, index, visits
+
+    def _finish(
+        self, images: np.ndarray, index: np.ndarray, visits: np.ndarray, epoch: int
+    ) -> Batch:
+        columns = {**self.dataset.labels, **self.dataset.masks}
+        labels = {name: values[index] for name, values in columns.items()}
+        if self.augment is not None:
+            pairs = zip(index.tolist(), visits.tolist(), strict=True)
+            seeds = [(self.seed, epoch, *pair) for pair in pairs]
+            images, labels = self._vary(self.augment, images, labels, seeds)
+        batch = {"images": images, **labels, "index": index}
+        return batch if self.finish is None else self.finish(batch, epoch)
+
+    def _ahead(self, raw: Iterator[Read], epoch: int) -> Iterator[Batch]:
+        """One thread reads, others finish; a fixed number of batches is under way."""
+        reader = ThreadPoolExecutor(1, "mlx-faceau-reader")
+        finishers = ThreadPoolExecutor(self.under_way, "mlx-faceau-batch")
+
+        def finished(reading: Future[Read | None]) -> Batch | None:
+            read = reading.result()
+            return None if read is None else self._finish(*read, epoch)
+
+        def under_way() -> Future[Batch | None]:
+            return finishers.submit(finished, reader.submit(next, raw, None))
+
+        try:
+            pending = deque(under_way() for _ in range(2 * self.under_way))
+            while (batch := pending.popleft().result()) is not None:
+                pending.append(under_way())
+                yield batch
+        finally:
+            reader.shutdown(cancel_futures=True)
+            finishers.shutdown(cancel_futures=True)

@@ -1,0 +1,296 @@
+"""New faces from those there are: the brows and eyes of one, the nose, mouth and chin of another.
+
+Action units of the upper and of the lower face come in every combination, of which photographs hold
+few. Nobody has labelled a composed face; a
+:class:`~mlx_faceau.data.labels.openface_au_models.Teacher` says what its labeller would have, and
+landmarks, pose and shape are one fit of the labels' shape model.
+
+References:
+    Yun et al., CutMix, ICCV 2019 (training on parts of two pictures).
+    Reinhard et al., Color transfer between images, IEEE CG&A 2001 (means and deviations matched).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import cv2
+import numpy as np
+
+from mlx_faceau.core.architectures import IMAGE_SIZE
+from mlx_faceau.core.geometry import project, transform_points
+from mlx_faceau.core.landmarks import GROUPS
+from mlx_faceau.core.pdm import PDM, fit_pdm
+from mlx_faceau.data.labels.openface_au_models import Teacher
+from mlx_faceau.errors import DatasetError
+
+from .batches import Source
+
+_LOWER = np.r_[2:15, 31:36, 48:68]  # jaw, nostrils and mouth: the other landmarks are the upper's
+_NOSTRILS, _NOSE_TIP = slice(31, 36), 30
+_SHARED = np.r_[27:31, 36:48, 31:36]  # nose and eyes, by which one face is laid onto the other
+_SEAM = 2.0  # px over which one face fades into the other
+_BAND = 14.0  # px on both sides of the seam, where the tones of both are matched
+_TONE_LIMITS = 0.5, 2.0  # of the factor on contrast
+_LEAST_DEVIATION = 4.0  # of grey values, below which a band says nothing about contrast
+_NOISE = 0.5  # px by which two people's landmarks together may miss the shape model
+_INSIDE = 2.0, 110.0  # as augmented landmarks
+_DRAWN, _NEAREST = 120, 3  # faces looked at for each, and those of them that one is drawn from
+# Differences that count alike: yaw and pitch (radians), brightness and colourfulness (grey values).
+_ALIKE = np.array([0.05, 0.12, 15.0, 4.0])
+_MOST_TRIES = 20  # for each face wanted
+_READ_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class ComposedFaces:
+    """Faces of two people each, in memory.
+
+    Attributes:
+        images: (n, 112, 112, 3) uint8 RGB.
+        labels: ``landmarks`` (n, 68, 2), ``global_params`` (n, 6), ``local_params`` (n, 34) and,
+            once they are known, ``au_intensities`` (n, 17); float32.
+        pairs: (n, 2) int64, samples that gave the upper and the lower part.
+    """
+
+    images: np.ndarray
+    labels: dict[str, np.ndarray]
+    pairs: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def masks(self) -> dict[str, np.ndarray]:
+        """All parameters are usable."""
+        return {name: np.ones(len(self), np.float32) for name in ("global_mask", "local_mask")}
+
+    def read_images(self, indices: np.ndarray) -> np.ndarray:
+        """(k, 112, 112, 3) uint8 RGB."""
+        return np.asarray(self.images[indices])
+
+
+@dataclass(frozen=True)
+class Extended:
+    """A data set with composed faces after its own: what batches and teachers look at.
+
+    Attributes:
+        faces: the data set.
+        composed: the faces after them, labelled.
+    """
+
+    faces: Source
+    composed: ComposedFaces
+
+    @cached_property
+    def labels(self) -> dict[str, np.ndarray]:
+        """By name, (N + n, ...)."""
+        return _after(self.faces.labels, self.composed.labels)
+
+    @cached_property
+    def masks(self) -> dict[str, np.ndarray]:
+        """By name, (N + n,)."""
+        return _after(self.faces.masks, self.composed.masks)
+
+    @cached_property
+    def blocks(self) -> np.ndarray:
+        """(N + n,) int64; composed faces are read one by one."""
+        first = int(self.faces.blocks.max()) + 1
+        return np.concatenate([self.faces.blocks, first + np.arange(len(self.composed))])
+
+    def read_images(self, indices: np.ndarray) -> np.ndarray:
+        """(k, 112, 112, 3) uint8 RGB."""
+        wanted, count = np.asarray(indices, np.int64), len(self.faces.blocks)
+        own = wanted < count
+        images = np.empty((len(wanted), IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
+        images[own] = self.faces.read_images(wanted[own])
+        images[~own] = self.composed.read_images(wanted[~own] - count)
+        return images
+
+
+def _after(first: dict[str, np.ndarray], then: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: np.concatenate([values, then[name]]) for name, values in first.items()}
+
+
+def composed_faces(
+    faces: Source, people: np.ndarray, rows: np.ndarray, teacher: Teacher, count: int, seed: int
+) -> ComposedFaces:
+    """Compose faces of pairs of people that are turned, lit and coloured alike.
+
+    Args:
+        faces: labelled ones.
+        people: (N,) who each is; nobody is paired with a face of the same name, those without
+            one count as one person.
+        rows: (m,) those to take, such as a training side; the others stay unseen.
+        teacher: says what the labeller of those would have said.
+        count: how many to compose, >= 1.
+        seed: decides the pairs; the same arguments give the same faces.
+
+    Raises:
+        DatasetError: if fewer than two people have usable PDM parameters, if a scale is not
+            positive, or if too many pairs' landmarks leave the crop.
+    """
+    rows = rows[faces.masks["global_mask"][rows] > 0]
+    _check(faces, people, rows)
+    pairs = _Pairs(faces, people, rows, np.random.default_rng((seed, count)))
+    images = np.empty((count, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
+    at_once = min(_READ_AT_ONCE, count)
+    made: list[_Made] = []
+    for _ in range(-(-_MOST_TRIES * count // at_once)):
+        for image, of in _composed_of(faces, pairs.some(at_once), teacher.pdm):
+            if len(made) < count:
+                images[len(made)] = image
+                made.append(of)
+        if len(made) == count:
+            break
+    else:
+        raise DatasetError(
+            f"only {len(made)} of {count} faces could be composed: in the others landmarks leave "
+            "the crop"
+        )
+    landmarks, pose, shape, kept = map(np.stack, zip(*made, strict=True))
+    labels = {"landmarks": landmarks, "global_params": pose, "local_params": shape}
+    unlabelled = ComposedFaces(images, labels, kept)
+    said = teacher.labelled(unlabelled, np.arange(count))
+    return replace(unlabelled, labels={**labels, "au_intensities": said})
+
+
+def _check(faces: Source, people: np.ndarray, rows: np.ndarray) -> None:
+    named = np.unique(people[rows])
+    if len(named) < 2:
+        raise DatasetError(
+            f"each face is composed of two people's, and the {len(rows)} with pose and shape name "
+            f"{(named != '').sum()}"
+        )
+    if wrong := int((faces.labels["global_params"][rows, 0] <= 0).sum()):
+        raise DatasetError(
+            f"the scale of {wrong} faces is not positive, so none can be composed of them "
+            "('mlx-faceau data check' says more)"
+        )
+
+
+# Landmarks, global and local parameters, and the pair that they come from.
+_Made = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+
+def _composed_of(faces: Source, pairs: np.ndarray, pdm: PDM) -> Iterator[tuple[np.ndarray, _Made]]:
+    """Those of the pairs (k, 2) whose landmarks stay inside the crop, images first."""
+    landmarks, pose = faces.labels["landmarks"], faces.labels["global_params"]
+    pictures = [faces.read_images(pairs[:, part]) for part in (0, 1)]
+    for pair, upper, lower in zip(pairs, *pictures, strict=True):
+        both = landmarks[pair]
+        if not (_are_inside(both) and np.ptp(both, axis=1).min() > 0):
+            continue
+        image, points = compose(upper, both[0], lower, both[1])
+        fit = fit_pdm(pdm, points, _NOISE, start=pose[pair[0]])
+        found = project(pdm.mean, pdm.basis, fit.global_params, fit.local_params)
+        if _are_inside(found):
+            values = (found, fit.global_params, fit.local_params)
+            shown, turned, shaped = (value.astype(np.float32) for value in values)
+            yield image, (shown, turned, shaped, pair)
+
+
+def _are_inside(landmarks: np.ndarray) -> bool:
+    return bool(landmarks.min() >= _INSIDE[0] and landmarks.max() <= _INSIDE[1])
+
+
+def compose(
+    upper: np.ndarray, upper_points: np.ndarray, lower: np.ndarray, lower_points: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """One face of two, in the crop of the first.
+
+    The second is laid onto the first by nose and eyes, given its tones around the seam, and takes
+    over below a line parallel to the eyes, half-way from the tip of the nose to the nostrils.
+
+    Args:
+        upper: (112, 112, 3) uint8, whose brows and eyes are wanted.
+        upper_points: (68, 2) its landmarks.
+        lower: (112, 112, 3) uint8, whose nostrils, mouth and chin are wanted.
+        lower_points: (68, 2) its landmarks.
+
+    Returns:
+        (112, 112, 3) uint8 and (68, 2) landmarks; no shape model need be able to form these.
+    """
+    matrix = _laid_onto(lower_points[_SHARED], upper_points[_SHARED])
+    moved = transform_points(matrix, lower_points)
+    size = (IMAGE_SIZE, IMAGE_SIZE)
+    laid = cv2.warpAffine(
+        lower, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+    nostrils = (upper_points[_NOSTRILS].mean(axis=0) + moved[_NOSTRILS].mean(axis=0)) / 2
+    below = _distance_below((upper_points[_NOSE_TIP] + nostrils) / 2, upper_points)
+    above, laid = upper.astype(np.float32), laid.astype(np.float32)
+    laid = _with_tones_of(above, laid, np.abs(below) < _BAND)
+    share = (1 / (1 + np.exp(-below / _SEAM)))[..., None]
+    image = np.rint(np.clip(above + share * (laid - above), 0, 255)).astype(np.uint8)
+    points = upper_points.astype(np.float64)
+    points[_LOWER] = moved[_LOWER]
+    return image, points
+
+
+def _laid_onto(points: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """(2, 3): the similarity that takes points (P, 2) nearest to others, by least squares."""
+    start, goal = ((p - p.mean(axis=0)) @ np.array([1, 1j]) for p in (points, target))
+    turn = (goal * start.conj()).sum() / (np.abs(start) ** 2).sum()
+    matrix = np.array([[turn.real, -turn.imag, 0.0], [turn.imag, turn.real, 0.0]])
+    matrix[:, 2] = target.mean(axis=0) - matrix[:, :2] @ points.mean(axis=0)
+    return matrix
+
+
+def _distance_below(middle: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """(112, 112) float32: how far each pixel lies below a line through ``middle``, px."""
+    right, left = (points[list(GROUPS[f"{side}_eye"])].mean(axis=0) for side in ("right", "left"))
+    along = (left - right) / np.linalg.norm(left - right)
+    y, x = np.mgrid[:IMAGE_SIZE, :IMAGE_SIZE].astype(np.float32)
+    return np.asarray((y - middle[1]) * along[0] - (x - middle[0]) * along[1], np.float32)
+
+
+def _with_tones_of(wanted: np.ndarray, given: np.ndarray, band: np.ndarray) -> np.ndarray:
+    """A picture with the means and deviations that another has in a band (112, 112) of pixels."""
+    means, deviations = zip(
+        *((part.mean(axis=0), part.std(axis=0)) for part in (wanted[band], given[band])),
+        strict=True,
+    )
+    factor = (deviations[0] + _LEAST_DEVIATION) / (deviations[1] + _LEAST_DEVIATION)
+    return np.asarray((given - means[1]) * np.clip(factor, *_TONE_LIMITS) + means[0])
+
+
+class _Pairs:
+    """Draws pairs of faces that go together."""
+
+    def __init__(
+        self, faces: Source, people: np.ndarray, rows: np.ndarray, rng: np.random.Generator
+    ) -> None:
+        self._rows, self._rng = rows, rng
+        self._person = np.unique(people[rows], return_inverse=True)[1]
+        pose = faces.labels["global_params"][rows]
+        looks = [
+            _looks(faces.read_images(rows[start : start + _READ_AT_ONCE]))
+            for start in range(0, len(rows), _READ_AT_ONCE)
+        ]
+        columns = [pose[:, [2, 1]], np.concatenate([np.zeros((0, 2)), *looks])]
+        self._likeness = np.concatenate(columns, axis=1) / _ALIKE
+
+    def some(self, count: int) -> np.ndarray:
+        """(count, 2) samples: faces, and others' that are among the likest of some at random."""
+        places = [self._pair() for _ in range(count)]
+        return np.asarray(self._rows[np.array(places)])
+
+    def _pair(self) -> tuple[int, int]:
+        """Two places among the rows."""
+        one = int(self._rng.integers(len(self._rows)))
+        others = self._rng.integers(len(self._rows), size=_DRAWN)
+        others = others[self._person[others] != self._person[one]]
+        if not len(others):  # almost all are of one person
+            others = np.flatnonzero(self._person != self._person[one])
+        unlike = np.abs(self._likeness[others] - self._likeness[one]).sum(axis=1)
+        nearest = others[np.argsort(unlike, kind="stable")[:_NEAREST]]
+        return one, int(self._rng.choice(nearest))
+
+
+def _looks(images: np.ndarray) -> np.ndarray:
+    """(n, 2) brightness of the face and colourfulness, grey values."""
+    brightness = images[:, 40:80, 30:80].mean(axis=(1, 2, 3))
+    small = images[:, ::4, ::4].astype(np.float32)
+    colours = np.abs(small - small.mean(axis=-1, keepdims=True)).mean(axis=(1, 2, 3))
+    return np.stack([brightness, colours], axis=1)

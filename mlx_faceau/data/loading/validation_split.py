@@ -1,0 +1,176 @@
+"""Training and validation sides that share no person (or, where nobody is named, no video)."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from mlx_faceau.data.format.identity import one_spelling, repeated_faces, united
+from mlx_faceau.errors import DatasetError, UsageError
+
+
+class Named(Protocol):
+    """The part of a data set that a split looks at."""
+
+    @property
+    def subjects(self) -> np.ndarray | None: ...
+
+    @property
+    def videos(self) -> np.ndarray | None: ...
+
+    def __len__(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Split:
+    """Sample indices of the two sides, each ascending."""
+
+    train: np.ndarray  # (n,) int64
+    validation: np.ndarray  # (m,) int64
+    by: str  # what is kept on one side: "subject", "video", or the "file" of another side
+
+
+def split_dataset(
+    dataset: Named,
+    val_fraction: float = 0.1,
+    seed: int = 42,
+    batch_size: int = 1,
+    digests: np.ndarray | None = None,
+) -> Split:
+    """Split a data set by subject, or by video where no subject is named.
+
+    Whole people are drawn in a seeded random order as long as that brings the validation side
+    nearer to its share, so the share is met as closely as whole people allow.
+
+    Args:
+        dataset: what to split.
+        val_fraction: share of the samples for validation, in (0, 1).
+        seed: the same seed on the same data gives the same split.
+        batch_size: the training side must fill one batch.
+        digests: (N, 2) of the faces, see :func:`.identity.face_digests`; people who share a face
+            are then kept on one side. None goes by names alone.
+
+    Raises:
+        ValueError: if ``val_fraction`` is not in (0, 1).
+        DatasetError: if a sample has neither subject nor video, if there is only one, or if the
+            training side is smaller than a batch.
+    """
+    if not 0 < val_fraction < 1:
+        raise UsageError(f"--val-split is {val_fraction}, expected a share between 0 and 1")
+    by, names = people_names(dataset)
+    names = names if digests is None else united(names, digests)
+    people, person, sizes = np.unique(names, return_inverse=True, return_counts=True)
+    if len(people) < 2:
+        raise DatasetError(
+            f"all {len(dataset)} samples are of one {by} ({shown_name(people[0])}), so none is "
+            f"left for validation; add another {by}"
+        )
+    order = np.random.default_rng(seed).permutation(len(people))
+    chosen = np.isin(person, _draw(order, sizes, val_fraction * len(dataset)))
+    split = Split(np.flatnonzero(~chosen), np.flatnonzero(chosen), by)
+    check_batch(len(split.train), batch_size)
+    return split
+
+
+def split_at(
+    dataset: Named, start: int, batch_size: int = 1, digests: np.ndarray | None = None
+) -> Split:
+    """Samples of training files and, from ``start`` on, samples of files to validate on.
+
+    Args:
+        dataset: both, one after the other.
+        start: number of the first sample to validate on.
+        batch_size: the training side must fill one batch.
+        digests: (N, 2) of the faces, see :func:`.identity.face_digests`; None goes by names alone.
+
+    Raises:
+        DatasetError: if somebody is on both sides, as far as names and faces tell, or the training
+            side is smaller than a batch.
+    """
+    by, names = people_names(dataset, strict=False)
+    named = names != ""
+    both = set(names[:start][named[:start]]) & set(names[start:][named[start:]])
+    if both:
+        shown = ", ".join(sorted(map(shown_name, both))[:3])
+        raise DatasetError(
+            f"--data and --val-data share {len(both)} {by}s ({shown}{' ...' * (len(both) > 3)}): "
+            "validation would measure how well they are known by heart; leave them out of one, "
+            "give them other names if they are other people, or leave out --val-data for a split"
+        )
+    if digests is not None:
+        _refuse_shared_faces(digests, names, start)
+    check_batch(start, batch_size)
+    return Split(np.arange(start), np.arange(start, len(dataset)), "file")
+
+
+def _refuse_shared_faces(digests: np.ndarray, names: np.ndarray, start: int) -> None:
+    groups = [rows for rows in repeated_faces(digests, names) if rows.min() < start <= rows.max()]
+    if groups:
+        count = len({row for rows in groups for row in rows.tolist() if row >= start})
+        same = " = ".join(
+            shown_name(names[row]) or f"row {row}" for row in groups[0][[0, -1]].tolist()
+        )
+        raise DatasetError(
+            f"--data and --val-data share {count} faces under other names ({same}): validation "
+            "would measure how well they are known by heart; leave them out of one, or leave out "
+            "--val-data for a split"
+        )
+
+
+def check_batch(samples: int, batch_size: int) -> None:
+    """Raise DatasetError unless the training side fills one batch."""
+    if samples < batch_size:
+        smaller = f"use --batch-size {samples} or less" if samples > 1 else "lower --val-split"
+        raise DatasetError(
+            f"the training side holds {samples} samples, fewer than a batch of {batch_size}; "
+            f"{smaller}, or add data"
+        )
+
+
+def people_names(dataset: Named, strict: bool = True) -> tuple[str, np.ndarray]:
+    """What is kept together: each sample's subject, or its video where that names none.
+
+    A sample without a subject, in a video where another one has a subject, is that subject's: a
+    file of changed faces may name videos alone. Spellings of a name are one person, see
+    :func:`.identity.person_key`.
+
+    Returns:
+        ``"subject"`` or ``"video"``, and (N,) names; empty for samples that have neither, which
+        are refused where ``strict``.
+    """
+    subjects, videos = (
+        np.full(len(dataset), "", object) if names is None else one_spelling(names)
+        for names in (dataset.subjects, dataset.videos)
+    )
+    nameless = int(((subjects == "") & (videos == "")).sum())
+    if nameless and strict:
+        raise DatasetError(
+            f"{nameless} of {len(dataset)} samples name neither subject nor video, so people "
+            "cannot be kept on one side of a split; write 'metadata/video_names'"
+        )
+    pairs = list(zip(subjects.tolist(), videos.tolist(), strict=True))
+    owners = {video: subject for subject, video in pairs if subject and video}
+    by = "subject" if np.any(subjects != "") else "video"
+    return by, np.array([_key(subject or owners.get(video, ""), video) for subject, video in pairs])
+
+
+def _key(subject: str, video: str) -> str:
+    return f"s:{subject}" if subject else f"v:{video}" if video else ""
+
+
+def shown_name(key: str) -> str:
+    """The name in what :func:`people_names` gave."""
+    return key.partition(":")[2]
+
+
+def _draw(order: np.ndarray, sizes: np.ndarray, target: float) -> np.ndarray:
+    """People for validation: those that bring the count nearer to the target, at least one."""
+    drawn, count = [], 0
+    for person in order.tolist():
+        size = int(sizes[person])
+        if abs(count + size - target) < abs(count - target):
+            drawn.append(person)
+            count += size
+    if not drawn:  # everyone is larger than twice the share
+        drawn = [int(order[np.argmin(sizes[order])])]
+    return np.array(drawn)

@@ -1,0 +1,110 @@
+"""The weights that a training starts from: drawn at random, or another training's."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mlx_faceau.core.architectures import ModelConfig, initial_weights, output_biases
+from mlx_faceau.core.auxiliary_head import auxiliary_weights
+from mlx_faceau.core.checkpoint import Checkpoint, load_checkpoint
+from mlx_faceau.core.provenance import pdm_of, provenance
+from mlx_faceau.errors import CheckpointError
+from mlx_faceau.inference import builtin
+
+from .config import TrainConfig
+from .option_fields import flag
+from .target_statistics import TargetStatistics
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Start:
+    """A net before its first step.
+
+    Attributes:
+        weights: in MLX names and layout.
+        origin: the ``file`` they come from, its ``hash``, and its own training's ``data``,
+            ``training`` and ``init`` where it records them (see
+            :mod:`mlx_faceau.core.provenance`): what checkpoints and the history record. None for
+            weights drawn at random.
+    """
+
+    weights: dict[str, np.ndarray]
+    origin: dict[str, Any] | None = None
+
+
+def first_weights(
+    config: TrainConfig, statistics: TargetStatistics, pdm: Mapping[str, str] | None = None
+) -> Start:
+    """Weights by the seed, or those that ``--init`` names: averaged ones where it has any.
+
+    Shape parameters mean something with the PDM of their labels alone: the local head of a net
+    that was taught with another one starts anew.
+
+    Args:
+        config: the settings.
+        statistics: of the training targets.
+        pdm: ``name`` and ``hash`` of the labels' point distribution model, where it is recorded.
+
+    Raises:
+        CheckpointError: if that file is no checkpoint, or of another net or width.
+    """
+    net = config.trained_config()
+    if config.init is None:
+        return Start(starting_weights(net, config.seed, statistics))
+    checkpoint = load_init(config)
+    _check_same_net(checkpoint, config)
+    file = {"file": str(checkpoint.path), "hash": checkpoint.hash}
+    origin = {**provenance(checkpoint.metadata), **file}
+    drawn, apart = initial_weights(net, config.seed), auxiliary_weights(checkpoint.arrays)
+    fits = drawn.keys() & apart.keys()
+    head = {name: apart[name] for name in fits if apart[name].shape == drawn[name].shape}
+    weights = {**drawn, **head, **checkpoint.weights()}
+    before = pdm_of(checkpoint.metadata)
+    if config.kind == "landmark_pose" and before and before != pdm:
+        now = f"the {pdm['name']} one" if pdm else "none that is recorded"
+        _LOG.warning(
+            "%s was taught with the %s PDM, these labels with %s: its local head starts anew",
+            *(checkpoint.path, before["name"], now),
+        )
+        anew = starting_weights(net, config.seed, statistics)
+        weights |= {name: anew[name] for name in anew if name.startswith("local_head.")}
+    return Start(weights, origin)
+
+
+def load_init(config: TrainConfig) -> Checkpoint:
+    """The checkpoint that ``--init`` names: a file, a folder's best one, or the built-in net's.
+
+    Raises:
+        CheckpointError: if it is missing or damaged.
+    """
+    if builtin.is_builtin(config.init):
+        return load_checkpoint(builtin.check(builtin.checkpoint_file(config.kind)))
+    return load_checkpoint(str(config.init))
+
+
+def starting_weights(
+    config: ModelConfig, seed: int, statistics: TargetStatistics
+) -> dict[str, np.ndarray]:
+    """Weights of a net that predicts nearly the mean target before it has learned anything."""
+    return {**initial_weights(config, seed), **output_biases(config, statistics.means)}
+
+
+def _check_same_net(checkpoint: Checkpoint, config: TrainConfig) -> None:
+    """A net's dropout may differ: it has no weights."""
+    wanted: Any = config.model_config()
+    given: Any = checkpoint.config
+    if given.kind != wanted.kind:
+        raise CheckpointError(
+            f"{checkpoint.path}: holds a {given.kind} net, expected {wanted.kind}; "
+            "name one of the same net with --init"
+        )
+    if given.width_mult != wanted.width_mult:
+        raise CheckpointError(
+            f"{checkpoint.path}: its net has width {given.width_mult:g}, this training's "
+            f"{wanted.width_mult:g}; say {flag('width_mult')} {given.width_mult:g}"
+        )

@@ -1,0 +1,173 @@
+"""Many videos into one file: nothing ends the batch, and a second run goes on."""
+
+import csv
+
+import h5py
+import numpy as np
+import pytest
+from blobs import Blob
+from labelled_videos import film, moving_face, write_csv
+
+from mlx_faceau.cli.main import main
+from mlx_faceau.data.format.dataset import FaceDataset
+from mlx_faceau.data.labels.generate import TrainingDataGenerator
+from mlx_faceau.data.labels.generate_files import harvest
+from mlx_faceau.data.labels.quality import Limits
+from mlx_faceau.data.labels.shards import Job, Settings
+from mlx_faceau.errors import BackendError, DatasetError
+
+KEEP_ALIKE = Limits(min_change=0)
+
+
+def generate(*arguments: object) -> int:
+    options = ["--limit", "min_change=0"]
+    return main(["data", "generate", *map(str, arguments), *options])
+
+
+def good_video(folder, name, frames, person=0):
+    faces = moving_face(frames, person)
+    write_csv(folder / f"{name}.csv", faces)
+    return film(folder / f"{name}.mp4", faces)
+
+
+def test_hostile_videos_are_reported_and_the_others_are_used(tmp_path, capsys):
+    good_video(tmp_path, "a", 5)
+    good_video(tmp_path, "z", 7, person=1)
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "text.mov").write_text("no video")
+    film(tmp_path / "unlabelled.mp4", moving_face(2))
+    (tmp_path / "notes.txt").write_text("not looked at")
+    (tmp_path / "who.csv").write_text("a,Anna\nz.mp4, Zoë\n")
+    output, table = tmp_path / "out.h5", tmp_path / "report.csv"
+    options = ["--labeller", "openface-csv", "--subjects", tmp_path / "who.csv"]
+    arguments = [tmp_path, "--output", output, "--workers", 2, "--report", table, *options]
+    assert generate(*arguments) == 1
+    out, err = capsys.readouterr()
+    assert "12 samples of 2 videos" in out
+    assert "3 of 5 videos could not be used" in err
+    dataset = FaceDataset(output)
+    assert dataset.videos.tolist() == ["a.mp4"] * 5 + ["z.mp4"] * 7
+    assert dataset.subjects.tolist() == ["Anna"] * 5 + ["Zoë"] * 7
+    own = list(TrainingDataGenerator(limits=KEEP_ALIKE).process_video(tmp_path / "z.mp4"))
+    np.testing.assert_array_equal(dataset.read_images(range(5, 12)), [s["image"] for s in own])
+    with h5py.File(output) as file:
+        assert file["metadata/measures/sharpness"][5] == np.float32(own[0]["measures"]["sharpness"])
+    with table.open() as file:
+        rows = {row["video"]: row for row in csv.DictReader(file)}
+    assert rows["empty.mp4"]["error"] == "the file is empty"
+    assert "no unlabelled.csv beside it" in rows["unlabelled.mp4"]["error"]
+    assert rows["z.mp4"]["kept"] == "7"
+    assert not (tmp_path / "out.h5.parts").exists()
+    # Once more: what is in the file is not read again; a new video is added.
+    good_video(tmp_path, "b", 3)
+    (tmp_path / "a.mp4").write_text("gone")
+    for name in ("empty.mp4", "text.mov", "unlabelled.mp4"):
+        (tmp_path / name).unlink()
+    assert generate(*arguments, "--workers", 0) == 0
+    assert "15 samples of 3 videos" in capsys.readouterr().out
+    assert set(FaceDataset(output).videos) == {"a.mp4", "b.mp4", "z.mp4"}
+
+
+def test_an_interrupted_run_keeps_the_finished_videos(tmp_path):
+    jobs = [Job(good_video(tmp_path, name, 3), name) for name in ("a", "b", "c")]
+    output, settings = tmp_path / "out.h5", Settings("openface-csv", limits=KEEP_ALIKE)
+
+    def interrupt(videos: int, frames: int) -> None:
+        if videos == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        harvest(jobs, settings, output, workers=0, progress=interrupt)
+    assert not output.exists()
+    finished = sorted((tmp_path / "out.h5.parts").glob("*.json"))
+    assert len(finished) == 1
+    (tmp_path / "a.csv").unlink()  # not needed any more
+    reports = harvest(jobs, settings, output, workers=0)
+    assert [report.kept for report in reports] == [3, 3, 3]
+    assert FaceDataset(output).videos.tolist() == ["a"] * 3 + ["b"] * 3 + ["c"] * 3
+
+
+def test_a_full_disk_is_no_fault_of_the_video_which_is_tried_again(tmp_path, monkeypatch):
+    jobs = [Job(good_video(tmp_path, "a", 4), "a")]
+    settings = Settings(limits=KEEP_ALIKE)
+
+    def refuse(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mlx_faceau.data.format.append_log.Journal.append", refuse)
+        with pytest.raises(DatasetError, match="No space left"):
+            harvest(jobs, settings, tmp_path / "out.h5", workers=0)
+    (report,) = harvest(jobs, settings, tmp_path / "out.h5", workers=0)
+    assert (report.kept, report.error) == (4, "")
+
+
+def test_other_settings_make_a_part_anew(tmp_path):
+    jobs = [Job(good_video(tmp_path, name, 6), name) for name in ("a", "b")]
+
+    def interrupt(videos: int, frames: int) -> None:
+        if videos == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        harvest(jobs, Settings(), tmp_path / "out.h5", workers=0, progress=interrupt)
+    settings = Settings(every=3, limits=KEEP_ALIKE)
+    reports = harvest(jobs, settings, tmp_path / "out.h5", workers=0)
+    assert [(report.frames, report.kept) for report in reports] == [(2, 2), (2, 2)]
+
+
+def test_a_video_that_kills_its_process_is_lost_alone(tmp_path):
+    """The purple face is one that the decoder, or the labeller, dies of."""
+    for name, person in (("a", 0), ("b", 4), ("c", 1)):
+        film(tmp_path / f"{name}.mp4", [[Blob(100 + i, 110, 40, person)] for i in range(3)])
+    jobs = [Job(tmp_path / f"{name}.mp4", name) for name in "abc"]
+    settings = Settings("callable:labelled_videos:label_or_crash", limits=KEEP_ALIKE)
+    a, b, c = harvest(jobs, settings, tmp_path / "out.h5", workers=2)
+    assert (a.kept, c.kept) == (3, 3)
+    assert "crashed" in b.error
+    assert set(FaceDataset(tmp_path / "out.h5").videos) == {"a", "c"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--labeller", "nobody"], "labeller 'nobody'"),
+        (["--every", "0"], "every"),
+        (["--workers", "-1"], "-1 workers"),
+        (["--limit", "min_sise=3"], "min_size"),
+        (["--limit", "min_size"], "NAME=VALUE"),
+        (["--pdm", "absent.txt"], "absent.txt"),
+        (["--labeller", "pyfaceau"], "pyfaceau"),
+    ],
+)
+def test_bad_options_are_one_line_before_anything_is_read(tmp_path, capsys, arguments, message):
+    video = film(tmp_path / "a.mp4", moving_face(2))
+    assert generate(video, "--output", tmp_path / "out.h5", *arguments) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_no_samples_at_all_leave_no_file(tmp_path, capsys):
+    film(tmp_path / "a.mp4", moving_face(2))
+    assert generate(tmp_path, "--output", tmp_path / "out.h5", "--workers", 0) == 2
+    assert "no video gave a sample" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4"]
+
+
+def test_a_file_that_was_not_made_from_videos_is_not_added_to(tmp_path, capsys):
+    video = good_video(tmp_path, "a", 2)
+    output = str(tmp_path / "out.h5")
+    assert main(["data", "synth", "--output", output, "--count", "4", "--people", "2"]) == 0
+    assert generate(video, "--output", output) == 2
+    assert "not made from videos" in capsys.readouterr().err
+
+
+def test_the_limits_explain_themselves(capsys):
+    assert main(["data", "generate", "x", "--output", "y", "--limit", "help"]) == 0
+    assert "least confidence of the labeller" in capsys.readouterr().out
+
+
+def test_pyfaceau_that_is_missing_says_how_to_get_it_and_its_licence():
+    with pytest.raises(BackendError, match="pyfaceau-download-models yourself"):
+        TrainingDataGenerator("pyfaceau")

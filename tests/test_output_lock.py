@@ -1,0 +1,62 @@
+"""Two programs that write one result file; what a killed one leaves."""
+
+from pathlib import Path
+
+import pytest
+from another_program import another_program
+
+from mlx_faceau.output.output_lock import Claim
+from mlx_faceau.output.writers import RowFile, is_complete, marker_of
+
+HOLD = """
+import sys
+from mlx_faceau.output.writers import RowFile
+rows = RowFile(sys.argv[1], "a, b")
+rows.write(["1, 2"])
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_file_that_another_program_writes_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    refused = pytest.raises(OSError, match="another program is writing it")
+    with another_program(HOLD, path), refused as caught:
+        RowFile(path, "c, d")
+    assert caught.value.filename == str(path)
+    assert path.read_text() == "a, b\n1, 2\n"
+
+
+def test_what_a_killed_program_left_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    with another_program(HOLD, path):
+        pass
+    assert not is_complete(path)
+    with RowFile(path, "c, d"):
+        assert marker_of(path).exists()
+    assert path.read_text() == "c, d\n"
+    assert is_complete(path)
+
+
+def test_a_file_that_cannot_be_made_leaves_no_marker(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").mkdir()
+    with pytest.raises(OSError, match="directory") as caught:
+        RowFile(tmp_path / "a.csv")
+    assert caught.value.filename == str(tmp_path / "a.csv")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
+
+
+def test_a_claim_in_a_missing_folder_names_it(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as caught:
+        Claim(tmp_path / "none" / "a.incomplete", tmp_path / "none" / "a")
+    assert "none" in caught.value.filename
+
+
+def test_a_settled_claim_is_free_again(tmp_path: Path) -> None:
+    place = tmp_path / "a.incomplete"
+    first = Claim(place, tmp_path / "a")
+    first.settle()
+    assert not place.exists()
+    second = Claim(place, tmp_path / "a")
+    second.leave()
+    assert place.exists()

@@ -1,0 +1,302 @@
+"""Files of a recording: rows that survive, calibration, Parquet, overlay, report."""
+
+import errno
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from blobs import Blob, draw_frame
+from test_openface_csv import face
+
+from mlx_faceau.core.facs import AU_NAMES
+from mlx_faceau.errors import VideoError
+from mlx_faceau.output.neutral_calibration import NeutralBaseline
+from mlx_faceau.output.openface_csv import Layout, read_openface_csv
+from mlx_faceau.output.overlay import draw
+from mlx_faceau.output.report import Curve
+from mlx_faceau.output.result_files import Wanted, record
+from mlx_faceau.output.writers import RowFile, is_complete
+from mlx_faceau.video.results import Frame, FrameResult
+
+IMAGE = draw_frame([Blob(100, 80, 40)])
+
+
+def results(count: int = 60, intensities: np.ndarray | None = None) -> Iterator[FrameResult]:
+    for i in range(count):
+        values = np.full(17, 1.0) if intensities is None else intensities[i]
+        yield FrameResult(Frame(i, i / 30, IMAGE), (face(au_intensities=values),))
+
+
+def lively_results(count: int) -> Iterator[FrameResult]:
+    """With pictures that do not compress away."""
+    noise = np.random.default_rng(0).integers(0, 255, (8, 120, 160, 3), dtype=np.uint8)
+    for i, found in enumerate(results(count)):
+        yield replace(found, frame=Frame(i, i / 30, noise[i % 8]))
+
+
+def broken(count: int, error: BaseException) -> Iterator[FrameResult]:
+    yield from results(count)
+    raise error
+
+
+def test_a_recording_writes_rows_overlay_and_report(tmp_path: Path) -> None:
+    wanted = Wanted(
+        tmp_path / "a.csv", overlay=tmp_path / "a.overlay.mkv", report=tmp_path / "a.report.html"
+    )
+    summary = record(results(), wanted, "clip <1>")
+    assert (summary.frames, summary.faces, summary.faceless) == (60, 60, 0)
+    assert len(read_openface_csv(tmp_path / "a.csv")["frame"]) == 60
+    capture = cv2.VideoCapture(str(tmp_path / "a.overlay.mkv"))
+    assert sum(iter(lambda: capture.read()[0], False)) == 60
+    page = (tmp_path / "a.report.html").read_text()
+    assert "clip &lt;1&gt;" in page
+    assert all(name[:4] in page for name in AU_NAMES)
+    assert not re.search(r'(src|href)="(?!data:)', page)
+    assert "http" not in page
+    assert is_complete(tmp_path / "a.csv")
+
+
+def page_of(tmp_path: Path, found: list[FrameResult]) -> str:
+    record(found, Wanted(tmp_path / "a.csv", report=tmp_path / "a.html"), "a")
+    return (tmp_path / "a.html").read_text()
+
+
+def test_the_report_of_a_picture_tells_its_action_units_and_marks_them_by_dots(
+    tmp_path: Path,
+) -> None:
+    found = next(results())
+    aus = np.linspace(0, 4, 17)
+    face = replace(found.faces[0], au_intensities=aus)
+    page = page_of(tmp_path, [replace(found, faces=(face,))])
+    told = re.findall(r">mean ([\d.]+), highest ([\d.]+)<", page)
+    assert told == [(f"{value:.1f}", f"{value:.1f}") for value in aus]
+    dots = re.findall(r'stroke-width="4.0"[^>]* points="([-\d.,]+) ([-\d.,]+)"', page)
+    assert len(dots) == 17 + 3 + 1  # action units, angles, confidence
+    assert all(start == end for start, end in dots)
+    assert ">0.0 s, 1 frame<" in page
+
+
+def test_a_report_without_an_action_unit_net_shows_none(tmp_path: Path) -> None:
+    found = [replace(f, faces=(replace(f.faces[0], au_intensities=None),)) for f in results(5)]
+    page = page_of(tmp_path, found)
+    assert "Head pose" in page
+    assert "Action units" not in page
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("broke")])
+def test_finished_rows_stay_when_the_source_breaks_and_count_as_unfinished(
+    tmp_path: Path, error: BaseException
+) -> None:
+    with pytest.raises(type(error)):
+        record(broken(25, error), Wanted(tmp_path / "a.csv"), "a")
+    assert len(read_openface_csv(tmp_path / "a.csv")["frame"]) == 25
+    assert not is_complete(tmp_path / "a.csv")
+
+
+def test_a_killed_program_leaves_every_finished_row_and_frame(tmp_path: Path) -> None:
+    script = f"""
+import sys, time
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from pathlib import Path
+from test_recording import lively_results
+from mlx_faceau.output.result_files import Wanted, record
+def progress(found):
+    if found.frame.index == 299:
+        print("ready", flush=True)
+        time.sleep(60)
+folder = Path({str(tmp_path)!r})
+wanted = Wanted(folder / "a.csv", overlay=folder / "a.mkv")
+record(lively_results(400), wanted, "a", progress=progress)
+"""
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert len(read_openface_csv(tmp_path / "a.csv")["frame"]) == 300
+    assert not is_complete(tmp_path / "a.csv")
+    capture = cv2.VideoCapture(str(tmp_path / "a.mkv"))
+    # Matroska's muxer holds back up to five seconds; the rest of the ten is there.
+    assert sum(iter(lambda: capture.read()[0], False)) >= 140
+
+
+def test_a_full_disk_ends_with_one_error_and_a_whole_last_row(tmp_path: Path) -> None:
+    class Full:
+        """Takes part of a write, then refuses, as a full disk does."""
+
+        def __init__(self, file: object, room: int) -> None:
+            self.file, self.room = file, room
+
+        def write(self, data: bytes) -> int:
+            if self.room == 0:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            written = self.file.write(data[: self.room])  # type: ignore[attr-defined]
+            self.room -= written
+            return int(written)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self.file, name)
+
+    path = tmp_path / "a.csv"
+
+    def fill() -> None:
+        with RowFile(path, "a, b") as rows:
+            rows._file = Full(rows._file, 12)  # type: ignore[assignment]
+            rows.write(["1, 2"])
+            rows.write(["3, 4", "5, 6"])
+
+    with pytest.raises(OSError, match="No space left") as caught:
+        fill()
+    assert caught.value.filename == str(path)
+    assert path.read_text() == "a, b\n1, 2\n"
+    assert not is_complete(path)
+
+
+def test_json_lines_hold_the_same_faces(tmp_path: Path) -> None:
+    empty = FrameResult(Frame(1, 1 / 30, IMAGE))
+    record([next(results(1)), empty], Wanted(tmp_path / "a.jsonl", "jsonl"), "a")
+    rows = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert rows[0]["au_intensities"]["AU45_r"] == 1.0
+    assert np.shape(rows[0]["landmarks"]) == (68, 2)
+    assert (rows[1]["face_id"], rows[1]["success"]) == (None, False)
+
+
+def test_parquet_equals_the_csv_beside_it(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    record(results(10), Wanted(tmp_path / "a.parquet", "parquet"), "a")
+    table = parquet.read_table(tmp_path / "a.parquet")
+    columns = read_openface_csv(tmp_path / "a.csv")
+    assert table.column_names == list(columns)
+    assert all(table[name].to_numpy().tolist() == columns[name].tolist() for name in columns)
+
+
+def test_without_pyarrow_the_csv_stays_and_a_note_names_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    summary = record(results(3), Wanted(tmp_path / "a.parquet", "parquet"), "a")
+    assert "pip install" in summary.notes[0]
+    assert is_complete(tmp_path / "a.csv")
+
+
+def smiling(count: int = 200) -> np.ndarray:
+    """A person whose AU04 never rests below 1.2 and who smiles (AU12) a third of the time."""
+    values = np.zeros((count, 17))
+    values[:, 2] = 1.2
+    values[::3, 8] = 3.0
+    return values
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_calibration_subtracts_the_resting_face_and_keeps_expressions(
+    tmp_path: Path, form: str
+) -> None:
+    path = tmp_path / f"a.{form}"
+    record(results(200, smiling()), Wanted(path, form, calibrate=True), "a")
+    if form == "csv":
+        columns = read_openface_csv(path)
+        brow, smile = columns["AU04_r"], columns["AU12_r"]
+        assert columns["AU04_c"].max() == 0
+        assert columns["AU12_c"][:3].tolist() == [1, 0, 0]
+    else:
+        rows = [json.loads(line)["au_intensities"] for line in path.read_text().splitlines()]
+        brow, smile = (np.array([row[n] for row in rows]) for n in ("AU04_r", "AU12_r"))
+    assert np.abs(brow).max() <= 0.01
+    assert smile[:3].tolist() == [3, 0, 0]
+    assert is_complete(path)
+
+
+def test_offsets_are_the_persons_quantile_and_zero_for_one_who_was_hardly_seen() -> None:
+    generator = np.random.default_rng(0)
+    values = generator.uniform(0, 5, (400, 17))
+    baseline = NeutralBaseline(0.3)
+    for found in results(400, values):
+        baseline.add(found)
+        other = face(1, au_intensities=np.full(17, 2.0))
+        if found.frame.index < 10:
+            baseline.add(replace(found, faces=(other,)))
+        doubtful = face(0, au_intensities=np.full(17, 0.1), success=False)
+        baseline.add(replace(found, faces=(doubtful,)))
+    np.testing.assert_allclose(baseline.offsets(0), np.quantile(values, 0.3, axis=0), atol=0.03)
+    assert baseline.offsets(1).tolist() == [0.0] * 17
+    corrected = baseline.apply(next(results(1, values))).faces[0].au_intensities
+    np.testing.assert_allclose(corrected, np.clip(values[0] - baseline.offsets(0), 0, 5))
+
+
+def test_presence_is_that_of_the_written_intensity_calibrated_or_not(tmp_path: Path) -> None:
+    """Around the threshold 1: .99499 is written .99, .995001 and .9999 are written 1.00."""
+    values = np.resize([0.0, 0.98, 0.99499, 0.995001, 0.9999, 1.0, 1.004, 5.0], 17)
+    given = np.tile(values, (10, 1))  # too few frames: nothing is subtracted
+    tables = []
+    for calibrate in (False, True):
+        path = tmp_path / f"{calibrate}.csv"
+        record(results(10, given), Wanted(path, calibrate=calibrate), "a")
+        tables.append(path.read_text())
+    assert tables[0] == tables[1]
+    columns = read_openface_csv(tmp_path / "True.csv")
+    for name in AU_NAMES:
+        present = columns[name.replace("_r", "_c")]
+        assert (present == (columns[name] >= 1.0)).all()
+    assert columns["AU04_c"][0] == 0
+    assert columns["AU05_c"][0] == 1
+
+
+def test_calibrated_presence_follows_the_calibrated_intensity(tmp_path: Path) -> None:
+    """A resting face at .21: 1.21 becomes 1.00, which is present; 1.20 becomes .99."""
+    given = np.full((200, 17), 0.21)
+    given[150:170], given[170:] = 1.21, 1.20
+    record(results(200, given), Wanted(tmp_path / "a.csv", calibrate=True), "a")
+    columns = read_openface_csv(tmp_path / "a.csv")
+    assert columns["AU12_r"][[0, 160, 180]].tolist() == [0.0, 1.0, 0.99]
+    assert columns["AU12_c"][[0, 160, 180]].tolist() == [0.0, 1.0, 0.0]
+
+
+def test_no_frame_is_an_error_and_no_result(tmp_path: Path) -> None:
+    with pytest.raises(VideoError, match="clip: there is no frame"):
+        record([], Wanted(tmp_path / "a.csv"), "clip")
+    assert not list(tmp_path.iterdir())
+
+
+def test_calibration_without_a_file_or_action_units_is_refused() -> None:
+    with pytest.raises(ValueError, match="standard output"):
+        Wanted("-", calibrate=True)
+    with pytest.raises(ValueError, match="no action units"):
+        Wanted("a.csv", layout=Layout(("2d",)), calibrate=True)
+    with pytest.raises(ValueError, match="none of csv, jsonl, parquet"):
+        Wanted("a.xls", "xls")
+
+
+def test_drawing_marks_the_landmarks_on_a_copy() -> None:
+    found = next(results(1))
+    drawn = draw(found)
+    assert drawn is not found.frame.image
+    np.testing.assert_array_equal(found.frame.image, IMAGE)
+    at = np.rint(found.faces[0].landmarks).astype(int)
+    white = drawn[at[:, 1], at[:, 0]].min(axis=1) > 150
+    assert white.mean() > 0.7
+
+
+@pytest.mark.parametrize("shift", [-500.0, 60.0, 1e9])
+def test_faces_partly_or_far_outside_can_be_drawn(shift: float) -> None:
+    far = face(landmarks=Blob(100, 80, 40).landmarks + shift, success=False)
+    assert draw(FrameResult(Frame(0, 0.0, IMAGE), (far,))).shape == IMAGE.shape
+
+
+def test_a_curve_of_a_long_recording_stays_bounded_and_keeps_its_means() -> None:
+    curve = Curve(2)
+    for i in range(50_000):
+        curve.add(np.array([i, 7.0]))
+    rows = curve.rows()
+    assert 4000 <= len(rows) <= 8000
+    np.testing.assert_allclose(rows[:, 1], 7)
+    assert np.all(np.diff(rows[:, 0]) > 0)
+    assert rows[-1, 0] == pytest.approx(50_000, rel=0.01)

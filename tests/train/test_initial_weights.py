@@ -1,0 +1,173 @@
+"""Trainings that start from another one's weights."""
+
+import importlib.util
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("h5py")
+
+from tiny_training import write_faces
+
+from mlx_faceau.core.auxiliary_head import NUM_AUXILIARY, set_apart
+from mlx_faceau.core.checkpoint import describe, file_hash, load_checkpoint, save_checkpoint
+from mlx_faceau.core.pdm import PDM
+from mlx_faceau.data.labels.openface_au_models import Teacher
+from mlx_faceau.errors import CheckpointError
+from mlx_faceau.train.checkpoints import TEACHER
+from mlx_faceau.train.config import AUTraining, LandmarkPoseTraining
+from mlx_faceau.train.initial_weights import first_weights
+from mlx_faceau.train.resume import saved_teacher
+from mlx_faceau.train.run import run_training
+from mlx_faceau.train.target_statistics import TargetStatistics
+
+LAST = "checkpoint_last.safetensors"
+
+
+@pytest.fixture(scope="module")
+def faces_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_faces(tmp_path_factory.mktemp("faces") / "faces.h5")
+
+
+def settings(data: Path, output: Path, framework: str = "torch", **more: Any) -> dict[str, Any]:
+    if importlib.util.find_spec(framework) is None:
+        pytest.skip(f"{framework} is not installed")
+    given = {"data": str(data), "output": str(output), "framework": framework, "device": "cpu"}
+    tiny = {"epochs": 1, "batch_size": 8, "val_split": 0.17, "width_mult": 0.1, "num_workers": 0}
+    return {**given, **tiny, "no_export": True, **more}
+
+
+@pytest.mark.parametrize("framework", ["torch", "mlx"])
+def test_a_net_starts_from_the_averaged_weights_of_a_checkpoint_with_a_new_optimizer(
+    faces_file: Path, tmp_path: Path, framework: str
+) -> None:
+    run_training(AUTraining, settings(faces_file, tmp_path / "old", ema=0.9))
+    new, old = tmp_path / "new", tmp_path / "old"
+    more = {"init": str(old), "dropout": 0.1, "lr": 0.0}  # a rate of 0 leaves weights as they are
+    run_training(AUTraining, settings(faces_file, new, framework, **more))
+    first, last = load_checkpoint(old), load_checkpoint(new / LAST)
+    for name, value in first.weights().items():
+        if "running" not in name:  # BatchNorm's statistics move whatever the rate
+            np.testing.assert_array_equal(last.arrays[f"model.{name}"], value, err_msg=name)
+    assert last.arrays["optimizer.step"] == 2
+    assert last.metadata["progress"]["epoch"] == 1
+    origin = last.metadata["init"]
+    assert origin["file"] == str(first.path)
+    assert origin["hash"] == file_hash(first.path)
+    assert origin["data"] == first.metadata["data"]
+    assert origin["training"]["epochs"] == 1
+    assert json.loads((new / "training_history.json").read_text())["init"] == origin
+
+
+def test_the_trainings_before_the_one_that_is_started_from_are_recorded_too(tmp_path: Path) -> None:
+    config = AUTraining(data="x", width_mult=0.1)
+    drawn = first_weights(config, TargetStatistics(0, {}, {})).weights
+    arrays = {f"model.{name}": value for name, value in drawn.items()}
+    labels = [{"labeller": "OpenFace CSV", "licence": "for research only"}]
+    told = {"data": {"hash": "a", "labellers": labels}, "training": {"epochs": 40, "output": "o"}}
+    origin = None
+    for name in ("first", "second"):
+        path = tmp_path / f"{name}.safetensors"
+        save_checkpoint(path, arrays, describe(config.model_config(), init=origin, **told))
+        start = first_weights(replace(config, init=str(path)), TargetStatistics(0, {}, {}))
+        origin = start.origin
+    told = {"data": {"hash": "a", "labellers": labels}, "training": {"epochs": 40}}
+    first = {"hash": file_hash(tmp_path / "first.safetensors"), **told}
+    second = {"file": str(path), "hash": file_hash(path), **told}
+    assert origin == {**second, "init": first}
+
+
+def test_a_taught_training_starts_from_a_plain_net_and_a_fresh_auxiliary_head(
+    faces_file: Path, tmp_path: Path
+) -> None:
+    run_training(AUTraining, settings(faces_file, tmp_path))
+    config = AUTraining(data="x", init=str(tmp_path), width_mult=0.1, auxiliary_weight=1.0)
+    plain = load_checkpoint(tmp_path).weights()
+    statistics = TargetStatistics(0, {}, {})
+    start = first_weights(config, statistics).weights
+    drawn = first_weights(replace(config, init=None), statistics).weights
+    assert start.keys() == drawn.keys() > plain.keys()
+    for name, value in start.items():
+        np.testing.assert_array_equal(value, plain.get(name, drawn[name]), err_msg=name)
+
+
+@pytest.mark.parametrize("outputs", [NUM_AUXILIARY, 7])
+def test_the_auxiliary_head_of_a_taught_checkpoint_comes_along_if_it_fits(
+    faces_file: Path, tmp_path: Path, outputs: int
+) -> None:
+    run_training(AUTraining, settings(faces_file, tmp_path))
+    checkpoint = load_checkpoint(tmp_path)
+    bias = {part: np.full(outputs, i + 1.0, np.float32) for i, part in enumerate(("model", "ema"))}
+    apart = {f"{part}.auxiliary_head.layers.0.bias": value for part, value in bias.items()}
+    taught = tmp_path / "taught.safetensors"
+    save_checkpoint(taught, {**checkpoint.arrays, **set_apart(apart)}, checkpoint.metadata)
+    config = AUTraining(data="x", init=str(taught), width_mult=0.1, auxiliary_weight=1.0)
+    start = first_weights(config, TargetStatistics(0, {}, {})).weights
+    drawn = first_weights(replace(config, init=str(tmp_path)), TargetStatistics(0, {}, {})).weights
+    name = "auxiliary_head.layers.0.bias"
+    kept = bias["ema"] if outputs == NUM_AUXILIARY else drawn[name]
+    np.testing.assert_array_equal(start[name], kept)
+    plain = AUTraining(data="x", init=str(taught), width_mult=0.1)
+    assert name not in first_weights(plain, TargetStatistics(0, {}, {})).weights
+
+
+def test_the_teacher_of_a_taught_checkpoint_comes_along_too(
+    faces_file: Path, tmp_path: Path
+) -> None:
+    run_training(AUTraining, settings(faces_file, tmp_path))
+    checkpoint = load_checkpoint(tmp_path)
+    rng = np.random.default_rng(0)
+    pdm = PDM(rng.normal(size=(68, 3)), rng.normal(size=(68, 3, 34)), rng.random(34))
+    teacher = Teacher(pdm, *(rng.normal(size=n).astype(np.float32) for n in (5, 4, 3, 2)))
+    apart = {TEACHER + name: array for name, array in teacher.arrays().items()}
+    taught = tmp_path / "taught.safetensors"
+    save_checkpoint(taught, {**checkpoint.arrays, **apart}, checkpoint.metadata)
+    config = AUTraining(data="x", init=str(taught), width_mult=0.1, auxiliary_weight=1.0)
+    found = saved_teacher(config, None)
+    assert found is not None
+    np.testing.assert_array_equal(found.weights, teacher.weights)
+    for plain in ({"init": str(tmp_path)}, {"init": None}, {"auxiliary_weight": 0.0}):
+        assert saved_teacher(replace(config, **plain), None) is None
+    with pytest.raises(CheckpointError, match=r"lacks teacher\."):
+        saved_teacher(config, checkpoint)
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_a_fine_tuned_net_is_resumed_without_the_file_that_it_started_from(
+    faces_file: Path, tmp_path: Path, older: bool
+) -> None:
+    run_training(AUTraining, settings(faces_file, tmp_path / "old"))
+    init = tmp_path / "start.safetensors"
+    (tmp_path / "old" / LAST).rename(init)
+    run_training(AUTraining, settings(faces_file, tmp_path / "new", init=str(init)))
+    init.unlink()
+    saved = load_checkpoint(tmp_path / "new" / LAST)
+    origin = saved.metadata["init"]
+    if older:  # which recorded no more of it
+        origin = {key: origin[key] for key in ("file", "hash")}
+        save_checkpoint(saved.path, saved.arrays, {**saved.metadata, "init": origin})
+    run_training(AUTraining, {"epochs": 2}, resume=tmp_path / "new")
+    resumed = load_checkpoint(tmp_path / "new" / LAST)
+    assert resumed.metadata["init"] == origin
+    assert origin["file"] == str(init)
+    assert resumed.metadata["progress"]["epoch"] == 2
+    with pytest.raises(CheckpointError, match="--init elsewhere contradicts"):
+        run_training(AUTraining, {"init": "elsewhere"}, resume=tmp_path / "new")
+
+
+def test_another_net_and_another_width_are_refused_before_anything_is_written(
+    faces_file: Path, tmp_path: Path
+) -> None:
+    run_training(AUTraining, settings(faces_file, tmp_path / "au"))
+    wrong, new = str(tmp_path / "au"), tmp_path / "new"
+    with pytest.raises(CheckpointError, match="au_prediction net, expected landmark_pose"):
+        run_training(LandmarkPoseTraining, settings(faces_file, new, init=wrong))
+    with pytest.raises(CheckpointError, match=r"width 0\.1, .* 0\.25; say --width-mult 0\.1"):
+        run_training(AUTraining, settings(faces_file, new, init=wrong, width_mult=0.25))
+    with pytest.raises(CheckpointError, match="no such file"):
+        run_training(AUTraining, settings(faces_file, new, init=str(tmp_path / "nothing")))
+    assert not new.exists()
