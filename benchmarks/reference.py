@@ -185,7 +185,11 @@ def pathless(values: Any, shown: dict[str, str]) -> Any:
     """JSON values, in which texts that are one of these paths, or lie in it, show its name; digests
     of single faces stay out too."""
     if isinstance(values, dict):
-        return {key: pathless(value, shown) for key, value in values.items() if key != "sketch"}
+        return {
+            key: pathless(value, shown)
+            for key, value in values.items()
+            if key not in ("fingerprint", "sketch")
+        }
     if isinstance(values, list):
         return [pathless(value, shown) for value in values]
     if isinstance(values, str):

@@ -44,5 +44,7 @@ def test_what_older_and_imported_checkpoints_do_not_tell_is_left_out() -> None:
     old = {"data": {"hash": "e"}, "init": {"file": "run/best.safetensors", "hash": "3"}}
     assert provenance(old) == {"data": {"hash": "e"}, "init": {"hash": "3"}}
     assert training_hashes(old) == ["e"]
+    assert training_hashes({"data": {"hash": "e", "sketch": ["f"]}}) == ["e", "f"]
+    assert training_hashes({"data": {"hash": "e", "fingerprint": ["f"]}}) == ["e", "f"]
     assert provenance({"kind": "au_prediction"}) == {}
     assert training_hashes({"kind": "au_prediction"}) == []

@@ -33,9 +33,9 @@ def _add_check(actions: Any) -> None:
 
 def _check(args: argparse.Namespace) -> int:
     from mlx_faceau.data.format.check import check_file
-    from mlx_faceau.data.format.subprocess_guard import run_apart
+    from mlx_faceau.data.format.subprocess_guard import run_in_subprocess
 
-    report = run_apart(check_file, Path(args.file), args.against)
+    report = run_in_subprocess(check_file, Path(args.file), args.against)
     print(json.dumps(_as_json(report), indent=1) if args.json else _as_text(args.file, report))
     return 1 if report.failures else 0
 

@@ -88,12 +88,12 @@ def training_hashes(metadata: Mapping[str, Any]) -> list[str]:
     """Hashes of the files that the net was trained on, in any of its trainings, and of some faces.
 
     Checkpoints that do not name each file have one hash of all: of a file, or of several in a row.
-    Older ones have no sketch of their faces
+    Older ones have no fingerprint of their faces
     (see :mod:`mlx_faceau.data.format.dataset_fingerprint`).
     """
     hashes: list[str] = []
     for stage in stages(metadata):
         data = stage.get("data") or {}
         hashes += data.get("files") or ([data["hash"]] if "hash" in data else [])
-        hashes += data.get("sketch") or []
+        hashes += data.get("fingerprint") or data.get("sketch") or []  # the older name
     return hashes

@@ -11,7 +11,7 @@ from mlx_faceau.core.landmarks import OUTER_EYE_CORNERS
 from mlx_faceau.core.metrics import au_metrics, landmark_pose_metrics, nme
 from mlx_faceau.data.format.check import check_intensities
 from mlx_faceau.data.format.dataset import FaceDataset
-from mlx_faceau.data.format.dataset_fingerprint import holds_any
+from mlx_faceau.data.format.dataset_fingerprint import shares_faces
 from mlx_faceau.errors import CheckpointError, DatasetError
 from mlx_faceau.train.target_statistics import TargetStatistics
 
@@ -142,7 +142,7 @@ def evaluate(
         people=len(set(people.tolist())),
         people_by=people_by,
         means_from="evaluation" if statistics is None else "training",
-        trained_on=not dataset.hashes().isdisjoint(trained_on) or holds_any(dataset, trained_on),
+        trained_on=not dataset.hashes().isdisjoint(trained_on) or shares_faces(dataset, trained_on),
         net=metrics["net"],
         jittered=metrics["jittered"],
         boxes=in_boxes and {**in_boxes, "metrics": metrics["boxes"]},

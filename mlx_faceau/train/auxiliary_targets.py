@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlx_faceau.core.facs import NUM_AUS
-from mlx_faceau.data.labels.openface_au_models import Teacher
+from mlx_faceau.data.labels.openface_au_models import OpenFaceAUModels
 from mlx_faceau.data.loading.augmentation_workers import Batch
 from mlx_faceau.data.loading.mirror import LabelledFaces
 
@@ -31,10 +31,10 @@ class Known:
     answers: np.ndarray
 
     @classmethod
-    def of_faces(cls, teacher: Teacher, faces: LabelledFaces, rows: np.ndarray) -> "Known":
+    def of_faces(cls, teacher: OpenFaceAUModels, faces: LabelledFaces, rows: np.ndarray) -> "Known":
         """Their labels, and what the teacher says of those in ``rows`` (n,)."""
         labels = faces.labels
-        answers = _placed(teacher.answers(faces, rows), rows, len(labels["landmarks"]))
+        answers = _placed(teacher.targets(faces, rows), rows, len(labels["landmarks"]))
         return cls(labels["au_intensities"], labels["local_params"], answers)
 
     def kept_by_mirrored(self) -> "Known":
@@ -43,15 +43,21 @@ class Known:
         answers[:, NUM_AUS:] = np.nan
         return Known(self.intensities, np.full_like(self.shape, np.nan), answers)
 
-    def of_mirrored(self, teacher: Teacher, faces: LabelledFaces, rows: np.ndarray) -> "Known":
+    def of_mirrored(
+        self, teacher: OpenFaceAUModels, faces: LabelledFaces, rows: np.ndarray
+    ) -> "Known":
         """Of the mirror images, by the teacher; a face without pose keeps its intensities."""
         _LOG.info("asking the teacher about %d mirror images", len(rows))
-        found = teacher.mirrored_answers(faces, rows)
+        found = teacher.mirrored_targets(faces, rows)
         intensities, count = self.intensities.copy(), len(self.intensities)
         intensities[rows] = np.where(
-            np.isnan(found.said[:, :NUM_AUS]), intensities[rows], teacher.intensities(found.said)
+            np.isnan(found.targets[:, :NUM_AUS]),
+            intensities[rows],
+            teacher.intensities(found.targets),
         )
-        shape, answers = (_placed(values, rows, count) for values in (found.shape, found.said))
+        shape, answers = (
+            _placed(values, rows, count) for values in (found.local_params, found.targets)
+        )
         return Known(intensities, shape, answers)
 
 
@@ -105,7 +111,7 @@ class Auxiliary:
 
 
 def auxiliary_of(
-    teacher: Teacher,
+    teacher: OpenFaceAUModels,
     faces: LabelledFaces,
     rows: np.ndarray,
     statistics: TargetStatistics,

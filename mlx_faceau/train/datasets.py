@@ -13,10 +13,10 @@ from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.core.provenance import pdm_of
 from mlx_faceau.data.format.check import absent_units, check_intensities
 from mlx_faceau.data.format.dataset import FaceDataset
-from mlx_faceau.data.format.dataset_fingerprint import sketch
-from mlx_faceau.data.format.identity import face_digests, repeated_faces, spellings
-from mlx_faceau.data.format.label_provenance import check_alike, labellers
-from mlx_faceau.data.labels.openface_au_models import Teacher
+from mlx_faceau.data.format.dataset_fingerprint import fingerprint
+from mlx_faceau.data.format.identity import duplicate_faces, face_digests, spellings
+from mlx_faceau.data.format.label_provenance import check_same_labels, labellers
+from mlx_faceau.data.labels.openface_au_models import OpenFaceAUModels
 from mlx_faceau.data.loading.augment import augmentation
 from mlx_faceau.data.loading.batches import Batches, Source
 from mlx_faceau.data.loading.concat_dataset import JoinedFaces, open_datasets
@@ -54,7 +54,7 @@ class Faces:
     statistics: TargetStatistics
     batches: Batches
     batch_size: int
-    teacher: Teacher | None = None
+    teacher: OpenFaceAUModels | None = None
 
     def validation_images(self) -> Iterator[np.ndarray]:
         """Images of the validation side in order, (B, 112, 112, 3) uint8 RGB each."""
@@ -85,7 +85,7 @@ class Faces:
             "training": len(self.split.train),
             "validation": len(self.split.validation),
             "split_by": self.split.by,
-            "sketch": sketch(self.dataset, self.split.train),
+            "fingerprint": fingerprint(self.dataset, self.split.train),
         }
 
     @property
@@ -112,7 +112,7 @@ class Faces:
 
 
 def open_faces(
-    config: TrainConfig, part: tuple[int, int] = (0, 1), teacher: Teacher | None = None
+    config: TrainConfig, part: tuple[int, int] = (0, 1), teacher: OpenFaceAUModels | None = None
 ) -> Faces:
     """Open a training's files and split them, or take those to validate on.
 
@@ -130,7 +130,7 @@ def open_faces(
     files = (*config.data, *config.val_data)
     dataset = open_datasets(files, config.keep_outside)
     if len(files) > 1 and not config.mixed_labels:
-        check_alike(
+        check_same_labels(
             {name: labellers(Path(name)) for name in files},
             "keep them apart, or say --mixed-labels",
         )
@@ -171,9 +171,9 @@ def open_faces(
     return Faces(dataset, split, statistics, batches, config.batch_size, teacher)
 
 
-def _fitted(dataset: FaceDataset | JoinedFaces, rows: np.ndarray) -> Teacher:
+def _fitted(dataset: FaceDataset | JoinedFaces, rows: np.ndarray) -> OpenFaceAUModels:
     _LOG.info("fitting a teacher to %d faces", len(rows))
-    return Teacher.fit(dataset, rows)
+    return OpenFaceAUModels.fit(dataset, rows)
 
 
 @contextmanager
@@ -193,7 +193,10 @@ def _teacher_flags(config: TrainConfig) -> list[str]:
 
 
 def _with_composed(
-    dataset: FaceDataset | JoinedFaces, rows: np.ndarray, teacher: Teacher, config: TrainConfig
+    dataset: FaceDataset | JoinedFaces,
+    rows: np.ndarray,
+    teacher: OpenFaceAUModels,
+    config: TrainConfig,
 ) -> tuple[Extended, np.ndarray]:
     """The files with faces composed of those of ``rows``; those rows and the composed ones'."""
     _LOG.info("composing %d faces", config.composed)
@@ -239,7 +242,7 @@ def _warn_of_names(
 ) -> None:
     """Say that people are taken for one, and stay on one side."""
     by, names = people_names(dataset)
-    repeated = {row for rows in repeated_faces(digests, names) for row in rows.tolist()}
+    repeated = {row for rows in duplicate_faces(digests, names) for row in rows.tolist()}
     several = [*spellings(dataset.subjects), *spellings(dataset.videos)]
     reasons = [f"{len(repeated)} faces are there under several {by} names"] if repeated else []
     reasons += [

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from mlx_faceau.core.checkpoint import Checkpoint
-from mlx_faceau.data.labels.openface_au_models import Teacher
+from mlx_faceau.data.labels.openface_au_models import OpenFaceAUModels
 from mlx_faceau.errors import CheckpointError, DatasetError
 
 from .checkpoints import TEACHER
@@ -47,7 +47,7 @@ def run_settings(
     return replace(config, output=given.get("output") or str(checkpoint.path.parent))
 
 
-def saved_teacher(config: TrainConfig, checkpoint: Checkpoint | None) -> Teacher | None:
+def saved_teacher(config: TrainConfig, checkpoint: Checkpoint | None) -> OpenFaceAUModels | None:
     """The teacher of a resumed training, or that of the taught one which ``--init`` names.
 
     The auxiliary head that comes along answers that teacher's questions. None where there is no
@@ -67,7 +67,7 @@ def saved_teacher(config: TrainConfig, checkpoint: Checkpoint | None) -> Teacher
         if config.relabels or config.composed:
             _LOG.info("faces without labels are labelled by %s's linear model", checkpoint.path)
     try:
-        return Teacher.of(checkpoint.section(TEACHER))
+        return OpenFaceAUModels.from_arrays(checkpoint.section(TEACHER))
     except KeyError as error:
         raise CheckpointError(f"{checkpoint.path}: lacks {TEACHER}{error.args[0]}") from None
 

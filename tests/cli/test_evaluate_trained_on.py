@@ -16,7 +16,7 @@ pytest.importorskip("h5py")
 from mlx_faceau.cli.main import main
 from mlx_faceau.core.checkpoint import describe, save_checkpoint
 from mlx_faceau.data.format.dataset import FaceDataset
-from mlx_faceau.data.format.dataset_fingerprint import sketch
+from mlx_faceau.data.format.dataset_fingerprint import fingerprint
 from mlx_faceau.data.synthetic.people import write_synthetic
 
 TOLD = "THE NET WAS TRAINED ON FACES OF THIS FILE"
@@ -62,7 +62,12 @@ def test_a_part_of_the_training_faces_is_recognised_and_the_part_held_out_is_not
     write_synthetic(faces, 40, seed=5, people=20)
     dataset = FaceDataset(faces)
     rows = np.flatnonzero(np.isin(dataset.subjects, np.unique(dataset.subjects)[:15]))
-    data = {"hash": "of all", "files": ["of all"], "sketch": sketch(dataset, rows), "faces": 40}
+    data = {
+        "hash": "of all",
+        "files": ["of all"],
+        "fingerprint": fingerprint(dataset, rows),
+        "faces": 40,
+    }
     data |= {"training": len(rows), "validation": 40 - len(rows), "split_by": "subject"}
     model = save(tmp_path / "run.safetensors", data=data)
     exported = tmp_path / "au.onnx"

@@ -12,7 +12,7 @@ from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.core.geometry import project, similarity_matrix, transform_points
 from mlx_faceau.core.metrics import pearson
 from mlx_faceau.data.format.dataset import FaceDataset
-from mlx_faceau.data.labels.openface_au_models import Teacher
+from mlx_faceau.data.labels.openface_au_models import OpenFaceAUModels
 from mlx_faceau.data.loading.cutmix import ComposedFaces, Extended, compose, composed_faces
 from mlx_faceau.data.synthetic.people import write_synthetic
 from mlx_faceau.errors import DatasetError
@@ -39,12 +39,12 @@ def faces(path: Path) -> FaceDataset:
 
 
 @pytest.fixture(scope="module")
-def teacher(faces: FaceDataset) -> Teacher:
-    return Teacher.fit(faces, np.arange(COUNT))
+def teacher(faces: FaceDataset) -> OpenFaceAUModels:
+    return OpenFaceAUModels.fit(faces, np.arange(COUNT))
 
 
 @pytest.fixture(scope="module")
-def composed(faces: FaceDataset, teacher: Teacher) -> ComposedFaces:
+def composed(faces: FaceDataset, teacher: OpenFaceAUModels) -> ComposedFaces:
     return composed_faces(faces, faces.subjects, ROWS, teacher, MADE, seed=5)
 
 
@@ -95,7 +95,7 @@ def test_pairs_are_of_different_people_on_the_side_that_was_given(
 
 
 def test_landmarks_are_the_parameters_projection_near_both_faces_landmarks(
-    faces: FaceDataset, teacher: Teacher, composed: ComposedFaces
+    faces: FaceDataset, teacher: OpenFaceAUModels, composed: ComposedFaces
 ) -> None:
     pdm, labels = teacher.pdm, composed.labels
     for row in range(0, MADE, 10):
@@ -127,7 +127,7 @@ def test_each_part_shows_the_units_of_the_person_that_it_is_from(
 
 
 def test_the_same_seed_composes_the_same_faces(
-    faces: FaceDataset, teacher: Teacher, composed: ComposedFaces
+    faces: FaceDataset, teacher: OpenFaceAUModels, composed: ComposedFaces
 ) -> None:
     again, other = (
         composed_faces(faces, faces.subjects, ROWS, teacher, MADE, seed) for seed in (5, 6)
@@ -154,7 +154,7 @@ def test_composed_faces_come_after_those_of_the_files(
 
 
 def test_faces_that_leave_the_crop_are_replaced_however_few_are_wanted(
-    path: Path, teacher: Teacher
+    path: Path, teacher: OpenFaceAUModels
 ) -> None:
     faces = FaceDataset(path)
     gone = np.arange(0, COUNT, 6)
@@ -169,7 +169,7 @@ def test_faces_that_leave_the_crop_are_replaced_however_few_are_wanted(
 
 
 def test_one_of_many_faces_that_is_another_person_s_is_found(
-    faces: FaceDataset, teacher: Teacher
+    faces: FaceDataset, teacher: OpenFaceAUModels
 ) -> None:
     names = np.full(COUNT, "s:anna")
     names[6] = "s:bert"
@@ -187,7 +187,7 @@ def test_one_of_many_faces_that_is_another_person_s_is_found(
     ],
 )
 def test_what_cannot_be_composed_is_told(
-    path: Path, teacher: Teacher, people: str | None, params: dict, message: str
+    path: Path, teacher: OpenFaceAUModels, people: str | None, params: dict, message: str
 ) -> None:
     faces = FaceDataset(path)
     faces.masks["global_mask"][:] = params.get("mask", 1)

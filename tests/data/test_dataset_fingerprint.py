@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from mlx_faceau.data.format.dataset_fingerprint import SIZE, holds_any, sketch
+from mlx_faceau.data.format.dataset_fingerprint import SIZE, fingerprint, shares_faces
 
 COUNT = 4000
 
@@ -22,24 +22,24 @@ def part(faces: SimpleNamespace, rows: np.ndarray) -> SimpleNamespace:
 
 def test_a_twentieth_of_the_faces_is_known_again_in_any_order() -> None:
     faces = some_faces()
-    taken = sketch(faces, np.arange(COUNT))
+    taken = fingerprint(faces, np.arange(COUNT))
     assert len(set(taken)) == SIZE
     rng = np.random.default_rng(1)
     for _ in range(20):
-        assert holds_any(part(faces, rng.permutation(COUNT)[: COUNT // 20]), taken)
-    assert not holds_any(some_faces(seed=9), taken)
+        assert shares_faces(part(faces, rng.permutation(COUNT)[: COUNT // 20]), taken)
+    assert not shares_faces(some_faces(seed=9), taken)
 
 
 def test_faces_that_were_left_out_are_not_known() -> None:
     faces = some_faces()
-    taken = sketch(faces, np.arange(0, COUNT, 2))
-    assert holds_any(part(faces, np.arange(0, COUNT, 2)), taken)
-    assert not holds_any(part(faces, np.arange(1, COUNT, 2)), taken)
-    assert taken == sketch(part(faces, np.arange(0, COUNT, 2)[::-1]), np.arange(COUNT // 2))
+    taken = fingerprint(faces, np.arange(0, COUNT, 2))
+    assert shares_faces(part(faces, np.arange(0, COUNT, 2)), taken)
+    assert not shares_faces(part(faces, np.arange(1, COUNT, 2)), taken)
+    assert taken == fingerprint(part(faces, np.arange(0, COUNT, 2)[::-1]), np.arange(COUNT // 2))
 
 
-def test_few_faces_are_all_sketched() -> None:
+def test_few_faces_are_all_kept() -> None:
     few = some_faces(5)
-    assert len(sketch(few, np.arange(5))) == 5
-    assert holds_any(part(few, np.array([3])), sketch(few, np.arange(5)))
-    assert not holds_any(few, [])
+    assert len(fingerprint(few, np.arange(5))) == 5
+    assert shares_faces(part(few, np.array([3])), fingerprint(few, np.arange(5)))
+    assert not shares_faces(few, [])

@@ -7,11 +7,11 @@ from training_files import arrays, texts, write
 from mlx_faceau.cli.main import main
 from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.data.format.identity import (
+    duplicate_faces,
     face_digests,
-    one_spelling,
-    person_key,
-    repeated_faces,
-    united,
+    merge_names,
+    subject_key,
+    unify_spellings,
 )
 from mlx_faceau.data.format.split import partition_by_list, partition_dataset
 from mlx_faceau.data.loading.validation_split import split_dataset
@@ -26,7 +26,7 @@ ALIKE = [
 
 @pytest.mark.parametrize("name", ALIKE, ids=ascii)
 def test_spellings_of_one_name(name):
-    assert person_key(name) == "subj01"
+    assert subject_key(name) == "subj01"
 
 
 @pytest.mark.parametrize(
@@ -42,18 +42,18 @@ def test_spellings_of_one_name(name):
     ],
 )
 def test_names_of_different_people(one, other):
-    assert person_key(one) != person_key(other)
+    assert subject_key(one) != subject_key(other)
 
 
 def test_composed_and_decomposed_letters_are_the_same():
-    assert person_key("Zo\u00eb") == person_key("Zoe\u0308") == person_key("ZOE\u0308")
-    assert person_key("STRASSE") == person_key("straße")
+    assert subject_key("Zo\u00eb") == subject_key("Zoe\u0308") == subject_key("ZOE\u0308")
+    assert subject_key("STRASSE") == subject_key("straße")
 
 
 def test_one_spelling_is_chosen_and_names_without_another_stay():
     names = np.array(["b-1", "B 1", "a", "", "b-1"], object)
-    assert one_spelling(names).tolist() == ["B 1", "B 1", "a", "", "B 1"]
-    assert one_spelling(names[[0, 2, 4]]).tolist() == ["b-1", "a", "b-1"]
+    assert unify_spellings(names).tolist() == ["B 1", "B 1", "a", "", "B 1"]
+    assert unify_spellings(names[[0, 2, 4]]).tolist() == ["b-1", "a", "b-1"]
 
 
 def copied(rows: dict[int, int], names: list[str]) -> dict[str, np.ndarray]:
@@ -70,8 +70,8 @@ def test_names_that_share_a_face_become_one_over_any_number_of_steps(tmp_path):
     names = ["a", "a", "b", "b", "c", "c", "d", "d"]
     dataset = FaceDataset(write(tmp_path / "a.h5", copied({2: 0, 5: 3}, names)))
     digests = face_digests(dataset)
-    assert united(np.array(names), digests).tolist() == ["a"] * 6 + ["d"] * 2
-    groups = [rows.tolist() for rows in repeated_faces(digests, np.array(names))]
+    assert merge_names(np.array(names), digests).tolist() == ["a"] * 6 + ["d"] * 2
+    groups = [rows.tolist() for rows in duplicate_faces(digests, np.array(names))]
     assert sorted(groups) == [[0, 2], [0, 2], [3, 5], [3, 5]]  # by picture and by labels
 
 
@@ -80,13 +80,13 @@ def test_what_many_people_share_is_no_face(tmp_path):
     names = [f"p{i // 2}" for i in range(40)]
     data = copied(dict.fromkeys(range(1, 40, 2), 1), names)
     digests = face_digests(FaceDataset(write(tmp_path / "a.h5", data)))
-    assert united(np.array(names), digests).tolist() == names
+    assert merge_names(np.array(names), digests).tolist() == names
 
 
 def test_the_same_face_of_one_person_is_nothing_to_tell(tmp_path):
     names = ["a", "a", "b", "b"]
     dataset = FaceDataset(write(tmp_path / "a.h5", copied({1: 0}, names)))
-    assert not list(repeated_faces(face_digests(dataset), np.array(names)))
+    assert not list(duplicate_faces(face_digests(dataset), np.array(names)))
 
 
 def test_a_split_keeps_spellings_and_shared_faces_on_one_side(tmp_path):

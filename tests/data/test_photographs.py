@@ -16,7 +16,7 @@ from labelled_videos import film, moving_face, write_csv
 
 from mlx_faceau.cli.main import main
 from mlx_faceau.data.format.dataset import FaceDataset
-from mlx_faceau.data.format.label_provenance import check_alike, labellers
+from mlx_faceau.data.format.label_provenance import check_same_labels, labellers
 from mlx_faceau.data.format.merge import merge_files
 from mlx_faceau.data.labels.generate_files import harvest
 from mlx_faceau.data.labels.quality import Limits
@@ -189,9 +189,9 @@ def test_what_is_not_recorded_agrees_with_everything() -> None:
     known = {"labeller": "mediapipe", "licence": "", "pdm": {"name": "open", "hash": "1"}}
     older = {"labeller": "mediapipe", "licence": ""}
     other = {**known, "pdm": {"name": "given", "hash": "2"}}
-    check_alike({"a": [known], "b": [], "c": [older]}, "")
+    check_same_labels({"a": [known], "b": [], "c": [older]}, "")
     with pytest.raises(DatasetError, match=r"a and d have parameters of different PDMs.*mend it"):
-        check_alike({"a": [known], "c": [older], "d": [other]}, "mend it")
+        check_same_labels({"a": [known], "c": [older], "d": [other]}, "mend it")
 
 
 def test_measures_of_a_photograph_are_stored(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("h5py")
 
 from mlx_faceau.cli.main import main
-from mlx_faceau.data.format.subprocess_guard import run_apart
+from mlx_faceau.data.format.subprocess_guard import run_in_subprocess
 from mlx_faceau.errors import DatasetError
 
 
@@ -35,28 +35,28 @@ def sleep(path: Path) -> None:
 
 
 def test_the_result_comes_from_another_process(tmp_path: Path) -> None:
-    process, name, more = run_apart(process_and, tmp_path / "faces.h5", "more")
+    process, name, more = run_in_subprocess(process_and, tmp_path / "faces.h5", "more")
     assert (name, more) == ("faces.h5", "more")
     assert process != os.getpid()
 
 
 def test_errors_arrive_as_they_were(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"faces\.h5: refused$"):
-        run_apart(refuse, tmp_path / "faces.h5")
+        run_in_subprocess(refuse, tmp_path / "faces.h5")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signal")
 def test_a_death_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"faces\.h5: .* died \(SIGSEGV\).*write it again$"):
-        run_apart(die, tmp_path / "faces.h5")
+        run_in_subprocess(die, tmp_path / "faces.h5")
     with pytest.raises(DatasetError, match=r"died \(exit status 3\)"):
-        run_apart(leave, tmp_path / "faces.h5")
+        run_in_subprocess(leave, tmp_path / "faces.h5")
 
 
 def test_a_hang_is_one_clear_error(tmp_path: Path) -> None:
     started = time.monotonic()
     with pytest.raises(DatasetError, match=r"faces\.h5: .* hung for 1 seconds"):
-        run_apart(sleep, tmp_path / "faces.h5", seconds=1)
+        run_in_subprocess(sleep, tmp_path / "faces.h5", seconds=1)
     assert time.monotonic() - started < 20
 
 

@@ -13,7 +13,7 @@ from mlx_faceau.core.landmarks import MIRROR
 from mlx_faceau.core.metrics import pearson
 from mlx_faceau.core.pdm import fit_pdm
 from mlx_faceau.data.format.dataset import FaceDataset
-from mlx_faceau.data.labels.openface_au_models import Teacher
+from mlx_faceau.data.labels.openface_au_models import OpenFaceAUModels
 from mlx_faceau.data.synthetic.people import write_synthetic
 from mlx_faceau.train.auxiliary_targets import Auxiliary, Known, auxiliary_of
 from mlx_faceau.train.config import AUTraining
@@ -128,12 +128,12 @@ def faces(path: Path) -> FaceDataset:
 
 
 @pytest.fixture(scope="module")
-def teacher(faces: FaceDataset) -> Teacher:
-    return Teacher.fit(faces, np.arange(len(faces)))
+def teacher(faces: FaceDataset) -> OpenFaceAUModels:
+    return OpenFaceAUModels.fit(faces, np.arange(len(faces)))
 
 
 def test_mirror_images_of_symmetric_people_show_what_the_people_show(
-    faces: FaceDataset, teacher: Teacher
+    faces: FaceDataset, teacher: OpenFaceAUModels
 ) -> None:
     statistics = TargetStatistics.of(faces.labels, faces.masks)
     rows = np.arange(240)
@@ -149,7 +149,7 @@ def test_mirror_images_of_symmetric_people_show_what_the_people_show(
 
 
 def test_the_teacher_is_asked_about_mirrored_pixels_landmarks_and_shapes(
-    faces: FaceDataset, teacher: Teacher
+    faces: FaceDataset, teacher: OpenFaceAUModels
 ) -> None:
     """As it is about a data set of mirrored people; their shape model is symmetric."""
     rows = np.arange(0, 240, 9)
@@ -167,18 +167,18 @@ def test_the_teacher_is_asked_about_mirrored_pixels_landmarks_and_shapes(
         masks={"global_mask": np.ones(len(rows), np.float32)},
         read_images=lambda indices: np.ascontiguousarray(pictures[indices]),
     )
-    expected = teacher.answers(mirrored, np.arange(len(rows)))
-    found = teacher.mirrored_answers(faces, rows)
-    assert found.said.dtype == found.shape.dtype == np.float32
+    expected = teacher.targets(mirrored, np.arange(len(rows)))
+    found = teacher.mirrored_targets(faces, rows)
+    assert found.targets.dtype == found.local_params.dtype == np.float32
     large = slice(17, 60)  # 240 faces do not vary in all components
-    assert np.abs(found.said - expected)[:, large].mean() < 0.05
+    assert np.abs(found.targets - expected)[:, large].mean() < 0.05
     least = -teacher.means[:17] / teacher.deviations[:17]  # nothing of a unit is seen
-    np.testing.assert_allclose(np.minimum(found.said[:, :17], least), expected[:, :17], atol=0.1)
-    assert np.abs(found.said - teacher.answers(faces, rows))[:, large].mean() > 0.3
+    np.testing.assert_allclose(np.minimum(found.targets[:, :17], least), expected[:, :17], atol=0.1)
+    assert np.abs(found.targets - teacher.targets(faces, rows))[:, large].mean() > 0.3
 
 
 def test_faces_that_are_not_asked_about_have_no_answers(
-    faces: FaceDataset, teacher: Teacher
+    faces: FaceDataset, teacher: OpenFaceAUModels
 ) -> None:
     rows = np.arange(0, 240, 9)
     statistics = TargetStatistics.of(faces.labels, faces.masks)
@@ -192,15 +192,15 @@ def test_faces_that_are_not_asked_about_have_no_answers(
 
 
 def test_the_teacher_s_intensities_are_cut_off_as_labels_are(
-    faces: FaceDataset, teacher: Teacher
+    faces: FaceDataset, teacher: OpenFaceAUModels
 ) -> None:
     rows = np.arange(240)
-    found = teacher.intensities(teacher.answers(faces, rows))
+    found = teacher.intensities(teacher.targets(faces, rows))
     np.testing.assert_allclose(found, faces.labels["au_intensities"], atol=1e-4)
 
 
 def test_a_face_without_pose_keeps_its_intensities_when_it_is_mirrored(
-    path: Path, teacher: Teacher
+    path: Path, teacher: OpenFaceAUModels
 ) -> None:
     faces = FaceDataset(path)
     faces.masks["global_mask"][[4, 6]] = 0
@@ -214,7 +214,7 @@ def test_a_face_without_pose_keeps_its_intensities_when_it_is_mirrored(
 
 
 def test_a_training_shows_mirrored_faces_with_the_intensities_asked_for(
-    path: Path, teacher: Teacher
+    path: Path, teacher: OpenFaceAUModels
 ) -> None:
     config = AUTraining(
         data=str(path), batch_size=20, val_split=0.1, auxiliary_weight=4.0, mirror=0.5
@@ -235,7 +235,7 @@ def test_a_training_shows_mirrored_faces_with_the_intensities_asked_for(
 
 
 def test_a_resumed_training_and_one_with_files_of_its_own_relabel_alike(
-    path: Path, teacher: Teacher, tmp_path: Path
+    path: Path, teacher: OpenFaceAUModels, tmp_path: Path
 ) -> None:
     """The second file's faces, to validate on, have rows after the first one's."""
     write_synthetic(tmp_path / "others.h5", 20, seed=9)
@@ -247,7 +247,9 @@ def test_a_resumed_training_and_one_with_files_of_its_own_relabel_alike(
         mirror=0.5,
         relabel_mirrored=True,
     )
-    again = Teacher.of({name: array.copy() for name, array in teacher.arrays().items()})
+    again = OpenFaceAUModels.from_arrays(
+        {name: array.copy() for name, array in teacher.arrays().items()}
+    )
     first, second = (next(open_faces(config, teacher=t).batches.epoch(0)) for t in (None, again))
     for name, values in first.items():
         np.testing.assert_array_equal(second[name], values)

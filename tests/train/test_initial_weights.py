@@ -16,7 +16,7 @@ from tiny_training import write_faces
 from mlx_faceau.core.auxiliary_head import NUM_AUXILIARY, set_apart
 from mlx_faceau.core.checkpoint import describe, file_hash, load_checkpoint, save_checkpoint
 from mlx_faceau.core.pdm import PDM
-from mlx_faceau.data.labels.openface_au_models import Teacher
+from mlx_faceau.data.labels.openface_au_models import OpenFaceAUModels
 from mlx_faceau.errors import CheckpointError
 from mlx_faceau.train.checkpoints import TEACHER
 from mlx_faceau.train.config import AUTraining, LandmarkPoseTraining
@@ -122,7 +122,7 @@ def test_the_teacher_of_a_taught_checkpoint_comes_along_too(
     checkpoint = load_checkpoint(tmp_path)
     rng = np.random.default_rng(0)
     pdm = PDM(rng.normal(size=(68, 3)), rng.normal(size=(68, 3, 34)), rng.random(34))
-    teacher = Teacher(pdm, *(rng.normal(size=n).astype(np.float32) for n in (5, 4, 3, 2)))
+    teacher = OpenFaceAUModels(pdm, *(rng.normal(size=n).astype(np.float32) for n in (5, 4, 3, 2)))
     apart = {TEACHER + name: array for name, array in teacher.arrays().items()}
     taught = tmp_path / "taught.safetensors"
     save_checkpoint(taught, {**checkpoint.arrays, **apart}, checkpoint.metadata)

@@ -16,7 +16,7 @@ from mlx_faceau.errors import DatasetError
 
 from . import schema
 from .dataset import FaceDataset
-from .identity import face_digests, person_key, repeated_faces, spellings
+from .identity import duplicate_faces, face_digests, spellings, subject_key
 
 HISTOGRAM_EDGES = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0, MAX_INTENSITY)
 _INSPECTED_IMAGES = 64
@@ -100,7 +100,7 @@ def shared(one: FaceDataset, other: FaceDataset) -> list[str]:
             found.append(f"{len(both)} {kind} are in {other.path} too: {_listed(both)}")
     joined = JoinedFaces([one, other])
     sides = np.repeat(["one", "other"], [len(one), len(other)])
-    groups = repeated_faces(face_digests(joined), sides)
+    groups = duplicate_faces(face_digests(joined), sides)
     rows = {row for group in groups for row in group.tolist() if row < len(one)}
     if rows:
         found.append(f"{len(rows)} faces are in {other.path} too, by their picture or all labels")
@@ -109,7 +109,7 @@ def shared(one: FaceDataset, other: FaceDataset) -> list[str]:
 
 def _names(texts: np.ndarray | None) -> dict[str, str]:
     """A spelling of each name by its key."""
-    return {person_key(name): name for name in ([] if texts is None else texts.tolist()) if name}
+    return {subject_key(name): name for name in ([] if texts is None else texts.tolist()) if name}
 
 
 def _listed(texts: Sequence[str]) -> str:
@@ -219,7 +219,7 @@ def _check_people(report: Report, dataset: FaceDataset) -> None:
                 "spaces, hyphens or the like"
             )
     by, names = people_names(dataset, strict=False)
-    groups = list(repeated_faces(face_digests(dataset), names))
+    groups = list(duplicate_faces(face_digests(dataset), names))
     if groups:
         rows = sorted({row for group in groups for row in group.tolist()})
         pairs = {tuple(sorted(set(map(shown_name, names[group])))) for group in groups}

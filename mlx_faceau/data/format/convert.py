@@ -6,7 +6,7 @@ from mlx_faceau.core.pdm import PDM, fit_pdm
 
 from .copying import blocks
 from .dataset import FaceDataset
-from .label_provenance import pass_on
+from .label_provenance import copy_provenance
 from .rewriting import building, check_new
 
 
@@ -40,7 +40,7 @@ def convert_file(
     with building(output, compression) as builder:
         for block in blocks(dataset):
             builder.append(block)
-        pass_on(builder, [source])
+        copy_provenance(builder, [source])
     return builder.rows
 
 

@@ -11,7 +11,7 @@ from mlx_faceau.errors import DatasetError
 from . import schema
 from .columns import COLUMNS, MEASURES, Block
 from .dataset import FaceDataset
-from .label_provenance import pass_on
+from .label_provenance import copy_provenance
 from .rewriting import building, check_new
 
 _BLOCK = 256  # samples that pass through memory at a time
@@ -102,4 +102,4 @@ def write_selection(
         for block in blocks(dataset, indices):
             builder.append(block)
         videos = () if dataset.videos is None else set(dataset.videos[indices].tolist())
-        pass_on(builder, [dataset.path], videos)
+        copy_provenance(builder, [dataset.path], videos)

@@ -1,4 +1,4 @@
-"""A few faces of a data set, by which larger parts of it, and sets that hold them, are known again.
+"""A fingerprint of a data set's faces: recognises its parts and the sets that contain it.
 
 Reference:
     Cohen and Kaplan, Summarizing data using bottom-k sketches, PODC 2007.
@@ -10,38 +10,38 @@ from typing import Protocol
 
 import numpy as np
 
-SIZE = 256  # faces: of a twentieth of a data set, one part in 500,000 would hold none of them
-_BYTES = 8  # of each face's digest
+SIZE = 256  # of a twentieth of a data set, one part in 500,000 would hold none of these faces
+_DIGEST_BYTES = 8
 
 
 class Labelled(Protocol):
-    """The part of a data set that tells its faces apart."""
+    """A data set with labels."""
 
     @property
     def labels(self) -> dict[str, np.ndarray]: ...
 
 
-def sketch(faces: Labelled, rows: np.ndarray) -> list[str]:
-    """The 256 faces with the least digests: the same ones, wherever and in whatever order they lie.
+def fingerprint(faces: Labelled, rows: np.ndarray) -> list[str]:
+    """The 256 smallest digests of the faces' labels, independent of order.
 
     Args:
-        faces: a data set. Its labels tell faces apart, pictures are not read.
-        rows: (n,) which of them, such as a training side.
+        faces: a data set.
+        rows: (n,) samples to cover, such as the training side.
 
     Returns:
-        Digests in hexadecimal, ascending; fewer of fewer faces.
+        Hexadecimal digests, ascending; fewer of fewer faces.
     """
     return sorted(set(label_digests(faces, rows)))[:SIZE]
 
 
-def holds_any(faces: Labelled, sketched: Collection[str]) -> bool:
-    """Whether a data set holds any of the sketched faces; other texts among them do no harm."""
+def shares_faces(faces: Labelled, digests: Collection[str]) -> bool:
+    """Whether a data set holds any face of a fingerprint; other texts in it are ignored."""
     every = np.arange(len(faces.labels["landmarks"]))
-    return not set(sketched).isdisjoint(label_digests(faces, every))
+    return not set(digests).isdisjoint(label_digests(faces, every))
 
 
 def label_digests(faces: Labelled, rows: np.ndarray) -> list[str]:
-    """What tells the faces of ``rows`` (n,) apart, by their labels alone: n digests."""
+    """One hexadecimal digest of all labels for each sample of ``rows`` (n,)."""
     columns = [np.ascontiguousarray(faces.labels[name]) for name in sorted(faces.labels)]
     found = (b"".join(column[row].tobytes() for column in columns) for row in rows.tolist())
-    return [blake2b(face, digest_size=_BYTES).hexdigest() for face in found]
+    return [blake2b(face, digest_size=_DIGEST_BYTES).hexdigest() for face in found]

@@ -21,7 +21,7 @@ _BYTES = 16  # of a picture's digest
 _MOST_NAMES = 8  # what more people share is no face: a black picture, labels of failed frames
 
 
-def person_key(name: str) -> str:
+def subject_key(name: str) -> str:
     """What the spellings of a name have in common.
 
     Case, Unicode form, invisible characters, and spaces, hyphens and underscores are of no account,
@@ -36,19 +36,19 @@ def person_key(name: str) -> str:
     return key or name
 
 
-def one_spelling(names: np.ndarray) -> np.ndarray:
+def unify_spellings(names: np.ndarray) -> np.ndarray:
     """(N,) names with one spelling of each person's."""
     chosen: dict[str, str] = {}
     for name in sorted(set(names.tolist())):
-        chosen.setdefault(person_key(name), name)
-    return np.array([chosen[person_key(name)] for name in names.tolist()], object)
+        chosen.setdefault(subject_key(name), name)
+    return np.array([chosen[subject_key(name)] for name in names.tolist()], object)
 
 
 def spellings(names: np.ndarray | None) -> list[list[str]]:
     """The names that are written in several ways, each with its spellings."""
     found: dict[str, list[str]] = {}
     for name in sorted(set() if names is None else set(names.tolist())):
-        found.setdefault(person_key(name), []).append(name)
+        found.setdefault(subject_key(name), []).append(name)
     return [written for written in found.values() if len(written) > 1]
 
 
@@ -65,7 +65,7 @@ def face_digests(faces: "Source") -> np.ndarray:
     return np.array([pictures, label_digests(faces, rows)]).T
 
 
-def repeated_faces(digests: np.ndarray, names: np.ndarray) -> Iterator[np.ndarray]:
+def duplicate_faces(digests: np.ndarray, names: np.ndarray) -> Iterator[np.ndarray]:
     """Rows that hold one face under more than one name.
 
     Args:
@@ -84,7 +84,7 @@ def repeated_faces(digests: np.ndarray, names: np.ndarray) -> Iterator[np.ndarra
                 yield rows
 
 
-def united(names: np.ndarray, digests: np.ndarray) -> np.ndarray:
+def merge_names(names: np.ndarray, digests: np.ndarray) -> np.ndarray:
     """(N,) names, of which those that share a face have become one."""
     merged = {name: name for name in names.tolist()}
 
@@ -93,7 +93,7 @@ def united(names: np.ndarray, digests: np.ndarray) -> np.ndarray:
             name = merged[name]
         return name
 
-    for rows in repeated_faces(digests, names):
+    for rows in duplicate_faces(digests, names):
         roots = sorted({root(name) for name in names[rows].tolist() if name})
         merged.update(dict.fromkeys(roots[1:], roots[0]) if roots else {})
     return np.array([root(name) for name in names.tolist()], names.dtype)

@@ -37,7 +37,7 @@ def labellers(path: Path) -> list[dict[str, Any]]:
     return sorted(used, key=lambda entry: (entry["labeller"], entry.get("pdm", {}).get("hash", "")))
 
 
-def check_alike(labels: Mapping[str, Sequence[Mapping[str, Any]]], remedy: str) -> None:
+def check_same_labels(labels: Mapping[str, Sequence[Mapping[str, Any]]], remedy: str) -> None:
     """See that labels mean the same everywhere: one labeller, parameters of one PDM.
 
     What is not recorded agrees with everything.
@@ -83,7 +83,7 @@ def video_reports(path: Path) -> list[dict[str, Any]]:
     return reports
 
 
-def pass_on(
+def copy_provenance(
     builder: FileBuilder, paths: Sequence[Path], videos: Collection[str] | None = None
 ) -> None:
     """Note in a new file who labelled the files that it is made of.

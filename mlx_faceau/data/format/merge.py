@@ -13,8 +13,8 @@ from . import schema
 from .columns import Block
 from .copying import blocks
 from .dataset import FaceDataset
-from .identity import person_key
-from .label_provenance import check_alike, labellers, pass_on
+from .identity import subject_key
+from .label_provenance import check_same_labels, copy_provenance, labellers
 from .rewriting import FileBuilder, building, check_new
 
 
@@ -60,7 +60,7 @@ def merge_files(
     """
     _check_distinct(paths)
     if not mixed_labels:
-        check_alike(
+        check_same_labels(
             {str(path): labellers(path) for path in paths}, "keep them apart, or say --mixed-labels"
         )
     datasets = [FaceDataset(path, keep_outside) for path in paths]
@@ -73,7 +73,7 @@ def merge_files(
         for dataset in datasets:
             seen |= _append_new(dataset, builder, seen, without, report)
             dataset.close()
-        pass_on(builder, paths)
+        copy_provenance(builder, paths)
     report.samples = builder.rows
     return report
 
@@ -132,7 +132,7 @@ def _note_names(datasets: Sequence[FaceDataset], report: MergeReport) -> None:
 
 
 def _names(texts: np.ndarray | None) -> set[str]:
-    return set() if texts is None else set(map(person_key, texts.tolist())) - {""}
+    return set() if texts is None else set(map(subject_key, texts.tolist())) - {""}
 
 
 def _check_distinct(paths: Sequence[Path]) -> None:

@@ -15,7 +15,7 @@ from mlx_faceau.data.loading.validation_split import people_names
 from mlx_faceau.errors import DatasetError, UsageError
 
 from .dataset import FaceDataset
-from .identity import face_digests, one_spelling, person_key, repeated_faces, united
+from .identity import duplicate_faces, face_digests, merge_names, subject_key, unify_spellings
 
 _SWEEPS = 20  # over all people, at most
 ACTIVE = 1.0  # intensity from which a unit counts as shown when parts are balanced
@@ -64,7 +64,7 @@ def partition_dataset(
     if not shares or min(shares.values()) <= 0:
         raise UsageError(f"shares are {dict(shares)}, expected positive numbers")
     kind, names = _people(dataset, by)
-    names = united(names, face_digests(dataset))
+    names = merge_names(names, face_digests(dataset))
     people, person = np.unique(names, return_inverse=True)
     if len(people) < len(shares):
         raise DatasetError(
@@ -82,7 +82,7 @@ def _people(dataset: FaceDataset, by: str | None) -> tuple[str, np.ndarray]:
     if by == "video":
         if dataset.videos is None:
             raise DatasetError(f"{dataset.path}: names no videos")
-        return by, one_spelling(dataset.videos)
+        return by, unify_spellings(dataset.videos)
     kind, names = people_names(dataset)
     if by is not None and kind != by:
         raise DatasetError(f"{dataset.path}: names no subjects; divide it by video")
@@ -154,7 +154,7 @@ def partition_by_list(dataset: FaceDataset, path: Path) -> Partition:
     used = set()
     for texts in (dataset.videos, dataset.subjects):  # a subject's line outranks a video's
         for row, name in enumerate([] if texts is None else texts.tolist()):
-            if (key := person_key(name)) in wanted:
+            if (key := subject_key(name)) in wanted:
                 found[row] = wanted[key]
                 used.add(key)
     strangers, unlisted = sorted(set(wanted) - used), int((found == "").sum())
@@ -163,7 +163,7 @@ def partition_by_list(dataset: FaceDataset, path: Path) -> Partition:
             f"{path}: {unlisted} samples of {dataset.path} are of nobody on it, and "
             f"{len(strangers)} of its names are not in the file {strangers[:3]}"
         )
-    torn = next(repeated_faces(face_digests(dataset), found), None)
+    torn = next(duplicate_faces(face_digests(dataset), found), None)
     if torn is not None:
         raise DatasetError(
             f"{path}: one face would be in several parts: rows {torn[:3].tolist()} of "
@@ -178,7 +178,7 @@ def _read_list(path: Path) -> dict[str, str]:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise DatasetError(f"{path}: {error.strerror}") from None
-    wanted: dict[str, str] = {}  # by person_key
+    wanted: dict[str, str] = {}  # by subject_key
     for number, row in enumerate(csv.reader(text.splitlines()), start=1):
         cells = [cell.strip() for cell in row]
         if not cells:
@@ -187,6 +187,6 @@ def _read_list(path: Path) -> dict[str, str]:
             raise DatasetError(f"{path}: line {number} is not 'name,part'")
         if not cells[1].replace("-", "").replace("_", "").isalnum():
             raise DatasetError(f"{path}: line {number}: {cells[1]!r} cannot be a file's name")
-        if wanted.setdefault(person_key(cells[0]), cells[1]) != cells[1]:
+        if wanted.setdefault(subject_key(cells[0]), cells[1]) != cells[1]:
             raise DatasetError(f"{path}: line {number}: {cells[0]!r} is in two parts")
     return wanted

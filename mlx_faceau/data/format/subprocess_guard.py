@@ -16,7 +16,7 @@ _SECONDS = 120.0  # a small file may take
 _BYTES_A_SECOND = 1e6  # and more for large ones; the slowest network disk is faster
 
 
-def run_apart(
+def run_in_subprocess(
     function: Callable[..., Result], path: Path, *more: Any, seconds: float | None = None
 ) -> Result:
     """Call ``function(path, *more)`` in a process of its own.

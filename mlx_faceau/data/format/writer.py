@@ -19,7 +19,7 @@ from .append_log import JOURNAL_ATTRIBUTE, open_journal
 from .columns import Block, concatenated, rows_of
 from .copying import blocks
 from .dataset import FaceDataset
-from .label_provenance import pass_on
+from .label_provenance import copy_provenance
 from .rewriting import building, check_new, check_target
 from .sample import checked_block, plural
 
@@ -215,7 +215,7 @@ class TrainingDataWriter:
             with building(self.path, self._compression, **name) as builder:
                 for block in self._all_blocks():
                     builder.append(block)
-                pass_on(builder, [] if self._existing is None else [self.path])
+                copy_provenance(builder, [] if self._existing is None else [self.path])
         self._journal.delete()
 
     def _all_blocks(self) -> Iterator[Block]:

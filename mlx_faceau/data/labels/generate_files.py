@@ -25,7 +25,7 @@ import cv2
 from mlx_faceau.data.format import schema
 from mlx_faceau.data.format.copying import blocks
 from mlx_faceau.data.format.dataset import FaceDataset
-from mlx_faceau.data.format.label_provenance import GENERATION, check_alike, video_reports
+from mlx_faceau.data.format.label_provenance import GENERATION, check_same_labels, video_reports
 from mlx_faceau.data.format.rewriting import building, check_target
 from mlx_faceau.errors import DatasetError, UsageError
 
@@ -93,7 +93,7 @@ def _reports_alike(
     """All reports by the names of their files, whose labels must agree."""
     reports = {each.video: each for each in itertools.chain(done.values(), *found.values())}
     labels = {name: [each.labels()] for name, each in reports.items() if each.kept}
-    check_alike(labels, "choose a labeller with --labels")
+    check_same_labels(labels, "choose a labeller with --labels")
     return reports
 
 

@@ -2,7 +2,7 @@
 
 Action units of the upper and of the lower face come in every combination, of which photographs hold
 few. Nobody has labelled a composed face; a
-:class:`~mlx_faceau.data.labels.openface_au_models.Teacher` says what its labeller would have, and
+:class:`~mlx_faceau.data.labels.openface_au_models.OpenFaceAUModels` predicts its labels, and
 landmarks, pose and shape are one fit of the labels' shape model.
 
 References:
@@ -21,7 +21,7 @@ from mlx_faceau.core.architectures import IMAGE_SIZE
 from mlx_faceau.core.geometry import project, transform_points
 from mlx_faceau.core.landmarks import GROUPS
 from mlx_faceau.core.pdm import PDM, fit_pdm
-from mlx_faceau.data.labels.openface_au_models import Teacher
+from mlx_faceau.data.labels.openface_au_models import OpenFaceAUModels
 from mlx_faceau.errors import DatasetError
 
 from .batches import Source
@@ -113,7 +113,12 @@ def _after(first: dict[str, np.ndarray], then: dict[str, np.ndarray]) -> dict[st
 
 
 def composed_faces(
-    faces: Source, people: np.ndarray, rows: np.ndarray, teacher: Teacher, count: int, seed: int
+    faces: Source,
+    people: np.ndarray,
+    rows: np.ndarray,
+    teacher: OpenFaceAUModels,
+    count: int,
+    seed: int,
 ) -> ComposedFaces:
     """Compose faces of pairs of people that are turned, lit and coloured alike.
 
@@ -151,7 +156,7 @@ def composed_faces(
     landmarks, pose, shape, kept = map(np.stack, zip(*made, strict=True))
     labels = {"landmarks": landmarks, "global_params": pose, "local_params": shape}
     unlabelled = ComposedFaces(images, labels, kept)
-    said = teacher.labelled(unlabelled, np.arange(count))
+    said = teacher.predict(unlabelled, np.arange(count))
     return replace(unlabelled, labels={**labels, "au_intensities": said})
 
 

@@ -5,7 +5,7 @@ from typing import Protocol
 
 import numpy as np
 
-from mlx_faceau.data.format.identity import one_spelling, repeated_faces, united
+from mlx_faceau.data.format.identity import duplicate_faces, merge_names, unify_spellings
 from mlx_faceau.errors import DatasetError, UsageError
 
 
@@ -58,7 +58,7 @@ def split_dataset(
     if not 0 < val_fraction < 1:
         raise UsageError(f"--val-split is {val_fraction}, expected a share between 0 and 1")
     by, names = people_names(dataset)
-    names = names if digests is None else united(names, digests)
+    names = names if digests is None else merge_names(names, digests)
     people, person, sizes = np.unique(names, return_inverse=True, return_counts=True)
     if len(people) < 2:
         raise DatasetError(
@@ -104,7 +104,7 @@ def split_at(
 
 
 def _refuse_shared_faces(digests: np.ndarray, names: np.ndarray, start: int) -> None:
-    groups = [rows for rows in repeated_faces(digests, names) if rows.min() < start <= rows.max()]
+    groups = [rows for rows in duplicate_faces(digests, names) if rows.min() < start <= rows.max()]
     if groups:
         count = len({row for rows in groups for row in rows.tolist() if row >= start})
         same = " = ".join(
@@ -132,14 +132,14 @@ def people_names(dataset: Named, strict: bool = True) -> tuple[str, np.ndarray]:
 
     A sample without a subject, in a video where another one has a subject, is that subject's: a
     file of changed faces may name videos alone. Spellings of a name are one person, see
-    :func:`.identity.person_key`.
+    :func:`.identity.subject_key`.
 
     Returns:
         ``"subject"`` or ``"video"``, and (N,) names; empty for samples that have neither, which
         are refused where ``strict``.
     """
     subjects, videos = (
-        np.full(len(dataset), "", object) if names is None else one_spelling(names)
+        np.full(len(dataset), "", object) if names is None else unify_spellings(names)
         for names in (dataset.subjects, dataset.videos)
     )
     nameless = int(((subjects == "") & (videos == "")).sum())
