@@ -22,7 +22,6 @@ from string import Template
 
 import numpy as np
 
-from mlx_faceau import __version__
 from mlx_faceau.convert.check import CheckFailed, check_export
 from mlx_faceau.convert.export_onnx import export_to_onnx
 from mlx_faceau.convert.export_source import Pair, Source, read_source
@@ -31,11 +30,12 @@ from mlx_faceau.convert.variants import HALF_WEIGHTS
 from mlx_faceau.core.architectures import count_parameters
 from mlx_faceau.core.checkpoint import file_hash, load_checkpoint
 from mlx_faceau.core.facs import AU_DESCRIPTIONS
+from mlx_faceau.core.libraries import package_version
 from mlx_faceau.core.pdm import read_pdm
 from mlx_faceau.core.provenance import pdm_of, stages
 from mlx_faceau.data.synthetic.people import synthesize
 from mlx_faceau.errors import FaceauError
-from mlx_faceau.inference import builtin
+from mlx_faceau.weights import builtin
 
 CARD = Path(__file__).with_name("builtin_model_card.md")
 CARD_NAME = "MODEL_CARD.md"
@@ -178,7 +178,7 @@ def write_card(
     text = Template(CARD.read_text("utf-8")).substitute(
         version=version,
         nets="\n".join(nets),
-        package_version=__version__,
+        package_version=package_version(),
         sources=_table(rows),
         why=f"\n{reason}\n" if reason else "",
         training="\n\n".join(f"{part.kind}: {_training(part)}." for part in pair.parts),

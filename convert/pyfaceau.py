@@ -26,7 +26,11 @@ from .pyfaceau_names import pyfaceau_names, pyfaceau_shapes
 try:
     import torch
 
-    from .torch_weights import COUNTER, state_dict_from_weights, weights_from_state_dict
+    from mlx_faceau.torch_fallback.weight_layout import (
+        COUNTER,
+        state_dict_from_weights,
+        weights_from_state_dict,
+    )
 except ModuleNotFoundError as error:
     if error.name != "torch":
         raise

@@ -31,11 +31,12 @@ __all__ = [*_HOMES]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "__version__":  # reading it takes ten times as long as all the rest
-        return _version()
-    if name not in _HOMES:
+    if name not in (*_HOMES, "__version__"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from mlx_faceau.core.libraries import LOAD_ERRORS, library_error
+    from mlx_faceau.core.libraries import LOAD_ERRORS, library_error, package_version
+
+    if name == "__version__":  # reading it takes ten times as long as all the rest
+        return package_version()
 
     try:
         return getattr(import_module(_HOMES[name], __name__), name)
@@ -43,15 +44,6 @@ def __getattr__(name: str) -> Any:
         if library := library_error(error):
             raise library from error
         raise
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("mlx-faceau")
-    except PackageNotFoundError:  # run from a source tree that was never installed
-        return "0+unknown"
 
 
 def __dir__() -> list[str]:

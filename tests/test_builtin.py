@@ -32,9 +32,9 @@ from mlx_faceau.cli.main import main
 from mlx_faceau.core.checkpoint import file_hash, load_checkpoint, read_metadata
 from mlx_faceau.core.pdm import write_pdm
 from mlx_faceau.errors import CheckpointError
-from mlx_faceau.inference import builtin
 from mlx_faceau.inference.backends import Machine, choose, find_files
 from mlx_faceau.output.openface_csv import read_openface_csv
+from mlx_faceau.weights import builtin
 
 BOX = (90.0, 60.0, 100.0, 100.0)
 IS_FILLED = (builtin.FOLDER / builtin.INDEX_NAME).is_file()

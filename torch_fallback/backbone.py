@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from mlx_faceau.convert.torch_weights import state_dict_from_weights, weights_from_state_dict
 from mlx_faceau.core import architectures
 from mlx_faceau.core.architectures import ModelConfig, config_to_dict, initial_weights
 from mlx_faceau.core.checkpoint import check_weights
 
 from .layers import ACTIVATIONS, ConvNorm, InvertedResidual, LinearHead
+from .weight_layout import state_dict_from_weights, weights_from_state_dict
 
 
 class Backbone(nn.Module):

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from mlx_faceau.convert.torch_weights import state_dict_from_weights, weights_from_state_dict
 from mlx_faceau.core.architectures import AUPredictionConfig, LandmarkPoseConfig, ModelConfig
 from mlx_faceau.core.auxiliary_head import TaughtAUConfig
 from mlx_faceau.core.preprocess import PIXEL_MAX
@@ -26,6 +25,7 @@ from .distributed import TorchRanks
 from .losses import AUPredictionLoss, LandmarkPoseLoss
 from .memory import keep_freed_memory
 from .optimizer import adamw
+from .weight_layout import state_dict_from_weights, weights_from_state_dict
 
 CLIP_NORM = 1.0
 LOSSES: dict[type[ModelConfig], Callable[..., nn.Module]] = {

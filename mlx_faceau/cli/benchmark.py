@@ -69,7 +69,7 @@ def _time_backends(args: argparse.Namespace) -> int:
     import numpy as np
 
     from mlx_faceau.core.architectures import CONFIGS
-    from mlx_faceau.inference.builtin import is_builtin
+    from mlx_faceau.weights.builtin import is_builtin
 
     from .evaluate import read_description
 

@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from mlx_faceau.core.architectures import CONFIGS
-    from mlx_faceau.inference.builtin import is_builtin
+    from mlx_faceau.weights.builtin import is_builtin
 
     if not is_builtin(args.model):
         return _run(args, args.output, read_description(Path(args.model)))
@@ -59,7 +59,7 @@ def read_builtin(kind: str) -> dict[str, Any]:
         CheckpointError: if it is missing or damaged.
     """
     from mlx_faceau.core.checkpoint import read_metadata
-    from mlx_faceau.inference import builtin
+    from mlx_faceau.weights import builtin
 
     return read_metadata(builtin.check(builtin.checkpoint_file(kind)))
 
@@ -156,12 +156,12 @@ def identity(description: dict[str, Any]) -> dict[str, Any]:
 
 def _conditions(args: argparse.Namespace) -> dict[str, Any]:
     """What the figures depend on besides net and faces."""
-    from mlx_faceau import __version__
+    from mlx_faceau.core.libraries import package_version
     from mlx_faceau.evaluation.crops import ROLL, SCALE, SHIFT
     from mlx_faceau.evaluation.evaluate import JITTER_SEED
 
     return {
-        "package_version": __version__,
+        "package_version": package_version(),
         "options": {
             "backend": args.backend,
             "boxes": args.boxes,

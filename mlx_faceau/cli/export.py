@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
     if (args.checkpoint is None) == (args.combine is None):
         raise UsageError("give one checkpoint, or --combine LANDMARKS AU")
     from mlx_faceau.core.architectures import CONFIGS
-    from mlx_faceau.inference.builtin import coreml_file, is_builtin
+    from mlx_faceau.weights.builtin import coreml_file, is_builtin
 
     if args.combine:
         pair = zip(args.combine, CONFIGS, strict=True)
@@ -124,7 +124,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _resolved(path: str, kind: str) -> str:
     """A checkpoint's path, the built-in net's where it says so."""
-    from mlx_faceau.inference import builtin
+    from mlx_faceau.weights import builtin
 
     return str(builtin.check(builtin.checkpoint_file(kind))) if builtin.is_builtin(path) else path
 

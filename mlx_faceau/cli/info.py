@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
 def _described(path: str) -> dict[str, dict[str, Any]]:
     """The nets of a path: one, or the two of the built-in pair."""
     from mlx_faceau.core.architectures import CONFIGS
-    from mlx_faceau.inference.builtin import is_builtin
+    from mlx_faceau.weights.builtin import is_builtin
 
     from .evaluate import read_builtin
 
@@ -78,13 +78,13 @@ def installation() -> dict[str, Any]:
     """Everything about this machine that decides what runs, as JSON values."""
     import platform
 
-    from mlx_faceau import __version__
+    from mlx_faceau.core.libraries import package_version
     from mlx_faceau.inference.backends import this_machine
 
     machine = this_machine()
     backends, problems = _states(machine)
     return {
-        "mlx-faceau": __version__,
+        "mlx-faceau": package_version(),
         "python": platform.python_version(),
         "platform": f"{machine.system} {platform.release()} {machine.processor}",
         "cores": os.cpu_count(),
@@ -172,7 +172,7 @@ def _builtin_state() -> str:
     """Name of the built-in pair, or what is wrong with it."""
     from mlx_faceau.core.architectures import CONFIGS
     from mlx_faceau.errors import CheckpointError
-    from mlx_faceau.inference import builtin
+    from mlx_faceau.weights import builtin
 
     try:
         for kind in CONFIGS:

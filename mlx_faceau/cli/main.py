@@ -89,9 +89,9 @@ class _ShowVersion(argparse.Action):
     """Reads the version only when it is asked for: that alone takes longer than all the flags."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        from mlx_faceau import __version__
+        from mlx_faceau.core.libraries import package_version
 
-        print(f"mlx-faceau {__version__}")
+        print(f"mlx-faceau {package_version()}")
         parser.exit()
 
 

@@ -126,7 +126,7 @@ def _add_batch(group: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from mlx_faceau.inference.builtin import BUILTIN
+    from mlx_faceau.weights.builtin import BUILTIN
 
     if not args.landmark_model and not args.au_model:
         args.landmark_model = args.au_model = BUILTIN

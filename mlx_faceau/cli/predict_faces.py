@@ -16,7 +16,6 @@ import cv2
 from mlx_faceau.core.pdm import PDM, read_pdm
 from mlx_faceau.core.provenance import pdm_of
 from mlx_faceau.errors import CheckpointError, FaceauError, FunctionError, UsageError, printable
-from mlx_faceau.inference.builtin import is_builtin, pdm_for
 from mlx_faceau.output.openface_csv import GROUPS, Layout, foreign_columns
 from mlx_faceau.output.overlay import VIDEO_SUFFIX
 from mlx_faceau.output.result_files import FORMATS, Summary, Wanted, record
@@ -25,6 +24,7 @@ from mlx_faceau.video.pipeline import FacePipeline
 from mlx_faceau.video.pose import Camera
 from mlx_faceau.video.reader import VIDEO_SUFFIXES, Span, Video
 from mlx_faceau.video.results import FrameResult
+from mlx_faceau.weights.builtin import is_builtin, pdm_for
 
 from .evaluate import read_builtin, read_description
 
@@ -321,12 +321,12 @@ def _expected(video: Video, span: Span) -> int:
 
 def about(pipeline: FacePipeline) -> dict[str, str]:
     """What a pipeline's results come from: version, date, nets with their hashes, detector."""
-    from mlx_faceau import __version__
+    from mlx_faceau.core.libraries import package_version
 
     told = pipeline.describe()
     nets = {"landmark net": "landmark_model", "action unit net": "au_model"}
     return {
-        "made with": f"mlx-faceau {__version__} on {time.strftime('%Y-%m-%d')}",
+        "made with": f"mlx-faceau {package_version()} on {time.strftime('%Y-%m-%d')}",
         **{title: _net(told[key]) for title, key in nets.items() if key in told},
         "face detector": told["detector"],
     }

@@ -28,7 +28,7 @@ from .architectures import (
 )
 from .atomic_io import atomic_file
 from .facs import AU_NAMES
-from .libraries import LOAD_ERRORS, load_error
+from .libraries import LOAD_ERRORS, load_error, package_version
 from .preprocess import COLOR_ORDER
 
 FORMAT = "mlx-faceau"
@@ -47,8 +47,6 @@ def describe(config: ModelConfig, **more: Any) -> dict[str, Any]:
         config: the net's settings.
         more: further JSON values, such as ``target_statistics`` or ``source_hash``.
     """
-    from mlx_faceau import __version__
-
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -59,7 +57,7 @@ def describe(config: ModelConfig, **more: Any) -> dict[str, Any]:
         "crop": "standard",
         "au_names": list(AU_NAMES),
         "licence_note": LICENCE_NOTE,
-        "package_version": __version__,
+        "package_version": package_version(),
         **more,
     }
 

@@ -37,6 +37,11 @@ def installed_version(distribution: str) -> str | None:
         return None
 
 
+def package_version() -> str:
+    """This package's own version; of a source tree that was never installed, ``0+unknown``."""
+    return installed_version("mlx-faceau") or "0+unknown"
+
+
 def installed_opencv() -> dict[str, str]:
     """Version by distribution of every OpenCV that is installed with pip."""
     found = {name: installed_version(name) for name in OPENCV}

@@ -12,9 +12,9 @@ import numpy as np
 from mlx_faceau.core.facs import AU_NAMES, MAX_INTENSITY
 from mlx_faceau.core.preprocess import CROP_SHAPE, check_crops, to_network_input
 from mlx_faceau.errors import UsageError
+from mlx_faceau.weights.builtin import BUILTIN, identity
 
 from .backends import Backend, open_backend
-from .builtin import BUILTIN, identity
 
 ModelPath = str | os.PathLike[str]
 _CHUNK = 256  # crops made float32 at once: 37 MiB
@@ -73,7 +73,7 @@ class _Predictor:
     def describe(self) -> dict[str, Any]:
         """What runs: backend, library, device, file, and the metadata that the file carries.
 
-        ``model`` is the name and hash that results record (:func:`.builtin.identity`).
+        ``model`` is the name and hash that results record (see ``builtin.identity``).
         """
         description = self._backend.describe()
         return {**description, "model": identity(description)}

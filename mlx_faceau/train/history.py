@@ -29,10 +29,10 @@ def write_json(path: Path | str, content: Mapping[str, Any]) -> None:
 
 def environment() -> dict[str, str]:
     """Versions and machine that a training's figures depend on."""
-    from mlx_faceau import __version__
+    from mlx_faceau.core.libraries import package_version
 
     return {
-        "mlx_faceau": __version__,
+        "mlx_faceau": package_version(),
         "python": platform.python_version(),
         "numpy": np.__version__,
         "platform": platform.platform(),

@@ -12,7 +12,7 @@ from mlx_faceau.core.auxiliary_head import auxiliary_weights
 from mlx_faceau.core.checkpoint import Checkpoint, load_checkpoint
 from mlx_faceau.core.provenance import pdm_of, provenance
 from mlx_faceau.errors import CheckpointError
-from mlx_faceau.inference import builtin
+from mlx_faceau.weights import builtin
 
 from .config import TrainConfig
 from .option_fields import flag

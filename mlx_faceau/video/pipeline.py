@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mlx_faceau.errors import UsageError
-from mlx_faceau.inference.builtin import BUILTIN, is_builtin
+from mlx_faceau.weights.builtin import BUILTIN, is_builtin
 
 from .box_calibration import BoxCalibration
 from .confidence import ConfidenceCurves

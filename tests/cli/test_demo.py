@@ -75,9 +75,9 @@ def test_a_missing_library_is_named_before_minutes_are_spent(tmp_path, capsys, m
 
 def test_a_portrait_is_measured_with_the_built_in_pair(stand_in, tmp_path, capsys, monkeypatch):
     pytest.importorskip("skimage")
-    from mlx_faceau.inference import builtin
     from mlx_faceau.output.openface_csv import read_openface_csv
     from mlx_faceau.video import detectors
+    from mlx_faceau.weights import builtin
 
     monkeypatch.setattr(builtin, "FOLDER", stand_in)
     face = detectors.CallableDetector(lambda image: [(180.0, 80.0, 90.0, 90.0)])
@@ -98,8 +98,8 @@ def test_no_face_is_exit_status_one_and_no_library_is_named(
     stand_in, tmp_path, capsys, monkeypatch
 ):
     pytest.importorskip("skimage")
-    from mlx_faceau.inference import builtin
     from mlx_faceau.video import detectors
+    from mlx_faceau.weights import builtin
 
     monkeypatch.setattr(builtin, "FOLDER", stand_in)
     nobody = detectors.CallableDetector(lambda image: [])

@@ -12,9 +12,9 @@ from blobs import write_video
 from doc_pages import NAMES, REPOSITORY, blocks
 from lively import AU, LANDMARK
 
-from mlx_faceau.inference import builtin
 from mlx_faceau.video import detectors as detect
 from mlx_faceau.video.detectors import CallableDetector
+from mlx_faceau.weights import builtin
 
 FACE = (220, 140, 200, 200)  # of the frame below: x, y, width, height
 WITH_PYTHON = [name for name in NAMES if blocks(REPOSITORY / name, "python")]

@@ -13,7 +13,7 @@ import numpy as np
 
 from mlx_faceau.core.libraries import LOAD_ERRORS, library_error
 from mlx_faceau.errors import UsageError
-from mlx_faceau.inference import builtin
+from mlx_faceau.weights import builtin
 
 from .choice import AUTO, BACKENDS, Choice, Files, Machine, choose
 from .discovery import check_kind, find_files, installed_libraries, this_machine

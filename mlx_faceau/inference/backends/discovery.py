@@ -19,7 +19,7 @@ from mlx_faceau.core.artifact_metadata import (
 )
 from mlx_faceau.core.checkpoint import BEST_NAME, file_hash, read_metadata
 from mlx_faceau.errors import CheckpointError, MissingDependency
-from mlx_faceau.inference import builtin
+from mlx_faceau.weights import builtin
 
 from .choice import BACKENDS, Files, Machine
 

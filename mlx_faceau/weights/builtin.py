@@ -20,7 +20,7 @@ from mlx_faceau.errors import CheckpointError
 
 BUILTIN = "builtin"  # the latest pair
 NAMES = (BUILTIN, "builtin-1")
-FOLDER = Path(__file__).parents[1] / "weights"
+FOLDER = Path(__file__).parent
 INDEX_NAME = "builtin.json"
 PDM_NAME = "open_pdm.txt"
 _REMEDY = "reinstall mlx-faceau, or name another model"
