@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from compare import RESULTS, write_csv
+from timing import RESULTS, write_csv
 
 from mlx_faceau.convert.exported_model import open_artefacts
 from mlx_faceau.core.artifact_metadata import COREML_SUFFIX, ONNX_SUFFIX, read_exported_metadata
@@ -83,7 +83,6 @@ def compare(
         row |= differences(answer, reference)
         row["within"] = verdict(runner.precision, kind, answer, reference, metrics["mae"] - error)
         rows.append(row)
-        print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
     return rows
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from compare import RESULTS, update_csv
+from timing import RESULTS, write_csv
 
 from mlx_faceau.core.architectures import IMAGE_SIZE
 from mlx_faceau.core.geometry import transform_points
@@ -45,8 +45,7 @@ def main() -> int:
     if not train[0]:
         raise SystemExit("no detector runs here: give --yunet or --boxes, or install one")
     rows = [line(name, *(fractions_of(name, part) for part in (train, val))) for name in train[0]]
-    update_csv(RESULT, rows, "detector")
-    sys.stdout.write(RESULT.read_text())
+    write_csv(RESULT, rows, key="detector")
     return 0
 
 

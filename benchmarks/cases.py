@@ -1,24 +1,120 @@
-"""What is timed: for each task and case a function that prepares a call.
+"""What latency.py, throughput.py, train_step.py and export_speed.py time, and how.
 
-Tasks: "inference" (float32 RGB NHWC array in, NumPy out) and "train_step" (forward, loss, backward,
-clipping, AdamW). Cases: stock MLX, ours, torch eager, torch channels_last, ONNX Runtime.
-Imports stand inside the functions: a worker must load only what its case needs.
+Every case (a library, or an exported file) runs in a process of its own, which loads nothing but
+what it needs, with its number of threads set before anything is imported. Calls alternate A B C A
+B C ..., so that a change of the machine's speed affects all cases alike.
 """
 
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from timing import RESULTS, Row, load, timed, write_csv
 
 from mlx_faceau.core.architectures import CONFIGS, ModelConfig, initial_weights
 from mlx_faceau.core.checkpoint import describe, save_checkpoint
 from mlx_faceau.core.preprocess import scale_rgb
 
 Call = Callable[[], object]
-LEARNING_RATE = 1e-3
-WEIGHT_DECAY = 1e-4
-CLIP_NORM = 1.0
+LEARNING_RATE, WEIGHT_DECAY, CLIP_NORM = 1e-3, 1e-4, 1.0
+WARM_UP_CALLS = 3
+MIN_SECONDS = 0.02  # shorter calls are repeated within one measurement
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+# Set on some machines for old libraries; they would slow the BLAS that is measured.
+UNSET = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+
+
+def main(name: str, task: str, batches: list[int], rounds: int) -> None:
+    """The command line of latency.py, throughput.py and train_step.py."""
+    parser = argparse.ArgumentParser(description=f"{name}: median times of {task} by library")
+    parser.add_argument("--nets", nargs="+", default=[*CONFIGS], choices=[*CONFIGS])
+    parser.add_argument("--cases", nargs="+", default=[*CASES[task]], choices=[*CASES[task]])
+    parser.add_argument("--batch", nargs="+", type=int, default=batches)
+    parser.add_argument("--threads", nargs="+", type=int, default=[1, os.cpu_count()])
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--width-mult", type=float, default=1.0)
+    parser.add_argument("--output", type=Path, default=RESULTS / f"{name}.csv")
+    args = parser.parse_args()
+    rows: list[Row] = []
+    for net in args.nets:
+        for batch in args.batch:
+            for threads in args.threads:
+                shared = {"net": net, "task": task, "batch": batch, "threads": threads}
+                shared["width_mult"] = args.width_mult
+                rows += in_turns([{"case": case, **shared} for case in args.cases], args.rounds)
+    write_csv(args.output, rows)
+
+
+def in_turns(cases: list[dict], rounds: int) -> list[Row]:
+    """Times of cases that belong together, one row each."""
+    workers = [start(case) for case in cases]
+    times: list[list[dict]] = [[] for _ in cases]
+    load_at_start = load()
+    try:
+        for worker in workers:
+            read(worker)  # it is ready
+        for _ in range(rounds):
+            for worker, found in zip(workers, times, strict=True):
+                worker.stdin.write("go\n")
+                worker.stdin.flush()
+                found.append(read(worker))
+    finally:
+        for worker in workers:
+            worker.stdin.close()
+            worker.wait()
+    return [
+        {**case, "rounds": rounds, **summary(case, found), "load_at_start": load_at_start}
+        for case, found in zip(cases, times, strict=True)
+    ]
+
+
+def start(case: dict) -> subprocess.Popen:
+    environment = {k: v for k, v in os.environ.items() if k not in UNSET}
+    environment |= dict.fromkeys(THREADS, str(case["threads"]))
+    command = [sys.executable, __file__, json.dumps(case)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    return subprocess.Popen(command, **pipes, text=True, env=environment)
+
+
+def read(worker: subprocess.Popen) -> dict:
+    for line in worker.stdout:
+        if line.startswith("{"):
+            return json.loads(line)
+    raise SystemExit(f"{worker.args[-1]}: the process ended; its message stands above")
+
+
+def summary(case: dict, found: list[dict]) -> Row:
+    cpu, wall = ([one[clock] for one in found] for clock in ("cpu", "wall"))
+    return {
+        "cpu_ms_median": round(1000 * statistics.median(cpu), 3),
+        "wall_ms_median": round(1000 * statistics.median(wall), 3),
+        "wall_ms_p95": round(1000 * float(np.percentile(wall, 95)), 3),
+        "images_per_second": round(case["batch"] / statistics.median(wall), 1),
+    }
+
+
+def work(case: dict) -> None:
+    """A case's process: a line of times for every line that comes in."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (case["batch"], 112, 112, 3), dtype=np.uint8)
+    call = CASES[case["task"]][case["case"]](case, images)
+    for _ in range(WARM_UP_CALLS):
+        call()
+    repeats = max(1, round(MIN_SECONDS / timed(call)[1]))
+    print(json.dumps({"repeats": repeats}), flush=True)
+    for _ in sys.stdin:
+        cpu, wall = timed(lambda: [call() for _ in range(repeats)])
+        print(json.dumps({"cpu": cpu / repeats, "wall": wall / repeats}), flush=True)
+
+
+# The calls. Libraries are imported inside: a process loads only what its case needs.
 
 
 def config_of(case: dict) -> ModelConfig:
@@ -27,14 +123,13 @@ def config_of(case: dict) -> ModelConfig:
 
 def checkpoint_of(case: dict, folder: str) -> Path:
     """A checkpoint with untrained weights: speed does not depend on their values."""
-    config = config_of(case)
-    path = Path(folder) / "checkpoint_best.safetensors"
+    config, path = config_of(case), Path(folder) / "checkpoint_best.safetensors"
     arrays = {f"model.{k}": v for k, v in initial_weights(config, seed=0).items()}
     save_checkpoint(path, arrays, describe(config))
     return path
 
 
-def infer_ours(case: dict, images: np.ndarray) -> Call:
+def infer_mlx(case: dict, images: np.ndarray) -> Call:
     from mlx_faceau.inference.backends import open_backend
 
     pixels = scale_rgb(images)
@@ -44,19 +139,12 @@ def infer_ours(case: dict, images: np.ndarray) -> Call:
 
 
 def infer_onnx(case: dict, images: np.ndarray) -> Call:
-    """A session of its own: the environment's thread count means nothing to ONNX Runtime."""
-    import onnxruntime
-
     from mlx_faceau.convert.export_onnx import export_to_onnx
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = case["threads"]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "net.onnx"
         export_to_onnx(checkpoint_of(case, folder), path)
-        session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
-    pixels = np.ascontiguousarray(scale_rgb(images).transpose(0, 3, 1, 2))
-    return lambda: session.run(None, {session.get_inputs()[0].name: pixels})
+        return infer_file({**case, "file": str(path)}, images)
 
 
 def infer_file(case: dict, images: np.ndarray) -> Call:
@@ -64,11 +152,9 @@ def infer_file(case: dict, images: np.ndarray) -> Call:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = case["threads"]
+    options.intra_op_num_threads = case["threads"]  # the environment means nothing to it
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        case["file"], options, providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(case["file"], options, ["CPUExecutionProvider"])
     (port,) = session.get_inputs()
     pixels = np.ascontiguousarray(images[..., ::-1])
     if port.type != "tensor(uint8)":
@@ -76,51 +162,32 @@ def infer_file(case: dict, images: np.ndarray) -> Call:
     return lambda: session.run(None, {port.name: pixels})
 
 
-def infer_stock(case: dict, images: np.ndarray) -> Call:
-    import mlx.core as mx
-    from stock_mlx import StockNet
-
-    net = StockNet(config_of(case)).eval()
-    pixels = scale_rgb(images)
-
-    def call() -> list[np.ndarray]:
-        outputs = net(mx.array(pixels))
-        mx.eval(outputs)
-        return [np.array(value) for value in outputs.values()]
-
-    return call
-
-
-def torch_net(case: dict, channels_last: bool):
+def torch_net(case: dict, images: np.ndarray):
+    """torch, a net, and a function that gives the images as its input."""
     import torch
 
     from mlx_faceau.torch_fallback import build
 
     torch.set_num_threads(case["threads"])
-    net = build(config_of(case))
+    channels_last = case["case"].endswith("channels_last")
     form = torch.channels_last if channels_last else torch.contiguous_format
-    return torch, net.to(memory_format=form), form
+
+    def pixels():
+        planes = np.ascontiguousarray(scale_rgb(images).transpose(0, 3, 1, 2))
+        return torch.from_numpy(planes).contiguous(memory_format=form)
+
+    return torch, build(config_of(case)).to(memory_format=form), pixels
 
 
-def torch_pixels(torch, images: np.ndarray, form):
-    pixels = np.ascontiguousarray(scale_rgb(images).transpose(0, 3, 1, 2))
-    return torch.from_numpy(pixels).contiguous(memory_format=form)
-
-
-def infer_torch(case: dict, images: np.ndarray, channels_last: bool = False) -> Call:
-    torch, net, form = torch_net(case, channels_last)
-    net.eval()
-    pixels = torch_pixels(torch, images, form)
+def infer_torch(case: dict, images: np.ndarray) -> Call:
+    torch, net, pixels = torch_net(case, images)
+    net, scaled = net.eval(), pixels()
 
     def call() -> list[np.ndarray]:
         with torch.inference_mode():
-            return [value.numpy() for value in net(pixels).values()]
+            return [value.numpy() for value in net(scaled).values()]
 
     return call
-
-
-def infer_torch_channels_last(case: dict, images: np.ndarray) -> Call:
-    return infer_torch(case, images, channels_last=True)
 
 
 def targets_of(config: ModelConfig, count: int) -> dict[str, np.ndarray]:
@@ -136,7 +203,7 @@ def targets_of(config: ModelConfig, count: int) -> dict[str, np.ndarray]:
     }
 
 
-def train_ours(case: dict, images: np.ndarray) -> Call:
+def train_mlx(case: dict, images: np.ndarray) -> Call:
     from mlx_faceau.train.mlx_trainer import MLXTrainer
 
     config = config_of(case)
@@ -152,38 +219,8 @@ def train_ours(case: dict, images: np.ndarray) -> Call:
     return lambda: trainer.train_epoch([batch], lambda step: LEARNING_RATE)
 
 
-def train_stock(case: dict, images: np.ndarray) -> Call:
-    import mlx.core as mx
-    from mlx import nn, optimizers
-    from stock_mlx import StockNet
-
-    default_limit = mx.set_cache_limit(0)
-    from mlx_faceau.models import losses
-
-    mx.set_cache_limit(default_limit)  # importing the package raises it; stock MLX has its own
-    config = config_of(case)
-    net = StockNet(config).train()
-    kinds = {
-        "landmark_pose": losses.LandmarkPoseLoss,
-        "au_prediction": losses.AUPredictionLoss,
-    }
-    loss = kinds[config.kind]()
-    optimizer = optimizers.AdamW(LEARNING_RATE, weight_decay=WEIGHT_DECAY, bias_correction=True)
-    targets = {name: mx.array(value) for name, value in targets_of(config, len(images)).items()}
-    step = nn.value_and_grad(net, lambda pixels: loss(net(pixels), targets)["loss"])
-
-    def call() -> float:
-        value, gradients = step(mx.array(scale_rgb(images)))
-        gradients, _ = optimizers.clip_grad_norm(gradients, CLIP_NORM)
-        optimizer.update(net, gradients)
-        mx.eval(value, net.parameters(), optimizer.state)
-        return value.item()
-
-    return call
-
-
-def train_torch(case: dict, images: np.ndarray, channels_last: bool = False) -> Call:
-    torch, net, form = torch_net(case, channels_last)
+def train_torch(case: dict, images: np.ndarray) -> Call:
+    torch, net, pixels = torch_net(case, images)
     from mlx_faceau.torch_fallback import AUPredictionLoss, LandmarkPoseLoss
 
     config = config_of(case)
@@ -195,7 +232,7 @@ def train_torch(case: dict, images: np.ndarray, channels_last: bool = False) -> 
 
     def call() -> float:
         optimizer.zero_grad()
-        value = loss(net(torch_pixels(torch, images, form)), targets)["loss"]
+        value = loss(net(pixels()), targets)["loss"]
         value.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), CLIP_NORM)
         optimizer.step()
@@ -204,26 +241,29 @@ def train_torch(case: dict, images: np.ndarray, channels_last: bool = False) -> 
     return call
 
 
-def train_torch_channels_last(case: dict, images: np.ndarray) -> Call:
-    return train_torch(case, images, channels_last=True)
-
-
+EXPORTED: dict[str, dict] = {  # of export_speed.py: options of export_to_onnx
+    "plain": {},
+    "plain again": {},
+    "batch 1": {"batch": 1},
+    "uint8 crops": {"input": "uint8"},
+    "float16": {"precision": "float16"},
+    "int8": {"precision": "int8"},
+    "int8 uint8 crops": {"precision": "int8", "input": "uint8"},
+}
 CASES: dict[str, dict[str, Callable[[dict, np.ndarray], Call]]] = {
     "inference": {
-        "stock mlx": infer_stock,
-        "ours": infer_ours,
+        "ours": infer_mlx,
         "torch eager": infer_torch,
-        "torch channels_last": infer_torch_channels_last,
+        "torch channels_last": infer_torch,
         "onnxruntime": infer_onnx,
     },
-    "exported": dict.fromkeys(
-        ("plain", "plain again", "batch 1", "uint8 crops", "float16", "int8", "int8 uint8 crops"),
-        infer_file,
-    ),
+    "exported": dict.fromkeys(EXPORTED, infer_file),
     "train_step": {
-        "stock mlx": train_stock,
-        "ours": train_ours,
+        "ours": train_mlx,
         "torch eager": train_torch,
-        "torch channels_last": train_torch_channels_last,
+        "torch channels_last": train_torch,
     },
 }
+
+if __name__ == "__main__":
+    work(json.loads(sys.argv[1]))

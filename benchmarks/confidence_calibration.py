@@ -10,15 +10,13 @@ exported from it later carries them. Take faces of people that the net was not t
 """
 
 import argparse
-import csv
-import io
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
-from compare import RESULTS
+from timing import RESULTS, Row, write_csv
 
 from mlx_faceau.core.checkpoint import load_checkpoint, save_checkpoint
 from mlx_faceau.core.geometry import similarity_matrix, transform_points
@@ -84,12 +82,7 @@ def main() -> int:
     half = fits.person % 2 == 0
     rows = table("signal itself", ConfidenceCurves(), fits.of(~half))
     rows += table("calibrated", curves_of(fits.of(half)), fits.of(~half))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    args.output.write_text(text.getvalue())
-    sys.stdout.write(text.getvalue())
+    write_csv(args.output, rows)
     if args.write:
         checkpoint = load_checkpoint(args.model)
         metadata = {**checkpoint.metadata, METADATA_KEY: curves_of(fits).to_json()}
@@ -171,7 +164,7 @@ def curves_of(fits: Fits) -> ConfidenceCurves:
     )
 
 
-def table(name: str, curves: ConfidenceCurves, fits: Fits) -> list[dict[str, str]]:
+def table(name: str, curves: ConfidenceCurves, fits: Fits) -> list[Row]:
     """The reliability of either signal; Brier score: mean square of confidence less outcome."""
     marked = ~np.isnan(fits.marks)
     rows = []

@@ -23,11 +23,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from compare import RESULTS
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from timing import RESULTS
 
 from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.data.labels import facs_reading

@@ -21,10 +21,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from compare import RESULTS, update_csv
 from fault_cases import refusals
 from fault_child import KILLED, Moment, in_child, load, run_child
 from fault_jobs import Export, Job, Prediction, Training
+from timing import RESULTS, write_csv
 
 SHARES = {"train landmark-pose": 40, "train au": 40, "export onnx": 30, "export coreml": 10}
 SHARES |= {"predict": 40, "write": 60}  # of 220 kills
@@ -49,7 +49,7 @@ def main() -> None:
             rows.append(shown(writer_kills(Path(folder), args)))
         for name, tally, seconds in refusals(Path(folder), args.rounds, rng, args.only):
             rows.append(shown(row_of("refusal", name, tally.faults, tally.problems, seconds)))
-    update_csv(args.output / "faults.csv", rows, "case")
+    write_csv(args.output / "faults.csv", rows, key="case")
     totals = {key: sum(row[key] for row in rows) for key in DAMAGE}
     faults = {kind: sum(r["faults"] for r in rows if r["kind"] == kind) for kind in KINDS}
     print(f"{faults}: {totals}")

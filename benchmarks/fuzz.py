@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from compare import RESULTS, update_csv
+from timing import RESULTS, write_csv
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
@@ -54,7 +54,7 @@ def main() -> None:
         return
     folder = args.folder or Path(tempfile.mkdtemp(prefix="fuzz-"))
     rows = [fuzz(name, args, folder) for name in args.targets or known_targets()]
-    update_csv(args.output / "fuzz.csv", rows, "target")
+    write_csv(args.output / "fuzz.csv", rows, key="target")
     totals = {name: sum(row[name] for row in rows) for name in ("inputs", *COUNTERS[:4])}
     print(f"{totals}; inputs of findings in {folder}")
     sys.exit(1 if totals["findings"] else 0)

@@ -2,37 +2,32 @@
 
     python benchmarks/label_noise.py train.h5
 
-A face that was labelled twice would tell; none was. But people were photographed several times,
-and some of their crops look nearly alike. Half the squared difference of two such faces' labels
-estimates the variance of what the labels hold beyond the picture. It falls with the pictures'
-distance, and its limit at distance zero (geostatistics' nugget) is the noise:
+Some people were photographed several times, and some of their crops are nearly equal. Half the
+squared difference of two such faces' labels estimates the variance of what the labels hold beyond
+the image. Two estimates, over pairs of one person whose crops correlate above 0.97:
 
-- ``near``: the mean over pairs whose crops correlate above 0.97. The expressions of these pairs
-  still differ a little, so this overestimates the noise and underestimates the ceiling.
-- ``limit``: a straight line through all pairs above 0.90, read off at distance zero.
-- ``active``: as ``near``, but active and inactive pairs count as active and inactive faces do among
-  all faces. Labels that are cut off at 0 alike hide the noise of an inactive face, and an action
-  unit that is rarely active among the pairs (``pairs_active``) would seem to have too little. This
-  one has a wide interval instead, and exists from ten active pairs of several people on.
+- ``near``: the mean over the pairs. Their expressions still differ a little, so this overestimates
+  the noise and underestimates the ceiling.
+- ``active``: the same, with active and inactive pairs as frequent as active and inactive faces.
+  Labels that are cut off at 0 hide the noise of an inactive face. It needs ten active pairs of
+  several people.
 
-Assumptions: noise is as large for these people as for the others, and what the teacher gets wrong
-in the same way for two nearly equal pictures is no noise: a net can learn it. Every person counts
+Assumptions: noise is as large for these people as for the others, and an error that the labeller
+makes alike in two nearly equal images is no noise, because a net can learn it. Every person counts
 alike. Where the noise has a share s of the labels' variance, the best possible net correlates with
 the labels by sqrt(1 - s). Intervals: 95 %, people resampled.
 
 Reference:
-    Matheron, Principles of geostatistics, Economic Geology 1963 (the nugget).
     Spearman, The proof and measurement of association between two things, 1904 (attenuation).
 """
 
 import argparse
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
-from compare import RESULTS, write_csv
+from timing import RESULTS, Row, write_csv
 
 from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.core.metrics import SUPPORT_THRESHOLD, au_support
@@ -40,28 +35,22 @@ from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.data.loading.validation_split import people_names
 from mlx_faceau.evaluation.bootstrap import interval, resampled_means
 
-NEAR, FAR = 0.97, 0.90
-LEAST_ACTIVE = 10  # pairs that tell something about an active unit's noise
+LEAST_CORRELATION = 0.97
+LEAST_ACTIVE = 10  # pairs from which an active unit's noise is estimated
 BLOCK = 256
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Two faces of one person each.
+    """Two nearly equal faces of one person each.
 
     Attributes:
         person: (P,) who.
-        distance: (P,) 1 - correlation of the crops.
         labels: (P, 2, 17) intensities.
     """
 
     person: np.ndarray
-    distance: np.ndarray
     labels: np.ndarray
-
-    def within(self, similarity: float) -> "Pairs":
-        kept = self.distance < 1 - similarity
-        return Pairs(self.person[kept], self.distance[kept], self.labels[kept])
 
     @property
     def half_squares(self) -> np.ndarray:
@@ -80,37 +69,32 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=RESULTS / "label-noise.csv")
     args = parser.parse_args()
     datasets = [FaceDataset(path) for path in args.data]
-    parts = [found for dataset in datasets for found in pairs(dataset)]
-    together = Pairs(*(np.concatenate([getattr(p, name) for p in parts])
-                       for name in ("person", "distance", "labels")))  # fmt: skip
-    if not len(together.within(NEAR).person):
+    parts = [pairs(dataset) for dataset in datasets]
+    found = Pairs(*(np.concatenate([getattr(p, n) for p in parts]) for n in ("person", "labels")))
+    if not len(found.person):
         raise SystemExit(
             f"{', '.join(map(str, args.data))}: no person has two crops that correlate above "
-            f"{NEAR}; give faces of people who were taken several times"
+            f"{LEAST_CORRELATION}; give faces of people who were photographed several times"
         )
     labels = np.concatenate([d.labels["au_intensities"] for d in datasets]).astype(np.float64)
-    rows = figures(together, labels)
-    write_csv(args.output, rows)
-    print_table(rows)
+    write_csv(args.output, figures(found, labels))
 
 
-def pairs(dataset: FaceDataset) -> Iterator[Pairs]:
-    """Every person's pairs of faces whose crops correlate above FAR."""
-    looks = appearance(dataset)
-    _, names = people_names(dataset)
+def pairs(dataset: FaceDataset) -> Pairs:
+    """Every person's pairs of faces whose crops are nearly equal."""
+    appearance, names = grey_crops(dataset), people_names(dataset)[1]
     labels = dataset.labels["au_intensities"].astype(np.float64)
+    people, chosen = [], []
     for name in np.unique(names):
         rows = np.flatnonzero(names == name)
-        similarity = looks[rows] @ looks[rows].T
-        first, second = np.nonzero(np.triu(similarity > FAR, 1))
-        yield Pairs(
-            np.full(len(first), name),
-            1.0 - similarity[first, second],
-            np.stack([labels[rows[first]], labels[rows[second]]], axis=1),
-        )
+        similarity = appearance[rows] @ appearance[rows].T
+        first, second = np.nonzero(np.triu(similarity > LEAST_CORRELATION, 1))
+        people += [name] * len(first)
+        chosen.append(np.stack([labels[rows[first]], labels[rows[second]]], axis=1))
+    return Pairs(np.array(people), np.concatenate(chosen))
 
 
-def appearance(dataset: FaceDataset) -> np.ndarray:
+def grey_crops(dataset: FaceDataset) -> np.ndarray:
     """(N, K) the crops' inner parts in grey at half size, centred and of length 1."""
     parts = []
     for start in range(0, len(dataset), BLOCK):
@@ -118,35 +102,30 @@ def appearance(dataset: FaceDataset) -> np.ndarray:
         grey = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in images]
         small = [cv2.resize(g, (56, 56), interpolation=cv2.INTER_AREA) for g in grey]
         parts.append(np.stack(small)[:, 6:50, 8:48].reshape(len(images), -1))
-    looks = np.concatenate(parts).astype(np.float64)
-    looks -= looks.mean(1, keepdims=True)
-    return looks / np.maximum(np.linalg.norm(looks, axis=1, keepdims=True), 1e-9)
+    crops = np.concatenate(parts).astype(np.float64)
+    crops -= crops.mean(1, keepdims=True)
+    return crops / np.maximum(np.linalg.norm(crops, axis=1, keepdims=True), 1e-9)
 
 
-def figures(found: Pairs, labels: np.ndarray) -> list[dict]:
-    near = found.within(NEAR)
+def figures(found: Pairs, labels: np.ndarray) -> list[Row]:
+    """One row an action unit."""
     variance = labels.var(0)
-    shares = {
-        "near": person_means(near.half_squares, near.person) / variance,
-        "limit": limits(found) / variance,
-        "active": as_active_as(labels, near) / variance,
-    }
-    rows = []
-    for i, name in enumerate(AU_NAMES):
-        row = {
+    near = person_means(found.half_squares, found.person) / variance
+    active = as_active_as(labels, found) / variance
+    return [
+        {
             "au": name,
             "faces": len(labels),
             "faces_active": int(au_support(labels)[i]),
             "variance": f"{variance[i]:.3f}",
-            "pairs": len(near.person),
-            "people": len(set(near.person.tolist())),
-            "pairs_active": int(near.active[:, i].sum()),
-            "near_labels_r": labels_correlation(near, i),
+            "pairs": len(found.person),
+            "people": len(set(found.person.tolist())),
+            "pairs_active": int(found.active[:, i].sum()),
+            **share_columns("near", near[:, i]),
+            **share_columns("active", active[:, i]),
         }
-        for kind, values in shares.items():
-            row |= share_columns(kind, values[:, i])
-        rows.append(row)
-    return rows
+        for i, name in enumerate(AU_NAMES)
+    ]
 
 
 def share_columns(kind: str, values: np.ndarray) -> dict[str, str]:
@@ -173,57 +152,20 @@ def person_means(values: np.ndarray, person: np.ndarray) -> np.ndarray:
     return np.concatenate([means.mean(0)[None], resampled_means(means, np.arange(len(means)))])
 
 
-def as_active_as(labels: np.ndarray, near: Pairs) -> np.ndarray:
+def as_active_as(labels: np.ndarray, found: Pairs) -> np.ndarray:
     """Half squared difference with active pairs as frequent as active faces; (1 + B, 17).
 
     NaN for units that fewer than ten pairs, or one person's alone, show.
     """
     share = au_support(labels) / len(labels)
     means = []
-    for chosen in (near.active, ~near.active):
-        both = np.concatenate([near.half_squares * chosen, chosen], axis=1)
-        squares, counted = np.split(person_means(both, near.person), 2, axis=1)
+    for chosen in (found.active, ~found.active):
+        both = np.concatenate([found.half_squares * chosen, chosen], axis=1)
+        squares, counted = np.split(person_means(both, found.person), 2, axis=1)
         means.append(np.divide(squares, counted, where=counted > 0, out=squares * np.nan))
-    told = near.active.sum(axis=0) >= LEAST_ACTIVE
-    told &= [len(set(near.person[column].tolist())) > 1 for column in near.active.T]
-    return np.where(told, share * means[0] + (1 - share) * means[1], np.nan)
-
-
-def limits(found: Pairs) -> np.ndarray:
-    """Half squared difference at distance zero by weighted least squares; (1 + B, 17)."""
-    x = found.distance[:, None]
-    y = found.half_squares
-    means = person_means(np.concatenate([x, x**2, y, x * y], axis=1), found.person)
-    mean_x, square_x = means[:, :1], means[:, 1:2]
-    mean_y, product = np.split(means[:, 2:], 2, axis=1)
-    slope = (product - mean_x * mean_y) / (square_x - mean_x**2)
-    return mean_y - slope * mean_x
-
-
-def labels_correlation(near: Pairs, column: int) -> str:
-    """Correlation of the two labels over the near pairs, either one first."""
-    both = np.concatenate([near.labels, near.labels[:, ::-1]])[:, :, column]
-    return f"{np.corrcoef(both.T)[0, 1]:.3f}"
-
-
-def print_table(rows: list[dict]) -> None:
-    print(f"{rows[0]['pairs']} near pairs of {rows[0]['people']} people")
-    print(
-        f"{'au':8}{'active':>7}{'noise share, near':>26}{'ceiling':>9}{'limit':>24}{'ceiling':>9}"
-        f"{'active':>24}{'ceiling':>9}"
-    )
-    for row in rows:
-        cells = "".join(
-            f"{row[f'{kind}_share']:>10} [{row[f'{kind}_share_low']} {row[f'{kind}_share_high']}]"
-            f"{row[f'{kind}_ceiling']:>9}"
-            for kind in ("near", "limit", "active")
-        )
-        print(f"{row['au']:8}{row['pairs_active']:7d}{cells}")
-    for kind in ("near", "limit", "active"):
-        known = [row[f"{kind}_ceiling"] for row in rows if row[f"{kind}_ceiling"] != "-"]
-        if known:
-            ceiling = np.mean([float(value) for value in known])
-            print(f"mean ceiling, {kind}: {ceiling:.3f} ({len(known)} units)")
+    enough = found.active.sum(axis=0) >= LEAST_ACTIVE
+    enough &= [len(set(found.person[column].tolist())) > 1 for column in found.active.T]
+    return np.where(enough, share * means[0] + (1 - share) * means[1], np.nan)
 
 
 if __name__ == "__main__":

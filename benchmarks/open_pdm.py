@@ -22,7 +22,7 @@ from pathlib import Path
 import cv2
 import head_renderer
 import numpy as np
-from compare import RESULTS
+from timing import RESULTS
 
 from mlx_faceau.core.atomic_io import atomic_file
 from mlx_faceau.core.geometry import (

@@ -23,7 +23,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from compare import RESULTS, machine_stamp
+from timing import RESULTS, machine
 
 from mlx_faceau.cli.main import main as mlx_faceau
 from mlx_faceau.core.atomic_io import atomic_file
@@ -169,7 +169,7 @@ def collect(
     record = {
         "people": {"hash": FaceDataset(people).hash},
         "stages": [stage_record(folder) for folder in folders],
-        "machine": machine_stamp(),
+        "machine": machine(),
     }
     with atomic_file(results / RECORD_NAME) as temporary:
         temporary.write_text(json.dumps(record, indent=1) + "\n")

@@ -1,6 +1,6 @@
 """How steadily tracked landmarks move, beside a detection in every frame and beside OpenFace.
 
-    python benchmarks/tracking.py VIDEO... --landmark-model PATH --detector FILE.onnx
+    python benchmarks/tracking.py VIDEO... [--landmark-model PATH] [--detector FILE.onnx]
 
 For each video: the largest step of the mean landmark between successive frames, in pixels and in
 percent of the face's standard crop, with the frame it leads to; nothing is smoothed. OpenFace's
@@ -9,9 +9,6 @@ that is seen most counts; without tracks, the largest.
 """
 
 import argparse
-import csv
-import io
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -19,6 +16,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from timing import RESULTS, Row, write_csv
 
 from mlx_faceau.core.landmarks import NUM_LANDMARKS
 from mlx_faceau.inference.predictor import load_predictor
@@ -28,28 +26,20 @@ from mlx_faceau.video.pipeline import FacePipeline
 from mlx_faceau.video.reader import Video
 from mlx_faceau.video.results import FaceResult, FrameResult
 
-RESULT = Path(__file__).parent / "results" / "tracking.csv"
-Row = dict[str, str]
+COLUMNS = ("step_max_px", "at_frame", "step_max_%_of_crop", "step_p95_px", "step_median_px")
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("videos", type=Path, nargs="+")
-    parser.add_argument("--landmark-model", required=True)
-    parser.add_argument("--detector", required=True)
-    parser.add_argument("--output", type=Path, default=RESULT)
+    parser.add_argument("--landmark-model", default="builtin")
+    parser.add_argument("--detector", default="auto")
+    parser.add_argument("--output", type=Path, default=RESULTS / "tracking.csv")
     args = parser.parse_args()
     cv2.setNumThreads(1)
     net = load_predictor(args.landmark_model, threads=1)
     pipeline = FacePipeline(net, None, args.detector)
-    rows = [row for video in args.videos for row in measure(pipeline, video)]
-    table = io.StringIO()
-    writer = csv.DictWriter(table, rows[0], restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    args.output.write_text(table.getvalue())
-    sys.stdout.write(table.getvalue())
-    return 0
+    write_csv(args.output, [row for video in args.videos for row in measure(pipeline, video)])
 
 
 def measure(pipeline: FacePipeline, path: Path) -> Iterator[Row]:
@@ -118,8 +108,5 @@ def steps(landmarks: dict[int, np.ndarray]) -> Row:
     return {"frames": str(len(landmarks)), **dict(zip(COLUMNS, values, strict=True))}
 
 
-COLUMNS = ("step_max_px", "at_frame", "step_max_%_of_crop", "step_p95_px", "step_median_px")
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
