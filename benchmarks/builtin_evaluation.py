@@ -22,7 +22,7 @@ from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.core.geometry import standard_crop_matrix, transform_points
 from mlx_faceau.core.metrics import mean_absolute_error, nme, pearson
 from mlx_faceau.data.labels.mediapipe import MediaPipeLabeller
-from mlx_faceau.evaluation.crops import jitter_matrices, move_images
+from mlx_faceau.evaluation.crop_jitter import jitter_matrices, warp_images
 from mlx_faceau.video.align import crop_frame
 from mlx_faceau.video.results import Frame
 
@@ -111,7 +111,7 @@ def on_people(labeller: MediaPipeLabeller, nets: tuple[Any, Any], file: Any) -> 
     moves = jitter_matrices(len(rows), seed=0)
     read = {
         "": (faces["crop"], truth),
-        "jittered ": (move_images(moves, faces["crop"]), transform_points(moves, truth)),
+        "jittered ": (warp_images(moves, faces["crop"]), transform_points(moves, truth)),
     }
     figures: dict[str, Any] = {
         "faces": len(rows),

@@ -22,7 +22,7 @@ from mlx_faceau.core.checkpoint import load_checkpoint, save_checkpoint
 from mlx_faceau.core.geometry import similarity_matrix, transform_points
 from mlx_faceau.core.landmarks import OUTER_EYE_CORNERS
 from mlx_faceau.data.format.dataset import FaceDataset
-from mlx_faceau.evaluation.subjects import people_of
+from mlx_faceau.evaluation.subjects import subjects_of
 from mlx_faceau.inference.predictor import load_predictor
 from mlx_faceau.video.align import FrameCrops
 from mlx_faceau.video.confidence import (
@@ -94,7 +94,7 @@ def main() -> int:
 def measure(net: Predictor, detector: Detector, faces: FaceDataset, count: int) -> Fits:
     generator = np.random.default_rng(0)
     chosen = generator.permutation(len(faces))[:count]
-    people = np.unique(people_of(faces)[1], return_inverse=True)[1]
+    people = np.unique(subjects_of(faces)[1], return_inverse=True)[1]
     rows = []
     for number, index in enumerate(chosen):
         case = number % len(CASES)

@@ -36,7 +36,7 @@ _RESTARTS = 20  # of one reader, after it ended its process
 # Modules whose reached lines lead the search, beside those that a reader names itself.
 _LED_BY = (
     "core.checkpoint", "core.artifact_metadata", "output.openface_csv", "core.pdm",
-    "output.accuracy_section", "train.config", "train.class_balance", "video.image_size",
+    "output.recorded_accuracy", "train.config", "train.class_balance", "video.image_size",
 )  # fmt: skip
 
 

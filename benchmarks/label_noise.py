@@ -33,7 +33,7 @@ from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.core.metrics import SUPPORT_THRESHOLD, au_support
 from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.data.loading.validation_split import people_names
-from mlx_faceau.evaluation.bootstrap import interval, resampled_means
+from mlx_faceau.evaluation.bootstrap import confidence_interval, resampled_means
 
 LEAST_CORRELATION = 0.97
 LEAST_ACTIVE = 10  # pairs from which an active unit's noise is estimated
@@ -131,7 +131,7 @@ def figures(found: Pairs, labels: np.ndarray) -> list[Row]:
 def share_columns(kind: str, values: np.ndarray) -> dict[str, str]:
     """Share of the variance and the ceiling: the figure on all people, then the interval."""
     clipped = np.clip(values, 0, 1)
-    low, high = interval(clipped[1:])
+    low, high = confidence_interval(clipped[1:])
     ends = {"": clipped[0], "_low": low, "_high": high}
     shares = {f"{kind}_share{end}": shown(value) for end, value in ends.items()}
     flipped = {"": clipped[0], "_low": high, "_high": low}

@@ -30,7 +30,7 @@ from mlx_faceau.core.atomic_io import atomic_file
 from mlx_faceau.core.checkpoint import BEST_NAME, file_hash, read_metadata
 from mlx_faceau.data.format.check import shared
 from mlx_faceau.data.format.dataset import FaceDataset
-from mlx_faceau.output.accuracy_section import EVALUATION_NAME
+from mlx_faceau.output.recorded_accuracy import EVALUATION_NAME
 from mlx_faceau.train.checkpoints import LAST_NAME
 from mlx_faceau.train.history import HISTORY_NAME
 from mlx_faceau.train.plots import CURVES_NAME

@@ -153,20 +153,24 @@ def histories() -> list[bytes]:
     unit = {"r": 0.5, "ccc": 0.4, "icc31": 0.4, "mae": 0.3, "support": 60}
     metrics = {"correlation": 0.5, "mae": 0.3, "aus": dict.fromkeys(AU_NAMES, unit)}
     entry = {"epoch": 1, "validation": {"loss": 0.5}, "metrics": metrics}
-    part = {"by": "yaw", "part": "0 to 10 degrees", "faces": 1, "people": 1}
-    part |= {"mae": None, "constant_mae": 0.3, "correlation": 0.5, "counted": 3}
     model = {"checkpoint": "a", "file": "runs/au/net.onnx", "backend": "onnx"}
-    evaluation = {"model": model, "kind": "au_prediction", "faces": 3, "people": 2}
-    evaluation |= {"people_by": "subject", "trained_on": False, "data": {"hash": "b"}}
-    evaluation |= {"means_from": "training", "breakdown": [part]}
-    evaluation |= {"boxes": None, "net": metrics, "jittered": metrics, "constant": metrics}
+    evaluation = {"model": model, "kind": "au_prediction", "trained_on": False}
+    evaluation |= {"data": {"hash": "b"}, "faces": 3}
+    tables = [{"columns": ["accuracy", "net"], "rows": [["AU MAE", "0.300"]]}]
+    rendered = {**evaluation, "summary": "3 faces", "tables": tables, "notes": ["note"]}
+    evaluation |= {"net": metrics, "jittered": metrics, "constant": metrics}
     evaluation |= {"intervals": {"mae": [0.1, 0.2], "aus": {"AU12_r": {"r": [0.1, 0.9]}}}}
     history = {"data": {"hash": "b"}, "epochs": [entry] * 2}
-    return [json.dumps(history).encode(), json.dumps(evaluation).encode(), DEEP]
+    return [
+        json.dumps(history).encode(),
+        json.dumps(evaluation).encode(),
+        json.dumps(rendered).encode(),
+        DEEP,
+    ]
 
 
 def read_history(folder: Path, data: bytes) -> None:
-    from mlx_faceau.output.accuracy_section import recorded_accuracy
+    from mlx_faceau.output.recorded_accuracy import recorded_accuracy
 
     for name in ("training_history.json", "evaluation.json"):
         (folder / name).write_bytes(data)

@@ -56,7 +56,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(built, tree):
     }
     assert names == expected
     code = {name for name in names if not name.startswith(WEIGHTS)}
-    assert {Path(name).suffix for name in code} <= {".py", ".typed", ".html", ".css", ".js"}
+    assert {Path(name).suffix for name in code} <= {".py", ".typed", ".html", ".md"}
     assert {Path(name).name for name in names - code} >= {
         *(f"{kind}{end}" for kind in CONFIGS for end in (".onnx", ".safetensors")),
         *("builtin.json", "open_pdm.txt", "MODEL_CARD.md", "LICENSE"),

@@ -92,7 +92,7 @@ def test_info_shows_what_does_not_load_and_a_training_that_cannot_run(tmp_path):
 @pytest.mark.parametrize("failure", FAILURES.values(), ids=FAILURES)
 def test_a_library_of_an_extra_that_does_not_load_is_not_called_missing(tmp_path, failure):
     install(tmp_path, "matplotlib", failure)
-    code = "from mlx_faceau.output.matplotlib_figure import new_figure; new_figure(1, 1)"
+    code = "from mlx_faceau.output.plotting import new_figure; new_figure(1, 1)"
     last = run(tmp_path, "-c", code).stderr.strip().splitlines()[-1]
     assert last.startswith("mlx_faceau.errors.BrokenLibrary: matplotlib is installed but does not")
     assert last.endswith("pip install --force-reinstall matplotlib")

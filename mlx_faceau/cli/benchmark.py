@@ -71,7 +71,7 @@ def _time_backends(args: argparse.Namespace) -> int:
     from mlx_faceau.core.architectures import CONFIGS
     from mlx_faceau.weights.builtin import is_builtin
 
-    from .evaluate import read_description
+    from .model_metadata import read_description
 
     if args.batch < 1:
         raise UsageError(f"--batch is {args.batch}, expected at least 1")

@@ -175,7 +175,7 @@ def _progress(total: int) -> Iterator[Callable[[int, int], None]]:
     try:
         from tqdm import tqdm
     except ModuleNotFoundError:
-        raise MissingDependency("tqdm", extra="train") from None
+        raise MissingDependency("tqdm") from None
     form = "{desc}, {n_fmt} frames, {rate_fmt}, {elapsed}"
     with tqdm(unit=" frames", bar_format=form, disable=not sys.stderr.isatty()) as bar:
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from mlx_faceau.core.facs import AU_NAMES, MAX_INTENSITY
 from mlx_faceau.core.landmarks import GROUPS
-from mlx_faceau.output.matplotlib_figure import new_figure
+from mlx_faceau.output.plotting import new_figure
 
 _SHOWN = 8
 _TRUTH, _PREDICTION = "#2a9d8f", "#e76f51"

@@ -70,7 +70,7 @@ def _check_extras() -> None:
 
     from mlx_faceau.errors import MissingDependency
 
-    extras = {"h5py": "train", "matplotlib": "train", "torch": "export", "onnx": "export"}
+    extras = {"h5py": "train", "torch": "export", "onnx": "export"}
     for library, extra in {**extras, "onnxruntime": "cpu"}.items():
         if find_spec(library) is None:
             raise MissingDependency(library, extra=extra)

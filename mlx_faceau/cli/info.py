@@ -67,7 +67,7 @@ def _described(path: str) -> dict[str, dict[str, Any]]:
     from mlx_faceau.core.architectures import CONFIGS
     from mlx_faceau.weights.builtin import is_builtin
 
-    from .evaluate import read_builtin
+    from .model_metadata import read_builtin
 
     if not is_builtin(path):
         return {path: describe_model(path)}
@@ -233,7 +233,7 @@ def describe_model(path: str) -> dict[str, Any]:
     Raises:
         CheckpointError: if there is no model, or it does not say.
     """
-    from .evaluate import read_description
+    from .model_metadata import read_description
 
     return _about(path, read_description(Path(path)))
 

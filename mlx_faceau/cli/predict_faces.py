@@ -26,7 +26,7 @@ from mlx_faceau.video.reader import VIDEO_SUFFIXES, Span, Video
 from mlx_faceau.video.results import FrameResult
 from mlx_faceau.weights.builtin import is_builtin, pdm_for
 
-from .evaluate import read_builtin, read_description
+from .model_metadata import read_builtin, read_description
 
 logger = logging.getLogger(__name__)
 

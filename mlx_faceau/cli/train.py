@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _tell(session: "Session") -> int:
     """Print how a training ended; the exit status."""
-    from mlx_faceau.evaluation.text_report import format_action_units
+    from mlx_faceau.output.tables import action_unit_table
 
     outcome = session.outcome
     if outcome.stopped == "interrupted":
@@ -88,7 +88,7 @@ def _tell(session: "Session") -> int:
         )
         return 130
     if "aus" in session.best["metrics"]:
-        print(format_action_units(session.best["metrics"]))
+        print(action_unit_table({"net": session.best["metrics"]}).text())
     reason = {"finished": "finished", "patience": "stopped early: no better loss for a while"}
     print(
         f"{reason[outcome.stopped]} after {outcome.epochs} epochs; best is epoch "

@@ -21,7 +21,7 @@ OPENCV = (
 )
 # Libraries that whole commands need, by the extra that brings them. Where one is needed by chance,
 # the code that needs it says so itself.
-_EXTRAS = {"h5py": "train", "matplotlib": "train", "tqdm": "train"}
+_EXTRAS = {"h5py": "train"}
 _LOADER = "importlib"
 # What importing an installed library was seen to raise.
 LOAD_ERRORS = (ImportError, OSError, RuntimeError, ValueError, TypeError, AttributeError)
@@ -81,8 +81,14 @@ def broken(library: str, reason: object) -> BrokenLibrary:
     )
 
 
-def load_error(error: Exception, library: str, extra: str) -> FaceauError:
-    """Why a library that an extra brings cannot be imported: it is missing, or does not load."""
+def load_error(error: Exception, library: str, extra: str | None = None) -> FaceauError:
+    """Why a library cannot be imported: it is missing, or does not load.
+
+    Args:
+        error: what importing it raised.
+        library: the name that is imported.
+        extra: the extra that brings it; None for a dependency of every installation.
+    """
     if isinstance(error, ModuleNotFoundError) and error.name == library:
         return MissingDependency(library, extra)
     return library_error(error) or broken(library, error)

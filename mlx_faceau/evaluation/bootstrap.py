@@ -1,8 +1,8 @@
-"""Confidence intervals that respect who is on the pictures: people are resampled, not faces.
+"""Bootstrap confidence intervals that resample subjects, not faces.
 
-Faces of one person resemble each other, so resampling faces would promise too narrow intervals.
-Every statistic here is a function of means over faces; a resample's means are its people's sums
-over its people's counts, one matrix product for many resamples.
+Faces of one subject resemble each other, so resampling faces would give too narrow intervals.
+Every statistic here is a function of means over faces; a resample's means are its subjects' sums
+over its subjects' counts, one matrix product for many resamples.
 
 Reference:
     Efron, Bootstrap methods: another look at the jackknife, Annals of Statistics 1979.
@@ -21,26 +21,25 @@ _SEED = 11
 _BLOCK = 200  # resamples at once
 
 Arrays = dict[str, np.ndarray]
-Interval = list[float]
 
 
 def resampled_means(
-    values: np.ndarray, people: np.ndarray, resamples: int = RESAMPLES, seed: int = _SEED
+    values: np.ndarray, subjects: np.ndarray, resamples: int = RESAMPLES, seed: int = _SEED
 ) -> np.ndarray:
-    """Means over the faces of people drawn with replacement, as many as there are.
+    """Means over the faces of subjects drawn with replacement, as many as there are.
 
     Args:
         values: (N, K) of each face.
-        people: (N,) who is on it.
+        subjects: (N,) the subject of each face.
         resamples: B.
-        seed: the same seed draws the same people.
+        seed: the same seed draws the same subjects.
 
     Returns:
         (B, K) float64.
     """
-    _, person, sizes = np.unique(people, return_inverse=True, return_counts=True)
+    _, subject, sizes = np.unique(subjects, return_inverse=True, return_counts=True)
     sums = np.zeros((len(sizes), values.shape[1] + 1))
-    np.add.at(sums, person, np.column_stack([np.ones(len(values)), values]))
+    np.add.at(sums, subject, np.column_stack([np.ones(len(values)), values]))
     rng = np.random.default_rng(seed)
     chances = np.full(len(sizes), 1 / len(sizes))
     blocks = []
@@ -51,7 +50,7 @@ def resampled_means(
     return np.asarray(totals[:, 1:] / totals[:, :1])
 
 
-def interval(samples: np.ndarray) -> Interval:
+def confidence_interval(samples: np.ndarray) -> list[float]:
     """The middle 95 % of (B,) resampled figures; NaN where every one is NaN."""
     known = samples[np.isfinite(samples)]
     if len(known) == 0:
@@ -62,7 +61,7 @@ def interval(samples: np.ndarray) -> Interval:
 
 
 def au_intervals(
-    truth: np.ndarray, prediction: np.ndarray, people: np.ndarray
+    truth: np.ndarray, prediction: np.ndarray, subjects: np.ndarray
 ) -> dict[str, object]:
     """Intervals of :func:`mlx_faceau.core.metrics.au_metrics`.
 
@@ -71,34 +70,34 @@ def au_intervals(
     Args:
         truth: (N, 17) intensities in [0, 5].
         prediction: (N, 17) intensities in [0, 5].
-        people: (N,) who is on the face.
+        subjects: (N,) the subject of each face.
 
     Returns:
         ``correlation``, ``mae`` and by action unit ``r``, ``ccc``, ``icc31``, ``mae``; each
-        [low, high]. Empty with one person.
+        [low, high]. Empty with one subject.
     """
-    if len(set(people.tolist())) < 2:
+    if len(np.unique(subjects)) < 2:
         return {}
     products = Moments.products(truth, prediction)
     errors = np.abs(np.asarray(prediction, np.float64) - truth)
-    means = resampled_means(np.concatenate([*products, errors], axis=1), people)
+    means = resampled_means(np.concatenate([*products, errors], axis=1), subjects)
     *parts, mae = np.split(means, 6, axis=1)
     moments = Moments.of_means(np.stack(parts))
     samples = {"r": moments.pearson(), "ccc": moments.ccc(), "icc31": moments.icc31(), "mae": mae}
     counted = au_support(truth) >= MINIMUM_SUPPORT
     overall = np.nan_to_num(samples["r"][:, counted]).mean(1) if counted.any() else np.empty(0)
     return {
-        "correlation": interval(overall),
-        "mae": interval(mae.mean(1)),
+        "correlation": confidence_interval(overall),
+        "mae": confidence_interval(mae.mean(1)),
         "aus": {
-            name: {key: interval(values[:, i]) for key, values in samples.items()}
+            name: {key: confidence_interval(values[:, i]) for key, values in samples.items()}
             for i, name in enumerate(AU_NAMES)
         },
     }
 
 
 def landmark_pose_intervals(
-    truth: Arrays, prediction: Arrays, mean_face: np.ndarray, people: np.ndarray
+    truth: Arrays, prediction: Arrays, mean_face: np.ndarray, subjects: np.ndarray
 ) -> dict[str, object]:
     """Intervals of the main figures of :func:`mlx_faceau.core.metrics.landmark_pose_metrics`.
 
@@ -107,15 +106,15 @@ def landmark_pose_intervals(
             is given and 0, the pose is unknown.
         prediction: ``landmarks`` and ``global_params``.
         mean_face: (68, 2) mean of the training landmarks.
-        people: (N,) who is on the face.
+        subjects: (N,) the subject of each face.
 
     Returns:
         ``correlation``, ``correlation_without_mean``, ``mae``, ``nme`` and ``pose`` by angle (empty
-        where no pose is known); each [low, high]. Empty with one person.
+        where no pose is known); each [low, high]. Empty with one subject.
     """
-    if len(set(people.tolist())) < 2:
+    if len(np.unique(subjects)) < 2:
         return {}
-    count = len(people)
+    count = len(subjects)
     landmarks = [np.asarray(side["landmarks"], np.float64) for side in (truth, prediction)]
     flat = [points.reshape(count, -1) for points in landmarks]
     known = np.asarray(truth.get("global_mask", np.ones(count))) > 0
@@ -127,19 +126,21 @@ def landmark_pose_intervals(
         "known": known[:, None].astype(np.float64),
         "turn": angle_errors(truth["global_params"], prediction["global_params"]) * known[:, None],
     }
-    means = resampled_means(np.concatenate(list(columns.values()), axis=1), people)
+    means = resampled_means(np.concatenate(list(columns.values()), axis=1), subjects)
     ends = np.cumsum([values.shape[1] for values in columns.values()])[:-1]
     parts = dict(zip(columns, np.split(means, ends, axis=1), strict=True))
     with np.errstate(invalid="ignore", divide="ignore"):
         turns = parts["turn"] / parts["known"]
-    named = dict(zip(ANGLES, turns.T, strict=True)) | {"mean": turns.mean(1)}
-    return {
-        "correlation": interval(_correlation(parts["plain"])),
-        "correlation_without_mean": interval(_correlation(parts["centred"])),
-        "mae": interval(parts["mae"][:, 0]),
-        "nme": interval(parts["nme"][:, 0]),
-        "pose": {name: interval(values) for name, values in named.items()} if known.any() else {},
+    by_angle = dict(zip(ANGLES, turns.T, strict=True)) | {"mean": turns.mean(1)}
+    samples = {
+        "correlation": _correlation(parts["plain"]),
+        "correlation_without_mean": _correlation(parts["centred"]),
+        "mae": parts["mae"][:, 0],
+        "nme": parts["nme"][:, 0],
     }
+    pose = {angle: confidence_interval(values) for angle, values in by_angle.items()}
+    intervals = {name: confidence_interval(values) for name, values in samples.items()}
+    return {**intervals, "pose": pose if known.any() else {}}
 
 
 def _moment_columns(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""The same figures for parts of the faces: by how far the head is turned, and by group."""
+"""The same figures for parts of the faces: by head yaw, and by the file's groups."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -29,40 +29,39 @@ def breakdown(
     truth: Arrays,
     prediction: Arrays,
     means: Arrays,
-    people: np.ndarray,
+    subjects: np.ndarray,
     groups: np.ndarray | None,
 ) -> list[dict[str, Any]]:
-    """Figures of every part that has a face; all NaN where it has one alone.
+    """Figures of every part that has a face; all NaN where it has only one.
 
     Args:
         kind: of net.
         truth: labels and masks by name, (N, ...).
         prediction: by name, (N, ...).
-        means: of the training faces: what a constant predictor says.
-        people: (N,) who is on the face.
+        means: of the training faces, the constant predictor's output.
+        subjects: (N,) the subject of each face.
         groups: (N,) the file's groups, or None.
 
     Returns:
-        One object a part: ``by`` (``"yaw"`` or ``"group"``), ``part``, ``faces``, ``people``, and
-        the figures of :func:`_landmark_figures` or :func:`_au_figures`.
+        One object a part: ``by`` (``"yaw"`` or ``"group"``), ``part``, ``faces``, ``subjects``, and
+        for landmarks ``mae`` (px), ``constant_mae``, ``correlation_without_mean``, ``nme``,
+        ``failure_rate_8`` and ``pose`` (mean error of the angles in degrees, NaN where unknown);
+        for action units ``mae``, ``constant_mae``, ``correlation`` (mean over the units with enough
+        active faces) and ``counted`` (how many these are).
     """
-    figures = _FIGURES[kind]
+    figures = _au_figures if kind == "au_prediction" else _landmark_figures
     rows = []
     for by, part, chosen in _parts(truth, groups):
         faces = int(chosen.sum())
         if faces == 0:
             continue
-        own_truth, own_answer = (
-            {name: values[chosen] for name, values in side.items()} for side in (truth, prediction)
-        )
-        known = figures(own_truth, own_answer, means)
-        counts = {"faces": faces, "people": len(set(people[chosen].tolist()))}
-        rows.append({"by": by, "part": part, **counts, **(known if faces > 1 else _unknown(known))})
+        sides = [{n: v[chosen] for n, v in side.items()} for side in (truth, prediction)]
+        values = figures(*sides, means)
+        if faces == 1:
+            values = dict.fromkeys(values, math.nan)
+        counts = {"faces": faces, "subjects": len(np.unique(subjects[chosen]))}
+        rows.append({"by": by, "part": part, **counts, **values})
     return rows
-
-
-def _unknown(figures: dict[str, float]) -> dict[str, float]:
-    return dict.fromkeys(figures, math.nan)
 
 
 def _parts(truth: Arrays, groups: np.ndarray | None) -> Iterator[tuple[str, str, np.ndarray]]:
@@ -77,16 +76,14 @@ def _parts(truth: Arrays, groups: np.ndarray | None) -> Iterator[tuple[str, str,
 
 
 def _landmark_figures(truth: Arrays, prediction: Arrays, means: Arrays) -> dict[str, float]:
-    """``mae`` px, ``constant_mae``, ``correlation_without_mean``, ``nme``, ``failure_rate_8``,
-    ``pose`` (mean error of the angles, degrees; NaN where unknown)."""
-    true, found = (np.asarray(side["landmarks"], np.float64) for side in (truth, prediction))
-    errors = nme(true, found)
+    true, predicted = (np.asarray(side["landmarks"], np.float64) for side in (truth, prediction))
+    errors = nme(true, predicted)
     known = np.asarray(truth.get("global_mask", np.ones(len(errors)))) > 0
     turned = angle_errors(truth["global_params"], prediction["global_params"])[known]
     return {
-        "mae": float(np.abs(found - true).mean()),
+        "mae": float(np.abs(predicted - true).mean()),
         "constant_mae": float(np.abs(means["landmarks"] - true).mean()),
-        "correlation_without_mean": landmark_correlation(true, found, means["landmarks"]),
+        "correlation_without_mean": landmark_correlation(true, predicted, means["landmarks"]),
         "nme": float(errors.mean()),
         "failure_rate_8": failure_rate(errors, BOUNDS[0]),
         "pose": float(turned.mean()) if known.any() else math.nan,
@@ -94,7 +91,6 @@ def _landmark_figures(truth: Arrays, prediction: Arrays, means: Arrays) -> dict[
 
 
 def _au_figures(truth: Arrays, prediction: Arrays, means: Arrays) -> dict[str, float]:
-    """``mae``, ``constant_mae``, ``correlation`` (mean over the ``counted`` action units)."""
     sides = truth["au_intensities"], prediction["au_intensities"]
     constant = np.broadcast_to(means["au_intensities"], sides[0].shape)
     return {
@@ -103,9 +99,3 @@ def _au_figures(truth: Arrays, prediction: Arrays, means: Arrays) -> dict[str, f
         "correlation": mean_au_correlation(*sides),
         "counted": int((au_support(sides[0]) >= MINIMUM_SUPPORT).sum()),
     }
-
-
-_FIGURES: dict[str, Callable[[Arrays, Arrays, Arrays], dict[str, float]]] = {
-    "landmark_pose": _landmark_figures,
-    "au_prediction": _au_figures,
-}

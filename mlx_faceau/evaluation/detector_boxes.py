@@ -1,4 +1,4 @@
-"""Crops cut from a detector's boxes: those of the file, or boxes that err as measured ones did."""
+"""Crops cut from a detector's boxes: those of the file, or boxes with errors as measured."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,18 +20,16 @@ from mlx_faceau.data.format import schema
 from mlx_faceau.errors import DatasetError, UsageError
 from mlx_faceau.video.box_calibration import CALIBRATIONS
 
-from .crops import box_error_matrices, replicated_share
-
-MatrixOf = Callable[[np.ndarray], np.ndarray]  # from a box (4,) to its crop (2, 3)
+from .crop_jitter import box_error_matrices, replicated_share
 
 _SEED = 13
-_WORST_FIT = 2.0  # times a detector's measured error, up to which boxes are held for its own
+_WORST_FIT = 2.0  # times a detector's measured error, up to which boxes are taken for its own
 _NO_ERROR = 1e-2  # of the side: boxes that cut the stored crop so nearly were made from its labels
 
 
 @dataclass(frozen=True)
 class BoxError:
-    """How far a detector's calibrated box is from the standard square, on validation people.
+    """How far a detector's calibrated box is from the standard square, on validation subjects.
 
     Both errors are close to normal: from the medians, Rayleigh's 95th percentile of the shift and
     the half-normal's of the scale agree with the measured ones within 7 %.
@@ -89,7 +87,7 @@ class BoxCrops:
 
 
 def box_crops(dataset: BoxedFaces, source: str = "auto") -> BoxCrops | None:
-    """What a detector would have the net see.
+    """The crops that a detector's boxes give.
 
     Args:
         dataset: the faces.
@@ -98,7 +96,7 @@ def box_crops(dataset: BoxedFaces, source: str = "auto") -> BoxCrops | None:
             ``"auto"`` takes the file's where it can, else YuNet's errors; ``"none"`` nothing.
 
     Raises:
-        ValueError: for another source.
+        UsageError: for another source.
         DatasetError: for ``"file"`` where the file's boxes are no known detector's.
     """
     if source not in SOURCES:
@@ -107,14 +105,12 @@ def box_crops(dataset: BoxedFaces, source: str = "auto") -> BoxCrops | None:
         return None
     if source in MEASURED:
         return _simulated(source, len(dataset))
-    found = _own(dataset)
-    if isinstance(found, BoxCrops):
-        return found
-    if source == "file":
+    crops, reason = _from_file(dataset)
+    if crops is None and source == "file":
         raise DatasetError(
-            f"{dataset.path}: {found}; use --boxes yunet to draw a detector's errors"
+            f"{dataset.path}: {reason}; use --boxes yunet to simulate a detector's errors"
         )
-    return _simulated("yunet", len(dataset), f"; {found}")
+    return crops or _simulated("yunet", len(dataset), f"; {reason}")
 
 
 def _simulated(detector: str, count: int, reason: str = "") -> BoxCrops:
@@ -122,80 +118,67 @@ def _simulated(detector: str, count: int, reason: str = "") -> BoxCrops:
     matrices = box_error_matrices(count, error.shift_deviation, error.scale_deviation, _SEED)
     return BoxCrops(
         f"{detector} boxes",
-        f"simulated: crops moved at random as {detector}'s calibrated boxes err (median shift "
-        f"{100 * error.shift_median:.1f} % of the side, scale {100 * error.scale_median:.1f} %), "
-        "but whatever the face, where real boxes err alike on like faces: rather too hard a test"
-        f"{_made_of(matrices)}{reason}",
+        f"simulated: random shifts and scales as measured for {detector}'s calibrated boxes "
+        f"(median shift {100 * error.shift_median:.1f} % of the side, scale "
+        f"{100 * error.scale_median:.1f} %), independent of the face, where real boxes have "
+        f"similar errors on similar faces: rather too hard a test{_edges(matrices)}{reason}",
         matrices,
     )
 
 
-def _own(dataset: BoxedFaces) -> BoxCrops | str:
-    """Crops from the file's boxes, or why there are none."""
-    stored = _read(dataset)
-    if stored is None:
-        return "the file has no boxes with warp matrices"
-    boxes, warps = stored
-    if not (boxes[:, 2:] > 0).all():
-        return "some of the file's boxes have no area"
-    for matrix_of in (_square_of("square"), _around_landmarks):
-        fit = _Fit.of(matrix_of, boxes, warps)
-        if max(fit.shift, fit.scale) < _NO_ERROR:
-            return "the file's boxes were made from the labels, no detector found them"
-    fits = {name: _Fit.of(_square_of(name), boxes, warps) for name in MEASURED}
-    name = min(MEASURED, key=lambda name: fits[name].badness(MEASURED[name]))
-    fit = fits[name]
-    if fit.badness(MEASURED[name]) > _WORST_FIT:
-        return "the file's boxes fit no calibrated detector"
-    about = (
-        f"the file's own boxes, which fit {name}'s calibration (median shift "
-        f"{100 * fit.shift:.1f} % of the side, scale {100 * fit.scale:.1f} %)"
-    )
-    return BoxCrops(f"{name} boxes", about + _made_of(fit.matrices), fit.matrices)
-
-
-def _made_of(matrices: np.ndarray) -> str:
-    share = replicated_share(matrices)
-    return f", cut again from the stored crops: {100 * share:.1f} % of pixels are replicated edge"
-
-
-def _read(dataset: BoxedFaces) -> tuple[np.ndarray, np.ndarray] | None:
+def _from_file(dataset: BoxedFaces) -> tuple[BoxCrops | None, str]:
+    """Crops from the file's boxes; or None, and why there are none."""
     with schema.opened(dataset.path) as file:
         if "bboxes" not in file or "warp_matrices" not in file:
-            return None
+            return None, "the file has no boxes with warp matrices"
         boxes = file["bboxes"][:][dataset.rows].astype(np.float64)
         warps = file["warp_matrices"][:][dataset.rows].astype(np.float64)
-    finite = np.isfinite(boxes).all() and np.isfinite(warps).all()
-    return (boxes, warps) if finite else None
+    if not (np.isfinite(boxes).all() and np.isfinite(warps).all()):
+        return None, "the file has no boxes with warp matrices"
+    if not (boxes[:, 2:] > 0).all():
+        return None, "some of the file's boxes have no area"
+    for square in (_calibrated("square"), _around_landmarks):
+        _, shift, scale = _crops_of(square, boxes, warps)
+        if max(shift, scale) < _NO_ERROR:
+            return None, "the file's boxes were made from the labels, not by a detector"
+    fits = {name: _crops_of(_calibrated(name), boxes, warps) for name in MEASURED}
+    # The larger of both errors, relative to those that were measured for the detector.
+    misfits = {
+        name: max(shift / MEASURED[name].shift_median, scale / MEASURED[name].scale_median)
+        for name, (_, shift, scale) in fits.items()
+    }
+    name = min(misfits, key=lambda name: misfits[name])
+    if misfits[name] > _WORST_FIT:
+        return None, "the file's boxes fit no calibrated detector"
+    matrices, shift, scale = fits[name]
+    about = (
+        f"the file's own boxes, which fit {name}'s calibration (median shift {100 * shift:.1f} % "
+        f"of the side, scale {100 * scale:.1f} %){_edges(matrices)}"
+    )
+    return BoxCrops(f"{name} boxes", about, matrices), ""
 
 
-@dataclass(frozen=True)
-class _Fit:
-    """How well a calibration explains the file's boxes: median errors, and the crops it gives."""
-
-    shift: float
-    scale: float
-    matrices: np.ndarray
-
-    @classmethod
-    def of(cls, matrix_of: MatrixOf, boxes: np.ndarray, warps: np.ndarray) -> "_Fit":
-        squares = np.stack([matrix_of(box) for box in boxes])
-        matrices = _composed(squares, invert(warps))
-        centre = np.full((len(boxes), 1, 2), CROP_CENTRE)
-        moved = transform_points(invert(matrices), centre)[:, 0] - CROP_CENTRE
-        scales = np.hypot(matrices[:, 0, 0], matrices[:, 1, 0])
-        return cls(
-            float(np.median(np.hypot(*moved.T))) / IMAGE_SIZE,
-            float(np.median(np.abs(np.log(scales)))),
-            matrices,
-        )
-
-    def badness(self, measured: BoxError) -> float:
-        """The larger of both errors, in those that were measured for the detector."""
-        return max(self.shift / measured.shift_median, self.scale / measured.scale_median)
+def _edges(matrices: np.ndarray) -> str:
+    share = 100 * replicated_share(matrices)
+    return f", cut again from the stored crops: {share:.1f} % of pixels are replicated edge"
 
 
-def _square_of(calibration: str) -> MatrixOf:
+def _crops_of(
+    square: Callable[[np.ndarray], np.ndarray], boxes: np.ndarray, warps: np.ndarray
+) -> tuple[np.ndarray, float, float]:
+    """(N, 2, 3) from the stored crops to those of the boxes; the median errors of shift, in
+    sides, and scale, the logarithm of the sides' ratio."""
+    squares, inverse = np.stack([square(box) for box in boxes]), invert(warps)
+    matrices = squares[:, :, :2] @ inverse
+    matrices[:, :, 2] += squares[:, :, 2]
+    centre = np.full((len(boxes), 1, 2), CROP_CENTRE)
+    moved = transform_points(invert(matrices), centre)[:, 0] - CROP_CENTRE
+    scales = np.hypot(matrices[:, 0, 0], matrices[:, 1, 0])
+    shift = float(np.median(np.hypot(*moved.T))) / IMAGE_SIZE
+    return matrices, shift, float(np.median(np.abs(np.log(scales))))
+
+
+def _calibrated(calibration: str) -> Callable[[np.ndarray], np.ndarray]:
     return lambda box: square_crop_matrix(*CALIBRATIONS[calibration].square(box.tolist()))
 
 
@@ -203,10 +186,3 @@ def _around_landmarks(box: np.ndarray) -> np.ndarray:
     """The standard crop of landmarks that the box bounds."""
     corners = np.array([box[:2], box[:2] + box[2:]])
     return standard_crop_matrix(corners[np.arange(NUM_LANDMARKS) % 2])
-
-
-def _composed(outer: np.ndarray, inner: np.ndarray) -> np.ndarray:
-    """(N, 2, 3) of the inner map followed by the outer one."""
-    product: np.ndarray = outer[:, :, :2] @ inner
-    product[:, :, 2] += outer[:, :, 2]
-    return product

@@ -1,4 +1,4 @@
-"""A net against labelled faces, with a predictor that knows only the training means beside it."""
+"""A net measured on labelled faces, beside a predictor that outputs the training means."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ from mlx_faceau.train.target_statistics import TargetStatistics
 from .bootstrap import au_intervals, landmark_pose_intervals
 from .breakdown import breakdown
 from .ced import CURVE_END, ced, ced_summary
-from .crops import jitter_matrices, move_images, move_labels
+from .crop_jitter import jitter_matrices, warp_images, warp_labels
 from .detector_boxes import box_crops
-from .subjects import people_of
+from .subjects import subjects_of
 from .targets import JITTERED_MAE, MISSED, TARGETS, UNMEASURED
 
 _BATCH = 32
@@ -35,35 +35,37 @@ Predict = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
-class Report:
+class Evaluation:
     """All figures of an evaluation.
 
     Attributes:
         kind: of net.
         faces: how many were evaluated.
         left_out: how many more the file holds.
-        people: how many are on them.
-        people_by: what tells them apart: ``"subject"``, ``"video"`` or ``"face"``.
+        subjects: how many subjects the faces are of.
+        subjects_by: what names them: ``"subject"``, ``"video"`` or ``"face"``.
         means_from: ``"training"``, or ``"evaluation"`` where the net does not record its means.
         trained_on: whether the net was trained on faces of this file.
-        net: its metrics.
-        jittered: its metrics on crops moved as an imperfect face finder would.
+        net: its metrics on standard crops.
+        jittered: its metrics on jittered crops.
         boxes: ``name``, ``about`` and ``metrics`` on crops cut from a detector's boxes, or None.
-        constant: metrics of the means.
+        constant: metrics of the constant predictor, which outputs the training means.
         constant_moved: the same on the moved crops: ``jittered`` and, where there are, ``boxes``.
-        intervals: 95 % confidence intervals of ``net``, people resampled; empty for one person.
+        intervals: 95 % bootstrap confidence intervals of ``net``, subjects resampled; empty for
+            one subject.
         breakdown: metrics of parts of the faces.
         curves: for landmarks ``nme`` and the share of faces under it (``net``, ``jittered``,
             ``boxes``, ``constant``); for action units by name ``count`` and ``mean`` prediction
             of the faces whose true intensity is nearest to 0, 1, ... 5.
-        worst: ``row`` in the file and error of the faces that the net gets most wrong.
+        worst: ``row`` in the file and ``error`` of the faces with the largest errors (NME; mean
+            absolute error over the action units).
     """
 
     kind: str
     faces: int
     left_out: int
-    people: int
-    people_by: str
+    subjects: int
+    subjects_by: str
     means_from: str
     trained_on: bool
     net: dict[str, Any]
@@ -75,6 +77,11 @@ class Report:
     breakdown: list[dict[str, Any]]
     curves: dict[str, Any]
     worst: list[dict[str, float]]
+
+    def conditions(self) -> dict[str, dict[str, Any]]:
+        """Metrics by the name of the column that shows them; the net's on standard crops first."""
+        boxes = {} if self.boxes is None else {self.boxes["name"]: self.boxes["metrics"]}
+        return {"net": self.net, "jittered": self.jittered, **boxes, "constant": self.constant}
 
     def grades(self) -> dict[str, str]:
         """Grade of each target, by metric; the landmarks' MAE counts under jitter too."""
@@ -102,7 +109,7 @@ def evaluate(
     *,
     boxes: str = "auto",
     trained_on: Collection[str] = (),
-) -> Report:
+) -> Evaluation:
     """Evaluate a net on all faces of a file.
 
     Args:
@@ -110,48 +117,54 @@ def evaluate(
         dataset: the faces.
         kind: of net.
         statistics: of the net's training targets; without them the means of these very faces
-            stand in, which flatters the constant predictor a little.
-        boxes: whose face boxes crops are cut from, see :func:`.boxes.box_crops`.
+            are used, which flatters the constant predictor a little.
+        boxes: whose face boxes crops are cut from, see :func:`.detector_boxes.box_crops`.
         trained_on: hashes of the files that the net was trained on, with or without the faces that
             lie outside the crop, and of some of its faces, where they are known.
 
     Raises:
-        CheckpointError: if the net answers NaN or infinity, on whatever crops.
+        CheckpointError: if the net's output is NaN or infinite on any crop.
         DatasetError: if the file holds fewer than two faces, or one without an extent, or not the
             boxes asked for; for an action unit net, if intensities leave [0, 5].
     """
     _check_faces(dataset, kind)
     means = (statistics or TargetStatistics.of(dataset.labels, dataset.masks)).means
-    found = box_crops(dataset, boxes)
-    moves = {"net": None, "jittered": jitter_matrices(len(dataset), JITTER_SEED)}
-    moves |= {} if found is None else {"boxes": found.matrices}
+    detector = box_crops(dataset, boxes)
+    warps = {"net": None, "jittered": jitter_matrices(len(dataset), JITTER_SEED)}
+    if detector is not None:
+        warps["boxes"] = detector.matrices
     labels = {**dataset.labels, **dataset.masks}
-    truths = {k: labels if m is None else move_labels(m, labels) for k, m in moves.items()}
-    answers = _predict_all(predict, dataset, moves)
-    constant = _constant(means, len(dataset))
-    metrics = {name: _MEASURES[kind](truths[name], answers[name], means) for name in moves}
-    known = {name: _MEASURES[kind](truths[name], constant, means) for name in moves}
-    constant_metrics = known.pop("net")
-    truths["constant"], answers["constant"] = labels, constant
-    people_by, people = people_of(dataset)
-    in_boxes = None if found is None else {"name": found.name, "about": found.about}
-    return Report(
+    truths = {k: labels if m is None else warp_labels(m, labels) for k, m in warps.items()}
+    predictions = _predict_all(predict, dataset, warps)
+    constant = {name: np.broadcast_to(m, (len(dataset), *m.shape)) for name, m in means.items()}
+    metrics = {name: _metrics(kind, truths[name], predictions[name], means) for name in warps}
+    constants = {name: _metrics(kind, truths[name], constant, means) for name in warps}
+    constant_metrics = constants.pop("net")
+    subjects_by, subjects = subjects_of(dataset)
+    net = predictions["net"]
+    return Evaluation(
         kind=kind,
         faces=len(dataset),
         left_out=dataset.left_out,
-        people=len(set(people.tolist())),
-        people_by=people_by,
+        subjects=len(np.unique(subjects)),
+        subjects_by=subjects_by,
         means_from="evaluation" if statistics is None else "training",
         trained_on=not dataset.hashes().isdisjoint(trained_on) or shares_faces(dataset, trained_on),
         net=metrics["net"],
         jittered=metrics["jittered"],
-        boxes=in_boxes and {**in_boxes, "metrics": metrics["boxes"]},
+        boxes=None
+        if detector is None
+        else {"name": detector.name, "about": detector.about, "metrics": metrics["boxes"]},
         constant=constant_metrics,
-        constant_moved=known,
-        intervals=_INTERVALS[kind](labels, answers["net"], means, people),
-        breakdown=breakdown(kind, labels, answers["net"], means, people, dataset.groups),
-        curves=_CURVES[kind](truths, answers),
-        worst=_worst(_ERRORS[kind](labels, answers["net"]), dataset.rows),
+        constant_moved=constants,
+        intervals=au_intervals(labels["au_intensities"], net["au_intensities"], subjects)
+        if kind == "au_prediction"
+        else landmark_pose_intervals(labels, net, means["landmarks"], subjects),
+        breakdown=breakdown(kind, labels, net, means, subjects, dataset.groups),
+        curves=_responses(labels, net)
+        if kind == "au_prediction"
+        else _ced_curves({**truths, "constant": labels}, {**predictions, "constant": constant}),
+        worst=_worst(kind, labels, net, dataset.rows),
     )
 
 
@@ -170,95 +183,65 @@ def _check_faces(dataset: FaceDataset, kind: str) -> None:
 
 
 def _predict_all(
-    predict: Predict, dataset: FaceDataset, moves: Mapping[str, np.ndarray | None]
+    predict: Predict, dataset: FaceDataset, warps: Mapping[str, np.ndarray | None]
 ) -> dict[str, Arrays]:
     """Predictions on all crops under each condition; images are read once."""
-    parts: dict[str, list[Mapping[str, np.ndarray]]] = {name: [] for name in moves}
+    parts: dict[str, list[Mapping[str, np.ndarray]]] = {name: [] for name in warps}
     for start in range(0, len(dataset), _BATCH):
         rows = np.arange(start, min(start + _BATCH, len(dataset)))
         images = dataset.read_images(rows)
-        for name, matrices in moves.items():
-            moved = images if matrices is None else move_images(matrices[rows], images)
-            parts[name].append(predict(moved))
-    answers = {name: _joined(answer) for name, answer in parts.items()}
-    for name, answer in answers.items():
-        _check_finite(answer, _CROPS[name], dataset)
-    return answers
+        for name, matrices in warps.items():
+            crops = images if matrices is None else warp_images(matrices[rows], images)
+            parts[name].append(predict(crops))
+    predictions = {}
+    for name, batches in parts.items():
+        predictions[name] = {key: np.concatenate([b[key] for b in batches]) for key in batches[0]}
+        for values in predictions[name].values():
+            bad = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(1))
+            if len(bad):
+                raise CheckpointError(
+                    f"the net's output is NaN or infinite for {len(bad)} of {len(values)} "
+                    f"{_CROPS[name]} (first in row {dataset.rows[bad[0]]} of {dataset.path}); "
+                    "train it again"
+                )
+    return predictions
 
 
-def _check_finite(answer: Arrays, crops: str, dataset: FaceDataset) -> None:
-    for values in answer.values():
-        bad = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(1))
-        if len(bad):
-            raise CheckpointError(
-                f"the net answers NaN or infinity for {len(bad)} of {len(values)} {crops} (first "
-                f"in row {dataset.rows[bad[0]]} of {dataset.path}); train it again"
-            )
-
-
-def _joined(parts: list[Mapping[str, np.ndarray]]) -> Arrays:
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def _constant(means: Mapping[str, np.ndarray], count: int) -> Arrays:
-    return {name: np.broadcast_to(mean, (count, *mean.shape)) for name, mean in means.items()}
-
-
-def _measure_landmarks(truth: Arrays, prediction: Arrays, means: Arrays) -> dict[str, Any]:
+def _metrics(kind: str, truth: Arrays, prediction: Arrays, means: Arrays) -> dict[str, Any]:
+    if kind == "au_prediction":
+        return au_metrics(truth["au_intensities"], prediction["au_intensities"])
     errors = nme(truth["landmarks"], prediction["landmarks"])
     return {**landmark_pose_metrics(truth, prediction, means), **ced_summary(errors)}
 
 
-def _measure_aus(truth: Arrays, prediction: Arrays, means: Arrays) -> dict[str, Any]:
-    return au_metrics(truth["au_intensities"], prediction["au_intensities"])
-
-
-def _landmark_intervals(
-    truth: Arrays, prediction: Arrays, means: Arrays, people: np.ndarray
-) -> dict[str, Any]:
-    return landmark_pose_intervals(truth, prediction, means["landmarks"], people)
-
-
-def _au_intervals(
-    truth: Arrays, prediction: Arrays, means: Arrays, people: np.ndarray
-) -> dict[str, Any]:
-    return au_intervals(truth["au_intensities"], prediction["au_intensities"], people)
-
-
-def _ced_curves(truths: dict[str, Arrays], answers: dict[str, Arrays]) -> dict[str, Any]:
+def _ced_curves(truths: dict[str, Arrays], predictions: dict[str, Arrays]) -> dict[str, Any]:
     bounds = np.linspace(0, CURVE_END, 101)
     shares = {
-        name: ced(nme(truths[name]["landmarks"], answer["landmarks"]), bounds).tolist()
-        for name, answer in answers.items()
+        name: ced(nme(truths[name]["landmarks"], prediction["landmarks"]), bounds).tolist()
+        for name, prediction in predictions.items()
     }
     return {"nme": bounds.tolist(), **shares}
 
 
-def _responses(truths: dict[str, Arrays], answers: dict[str, Arrays]) -> dict[str, Any]:
-    truth, prediction = (side["net"]["au_intensities"] for side in (truths, answers))
-    level = np.digitize(truth, RESPONSE_EDGES)
+def _responses(truth: Arrays, prediction: Arrays) -> dict[str, Any]:
+    """Mean prediction by true intensity, of each action unit."""
+    levels = np.digitize(truth["au_intensities"], RESPONSE_EDGES)
+    size = len(RESPONSE_EDGES) + 1
     curves = {}
     for i, name in enumerate(AU_NAMES):
-        size = len(RESPONSE_EDGES) + 1
-        count = np.bincount(level[:, i], minlength=size)
-        total = np.bincount(level[:, i], np.float64(prediction[:, i]), minlength=size)
+        count = np.bincount(levels[:, i], minlength=size)
+        values = np.float64(prediction["au_intensities"][:, i])
+        total = np.bincount(levels[:, i], values, minlength=size)
         means = np.divide(total, count, out=np.full(size, np.nan), where=count > 0)
         curves[name] = {"count": count.tolist(), "mean": means.tolist()}
     return curves
 
 
-def _worst(errors: np.ndarray, rows: np.ndarray) -> list[dict[str, float]]:
+def _worst(kind: str, truth: Arrays, prediction: Arrays, rows: np.ndarray) -> list[dict[str, Any]]:
+    if kind == "au_prediction":
+        gap = np.float64(truth["au_intensities"]) - prediction["au_intensities"]
+        errors = np.abs(gap).mean(1)
+    else:
+        errors = nme(truth["landmarks"], prediction["landmarks"])
     order = np.argsort(-errors, kind="stable")[:_WORST]
     return [{"row": int(rows[i]), "error": float(errors[i])} for i in order.tolist()]
-
-
-_MEASURES = {"landmark_pose": _measure_landmarks, "au_prediction": _measure_aus}
-_INTERVALS = {"landmark_pose": _landmark_intervals, "au_prediction": _au_intervals}
-_CURVES = {"landmark_pose": _ced_curves, "au_prediction": _responses}
-# What ranks the faces that a net gets most wrong: NME; mean error over the action units.
-_ERRORS: dict[str, Callable[[Arrays, Arrays], np.ndarray]] = {
-    "landmark_pose": lambda truth, answer: nme(truth["landmarks"], answer["landmarks"]),
-    "au_prediction": lambda truth, answer: np.abs(
-        np.float64(truth["au_intensities"]) - answer["au_intensities"]
-    ).mean(1),
-}

@@ -1,7 +1,7 @@
 """An evaluation as one picture of four panels."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +11,23 @@ from mlx_faceau.core.atomic_io import atomic_file
 from mlx_faceau.core.facs import MAX_INTENSITY
 from mlx_faceau.core.metrics import MINIMUM_SUPPORT
 from mlx_faceau.errors import BrokenLibrary, MissingDependency
-from mlx_faceau.output.matplotlib_figure import new_figure
+from mlx_faceau.output.plotting import new_figure
 
 from .ced import BOUNDS, CURVE_END
-from .evaluate import Report
+from .evaluate import Evaluation
+from .report import header
 from .targets import TARGETS
-from .text_report import conditions, header
 
 _LOG = logging.getLogger(__name__)
-_COLOURS = {"net": "#0072b2", "jittered": "#e69f00", "boxes": "#009e73", "constant": "#999999"}
+_NET, _JITTERED, _BOXES, _CONSTANT, _BOUND = "#0072b2", "#e69f00", "#009e73", "#999999", "#d55e00"
+_FEWEST = 5  # faces of a true intensity whose mean prediction is drawn
 
 
-def draw_report(report: Report, path: Path) -> Path | None:
+def draw_evaluation(evaluation: Evaluation, path: Path) -> Path | None:
     """Draw the evaluation.
 
     Args:
-        report: what to draw.
+        evaluation: what to draw.
         path: ends with ``.png``.
 
     Returns:
@@ -37,169 +38,139 @@ def draw_report(report: Report, path: Path) -> Path | None:
     except (MissingDependency, BrokenLibrary) as error:
         _LOG.warning("no picture drawn: %s", error)
         return None
-    panels = _LANDMARKS if report.kind == "landmark_pose" else _AUS
-    for axes, draw in zip(figure.subplots(2, 2).flat, panels, strict=True):
-        draw(axes, report)
-    figure.suptitle(header(vars(report)))
+    landmarks = evaluation.kind == "landmark_pose"
+    first, second, third, fourth = figure.subplots(2, 2).flat
+    if landmarks:
+        _draw_ced(first, evaluation)
+        _draw_landmark_errors(second, evaluation)
+        _draw_pose(third, evaluation)
+    else:
+        _draw_correlations(first, evaluation)
+        _draw_au_errors(second, evaluation)
+        _draw_responses(third, evaluation)
+    _draw_yaw(fourth, evaluation, "px" if landmarks else "of 5")
+    for axes in (first, second, third, fourth):
+        axes.grid(axis="y", alpha=0.3)
+        axes.set_axisbelow(True)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize=8)
+    figure.suptitle(header(vars(evaluation)))
     with atomic_file(path) as temporary:
         figure.savefig(temporary, dpi=110)
     return path
 
 
-def _draw_ced(axes: Any, report: Report) -> None:
-    bounds = 100 * np.array(report.curves["nme"])
-    for (name, metrics), key in zip(conditions(report).items(), _keys(report), strict=True):
-        label = f"{name}: over {100 * BOUNDS[0]:.0f} %: {100 * metrics['failure_rate_8']:.1f} %"
-        axes.plot(bounds, 100 * np.array(report.curves[key]), color=_COLOURS[key], label=label)
+def _draw_ced(axes: Any, evaluation: Evaluation) -> None:
+    bounds = 100 * np.array(evaluation.curves["nme"])
+    keys = [key for key in evaluation.curves if key != "nme"]
+    for key, (name, metrics) in zip(keys, evaluation.conditions().items(), strict=True):
+        label = f"{name}: {100 * metrics['failure_rate_8']:.1f} % over {100 * BOUNDS[0]:.0f} %"
+        shares = 100 * np.array(evaluation.curves[key])
+        axes.plot(bounds, shares, color=_colour(name), label=label)
     for bound in BOUNDS:
         axes.axvline(100 * bound, color="#bbbbbb", lw=0.8, ls="--")
     axes.set(xlim=(0, 100 * CURVE_END), ylim=(0, 100.5), title="cumulative error distribution")
     axes.set(xlabel="NME, % of the inter-ocular distance", ylabel="faces, %")
-    _finish(axes)
 
 
-def _draw_groups(axes: Any, report: Report) -> None:
-    names = [*report.net["groups"], "all"]
-    columns = [
-        [*(group["mae"] for group in metrics["groups"].values()), metrics["mae"]]
-        for metrics in conditions(report).values()
-    ]
-    labels = [name.replace("_", " ") for name in names]
-    _draw_bars(axes, report, labels, columns)
-    axes.set(title="landmark error", ylabel="mean absolute error, px")
-    axes.axhline(TARGETS[report.kind][-1].must, color="#d55e00", lw=0.8, ls="--", label="must")
-    _finish(axes, room=True)
+def _draw_landmark_errors(axes: Any, evaluation: Evaluation) -> None:
+    groups = list(evaluation.net["groups"])
+    for name, metrics in evaluation.conditions().items():
+        errors = [*(metrics["groups"][group]["mae"] for group in groups), metrics["mae"]]
+        axes.plot(errors, "o", color=_colour(name), label=name)
+    axes.axhline(TARGETS["landmark_pose"][-1].must, color=_BOUND, lw=0.8, ls="--", label="must")
+    labels = [*(group.replace("_", " ") for group in groups), "all"]
+    axes.set_xticks(np.arange(len(labels)), labels, rotation=30)
+    axes.set(title="landmark error", ylabel="mean absolute error, px", ylim=(0, None))
 
 
-def _draw_pose(axes: Any, report: Report) -> None:
-    angles = list(report.net["pose"])
-    columns = [list(metrics["pose"].values()) for metrics in conditions(report).values()]
+def _draw_pose(axes: Any, evaluation: Evaluation) -> None:
     axes.set(title="pose error", ylabel="mean absolute error, degrees")
+    angles = list(evaluation.net["pose"])
     if not angles:
         axes.text(0.5, 0.5, "no pose is known", ha="center", transform=axes.transAxes)
         return
-    within = [report.intervals.get("pose", {}).get(angle) for angle in angles]
-    _draw_bars(axes, report, angles, columns, within)
-    _finish(axes, room=True)
+    for name, metrics in evaluation.conditions().items():
+        axes.plot([metrics["pose"][a] for a in angles], "o", color=_colour(name), label=name)
+    _draw_intervals(axes, [evaluation.intervals.get("pose", {}).get(angle) for angle in angles])
+    axes.set_xticks(np.arange(len(angles)), angles)
+    axes.set(ylim=(0, None))
 
 
-def _draw_yaw(axes: Any, report: Report) -> None:
-    rows = [row for row in report.breakdown if row["by"] == "yaw"]
+def _draw_correlations(axes: Any, evaluation: Evaluation) -> None:
+    for name, metrics in evaluation.conditions().items():
+        values = np.array([figures["r"] for figures in metrics["aus"].values()])
+        if name == "net":
+            axes.bar(np.arange(len(values)), np.nan_to_num(values), color=_NET, label=name)
+        elif name != "constant":
+            axes.plot(values, "o", ms=5, color=_colour(name), mec="white", label=name)
+    _draw_intervals(axes, _au_intervals(evaluation, "r"))
+    must = TARGETS["au_prediction"][0].must
+    axes.axhline(must, color=_BOUND, lw=0.8, ls="--", label="must, of the mean")
+    _label_aus(axes, evaluation)
+    axes.set(title="Pearson's r by action unit (* too few faces for the mean)")
+    axes.set_ylim(min(0, axes.get_ylim()[0]), 1)
+
+
+def _draw_au_errors(axes: Any, evaluation: Evaluation) -> None:
+    values = [figures["mae"] for figures in evaluation.net["aus"].values()]
+    constant = [figures["mae"] for figures in evaluation.constant["aus"].values()]
+    axes.bar(np.arange(len(values)), values, color=_NET, label="net")
+    axes.plot(constant, "D", color=_CONSTANT, mec="white", label="constant")
+    _draw_intervals(axes, _au_intervals(evaluation, "mae"))
+    _label_aus(axes, evaluation)
+    axes.set(title="error by action unit", ylabel="mean absolute error, of 5")
+
+
+def _draw_responses(axes: Any, evaluation: Evaluation) -> None:
+    """Mean prediction against the true intensity: of a net that learned little it is flat."""
+    levels = np.arange(MAX_INTENSITY + 1)
+    curves = list(evaluation.curves.values())
+    for curve in curves:
+        known = np.array(curve["count"]) >= _FEWEST
+        axes.plot(levels[known], np.array(curve["mean"])[known], color="#bbbbbb", lw=0.9)
+    counts = np.sum([curve["count"] for curve in curves], axis=0)
+    totals = np.sum([np.nan_to_num(c["mean"]) * c["count"] for c in curves], axis=0)
+    known = counts >= _FEWEST
+    means = totals / np.maximum(counts, 1)
+    axes.plot(levels[known], means[known], "o-", color=_NET, label="all action units")
+    axes.plot([], [], color="#bbbbbb", label=f"one action unit ({_FEWEST} faces or more)")
+    axes.plot(levels, levels, color=_CONSTANT, lw=0.8, ls="--", label="label")
+    axes.set(title="prediction by true intensity", xlabel="label, nearest whole intensity")
+    axes.set(ylabel="mean prediction", ylim=(0, MAX_INTENSITY))
+
+
+def _draw_yaw(axes: Any, evaluation: Evaluation, unit: str) -> None:
+    rows = [row for row in evaluation.breakdown if row["by"] == "yaw"]
     labels = [
         f"{row['part'].replace(' degrees', '°')}\n{row['faces']} face{'s' * (row['faces'] > 1)}"
         for row in rows
     ]
-    axes.bar(labels, [row["mae"] for row in rows], width=0.5, color=_COLOURS["net"], label="net")
+    axes.bar(labels, [row["mae"] for row in rows], width=0.5, color=_NET, label="net")
     constant = [row["constant_mae"] for row in rows]
-    axes.plot(labels, constant, "D", color=_COLOURS["constant"], label="constant")
-    unit = "px" if report.kind == "landmark_pose" else "of 5"
+    axes.plot(labels, constant, "D", color=_CONSTANT, label="constant")
     axes.set(title="error by yaw, to either side", ylabel=f"mean absolute error, {unit}")
     axes.set_xlim(-0.5, len(rows) - 0.5)  # parts without figures have their place too
-    _finish(axes, room=True)
 
 
-def _draw_correlations(axes: Any, report: Report) -> None:
-    names = list(report.net["aus"])
-    places = np.arange(len(names))
-    for (name, metrics), key in zip(conditions(report).items(), _keys(report), strict=True):
-        values = [metrics["aus"][au]["r"] for au in names]
-        if key == "net":
-            axes.bar(places, np.nan_to_num(values), color=_COLOURS[key], label=name)
-        elif key != "constant":
-            axes.plot(places, values, "o", ms=5, color=_COLOURS[key], mec="white", label=name)
-    _draw_whiskers(axes, places, [_interval(report, au, "r") for au in names])
-    axes.axhline(
-        TARGETS[report.kind][0].must, color="#d55e00", lw=0.8, ls="--", label="must, in the mean"
-    )
-    _label_aus(axes, report)
-    low = min(0.0, *(np.nan_to_num(report.net["aus"][au]["r"]) for au in names))
-    axes.set(title="Pearson's r by action unit (* too few faces for the mean)", ylim=(low, 1))
-    _finish(axes, room=True)
+def _colour(condition: str) -> str:
+    return {"net": _NET, "jittered": _JITTERED, "constant": _CONSTANT}.get(condition, _BOXES)
 
 
-def _draw_au_errors(axes: Any, report: Report) -> None:
-    names = list(report.net["aus"])
-    places = np.arange(len(names))
-    values = [report.net["aus"][au]["mae"] for au in names]
-    constant = [report.constant["aus"][au]["mae"] for au in names]
-    axes.bar(places, values, color=_COLOURS["net"], label="net")
-    _draw_whiskers(axes, places, [_interval(report, au, "mae") for au in names])
-    axes.plot(places, constant, "D", color=_COLOURS["constant"], mec="white", label="constant")
-    _label_aus(axes, report)
-    axes.set(title="error by action unit", ylabel="mean absolute error, of 5")
-    _finish(axes, room=True)
-
-
-def _draw_responses(axes: Any, report: Report) -> None:
-    """Mean prediction against the true intensity: a net that hedges stays flat."""
-    levels = np.arange(MAX_INTENSITY + 1)
-    curves = list(report.curves.values())
-    for curve in curves:
-        known = np.array(curve["count"]) >= 5
-        axes.plot(levels[known], np.array(curve["mean"])[known], color="#bbbbbb", lw=0.9)
-    counts = np.sum([curve["count"] for curve in curves], axis=0)
-    totals = np.sum([np.nan_to_num(c["mean"]) * c["count"] for c in curves], axis=0)
-    known = counts >= 5
-    axes.plot(levels[known], (totals / np.maximum(counts, 1))[known], "o-", color=_COLOURS["net"],
-              label="all action units")  # fmt: skip
-    axes.plot([], [], color="#bbbbbb", label="one action unit (5 faces or more)")
-    axes.plot(levels, levels, color="#999999", lw=0.8, ls="--", label="what the label says")
-    axes.set(title="answer by true intensity", xlabel="label, nearest whole intensity")
-    axes.set(ylabel="mean prediction", ylim=(0, MAX_INTENSITY))
-    _finish(axes)
-
-
-_LANDMARKS = (_draw_ced, _draw_groups, _draw_pose, _draw_yaw)
-_AUS = (_draw_correlations, _draw_au_errors, _draw_responses, _draw_yaw)
-
-
-def _keys(report: Report) -> list[str]:
-    """Colours of the conditions, in their order."""
-    return [key for key in _COLOURS if key != "boxes" or report.boxes is not None]
-
-
-def _draw_bars(
-    axes: Any,
-    report: Report,
-    labels: Sequence[str],
-    columns: Sequence[Sequence[float]],
-    within: Iterable[Sequence[float] | None] = (),
-) -> None:
-    width = 0.8 / len(columns)
-    places = np.arange(len(labels))
-    for i, (name, key) in enumerate(zip(conditions(report), _keys(report), strict=True)):
-        left = places - 0.4 + (i + 0.5) * width
-        axes.bar(left, columns[i], width, color=_COLOURS[key], label=name)
-    _draw_whiskers(axes, places - 0.4 + 0.5 * width, list(within))
-    axes.set_xticks(places, labels, rotation=30 if len(labels) > 5 else 0)
-
-
-def _draw_whiskers(
-    axes: Any, places: np.ndarray, intervals: Sequence[Sequence[float] | None]
-) -> None:
-    for place, ends in zip(places.tolist(), intervals, strict=False):
+def _draw_intervals(axes: Any, intervals: Sequence[Sequence[float] | None]) -> None:
+    for place, ends in enumerate(intervals):
         if ends is not None:
             axes.plot([place, place], ends, color="black", lw=1.2)
 
 
-def _interval(report: Report, au: str, key: str) -> list[float] | None:
-    found: list[float] | None = report.intervals.get("aus", {}).get(au, {}).get(key)
-    return found
+def _au_intervals(evaluation: Evaluation, key: str) -> list[Sequence[float] | None]:
+    aus = evaluation.intervals.get("aus", {})
+    return [aus.get(name, {}).get(key) for name in evaluation.net["aus"]]
 
 
-def _label_aus(axes: Any, report: Report) -> None:
+def _label_aus(axes: Any, evaluation: Evaluation) -> None:
     labels = [
         name.removesuffix("_r") + ("*" if figures["support"] < MINIMUM_SUPPORT else "")
-        for name, figures in report.net["aus"].items()
+        for name, figures in evaluation.net["aus"].items()
     ]
     axes.set_xticks(np.arange(len(labels)), labels, rotation=60)
-
-
-def _finish(axes: Any, room: bool = False) -> None:
-    """Grid and legend; with room above the bars, so that the legend hides none."""
-    axes.grid(axis="y", alpha=0.3)
-    axes.set_axisbelow(True)
-    if room:
-        low, high = axes.get_ylim()
-        axes.set_ylim(low, high + 0.15 * (high - low))
-    axes.legend(fontsize=8, ncols=5 if room else 1, loc="upper left" if room else "best")

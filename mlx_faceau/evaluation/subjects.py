@@ -1,4 +1,4 @@
-"""Who is on each face, as far as a file says."""
+"""The subject of each face, as far as a file names it."""
 
 import numpy as np
 
@@ -7,12 +7,12 @@ from mlx_faceau.data.loading.validation_split import Named, people_names
 BY_FACE = "face"
 
 
-def people_of(dataset: Named) -> tuple[str, np.ndarray]:
-    """What is resampled together.
+def subjects_of(dataset: Named) -> tuple[str, np.ndarray]:
+    """What the bootstrap resamples.
 
     Returns:
         ``"subject"`` or ``"video"``, ``"face"`` where the file names neither; and (N,) names.
-        A face without a name is taken for a person of its own.
+        A face without a name counts as a subject of its own.
     """
     by, names = people_names(dataset, strict=False)
     if not (names != "").any():

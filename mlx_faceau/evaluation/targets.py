@@ -1,4 +1,4 @@
-"""The accuracy that the nets are meant to reach on people they never saw."""
+"""The accuracy targets, on subjects who were not in the training."""
 
 import math
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ class Target:
     metric: str
     label: str
     must: float
-    aim: float
+    aim: float | None  # None: there is no aim beyond the bound
     higher: bool  # whether more is better
 
     def grade(self, value: float) -> str:
@@ -21,7 +21,7 @@ class Target:
         if math.isnan(value):
             return UNMEASURED
         for name, bound in (("aim", self.aim), ("must", self.must)):
-            if value > bound if self.higher else value < bound:
+            if bound is not None and (value > bound if self.higher else value < bound):
                 return name
         return MISSED
 
@@ -29,13 +29,12 @@ class Target:
 TARGETS = {
     "landmark_pose": (
         Target("correlation", "landmark correlation", 0.95, 0.99, True),
-        Target("correlation_without_mean", "  without the mean face", 0.90, 0.95, True),
-        Target("mae", "landmark MAE (px)", 2.0, 1.0, False),
+        Target("correlation_without_mean", "without the mean face", 0.90, 0.95, True),
+        Target("mae", "landmark MAE, px", 2.0, 1.0, False),
     ),
     "au_prediction": (
-        Target("correlation", "AU correlation", 0.90, 0.95, True),
+        Target("correlation", "AU correlation (mean r)", 0.90, 0.95, True),
         Target("mae", "AU MAE", 0.5, 0.2, False),
     ),
 }
-# Landmarks must stay that close on moved crops too; there is no aim beyond it.
-JITTERED_MAE = Target("mae_jittered", "  the same, jittered", 2.0, 0.0, False)
+JITTERED_MAE = Target("mae_jittered", "landmark MAE, jittered", 2.0, None, False)

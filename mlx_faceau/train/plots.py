@@ -7,7 +7,7 @@ from typing import Any
 
 from mlx_faceau.core.atomic_io import atomic_file
 from mlx_faceau.errors import BrokenLibrary, MissingDependency
-from mlx_faceau.output.matplotlib_figure import new_figure
+from mlx_faceau.output.plotting import new_figure
 
 _LOG = logging.getLogger(__name__)
 CURVES_NAME = "training_curves.png"

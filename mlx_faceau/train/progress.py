@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlx_faceau.core.libraries import LOAD_ERRORS, load_error
+from mlx_faceau.output.tables import action_unit_table
 
 
 class NoBar:
@@ -28,7 +29,7 @@ def progress_bar() -> Any:
     try:
         from tqdm import tqdm
     except LOAD_ERRORS as error:
-        raise load_error(error, "tqdm", "train") from None
+        raise load_error(error, "tqdm") from None
     return tqdm
 
 
@@ -54,6 +55,4 @@ def epoch_line(entry: Mapping[str, Any], epochs: int, best: bool) -> str:
 
 def au_table(entry: Mapping[str, Any]) -> str:
     """The action units' metrics in an epoch, from its entry in the history."""
-    from mlx_faceau.evaluation.text_report import format_action_units
-
-    return format_action_units(entry["metrics"])
+    return action_unit_table({"net": entry["metrics"]}).text()

@@ -11,8 +11,8 @@ from wire import write_mlpackage, write_onnx
 pytest.importorskip("torch")
 pytest.importorskip("onnx")
 
-from mlx_faceau.cli.evaluate import read_description
 from mlx_faceau.cli.main import main
+from mlx_faceau.cli.model_metadata import read_description
 from mlx_faceau.core.architectures import LandmarkPoseConfig
 from mlx_faceau.core.checkpoint import describe
 from mlx_faceau.errors import CheckpointError

@@ -1,4 +1,4 @@
-"""Confidence intervals over people, against resampling written out as a loop."""
+"""Confidence intervals over subjects, against resampling written out as a loop."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from mlx_faceau.core.metrics import (
 from mlx_faceau.core.moments import Moments
 from mlx_faceau.evaluation.bootstrap import (
     au_intervals,
-    interval,
+    confidence_interval,
     landmark_pose_intervals,
     resampled_means,
 )
@@ -137,17 +137,17 @@ def test_landmark_intervals_are_percentiles_of_the_resampled_statistics() -> Non
 def test_faces_that_repeat_a_person_do_not_narrow_the_interval() -> None:
     """Ten copies of each person's face tell nothing new: the interval stays."""
     values = np.random.default_rng(6).normal(size=(40, 1))
-    once = interval(resampled_means(values, np.arange(40))[:, 0])
+    once = confidence_interval(resampled_means(values, np.arange(40))[:, 0])
     copied = np.repeat(values, 10, axis=0)
-    by_person = interval(resampled_means(copied, np.repeat(np.arange(40), 10))[:, 0])
-    by_face = interval(resampled_means(copied, np.arange(400))[:, 0])
+    by_person = confidence_interval(resampled_means(copied, np.repeat(np.arange(40), 10))[:, 0])
+    by_face = confidence_interval(resampled_means(copied, np.arange(400))[:, 0])
     np.testing.assert_allclose(by_person, once)
     assert np.ptp(by_face) < 0.5 * np.ptp(by_person)
 
 
 def test_the_interval_of_a_mean_is_as_wide_as_theory_says() -> None:
     values = np.random.default_rng(7).normal(0, 3, (200, 1))
-    low, high = interval(resampled_means(values, np.arange(200))[:, 0])
+    low, high = confidence_interval(resampled_means(values, np.arange(200))[:, 0])
     assert high - low == pytest.approx(2 * 1.96 * values.std() / np.sqrt(200), rel=0.08)
 
 

@@ -14,7 +14,7 @@ from labelled_faces import EACH, PEOPLE, Oracle, move_every_second_outside, writ
 from mlx_faceau.core.metrics import nme
 from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.errors import CheckpointError, DatasetError
-from mlx_faceau.evaluation.crops import jitter_matrices, move_images
+from mlx_faceau.evaluation.crop_jitter import jitter_matrices, warp_images
 from mlx_faceau.evaluation.detector_boxes import box_crops
 from mlx_faceau.evaluation.evaluate import JITTER_SEED, evaluate
 from mlx_faceau.evaluation.targets import TARGETS
@@ -109,9 +109,9 @@ def test_a_correlation_that_no_action_unit_supports_is_not_passed(tmp_path: Path
     assert not report.passed
 
 
-def test_people_are_counted_by_subject(dataset: FaceDataset) -> None:
+def test_subjects_are_counted(dataset: FaceDataset) -> None:
     report = evaluate(Oracle(dataset), dataset, "au_prediction", None)
-    assert (report.faces, report.people, report.people_by) == (PEOPLE * EACH, PEOPLE, "subject")
+    assert (report.faces, report.subjects, report.subjects_by) == (PEOPLE * EACH, PEOPLE, "subject")
 
 
 def test_the_breakdown_by_yaw_holds_each_face_once_and_its_own_error(dataset: FaceDataset) -> None:
@@ -121,7 +121,7 @@ def test_the_breakdown_by_yaw_holds_each_face_once_and_its_own_error(dataset: Fa
     assert list(rows) == ["0 to 10 degrees", "10 to 20 degrees", "20 to 30 degrees",
                           "30 to 45 degrees"]  # fmt: skip
     for row in rows.values():
-        assert (row["faces"], row["people"]) == (PEOPLE, PEOPLE)
+        assert (row["faces"], row["subjects"]) == (PEOPLE, PEOPLE)
         assert row["mae"] == pytest.approx(1.5, abs=1e-5)
 
 
@@ -137,8 +137,8 @@ def test_the_breakdown_counts_every_face_even_one_alone_or_turned_all_the_way_ro
         faces = {row["part"]: row["faces"] for row in rows}
         assert faces == {"0 to 10 degrees": 117, "10 to 20 degrees": 1, "over 45 degrees": 2}
         alone = rows[1]
-        figures = alone.keys() - {"by", "part", "faces", "people"}
-        assert figures == rows[0].keys() - {"by", "part", "faces", "people"}
+        figures = alone.keys() - {"by", "part", "faces", "subjects"}
+        assert figures == rows[0].keys() - {"by", "part", "faces", "subjects"}
         assert all(math.isnan(alone[key]) for key in figures)
         assert rows[2]["mae"] == pytest.approx(1.5 if kind == "landmark_pose" else 0.5, abs=1e-5)
 
@@ -189,7 +189,7 @@ def test_an_answer_that_is_not_a_number_is_refused_with_its_row(
     oracle = Oracle(dataset)
     for values in oracle.labels.values():
         values[7] = np.nan
-    with pytest.raises(CheckpointError, match=r"NaN or infinity for 1 of 120 .*row 7"):
+    with pytest.raises(CheckpointError, match=r"NaN or infinite for 1 of 120 .*row 7"):
         evaluate(oracle, dataset, kind, None)
 
 
@@ -209,7 +209,7 @@ def test_an_answer_that_is_not_a_number_on_moved_crops_is_refused_with_their_nam
     with pytest.raises(CheckpointError, match=r"for 120 of 120 jittered crops \(first in row 0"):
         evaluate(predict, dataset, kind, None)
     images = dataset.read_images(np.arange(len(dataset)))
-    oracle.learn(move_images(jitter_matrices(len(dataset), JITTER_SEED), images))
+    oracle.learn(warp_images(jitter_matrices(len(dataset), JITTER_SEED), images))
     with pytest.raises(CheckpointError, match=r"for 120 of 120 crops from boxes \(first in row 0"):
         evaluate(predict, dataset, kind, None)
 

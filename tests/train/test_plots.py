@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mlx_faceau.output.matplotlib_figure import new_figure
+from mlx_faceau.output.plotting import new_figure
 from mlx_faceau.train import plots
 from mlx_faceau.train.plots import draw_curves
 

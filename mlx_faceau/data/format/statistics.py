@@ -9,7 +9,7 @@ import numpy as np
 
 from mlx_faceau.core.atomic_io import atomic_file
 from mlx_faceau.core.facs import AU_NAMES
-from mlx_faceau.output.matplotlib_figure import new_figure
+from mlx_faceau.output.plotting import new_figure
 
 from . import schema
 from .check import HISTOGRAM_EDGES, au_histogram

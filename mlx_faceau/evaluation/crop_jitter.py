@@ -1,7 +1,7 @@
-"""Crops as an imperfect face finder cuts them, made from the standard crops of a file.
+"""Jittered crops, as an imperfect detector places them, from the standard crops of a file.
 
-A moved crop is sampled from the stored 112 x 112 one, not from the frame, which a file does not
-hold: pixels are interpolated twice, and what lies beyond the stored crop is its replicated edge.
+A jittered crop is sampled from the stored 112 x 112 one, since a file does not hold the frame:
+pixels are interpolated twice, and beyond the stored crop its edge is replicated.
 """
 
 import numpy as np
@@ -29,7 +29,7 @@ def jitter_matrices(count: int, seed: int) -> np.ndarray:
 
 
 def box_error_matrices(count: int, shift: float, scale: float, seed: int) -> np.ndarray:
-    """(count, 2, 3) similarities of crops cut from boxes that err at random.
+    """(count, 2, 3) similarities of crops cut from boxes with random errors.
 
     Args:
         count: how many.
@@ -41,14 +41,13 @@ def box_error_matrices(count: int, shift: float, scale: float, seed: int) -> np.
     return np.stack([_about_centre((x, y), np.exp(s), 0.0) for x, y, s in draws])
 
 
-def move_images(matrices: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """Move the pixels of (N, 112, 112, 3) uint8 images; edges replicate."""
-    pairs = zip(images, matrices, strict=True)
-    return np.stack([crop_frame(image, matrix) for image, matrix in pairs])
+def warp_images(matrices: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """Warp (N, 112, 112, 3) uint8 images; edges replicate."""
+    return np.stack([crop_frame(i, matrix) for i, matrix in zip(images, matrices, strict=True)])
 
 
-def move_labels(matrices: np.ndarray, labels: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Labels of the moved images: landmarks and global parameters move, the rest stays."""
+def warp_labels(matrices: np.ndarray, labels: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Labels of the warped images: landmarks and global parameters are transformed."""
     return {
         **labels,
         "landmarks": transform_points(matrices, labels["landmarks"]),

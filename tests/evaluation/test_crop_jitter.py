@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from mlx_faceau.evaluation.crops import (
+from mlx_faceau.evaluation.crop_jitter import (
     box_error_matrices,
     jitter_matrices,
-    move_images,
-    move_labels,
     replicated_share,
+    warp_images,
+    warp_labels,
 )
 
 
@@ -38,14 +38,14 @@ def test_a_dot_moves_to_where_its_landmark_moves() -> None:
     images = np.zeros((20, 112, 112, 3), np.uint8)
     yy, xx = np.mgrid[:112, :112]
     images[:] = np.uint8(255 * np.exp(-((xx - 40) ** 2 + (yy - 60) ** 2) / 18))[..., None]
-    moved = move_images(matrices, images)[..., 0].astype(np.float64)
+    moved = warp_images(matrices, images)[..., 0].astype(np.float64)
     mass = moved.sum((1, 2))
     found = np.stack([(moved * xx).sum((1, 2)) / mass, (moved * yy).sum((1, 2)) / mass], axis=1)
     labels = {
         "landmarks": np.broadcast_to(np.array([40.0, 60.0]), (20, 1, 2)),
         "global_params": np.tile([1.0, 0, 0, 0, 40, 60], (20, 1)),
     }
-    expected = move_labels(matrices, labels)
+    expected = warp_labels(matrices, labels)
     np.testing.assert_allclose(found, expected["landmarks"][:, 0], atol=0.1)
     np.testing.assert_allclose(expected["global_params"][:, 4:], expected["landmarks"][:, 0])
 

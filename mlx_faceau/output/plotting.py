@@ -1,0 +1,64 @@
+"""Matplotlib figures drawn into files or pages; no display is needed and no state is shared."""
+
+import io
+import re
+from typing import Any
+
+from mlx_faceau.core.libraries import LOAD_ERRORS, load_error
+
+INK = "#010203"  # in an SVG it becomes the text colour of the page, light or dark
+# Okabe and Ito: distinguishable with any colour vision, on white and on black.
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442")
+_INK_STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "mlx-faceau",
+    "path.simplify_threshold": 0.3,
+    "font.size": 9,
+    **dict.fromkeys(
+        ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK
+    ),
+}
+
+
+def new_figure(width: float, height: float) -> Any:
+    """An empty matplotlib figure with constrained layout.
+
+    Args:
+        width: inches.
+        height: inches.
+
+    Raises:
+        MissingDependency: without matplotlib.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except LOAD_ERRORS as error:
+        raise load_error(error, "matplotlib") from None
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def page_style() -> Any:
+    """A context in which figures for :func:`svg` are made: text in :data:`INK`.
+
+    Raises:
+        MissingDependency: without matplotlib.
+    """
+    try:
+        import matplotlib
+    except LOAD_ERRORS as error:
+        raise load_error(error, "matplotlib") from None
+    return matplotlib.rc_context(_INK_STYLE)
+
+
+def svg(figure: Any) -> str:
+    """A figure as an ``<svg>`` element for a page; transparent, its ink in the page's own."""
+    file = io.StringIO()
+    figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    text = file.getvalue()
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = re.sub(r'<g id="[^"]*"', "<g", text)  # the same names in every figure of the page
+    text = re.sub(r'width="[^"]*pt" height="[^"]*pt"|height="[^"]*pt" width="[^"]*pt"', "", text)
+    return text.replace(INK, "currentColor").strip()

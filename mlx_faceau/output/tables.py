@@ -1,0 +1,174 @@
+"""Tables of an evaluation: one model, shown as text, Markdown or (by a template) HTML."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mlx_faceau.core.facs import AU_DESCRIPTIONS
+from mlx_faceau.core.metrics import MINIMUM_SUPPORT
+
+Metrics = Mapping[str, Any]
+_LANDMARK_SUMMARY = {
+    "correlation": "landmark correlation",
+    "correlation_without_mean": "landmark correlation without the mean face",
+    "mae": "landmark MAE, px",
+    "nme": "NME, inter-ocular, %",
+    "failure_rate_8": "failures (NME over 8 %), %",
+    "auc_8": "AUC up to 8 %, %",
+    "failure_rate_10": "failures (NME over 10 %), %",
+    "auc_10": "AUC up to 10 %, %",
+}
+_AU_SUMMARY = {"correlation": "AU correlation (mean r)", "mae": "AU MAE"}
+_PERCENT = {"nme", "failure_rate_8", "auc_8", "failure_rate_10", "auc_10"}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells as text.
+
+    Attributes:
+        columns: headings; the first one names what the rows are.
+        rows: as many cells each; the first one names the row.
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def text(self) -> str:
+        """Aligned for a terminal: first column to the left, the others to the right."""
+        lines = [self.columns, *self.rows]
+        first, *others = (max(map(len, column)) for column in zip(*lines, strict=True))
+        return "\n".join(
+            "  ".join([row[0].ljust(first), *map(str.rjust, row[1:], others)]).rstrip()
+            for row in lines
+        )
+
+    def markdown(self) -> str:
+        """A GitHub table; vertical bars in cells are escaped."""
+        lines = [self.columns, ["---", *["---:"] * (len(self.columns) - 1)], *self.rows]
+        escaped = ([cell.replace("|", "\\|") for cell in row] for row in lines)
+        return "\n".join(f"| {' | '.join(row)} |" for row in escaped)
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A figure, or ``-`` where there is none (None or NaN)."""
+    return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
+def with_interval(
+    value: float | None, interval: Sequence[float | None] | None, digits: int = 3
+) -> str:
+    """A figure with its confidence interval, where there is one: ``0.637 [0.610, 0.660]``."""
+    known = interval and all(end is not None and not math.isnan(end) for end in interval)
+    ends = ", ".join(number(end, digits) for end in interval) if known and interval else ""
+    return f"{number(value, digits)} [{ends}]" if ends else number(value, digits)
+
+
+def au_label(name: str) -> str:
+    """``AU12 Lip Corner Puller`` for ``AU12_r``."""
+    return f"{name.removesuffix('_r')} {AU_DESCRIPTIONS[name]}"
+
+
+def accuracy_tables(
+    kind: str, conditions: Mapping[str, Metrics], intervals: Metrics | None = None
+) -> list[Table]:
+    """Tables of a net's metrics under several conditions.
+
+    Args:
+        kind: of net.
+        conditions: metrics (see :mod:`mlx_faceau.core.metrics`) by the name of their column; the
+            first is the net itself on standard crops.
+        intervals: confidence intervals of the first condition, by metric.
+
+    Returns:
+        A summary; then one table by part of the face, or by action unit.
+    """
+    intervals = intervals or {}
+    if kind == "au_prediction":
+        return [
+            _summary(_AU_SUMMARY, conditions, intervals),
+            action_unit_table(conditions, intervals.get("aus") or {}),
+        ]
+    tables = [_summary(_LANDMARK_SUMMARY, conditions, intervals)]
+    net = next(iter(conditions.values()))
+    if "groups" in net:
+        parts = [
+            [
+                name.replace("_", " "),
+                *(number(m["groups"][name]["mae"], 2) for m in conditions.values()),
+            ]
+            for name in net["groups"]
+        ]
+        tables.append(Table(["landmark MAE, px", *conditions], parts))
+    if "global_correlation" in net:
+        names = ("scale", "rx", "ry", "rz", "tx", "ty")
+        rows = [[n, number(r)] for n, r in zip(names, net["global_correlation"], strict=False)]
+        local = [0.0 if r is None or math.isnan(r) else r for r in net["local_correlation"]]
+        rows.append(["local parameters, mean", number(sum(local) / len(local))])
+        tables.append(Table(["PDM parameters", "r"], rows))
+    return tables
+
+
+def action_unit_table(
+    conditions: Mapping[str, Metrics], intervals: Mapping[str, Metrics] | None = None
+) -> Table:
+    """Agreement by action unit.
+
+    Args:
+        conditions: as for :func:`accuracy_tables`; of those after the first, r is shown, of one
+            called ``constant`` the MAE.
+        intervals: of the first, by action unit.
+    """
+    (_, net), *others = conditions.items()
+    shown = [(f"{key} {name}", key, metrics) for name, metrics in others
+             for key in (["mae"] if name == "constant" else ["r"])]  # fmt: skip
+    heads = [title.replace("mae", "MAE") for title, _, _ in shown]
+    rows = []
+    for name, figures in net["aus"].items():
+        within = (intervals or {}).get(name, {})
+        few = "" if figures["support"] >= MINIMUM_SUPPORT else " (few)"
+        rows.append(
+            [
+                au_label(name),
+                *(with_interval(figures[key], within.get(key)) for key in ("r", "ccc")),
+                number(figures["icc31"]),
+                with_interval(figures["mae"], within.get("mae")),
+                *(number(metrics["aus"][name][key]) for _, key, metrics in shown),
+                f"{figures['support']}{few}",
+            ]
+        )
+    return Table(["action unit", "r", "CCC", "ICC(3,1)", "MAE", *heads, "faces above 1"], rows)
+
+
+def _summary(
+    labels: Mapping[str, str], conditions: Mapping[str, Metrics], intervals: Metrics
+) -> Table:
+    net = next(iter(conditions.values()))
+    rows = []
+    for key, label in labels.items():
+        if key not in net:
+            continue
+        factor, digits = (100, 2) if key in _PERCENT else (1, 3)
+        values = [_scaled(metrics[key], factor) for metrics in conditions.values()]
+        interval = [_scaled(end, factor) for end in intervals.get(key) or ()]
+        rows.append(_row(label, values, interval, digits))
+    for angle in net.get("pose") or ():
+        values = [metrics["pose"][angle] for metrics in conditions.values()]
+        within = (intervals.get("pose") or {}).get(angle)
+        rows.append(_row(f"pose error, {angle}, degrees", values, within, 2))
+    return Table(["accuracy", *conditions], rows)
+
+
+def _row(
+    label: str,
+    values: Sequence[float | None],
+    interval: Sequence[float | None] | None,
+    digits: int,
+) -> list[str]:
+    first, *others = values
+    return [label, with_interval(first, interval, digits), *(number(v, digits) for v in others)]
+
+
+def _scaled(value: float | None, factor: int) -> float | None:
+    return None if value is None else factor * value

@@ -1,0 +1,38 @@
+"""Pages and model cards from the jinja2 templates in ``templates/``."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from mlx_faceau.core.libraries import LOAD_ERRORS, load_error
+
+_FOLDER = Path(__file__).with_name("templates")
+
+
+def render(name: str, **values: Any) -> str:
+    """Fill a template; in ``.html`` every value that is not marked safe is escaped.
+
+    Args:
+        name: of a file in ``templates/``.
+        values: what the template names; a missing one is an error.
+
+    Raises:
+        MissingDependency: without jinja2.
+    """
+    return str(_environment().get_template(name).render(**values))
+
+
+@cache
+def _environment() -> Any:
+    try:
+        import jinja2
+    except LOAD_ERRORS as error:
+        raise load_error(error, "jinja2") from None
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_FOLDER),
+        autoescape=jinja2.select_autoescape(("html",)),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
