@@ -91,9 +91,9 @@ def test_an_output_that_is_a_file_is_refused_before_anything_is_computed(
 def test_a_file_of_both_nets_is_not_evaluated(
     faces_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from mlx_faceau.cli import evaluate
+    from mlx_faceau.cli import model_metadata
 
-    monkeypatch.setattr(evaluate, "read_description", lambda path: {"kind": "combined"})
+    monkeypatch.setattr(model_metadata, "read_description", lambda path: {"kind": "combined"})
     assert main(["evaluate", "both.onnx", "--data", str(faces_file)]) == 2
     assert "both.onnx: a combined model; evaluate one net at a time" in capsys.readouterr().err
 
