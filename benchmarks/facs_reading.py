@@ -1,33 +1,26 @@
-"""The FACS reading: its table made again, and how far it can be trusted.
+"""Makes the FACS reading's table again, and measures it.
 
     python benchmarks/facs_reading.py SHARED MESHES [--save]
 
 SHARED holds ``open/ict_facekit.npz``, ``open/posed_dev.npz``, ``open/emotions_train.npz``,
-``open/faces_open.npz``, ``data/faces_train.npz`` and ``data/faces_val.npz``. MESHES holds
-``train.npz, val.npz, open.npz, posed.npz`` (``mesh (N, 478, 3)`` in pixels, ``scores (N, 52)``,
-NaN for a missed face: MediaPipe Face Landmarker on those files' faces) and ``ict478.npz``
-(``tri, bary``: ICT-FaceKit's triangle and barycentric weights of every mesh point; ``mirror478``).
-``--save`` writes ``mlx_faceau/weights/facs_reading.npz``; without it the table in the package is
-measured. The figures go to ``results/facs-reading.csv``.
+``open/faces_open.npz`` and ``data/faces_train.npz``. MESHES holds ``train.npz, open.npz,
+posed.npz`` (``mesh (N, 478, 3)`` in pixels, ``scores (N, 52)``, NaN for a missed face: MediaPipe
+Face Landmarker on those files' faces) and ``ict478.npz`` of mesh_correspondence.py. ``--save``
+writes ``mlx_faceau/weights/facs_reading.npz``; without it the table in the package is measured
+(``results/facs-reading.csv``).
 
 Neutral population: faces of the word "neutral" (muxspace, udacity, liveportrait) with closed lips
-and generated faces (SFHQ-T2I) with closed lips and no smile. OpenFace's labels are compared with
-and enter no number of the table.
+and generated faces (SFHQ-T2I) with closed lips and no smile.
 """
 
 import argparse
-import csv
 import dataclasses
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-from timing import RESULTS
+from builtin_evaluation import CONTAINS, UNITS, auc, emotion_accuracy
+from timing import RESULTS, Row, write_csv
 
 from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.data.labels import facs_reading
@@ -42,13 +35,11 @@ from mlx_faceau.data.labels.facs_reading import (
     Table,
     align,
     features,
-    pose_features,
     raw_channels,
     read_action_units,
     unit_sums,
 )  # fmt: skip
 
-RESULT = RESULTS / "facs-reading.csv"
 NAMES = (  # of the 52 scores
     "_neutral", "browDownLeft", "browDownRight", "browInnerUp", "browOuterUpLeft",
     "browOuterUpRight", "cheekPuff", "cheekSquintLeft", "cheekSquintRight", "eyeBlinkLeft",
@@ -67,17 +58,6 @@ CLOSED = 0.02  # distance of the inner lips / distance of the outer eye corners
 SHARE = 0.1  # of the covariance's mean diagonal, added to it: what no neutral face showed
 RIDGE = 100.0  # on the shapes' amounts
 LEVELS = np.array([0.2, 0.4, 0.6, 0.8, 1.0])  # FACS A to E
-EMOTIONS = {
-    "AU01_r": "sadness fear surprise", "AU02_r": "fear surprise", "AU04_r": "sadness anger fear",
-    "AU05_r": "anger fear surprise", "AU06_r": "happiness", "AU07_r": "anger",
-    "AU09_r": "disgust", "AU10_r": "disgust", "AU12_r": "happiness", "AU15_r": "sadness",
-    "AU17_r": "sadness disgust", "AU20_r": "fear", "AU23_r": "anger",
-    "AU25_r": "happiness fear surprise", "AU26_r": "surprise",
-}  # fmt: skip
-WORDS = {
-    "surprise": "AU01 AU02 AU05 AU25 AU26", "anger": "AU04 AU05 AU07 AU23",
-    "sadness": "AU01 AU04 AU15 AU17", "happiness": "AU06 AU12 AU25",
-}  # fmt: skip
 
 
 @dataclasses.dataclass
@@ -98,7 +78,7 @@ class Faces:
     def __getitem__(self, keep: np.ndarray) -> "Faces":
         return Faces(self.mesh[keep], self.scores[keep], self.rows[keep])
 
-    def lips_apart(self) -> np.ndarray:
+    def lip_distance(self) -> np.ndarray:
         across = np.linalg.norm(self.mesh[:, 33] - self.mesh[:, 263], axis=1)
         return np.linalg.norm(self.mesh[:, 13] - self.mesh[:, 14], axis=1) / across
 
@@ -302,16 +282,6 @@ def save(table: Table, path: Path) -> None:
     )
 
 
-def leave_performers_out(units: np.ndarray, emotion: np.ndarray, performer: np.ndarray) -> float:
-    """Accuracy of logistic regression on the units, every performer predicted by the others."""
-    right = 0
-    for name in np.unique(performer):
-        out = performer == name
-        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=3000))
-        right += (model.fit(units[~out], emotion[~out]).predict(units[out]) == emotion[out]).sum()
-    return right / len(emotion)
-
-
 def generated_r(table: Table, ict: Ict, count: int = 1200) -> np.ndarray:
     """(17,) Pearson r with the amounts of one or two units on random identities."""
     random = np.random.default_rng(1)
@@ -323,98 +293,67 @@ def generated_r(table: Table, ict: Ict, count: int = 1200) -> np.ndarray:
             truth[row, unit] = random.uniform()
             shapes = ANCHORS[AU_NAMES[unit]]
             mesh[row] += truth[row, unit] * sum(ict.shape(name) for name in shapes)
-    jaw, apart = AU_NAMES.index("AU26_r"), AU_NAMES.index("AU25_r")
+    jaw, lips = AU_NAMES.index("AU26_r"), AU_NAMES.index("AU25_r")
     # A dropped jaw parts the lips, and lips parted as far as the anchor of AU25 drop the jaw.
-    truth[:, [jaw, apart]] = truth[:, [jaw, apart]].max(1, keepdims=True)
+    truth[:, [jaw, lips]] = truth[:, [jaw, lips]].max(1, keepdims=True)
     scores = np.tile(table.neutral_scores, (count, 1))
     reading = read_action_units(in_pixels(mesh), scores)
     return np.array([np.corrcoef(reading[:, k], truth[:, k])[0, 1] for k in range(len(AU_NAMES))])
 
 
-def main() -> int:
+def neutral_faces(shared: Path, meshes: Path) -> Faces:
+    """The population that the reading is measured in deviations of."""
+    words, made = (Faces.load(meshes / f"{name}.npz") for name in ("train", "open"))
+    with np.load(shared / "open/emotions_train.npz") as emotions, \
+         np.load(shared / "data/faces_train.npz") as faces, \
+         np.load(shared / "open/faces_open.npz") as generated:  # fmt: skip
+        neutral = emotions["emotion"][words.rows].astype(str) == "neutral"
+        neutral &= np.isin(faces["source"][words.rows].astype(str), OPEN_SOURCES)
+        resting = generated["source"][made.rows].astype(str) == "sfhq_t2i"
+    smile = made.scores[:, [NAMES.index(f"mouthSmile{side}") for side in ("Left", "Right")]]
+    resting &= (made.lip_distance() < CLOSED) & (smile.mean(1) < 0.15)
+    parts = (words[neutral & (words.lip_distance() < CLOSED)], made[resting])
+    names = (field.name for field in dataclasses.fields(Faces))
+    return Faces(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("shared", type=Path)
     parser.add_argument("meshes", type=Path)
     parser.add_argument("--save", action="store_true", help="write the package's table anew")
     args = parser.parse_args()
-    train, val, generated, posed = (
-        Faces.load(args.meshes / f"{name}.npz") for name in ("train", "val", "open", "posed")
-    )
-    with np.load(args.shared / "open/emotions_train.npz") as words, \
-         np.load(args.shared / "data/faces_train.npz") as faces:  # fmt: skip
-        emotion = words["emotion"][train.rows].astype(str)
-        allowed = np.isin(faces["source"][train.rows].astype(str), OPEN_SOURCES)
-    word_neutral = train[allowed & (emotion == "neutral")]
     model = args.shared / "open/ict_facekit.npz"
     if args.save:
-        with np.load(args.shared / "open/faces_open.npz") as faces:
-            made = faces["source"][generated.rows].astype(str) == "sfhq_t2i"
-        smile = generated.scores[:, [NAMES.index(f"mouthSmile{s}") for s in ("Left", "Right")]]
-        made &= (generated.lips_apart() < CLOSED) & (smile.mean(1) < 0.15)
-        parts = (word_neutral[word_neutral.lips_apart() < CLOSED], generated[made])
-        neutral = Faces(*(
-            np.concatenate([getattr(part, f.name) for part in parts])
-            for f in dataclasses.fields(Faces)
-        ))  # fmt: skip
+        neutral = neutral_faces(args.shared, args.meshes)
         with np.load(args.meshes / "ict478.npz") as file:
-            builder = Builder(neutral, dict(file), model)
-        save(builder.build(), TABLE)
+            save(Builder(neutral, dict(file), model).build(), TABLE)
         facs_reading.load_table.cache_clear()
     table = facs_reading.load_table()
-    report(args.shared, table, Ict(model, table.ict_vertices, table.ict_weights, table.mean), {
-        "train": (train[allowed], emotion[allowed]), "val": (val, None), "posed": (posed, None),
-    })  # fmt: skip
-    return 0
+    ict = Ict(model, table.ict_vertices, table.ict_weights, table.mean)
+    posed = Faces.load(args.meshes / "posed.npz")
+    with np.load(args.shared / "open/posed_dev.npz") as file:
+        emotion, performer = (file[key][posed.rows].astype(str) for key in ("emotion", "performer"))
+    units = read_action_units(posed.mesh, posed.scores)
+    write_csv(RESULTS / "facs-reading.csv", measure(units, emotion, generated_r(table, ict)))
+    accuracy = emotion_accuracy(units, emotion, performer)
+    print(f"accuracy of the seven emotions, other performers: {accuracy:.2f}")
 
 
-def report(shared: Path, table: Table, ict: Ict, faces: dict) -> None:
-    """Print and write the development figures, one row a unit and one for their mean."""
-    with np.load(shared / "open/posed_dev.npz") as file:
-        rows = faces["posed"][0].rows
-        emotion, performer = (file[key][rows].astype(str) for key in ("emotion", "performer"))
-    with np.load(shared / "data/faces_val.npz") as file:
-        openface = file["au"][faces["val"][0].rows]
-    posed, val, train = (
-        read_action_units(faces[k][0].mesh, faces[k][0].scores) for k in ("posed", "val", "train")
-    )
-    words, rows = faces["train"][1], []
-    neutral = words == "neutral"
-    mesh = faces["train"][0][neutral].mesh
-    pitch, yaw = pose_features(align(in_pixels(mesh), table.mean)[1]).T
-    generated = generated_r(table, ict)
-    for k, name in enumerate(AU_NAMES):
-        row = {"unit": name.removesuffix("_r")}
-        if name in EMOTIONS:
-            row["posed_auc"] = roc_auc_score(np.isin(emotion, EMOTIONS[name].split()), posed[:, k])
-        aucs = []
-        for word, units in WORDS.items():
-            if row["unit"] in units.split():
-                use = neutral | (words == word)
-                aucs.append(roc_auc_score(words[use] == word, train[use, k]))
-        if aucs:
-            row["word_auc"] = np.mean(aucs)
-        row |= {
-            "generated_r": generated[k],
-            "word_neutral_mean": train[neutral, k].mean(),
-            "posed_neutral_mean": posed[emotion == "neutral", k].mean(),
-            "pitch_r": np.corrcoef(train[neutral, k], pitch)[0, 1],
-            "yaw_r": np.corrcoef(train[neutral, k], yaw)[0, 1],
-            "openface_r": np.corrcoef(val[:, k], openface[:, k])[0, 1],
-        }
+def measure(units: np.ndarray, emotion: np.ndarray, generated: np.ndarray) -> list[Row]:
+    """One row a unit and one for their mean: AUC and neutral mean on posed faces, generated r."""
+    rows: list[Row] = []
+    for k, name in enumerate(UNITS):
+        row: Row = {"unit": name, "generated_r": generated[k]}
+        row["posed_neutral_mean"] = units[emotion == "neutral", k].mean()
+        if name in CONTAINS:
+            row["posed_auc"] = auc(units[:, k], np.isin(emotion, CONTAINS[name].split()))
         rows.append(row)
-    fields = list(rows[0])
-    mean = {f: np.mean([r[f] for r in rows if f in r]) for f in fields[1:]}
-    rows.append({"unit": "mean"} | mean)
-    rows.append(
-        {"unit": "posed emotions", "posed_auc": leave_performers_out(posed, emotion, performer)}
-    )
-    with RESULT.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fields, lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({k: v if k == "unit" else f"{v:.2f}" for k, v in row.items()})
-    sys.stdout.write(RESULT.read_text())
+    columns = ("generated_r", "posed_neutral_mean", "posed_auc")
+    mean = {column: np.mean([row[column] for row in rows if column in row]) for column in columns}
+    rows.append({"unit": "mean", **mean})
+    return [{k: v if k == "unit" else f"{v:.2f}" for k, v in row.items()} for row in rows]
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()

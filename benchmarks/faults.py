@@ -1,161 +1,305 @@
 """What does a fault cost?  python benchmarks/faults.py
 
-Kills (SIGKILL at random moments of training, writing, exporting and predicting, again and again on
-what the last one left) and refusals (full disks, read-only folders, injected errors, vanished and
-locked files, too little memory, clocks that jump).
+Whole commands are killed at random moments (SIGKILL), again and again on what the last one left,
+until one ends; and they are refused what they need: space on the disk, a writable folder, an input,
+a standard output that takes more.
 
-    faults.csv   by case: faults, what was lost beyond the last step or row, half-written files
-                 under final names, results that differ from an undisturbed run's, other problems
+    faults.csv   by case: faults; progress that was lost; half-written files under final names;
+                 results that differ from an undisturbed run's; anything but one clear line
 
 Linux alone. The exit status is 1 if there was any damage.
 """
 
+# ruff: noqa: E402
+
 import argparse
+import ctypes
+import hashlib
+import json
 import os
 import random
+import resource
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from fault_cases import refusals
-from fault_child import KILLED, Moment, in_child, load, run_child
-from fault_jobs import Export, Job, Prediction, Training
-from timing import RESULTS, write_csv
+import cv2
+import numpy as np
+from timing import RESULTS, Row, load, write_csv
 
-SHARES = {"train landmark-pose": 40, "train au": 40, "export onnx": 30, "export coreml": 10}
-SHARES |= {"predict": 40, "write": 60}  # of 220 kills
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE.parent / "tests" / part) for part in ("", "train", "data")]
+
+# isort: split
+import labelled_videos
+from blobs import boxes_of
+from lively import write_checkpoint
+from tiny_training import write_faces
+
+from mlx_faceau.core.architectures import AUPredictionConfig, LandmarkPoseConfig
+from mlx_faceau.core.checkpoint import load_checkpoint
+from mlx_faceau.data.format.dataset import FaceDataset
+
+NETS = {"landmark-pose": LandmarkPoseConfig(0.0625), "au": AUPredictionConfig(0.0625)}
+MODELS = ("--landmark-model", "IN/landmark-pose.onnx", "--au-model", "IN/au.onnx")
+TRAINING = ("--data", "IN/faces.h5", "--output", "OUT/run", "--epochs", "2", "--batch-size", "4")
+TRAINING += ("--width-mult", "0.0625", "--val-split", "0.17", "--framework", "torch")
+TRAINING += ("--device", "cpu", "--num-workers", "0", "--no-export", "--save-minutes", "1e-6")
+DAMAGE = ("lost", "broken", "different", "other")
+TIMEOUT = 300  # seconds of a command
+PROGRAM = (sys.executable, "-m", "mlx_faceau")
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command line; ``IN`` and ``OUT`` stand for the folders of inputs and results.
+
+    Args:
+        arguments: of the first run.
+        kills: how many of 200.
+        resume: what is run instead once ``OUT/run/checkpoint_last.safetensors`` is there.
+    """
+
+    arguments: tuple[str, ...]
+    kills: int
+    resume: tuple[str, ...] = ()
+
+
+COMMANDS = {
+    "train landmark-pose": Command(
+        ("train", "landmark-pose", *TRAINING), 40, ("train", "landmark-pose", "--resume", "OUT/run")
+    ),
+    "train au": Command(("train", "au", *TRAINING), 40, ("train", "au", "--resume", "OUT/run")),
+    "export onnx": Command(("export", "IN/au.safetensors", "--to", "onnx", "--output", "OUT"), 30),
+    "export coreml": Command(
+        ("export", "IN/au.safetensors", "--to", "coreml", "--output", "OUT"), 10
+    ),
+    "predict": Command(
+        (
+            *("predict", "IN/clip.mp4", *MODELS, "--detector", "faults:find_faces"),
+            *("--backend", "onnx", "--report", "--output", "OUT/clip.csv"),
+        ),
+        40,
+    ),
+    "data generate": Command(("data", "generate", "IN/videos", "--output", "OUT/faces.h5"), 40),
+}
+
+
+def find_faces(frame: np.ndarray) -> list[tuple[float, float, float, float]]:
+    """The detector of the predictions: the drawn people."""
+    return boxes_of(frame)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="kills and refused writes, and what they cost")
-    parser.add_argument("--kills", type=int, default=220)
-    parser.add_argument("--rounds", type=int, default=4, help="of random file size limits")
-    parser.add_argument("--only", nargs="*", help="cases whose names begin so")
+    parser = argparse.ArgumentParser(description="kills and refused resources")
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--only", nargs="*", default=[*COMMANDS], choices=[*COMMANDS])
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of faults.csv")
+    parser.add_argument("--output", type=Path, default=RESULTS / "faults.csv")
     args = parser.parse_args()
     rng, rows = random.Random(args.seed), []
     # In memory where there is such a disk: what is killed is the process, not the machine.
-    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
-        for job in jobs(Path(folder)):
-            count = round(args.kills * SHARES[job.name] / sum(SHARES.values()))
-            if chosen(args, job.name):
-                rows.append(shown(kills(job, count, rng)))
-        if chosen(args, "write"):
-            rows.append(shown(writer_kills(Path(folder), args)))
-        for name, tally, seconds in refusals(Path(folder), args.rounds, rng, args.only):
-            rows.append(shown(row_of("refusal", name, tally.faults, tally.problems, seconds)))
-    write_csv(args.output / "faults.csv", rows, key="case")
-    totals = {key: sum(row[key] for row in rows) for key in DAMAGE}
-    faults = {kind: sum(r["faults"] for r in rows if r["kind"] == kind) for kind in KINDS}
-    print(f"{faults}: {totals}")
-    sys.exit(1 if any(totals.values()) else 0)
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+        stage = Stage(Path(folder))
+        for name in args.only:
+            command = COMMANDS[name]
+            seconds = stage.run_undisturbed(name, command)
+            count = round(args.kills * command.kills / 200)
+            rows.append(row("kill", name, stage.kills(command, count, seconds, rng)))
+            rows.append(row("refusal", name, stage.refusals(command, rng)))
+    write_csv(args.output, rows)
+    sys.exit(1 if any(row[key] for row in rows for key in DAMAGE) else 0)
 
 
-KINDS = ("kill", "refusal")
-MEMORY = Path("/dev/shm")
-DAMAGE = ("lost", "broken", "different", "other")
-
-
-def chosen(args: argparse.Namespace, name: str) -> bool:
-    return args.only is None or any(name.startswith(start) for start in args.only)
-
-
-def shown(row: dict) -> dict:
-    print(row, flush=True)
-    return row
-
-
-def jobs(folder: Path) -> list[Job]:
-    found: list[Job] = []
-    for number, make in enumerate(
-        (
-            lambda place: Training("landmark-pose", place),
-            lambda place: Training("au", place),
-            lambda place: Export("onnx", place),
-            lambda place: Export("coreml", place),
-            Prediction,
-        )
-    ):
-        (folder / str(number)).mkdir()
-        found.append(make(folder / str(number)))
-    return found
-
-
-def kills(job: Job, count: int, rng: random.Random) -> dict:
-    """Kill a job so many times while it works, each time going on with what is left."""
-    in_child(job.prepare)
-    load_what_it_loads(job)
-    started = time.monotonic()
-    told, error = run_child(job.work)
-    if error:
-        raise RuntimeError(error)
-    pause, steps = (time.monotonic() - started) / len(told), len(told)
-    expected = job.result() or {}
-    clear(job.run)
-    problems: list[str] = []
-    killed = 0
-    started = time.monotonic()
-    for _ in range(3 * count):
-        moment = Moment(rng.randrange(steps), rng.uniform(0, 1.5 * pause))
-        told, error = run_child(job.work, moment)
-        killed += error == KILLED
-        problems += [f"other: {error}"] if error not in (KILLED, "") else []
-        problems += job.check(told)
-        result = job.result() or {}
-        if not result.items() <= expected.items():
-            problems.append("different: from an undisturbed run")
-        if error == "" or (isinstance(job, Training) and result):
-            clear(job.run)
-        if killed == count:
-            break
-    return row_of("kill", job.name, killed, problems, time.monotonic() - started)
-
-
-def writer_kills(folder: Path, args: argparse.Namespace) -> dict:
-    """The data writer's, by the harness of its own tests."""
-    from killing import run_kills
-
-    count = round(args.kills * SHARES["write"] / sum(SHARES.values()))
-    started = time.monotonic()
-    found = run_kills(folder / "killed.h5", count, args.seed, longest=1.0)
-    problems = [f"lost: {kill['lost']} samples" for kill in found if kill["lost"]]
-    problems += [f"different: {kill['wrong']} samples" for kill in found if kill["wrong"]]
-    return row_of("kill", "write", len(found), problems, time.monotonic() - started)
-
-
-def row_of(kind: str, case: str, faults: int, problems: list[str], seconds: float) -> dict:
-    counts = {key: sum(p.startswith(key) for p in problems) for key in DAMAGE}
-    for problem in problems[:5]:
+def row(kind: str, case: str, run: Iterator[list[str]]) -> Row:
+    """Run a case, which gives the problems of each of its faults."""
+    started, faults = time.monotonic(), list(run)
+    problems = [problem for of in faults for problem in of]
+    for problem in problems:
         print(f"{case}: {problem}", flush=True)
-    return {
-        "kind": kind,
-        "case": case,
-        "faults": faults,
-        **counts,
-        "seconds": round(seconds, 1),
-        "load": round(os.getloadavg()[0], 1),
-    }
+    counts = {key: sum(problem.startswith(key) for problem in problems) for key in DAMAGE}
+    seconds = round(time.monotonic() - started, 1)
+    return {"kind": kind, "case": case, "faults": len(faults), **counts, "seconds": seconds,
+            "load": load()}  # fmt: skip
 
 
-def clear(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
+class Stage:
+    """Folders of inputs and results, and what the undisturbed command under test gave."""
+
+    def __init__(self, folder: Path) -> None:
+        self.inputs, self.outputs, self.log = (folder / n for n in ("in", "out", "stderr.txt"))
+        self.expected: dict[str, str] = {}
+        videos = self.inputs / "videos"
+        videos.mkdir(parents=True)
+        write_faces(self.inputs / "faces.h5")
+        labelled_videos.film(self.inputs / "clip.mp4", labelled_videos.moving_face(30) * 5)
+        for number in range(3):
+            faces = labelled_videos.moving_face(20, number)
+            labelled_videos.film(videos / f"{number}.mp4", faces)
+            labelled_videos.write_csv(videos / f"{number}.csv", faces)
+        for name, config in NETS.items():
+            write_checkpoint(self.inputs / f"{name}.safetensors", config)
+            files = [str(self.inputs / f"{name}.{suffix}") for suffix in ("safetensors", "onnx")]
+            command = ["export", files[0], "--to", "onnx", "--output", files[1]]
+            subprocess.run([*PROGRAM, *command], check=True, capture_output=True)
+
+    def start(self, command: Command, fault: Callable[[], object] | None = None, out=None):
+        self.outputs.mkdir(exist_ok=True)
+        resumed = command.resume and (self.outputs / "run/checkpoint_last.safetensors").exists()
+        words = [
+            word.replace("IN/", f"{self.inputs}/").replace("OUT", str(self.outputs))
+            for word in (command.resume if resumed else command.arguments)
+        ]
+        with self.log.open("wb") as log:
+            return subprocess.Popen(
+                [*PROGRAM, *words],
+                cwd=HERE,
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
+                stdout=out or subprocess.DEVNULL,
+                stderr=log,
+                preexec_fn=fault,
+            )
+
+    def run_undisturbed(self, name: str, command: Command) -> float:
+        shutil.rmtree(self.outputs, ignore_errors=True)
+        started = time.monotonic()
+        if self.start(command).wait(TIMEOUT):
+            raise SystemExit(f"{name}: {self.log.read_text(errors='replace')}")
+        seconds = time.monotonic() - started
+        self.expected = dict(results(self.outputs))
+        self.largest = max(p.stat().st_size for p in self.outputs.rglob("*") if p.is_file())
+        shutil.rmtree(self.outputs)
+        return seconds
+
+    def kills(
+        self, command: Command, count: int, seconds: float, rng: random.Random
+    ) -> Iterator[list[str]]:
+        """Problems after each kill; a run that ends before its kill is compared and not counted."""
+        killed = 0
+        while killed < count:
+            before = progress(self.outputs)
+            process = self.start(command)
+            try:
+                status = process.wait(rng.uniform(0.05, 1.1) * seconds)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                killed += 1
+                problems = list(damage(self.outputs, self.expected))
+                if progress(self.outputs) < before:
+                    problems.append(f"lost: {before} became {progress(self.outputs)}")
+                yield problems
+                continue
+            problems = [] if status == 0 else [f"other: {self.log.read_text(errors='replace')}"]
+            if dict(results(self.outputs)) != self.expected:
+                problems.append("different: from an undisturbed run")
+            if problems:
+                yield problems
+            shutil.rmtree(self.outputs)
+
+    def refusals(self, command: Command, rng: random.Random) -> Iterator[list[str]]:
+        sizes = [round(self.largest * rng.uniform(0, 0.95)) for _ in range(4)]
+        for size in sizes:  # files end there, as on a full disk
+            yield self.refuse(
+                command, lambda n=size: resource.setrlimit(resource.RLIMIT_FSIZE, (n, n))
+            )
+        yield self.refuse(command, lambda: make_read_only(self.outputs))
+        for word in dict.fromkeys(w for w in command.arguments if w.startswith("IN/")):
+            missing = self.inputs / word.removeprefix("IN/")
+            hidden = missing.rename(missing.with_name("hidden"))
+            yield self.refuse(command, None)
+            hidden.rename(missing)
+        if "predict" in command.arguments:
+            words = tuple(w for w in command.arguments if w != "--report")
+            to_output = Command((*words[:-1], "-"), 0)
+            with Path("/dev/full").open("w") as full:
+                yield self.refuse(to_output, None, full)
+
+    def refuse(self, command: Command, fault: Callable[[], object] | None, out=None) -> list[str]:
+        """A command that fails ends with status 2 and one line, and leaves nothing half-written."""
+        shutil.rmtree(self.outputs, ignore_errors=True)
+        status = self.start(command, fault, out).wait(TIMEOUT)
+        self.outputs.chmod(0o755)
+        text = self.log.read_text(errors="replace")
+        lines = [line for line in text.splitlines() if line.startswith("mlx-faceau: ")]
+        problems = list(damage(self.outputs, self.expected))
+        problems += [
+            f"other: {path.name} is left"
+            for path in self.outputs.rglob(".*")
+            if not list(self.outputs.rglob("*.incomplete"))
+        ]
+        if status and (status != 2 or len(lines) != 1 or "Traceback" in text):
+            problems.append(f"other: status {status}, {text[-900:]!r}")
+        shutil.rmtree(self.outputs)
+        return problems
 
 
-def load_what_it_loads(job: Job) -> None:
-    """Import here what the work imports late, so that the children need not, each for itself."""
+def make_read_only(folder: Path) -> None:
+    """A folder that may not be written to; root is bound to that without two capabilities."""
+    folder.chmod(0o555)
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # capset's third version, this process
+    none = (ctypes.c_uint32 * 6)()
+    if os.geteuid() == 0 and ctypes.CDLL(None, use_errno=True).capset(header, none):
+        raise OSError(ctypes.get_errno(), "capset")
 
-    def work(tell: Callable[[Any], None]) -> None:
-        job.work(lambda _: None)
-        tell(sorted(sys.modules))
 
-    (names,), _ = run_child(work)
-    clear(job.run)
-    load(names)
+def results(folder: Path) -> Iterator[tuple[str, str]]:
+    """Digests of what an undisturbed command gives anew each time: weights, files, rows, labels."""
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in (".onnx", ".csv", ".mlmodel", ".bin"):
+            yield path.name, hashlib.sha256(path.read_bytes()).hexdigest()
+        elif path.name == "checkpoint_final.safetensors":
+            arrays = load_checkpoint(path).arrays
+            parts = [arrays[name].tobytes() for name in sorted(arrays) if name != "loop.history"]
+            yield path.name, hashlib.sha256(b"".join(parts)).hexdigest()  # the history has times
+        elif path.suffix == ".h5":
+            faces = FaceDataset(path)
+            labels = faces.labels["landmarks"]
+            order = np.lexsort(labels.reshape(len(labels), -1).T)
+            images = faces.read_images(np.arange(len(faces)))[order]
+            digest = hashlib.sha256(labels[order].tobytes() + images.tobytes())
+            yield path.name, digest.hexdigest()
+
+
+def damage(folder: Path, expected: dict[str, str]) -> Iterator[str]:
+    """What is half-written under a final name."""
+    for path in sorted(folder.rglob("[!.]*")):
+        if path.with_name(path.name + ".incomplete").exists() or not path.is_file():
+            continue
+        whole = True
+        try:
+            if path.suffix == ".safetensors":
+                load_checkpoint(path)
+            elif path.suffix == ".json":
+                json.loads(path.read_text())
+            elif path.suffix == ".png":
+                whole = cv2.imread(str(path)) is not None
+            elif path.suffix == ".html":
+                whole = path.read_text().rstrip().endswith("</html>")
+            elif path.suffix == ".h5":
+                FaceDataset(path)
+        except Exception as error:  # whatever a half-written file makes of its reader
+            yield f"broken: {path.name}: {error}"
+        if not whole:
+            yield f"broken: {path.name}"
+    for name, digest in results(folder) if not list(folder.rglob("*.incomplete")) else ():
+        if expected[name] != digest and not name.endswith(".h5"):  # grows video by video
+            yield f"broken: {name}"
+
+
+def progress(folder: Path) -> list[int]:
+    """How far a training has come, in epochs and batches, or a training file in faces."""
+    checkpoint, faces = folder / "run/checkpoint_last.safetensors", folder / "faces.h5"
+    if checkpoint.exists():
+        at = load_checkpoint(checkpoint).metadata["progress"]
+        return [at["epoch"], at["batch"]]
+    return [len(FaceDataset(faces))] if faces.exists() else []
 
 
 if __name__ == "__main__":

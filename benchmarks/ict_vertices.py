@@ -15,7 +15,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from head_renderer import FACE
 from open_pdm import crops
 
 from mlx_faceau.core.geometry import euler_to_matrix
@@ -29,6 +28,7 @@ from mlx_faceau.data.labels.open_pdm import (
     sample_heads,
 )
 
+FACE = 9409  # ICT-FaceKit's vertices below belong to the face's skin
 NOISES = (4, 3, 2, 1, 0.5, 0.5)  # px of the crop
 REACH = 12.0  # mm
 SHARE = 8
@@ -56,7 +56,7 @@ def moved(
     model: ICTFaceKit, vertices: np.ndarray, pdm: PDM, fit: Fit, points: np.ndarray
 ) -> np.ndarray:
     """The vertices (68,) that come nearest to the points (N, 68, 2) in the fitted faces."""
-    face = model.neutral[slice(*FACE)]
+    face = model.neutral[:FACE]
     mirror = mirror_vertices(face)
     apart = np.linalg.norm(face[:, None] - model.neutral[vertices], axis=2)
     within = np.flatnonzero(apart.min(axis=1) < REACH)

@@ -1,4 +1,4 @@
-"""The benchmark of the open PDM: it sees a changed file, measures known pose, draws by depth."""
+"""The benchmark of the open PDM: it sees a changed file and measures known pose."""
 
 import sys
 from dataclasses import replace
@@ -10,7 +10,6 @@ from conftest import REPOSITORY
 from ict_like import ict_arrays, write_ict
 
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
-import head_renderer
 import open_pdm
 
 from mlx_faceau.core.pdm import OPEN_PDM, read_pdm, write_pdm
@@ -49,20 +48,3 @@ def test_known_pose_is_found_in_projected_heads(
     assert max(values.mean() for values in errors.values()) < 2.5
     unturned = open_pdm.pose_errors(read_pdm(OPEN_PDM), points, 0 * angles, noise=0.5)
     assert min(values.mean() for values in unturned.values()) > 15
-
-
-def test_the_nearer_of_two_squares_hides_the_other(ict: Path) -> None:
-    square = np.array([[-50, -50], [50, -50], [50, 50], [-50, 50]])
-    far = np.column_stack([square, np.full(4, 100.0)])
-    near = far + np.array([50, 0, -100])
-    vertices = np.concatenate([far, near])
-    model = replace(read_ict_facekit(ict), faces=np.array([[0, 1, 2, 3], [4, 5, 6, 7]]))
-    seen = head_renderer.see(vertices, np.eye(3), 101, 1000.0, 202)
-    np.testing.assert_allclose(seen[4], (50, 25, 1000))  # half a pixel a millimetre
-    np.testing.assert_allclose(seen[0], (50 - 25 / 1.1, 50 - 25 / 1.1, 1100))
-    colours = np.repeat([[200.0, 0, 0], [0, 0, 200.0]], 4, axis=0)
-    picture = head_renderer.draw(model, vertices, colours, seen, 101)
-    assert picture[50, 35].argmax() == 0
-    for x in (53, 60, 97):  # in front of the other, and beyond it
-        assert picture[50, x].argmax() == 2
-    assert np.ptp(picture[10, 50]) == 0  # background
