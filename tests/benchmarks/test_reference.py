@@ -185,12 +185,13 @@ def test_what_would_fail_at_the_end_fails_at_the_start(
     assert asked == []
 
 
-def test_only_whole_paths_are_hidden() -> None:
-    shown = {"au": "RUN", "/data/a b.h5": "val.h5", ".": "HERE"}
-    values = {"kind": "au_prediction", "lr": 0.5, "said": "a face.", "files": ["au/stage1", "au"]}
-    expected = {**values, "files": ["RUN/stage1", "RUN"]}
-    assert reference.pathless(values, shown) == expected
-    assert reference.pathless("/data/a b.h5", shown) == "val.h5"
+def test_neither_paths_nor_digests_of_faces_are_published(tmp_path: Path) -> None:
+    shown = {"/data/a b": "OTHER", "/data/a b.h5": "val.h5"}
+    values = {"lr": 0.5, "file": "/data/a b.h5", "in": ["/data/a b/c"], "fingerprint": ["12ab"]}
+    (tmp_path / "a.json").write_text(json.dumps({"data": values}))
+    reference.write_public(tmp_path / "a.json", tmp_path / "b.json", shown)
+    expected = {"lr": 0.5, "file": "val.h5", "in": ["OTHER/c"]}
+    assert json.loads((tmp_path / "b.json").read_text()) == {"data": expected}
 
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "benchmarks/recipes").glob("*.json")))
