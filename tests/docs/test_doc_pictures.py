@@ -20,6 +20,7 @@ def test_every_picture_can_be_drawn_again(tmp_path: Path, monkeypatch: pytest.Mo
     script.main()
     drawn = {path.name: cv2.imread(str(path)) for path in tmp_path.iterdir()}
     committed = {path.name: cv2.imread(str(path)) for path in (DOCS / "pictures").iterdir()}
+    committed.pop("measured-face.png")  # a rendered head, as "predict --overlay" draws it
     assert drawn.keys() == committed.keys()
     for name, picture in drawn.items():
         # matplotlib's releases set letters a little differently; the drawing is the same.
