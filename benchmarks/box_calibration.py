@@ -1,50 +1,74 @@
-"""How each detector's box maps to the standard crop's square, measured on labelled faces.
+"""How each detector's box maps to the standard crop's square, measured on openly labelled faces.
 
-    python benchmarks/box_calibration.py TRAIN.h5 VAL.h5 --yunet FILE.onnx --boxes mtcnn
-    python benchmarks/box_calibration.py TRAIN.h5 VAL.h5        # on a Mac: Apple Vision
+    python benchmarks/open_photographs.py faces_open.npz --output photographs
+    python benchmarks/box_calibration.py photographs --label-model face_landmarker.task \
+        --yunet FILE.onnx
 
-Takes training files of other people each. A face's crop is enlarged by a random factor, put at a
-random place of a larger picture (edges replicated) and shown to every detector that runs here: dlib
-and Apple Vision where they are installed, YuNet with its file. ``--boxes`` says whose the files'
-own boxes are. Medians are taken over the first file, the error that is left over the second.
-Detectors that do not run here keep their lines in the result; the fractions of a new one belong
-into ``mlx_faceau/video/box_calibration.py``.
+The photographs show one face each, with room around it. MediaPipe's Face Landmarker labels them,
+enlarged twice. Each is then enlarged by a random factor, put at a random place of a larger picture
+(edges replicated) and shown to every detector that runs here: dlib and Apple Vision where they are
+installed, YuNet with its file. Grey photographs are left out. Calibrations are medians over one
+half of the people (``subjects.csv`` says who is who; else every photograph is a person), errors are
+those of the other half. Detectors that do not run here keep their lines in the result; the
+fractions of a new one belong into ``mlx_faceau/video/box_calibration.py``.
 """
 
 import argparse
+import csv
 import sys
-from collections.abc import Iterator
+import zlib
 from pathlib import Path
 
 import cv2
 import numpy as np
 from timing import RESULTS, write_csv
 
-from mlx_faceau.core.architectures import IMAGE_SIZE
-from mlx_faceau.core.geometry import transform_points
-from mlx_faceau.data.format.dataset import FaceDataset
-from mlx_faceau.data.format.schema import opened
+from mlx_faceau.data.labels.face_mesh import FaceMesh, Pyramid
+from mlx_faceau.data.labels.mediapipe import IBUG, find_faces
 from mlx_faceau.errors import BackendError, MissingDependency
 from mlx_faceau.video.detectors import Detector, DlibDetector, VisionDetector, YuNetDetector
 from mlx_faceau.video.fitting import standard_square
+from mlx_faceau.video.images import read_image
 
 RESULT = RESULTS / "box-calibration.csv"
-Boxes = dict[str, np.ndarray]  # by detector (N, 4); a missed face is a row of NaN
+_ENLARGED = 2.0  # for the labeller
+_GREY = 8.0  # mean difference of colour channels below which a photograph is grey
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("train", type=Path)
-    parser.add_argument("val", type=Path)
+    parser.add_argument("photographs", type=Path, help="folder of photographs of one face each")
+    parser.add_argument("--label-model", type=Path, required=True, metavar="FILE.task")
     parser.add_argument("--yunet", type=Path, metavar="FILE.onnx")
-    parser.add_argument("--boxes", metavar="NAME", help="detector that the files' own boxes are of")
-    parser.add_argument("--faces", type=int, default=1500)
+    parser.add_argument("--faces", type=int, default=2000)
     args = parser.parse_args()
     detectors = available(args.yunet)
-    train, val = (measure(path, args, detectors) for path in (args.train, args.val))
-    if not train[0]:
-        raise SystemExit("no detector runs here: give --yunet or --boxes, or install one")
-    rows = [line(name, *(fractions_of(name, part) for part in (train, val))) for name in train[0]]
+    if not detectors:
+        raise SystemExit("no detector runs here: give --yunet, or install one")
+    label = MeshLabels(args.label_model)
+    paths = sorted(path for path in args.photographs.iterdir() if path.suffix != ".csv")
+    subjects = read_subjects(args.photographs / "subjects.csv")
+    generator = np.random.default_rng(0)
+    fractions: dict[str, list[np.ndarray]] = {detector.name: [] for detector in detectors}
+    validation: list[bool] = []
+    for index in generator.permutation(len(paths)):
+        photograph = read_image(paths[index])
+        channels = photograph.astype(np.int16)
+        landmarks = None if np.ptp(channels, axis=2).mean() < _GREY else label(photograph)
+        if landmarks is None:
+            continue
+        subject = subjects.get(paths[index].name, paths[index].name)
+        validation.append(zlib.crc32(subject.encode()) % 2 == 1)
+        picture, points = placed(photograph, landmarks, generator)
+        for detector in detectors:
+            fractions[detector.name].append(measured(detector, picture, points))
+        if len(validation) == args.faces:
+            break
+    chosen = np.array(validation)
+    rows = [
+        result_row(name, np.array(found)[~chosen], np.array(found)[chosen])
+        for name, found in fractions.items()
+    ]
     write_csv(RESULT, rows, key="detector")
     return 0
 
@@ -60,60 +84,66 @@ def available(yunet: Path | None) -> list[Detector]:
     return detectors
 
 
-def measure(
-    path: Path, args: argparse.Namespace, detectors: list[Detector]
-) -> tuple[Boxes, np.ndarray]:
-    """Boxes in pixels of the stored crops, and the true squares (N, 3): centre and side."""
-    faces = FaceDataset(path)
-    chosen = np.random.default_rng(0).permutation(len(faces))[: args.faces]
-    squares = [standard_square(points) for points in faces.labels["landmarks"][chosen]]
-    boxes: Boxes = {detector.name: np.full((len(chosen), 4), np.nan) for detector in detectors}
-    for row, (picture, corner, scale) in enumerate(pictures(faces, chosen)):
-        for detector in detectors:
-            best = max(detector.detect(picture), key=lambda d: d.score, default=None)
-            if best is not None:
-                x, y, width, height = best.box
-                place = (np.array([x, y]) - corner + 0.5) / scale - 0.5
-                boxes[detector.name][row] = *place, width / scale, height / scale
-    if args.boxes:
-        boxes[args.boxes] = own_boxes(faces, chosen)
-    return boxes, np.array([[*centre, side] for centre, side in squares])
+class MeshLabels:
+    """68 landmarks of the face in the middle of a photograph, or None where it is not found."""
+
+    def __init__(self, model: Path) -> None:
+        self._mesh = FaceMesh(model)
+
+    def __call__(self, photograph: np.ndarray) -> np.ndarray | None:
+        enlarged = cv2.resize(
+            photograph, None, fx=_ENLARGED, fy=_ENLARGED, interpolation=cv2.INTER_CUBIC
+        )
+        middle = (np.array(photograph.shape[1::-1]) - 1) / 2
+        points = [
+            (mesh.points[IBUG, :2] + 0.5) / _ENLARGED - 0.5
+            for mesh in find_faces(self._mesh, Pyramid(enlarged), tiles=())
+        ]
+        nearest = min(
+            points, key=lambda p: np.linalg.norm(standard_square(p).centre - middle), default=None
+        )
+        if nearest is None or np.linalg.norm(standard_square(nearest).centre - middle) > 30:
+            return None
+        return np.asarray(nearest, np.float64)
 
 
-def pictures(
-    faces: FaceDataset, chosen: np.ndarray
-) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
-    """Each face in a picture (BGR), the crop's corner there, and how far the crop was enlarged."""
-    generator = np.random.default_rng(1)
-    for index in chosen:
-        crop = faces.read_images([index])[0, ..., ::-1]
-        size = round(IMAGE_SIZE * generator.uniform(1.2, 4.0))
-        top, bottom, left, right = generator.integers(20, 300, 4).tolist()
-        picture = cv2.resize(crop, (size, size), interpolation=cv2.INTER_CUBIC)
-        picture = cv2.copyMakeBorder(picture, top, bottom, left, right, cv2.BORDER_REPLICATE)
-        yield picture, np.array([left, top]), size / IMAGE_SIZE
+def read_subjects(path: Path) -> dict[str, str]:
+    """File name -> person."""
+    if not path.is_file():
+        return {}
+    with path.open(newline="", encoding="utf-8") as file:
+        return {row[0]: row[1] for row in csv.reader(file) if row}
 
 
-def own_boxes(faces: FaceDataset, chosen: np.ndarray) -> np.ndarray:
-    """The files' boxes, which are in pixels of their frames, in pixels of the crops."""
-    rows = faces.rows[chosen]
-    with opened(faces.path) as file:
-        boxes, warps = (file[name][:][rows].astype(float) for name in ("bboxes", "warp_matrices"))
-    corners = transform_points(warps, boxes[:, None, :2])[:, 0]
-    scales = np.hypot(warps[:, 0, 0], warps[:, 1, 0])
-    return np.column_stack([corners, boxes[:, 2:] * scales[:, None]])
+def placed(
+    photograph: np.ndarray, landmarks: np.ndarray, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """The photograph enlarged at a random place of a larger picture, and the landmarks there."""
+    scale = generator.uniform(1.0, 3.0)
+    top, bottom, left, right = generator.integers(20, 300, 4).tolist()
+    size = [round(scale * pixels) for pixels in photograph.shape[1::-1]]
+    enlarged = cv2.resize(photograph, size, interpolation=cv2.INTER_CUBIC)
+    picture = cv2.copyMakeBorder(enlarged, top, bottom, left, right, cv2.BORDER_REPLICATE)
+    factors = np.array(size) / photograph.shape[1::-1]
+    return picture, (landmarks + 0.5) * factors - 0.5 + [left, top]
 
 
-def fractions_of(name: str, part: tuple[Boxes, np.ndarray]) -> np.ndarray:
-    """(N, 4): right, down and side of the square, in sizes of each box; the size over the side."""
-    boxes, squares = part[0][name], part[1]
-    size = np.sqrt(boxes[:, 2] * boxes[:, 3])
-    centre = boxes[:, :2] + (boxes[:, 2:] - 1) / 2
-    shift = (squares[:, :2] - centre) / size[:, None]
-    return np.column_stack([shift, squares[:, 2] / size, size / squares[:, 2]])
+def measured(detector: Detector, picture: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    """(4,): right, down and side of the square in sizes of the box; the size over the side.
+
+    NaN where the detector misses the face.
+    """
+    square = standard_square(landmarks)
+    for found in sorted(detector.detect(picture), key=lambda d: -d.score):
+        x, y, width, height = found.box
+        size = float(np.sqrt(width * height))
+        shift = square.centre - [x + (width - 1) / 2, y + (height - 1) / 2]
+        if np.linalg.norm(shift) < square.side / 2:
+            return np.array([*(shift / size), square.side / size, size / square.side])
+    return np.full(4, np.nan)
 
 
-def line(name: str, train: np.ndarray, val: np.ndarray) -> dict[str, str]:
+def result_row(name: str, train: np.ndarray, val: np.ndarray) -> dict[str, str]:
     right, down, side, _ = np.nanmedian(train, axis=0)
     shift = np.hypot(val[:, 0] - right, val[:, 1] - down) * val[:, 3]
     scale = np.abs(np.log(side * val[:, 3]))

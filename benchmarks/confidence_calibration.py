@@ -39,7 +39,6 @@ from mlx_faceau.video.fitting import (
     Predictor,
     Square,
     agreement_of,
-    displaced,
     fit_landmarks,
     standard_square,
 )
@@ -144,7 +143,7 @@ def fit_of(
 ) -> tuple[float, float, bool]:
     """Both signals, and whether the fit is good."""
     crops = FrameCrops(frame)
-    own, other = fit_landmarks(net, crops, [square, displaced(square)])
+    own, other = fit_landmarks(net, crops, [square, square.moved()])
     agreement = agreement_signal(agreement_of(own.landmarks, other.landmarks, square))
     found = detect_near(detector, frame, square, int(getattr(detector, "region_side", 112)))
     marks = np.nan

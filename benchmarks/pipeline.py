@@ -23,10 +23,10 @@ from timing import RESULTS, Row, load, resident_memory, timed, timed_process, wr
 from video_decoding import make_clip
 
 from mlx_faceau.inference.predictor import load_au_predictor, load_predictor
-from mlx_faceau.output.overlay import draw
 from mlx_faceau.output.result_files import Wanted, record
 from mlx_faceau.video.align import crop_frame
 from mlx_faceau.video.detectors import open_detector
+from mlx_faceau.video.overlay import draw
 from mlx_faceau.video.pipeline import FacePipeline
 from mlx_faceau.video.reader import Span, Video
 

@@ -17,7 +17,7 @@ from mlx_faceau.video.confidence import (
     reliability,
     share_inside,
 )
-from mlx_faceau.video.fitting import Square, agreement_of, displaced, standard_square
+from mlx_faceau.video.fitting import Square, agreement_of, standard_square
 
 FACE = Blob(100, 100, 40).landmarks
 SIZE = (240, 320)
@@ -26,7 +26,7 @@ SQUARE = Square(np.array([102.0, 97.0]), 112.0)
 
 def followed(points: np.ndarray, shift: float, scale: float) -> np.ndarray:
     """Points of a net that follows these shares of the crop's shift and growth."""
-    other = displaced(SQUARE)
+    other = SQUARE.moved()
     growth = (other.side / SQUARE.side) ** scale
     return (
         (points - SQUARE.centre) * growth + SQUARE.centre + shift * (other.centre - SQUARE.centre)

@@ -26,6 +26,7 @@ def face(face_id: int = 0, **changes: object) -> FaceResult:
         "global_params": np.array([1.25, 0.1, -0.2, 0.05, 100.0, 80.0]),
         "local_params": np.arange(34) / 10,
         "warp_matrix": np.eye(2, 3),
+        "camera": Camera.from_size(320, 240),
         "au_intensities": np.linspace(0, 2, 17),
     }
     return FaceResult(**(values | changes))  # type: ignore[arg-type]
@@ -93,7 +94,7 @@ def test_several_faces_are_several_lines_of_a_frame(tmp_path: Path) -> None:
 
 def test_distance_is_focal_length_over_scale_and_place_follows() -> None:
     camera = Camera(500, 500, 160, 120)
-    pose = Layout().pose(face(), camera)
+    pose = face(camera=camera).pose
     np.testing.assert_allclose(pose.position, (-60 / 1.25, -40 / 1.25, 400))
 
 
@@ -101,11 +102,11 @@ def test_a_head_on_the_axis_keeps_its_angles_and_one_beside_it_is_turned_by_the_
     None
 ):
     camera = Camera(500, 500, 100, 80)
-    np.testing.assert_allclose(Layout().pose(face(), camera).angles, (0.1, -0.2, 0.05))
+    np.testing.assert_allclose(face(camera=camera).pose.angles, (0.1, -0.2, 0.05))
     beside = Camera(500, 500, 350, 80)
-    straight = face(global_params=np.array([1, 0, 0, 0, 100.0, 80.0]))
+    straight = face(global_params=np.array([1, 0, 0, 0, 100.0, 80.0]), camera=beside)
     # It shows its face to the camera from 250 px to the left: it really looks to the right.
-    angles = Layout().pose(straight, beside).angles
+    angles = straight.pose.angles
     np.testing.assert_allclose(angles, (0, -np.arctan(0.5), 0), atol=1e-12)
 
 
@@ -116,8 +117,10 @@ def test_with_a_pdm_pose_and_points_meet_the_landmarks_in_perspective() -> None:
     points = turned + np.array([40, -30, 900])
     landmarks = points[:, :2] / points[:, 2:] * 700 + (320, 240)
     params = np.array([700 / 900, 0, 0.2, 0, *landmarks.mean(axis=0)])
-    seen = face(landmarks=landmarks, global_params=params, local_params=local)
-    layout = Layout(("pose", "3d"), model, camera)
+    seen = face(
+        landmarks=landmarks, global_params=params, local_params=local, camera=camera, pdm=model
+    )
+    layout = Layout(("pose", "3d"), model)
     cells = np.array(layout.lines(found(seen))[0].split(", ")[5:], float)
     np.testing.assert_allclose(cells[:3], (40, -30, 900), atol=15)
     again = cells[6:].reshape(3, 68).T
@@ -131,9 +134,10 @@ def test_pdm_projection_is_the_limit_of_a_far_head() -> None:
     camera = Camera(far, far, 0, 0)
     params = np.array([1.0, 0.1, 0.2, 0.3, 0.0, 0.0])
     landmarks = project(model.mean, model.basis, params, local)
-    seen = face(landmarks=landmarks, global_params=params, local_params=local)
-    pose = Layout(("pose",), model, camera).pose(seen, camera)
-    np.testing.assert_allclose(pose.angles, params[1:4], atol=1e-3)
+    seen = face(
+        landmarks=landmarks, global_params=params, local_params=local, camera=camera, pdm=model
+    )
+    np.testing.assert_allclose(seen.pose.angles, params[1:4], atol=1e-3)
 
 
 def test_wrong_groups_are_refused() -> None:

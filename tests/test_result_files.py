@@ -21,10 +21,10 @@ from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.errors import VideoError
 from mlx_faceau.output.neutral_calibration import NeutralBaseline
 from mlx_faceau.output.openface_csv import Layout, read_openface_csv
-from mlx_faceau.output.overlay import draw
 from mlx_faceau.output.report import Curve
 from mlx_faceau.output.result_files import Wanted, record
 from mlx_faceau.output.writers import RowFile, is_complete
+from mlx_faceau.video.overlay import draw
 from mlx_faceau.video.results import Frame, FrameResult
 
 IMAGE = draw_frame([Blob(100, 80, 40)])
@@ -50,12 +50,12 @@ def broken(count: int, error: BaseException) -> Iterator[FrameResult]:
 
 def test_a_recording_writes_rows_overlay_and_report(tmp_path: Path) -> None:
     wanted = Wanted(
-        tmp_path / "a.csv", overlay=tmp_path / "a.overlay.mkv", report=tmp_path / "a.report.html"
+        tmp_path / "a.csv", overlay=tmp_path / "a.overlay.mp4", report=tmp_path / "a.report.html"
     )
     summary = record(results(), wanted, "clip <1>")
     assert (summary.frames, summary.faces, summary.faceless) == (60, 60, 0)
     assert len(read_openface_csv(tmp_path / "a.csv")["frame"]) == 60
-    capture = cv2.VideoCapture(str(tmp_path / "a.overlay.mkv"))
+    capture = cv2.VideoCapture(str(tmp_path / "a.overlay.mp4"))
     assert sum(iter(lambda: capture.read()[0], False)) == 60
     page = (tmp_path / "a.report.html").read_text()
     assert "clip &lt;1&gt;" in page
@@ -107,14 +107,14 @@ def test_a_killed_program_leaves_every_finished_row_and_frame(tmp_path: Path) ->
 import sys, time
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
-from test_recording import lively_results
+from test_result_files import lively_results
 from mlx_faceau.output.result_files import Wanted, record
 def progress(found):
     if found.frame.index == 299:
         print("ready", flush=True)
         time.sleep(60)
 folder = Path({str(tmp_path)!r})
-wanted = Wanted(folder / "a.csv", overlay=folder / "a.mkv")
+wanted = Wanted(folder / "a.csv", overlay=folder / "a.mp4")
 record(lively_results(400), wanted, "a", progress=progress)
 """
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
@@ -124,7 +124,7 @@ record(lively_results(400), wanted, "a", progress=progress)
     process.communicate()
     assert len(read_openface_csv(tmp_path / "a.csv")["frame"]) == 300
     assert not is_complete(tmp_path / "a.csv")
-    capture = cv2.VideoCapture(str(tmp_path / "a.mkv"))
+    capture = cv2.VideoCapture(str(tmp_path / "a.mp4"))
     # Matroska's muxer holds back up to five seconds; the rest of the ten is there.
     assert sum(iter(lambda: capture.read()[0], False)) >= 140
 

@@ -11,9 +11,9 @@ from mlx_faceau.video.appearance import SceneCuts, appearance_of
 from mlx_faceau.video.association import FaceDetection, active_cost, associate, lost_cost
 from mlx_faceau.video.box_calibration import CALIBRATIONS
 from mlx_faceau.video.detectors import Detection
-from mlx_faceau.video.fitting import Square, displaced
+from mlx_faceau.video.fitting import Square
 from mlx_faceau.video.results import FaceResult, Frame
-from mlx_faceau.video.square_filter import SquareFilter, displacement, moved
+from mlx_faceau.video.square_filter import SquareFilter
 from mlx_faceau.video.tracking import Track, Tracker
 
 SIZE = 250
@@ -218,18 +218,18 @@ def test_a_detection_moves_the_square_by_the_share_of_its_certainty() -> None:
     """Standard deviations of the first square and of a detection are 0.01 and 0.02."""
     square = Square(np.array([100.0, 50.0]), 40.0)
     model = SquareFilter(square)
-    model.add_detection(moved(square, np.array([0.03, -0.03, 0.03])))
+    model.add_detection(square.moved(np.array([0.03, -0.03, 0.03])))
     share = 0.01**2 / (0.01**2 + 0.02**2)
     np.testing.assert_allclose(
-        displacement(square, model.square), share * np.array([3, -3, 3]) / 100
+        square.displacement(model.square), share * np.array([3, -3, 3]) / 100
     )
 
 
 def test_landmarks_that_follow_their_crop_tell_nothing() -> None:
     square = Square(np.array([100.0, 50.0]), 40.0)
     model = SquareFilter(square)
-    model.add_landmarks(moved(square, np.array([0.1, 0.1, 0.1])), np.array([1.0, 1.2, 0.0]))
-    shift = displacement(square, model.square)
+    model.add_landmarks(square.moved(np.array([0.1, 0.1, 0.1])), np.array([1.0, 1.2, 0.0]))
+    shift = square.displacement(model.square)
     assert shift[:2].tolist() == [0, 0]
     assert shift[2] == pytest.approx(0.1, rel=0.1)
 
@@ -290,7 +290,7 @@ def test_a_lost_face_is_recognised_by_appearance_and_place(
 
 def test_a_displaced_square_is_larger_and_beside() -> None:
     square = Square(np.array([50.0, 60.0]), 100.0)
-    other = displaced(square)
+    other = square.moved()
     np.testing.assert_allclose(other.centre, (58, 54))
     assert other.side == pytest.approx(112)
     assert square.distance(other) == pytest.approx(other.distance(square))

@@ -13,7 +13,7 @@ from mp4 import set_durations, turn_quarter
 
 from mlx_faceau.errors import VideoError
 from mlx_faceau.video.images import read_image
-from mlx_faceau.video.reader import Camera, Span, Video
+from mlx_faceau.video.reader import Span, Video, Webcam
 
 
 def clip(tmp_path: Path, frames: int = 20, rate: float = 25.0) -> Path:
@@ -125,7 +125,7 @@ def test_a_camera_that_is_not_there_is_one_error_and_no_text(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     with pytest.raises(VideoError, match="webcam 63: not there"):
-        Camera(63)
+        Webcam(63)
     assert capfd.readouterr() == ("", "")
 
 

@@ -112,9 +112,9 @@ def _read_crops(paths: list[Path], failed: list[Path]) -> Iterator[tuple[Path, n
 def _predict_files(
     crops: Iterator[tuple[Path, np.ndarray]], predictors: list[Any]
 ) -> Iterator[dict[str, Any]]:
-    from mlx_faceau.video.prefetch import in_groups
+    from mlx_faceau.video.prefetch import batched
 
-    for some in in_groups(crops, _BATCH):
+    for some in batched(crops, _BATCH):
         images = np.stack([image for _, image in some])
         predictions: dict[str, np.ndarray] = {}
         for predictor in predictors:

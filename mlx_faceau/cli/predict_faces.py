@@ -17,9 +17,9 @@ from mlx_faceau.core.pdm import PDM, read_pdm
 from mlx_faceau.core.provenance import pdm_of
 from mlx_faceau.errors import CheckpointError, FaceauError, FunctionError, UsageError, printable
 from mlx_faceau.output.openface_csv import GROUPS, Layout, foreign_columns
-from mlx_faceau.output.overlay import VIDEO_SUFFIX
 from mlx_faceau.output.result_files import FORMATS, Summary, Wanted, record
 from mlx_faceau.video.images import IMAGE_SUFFIXES, is_image, read_image
+from mlx_faceau.video.overlay import VIDEO_SUFFIXES as OVERLAY_SUFFIXES
 from mlx_faceau.video.pipeline import FacePipeline
 from mlx_faceau.video.pose import Camera
 from mlx_faceau.video.reader import VIDEO_SUFFIXES, Span, Video
@@ -60,6 +60,7 @@ def run_faces(args: argparse.Namespace) -> int:
         )
     span = Span(args.start, args.end, args.every)
     layout = _layout(args)
+    camera = _camera(args.camera)
     form = _form(args)
     jobs = list(_jobs(shard(find_inputs(args.inputs), args.shard), args, form, layout))
     for _, wanted in jobs:
@@ -70,13 +71,13 @@ def run_faces(args: argparse.Namespace) -> int:
         sys.stderr.write("nothing left to do\n")
         return 0
     cv2.setNumThreads(1)  # frames are read, followed and written side by side already
-    failed = _run_all(_pipeline(args), jobs, span)
+    failed = _run_all(_pipeline(args, camera, layout.pdm), jobs, span)
     if failed:
         sys.stderr.write(f"{failed} of {len(jobs)} inputs could not be read\n")
     return 0 if not failed else 1 if failed < len(jobs) else 2
 
 
-def _pipeline(args: argparse.Namespace) -> FacePipeline:
+def _pipeline(args: argparse.Namespace, camera: Camera | None, pdm: PDM | None) -> FacePipeline:
     return FacePipeline(
         args.landmark_model,
         args.au_model,
@@ -86,6 +87,8 @@ def _pipeline(args: argparse.Namespace) -> FacePipeline:
         max_faces=args.max_faces,
         min_confidence=args.min_confidence,
         providers=args.providers,
+        camera=camera,
+        pdm=pdm,
     )
 
 
@@ -185,15 +188,19 @@ def _layout(args: argparse.Namespace) -> Layout:
     groups = there if args.groups is None else [g.strip() for g in args.groups.split(",")]
     if "aus" in groups and not args.au_model:
         raise UsageError("--groups aus: there is no action unit net; give --au-model")
-    camera = None
-    if args.camera:
-        try:
-            camera = Camera(*(float(value) for value in args.camera.split(",")))
-        except (TypeError, ValueError):
-            raise UsageError(f"--camera {args.camera}: expected FX,FY,CX,CY in pixels") from None
-        if not (camera.focal_x > 0 and camera.focal_y > 0):
-            raise UsageError(f"--camera {args.camera}: focal lengths are positive")
-    return Layout(groups, pdm, camera, args.presence_from)
+    return Layout(groups, pdm, args.presence_from)
+
+
+def _camera(text: str | None) -> Camera | None:
+    if text is None:
+        return None
+    try:
+        camera = Camera(*(float(value) for value in text.split(",")))
+    except (TypeError, ValueError):
+        raise UsageError(f"--camera {text}: expected FX,FY,CX,CY in pixels") from None
+    if not (camera.focal_x > 0 and camera.focal_y > 0):
+        raise UsageError(f"--camera {text}: focal lengths are positive")
+    return camera
 
 
 def _pdm(args: argparse.Namespace) -> PDM | None:
@@ -253,7 +260,7 @@ def _jobs(
         table = args.output if single else Path(f"{base}.{form}")
         if single and args.output != "-":
             base = Path(args.output).with_suffix("")
-        picture = ".png" if source.is_picture else VIDEO_SUFFIX
+        picture = ".png" if source.is_picture else OVERLAY_SUFFIXES[0]
         yield (
             source,
             Wanted(

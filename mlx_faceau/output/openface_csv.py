@@ -15,7 +15,7 @@ from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.core.landmarks import NUM_LANDMARKS
 from mlx_faceau.core.pdm import PDM
 from mlx_faceau.errors import DatasetError, UsageError
-from mlx_faceau.video.pose import Camera, HeadPose, head_pose, points_3d, refined_head_pose
+from mlx_faceau.video.pose import points_3d
 from mlx_faceau.video.results import FaceResult, FrameResult
 
 NUM_LOCAL_PARAMS = 34
@@ -55,8 +55,7 @@ class Layout:
 
     Args:
         groups: names of :data:`GROUPS`; their order there counts.
-        pdm: gives the ``3d`` group, and refines the pose; None for neither.
-        camera: None takes OpenFace's guess from the frame's size.
+        pdm: of the landmark net; gives the ``3d`` group.
         presence_from: intensity from which ``AUxx_c`` is 1.
 
     Raises:
@@ -65,7 +64,6 @@ class Layout:
 
     groups: Sequence[str] = ("pose", "2d", "params", "aus")
     pdm: PDM | None = None
-    camera: Camera | None = None
     presence_from: float = PRESENCE_FROM
 
     def __post_init__(self) -> None:
@@ -94,32 +92,21 @@ class Layout:
         if not found.faces:
             zeros = [_ZEROS[group] for group in self.ordered]
             return [", ".join([*_first(found, None), *(", ".join(zero) for zero in zeros)])]
-        height, width = found.frame.image.shape[:2]
-        camera = self.camera or Camera.usual(width, height)
-        return [", ".join(self._cells(found, face, camera)) for face in found.faces]
+        return [", ".join(self._cells(found, face)) for face in found.faces]
 
-    def _cells(self, found: FrameResult, face: FaceResult, camera: Camera) -> list[str]:
+    def _cells(self, found: FrameResult, face: FaceResult) -> list[str]:
         cells = _first(found, face)
-        pose = self.pose(face, camera) if {"pose", "3d"} & set(self.groups) else None
         for group in self.ordered:
-            cells += self._group(group, face, pose)
+            cells += self._group(group, face)
         return cells
 
-    def pose(self, face: FaceResult, camera: Camera) -> HeadPose:
-        """The head pose of a face, refined where a PDM is given."""
-        if self.pdm is None:
-            return head_pose(face.global_params, camera)
-        return refined_head_pose(
-            face.global_params, face.local_params, face.landmarks, self.pdm, camera
-        )
-
-    def _group(self, group: str, face: FaceResult, pose: HeadPose | None) -> list[str]:
-        if group == "pose" and pose is not None:
-            return [*_fixed(pose.position, 1), *_fixed(pose.angles, 3)]
+    def _group(self, group: str, face: FaceResult) -> list[str]:
+        if group == "pose":
+            return [*_fixed(face.pose.position, 1), *_fixed(face.pose.angles, 3)]
         if group == "2d":
             return _fixed(face.landmarks.T, 1)
-        if group == "3d" and pose is not None and self.pdm is not None:
-            return _fixed(points_3d(pose, face.local_params, self.pdm).T, 1)
+        if group == "3d" and self.pdm is not None:
+            return _fixed(points_3d(face.pose, face.local_params, self.pdm).T, 1)
         if group == "params":
             return _fixed(np.r_[face.global_params, face.local_params], 3)
         if face.au_intensities is None:

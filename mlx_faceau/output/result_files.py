@@ -7,16 +7,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
-
-from mlx_faceau.core.atomic_io import atomic_file
 from mlx_faceau.errors import BrokenLibrary, MissingDependency, UsageError, VideoError
-from mlx_faceau.video.prefetch import run_ahead
-from mlx_faceau.video.results import FrameResult
+from mlx_faceau.video.overlay import VIDEO_SUFFIXES, OverlayVideo
+from mlx_faceau.video.prefetch import prefetch
+from mlx_faceau.video.results import FrameResult, write_picture
 
 from .neutral_calibration import NeutralBaseline
 from .openface_csv import Layout
-from .overlay import VIDEO_SUFFIX, OverlayVideo, draw
 from .report import Report
 from .smoothing import smoothed
 from .writers import RowFile, is_complete, json_lines, write_parquet
@@ -32,7 +29,7 @@ class Wanted:
         table: file of rows; ``-`` is standard output.
         form: ``csv`` (OpenFace's), ``jsonl``, or ``parquet`` (written from the CSV at the end).
         layout: columns of the rows.
-        overlay: drawn video (``.mkv``), or picture for a single frame; None for none.
+        overlay: drawn video (``.mp4``), or picture for a single frame; None for none.
         report: ``.html`` page; None for none.
         smooth: filter every face over time.
         calibrate: subtract each person's resting face at the end.
@@ -113,7 +110,7 @@ def record(
     is_csv = wanted.form != "jsonl"
     header = wanted.layout.header() if is_csv else None
     lines = wanted.layout.lines if is_csv else lambda found: json_lines(found, wanted.layout)
-    with run_ahead(smoothed(results) if wanted.smooth else results) as ready:
+    with prefetch(smoothed(results) if wanted.smooth else results) as ready:
         first = next(ready, None)  # before any older result is replaced
         if first is None:
             raise VideoError(f"{title}: there is no frame in what is wanted of it")
@@ -163,24 +160,8 @@ def _finish(
 def _overlay(path: Path | None, rate: float) -> Iterator[Callable[[FrameResult], None]]:
     if path is None:
         yield lambda _: None
-    elif path.suffix.lower() == VIDEO_SUFFIX:
+    elif path.suffix.lower() in VIDEO_SUFFIXES:
         with OverlayVideo(path, rate) as video:
             yield video.add
     else:
-        yield lambda found: write_picture(path, found)
-
-
-def write_picture(path: Path, found: FrameResult) -> None:
-    """The drawn frame as a picture file.
-
-    Raises:
-        VideoError: if it cannot be written, or its ending names no picture format.
-    """
-    try:
-        written, data = cv2.imencode(path.suffix, draw(found))
-    except cv2.error:
-        written = False
-    if not written:
-        raise VideoError(f"{path}: no picture format has this ending; use .png or .jpg")
-    with atomic_file(path) as temporary:
-        temporary.write_bytes(data.tobytes())
+        yield lambda found: write_picture(path, found.draw())

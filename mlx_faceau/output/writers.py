@@ -19,7 +19,6 @@ import numpy as np
 from mlx_faceau.core.atomic_io import atomic_file
 from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.core.libraries import LOAD_ERRORS, load_error
-from mlx_faceau.video.pose import Camera
 from mlx_faceau.video.results import FaceResult, FrameResult
 
 from .openface_csv import Layout
@@ -117,20 +116,18 @@ def json_lines(found: FrameResult, layout: Layout) -> list[str]:
     }
     if not found.faces:
         return [json.dumps({**first, "face_id": None, "success": False, "confidence": 0.0})]
-    camera = layout.camera or Camera.usual(width, height)
-    return [json.dumps({**first, **_plain(face, layout, camera)}) for face in found.faces]
+    return [json.dumps({**first, **_plain(face, layout)}) for face in found.faces]
 
 
-def _plain(face: FaceResult, layout: Layout, camera: Camera) -> dict[str, Any]:
+def _plain(face: FaceResult, layout: Layout) -> dict[str, Any]:
     plain: dict[str, Any] = {
         "face_id": face.face_id,
         "confidence": round(face.confidence, 4),
         "success": face.success,
     }
     if "pose" in layout.groups:
-        pose = layout.pose(face, camera)
-        plain["position_mm"] = _rounded(pose.position)
-        plain["angles"] = _rounded(pose.angles)
+        plain["position_mm"] = _rounded(face.pose.position)
+        plain["angles"] = _rounded(face.pose.angles)
     if "2d" in layout.groups:
         plain["landmarks"] = _rounded(face.landmarks)
     if "params" in layout.groups:

@@ -1,4 +1,4 @@
-"""How each detector's box maps to the standard crop, measured on labelled faces."""
+"""How each detector's box maps to the standard crop, measured on openly labelled faces."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,15 +39,16 @@ class BoxCalibration:
         return centre + size * np.array([self.right, self.down]), size * self.side
 
 
-# Medians over 1,000 training people's faces: benchmarks/results/box-calibration.csv.
+# Medians over 1,500 photographs with open labels: benchmarks/results/box-calibration.csv.
 CALIBRATIONS: dict[str, BoxCalibration] = {
-    "yunet": BoxCalibration(0.0031, 0.1403, 1.2797),
-    "dlib": BoxCalibration(0.0048, 0.0774, 1.3554),
-    "mtcnn": BoxCalibration(0.0040, -0.0080, 1.4188),
-    # Not measured yet: on a Mac, python benchmarks/box_calibration.py TRAIN.h5 VAL.h5 does it. A
-    # guess until then: the box is a square from the brows to below the lip.
+    "yunet": BoxCalibration(0.0005, 0.1418, 1.2334),
+    "dlib": BoxCalibration(-0.0028, 0.0824, 1.2769),
+    # Not measured yet; on a Mac benchmarks/box_calibration.py does it. A guess until then: the box
+    # is a square from the brows to below the lip.
     "vision": BoxCalibration(0.0, 0.0, 1.3),
-    # By definition: the bounding box of the 68 landmarks, and the crop's own square.
+    # By definition: the bounding box of the 68 landmarks (OpenFace corrects MTCNN's to be that),
+    # and the crop's own square.
     "landmarks": BoxCalibration(0.0, 0.0, 1.4),
+    "mtcnn": BoxCalibration(0.0, 0.0, 1.4),
     "square": BoxCalibration(0.0, 0.0, 1.0),
 }

@@ -273,7 +273,7 @@ class CallableDetector:
         function: takes an (H, W, 3) uint8 BGR frame, returns boxes (x, y, width, height) as an
             (N, 4) array or a list, each optionally followed by a score in [0, 1].
         calibration: how its boxes map to the standard crop; the default fits boxes that enclose
-            brows to chin (MTCNN's).
+            brows to chin.
         what: its name in errors; None takes the function's.
     """
 
@@ -282,7 +282,7 @@ class CallableDetector:
     def __init__(
         self,
         function: Callable[[np.ndarray], Any],
-        calibration: BoxCalibration = CALIBRATIONS["mtcnn"],
+        calibration: BoxCalibration = CALIBRATIONS["landmarks"],
         what: str | None = None,
     ) -> None:
         self._function = function

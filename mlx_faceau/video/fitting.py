@@ -11,9 +11,8 @@ from mlx_faceau.core.geometry import CROP_MARGIN, square_crop_matrix, to_frame
 from .align import FrameCrops
 
 _SMALLEST = 4.0  # px that a face's landmarks must span
-# The displaced square: moved right and up by these sides, and larger.
-_SHIFT = np.array([0.08, -0.06])
-_GROWTH = 1.12
+# From a square to the displaced one, in its sides: right, down, growth of the log side.
+DISPLACEMENT = np.array([0.08, -0.06, np.log(1.12)])
 
 
 class Predictor(Protocol):
@@ -32,6 +31,15 @@ class Square(NamedTuple):
         """Shift in sides plus log ratio of sizes; 0 for the same square."""
         shift = float(np.linalg.norm(other.centre - self.centre)) / np.sqrt(other.side * self.side)
         return float(shift + abs(np.log(other.side / self.side)))
+
+    def displacement(self, other: "Square") -> np.ndarray:
+        """(x, y, log side) to another square, in sides of this one."""
+        shift = (other.centre - self.centre) / self.side
+        return np.array([*shift, np.log(other.side / self.side)])
+
+    def moved(self, by: np.ndarray = DISPLACEMENT) -> "Square":
+        """The square displaced by (x, y, log side), in its sides."""
+        return Square(self.centre + self.side * by[:2], self.side * float(np.exp(by[2])))
 
 
 @dataclass(frozen=True)
@@ -62,7 +70,8 @@ class Agreement:
 
     Args:
         share: of the whole displacement that the landmarks follow.
-        gain: (3,) the same of their square's x, y and log side.
+        gain: (3,) the same of their square's x, y and log side; NaN along an axis without
+            displacement.
     """
 
     share: float
@@ -92,25 +101,21 @@ def fit_landmarks(
     return [LandmarkFit(*rows) for rows in zip(*parts, strict=True)]
 
 
-def displaced(square: Square) -> Square:
-    """The square that :func:`agreement_of` compares with."""
-    return Square(square.centre + _SHIFT * square.side, square.side * _GROWTH)
-
-
-def agreement_of(first: np.ndarray, second: np.ndarray, square: Square) -> Agreement:
+def agreement_of(
+    first: np.ndarray, second: np.ndarray, square: Square, by: np.ndarray = DISPLACEMENT
+) -> Agreement:
     """How two fits of a face agree.
 
     Args:
         first: (68, 2) frame pixels, predicted from ``square``.
-        second: (68, 2) frame pixels, predicted from the :func:`displaced` square.
+        second: (68, 2) frame pixels, predicted from ``square.moved(by)``.
         square: see above.
+        by: (x, y, log side) in sides.
     """
-    other = displaced(square)
-    growth = other.side / square.side
-    along = (first - square.centre) * growth + other.centre  # the points if they move along
-    one, two, whole = (standard_square(points) for points in (first, second, along))
-    moved, possible = (
-        np.array([*(s.centre - one.centre), np.log(s.side / one.side)]) for s in (two, whole)
-    )
+    other = square.moved(by)
+    along = (first - square.centre) * (other.side / square.side) + other.centre
     distances = [np.linalg.norm(points - first, axis=1).mean() for points in (second, along)]
-    return Agreement(float(distances[0] / distances[1]), moved / possible)
+    one, two, whole = (standard_square(points) for points in (first, second, along))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        gain = one.displacement(two) / one.displacement(whole)
+    return Agreement(float(distances[0] / distances[1]), gain)

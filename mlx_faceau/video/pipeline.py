@@ -1,30 +1,37 @@
 """From images to faces: detection, tracking, landmarks and pose, action units; in frame space.
 
+frames -> Tracker (detections, landmarks, confidence) -> action units -> FrameResult
+
 Decoding, the landmark net and the action unit net run in three threads with short queues between
 them, so that they overlap and memory stays flat.
 """
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlx_faceau.core.pdm import PDM
 from mlx_faceau.errors import UsageError
-from mlx_faceau.weights.builtin import BUILTIN, is_builtin
+from mlx_faceau.weights.builtin import BUILTIN, is_builtin, pdm_for
 
 from .box_calibration import BoxCalibration
 from .confidence import ConfidenceCurves
 from .detectors import CallableDetector, Detector, open_detector
 from .fitting import Predictor
+from .images import IMAGE_SUFFIXES, read_image
 from .photographs import PhotographDetector
-from .prefetch import in_groups, keep_newest, run_ahead
-from .reader import WHOLE, Camera, Span, Video
-from .results import Frame, FrameResult
+from .pose import Camera
+from .prefetch import batched, prefetch
+from .reader import WHOLE, Span, Video, Webcam
+from .results import Frame, FrameResult, ResultStream
 from .tracking import TrackedFrame, Tracker
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 Model = str | Path | Predictor
 
@@ -32,12 +39,12 @@ Model = str | Path | Predictor
 # more threads cost a quarter more CPU time and gain little.
 _NET_THREADS = 1
 # Frames of a file whose action units are read in one batch: a fifth less CPU time than one by one.
-_TOGETHER = 4
+_BATCH = 4
 _AHEAD = 4  # frames of a file whose landmarks may wait for their action units
 
 
 class FacePipeline:
-    """Finds, follows and reads the faces of pictures, videos and cameras.
+    """Finds, tracks and measures the faces of images, videos and webcams.
 
     Args:
         landmark_model: a landmark net: a file, a folder, ``"builtin"``, or a predictor. ONNX
@@ -52,6 +59,9 @@ class FacePipeline:
         max_faces: follow at most so many; None follows all.
         min_confidence: a face below it is given with ``success`` False.
         providers: see :func:`mlx_faceau.load_predictor`.
+        camera: what poses are relative to; None takes OpenFace's guess from the image's size.
+        pdm: point distribution model of the landmark net, which refines poses; None takes the open
+            PDM where the net was trained with it.
 
     Raises:
         CheckpointError: if a model is missing, damaged, or of the other kind.
@@ -70,6 +80,8 @@ class FacePipeline:
         max_faces: int | None = None,
         min_confidence: float = 0.5,
         providers: Sequence[Any] | None = None,
+        camera: Camera | None = None,
+        pdm: PDM | None = None,
     ) -> None:
         if detect_every < 1 or (max_faces is not None and max_faces < 1):
             raise UsageError(
@@ -89,7 +101,10 @@ class FacePipeline:
         self._aus = None
         if au_model is not None:
             self._aus = _open(au_model, "load_au_predictor", backend, providers)
-        self._curves = ConfidenceCurves.from_metadata(*_metadata_of(self._landmarks))
+        metadata, name = _metadata_of(self._landmarks)
+        self._curves = ConfidenceCurves.from_metadata(metadata, name)
+        self._pdm = pdm_for(metadata) if pdm is None else pdm
+        self._camera = camera
         self._lock = threading.Lock()  # detectors are not made for several threads
         self._detect_every = detect_every
         self._max_faces = max_faces
@@ -97,31 +112,51 @@ class FacePipeline:
 
     def image(
         self,
-        image: np.ndarray,
+        image: "str | Path | np.ndarray | Image",
         boxes: Sequence[Sequence[float]] | None = None,
         calibration: BoxCalibration | None = None,
     ) -> FrameResult:
-        """The faces of one picture.
+        """The faces of one image, which is searched more thoroughly than a frame of a video.
 
         Args:
-            image: (H, W, 3) uint8 BGR.
+            image: a file, an (H, W, 3) uint8 BGR array, or a PIL image.
             boxes: known faces as x, y, width, height in pixels; None asks the detector.
             calibration: how the boxes map to the standard crop; None takes the detector's.
 
         Raises:
-            ValueError: if the picture is no BGR image or a box has no area.
+            UsageError: if the array is no BGR image or a box has no area.
+            VideoError: if the file cannot be read.
         """
+        source = str(image) if isinstance(image, (str, Path)) else ""
         detector: Detector = PhotographDetector(self.detector, self._landmarks)
         if boxes is not None:
             calibration = calibration or detector.calibration
             detector = CallableDetector(lambda _: boxes, calibration, "boxes")
-        tracked = self._tracker(detector, 30.0).update(Frame(0, 0.0, image))
-        return self._finish([tracked])[0]
+        tracker = self._tracker(detector, 30.0, source)
+        return self._add_aus([tracker.update(Frame(0, 0.0, to_bgr(image)))])[0]
 
-    def video(self, path: str | Path | Video, span: Span = WHOLE) -> Iterator[FrameResult]:
+    def images(
+        self, images: "str | Path | Iterable[str | Path | np.ndarray | Image]"
+    ) -> ResultStream:
+        """The faces of several images, one after the other; see :meth:`image`.
+
+        Args:
+            images: a folder, whose image files are taken in sorted order, or images.
+
+        Raises:
+            UsageError: for a folder without images.
+        """
+        if isinstance(images, (str, Path)):
+            folder = Path(images)
+            images = [p for p in sorted(folder.glob("*")) if p.suffix.lower() in IMAGE_SUFFIXES]
+            if not images:
+                raise UsageError(f"{folder}: no folder with images in it; give one, or a list")
+        return ResultStream(map(self.image, images))
+
+    def video(self, path: str | Path | Video, span: Span = WHOLE) -> ResultStream:
         """The faces of every frame of a video file, in order.
 
-        The file is opened at once, frames are read while the iterator is consumed.
+        The file is opened at once, frames are read while the stream is consumed.
 
         Args:
             path: a video file, or one that was opened.
@@ -131,23 +166,22 @@ class FacePipeline:
             VideoError: if the file cannot be read.
         """
         video = path if isinstance(path, Video) else Video(path)
-        name = str(video.path)
-        return self._stream(video, span, run_ahead, together=_TOGETHER, ahead=_AHEAD, name=name)
+        return self._stream(video, span, str(video.path))
 
-    def live(self, source: int | Any = 0, span: Span = WHOLE) -> Iterator[FrameResult]:
-        """The faces of a camera's newest frames, until it disappears or the consumer stops.
+    def live(self, source: int | Any = 0, span: Span = WHOLE) -> ResultStream:
+        """The faces of a webcam's newest frames, until it disappears or the stream is closed.
 
         Frames that come while the nets are busy are skipped: ``frame.index`` counts them.
 
         Args:
-            source: the camera's number, or an opened ``cv2.VideoCapture`` or the like.
+            source: the webcam's number, or an opened ``cv2.VideoCapture`` or the like.
             span: which of its frames.
 
         Raises:
-            VideoError: if there is no such camera, or it gives no pictures.
+            VideoError: if there is no such webcam, or it gives no images.
         """
-        camera = Camera(source) if isinstance(source, int) else Camera(capture=source)
-        return self._stream(camera, span, keep_newest, together=1, ahead=1, name=camera.name)
+        webcam = Webcam(source) if isinstance(source, int) else Webcam(capture=source)
+        return self._stream(webcam, span, webcam.name, live=True)
 
     def describe(self) -> dict[str, Any]:
         """What runs: detector, and each net's own description."""
@@ -156,25 +190,23 @@ class FacePipeline:
         return {"detector": self.detector.name, **described}
 
     def _stream(
-        self,
-        source: Video | Camera,
-        span: Span,
-        beside: Callable[[Iterator[Frame]], AbstractContextManager[Iterator[Frame]]],
-        together: int,
-        ahead: int,
-        name: str = "",
-    ) -> Iterator[FrameResult]:
+        self, source: Video | Webcam, span: Span, name: str = "", live: bool = False
+    ) -> ResultStream:
         tracker = self._tracker(self.detector, source.rate, name)
 
         def track() -> Iterator[TrackedFrame]:
-            with beside(source.frames(span)) as frames:
-                yield from map(tracker.update, frames)
+            frames = source.frames(span)
+            with prefetch(frames, 1, newest=True) if live else prefetch(frames) as ready:
+                yield from map(tracker.update, ready)
 
-        with run_ahead(track(), ahead) as tracked:
-            for group in in_groups(tracked, together):
-                yield from self._finish(group)
+        def results() -> Iterator[FrameResult]:
+            with prefetch(track(), 1 if live else _AHEAD) as tracked:
+                for batch in batched(tracked, 1 if live else _BATCH):
+                    yield from self._add_aus(batch)
 
-    def _tracker(self, detector: Detector, rate: float, source: str = "") -> Tracker:
+        return ResultStream(results(), source.rate / span.every)
+
+    def _tracker(self, detector: Detector, rate: float, source: str) -> Tracker:
         return Tracker(
             self._landmarks,
             detector,
@@ -185,9 +217,11 @@ class FacePipeline:
             max_faces=self._max_faces,
             min_confidence=self._min_confidence,
             source=source,
+            camera=self._camera,
+            pdm=self._pdm,
         )
 
-    def _finish(self, tracked: Sequence[TrackedFrame]) -> list[FrameResult]:
+    def _add_aus(self, tracked: Sequence[TrackedFrame]) -> list[FrameResult]:
         """The frames' faces with their action units, all in one batch."""
         crops = np.concatenate([frame.crops for frame in tracked])
         results = [frame.result for frame in tracked]
@@ -201,6 +235,22 @@ class FacePipeline:
             )
             for result in results
         ]
+
+
+def to_bgr(image: Any) -> np.ndarray:
+    """A file, array or PIL image as an array; PIL images are turned upright by their EXIF.
+
+    Raises:
+        VideoError: if a file cannot be read.
+    """
+    if isinstance(image, (str, Path)):
+        return read_image(image)
+    if not hasattr(image, "convert"):
+        return image  # FrameCrops checks it
+    from PIL import ImageOps
+
+    upright: Any = ImageOps.exif_transpose(image)
+    return np.ascontiguousarray(np.asarray(upright.convert("RGB"))[..., ::-1])
 
 
 def _open(model: Model, loader: str, backend: str, providers: Sequence[Any] | None) -> Predictor:

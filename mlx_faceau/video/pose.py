@@ -24,8 +24,8 @@ class Camera:
     centre_y: float
 
     @classmethod
-    def usual(cls, width: int, height: int) -> "Camera":
-        """OpenFace's guess for a camera it knows nothing about: about 65 degrees across."""
+    def from_size(cls, width: int, height: int) -> "Camera":
+        """OpenFace's guess for an unknown camera: about 65 degrees across."""
         focal = 500 * (width / 640 + height / 480) / 2
         return cls(focal, focal, width / 2, height / 2)
 
@@ -48,6 +48,21 @@ class HeadPose:
 
     position: np.ndarray
     angles: np.ndarray
+
+    @property
+    def pitch(self) -> float:
+        """Degrees about the axis to the right; positive looks down."""
+        return float(np.degrees(self.angles[0]))
+
+    @property
+    def yaw(self) -> float:
+        """Degrees about the axis down; positive turns the nose to the image's left."""
+        return float(np.degrees(self.angles[1]))
+
+    @property
+    def roll(self) -> float:
+        """Degrees about the viewing axis; positive tilts the head clockwise in the image."""
+        return float(np.degrees(self.angles[2]))
 
 
 def head_pose(global_params: np.ndarray, camera: Camera) -> HeadPose:

@@ -203,7 +203,7 @@ class Video:
             )  # fmt: skip
 
 
-class Camera:
+class Webcam:
     """A webcam, read until it disappears or the consumer stops.
 
     Args:

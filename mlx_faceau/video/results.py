@@ -1,10 +1,33 @@
-"""What the pipeline returns: a frame, its faces, and the file they came from."""
+"""What the pipeline returns: frames and their faces, as objects, tables and pictures."""
 
+import csv
+import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 
+from mlx_faceau.core.atomic_io import atomic_file
 from mlx_faceau.core.facs import AU_NAMES
+from mlx_faceau.core.landmarks import NUM_LANDMARKS
+from mlx_faceau.core.libraries import LOAD_ERRORS, load_error
+from mlx_faceau.core.pdm import PDM
+from mlx_faceau.errors import UsageError, VideoError
+
+from .pose import Camera, HeadPose, head_pose, refined_head_pose
+
+_AUS = tuple(name.removesuffix("_r") for name in AU_NAMES)  # AU01 ... AU45
+_COLUMNS = (
+    "source", "frame", "timestamp", "face_id", "confidence", "success",
+    "bbox_x", "bbox_y", "bbox_width", "bbox_height",
+    "position_x", "position_y", "position_z", "pitch", "yaw", "roll", *_AUS,
+    *(f"{axis}_{i}" for axis in "xy" for i in range(NUM_LANDMARKS)),
+)  # fmt: skip
+_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
@@ -22,41 +45,89 @@ class Frame:
     image: np.ndarray = field(repr=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FaceResult:
-    """One face of one frame, in frame pixels and radians.
+    """One face of one frame, in frame pixels.
 
     Args:
         face_id: from 0; the same person keeps it through a video.
         confidence: in [0, 1], see :mod:`mlx_faceau.video.confidence`.
         success: whether the confidence reached the pipeline's threshold.
         landmarks: (68, 2).
-        global_params: (6,) scale, rx, ry, rz, tx, ty.
+        global_params: (6,) scale, rx, ry, rz (radians), tx, ty.
         local_params: (34,).
         warp_matrix: (2, 3) from the frame to the crop that the action units were predicted from.
+        camera: what the pose is relative to.
+        pdm: of the landmark net, which refines the pose; None where it is not known.
         au_intensities: (17,) in [0, 5], or None without an action unit net.
     """
 
     face_id: int
     confidence: float
     success: bool
-    landmarks: np.ndarray = field(repr=False)
-    global_params: np.ndarray = field(repr=False)
-    local_params: np.ndarray = field(repr=False)
-    warp_matrix: np.ndarray = field(repr=False)
-    au_intensities: np.ndarray | None = field(default=None, repr=False)
+    landmarks: np.ndarray
+    global_params: np.ndarray
+    local_params: np.ndarray
+    warp_matrix: np.ndarray
+    camera: Camera
+    pdm: PDM | None = None
+    au_intensities: np.ndarray | None = None
+
+    @property
+    def bbox(self) -> tuple[float, float, float, float]:
+        """x, y, width, height of the landmarks' bounding box."""
+        (x, y), (right, bottom) = self.landmarks.min(axis=0), self.landmarks.max(axis=0)
+        return float(x), float(y), float(right - x), float(bottom - y)
+
+    @cached_property
+    def pose(self) -> HeadPose:
+        """Position (mm) and ``pitch``, ``yaw``, ``roll`` (degrees) relative to the camera."""
+        if self.pdm is None:
+            return head_pose(self.global_params, self.camera)
+        return refined_head_pose(
+            self.global_params, self.local_params, self.landmarks, self.pdm, self.camera
+        )
 
     @property
     def aus(self) -> dict[str, float]:
-        """Intensities by name (``AU01_r`` ... ``AU45_r``); empty without an action unit net."""
+        """Intensities by name (``"AU01"`` ... ``"AU45"``); empty without an action unit net."""
         if self.au_intensities is None:
             return {}
-        return dict(zip(AU_NAMES, self.au_intensities.tolist(), strict=True))
+        return dict(zip(_AUS, self.au_intensities.tolist(), strict=True))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Numbers, lists and dicts alone, as JSON takes them."""
+        pose = self.pose
+        return {
+            "face_id": self.face_id,
+            "confidence": self.confidence,
+            "success": self.success,
+            "bbox": list(self.bbox),
+            "pose": {
+                "position": pose.position.tolist(),
+                "pitch": pose.pitch,
+                "yaw": pose.yaw,
+                "roll": pose.roll,
+            },
+            "aus": self.aus,
+            "landmarks": np.asarray(self.landmarks, float).tolist(),
+            "global_params": np.asarray(self.global_params, float).tolist(),
+            "local_params": np.asarray(self.local_params, float).tolist(),
+        }
+
+    def __repr__(self) -> str:
+        x, y, width, height = (round(value) for value in self.bbox)
+        strongest = sorted(self.aus.items(), key=lambda item: -item[1])[:3]
+        aus = "".join(f", {name}={value:.1f}" for name, value in strongest)
+        return (
+            f"FaceResult(face_id={self.face_id}, confidence={self.confidence:.2f}, "
+            f"bbox=({x}, {y}, {width}, {height}){aus})"
+        )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FrameResult:
-    """A frame and its faces.
+    """A frame and its faces. Notebooks show it as a picture.
 
     Args:
         frame: index, timestamp and pixels.
@@ -68,3 +139,166 @@ class FrameResult:
     frame: Frame
     faces: tuple[FaceResult, ...] = ()
     source: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Numbers, strings, lists and dicts alone, as JSON takes them."""
+        height, width = self.frame.image.shape[:2]
+        return {
+            "source": self.source,
+            "frame": self.frame.index,
+            "timestamp": self.frame.timestamp,
+            "image_size": [width, height],
+            "faces": [face.to_dict() for face in self.faces],
+        }
+
+    def to_dataframe(self) -> Any:
+        """A ``pandas.DataFrame``, one row a face; see :meth:`ResultStream.to_dataframe`."""
+        return _dataframe([self])
+
+    def draw(self) -> np.ndarray:
+        """A copy of the frame with its faces drawn in: (H, W, 3) uint8 BGR."""
+        from .overlay import draw
+
+        return draw(self)
+
+    def save(self, path: Path | str) -> None:
+        """Write the drawn picture (``.png``, ``.jpg`` ...) or the numbers (``.csv``, ``.json``).
+
+        Raises:
+            UsageError: for another ending.
+            OSError: if it cannot be written.
+        """
+        path = Path(path)
+        if path.suffix.lower() in _PICTURES:
+            write_picture(path, self.draw())
+        else:
+            _write_table(path, [self])
+
+    def __repr__(self) -> str:
+        count = f"{len(self.faces)} face{'' if len(self.faces) == 1 else 's'}"
+        height, width = self.frame.image.shape[:2]
+        source = f", source={self.source!r}" if self.source else ""
+        return f"FrameResult({count}, frame={self.frame.index}, {width}x{height}{source})"
+
+    def _repr_png_(self) -> bytes:
+        return bytes(cv2.imencode(".png", self.draw())[1])
+
+
+class ResultStream(Iterator[FrameResult]):
+    """The results of a video, a camera or several images, computed while they are consumed.
+
+    A stream is consumed once: by a loop, or by one of its methods. ``close()`` ends it early.
+
+    Args:
+        results: in order.
+        rate: frames a second.
+    """
+
+    def __init__(self, results: Iterator[FrameResult], rate: float = 30.0) -> None:
+        self.rate = rate
+        self._results = results
+
+    def __next__(self) -> FrameResult:
+        return next(self._results)
+
+    def close(self) -> None:
+        """Stop, and release the file or the camera."""
+        close = getattr(self._results, "close", None)
+        if close is not None:
+            close()
+
+    def to_dict(self) -> list[dict[str, Any]]:
+        """:meth:`FrameResult.to_dict` of every frame."""
+        return [found.to_dict() for found in self]
+
+    def to_dataframe(self) -> Any:
+        """A ``pandas.DataFrame`` of all frames, one row a face.
+
+        Columns: source, frame, timestamp (seconds), face_id, confidence, success, bbox_x, bbox_y,
+        bbox_width, bbox_height, position_x, position_y, position_z (mm), pitch, yaw, roll
+        (degrees), AU01 ... AU45, x_0 ... x_67, y_0 ... y_67 (frame pixels). A frame without a face
+        has one row with ``success`` False and missing values.
+
+        Raises:
+            MissingDependency: if pandas is not installed.
+        """
+        return _dataframe(self)
+
+    def save(self, path: Path | str) -> None:
+        """Write the drawn video (``.mp4``, ``.mkv``) or the numbers (``.csv``, ``.json``).
+
+        Raises:
+            UsageError: for another ending.
+            VideoError: if the video cannot be written.
+            OSError: if the table cannot be written.
+        """
+        from .overlay import VIDEO_SUFFIXES, OverlayVideo
+
+        path = Path(path)
+        if path.suffix.lower() not in VIDEO_SUFFIXES:
+            _write_table(path, self)
+            return
+        with OverlayVideo(path, self.rate) as video:
+            for found in self:
+                video.add(found)
+
+
+def write_picture(path: Path, image: np.ndarray) -> None:
+    """An (H, W, 3) uint8 BGR image as a picture file.
+
+    Raises:
+        VideoError: if its ending names no picture format.
+        OSError: if it cannot be written.
+    """
+    try:
+        encoded, data = cv2.imencode(path.suffix, image)
+    except cv2.error:
+        encoded = False
+    if not encoded:
+        raise VideoError(f"{path}: no picture format has this ending; use .png or .jpg")
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(data.tobytes())
+
+
+def _dataframe(results: Iterable[FrameResult]) -> Any:
+    try:
+        import pandas
+    except LOAD_ERRORS as error:
+        raise load_error(error, "pandas", "pandas") from None
+    return pandas.DataFrame(
+        [row for found in results for row in _rows(found)], columns=list(_COLUMNS)
+    )
+
+
+def _write_table(path: Path, results: Iterable[FrameResult]) -> None:
+    suffix = path.suffix.lower()
+    if suffix not in (".csv", ".json"):
+        raise UsageError(
+            f"{path}: results are saved as .csv or .json, a drawn frame as .png or .jpg, a drawn "
+            "video as .mp4"
+        )
+    with (
+        atomic_file(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
+        if suffix == ".json":
+            json.dump([found.to_dict() for found in results], file)
+        else:
+            writer = csv.writer(file)
+            writer.writerow(_COLUMNS)
+            writer.writerows(row for found in results for row in _rows(found))
+
+
+def _rows(found: FrameResult) -> Iterator[list[Any]]:
+    """The cells of ``_COLUMNS``, a row a face; None is missing."""
+    frame = [found.source, found.frame.index, found.frame.timestamp]
+    if not found.faces:
+        empty = [None] * (len(_COLUMNS) - 6)
+        yield [*frame, None, 0.0, False, *empty]
+    for face in found.faces:
+        pose, aus = face.pose, face.aus
+        yield [
+            *frame, face.face_id, face.confidence, face.success, *face.bbox,
+            *pose.position.tolist(), pose.pitch, pose.yaw, pose.roll,
+            *(aus.get(name) for name in _AUS), *face.landmarks.T.ravel().tolist(),
+        ]  # fmt: skip

@@ -36,7 +36,7 @@ class SquareFilter:
     def predict(self, frames: int) -> None:
         """Move on by so many frames."""
         for _ in range(min(frames, 30)):
-            self._move(self._velocity)
+            self.square = self.square.moved(self._velocity)
             self._velocity = _DAMPING * self._velocity
             step = np.array([[1.0, 1.0], [0.0, _DAMPING]])
             self._covariance = step @ self._covariance @ step.T
@@ -44,7 +44,7 @@ class SquareFilter:
 
     def add_detection(self, square: Square) -> None:
         """A detector sees the face here."""
-        innovation = displacement(self.square, square)
+        innovation = self.square.displacement(square)
         self._update(
             innovation.clip(-_DETECTION_REACH, _DETECTION_REACH), np.ones(3), _DETECTION_NOISE
         )
@@ -58,7 +58,7 @@ class SquareFilter:
         """
         seen = (1 - gain).clip(0.0, 1.0)
         self._update(
-            displacement(self.square, square), seen, _LANDMARK_NOISE + _GAIN_NOISE * (1 - seen)
+            self.square.displacement(square), seen, _LANDMARK_NOISE + _GAIN_NOISE * (1 - seen)
         )
 
     def _update(self, innovation: np.ndarray, seen: np.ndarray, noise: float | np.ndarray) -> None:
@@ -70,18 +70,4 @@ class SquareFilter:
         )
         correction = kalman_gain * innovation[:, None]
         self._velocity = self._velocity + correction[:, 1]
-        self._move(correction[:, 0])
-
-    def _move(self, by: np.ndarray) -> None:
-        self.square = moved(self.square, by)
-
-
-def displacement(start: Square, end: Square) -> np.ndarray:
-    """(x, y, log side) from one square to another, in sides of the first."""
-    shift = (end.centre - start.centre) / start.side
-    return np.array([*shift, np.log(end.side / start.side)])
-
-
-def moved(square: Square, by: np.ndarray) -> Square:
-    """The square displaced by (x, y, log side), in its sides."""
-    return Square(square.centre + square.side * by[:2], square.side * float(np.exp(by[2])))
+        self.square = self.square.moved(correction[:, 0])

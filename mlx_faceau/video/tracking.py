@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from mlx_faceau.core.geometry import square_crop_matrix
+from mlx_faceau.core.pdm import PDM
 from mlx_faceau.core.preprocess import CROP_SHAPE
 
 from .align import FrameCrops
@@ -37,11 +38,11 @@ from .fitting import (
     Predictor,
     Square,
     agreement_of,
-    displaced,
     fit_landmarks,
 )
+from .pose import Camera
 from .results import FaceResult, Frame, FrameResult
-from .square_filter import SquareFilter, displacement, moved
+from .square_filter import SquareFilter
 
 _NEVER = -1_000_000  # a frame before all others
 _NEAR_EVERY = 2  # frames between detections near a track, where the detector is quick there
@@ -178,6 +179,8 @@ class Tracker:
         max_faces: at most so many are tracked; None tracks all.
         min_confidence: below it a face's ``success`` is False.
         source: of the frames, for their results.
+        camera: what poses are relative to; None takes OpenFace's guess from the frame's size.
+        pdm: of the landmark net, for the poses; None where it is not known.
     """
 
     def __init__(
@@ -192,6 +195,8 @@ class Tracker:
         max_faces: int | None = None,
         min_confidence: float = 0.5,
         source: str = "",
+        camera: Camera | None = None,
+        pdm: PDM | None = None,
     ) -> None:
         self.tracks: list[Track] = []
         self._predictor = predictor
@@ -203,6 +208,8 @@ class Tracker:
         self._max_faces = max_faces
         self._min_confidence = min_confidence
         self._source = source
+        self._camera = camera
+        self._pdm = pdm
         self._region_side = int(getattr(detector, "region_side", 0))
         self._cuts = SceneCuts()
         self._detected = _NEVER
@@ -322,8 +329,8 @@ class Tracker:
                 continue
             own = second[track.face_id].square
             kept = ((track.agreement.gain - _SEES) / (_BLIND - _SEES)).clip(0.0, 1.0)
-            track.offset = kept * displacement(square, track.square)
-            track.filter = SquareFilter(moved(own, kept * displacement(own, track.square)))
+            track.offset = kept * square.displacement(track.square)
+            track.filter = SquareFilter(own.moved(kept * own.displacement(track.square)))
             if track.square.distance(square) > _SAME_CROP:
                 third.append((track, track.square))
         fits = first | second | self._fit_squares(frame, index, third)
@@ -340,7 +347,7 @@ class Tracker:
     ) -> dict[int, LandmarkFit]:
         """Fits by ``face_id``, in one pass; of the tracks that are due, also the agreement."""
         squares = {track.face_id: square for track, square in wanted}
-        second = [displaced(squares[track.face_id]) for track in due]
+        second = [squares[track.face_id].moved() for track in due]
         found = fit_landmarks(self._predictor, frame, [*squares.values(), *second])
         fits = dict(zip(squares, found, strict=False))
         for track, other in zip(due, found[len(squares) :], strict=True):
@@ -410,6 +417,8 @@ class Tracker:
             global_params=fit.landmarks.global_params,
             local_params=fit.landmarks.local_params,
             warp_matrix=fit.matrix,
+            camera=self._camera or Camera.from_size(size[1], size[0]),
+            pdm=self._pdm,
         )
 
     def _confidence(self, track: Track, fit: LandmarkFit, index: int) -> float:
@@ -428,7 +437,7 @@ class Tracker:
     def _advance(self, fit: _Fit, index: int, success: bool, size: tuple[int, int]) -> None:
         track, own = fit.track, fit.landmarks.square
         track.last_frame, track.fitted = index, own
-        track.filter.add_landmarks(moved(own, track.offset), track.agreement.gain)
+        track.filter.add_landmarks(own.moved(track.offset), track.agreement.gain)
         track.weak = 0 if success else track.weak + 1
         x, y = own.centre
         unseen = track.weak >= _PATIENCE and track.detection is None

@@ -13,11 +13,11 @@ pytest.importorskip("h5py")
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 import box_calibration
 
-from mlx_faceau.data.format.writer import TrainingDataWriter
 from mlx_faceau.video.box_calibration import BoxCalibration
 from mlx_faceau.video.detectors import Detection
 
-# Right 12 and up 6 px of the crop's middle, where boxes are 56 by 56 px: half the square.
+SIDE = 80.0  # of the landmarks' bounding box; the standard crop's square has 112
+# Right 12 and up 6 px of that square's middle, where boxes are 56 by 56 px: half the square.
 BRIGHT = (40, 22, 56, 56)  # x, y, width, height
 EXPECTED = (-12 / 56, 6 / 56, 2.0)
 
@@ -32,27 +32,31 @@ class Bright:
         return [Detection(tuple(map(float, cv2.boundingRect(np.uint8(frame[..., 0] > 127)))), 1.0)]
 
 
-def write_faces(path: Path, count: int = 12) -> Path:
-    """Dark crops with the bright square; the stored box is the square in a frame of 3 px a px."""
-    landmarks = np.full((68, 2), 55.5, np.float32)
-    landmarks[0], landmarks[1] = 55.5 - 40, 55.5 + 40
+class Labels:
+    """Landmarks around the middle of every photograph."""
+
+    def __init__(self, model: Path) -> None:
+        self.model = model
+
+    def __call__(self, photograph: np.ndarray) -> np.ndarray:
+        landmarks = np.full((68, 2), 55.5)
+        landmarks[0], landmarks[1] = 55.5 - SIDE / 2, 55.5 + SIDE / 2
+        return landmarks
+
+
+def write_photographs(folder: Path, count: int = 12) -> Path:
+    """Dark red photographs with the bright square, and a grey one."""
+    folder.mkdir()
     image = np.zeros((112, 112, 3), np.uint8)
+    image[..., 2] = 60
     x, y, width, height = BRIGHT
     image[y : y + height, x : x + width] = 255
-    with TrainingDataWriter(path) as writer:
-        for row in range(count):
-            writer.add_sample(
-                image=image,
-                landmarks=landmarks,
-                global_params=np.float32([3, 0, 0, 0, 55, 55]),
-                local_params=np.zeros(34, np.float32),
-                au_intensities=np.zeros(17, np.float32),
-                bbox=np.float32([3 * x + 100, 3 * y + 50, 3 * width, 3 * height]),
-                video_name=f"video{row}",
-                frame_index=0,
-                warp_matrix=np.float32([[1 / 3, 0, -100 / 3], [0, 1 / 3, -50 / 3]]),
-            )
-    return path
+    for row in range(count):
+        cv2.imwrite(str(folder / f"{row}.png"), image)
+    cv2.imwrite(str(folder / "grey.png"), np.full_like(image, 200))
+    with (folder / "subjects.csv").open("w") as file:
+        file.writelines(f"{row}.png,person {row}\n" for row in range(count))
+    return folder
 
 
 def test_boxes_are_measured_to_what_they_are_and_other_rows_stay(
@@ -61,20 +65,22 @@ def test_boxes_are_measured_to_what_they_are_and_other_rows_stay(
     result = tmp_path / "result.csv"
     names = "detector,right,down,side,val_faces,val_missed,val_shift_median,val_shift_p95,"
     names += "val_log_scale_median,val_log_scale_p95"
-    result.write_text(f"{names}\nvision,1,2,3,4,5,6,7,8,9\nfile,0,0,0,0,0,0,0,0,0\n")
-    faces = write_faces(tmp_path / "faces.h5")
+    result.write_text(f"{names}\nvision,1,2,3,4,5,6,7,8,9\n")
+    folder = write_photographs(tmp_path / "photographs")
     monkeypatch.setattr(box_calibration, "RESULT", result)
     monkeypatch.setattr(box_calibration, "available", lambda _: [Bright()])
-    monkeypatch.setattr(sys, "argv", ["box_calibration", str(faces), str(faces), "--boxes", "file"])
+    monkeypatch.setattr(box_calibration, "MeshLabels", Labels)
+    arguments = ["box_calibration", str(folder), "--label-model", "none"]
+    monkeypatch.setattr(sys, "argv", arguments)
     assert box_calibration.main() == 0
     with result.open(newline="") as file:
         rows = {row["detector"]: row for row in csv.DictReader(file)}
     assert rows["vision"]["side"] == "3"
-    for name, tolerance in (("bright", 0.02), ("file", 0.001)):
-        found = [float(rows[name][column]) for column in ("right", "down", "side")]
-        np.testing.assert_allclose(found, EXPECTED, atol=tolerance)
-        assert float(rows[name]["val_shift_p95"]) < 0.02
-        assert float(rows[name]["val_log_scale_p95"]) < 0.02
+    found = [float(rows["bright"][column]) for column in ("right", "down", "side")]
+    np.testing.assert_allclose(found, EXPECTED, atol=0.02)
+    assert 0 < int(rows["bright"]["val_faces"]) < 12
+    assert float(rows["bright"]["val_shift_p95"]) < 0.02
+    assert float(rows["bright"]["val_log_scale_p95"]) < 0.02
     assert "bright" in capsys.readouterr().out
 
 

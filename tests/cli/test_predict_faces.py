@@ -16,7 +16,7 @@ from mlx_faceau.cli.predict_faces import Input, Progress, find_inputs, shard
 from mlx_faceau.inference import predictor
 from mlx_faceau.output.openface_csv import read_openface_csv
 from mlx_faceau.output.writers import RowFile, is_complete, marker_of
-from mlx_faceau.video.reader import Camera
+from mlx_faceau.video.reader import Webcam
 
 MODELS = ["--landmark-model", "lm", "--au-model", "au", "--detector", "drawn:find"]
 
@@ -51,7 +51,7 @@ def test_a_video_becomes_a_csv_overlay_and_report_in_the_current_folder(
     video = clip(tmp_path / "in" / "clip.mp4")
     assert predict(video, "--overlay", "--report", "--smooth", "--calibrate") == 0
     assert frames_in(tmp_path / "clip.csv") == 12
-    assert (tmp_path / "clip.overlay.mkv").is_file()
+    assert (tmp_path / "clip.overlay.mp4").is_file()
     assert "<svg" in (tmp_path / "clip.report.html").read_text()
     assert "clip.mp4: 12 frames -> clip.csv" in capsys.readouterr().out
 
@@ -289,8 +289,8 @@ def test_a_webcam_is_read_until_the_end_that_was_asked_for(
         def release(self) -> None:
             pass
 
-    real = Camera.__init__
-    monkeypatch.setattr(Camera, "__init__", lambda self, source=0: real(self, source, Endless()))
+    real = Webcam.__init__
+    monkeypatch.setattr(Webcam, "__init__", lambda self, source=0: real(self, source, Endless()))
     assert predict("webcam:1", "--end", 0.3) == 0
     assert frames_in(tmp_path / "webcam1.csv") >= 1
 

@@ -50,7 +50,7 @@ def test_a_files_boxes_are_recognised_as_their_detectors(detector: str, tmp_path
 
 
 def test_boxes_without_error_cut_the_stored_crop_again(tmp_path: Path) -> None:
-    found = box_crops(boxed_faces(tmp_path / "faces.h5", "mtcnn", error=0.0), "file")
+    found = box_crops(boxed_faces(tmp_path / "faces.h5", "yunet", error=0.0), "file")
     assert found is not None
     expected = np.broadcast_to([[1.0, 0, 0], [0, 1, 0]], (COUNT, 2, 3))
     np.testing.assert_allclose(found.matrices, expected, atol=2e-4)  # boxes are float32

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from mlx_faceau.video.prefetch import in_groups, keep_newest, run_ahead
+from mlx_faceau.video.prefetch import batched, prefetch
 
 
 def test_items_come_in_order() -> None:
-    with run_ahead(iter(range(100)), size=3) as items:
+    with prefetch(iter(range(100)), size=3) as items:
         assert list(items) == list(range(100))
 
 
@@ -18,16 +18,16 @@ def test_an_error_comes_after_the_items_before_it() -> None:
         yield 1
         raise OSError("gone")
 
-    with run_ahead(broken()) as items:
+    with prefetch(broken()) as items:
         assert next(items) == 1
         with pytest.raises(OSError, match="gone"):
             next(items)
 
 
 def test_groups_hold_all_items_in_order() -> None:
-    assert list(in_groups(range(7), 3)) == [[0, 1, 2], [3, 4, 5], [6]]
-    assert list(in_groups(range(4), 2)) == [[0, 1], [2, 3]]
-    assert list(in_groups([], 2)) == []
+    assert list(batched(range(7), 3)) == [[0, 1, 2], [3, 4, 5], [6]]
+    assert list(batched(range(4), 2)) == [[0, 1], [2, 3]]
+    assert list(batched([], 2)) == []
 
 
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
@@ -36,14 +36,14 @@ def test_an_error_comes_after_the_group_before_it(error: type[BaseException]) ->
         yield from range(5)
         raise error
 
-    groups = in_groups(broken(), 3)
+    groups = batched(broken(), 3)
     assert [next(groups), next(groups)] == [[0, 1, 2], [3, 4]]
     with pytest.raises(error):
         next(groups)
 
 
 def test_groups_can_be_left_early() -> None:
-    groups = in_groups(range(5), 2)
+    groups = batched(range(5), 2)
     assert next(groups) == [0, 1]
     groups.close()
 
@@ -59,7 +59,7 @@ def test_no_more_items_wait_than_asked_for() -> None:
                 full.set()
             yield i
 
-    with run_ahead(count(), size=3) as items:
+    with prefetch(count(), size=3) as items:
         next(items)
         assert full.wait(5)
         assert len(made) <= 3 + 3  # in the queue, in hand, consumed and being made
@@ -76,7 +76,7 @@ def test_leaving_early_closes_the_producer_and_ends_its_thread() -> None:
             closed.set()
 
     before = threading.active_count()
-    with run_ahead(endless()) as items:
+    with prefetch(endless()) as items:
         next(items)
     assert closed.is_set()
     assert threading.active_count() == before
@@ -103,7 +103,7 @@ class BadEnd:
 
 
 def test_an_error_while_closing_comes_after_the_items(caplog: pytest.LogCaptureFixture) -> None:
-    with run_ahead(BadEnd()) as items:
+    with prefetch(BadEnd()) as items:
         assert [next(items), next(items)] == [1, 2]
         with pytest.raises(OSError, match="cannot close"):
             next(items)
@@ -111,7 +111,7 @@ def test_an_error_while_closing_comes_after_the_items(caplog: pytest.LogCaptureF
 
 
 def test_the_error_that_ended_the_items_goes_before_that_of_closing() -> None:
-    with run_ahead(BadEnd(ValueError("first"))) as items, pytest.raises(ValueError, match="first"):
+    with prefetch(BadEnd(ValueError("first"))) as items, pytest.raises(ValueError, match="first"):
         list(items)
 
 
@@ -119,7 +119,7 @@ def test_the_error_that_ended_the_items_goes_before_that_of_closing() -> None:
 def test_an_error_that_nobody_came_to_is_logged(
     size: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with run_ahead(BadEnd(), size) as items:
+    with prefetch(BadEnd(), size) as items:
         assert next(items) == 1
     assert "OSError('cannot close')" in caplog.text
 
@@ -133,7 +133,7 @@ def test_a_slow_consumer_gets_the_newest_item() -> None:
         done.set()
         yield 50
 
-    with keep_newest(fast()) as items:
+    with prefetch(fast(), 1, newest=True) as items:
         first = next(items)
         assert done.wait(5)
         rest = list(items)

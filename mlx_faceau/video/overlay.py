@@ -1,0 +1,319 @@
+"""Results drawn into the picture: landmarks, pose axes, and a panel of action units beside a face.
+
+Every line and letter has a dark outline, so that it can be read on bright and dark ground.
+"""
+
+import time
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import cv2
+import numpy as np
+
+from mlx_faceau.core.facs import AU_DESCRIPTIONS, MAX_INTENSITY
+from mlx_faceau.core.geometry import euler_to_matrix
+from mlx_faceau.core.landmarks import GROUPS
+from mlx_faceau.errors import MissingDependency, UsageError, VideoError
+
+if TYPE_CHECKING:
+    from .results import FaceResult, FrameResult
+
+# Both can be read up to the last whole fragment or cluster, however writing ended.
+VIDEO_SUFFIXES = (".mp4", ".mkv")
+LEGEND = (
+    "#: face id, its confidence (0-1; grey: low)   AU: intensity 0-5   axes: x red, y green, z blue"
+)
+
+# BGR; one colour a person, in the order of face_id (Okabe and Ito: safe for the colour-blind).
+_COLOURS = (
+    (233, 180, 86),
+    (0, 159, 230),
+    (115, 158, 0),
+    (167, 121, 204),
+    (66, 228, 240),
+    (0, 94, 213),
+    (178, 114, 0),
+)
+_AXES = ((60, 60, 230), (80, 200, 80), (230, 120, 40))  # x, y, z
+_CLOSED = {"right_eye", "left_eye", "outer_mouth", "inner_mouth"}
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_LOW_CONFIDENCE, _WHITE, _DARK = (170, 170, 170), (255, 255, 255), (25, 25, 25)
+_LEAST_ROW, _LARGEST_ROW = 13.0, 30.0  # px of a panel's row
+_TIME_BASE = Fraction(1, 90_000)
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+Colour = tuple[int, int, int]
+
+
+def draw(found: "FrameResult", note: str = "") -> np.ndarray:
+    """A copy of the frame with its faces drawn in; those of low confidence are grey.
+
+    Args:
+        found: a frame and its faces.
+        note: a short text for the upper left corner, such as the frames a second.
+
+    Returns:
+        (H, W, 3) uint8 BGR.
+    """
+    image = found.frame.image.copy()
+    height, width = image.shape[:2]
+    taken: list[Box] = [_face_box(face) for face in found.faces]
+    scale = float(np.clip(min(height, width) / 1000, 0.35, 1.2))
+    for face in found.faces:
+        colour = _COLOURS[face.face_id % len(_COLOURS)] if face.success else _LOW_CONFIDENCE
+        # Lines and letters grow with the face, so that they can be read and hide nothing.
+        size = float(np.ptp(face.landmarks, axis=0).max())
+        _draw_landmarks(image, face, colour, size)
+        _draw_axes(image, face, size)
+        left, top, *_ = _face_box(face)
+        _write(image, f"#{face.face_id} {face.confidence:.2f}", (left, top), size / 250, colour)
+    for face in found.faces:
+        if face.au_intensities is not None:
+            _draw_panel(image, face, taken)
+    if found.faces:
+        room = (width - 2 * height / 100) / cv2.getTextSize(LEGEND, _FONT, 1.0, 1)[0][0]
+        _write(image, LEGEND, (height / 100, 0.985 * height), min(0.6 * scale, room), _WHITE)
+    if note:
+        _write(image, note, (height / 100, 0.05 * height), 0.9 * scale, _WHITE)
+    return image
+
+
+def _face_box(face: "FaceResult") -> Box:
+    """The face with the forehead that the landmarks leave out."""
+    x, y, width, height = face.bbox
+    return x, y - 0.3 * height, x + width, y + height
+
+
+def _draw_landmarks(image: np.ndarray, face: "FaceResult", colour: Colour, size: float) -> None:
+    points = np.rint(np.clip(face.landmarks, -1e6, 1e6) * 16).astype(np.int32)
+    width = max(1, round(size / 250))
+    for stroke, shade in ((width + 2, _DARK), (width, colour)):
+        for name, group in GROUPS.items():
+            line = points[list(group)]
+            cv2.polylines(image, [line], name in _CLOSED, shade, stroke, cv2.LINE_AA, shift=4)
+    radius = float(np.clip(size / 150, 1, 6))
+    for grown, shade in ((radius + 1, _DARK), (radius, _WHITE)):
+        for x, y in points.tolist():
+            cv2.circle(image, (x, y), round(grown * 16), shade, -1, cv2.LINE_AA, shift=4)
+
+
+def _draw_axes(image: np.ndarray, face: "FaceResult", size: float) -> None:
+    """The head's own x, y and (towards the camera) -z axes, from between the eyes."""
+    start = face.landmarks[27]
+    rotation = euler_to_matrix(face.global_params[1:4])
+    width = max(2, round(size / 90))
+    for axis in (0, 1, 2):
+        direction = rotation[:2, axis] * (-1 if axis == 2 else 1)
+        ends = np.rint(np.stack([start, start + 0.45 * size * direction]) * 16).astype(int)
+        (x0, y0), (x1, y1) = np.clip(ends, -(1 << 24), 1 << 24).tolist()
+        for stroke, shade in ((width + 2, _DARK), (width, _AXES[axis])):
+            cv2.line(image, (x0, y0), (x1, y1), shade, stroke, cv2.LINE_AA, shift=4)
+
+
+def _draw_panel(image: np.ndarray, face: "FaceResult", taken: list[Box]) -> None:
+    """A row an action unit: name, bar and value on a darkened ground.
+
+    It lies beside the face where it hides the least of the faces and panels so far (``taken``, to
+    which it is added), and names the units in full where there is room for that.
+    """
+    height, width = image.shape[:2]
+    left, top, right, bottom = _face_box(face)
+    row = float(np.clip((bottom - top) / 17, _LEAST_ROW, _LARGEST_ROW))
+    row = min(row, (height - 4) / 17.5)
+    gap, tall = 0.4 * row, 17.5 * row
+    places: list[tuple[float, int, float, Box]] = []
+    for names in (12.0, 2.6):  # widths of "AU15 Lip Corner Depressor" and "AU15", in rows
+        wide = (names + 6.5) * row
+        level = float(np.clip(top, 0, max(0, height - tall)))
+        middle = float(np.clip((left + right - wide) / 2, 0, max(0, width - wide)))
+        for x, y in (
+            (right + gap, level),
+            (left - gap - wide, level),
+            (middle, bottom + gap),
+            (middle, top - 1.5 * row - tall),
+            (float(width) - wide, level),
+            (0.0, level),
+        ):
+            box = (x, y, x + wide, y + tall)
+            hidden = sum(_overlap(box, other) for other in taken)
+            outside = wide * tall - _overlap(box, (0, 0, width, height))
+            places.append((hidden + 2 * outside, len(places), names, box))
+    _, _, names, box = min(places)
+    taken.append(box)
+    x, y = box[:2]
+    _darken(image, box)
+    for i, (unit, value) in enumerate(
+        zip(AU_DESCRIPTIONS.items(), face.aus.values(), strict=True), start=1
+    ):
+        name, description = unit[0][:4], unit[1]
+        text = f"{name} {description}" if names > 5 else name
+        base, start = y + i * row, x + (0.4 + names) * row
+        font = row / 34
+        _write(image, text, (x + 0.3 * row, base - 0.1 * row), font, _WHITE)
+        _write(image, f"{value:.1f}", (start + 4.3 * row, base - 0.1 * row), font, _WHITE)
+        corners = [(start, base - 0.65 * row), (start + 4 * row, base - 0.1 * row)]
+        (x0, y0), (x1, y1) = ((round(a), round(b)) for a, b in corners)
+        cv2.rectangle(image, (x0, y0), (x1, y1), (110, 110, 110), -1)
+        share = float(np.clip(value / MAX_INTENSITY, 0, 1))
+        colour = _COLOURS[face.face_id % len(_COLOURS)] if face.success else _LOW_CONFIDENCE
+        if share > 0:
+            cv2.rectangle(image, (x0, y0), (round(x0 + (x1 - x0) * share), y1), colour, -1)
+
+
+def _overlap(one: Box, other: Box) -> float:
+    """Area that two boxes share."""
+    wide = min(one[2], other[2]) - max(one[0], other[0])
+    high = min(one[3], other[3]) - max(one[1], other[1])
+    return max(0.0, wide) * max(0.0, high)
+
+
+def _darken(image: np.ndarray, box: Box) -> None:
+    left, top, right, bottom = (max(0, round(value)) for value in box)
+    part = image[top:bottom, left:right]
+    part[:] = part // 3
+
+
+def _write(
+    image: np.ndarray, text: str, corner: tuple[float, float], scale: float, colour: Colour
+) -> None:
+    """Text whose lower left corner is given, moved into the picture where it would leave it."""
+    scale = max(scale, 0.3)
+    thick = max(1, round(scale * 1.4))
+    (wide, high), _ = cv2.getTextSize(text, _FONT, scale, thick)
+    x = round(float(np.clip(corner[0], 1, max(1, image.shape[1] - wide - 1))))
+    y = round(float(np.clip(corner[1], high + 1, max(high + 1, image.shape[0] - 2))))
+    cv2.putText(image, text, (x, y), _FONT, scale, _DARK, thick + 2, cv2.LINE_AA)
+    cv2.putText(image, text, (x, y), _FONT, scale, colour, thick, cv2.LINE_AA)
+
+
+class OverlayVideo:
+    """A video of drawn frames (H.264), opened with the first one.
+
+    Frames keep their times. The file is written in fragments of about a second, which players and
+    browsers read even if the program was killed.
+
+    Args:
+        path: ends with ``.mp4`` or ``.mkv``.
+        rate: frames a second, on average.
+
+    Raises:
+        UsageError: for another ending.
+        VideoError: if the file could not be written to its end.
+    """
+
+    def __init__(self, path: Path | str, rate: float) -> None:
+        self.path = Path(path)
+        if self.path.suffix.lower() not in VIDEO_SUFFIXES:
+            raise UsageError(f"{path}: an overlay video ends with {' or '.join(VIDEO_SUFFIXES)}")
+        self._rate = rate
+        self._container: Any = None
+        self._stream: Any = None
+        self._last = -1  # time of the last frame
+
+    def add(self, found: "FrameResult") -> None:
+        """Draw and append a frame.
+
+        Raises:
+            VideoError: if the file cannot be written.
+        """
+        import av
+
+        image = draw(found)
+        # 4:2:0 needs even sizes.
+        image = cv2.copyMakeBorder(
+            image, 0, image.shape[0] % 2, 0, image.shape[1] % 2, cv2.BORDER_REPLICATE
+        )
+        try:
+            if self._container is None:
+                self._open(image)
+            size = (self._stream.width, self._stream.height)
+            if image.shape[1::-1] != size:  # a stream may change its size; the file cannot
+                image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+            frame: Any = av.VideoFrame.from_ndarray(np.asarray(image, np.uint8), format="bgr24")
+            frame.pts = max(self._last + 1, round(found.frame.timestamp / _TIME_BASE))
+            frame.time_base, self._last = _TIME_BASE, frame.pts
+            self._container.mux(self._stream.encode(frame))
+        except (av.error.FFmpegError, OSError) as error:
+            raise self._failure(error) from None
+
+    def _open(self, image: np.ndarray) -> None:
+        import av
+
+        options = {"movflags": "frag_keyframe+empty_moov+default_base_moof", "flush_packets": "1"}
+        mp4 = self.path.suffix.lower() == ".mp4"
+        self._container = av.open(
+            str(self.path),
+            "w",
+            format="mp4" if mp4 else "matroska",
+            options=options if mp4 else {"flush_packets": "1", "cluster_time_limit": "1000"},
+        )
+        rate = Fraction(max(self._rate, 1.0)).limit_denominator(1001)
+        stream: Any = self._container.add_stream("libx264", rate=rate)
+        stream.height, stream.width = image.shape[:2]
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.time_base = _TIME_BASE
+        stream.codec_context.gop_size = max(1, round(self._rate))
+        stream.options = {"preset": "veryfast", "crf": "20", "tune": "zerolatency"}
+        self._stream = stream
+
+    def _failure(self, error: Exception) -> VideoError:
+        self._container = None
+        reason = getattr(error, "strerror", None) or error
+        return VideoError(f"{self.path}: cannot be written: {reason}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._container is None:
+            return
+        import av
+
+        try:
+            self._container.mux(self._stream.encode(None))
+            self._container.close()
+        except (av.error.FFmpegError, OSError) as failure:
+            if kind is None:
+                raise self._failure(failure) from None
+
+
+class LiveWindow:
+    """A window that shows drawn frames with the frames a second; escape or q closes it.
+
+    Args:
+        title: of the window.
+
+    Raises:
+        MissingDependency: if this OpenCV was built without windows.
+    """
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._shown: list[float] = []  # times of the last frames
+        try:
+            cv2.namedWindow(title, cv2.WINDOW_NORMAL)
+        except cv2.error:
+            raise MissingDependency("opencv-python") from None
+
+    def show(self, found: "FrameResult") -> bool:
+        """Draw a frame; False when the window was closed."""
+        self._shown = [*self._shown[-30:], time.monotonic()]
+        seconds = self._shown[-1] - self._shown[0]
+        note = f"{(len(self._shown) - 1) / seconds:.0f} frames/s" if seconds else ""
+        cv2.imshow(self._title, draw(found, note))
+        key = cv2.waitKey(1) & 0xFF
+        return (
+            key not in (27, ord("q"))
+            and cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) >= 1
+        )
+
+    def close(self) -> None:
+        """Close the window."""
+        cv2.destroyWindow(self._title)
