@@ -76,7 +76,7 @@ def config_of(metadata: Mapping[str, Any], path: Path | str) -> ModelConfig:
         )
     if "nets" in metadata:
         raise CheckpointError(
-            f"{path}: holds both nets, for other programs; give a file of one net"
+            f"{path}: holds both nets; only ONNX files of that kind can be opened, for prediction"
         )
     if metadata.get("crop") not in CROPS:
         raise CheckpointError(

@@ -11,7 +11,12 @@ onnxruntime = pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("torch")
 
-from mlx_faceau import AUPredictor, FacePipeline, load_au_predictor  # noqa: E402
+from mlx_faceau import (  # noqa: E402
+    AUPredictor,
+    FacePipeline,
+    load_au_predictor,
+    load_predictor,
+)
 from mlx_faceau.convert.export_onnx import export_to_onnx  # noqa: E402
 from mlx_faceau.convert.export_source import Pair, Source  # noqa: E402
 from mlx_faceau.core.artifact_metadata import METADATA_KEY  # noqa: E402
@@ -54,9 +59,22 @@ def test_every_input_gives_what_the_plain_file_gives(model_folders, tmp_path, as
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
 
 
-def test_a_file_of_both_nets_is_refused_with_the_reason(tmp_path):
+def test_a_file_of_both_nets_gives_each_predictor_its_own_outputs(model_folders, tmp_path):
+    both = tmp_path / "both.onnx"
+    export_to_onnx(Pair(source(LANDMARK), source(AU)), both, input="uint8")
+    crops = random_crops(3)
+    for load, kind in ((load_predictor, LANDMARK.kind), (load_au_predictor, AU.kind)):
+        got = load(both, backend="onnx").predict_batch(crops)
+        expected = load(model_folders[kind], backend="onnx").predict_batch(crops)
+        assert list(got) == list(expected)
+        for name in (name for name in got if name != "au_dicts"):
+            np.testing.assert_allclose(got[name], expected[name], rtol=0, atol=1e-4)
+        assert load(both).describe()["metadata"]["kind"] == kind
+
+
+def test_a_file_of_both_nets_needs_to_know_which(tmp_path):
     export_to_onnx(Pair(source(LANDMARK), source(AU)), tmp_path / "both.onnx")
-    with pytest.raises(CheckpointError, match="holds both nets, for other programs"):
+    with pytest.raises(CheckpointError, match="holds both nets"):
         ONNXBackend(tmp_path / "both.onnx")
 
 

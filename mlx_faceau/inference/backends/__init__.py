@@ -82,7 +82,7 @@ def open_backend(
     libraries = installed_libraries(machine)
     while True:
         choice = choose(machine, files, libraries, requested, prefer_coreml)
-        own = {"threads": threads} if choice.backend == "onnx" else {}
+        own = {"threads": threads, "kind": kind} if choice.backend == "onnx" else {}
         if choice.path.parent == builtin.FOLDER:
             builtin.check(choice.path)
         try:

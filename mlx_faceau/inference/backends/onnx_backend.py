@@ -110,6 +110,7 @@ class ONNXBackend:
             the shapes of one of the two nets.
         providers: see :func:`pick_providers`.
         threads: of one call on the CPU; None takes one a core.
+        kind: which net of a file that holds both; the other one is not computed.
 
     Raises:
         CheckpointError: if the file is missing, damaged, or no net of this package.
@@ -121,12 +122,20 @@ class ONNXBackend:
         path: Path | str,
         providers: Sequence[Provider] | None = None,
         threads: int | None = None,
+        kind: str | None = None,
     ) -> None:
         self._path = Path(path)
         self._session = self._open(providers, threads)
         try:
             text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
             self._metadata = None if text is None else parse_metadata(text, self._path)
+            self._outputs = self._session.get_outputs()
+            nets = (self._metadata or {}).get("nets")
+            if isinstance(nets, dict) and isinstance(nets.get(kind), dict):
+                common = {key: value for key, value in self._metadata.items() if key != "nets"}
+                self._metadata = {**common, **nets[kind]}
+                own = CONFIGS[kind]().output_shapes
+                self._outputs = [port for port in self._outputs if port.name in own]
             self._config = self._read_config()
         except UnicodeDecodeError as error:
             raise CheckpointError(f"{self._path}: not a readable ONNX file: {error}") from None
@@ -135,7 +144,7 @@ class ONNXBackend:
         self._batch: int | None = port.shape[0] if isinstance(port.shape[0], int) else None
         self._bound = None
         if self._session.get_providers()[0] == CUDA:
-            self._bound = BoundRun(self._session, self._config)
+            self._bound = BoundRun(self._session, self._config, self._outputs)
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """See :class:`~mlx_faceau.inference.backends.Backend`."""
@@ -159,7 +168,8 @@ class ONNXBackend:
         values = np.ascontiguousarray(fill_batch(values, size))
         # By position, not by name: the original tool's files call their outputs otherwise.
         if self._bound is None:
-            outputs = self._session.run(None, {self._input: values})
+            names = [port.name for port in self._outputs]
+            outputs = self._session.run(names, {self._input: values})
         else:
             outputs = self._bound.run(values)
         return {
@@ -185,7 +195,7 @@ class ONNXBackend:
         return session
 
     def _read_config(self) -> ModelConfig:
-        ports = [*self._session.get_inputs(), *self._session.get_outputs()]
+        ports = [*self._session.get_inputs(), *self._outputs]
         if self._metadata is not None:
             configs: list[ModelConfig] = [config_of(self._metadata, self._path)]
         else:
@@ -222,9 +232,10 @@ class BoundRun:
     Safe to call from several threads; one runs at a time.
     """
 
-    def __init__(self, session: Any, config: ModelConfig) -> None:
+    def __init__(self, session: Any, config: ModelConfig, outputs: list[Any]) -> None:
         self._session = session
         self._config = config
+        self._outputs = outputs
         options = session.get_provider_options().get(CUDA, {})
         self._device = int(options.get("device_id", 0))
         self._bindings: dict[int, tuple[Any, Any]] = {}  # by batch size: binding, its input
@@ -246,7 +257,7 @@ class BoundRun:
         image = onnxruntime.OrtValue.ortvalue_from_numpy(values, "cuda", self._device)
         binding.bind_ortvalue_input(self._session.get_inputs()[0].name, image)
         shapes = self._config.output_shapes.values()
-        for port, shape in zip(self._session.get_outputs(), shapes, strict=True):
+        for port, shape in zip(self._outputs, shapes, strict=True):
             output = onnxruntime.OrtValue.ortvalue_from_shape_and_type(
                 [len(values), *shape], np.float32, "cuda", self._device
             )
