@@ -50,7 +50,7 @@ def main() -> int:
     means = TargetStatistics.of(dataset.labels, {}).means
     if recorded := metadata.get("target_statistics"):  # imported nets have none
         means = TargetStatistics.from_json(recorded, str(args.model)).means
-    runners = [*backends(args.model, kind), *files(args.model, kind, [args.model, *args.files])]
+    runners = [*backends(args.model, kind), *files(args.model, kind, args.files)]
     for backend, file, precision, run in runners:
         outputs = predict(run, dataset)
         metrics = figures(kind, dataset.labels, outputs, means)
@@ -83,6 +83,7 @@ def backends(model: Path, kind: str) -> Iterator[tuple[str, str, str, Run]]:
 def files(model: Path, kind: str, folders: list[Path]) -> Iterator[tuple[str, str, str, Run]]:
     """Exported files of this very checkpoint, in every runtime that this machine has for them."""
     source = file_hash(find_checkpoint(model))
+    folders = [*folders, model] if model.is_dir() else folders
     found = {path.resolve() for folder in folders for path in folder.iterdir()}
     for path in sorted(p for p in found if p.suffix in (ONNX_SUFFIX, COREML_SUFFIX)):
         metadata = read_exported_metadata(path) or {}
