@@ -23,7 +23,7 @@ from timing import RESULTS, Row, load, resident_memory, timed, timed_process, wr
 from video_decoding import make_clip
 
 from mlx_faceau.inference.predictor import load_au_predictor, load_predictor
-from mlx_faceau.output.result_files import Wanted, record
+from mlx_faceau.output.result_files import OutputFiles, write_results
 from mlx_faceau.video.align import crop_frame
 from mlx_faceau.video.detectors import open_detector
 from mlx_faceau.video.overlay import draw
@@ -117,10 +117,10 @@ def whole_video(pipeline: FacePipeline, args: argparse.Namespace, stage: str) ->
 
     def run() -> None:
         nonlocal frames
-        frames = record(pipeline.video(args.video), wanted, "").frames
+        frames = write_results(pipeline.video(args.video), files, "").frames
 
     with tempfile.TemporaryDirectory() as folder:
-        wanted = Wanted(Path(folder) / "faces.csv")
+        files = OutputFiles(Path(folder) / "faces.csv")
         run()
         for _ in range(args.passes):
             cpu, wall = timed(run)

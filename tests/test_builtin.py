@@ -188,7 +188,7 @@ def test_a_pdm_that_the_net_was_not_taught_with_is_refused(
     words = ["predict", "photo.png", "--detector", "drawn:find", "--pdm"]
     assert main([*words, "other.txt"]) == 2
     assert "the landmark net was taught with another one (open" in capsys.readouterr().err
-    assert main([*words, str(pair / "open_pdm.txt"), "--groups", "3d"]) == 0
+    assert main([*words, str(pair / "open_pdm.txt"), "--columns", "3d"]) == 0
 
 
 def test_info_and_benchmark_know_the_name(

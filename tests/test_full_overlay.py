@@ -14,12 +14,12 @@ import resource, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from test_result_files import lively_results
-from mlx_faceau.output.result_files import Wanted, record
+from mlx_faceau.output.result_files import OutputFiles, write_results
 from mlx_faceau.errors import VideoError
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 folder = Path(sys.argv[1])
 try:
-    record(lively_results(60), Wanted(folder / "a.csv", overlay=folder / "a.mp4"), "a")
+    write_results(lively_results(60), OutputFiles(folder / "a.csv", overlay=folder / "a.mp4"), "a")
 except VideoError as error:
     print(error)
 """

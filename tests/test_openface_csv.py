@@ -72,7 +72,7 @@ def test_decimals_are_those_of_openface() -> None:
 
 
 def test_presence_begins_at_the_stated_intensity() -> None:
-    layout = Layout(("aus",), presence_from=0.5)
+    layout = Layout(("aus",), presence_threshold=0.5)
     line = layout.lines(found(face(au_intensities=np.r_[0.49, 0.5, np.zeros(15)])))[0]
     assert line.split(", ")[5 + 17 : 5 + 19] == ["0.00", "1.00"]
 

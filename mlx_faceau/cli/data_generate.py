@@ -128,7 +128,7 @@ def _files(args: argparse.Namespace) -> list[Path]:
     from mlx_faceau.video.images import IMAGE_SUFFIXES
     from mlx_faceau.video.reader import VIDEO_SUFFIXES
 
-    from .predict_faces import find_inputs
+    from .inputs import find_inputs
 
     csv_alone = args.labeller == "openface-csv" or (
         args.labeller == "auto" and args.label_model is None

@@ -1,4 +1,4 @@
-"""``mlx-faceau predict``: landmarks, pose and action units of pictures, videos and a webcam."""
+"""``mlx-faceau predict``: landmarks, pose and action units of images, videos and a webcam."""
 
 import argparse
 import sys
@@ -6,13 +6,15 @@ from typing import Any
 
 from mlx_faceau.errors import UsageError
 
+_NO_SETTINGS = ("columns", "overlay", "report", "file_per_image", "resume", "shard", "detector")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "inputs",
         nargs="+",
         metavar="INPUT",
-        help="pictures, videos, folders or patterns of them, or webcam (webcam:1 for the second)",
+        help="images, videos, folders or patterns of them, or webcam (webcam:1 for the second)",
     )
     parser.add_argument(
         "--landmark-model",
@@ -27,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--aligned",
         action="store_true",
-        help="the inputs are 112x112 standard crops (never guessed); no faces are searched",
+        help="the inputs are 112x112 standard crops (never guessed); no faces are detected",
     )
     parser.add_argument(
         "--backend",
@@ -49,15 +51,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output",
         metavar="FILE|DIR",
-        help="a file for one input, a folder for several, - for standard output; "
-        "default: NAME.csv in the current folder (--aligned: standard output)",
+        help="a file for one table, a folder for several, - for standard output; default: "
+        "NAME.csv in the current folder (--aligned: standard output)",
     )
-    _add_finding(parser.add_argument_group("finding and following faces"))
-    _add_writing(parser.add_argument_group("what is written"))
+    _add_detection(parser.add_argument_group("face detection and tracking"))
+    _add_output(parser.add_argument_group("what is written"))
     _add_batch(parser.add_argument_group("parts of videos and many inputs"))
 
 
-def _add_finding(group: Any) -> None:
+def _add_detection(group: Any) -> None:
     group.add_argument(
         "--detector",
         default="auto",
@@ -70,9 +72,9 @@ def _add_finding(group: Any) -> None:
         type=int,
         default=30,
         metavar="N",
-        help="frames between detections while all faces are followed (default: %(default)s)",
+        help="frames between detections while all faces are tracked (default: %(default)s)",
     )
-    group.add_argument("--max-faces", type=int, metavar="N", help="follow at most so many")
+    group.add_argument("--max-faces", type=int, metavar="N", help="track at most so many")
     group.add_argument(
         "--min-confidence",
         type=float,
@@ -81,25 +83,25 @@ def _add_finding(group: Any) -> None:
     )
 
 
-def _add_writing(group: Any) -> None:
+def _add_output(group: Any) -> None:
     group.add_argument(
-        "--groups",
+        "--columns",
         metavar="LIST",
-        help="columns: pose,2d,3d,params,aus (default: all there are; 3d needs a PDM)",
+        help="groups of columns: pose,2d,3d,params,aus (default: all there are; 3d needs a PDM)",
     )
     group.add_argument(
         "--pdm",
         metavar="FILE",
         help="point distribution model in OpenFace's text format (default: the open PDM, if the "
-        "net was taught with it)",
+        "net was trained with it)",
     )
     group.add_argument(
-        "--camera",
+        "--camera-intrinsics",
         metavar="FX,FY,CX,CY",
-        help="focal lengths and centre in pixels (default: OpenFace's guess)",
+        help="focal lengths and principal point in pixels (default: OpenFace's guess)",
     )
     group.add_argument(
-        "--presence-from",
+        "--presence-threshold",
         type=float,
         default=1.0,
         metavar="INTENSITY",
@@ -109,17 +111,24 @@ def _add_writing(group: Any) -> None:
     group.add_argument("--report", action="store_true", help="also NAME.report.html")
     group.add_argument("--smooth", action="store_true", help="One-Euro filter over each face")
     group.add_argument(
-        "--calibrate",
+        "--subtract-neutral",
         action="store_true",
-        help="subtract each person's resting face from the action units, at the end",
+        help="at the end, subtract each person's neutral face from the action units",
+    )
+    group.add_argument(
+        "--file-per-image",
+        action="store_true",
+        help="a table for each image instead of one for all",
     )
 
 
 def _add_batch(group: Any) -> None:
-    group.add_argument("--every", type=int, default=1, metavar="N", help="take every Nth frame")
+    group.add_argument(
+        "--frame-step", type=int, default=1, metavar="N", help="take every Nth frame"
+    )
     group.add_argument("--start", type=float, default=0.0, metavar="SECONDS")
     group.add_argument("--end", type=float, metavar="SECONDS")
-    group.add_argument("--resume", action="store_true", help="leave out inputs that are done")
+    group.add_argument("--resume", action="store_true", help="skip inputs that are done")
     group.add_argument(
         "--shard", metavar="I/N", help="take the Ith of N equal parts of the inputs, I from 1"
     )
@@ -134,23 +143,21 @@ def run(args: argparse.Namespace) -> int:
         sys.stderr.write("no action units: give --au-model PATH, or --au-model builtin\n")
     elif not args.landmark_model and args.aligned:
         sys.stderr.write("no landmarks: give --landmark-model PATH, or --landmark-model builtin\n")
+    parser = argparse.ArgumentParser(add_help=False)
+    for add in (_add_detection, _add_output, _add_batch):
+        add(parser)
+    # Options by name that differ from their default.
+    changed = {
+        n: vars(args)[n] for n, d in vars(parser.parse_args([])).items() if vars(args)[n] != d
+    }
     if args.aligned:
         from .predict_aligned import run_aligned
 
-        _refuse_options_of_faces(args)
+        if changed:  # they mean nothing for crops; silence would look like success
+            flags = ", ".join("--" + name.replace("_", "-") for name in changed)
+            raise UsageError(f"{flags}: not with --aligned, which reads crops one by one")
         return run_aligned(args)
     from .predict_faces import run_faces
 
-    return run_faces(args)
-
-
-def _refuse_options_of_faces(args: argparse.Namespace) -> None:
-    """What finds and follows faces means nothing for crops; silence would look like success."""
-    parser = argparse.ArgumentParser(add_help=False)
-    for add in (_add_finding, _add_writing, _add_batch):
-        add(parser)
-    defaults = vars(parser.parse_args([]))
-    given = [name for name, default in defaults.items() if vars(args)[name] != default]
-    if given:
-        flags = ", ".join("--" + name.replace("_", "-") for name in given)
-        raise UsageError(f"{flags}: not with --aligned, which reads crops one by one")
+    # Of these the record names what changes the numbers.
+    return run_faces(args, {n: v for n, v in changed.items() if n not in _NO_SETTINGS})

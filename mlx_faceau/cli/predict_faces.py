@@ -1,12 +1,11 @@
-"""``mlx-faceau predict`` on whole pictures, videos, folders and cameras."""
+"""``mlx-faceau predict`` on whole images, videos, folders and webcams."""
 
 import argparse
-import glob
 import logging
 import sys
-import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,70 +14,63 @@ import cv2
 
 from mlx_faceau.core.pdm import PDM, read_pdm
 from mlx_faceau.core.provenance import pdm_of
-from mlx_faceau.errors import CheckpointError, FaceauError, FunctionError, UsageError, printable
+from mlx_faceau.errors import CheckpointError, FaceauError, FunctionError, UsageError
 from mlx_faceau.output.openface_csv import GROUPS, Layout, foreign_columns
-from mlx_faceau.output.result_files import FORMATS, Summary, Wanted, record
-from mlx_faceau.video.images import IMAGE_SUFFIXES, is_image, read_image
+from mlx_faceau.output.result_files import FORMATS, OutputFiles, Summary, write_results
+from mlx_faceau.output.run_record import run_record
 from mlx_faceau.video.overlay import VIDEO_SUFFIXES as OVERLAY_SUFFIXES
 from mlx_faceau.video.pipeline import FacePipeline
 from mlx_faceau.video.pose import Camera
-from mlx_faceau.video.reader import VIDEO_SUFFIXES, Span, Video
+from mlx_faceau.video.reader import Span, Video
 from mlx_faceau.video.results import FrameResult
 from mlx_faceau.weights.builtin import is_builtin, pdm_for
 
+from .inputs import Input, find_inputs, shard
 from .model_metadata import read_builtin, read_description
 
 logger = logging.getLogger(__name__)
 
-_LIVE_RATE = 30.0  # frames a second of a camera's overlay
-_PROGRESS_EVERY = 0.5  # seconds
-_NAMED = 5  # of the files in a folder that are passed over
+_WEBCAM_RATE = 30.0  # frames a second of a webcam's overlay
+_NAMED = 6  # files of one job that are named one by one
 
 
 @dataclass(frozen=True)
-class Input:
-    """One picture, video or camera."""
+class Job:
+    """A video, a webcam, or the images of one table; and the files to write."""
 
-    path: Path | None  # None for a camera
-    camera: int = 0
-
-    @property
-    def name(self) -> str:
-        return self.path.name if self.path else f"webcam{self.camera}"
-
-    @property
-    def is_picture(self) -> bool:
-        return self.path is not None and is_image(self.path)
+    name: str
+    inputs: list[Input]
+    files: OutputFiles
 
 
-def run_faces(args: argparse.Namespace) -> int:
-    """Predict what parsed arguments name; the exit status."""
+def run_faces(args: argparse.Namespace, settings: dict[str, Any]) -> int:
+    """Predict what parsed arguments name.
+
+    Args:
+        args: of :mod:`.predict`.
+        settings: the options among them that differ from their defaults, for the record.
+
+    Returns:
+        The exit status.
+    """
     if not args.landmark_model:
         raise UsageError(
-            "--au-model alone: faces are cut out by their landmarks; give --landmark-model PATH or "
+            "--au-model alone: crops are cut by the landmarks; give --landmark-model PATH or "
             "builtin as well, or --aligned for 112x112 crops"
         )
-    span = Span(args.start, args.end, args.every)
+    span = Span(args.start, args.end, args.frame_step)
     layout = _layout(args)
-    camera = _camera(args.camera)
-    form = _form(args)
-    jobs = list(_jobs(shard(find_inputs(args.inputs), args.shard), args, form, layout))
-    for _, wanted in jobs:
-        _check_replaceable(wanted)
+    camera = _camera(args.camera_intrinsics)
+    jobs = _jobs(shard(find_inputs(args.inputs), args.shard), args, layout)
+    for job in jobs:
+        _check_replaceable(job.files)
     if args.resume:
-        jobs = [job for job in jobs if not job[1].is_done]
+        jobs = [job for job in jobs if not job.files.is_done]
     if not jobs:
         sys.stderr.write("nothing left to do\n")
         return 0
-    cv2.setNumThreads(1)  # frames are read, followed and written side by side already
-    failed = _run_all(_pipeline(args, camera, layout.pdm), jobs, span)
-    if failed:
-        sys.stderr.write(f"{failed} of {len(jobs)} inputs could not be read\n")
-    return 0 if not failed else 1 if failed < len(jobs) else 2
-
-
-def _pipeline(args: argparse.Namespace, camera: Camera | None, pdm: PDM | None) -> FacePipeline:
-    return FacePipeline(
+    cv2.setNumThreads(1)  # decoding, both nets and writing run in parallel already
+    pipeline = FacePipeline(
         args.landmark_model,
         args.au_model,
         args.detector,
@@ -88,107 +80,132 @@ def _pipeline(args: argparse.Namespace, camera: Camera | None, pdm: PDM | None) 
         min_confidence=args.min_confidence,
         providers=args.providers,
         camera=camera,
-        pdm=pdm,
+        pdm=layout.pdm,
     )
-
-
-def _run_all(pipeline: FacePipeline, jobs: list[tuple[Input, Wanted]], span: Span) -> int:
-    """How many inputs could not be read; the error of an only one is raised."""
-    failed = 0
-    for source, wanted in jobs:
+    record = run_record(pipeline.describe(), settings)
+    total = sum(len(job.inputs) for job in jobs)
+    failed: list[Input] = []
+    for job in jobs:
         try:
-            _run_one(pipeline, source, wanted, span)
+            summary = _run_job(pipeline, replace(job, files=replace(job.files, record=record)),
+                               span, failed, total)  # fmt: skip
         except FaceauError as error:  # a bad file never ends a batch; a full disk (OSError) does
-            if len(jobs) == 1:
+            if total == 1:
                 raise
-            sys.stderr.write(f"mlx-faceau: {error}\n")
-            if isinstance(error, FunctionError):
-                logger.info("the traceback of %s", source.name, exc_info=error)
-            failed += 1
-    return failed
+            if not set(job.inputs) <= set(failed):
+                _report_failure(job.name, error)
+                failed += job.inputs
+            continue
+        _print_summary(job, summary, record)
+    if failed:
+        sys.stderr.write(f"{len(failed)} of {total} inputs could not be read\n")
+    return 0 if not failed else 1 if len(failed) < total else 2
 
 
-def find_inputs(
-    names: list[str], kinds: Sequence[str] = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
-) -> list[Input]:
-    """What the names mean: folders and patterns expanded in sorted order.
-
-    Files of a folder that are passed over are counted and named on standard error.
-
-    Args:
-        names: files, folders, patterns or cameras.
-        kinds: endings that are taken from folders.
+def _run_job(
+    pipeline: FacePipeline, job: Job, span: Span, failed: list[Input], total: int
+) -> Summary:
+    """Predict and write one job; images that cannot be read are reported and added to ``failed``.
 
     Raises:
-        ValueError: for a path that does not exist, or a folder or pattern without anything in it.
+        FaceauError: from a video or webcam, or the only input.
     """
-    return [found for name in names for found in _expand(name, kinds)]
-
-
-def name_passed_over(folder: Path, names: Sequence[str]) -> None:
-    """Count and name the files of a folder that are not read, on standard error."""
-    if names:
-        named = ", ".join(map(printable, names[:_NAMED])) + ", ..." * (len(names) > _NAMED)
-        count = f"{len(names)} other file{'' if len(names) == 1 else 's'}"
-        sys.stderr.write(f"{folder}: {count} passed over ({named})\n")
-
-
-def _expand(name: str, kinds: Sequence[str]) -> Iterator[Input]:
-    path = Path(name)
-    if path.is_dir():
-        files = [p for p in sorted(path.iterdir()) if p.is_file() and p.name[0] != "."]
-        paths = [p for p in files if p.suffix.lower() in kinds]
-        # Where videos alone are wanted OpenFace's files lie beside them, which are not inputs.
-        known = kinds if ".png" in kinds else (*kinds, ".csv", ".hog")
-        others = [p.name for p in files if p.suffix.lower() not in known]
-        if not paths:
-            what = "pictures or videos" if ".png" in kinds else "videos"
-            raise UsageError(f"{path}: no {what} in this folder")
-        name_passed_over(path, others)
-        yield from map(Input, paths)
-    elif path.is_file():
-        yield Input(path)
-    elif (number := _camera_number(name)) is not None:
-        yield Input(None, number)
+    first = job.inputs[0]
+    results: Iterable[FrameResult]
+    rate, frames = _WEBCAM_RATE, None
+    if first.is_image:
+        results = _image_results(pipeline, job.inputs, failed if total > 1 else None)
+        frames = len(job.inputs)
+    elif first.path is None:
+        results = pipeline.live(first.camera, span)
     else:
-        paths = [Path(p) for p in sorted(glob.glob(name, recursive=True)) if Path(p).is_file()]
-        if not paths:
-            raise UsageError(f"{name}: no such file or folder")
-        yield from map(Input, paths)
+        video = Video(first.path)
+        rate, frames = video.rate / span.every, _expected(video, span)
+        results = pipeline.video(video, span)
+    written = 0
+
+    def count(_: FrameResult) -> None:
+        nonlocal written
+        written += 1
+        advance()
+
+    with _progress_bar(job.name, frames, "images" if first.is_image else "frames") as advance:
+        try:
+            return write_results(results, job.files, job.name, rate, count)
+        except BaseException:
+            if written and str(job.files.table) != "-":
+                what = "images" if first.is_image else "frames"
+                sys.stderr.write(f"{job.files.rows}: {written} finished {what} are in it\n")
+            raise
 
 
-def _camera_number(name: str) -> int | None:
-    kind, _, number = name.partition(":")
-    if kind == "webcam":
-        number = number or "0"
-    elif name.isdigit():
-        number = name
-    else:
+def _image_results(
+    pipeline: FacePipeline, inputs: Sequence[Input], failed: list[Input] | None
+) -> Iterator[FrameResult]:
+    """The images' results, numbered; one that fails is added to ``failed``, or raises for None."""
+    count = 0
+    for source in inputs:
+        try:
+            result = pipeline.image(str(source.path))
+        except FaceauError as error:
+            if failed is None:
+                raise
+            _report_failure(source.name, error)
+            failed.append(source)
+            continue
+        yield replace(result, frame=replace(result.frame, index=count))
+        count += 1
+
+
+def _report_failure(name: str, error: FaceauError) -> None:
+    sys.stderr.write(f"mlx-faceau: {error}\n")
+    if isinstance(error, FunctionError):
+        logger.info("the traceback of %s", name, exc_info=error)
+
+
+def _expected(video: Video, span: Span) -> int | None:
+    if video.count is None:
         return None
-    return int(number) if number.isdigit() else None
+    last = video.count if span.end is None else min(video.count, int(span.end * video.rate))
+    return max(1, (last - int(span.start * video.rate)) // span.every)
 
 
-def shard(inputs: list[Input], text: str | None) -> list[Input]:
-    """The Ith of N parts; every Nth input, so that neighbours of like length are spread.
+@contextmanager
+def _progress_bar(name: str, total: int | None, unit: str) -> Iterator[Callable[[], object]]:
+    """On a terminal: share done, frames a second and the time left; without tqdm nothing."""
+    try:
+        from tqdm import tqdm
+    except ModuleNotFoundError:
+        yield lambda: None
+        return
+    with tqdm(desc=name, total=total, unit=f" {unit}", disable=None, leave=False) as bar:
+        yield bar.update
 
-    Raises:
-        ValueError: if the text is not ``I/N`` with 1 <= I <= N.
-    """
-    if text is None:
-        return inputs
-    first, _, second = text.partition("/")
-    if not (first.isdigit() and second.isdigit() and 1 <= int(first) <= int(second)):
-        raise UsageError(f"--shard {text}: expected I/N with 1 <= I <= N, such as 2/8")
-    return inputs[int(first) - 1 :: int(second)]
+
+def _print_summary(job: Job, summary: Summary, record: dict[str, Any]) -> None:
+    """One line a job, with every file that was written; to standard error beside rows on stdout."""
+    stream = sys.stderr if str(job.files.table) == "-" else sys.stdout
+    what = "image" if job.inputs[0].is_image else "frame"
+    frames = f"{summary.frames} {what}{'' if summary.frames == 1 else 's'}"
+    without = f", {summary.faceless} without a face" if summary.faceless else ""
+    files = [str(path) for path in summary.written] or ["standard output"]
+    if len(files) > _NAMED:
+        folder = Path(files[-1]).parent
+        files = [*files[: _NAMED - 2], f"{len(files) - _NAMED + 2} overlay images in {folder}"]
+    models = sorted({f"{m['name']}" for m in record["models"].values()})
+    by = ", ".join([*models, f"detector {record['detector']}"])
+    stream.write(f"{job.name}: {frames}{without} -> {', '.join(files)} ({by})\n")
+    for note in summary.notes:
+        sys.stderr.write(note + "\n")
 
 
 def _layout(args: argparse.Namespace) -> Layout:
     pdm = _pdm(args)
     there = [g for g in GROUPS if (g != "3d" or pdm) and (g != "aus" or args.au_model)]
-    groups = there if args.groups is None else [g.strip() for g in args.groups.split(",")]
+    groups = there if args.columns is None else [g.strip() for g in args.columns.split(",")]
     if "aus" in groups and not args.au_model:
-        raise UsageError("--groups aus: there is no action unit net; give --au-model")
-    return Layout(groups, pdm, args.presence_from)
+        raise UsageError("--columns aus: there is no action unit net; give --au-model")
+    return Layout(groups, pdm, args.presence_threshold)
 
 
 def _camera(text: str | None) -> Camera | None:
@@ -197,9 +214,9 @@ def _camera(text: str | None) -> Camera | None:
     try:
         camera = Camera(*(float(value) for value in text.split(",")))
     except (TypeError, ValueError):
-        raise UsageError(f"--camera {text}: expected FX,FY,CX,CY in pixels") from None
+        raise UsageError(f"--camera-intrinsics {text}: expected FX,FY,CX,CY in pixels") from None
     if not (camera.focal_x > 0 and camera.focal_y > 0):
-        raise UsageError(f"--camera {text}: focal lengths are positive")
+        raise UsageError(f"--camera-intrinsics {text}: focal lengths are positive")
     return camera
 
 
@@ -207,7 +224,7 @@ def _pdm(args: argparse.Namespace) -> PDM | None:
     """The PDM that is given, which must be the net's own; else the open one where that is it.
 
     Raises:
-        ValueError: if the landmark net was taught with another one.
+        UsageError: if the landmark net was trained with another one.
     """
     try:
         builtin = is_builtin(args.landmark_model)
@@ -217,173 +234,96 @@ def _pdm(args: argparse.Namespace) -> PDM | None:
             else read_description(Path(args.landmark_model))
         )
     except CheckpointError:
-        metadata = {}  # opening the net will say so
+        metadata = {}  # opening the net raises it again
     if args.pdm is None:
         return pdm_for(metadata)
-    pdm, taught = read_pdm(args.pdm), pdm_of(metadata)
-    if taught and taught["hash"] not in ("", pdm.hash):
+    pdm, own = read_pdm(args.pdm), pdm_of(metadata)
+    if own and own["hash"] not in ("", pdm.hash):
         raise UsageError(
-            f"--pdm {args.pdm}: the landmark net was taught with another one ({taught['name']}, "
-            f"SHA-256 {taught['hash'][:12]}...); leave it out, or give that one"
+            f"--pdm {args.pdm}: the landmark net was trained with another one ({own['name']}, "
+            f"SHA-256 {own['hash'][:12]}...); leave it out, or give that one"
         )
     return pdm
 
 
-def _form(args: argparse.Namespace) -> str:
+def _jobs(inputs: list[Input], args: argparse.Namespace, layout: Layout) -> list[Job]:
+    """What to run: each video by itself, all images together; two never write one file."""
     if args.format == "json":
-        raise UsageError("--format json is for --aligned; videos are written as csv or jsonl")
-    ending = _ending(args.output)
-    return str(args.format or (ending if ending in FORMATS else "csv"))
-
-
-def _ending(output: str | None) -> str:
-    return Path(output or "").suffix.lower().lstrip(".")
-
-
-def _jobs(
-    inputs: list[Input], args: argparse.Namespace, form: str, layout: Layout
-) -> Iterator[tuple[Input, Wanted]]:
-    """Each input with its result files; two never share one."""
-    single = args.output == "-" or _ending(args.output) in FORMATS
-    if single and len(inputs) > 1:
+        raise UsageError("--format json is for --aligned; here the formats are csv, jsonl, parquet")
+    ending = Path(args.output or "").suffix.lower().lstrip(".")
+    form = args.format or (ending if ending in FORMATS else "csv")
+    images = [source for source in inputs if source.is_image]
+    alone = args.file_per_image or len(images) == 1
+    groups = {source.name: [source] for source in inputs if alone or not source.is_image}
+    if len(groups) + (0 if alone else len(images)) < len(inputs):
+        double = Counter(s.name for s in inputs if alone or not s.is_image).most_common(1)[0][0]
+        raise UsageError(f"{double}: two inputs of this name; run their folders separately")
+    if images and not alone:
+        groups[_table_name(args)] = images
+        if args.smooth or args.subtract_neutral:
+            sys.stderr.write("--smooth and --subtract-neutral change videos alone, not images\n")
+    single = args.output == "-" or ending in FORMATS
+    if single and len(groups) > 1:
         raise UsageError(
-            f"--output {args.output}: {len(inputs)} inputs need a folder to write to, one file each"
+            f"--output {args.output}: {len(groups)} tables need a folder to write to, one file each"
         )
-    folder = _result_folder("." if args.output is None or single else args.output)
-    stems = Counter(Path(source.name).stem for source in inputs)
-    names = Counter(source.name for source in inputs)
-    for source in inputs:
-        if names[source.name] > 1:
-            raise UsageError(f"{source.name}: two inputs of this name; run their folders apart")
-        stem = Path(source.name).stem
-        base = folder / (stem if stems[stem] == 1 else source.name)
-        table = args.output if single else Path(f"{base}.{form}")
-        if single and args.output != "-":
-            base = Path(args.output).with_suffix("")
-        picture = ".png" if source.is_picture else OVERLAY_SUFFIXES[0]
-        yield (
-            source,
-            Wanted(
-                table,
-                form,
-                layout,
-                overlay=Path(f"{base}.overlay{picture}") if args.overlay else None,
-                report=Path(f"{base}.report.html") if args.report else None,
-                smooth=args.smooth,
-                calibrate=args.calibrate,
-            ),
-        )
-
-
-def _check_replaceable(wanted: Wanted) -> None:
-    """Rows may replace older ones of ours, not a file with columns that we never write."""
-    if wanted.form == "jsonl" or str(wanted.rows) == "-":
-        return
-    if foreign := foreign_columns(Path(wanted.rows)):
-        raise UsageError(
-            f"{wanted.rows}: another program's file (column {foreign[0]!r} is none of ours), which "
-            "would be replaced; move it, or give another folder with --output"
-        )
-
-
-def _result_folder(name: str) -> Path:
-    folder = Path(name)
+    folder = Path("." if args.output is None or single else args.output)
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--output {folder}: not a folder, and no ending {', '.join(FORMATS)}")
     folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    stems = Counter(Path(name).stem for name in groups)
+    jobs = []
+    for name, own in groups.items():
+        stem = Path(name).stem
+        base = folder / (stem if stems[stem] == 1 else name)
+        table = args.output if single else Path(f"{base}.{form}")
+        if single and args.output != "-":
+            base = Path(args.output).with_suffix("")
+        are_images = own[0].is_image
+        files = OutputFiles(
+            table,
+            form,
+            replace(layout, file_column=are_images),
+            overlay=_overlay(base, own) if args.overlay else None,
+            report=Path(f"{base}.report.html") if args.report else None,
+            smooth=args.smooth and not are_images,
+            subtract_neutral=args.subtract_neutral and not are_images,
+        )
+        jobs.append(Job(name, own, files))
+    return jobs
 
 
-def _run_one(pipeline: FacePipeline, source: Input, wanted: Wanted, span: Span) -> None:
-    progress = Progress(source.name)
-    wanted = replace(wanted, about=about(pipeline))
-    results: Iterable[FrameResult]
-    rate = _LIVE_RATE
-    if source.path is None:
-        results = pipeline.live(source.camera, span)
-    elif source.is_picture:
-        results = (pipeline.image(image) for image in [read_image(source.path)])
-    else:
-        video = Video(source.path)
-        rate = video.rate / span.every
-        progress.total = None if video.count is None else _expected(video, span)
-        results = pipeline.video(video, span)
-    try:
-        summary = record(results, wanted, source.name, rate, progress.step)
-    except BaseException:
-        progress.clear()
-        if progress.frames and str(wanted.table) != "-":
-            sys.stderr.write(f"{wanted.rows}: {progress.frames} finished frames are in it\n")
-        raise
-    progress.clear()
-    _say(source, wanted, summary, pipeline)
+def _table_name(args: argparse.Namespace) -> str:
+    """What the table of several images is called: after the one folder that was named."""
+    folder = Path(args.inputs[0])
+    name = folder.resolve().name if len(args.inputs) == 1 and folder.is_dir() else "images"
+    return name if args.shard is None else f"{name}-{args.shard.replace('/', '-of-')}"
 
 
-def _expected(video: Video, span: Span) -> int:
-    last = video.count or 0
-    if span.end is not None:
-        last = min(last, int(span.end * video.rate))
-    return max(1, (last - int(span.start * video.rate)) // span.every)
+def _overlay(base: Path, inputs: list[Input]) -> Path | dict[str, Path]:
+    """The drawn video; or the drawn image of each file, beside the table."""
+    if not inputs[0].is_image:
+        return Path(f"{base}{'.overlay'}{OVERLAY_SUFFIXES[0]}")
+    if len(inputs) == 1:
+        return {str(inputs[0].path): Path(f"{base}.overlay.png")}
+    stems = Counter(Path(source.name).stem for source in inputs)
+    drawn = {}
+    for source in inputs:
+        stem = Path(source.name).stem
+        name = stem if stems[stem] == 1 else source.name
+        drawn[str(source.path)] = base.parent / f"{name}.overlay.png"
+    if len(set(drawn.values())) < len(drawn):
+        double = Counter(drawn.values()).most_common(1)[0][0].name
+        raise UsageError(f"{double}: two images of this name; run their folders separately")
+    return drawn
 
 
-def about(pipeline: FacePipeline) -> dict[str, str]:
-    """What a pipeline's results come from: version, date, nets with their hashes, detector."""
-    from mlx_faceau.core.libraries import package_version
-
-    told = pipeline.describe()
-    nets = {"landmark net": "landmark_model", "action unit net": "au_model"}
-    return {
-        "made with": f"mlx-faceau {package_version()} on {time.strftime('%Y-%m-%d')}",
-        **{title: _net(told[key]) for title, key in nets.items() if key in told},
-        "face detector": told["detector"],
-    }
-
-
-def _net(told: dict[str, Any]) -> str:
-    model = told["model"]
-    return f"{model['name']} by {told['backend']}, SHA-256 of its checkpoint {model['hash']}"
-
-
-def _say(source: Input, wanted: Wanted, summary: Summary, pipeline: FacePipeline) -> None:
-    stream = sys.stderr if str(wanted.table) == "-" else sys.stdout
-    without = f", {summary.faceless} without a face" if summary.faceless else ""
-    frames = f"{summary.frames} frame{'' if summary.frames == 1 else 's'}"
-    told = pipeline.describe()
-    nets = {told[key]["model"]["name"] for key in ("landmark_model", "au_model") if key in told}
-    by = ", ".join([*sorted(nets), f"detector {told['detector']}"])
-    stream.write(f"{source.name}: {frames}{without} -> {wanted.table} ({by})\n")
-    for note in summary.notes:
-        sys.stderr.write(note + "\n")
-
-
-class Progress:
-    """One line on a terminal: share, frames a second, time left."""
-
-    def __init__(self, name: str, total: int | None = None) -> None:
-        self.total = total
-        self.frames = 0
-        self._name = name
-        self._start = self._shown = time.monotonic()
-        self._visible = sys.stderr.isatty()
-
-    def step(self, _: FrameResult) -> None:
-        self.frames += 1
-        now = time.monotonic()
-        if self._visible and now - self._shown >= _PROGRESS_EVERY:
-            self._shown = now
-            sys.stderr.write(f"\r\x1b[K{self.line(now - self._start)}")
-            sys.stderr.flush()
-
-    def line(self, seconds: float) -> str:
-        """The text after so many seconds."""
-        rate = self.frames / max(seconds, 1e-9)
-        text = f"{self._name}: {self.frames} frames, {rate:.0f} frames/s"
-        if self.total:
-            left = max(0, self.total - self.frames) / rate
-            share = min(100, 100 * self.frames // self.total)
-            text += f", {share} %, {int(left // 60)}:{int(left % 60):02d} left"
-        return text
-
-    def clear(self) -> None:
-        if self._visible:
-            sys.stderr.write("\r\x1b[K")
+def _check_replaceable(files: OutputFiles) -> None:
+    """Rows may replace older ones of ours, not a file with columns that we never write."""
+    if files.format == "jsonl" or str(files.rows) == "-":
+        return
+    if foreign := foreign_columns(Path(files.rows)):
+        raise UsageError(
+            f"{files.rows}: another program's file (column {foreign[0]!r} is none of ours), which "
+            "would be replaced; move it, or give another folder with --output"
+        )

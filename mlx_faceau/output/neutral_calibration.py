@@ -1,33 +1,36 @@
 """Each person's neutral face as the zero of their action units.
 
-A static model reads some action units into a resting face: a low brow, a smiling mouth. Most of a
-recording shows a person with most units at rest, so a low quantile of each unit over the recording
-is that person's offset; it is subtracted, and what falls below 0 is 0.
+A static model predicts some intensity for a neutral face: a low brow, a smiling mouth. In most
+frames of a video most units of a person are neutral, so a low quantile of each unit over the
+frames is that person's offset; it is subtracted, and negative results become 0.
 
 Reference:
     Baltrusaitis, Mahmoud, Robinson, Cross-dataset learning and person-specific normalisation for
     automatic Action Unit detection, FERA at FG 2015.
 """
 
+import contextlib
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
+from mlx_faceau.core.atomic_io import atomic_file
 from mlx_faceau.core.facs import AU_NAMES, MAX_INTENSITY, NUM_AUS
 from mlx_faceau.video.results import FrameResult
 
 from .openface_csv import FIRST_COLUMNS, PRESENCE_NAMES, presences
-from .writers import rewriting
 
-QUANTILE = 0.3  # of a person's successful frames: lower than the median, which smiles may reach
-MIN_FRAMES = 30  # fewer than these tell no resting face; nothing is subtracted then
+QUANTILE = 0.3  # of a person's successful frames: below the median, which a smile may reach
+MIN_FRAMES = 30  # with fewer nothing is subtracted
 _STEPS = 500  # steps of the histogram: 0.01 on the scale of 0 to 5
 
 
-class NeutralBaseline:
-    """Counts intensities by person, so that memory stays flat; then knows the offsets.
+class NeutralCalibration:
+    """Histograms of intensities by person, so that memory stays flat; and the offsets from them.
 
     Args:
         quantile: in [0, 1): of each action unit over a person's successful frames.
@@ -37,9 +40,9 @@ class NeutralBaseline:
         self.quantile = quantile
         self._counts: dict[int, np.ndarray] = {}
 
-    def add(self, found: FrameResult) -> None:
+    def add(self, result: FrameResult) -> None:
         """Count a frame's faces; those without success or action units are left out."""
-        for face in found.faces:
+        for face in result.faces:
             counts = self._counts.setdefault(
                 face.face_id, np.zeros((NUM_AUS, _STEPS + 1), np.int64)
             )
@@ -48,41 +51,41 @@ class NeutralBaseline:
                 counts[np.arange(NUM_AUS), np.clip(steps, 0, _STEPS)] += 1
 
     def notes(self) -> list[str]:
-        """One line for each face that was seen too little to be calibrated."""
+        """One line for each face with too few frames to be calibrated."""
         frames = {face_id: int(counts[0].sum()) for face_id, counts in self._counts.items()}
         return [
-            f"face {face_id}: not calibrated, its action units are as the net gave them: "
-            f"{count} good frame{'' if count == 1 else 's'}, expected at least {MIN_FRAMES}"
+            f"face {face_id}: no neutral face is subtracted: "
+            f"{count} frame{'' if count == 1 else 's'} with success, expected at least {MIN_FRAMES}"
             for face_id, count in sorted(frames.items())
             if count < MIN_FRAMES
         ]
 
     def offsets(self, face_id: int) -> np.ndarray:
-        """(17,) intensities to subtract; zeros for a person who was hardly seen."""
+        """(17,) intensities to subtract; zeros for a person with too few frames."""
         counts = self._counts.get(face_id)
         if counts is None or counts[0].sum() < MIN_FRAMES:
             return np.zeros(NUM_AUS)
-        wanted = self.quantile * counts.sum(axis=1, keepdims=True)
-        reached = np.cumsum(counts, axis=1) > wanted
+        rank = self.quantile * counts.sum(axis=1, keepdims=True)
+        reached = np.cumsum(counts, axis=1) > rank
         return np.asarray(reached.argmax(axis=1) * (MAX_INTENSITY / _STEPS))
 
     def corrected(self, face_id: int, intensities: np.ndarray) -> np.ndarray:
-        """(17,) intensities in [0, 5] above the person's own resting face."""
+        """(17,) intensities in [0, 5] above the person's own neutral face."""
         return np.asarray(np.clip(intensities - self.offsets(face_id), 0.0, MAX_INTENSITY))
 
-    def apply(self, found: FrameResult) -> FrameResult:
+    def apply(self, result: FrameResult) -> FrameResult:
         """A frame with corrected action units, once all frames were added."""
         faces = tuple(
             face
             if face.au_intensities is None
             else replace(face, au_intensities=self.corrected(face.face_id, face.au_intensities))
-            for face in found.faces
+            for face in result.faces
         )
-        return replace(found, faces=faces)
+        return replace(result, faces=faces)
 
-    def rewrite_csv(self, path: Path, presence_from: float) -> None:
+    def rewrite_csv(self, path: Path, presence_threshold: float) -> None:
         """Correct a finished OpenFace CSV; it is replaced whole, or not at all."""
-        with rewriting(path) as (old, new):
+        with _rewriting(path) as (old, new):
             header = old.readline()
             names = [name.strip() for name in header.split(",")]
             first, presence = names.index(AU_NAMES[0]), names.index(PRESENCE_NAMES[0])
@@ -91,15 +94,14 @@ class NeutralBaseline:
             for line in old:
                 cells = line.rstrip("\n").split(", ")
                 values = np.array(cells[first : first + NUM_AUS], np.float64)
-                values = self.corrected(int(cells[face_id]), values)
-                written = [f"{v:.2f}" for v in values]
+                written = [f"{v:.2f}" for v in self.corrected(int(cells[face_id]), values)]
                 cells[first : first + NUM_AUS] = written
-                cells[presence : presence + NUM_AUS] = presences(written, presence_from)
+                cells[presence : presence + NUM_AUS] = presences(written, presence_threshold)
                 new.write(", ".join(cells) + "\n")
 
     def rewrite_jsonl(self, path: Path) -> None:
         """Correct finished JSON lines; the file is replaced whole, or not at all."""
-        with rewriting(path) as (old, new):
+        with _rewriting(path) as (old, new):
             for line in old:
                 row = json.loads(line)
                 if "au_intensities" in row:
@@ -107,3 +109,10 @@ class NeutralBaseline:
                     values = np.round(self.corrected(row["face_id"], values), 4)
                     row["au_intensities"] = dict(zip(AU_NAMES, values.tolist(), strict=True))
                 new.write(json.dumps(row) + "\n")
+
+
+@contextlib.contextmanager
+def _rewriting(path: Path) -> Iterator[tuple[IO[str], IO[str]]]:
+    """The old and the new text of a file that is replaced when the block ends well."""
+    with path.open() as old, atomic_file(path) as temporary, temporary.open("w") as new:
+        yield old, new

@@ -1,11 +1,12 @@
 """The CSV that OpenFace's FeatureExtraction writes: columns, formats, reading.
 
 One line a face and frame; frames without a face have a line with ``success`` 0 and zeros, as
-OpenFace writes it. Header names are separated by comma and space.
+OpenFace writes it. Header names are separated by comma and space. A table of photographs has the
+name of the file in a column before the others.
 """
 
 import csv
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,10 +21,11 @@ from mlx_faceau.video.results import FaceResult, FrameResult
 
 NUM_LOCAL_PARAMS = 34
 PRESENCE_NAMES = tuple(name.replace("_r", "_c") for name in AU_NAMES)
-# An action unit counts as present from this intensity on, as its column says it. OpenFace has
-# classifiers of their own for this; trace (A) begins at 1 on its scale.
-PRESENCE_FROM = 1.0
+# An action unit counts as present from this intensity on, in its AUxx_c column. OpenFace has
+# separate classifiers for it; trace (A) begins at 1 on its scale.
+PRESENCE_THRESHOLD = 1.0
 _LONGEST_HEADER = 1 << 16  # characters; that of OpenFace has 8,000
+FILE_COLUMN = "file"
 FIRST_COLUMNS = ("frame", "face_id", "timestamp", "confidence", "success")
 
 
@@ -31,21 +33,24 @@ def _numbered(prefix: str, count: int) -> list[str]:
     return [f"{prefix}_{i}" for i in range(count)]
 
 
-# Group -> its columns, in OpenFace's order (gaze, which comes first there, we have none of).
+# Group -> its columns, in OpenFace's order (gaze, which comes first there, does not exist here).
 GROUPS: dict[str, list[str]] = {
     "pose": [f"pose_{kind}{axis}" for kind in "TR" for axis in "xyz"],
     "2d": _numbered("x", NUM_LANDMARKS) + _numbered("y", NUM_LANDMARKS),
     "3d": [name for axis in "XYZ" for name in _numbered(axis, NUM_LANDMARKS)],
     "params": [
-        "p_scale",
-        "p_rx",
-        "p_ry",
-        "p_rz",
-        "p_tx",
-        "p_ty",
+        *(f"p_{name}" for name in ("scale", "rx", "ry", "rz", "tx", "ty")),
         *_numbered("p", NUM_LOCAL_PARAMS),
     ],
     "aus": [*AU_NAMES, *PRESENCE_NAMES],
+}
+# What OpenFace writes where there is no face.
+_ZEROS = {
+    "pose": ["0.0"] * 3 + ["0.000"] * 3,
+    "2d": ["0.0"] * len(GROUPS["2d"]),
+    "3d": ["0.0"] * len(GROUPS["3d"]),
+    "params": ["0.000"] * len(GROUPS["params"]),
+    "aus": ["0.00"] * len(GROUPS["aus"]),
 }
 
 
@@ -56,15 +61,17 @@ class Layout:
     Args:
         groups: names of :data:`GROUPS`; their order there counts.
         pdm: of the landmark net; gives the ``3d`` group.
-        presence_from: intensity from which ``AUxx_c`` is 1.
+        presence_threshold: intensity from which ``AUxx_c`` is 1.
+        file_column: name the image of each row first, for a table of several images.
 
     Raises:
-        ValueError: for an unknown group, or ``3d`` without a PDM.
+        UsageError: for an unknown group, or ``3d`` without a PDM.
     """
 
     groups: Sequence[str] = ("pose", "2d", "params", "aus")
     pdm: PDM | None = None
-    presence_from: float = PRESENCE_FROM
+    presence_threshold: float = PRESENCE_THRESHOLD
+    file_column: bool = False
 
     def __post_init__(self) -> None:
         unknown = set(self.groups) - GROUPS.keys()
@@ -81,21 +88,27 @@ class Layout:
     @property
     def columns(self) -> list[str]:
         """All column names in order."""
-        return [*FIRST_COLUMNS, *(name for group in self.ordered for name in GROUPS[group])]
+        first = [FILE_COLUMN] if self.file_column else []
+        return [*first, *FIRST_COLUMNS, *(name for g in self.ordered for name in GROUPS[g])]
 
     def header(self) -> str:
         """The file's first line."""
         return ", ".join(self.columns)
 
-    def lines(self, found: FrameResult) -> list[str]:
-        """One line a face, or the line that says there is none."""
-        if not found.faces:
-            zeros = [_ZEROS[group] for group in self.ordered]
-            return [", ".join([*_first(found, None), *(", ".join(zero) for zero in zeros)])]
-        return [", ".join(self._cells(found, face)) for face in found.faces]
+    def lines(self, result: FrameResult) -> list[str]:
+        """One line a face, or the line for a frame without one."""
+        return [", ".join(self._cells(result, face)) for face in result.faces or [None]]
 
-    def _cells(self, found: FrameResult, face: FaceResult) -> list[str]:
-        cells = _first(found, face)
+    def _cells(self, result: FrameResult, face: FaceResult | None) -> list[str]:
+        frame = result.frame
+        cells = [_quoted(result.source)] if self.file_column else []
+        cells += [str(frame.index + 1), "0", f"{frame.timestamp:.3f}", "0.00", "0"]
+        if face is None:
+            return [*cells, *(cell for group in self.ordered for cell in _ZEROS[group])]
+        cells[-4], cells[-2:] = (
+            str(face.face_id),
+            [f"{face.confidence:.2f}", str(int(face.success))],
+        )
         for group in self.ordered:
             cells += self._group(group, face)
         return cells
@@ -112,43 +125,21 @@ class Layout:
         if face.au_intensities is None:
             return _ZEROS["aus"]
         intensities = _fixed(face.au_intensities, 2)
-        return [*intensities, *presences(intensities, self.presence_from)]
+        return [*intensities, *presences(intensities, self.presence_threshold)]
 
 
-def _first(found: FrameResult, face: FaceResult | None) -> list[str]:
-    frame = found.frame
-    face_id, confidence, success = (
-        (face.face_id, face.confidence, face.success) if face else (0, 0.0, False)
-    )
-    return [
-        str(frame.index + 1),
-        str(face_id),
-        f"{frame.timestamp:.3f}",
-        f"{confidence:.2f}",
-        str(int(success)),
-    ]
+def presences(intensities: Iterable[str], presence_threshold: float) -> list[str]:
+    """``AUxx_c`` from ``AUxx_r`` as it is written, so that a reader can repeat the comparison."""
+    return [f"{float(float(cell) >= presence_threshold):.2f}" for cell in intensities]
 
 
-def presences(intensities: Iterable[str], presence_from: float) -> list[str]:
-    """``AUxx_c`` of written ``AUxx_r``: whatever wrote that, a reader finds the same by hand."""
-    return [f"{float(float(cell) >= presence_from):.2f}" for cell in intensities]
+def _quoted(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"' if set(text) & set('",\n\r') else text
 
 
 def _fixed(values: np.ndarray, decimals: int) -> list[str]:
     form = f"%.{decimals}f"
     return [form % value for value in np.asarray(values).ravel().tolist()]
-
-
-_DECIMALS: dict[str, Callable[[str], int]] = {
-    "pose": lambda name: 1 if "_T" in name else 3,
-    "2d": lambda _: 1,
-    "3d": lambda _: 1,
-    "params": lambda _: 3,
-    "aus": lambda _: 2,
-}
-_ZEROS = {
-    group: [f"{0:.{_DECIMALS[group](name)}f}" for name in names] for group, names in GROUPS.items()
-}
 
 
 def foreign_columns(path: Path) -> list[str]:
@@ -163,7 +154,7 @@ def foreign_columns(path: Path) -> list[str]:
         return []
     with path.open(encoding="utf-8-sig", errors="replace") as file:
         names = [name.strip() for name in file.readline(_LONGEST_HEADER).split(",")]
-    ours = {*FIRST_COLUMNS, *(name for group in GROUPS.values() for name in group)}
+    ours = {FILE_COLUMN, *FIRST_COLUMNS, *(name for group in GROUPS.values() for name in group)}
     return [name for name in names if name and name not in ours]
 
 
@@ -174,8 +165,8 @@ def read_openface_csv(
 
     Args:
         path: of the file.
-        wanted: the columns to return, as far as they exist; None returns all. A long video's gaze
-            and 3-d points take much memory.
+        wanted: the columns to return, as far as they exist; None returns all but ``file``. A long
+            video's gaze and 3-d points take much memory.
 
     Raises:
         DatasetError: if it is missing, has no ``frame`` or ``timestamp`` column, an unequal number
@@ -200,7 +191,10 @@ def _columns(
     names = [name.strip() for name in next(rows, [])]
     if not {"frame", "timestamp"} <= set(names):
         raise DatasetError(f"{path}: no OpenFace CSV: no 'frame' and 'timestamp' columns")
-    kept = [i for i, name in enumerate(names) if wanted is None or name in wanted]
+    kept = [
+        i for i, name in enumerate(names)
+        if name != FILE_COLUMN and (wanted is None or name in wanted)
+    ]  # fmt: skip
     values = []
     for number, row in enumerate(rows, start=2):
         if not row:

@@ -1,48 +1,35 @@
-"""One HTML page about a recording: action units over time, pose, quality, pictures of the peaks.
-
-Everything is inside the file (SVG and JPEG), so that it opens without a network.
-"""
+"""Reports as one HTML page that needs no other file: of a video or webcam, and of photographs."""
 
 import base64
-import html
 from array import array
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
 from mlx_faceau.core.atomic_io import atomic_file
-from mlx_faceau.core.facs import AU_DESCRIPTIONS, AU_NAMES, MAX_INTENSITY, NUM_AUS
-from mlx_faceau.video.align import crop_frame
+from mlx_faceau.core.facs import AU_NAMES, MAX_INTENSITY, NUM_AUS
 from mlx_faceau.video.results import FaceResult, FrameResult
 
-from .neutral_calibration import NeutralBaseline
+from .neutral_calibration import NeutralCalibration
+from .report_charts import au_chart, pose_chart, quality_chart, visibility_chart
+from .tables import au_label
+from .templates import render
 
-_MOST_POINTS = 4000  # a curve; longer recordings are averaged in pairs, so that memory stays flat
+_MOST_POINTS = 2000  # of a timeline; longer videos are averaged in pairs, so that memory stays flat
 _MOST_FACES = 12  # those seen longest are shown
-_CLEARER_BY = 0.1  # intensity by which a new peak must beat the old one to replace its picture
+_MOST_IMAGES = 500  # of a contact sheet
+_NEW_PEAK = 0.1  # intensity by which a new peak must exceed the old one to replace its picture
 _PEAKS_SHOWN = 6
-_PEAK_FROM = 1.0
-_WIDTH, _ROW, _POSE_ROW = 760, 34, 90
-_POSE_NAMES = ("pitch", "yaw", "roll")
-_STYLE = """
-:root { color-scheme: light dark; --line: #0072b2; --faint: #8884; --text: #222; --back: #fff }
-@media (prefers-color-scheme: dark) { :root { --line: #56b4e9; --text: #ddd; --back: #181a1b } }
-body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 62rem; padding: 0 1rem;
-  color: var(--text); background: var(--back) }
-h2 { border-top: 1px solid var(--faint); padding-top: 1rem; margin-top: 2rem }
-table { border-collapse: collapse } th, td { padding: .15rem .9rem .15rem 0; text-align: left }
-td.number { text-align: right; font-variant-numeric: tabular-nums }
-svg { display: block; width: 100%; height: auto } svg text { fill: var(--text); font-size: 11px }
-.peaks { display: flex; flex-wrap: wrap; gap: .8rem } figure { margin: 0 }
-img { border-radius: 4px }
-figcaption { font-size: 12px; max-width: 112px }
-"""
+_ACTIVE = 1.0  # intensity from which an action unit is called active (FACS: trace, A)
+_QUIET = 0.5  # intensity that an action unit must exceed to get a timeline
+_THUMBNAIL, _SHEET_WIDTH = 192, 560  # px
 
 
-class Curve:
+class Timeline:
     """Rows of numbers over time, of bounded length."""
 
     def __init__(self, width: int) -> None:
@@ -72,21 +59,21 @@ class Curve:
 
 @dataclass
 class _Person:
-    """What is kept of one face: columns are time, 17 action units, 3 angles, confidence."""
+    """What is kept of one face: columns are time, 17 action units, 3 angles, confidence, success."""
 
-    curve: Curve = field(default_factory=lambda: Curve(NUM_AUS + 5))
+    timeline: Timeline = field(default_factory=lambda: Timeline(NUM_AUS + 6))
     frames: int = 0
     successes: int = 0
     has_aus: bool = False
     peaks: dict[int, tuple[float, float, bytes]] = field(default_factory=dict)
 
 
-class Report:
-    """Collects a recording frame by frame; then writes the page.
+class VideoReport:
+    """Collects a video frame by frame; then writes the page.
 
     Args:
         title: what the page is about, such as the video's name.
-        about: what made it, by title: nets, detector, version.
+        about: what made it, by title: nets, detector, settings, versions.
     """
 
     def __init__(self, title: str, about: Mapping[str, str] | None = None) -> None:
@@ -97,192 +84,189 @@ class Report:
         self._seconds = 0.0
         self._people: dict[int, _Person] = {}
 
-    def add(self, found: FrameResult) -> None:
+    def add(self, result: FrameResult) -> None:
         """Take in a frame."""
         self._frames += 1
-        self._faceless += not found.faces
-        self._seconds = found.frame.timestamp
-        for face in found.faces:
+        self._faceless += not result.faces
+        time = self._seconds = result.frame.timestamp
+        for face in result.faces:
             person = self._people.setdefault(face.face_id, _Person())
             person.frames += 1
             person.successes += face.success
             person.has_aus |= face.au_intensities is not None
             aus = np.zeros(NUM_AUS) if face.au_intensities is None else face.au_intensities
-            time = found.frame.timestamp
             angles = np.degrees(face.global_params[1:4])
-            person.curve.add(np.r_[time, aus, angles, face.confidence])
+            person.timeline.add(np.r_[time, aus, angles, face.confidence, face.success])
             if face.success:
-                self._keep_peaks(person, found, face, aus)
+                best = np.array([person.peaks.get(i, (0.0,))[0] for i in range(NUM_AUS)])
+                new = np.flatnonzero((aus > best + _NEW_PEAK) & (aus >= _ACTIVE)).tolist()
+                picture = _jpeg(_thumbnail(result, face)) if new else b""
+                person.peaks |= {i: (float(aus[i]), time, picture) for i in new}
 
-    def _keep_peaks(
-        self, person: _Person, found: FrameResult, face: FaceResult, aus: np.ndarray
-    ) -> None:
-        old = np.array([person.peaks[i][0] if i in person.peaks else 0.0 for i in range(NUM_AUS)])
-        better = np.flatnonzero((aus > old + _CLEARER_BY) & (aus >= _PEAK_FROM))
-        if len(better):
-            crop = crop_frame(found.frame.image, face.warp_matrix)
-            picture = cv2.imencode(".jpg", crop, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()
-            for i in better.tolist():
-                person.peaks[i] = (float(aus[i]), found.frame.timestamp, picture)
-
-    def write(self, path: Path | str, baseline: NeutralBaseline | None = None) -> None:
+    def write(self, path: Path | str, calibration: NeutralCalibration | None = None) -> None:
         """Write the page, whole or not at all.
 
         Args:
             path: ends with ``.html``.
-            baseline: each person's resting face, subtracted from the curves; None for none.
+            calibration: each person's neutral face, subtracted from the timelines; None for none.
 
         Raises:
+            MissingDependency: without jinja2 or matplotlib.
             OSError: if it cannot be written.
         """
-        shown = sorted(self._people.items(), key=lambda item: -item[1].frames)[:_MOST_FACES]
-        parts = [self._summary(len(shown))]
-        parts += [_person(i, person, self._seconds, baseline) for i, person in sorted(shown)]
-        title = html.escape(self._title)
-        page = (
-            f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-            f'<meta name="viewport" content="width=device-width, initial-scale=1">'
-            f"<title>{title}</title><style>{_STYLE}</style></head>"
-            f"<body><h1>{title}</h1>{''.join(parts)}</body></html>\n"
+        by_length = sorted(self._people.items(), key=lambda item: -item[1].frames)
+        shown = dict(sorted(by_length[:_MOST_FACES]))
+        seconds = max(self._seconds, 1e-3)
+        facts = {
+            "length": f"{self._seconds:.1f} s, {_count(self._frames, 'frame')}",
+            "frames without a face": f"{self._faceless}",
+            "people": f"{len(self._people)}"
+            + (f" ({len(shown)} shown)" if len(shown) < len(self._people) else ""),
+            **self._about,
+        }
+        times = {i: _with_gaps(p.timeline.rows())[:, 0] for i, p in shown.items()}
+        page = render(
+            "video_report.html",
+            title=self._title,
+            facts=facts,
+            visibility=visibility_chart(times, seconds) if len(shown) > 1 else None,
+            people=[_person(i, p, seconds, calibration) for i, p in shown.items()],
         )
         with atomic_file(path) as temporary:
             temporary.write_text(page, encoding="utf-8")
 
-    def _summary(self, shown: int) -> str:
-        rows = {
-            "length": f"{self._seconds:.1f} s, {_frames(self._frames)}",
-            "frames without a face": f"{self._faceless}",
-            "people": f"{len(self._people)}"
-            + (f" ({shown} shown)" if shown < len(self._people) else ""),
+
+def _person(
+    face_id: int, person: _Person, seconds: float, calibration: NeutralCalibration | None
+) -> dict[str, Any]:
+    """What the template shows of one face."""
+    rows = _with_gaps(person.timeline.rows())
+    times, aus, angles = rows[:, 0], rows[:, 1 : 1 + NUM_AUS], rows[:, -5:-2]
+    offsets = np.zeros(NUM_AUS) if calibration is None else calibration.offsets(face_id)
+    aus = np.clip(aus - offsets, 0, MAX_INTENSITY)
+    active = np.nanmax(aus, axis=0) > _QUIET
+    names = [name.removesuffix("_r") for name in AU_NAMES]
+    peaks = [(i, value - offsets[i], t, jpeg) for i, (value, t, jpeg) in person.peaks.items()]
+    peaks = sorted((p for p in peaks if p[1] >= _ACTIVE), key=lambda peak: -peak[1])
+    return {
+        "id": face_id,
+        "frames": _count(person.frames, "frame"),
+        "success": f"{100 * person.successes / person.frames:.0f} %",
+        "has_aus": person.has_aus,
+        "aus": au_chart(times, aus, np.flatnonzero(active).tolist(), seconds)
+        if person.has_aus and active.any()
+        else None,
+        "quiet": [name for name, moves in zip(names, active, strict=True) if not moves],
+        "quiet_below": _QUIET,
+        "pose": pose_chart(times, angles, seconds),
+        "quality": quality_chart(times, rows[:, -2], rows[:, -1], seconds),
+        "peaks": [
+            {
+                "image": base64.b64encode(jpeg).decode(),
+                "unit": au_label(AU_NAMES[i]),
+                "value": f"{value:.1f}",
+                "time": f"{time:.1f}",
+            }
+            for i, value, time, jpeg in peaks[:_PEAKS_SHOWN]
+        ],
+    }
+
+
+def _with_gaps(rows: np.ndarray) -> np.ndarray:
+    """A row of NaN wherever the face was not visible for long, so that lines break there."""
+    steps = np.diff(rows[:, 0])
+    usual = float(np.median(steps)) if len(steps) else 0.0
+    gaps = np.flatnonzero(steps > max(5 * usual, 0.5)) + 1
+    return np.insert(rows, gaps, np.nan, axis=0)
+
+
+class ImageReport:
+    """Collects photographs; then writes a contact sheet.
+
+    Args:
+        title: what the page is about, such as the folder's name.
+        about: what made it, by title.
+    """
+
+    def __init__(self, title: str, about: Mapping[str, str] | None = None) -> None:
+        self._title = title
+        self._about = about or {}
+        self._images = self._faces = self._faceless = 0
+        self._cards: list[dict[str, Any]] = []
+
+    def add(self, result: FrameResult) -> None:
+        """Take in a photograph."""
+        self._images += 1
+        self._faces += len(result.faces)
+        self._faceless += not result.faces
+        if len(self._cards) < _MOST_IMAGES:
+            picture = base64.b64encode(_jpeg(_scaled_drawing(result))).decode()
+            faces = [_face(face) for face in result.faces]
+            name = Path(result.source).name
+            card = {"name": name, "path": result.source, "image": picture, "faces": faces}
+            self._cards.append(card)
+
+    def write(self, path: Path | str, calibration: None = None) -> None:
+        """Write the page, whole or not at all.
+
+        Raises:
+            MissingDependency: without jinja2.
+            OSError: if it cannot be written.
+        """
+        left = self._images - len(self._cards)
+        facts = {
+            "photographs": f"{self._images}"
+            + (f" (the first {len(self._cards)} shown; the table has all)" if left else ""),
+            "faces": f"{self._faces}",
+            "photographs without a face": f"{self._faceless}",
+            **self._about,
         }
-        rows |= {name: html.escape(text) for name, text in self._about.items()}
-        cells = "".join(f"<tr><th>{k}</th><td>{v}</td></tr>" for k, v in rows.items())
-        return f"<table>{cells}</table>"
+        page = render("image_report.html", title=self._title, facts=facts, cards=self._cards)
+        with atomic_file(path) as temporary:
+            temporary.write_text(page, encoding="utf-8")
 
 
-def _person(face_id: int, person: _Person, seconds: float, baseline: NeutralBaseline | None) -> str:
-    rows = person.curve.rows()
-    times, aus = rows[:, 0], rows[:, 1 : 1 + NUM_AUS]
-    peaks = person.peaks
-    if baseline is not None:
-        offsets = baseline.offsets(face_id)
-        aus = np.clip(aus - offsets, 0, MAX_INTENSITY)
-        peaks = {i: (max(0.0, v - offsets[i]), t, p) for i, (v, t, p) in peaks.items()}
-    share = 100 * person.successes / max(1, person.frames)
-    return (
-        f"<h2>Face {face_id}</h2>"
-        f"<p>seen in {_frames(person.frames)}, {share:.0f} % with success</p>"
-        f"{_au_chart(times, aus, seconds) if person.has_aus else ''}"
-        f"<h3>Head pose, degrees</h3>{_pose_chart(times, rows[:, -4:-1], seconds)}"
-        f"<h3>Confidence, 0 to 1</h3>{_chart(times, rows[:, -1:], seconds, 0, 1, ('',))}"
-        f"{_gallery(peaks)}"
+def _face(face: FaceResult) -> dict[str, Any]:
+    """What the contact sheet says about a face: pose, and the active units, strongest first."""
+    pitch, yaw, roll = np.degrees(face.global_params[1:4])
+    units = [] if face.au_intensities is None else zip(AU_NAMES, face.au_intensities, strict=True)
+    active = sorted((u for u in units if u[1] >= _ACTIVE), key=lambda unit: -unit[1])
+    return {
+        "id": face.face_id,
+        "success": face.success,
+        "confidence": f"{face.confidence:.2f}",
+        "pose": f"pitch {pitch:.0f}°, yaw {yaw:.0f}°, roll {roll:.0f}°",
+        "has_aus": face.au_intensities is not None,
+        "aus": [(au_label(name), f"{value:.1f}") for name, value in active],
+    }
+
+
+def _scaled_drawing(result: FrameResult) -> np.ndarray:
+    """The drawn photograph, reduced before its faces are drawn, so that lines stay clear."""
+    image = result.frame.image
+    scale = min(1.0, _SHEET_WIDTH / max(image.shape[:2]))
+    small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    faces = tuple(
+        replace(face, landmarks=face.landmarks * scale, au_intensities=None)
+        for face in result.faces
     )
+    return FrameResult(replace(result.frame, image=small), faces, result.source).draw()
 
 
-def _frames(count: int) -> str:
-    return f"{count} frame{'' if count == 1 else 's'}"
+def _thumbnail(result: FrameResult, face: FaceResult) -> np.ndarray:
+    """The drawn face with some of what is around it, as far as it is in the frame."""
+    low, high = face.landmarks.min(axis=0), face.landmarks.max(axis=0)
+    half = 0.75 * float((high - low).max())
+    left, top = np.maximum((low + high) / 2 - half - (0, 0.15 * half), 0).astype(int).tolist()
+    alone = FrameResult(result.frame, (replace(face, au_intensities=None),), result.source)
+    drawn = alone.draw()[top : top + round(2 * half), left : left + round(2 * half)]
+    scale = _THUMBNAIL / max(drawn.shape[:2])
+    return cv2.resize(drawn, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
 
 
-def _au_chart(times: np.ndarray, aus: np.ndarray, seconds: float) -> str:
-    height = _ROW * NUM_AUS + 20
-    parts = []
-    for i, name in enumerate(AU_NAMES):
-        base = _ROW * (i + 1)
-        label = f"{name[:4]} {AU_DESCRIPTIONS[name]}"
-        parts.append(f'<line x1="0" x2="{_WIDTH}" y1="{base}" y2="{base}" stroke="var(--faint)"/>')
-        middle, highest = (f(aus[:, i]) if len(aus) else 0.0 for f in (np.mean, np.max))
-        level = base - _ROW + 14
-        parts.append(f'<text x="4" y="{level}">{html.escape(label)}</text>')
-        parts.append(
-            f'<text x="{_WIDTH - 4}" y="{level}" text-anchor="end">'
-            f"mean {middle:.1f}, highest {highest:.1f}</text>"
-        )
-        points = _points(times, aus[:, i], seconds, 0, MAX_INTENSITY, base - _ROW + 3, base)
-        parts.append(_polyline(points, "var(--line)"))
-    chart = _svg(height, "".join(parts) + _ticks(seconds, height))
-    return f"<h3>Action units, 0 to {MAX_INTENSITY:g}</h3>{chart}"
+def _jpeg(image: np.ndarray) -> bytes:
+    return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()
 
 
-def _pose_chart(times: np.ndarray, angles: np.ndarray, seconds: float) -> str:
-    limit = max(30.0, float(np.abs(angles).max(initial=0)))
-    return _chart(times, angles, seconds, -limit, limit, _POSE_NAMES)
-
-
-def _chart(
-    times: np.ndarray, values: np.ndarray, seconds: float, low: float, high: float,
-    names: tuple[str, ...],
-) -> str:  # fmt: skip
-    colours = ("#d55e00", "#009e73", "#0072b2") if len(names) > 1 else ("var(--line)",)
-    middle = _POSE_ROW / 2 if low < 0 else _POSE_ROW
-    parts = [f'<line x1="0" x2="{_WIDTH}" y1="{middle}" y2="{middle}" stroke="var(--faint)"/>']
-    parts.append(f'<text x="{_WIDTH - 30}" y="12">{high:.0f}</text>')
-    for i, (name, colour) in enumerate(zip(names, colours, strict=True)):
-        points = _points(times, values[:, i], seconds, low, high, 3, _POSE_ROW)
-        parts.append(_polyline(points, colour))
-        parts.append(
-            f'<text x="{4 + 60 * i}" y="{_POSE_ROW - 4}" style="fill:{colour}">{name}</text>'
-        )
-    return _svg(_POSE_ROW + 20, "".join(parts) + _ticks(seconds, _POSE_ROW + 20))
-
-
-def _points(
-    times: np.ndarray, values: np.ndarray, seconds: float,
-    low: float, high: float, top: float, base: float,
-) -> np.ndarray:  # fmt: skip
-    x = times / max(seconds, 1e-9) * _WIDTH
-    y = base - (np.clip(values, low, high) - low) / (high - low) * (base - top)
-    return np.stack([x, y], axis=1)
-
-
-def _polyline(points: np.ndarray, colour: str) -> str:
-    """A curve, broken where the face was away for long; a moment alone is a dot."""
-    if len(points) == 0:
-        return ""
-    gaps = np.diff(points[:, 0])
-    usual = float(np.median(gaps)) if len(gaps) else 0.0
-    pieces = np.split(points, np.flatnonzero(gaps > max(10 * usual, 1.0)) + 1)
-    return "".join(_stroke(piece, colour) for piece in pieces)
-
-
-def _stroke(points: np.ndarray, colour: str) -> str:
-    width = 1.3
-    if len(points) == 1:
-        points, width = points.repeat(2, axis=0), 4.0
-    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points.tolist())
-    return (
-        f'<polyline fill="none" stroke="{colour}" stroke-width="{width}" stroke-linecap="round"'
-        f' points="{path}"/>'
-    )
-
-
-def _ticks(seconds: float, height: int) -> str:
-    raw = max(seconds, 1e-3) / 8
-    unit = 10.0 ** np.floor(np.log10(raw))
-    step = unit * next(m for m in (1, 2, 5, 10) if m * unit >= raw)
-    return "".join(
-        _tick(mark, mark / max(seconds, 1e-9) * _WIDTH, height)
-        for mark in np.arange(0, seconds + 1e-9, step).tolist()
-    )
-
-
-def _tick(mark: float, x: float, height: int) -> str:
-    anchor = "start" if x < 24 else "end" if x > _WIDTH - 24 else "middle"
-    return f'<text x="{x:.0f}" y="{height - 4}" text-anchor="{anchor}">{mark:g} s</text>'
-
-
-def _svg(height: int, inside: str) -> str:
-    return f'<svg viewBox="0 0 {_WIDTH} {height}" role="img">{inside}</svg>'
-
-
-def _gallery(peaks: dict[int, tuple[float, float, bytes]]) -> str:
-    best = sorted(peaks.items(), key=lambda item: -item[1][0])[:_PEAKS_SHOWN]
-    if not best:
-        return ""
-    figures = "".join(
-        f'<figure><img width="112" height="112" alt="{AU_NAMES[i][:4]} at its peak" '
-        f'src="data:image/jpeg;base64,{base64.b64encode(picture).decode()}">'
-        f"<figcaption>{AU_NAMES[i][:4]} {value:.1f} at {time:.1f} s<br>"
-        f"{html.escape(AU_DESCRIPTIONS[AU_NAMES[i]])}</figcaption></figure>"
-        for i, (value, time, picture) in best
-    )
-    return f'<h3>Peaks</h3><div class="peaks">{figures}</div>'
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

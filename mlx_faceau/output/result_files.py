@@ -1,72 +1,79 @@
-"""From a stream of results to files: rows, overlay, report; finished frames survive any end."""
+"""From a stream of results to files: table, overlay, report; finished frames survive any end."""
 
 import contextlib
 import importlib.util
 import itertools
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from mlx_faceau.core.atomic_io import atomic_file
 from mlx_faceau.errors import BrokenLibrary, MissingDependency, UsageError, VideoError
-from mlx_faceau.video.overlay import VIDEO_SUFFIXES, OverlayVideo
+from mlx_faceau.video.overlay import OverlayVideo
 from mlx_faceau.video.prefetch import prefetch
 from mlx_faceau.video.results import FrameResult, write_picture
 
-from .neutral_calibration import NeutralBaseline
+from .neutral_calibration import NeutralCalibration
 from .openface_csv import Layout
-from .report import Report
+from .report import ImageReport, VideoReport
+from .row_file import RowFile, is_complete
+from .row_formats import json_lines, write_parquet
+from .run_record import as_facts
 from .smoothing import smoothed
-from .writers import RowFile, is_complete, json_lines, write_parquet
 
 FORMATS = ("csv", "jsonl", "parquet")
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What to make of a recording.
+class OutputFiles:
+    """What to write of a video, or of several images.
 
     Args:
         table: file of rows; ``-`` is standard output.
-        form: ``csv`` (OpenFace's), ``jsonl``, or ``parquet`` (written from the CSV at the end).
-        layout: columns of the rows.
-        overlay: drawn video (``.mp4``), or picture for a single frame; None for none.
+        format: ``csv`` (OpenFace's), ``jsonl``, or ``parquet`` (written from the CSV at the end).
+        layout: columns of the rows; with ``file_column`` the results are images of their own, not
+            frames of one video.
+        overlay: drawn video; or, by ``source`` of the result, the drawn image of each.
         report: ``.html`` page; None for none.
         smooth: filter every face over time.
-        calibrate: subtract each person's resting face at the end.
-        about: what made it, for the report.
+        subtract_neutral: subtract each person's neutral face at the end.
+        record: what made the results (see :mod:`.run_record`), for the report and a file
+            ``NAME.run.json`` beside the table; empty for none.
 
     Raises:
-        ValueError: if these do not go together.
+        UsageError: if these do not go together.
     """
 
     table: Path | str
-    form: str = "csv"
+    format: str = "csv"
     layout: Layout = field(default_factory=Layout)
-    overlay: Path | None = None
+    overlay: Path | Mapping[str, Path] | None = None
     report: Path | None = None
     smooth: bool = False
-    calibrate: bool = False
-    about: Mapping[str, str] = field(default_factory=dict)
+    subtract_neutral: bool = False
+    record: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.form not in FORMATS:
-            raise UsageError(f"format {self.form!r} is none of {', '.join(FORMATS)}")
-        if str(self.table) == "-" and (self.calibrate or self.form == "parquet"):
+        if self.format not in FORMATS:
+            raise UsageError(f"format {self.format!r} is none of {', '.join(FORMATS)}")
+        if str(self.table) == "-" and (self.subtract_neutral or self.format == "parquet"):
             raise UsageError(
-                "standard output takes csv or jsonl without calibration: both that and parquet "
-                "are made of the finished file; give --output"
+                "standard output takes csv or jsonl without neutral calibration: both that and "
+                "parquet are made of the finished file; give --output"
             )
-        if self.calibrate and "aus" not in self.layout.groups:
+        if self.subtract_neutral and "aus" not in self.layout.groups:
             raise UsageError("there are no action units to calibrate; give --au-model")
 
     @property
     def rows(self) -> Path | str:
-        """The file that grows with the recording: for Parquet, the CSV beside it."""
-        return Path(self.table).with_suffix(".csv") if self.form == "parquet" else self.table
+        """The file that grows with the results: for Parquet, the CSV beside it."""
+        return Path(self.table).with_suffix(".csv") if self.format == "parquet" else self.table
 
     @property
     def is_done(self) -> bool:
-        """Whether an earlier recording finished it; without pyarrow the CSV is all there is."""
+        """Whether an earlier run finished it; without pyarrow the CSV is all there is."""
         if not is_complete(Path(self.rows)):
             return False
         return Path(self.table).is_file() or importlib.util.find_spec("pyarrow") is None
@@ -74,28 +81,29 @@ class Wanted:
 
 @dataclass
 class Summary:
-    """What a recording came to."""
+    """What was read and written."""
 
     frames: int = 0
     faces: int = 0
     faceless: int = 0
     notes: list[str] = field(default_factory=list)
+    written: list[Path] = field(default_factory=list)
 
 
-def record(
+def write_results(
     results: Iterable[FrameResult],
-    wanted: Wanted,
+    files: OutputFiles,
     title: str,
     rate: float = 30.0,
     progress: Callable[[FrameResult], None] = lambda _: None,
 ) -> Summary:
-    """Consume results and write what is wanted of them.
+    """Consume results and write files of them.
 
-    The results are computed in a thread of their own while rows and pictures are written.
+    The results are computed in a thread of their own while rows and overlays are written.
 
     Args:
-        results: of one video, camera or picture.
-        wanted: what to write.
+        results: of one video or camera, or of several images.
+        files: what to write.
         title: heading of the report.
         rate: frames a second of the overlay.
         progress: called after each written frame.
@@ -105,63 +113,81 @@ def record(
         VideoError: from the source or the overlay, likewise; or if there is no frame.
     """
     summary = Summary()
-    baseline = NeutralBaseline() if wanted.calibrate else None
-    report = Report(title, wanted.about) if wanted.report else None
-    is_csv = wanted.form != "jsonl"
-    header = wanted.layout.header() if is_csv else None
-    lines = wanted.layout.lines if is_csv else lambda found: json_lines(found, wanted.layout)
-    with prefetch(smoothed(results) if wanted.smooth else results) as ready:
+    images = files.layout.file_column
+    about = as_facts(files.record) if files.record else {}
+    calibration = NeutralCalibration() if files.subtract_neutral else None
+    report = (ImageReport if images else VideoReport)(title, about) if files.report else None
+    csv = files.format != "jsonl"
+    with prefetch(smoothed(results) if files.smooth else iter(results)) as ready:
         first = next(ready, None)  # before any older result is replaced
         if first is None:
-            raise VideoError(f"{title}: there is no frame in what is wanted of it")
+            raise VideoError(f"{title}: there is no frame in the part asked for")
         with (
-            RowFile(wanted.rows, header) as rows,
-            _overlay(wanted.overlay, rate) as add_overlay,
+            RowFile(files.rows, files.layout.header() if csv else None) as rows,
+            _overlay(files.overlay, rate, summary.written) as add_overlay,
         ):
-            for found in itertools.chain([first], ready):
-                rows.write(lines(found))
-                add_overlay(found)
-                if baseline is not None:
-                    baseline.add(found)
+            if files.record and rows.path is not None:
+                record_path = rows.path.with_suffix(".run.json")
+                with atomic_file(record_path) as temporary:
+                    temporary.write_text(json.dumps(files.record, indent=1) + "\n", "utf-8")
+                summary.written.append(record_path)
+            for result in itertools.chain([first], ready):
+                rows.write(files.layout.lines(result) if csv else json_lines(result, files.layout))
+                add_overlay(result)
+                if calibration is not None:
+                    calibration.add(result)
                 if report is not None:
-                    report.add(found)
-                _count(summary, found)
-                progress(found)
-            _finish(wanted, baseline, report, summary)
-    if baseline is not None:
-        summary.notes += [f"{title}: {note}" for note in baseline.notes()]
+                    report.add(result)
+                summary.frames += 1
+                summary.faces += len(result.faces)
+                summary.faceless += not result.faces
+                progress(result)
+            _finish(files, calibration, report, summary)
+    if calibration is not None:
+        summary.notes += [f"{title}: {note}" for note in calibration.notes()]
     return summary
 
 
-def _count(summary: Summary, found: FrameResult) -> None:
-    summary.frames += 1
-    summary.faces += len(found.faces)
-    summary.faceless += not found.faces
-
-
 def _finish(
-    wanted: Wanted, baseline: NeutralBaseline | None, report: Report | None, summary: Summary
+    files: OutputFiles,
+    calibration: NeutralCalibration | None,
+    report: VideoReport | ImageReport | None,
+    summary: Summary,
 ) -> None:
-    """What can be made of all rows only; until it is done the rows count as unfinished."""
-    if baseline is not None and wanted.form == "jsonl":
-        baseline.rewrite_jsonl(Path(wanted.rows))
-    elif baseline is not None:
-        baseline.rewrite_csv(Path(wanted.rows), wanted.layout.presence_from)
-    if wanted.form == "parquet":
+    """What needs all rows; until it is done the table counts as unfinished."""
+    if calibration is not None and files.format == "jsonl":
+        calibration.rewrite_jsonl(Path(files.rows))
+    elif calibration is not None:
+        calibration.rewrite_csv(Path(files.rows), files.layout.presence_threshold)
+    if report is not None and files.report is not None:
+        report.write(files.report, calibration)
+        summary.written.insert(0, files.report)
+    if str(files.table) == "-":
+        return
+    if files.format == "parquet":
         try:
-            write_parquet(Path(wanted.rows), Path(wanted.table))
+            write_parquet(Path(files.rows), Path(files.table), files.record)
+            summary.written.insert(0, Path(files.table))
         except (MissingDependency, BrokenLibrary) as error:
-            summary.notes.append(f"{wanted.rows} stays as it is, no Parquet file: {error}")
-    if report is not None and wanted.report is not None:
-        report.write(wanted.report, baseline)
+            summary.notes.append(f"{files.rows} stays as it is, no Parquet file: {error}")
+    summary.written.insert(0, Path(files.rows))
 
 
 @contextlib.contextmanager
-def _overlay(path: Path | None, rate: float) -> Iterator[Callable[[FrameResult], None]]:
-    if path is None:
+def _overlay(
+    overlay: Path | Mapping[str, Path] | None, rate: float, written: list[Path]
+) -> Iterator[Callable[[FrameResult], None]]:
+    """What draws a result into the overlay; the files it writes are appended to ``written``."""
+    if overlay is None:
         yield lambda _: None
-    elif path.suffix.lower() in VIDEO_SUFFIXES:
-        with OverlayVideo(path, rate) as video:
+    elif isinstance(overlay, Path):
+        with OverlayVideo(overlay, rate) as video:
             yield video.add
+        written.append(overlay)
     else:
-        yield lambda found: write_picture(path, found.draw())
+
+        def write(result: FrameResult) -> None:
+            write_picture(overlay[result.source], result.draw())
+            written.append(overlay[result.source])
+
+        yield write

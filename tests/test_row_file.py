@@ -5,12 +5,11 @@ from pathlib import Path
 import pytest
 from another_program import another_program
 
-from mlx_faceau.output.output_lock import Claim
-from mlx_faceau.output.writers import RowFile, is_complete, marker_of
+from mlx_faceau.output.row_file import RowFile, is_complete, marker_of
 
 HOLD = """
 import sys
-from mlx_faceau.output.writers import RowFile
+from mlx_faceau.output.row_file import RowFile
 rows = RowFile(sys.argv[1], "a, b")
 rows.write(["1, 2"])
 print("ready", flush=True)
@@ -46,17 +45,21 @@ def test_a_file_that_cannot_be_made_leaves_no_marker(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
 
 
-def test_a_claim_in_a_missing_folder_names_it(tmp_path: Path) -> None:
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as caught:
-        Claim(tmp_path / "none" / "a.incomplete", tmp_path / "none" / "a")
-    assert "none" in caught.value.filename
+        RowFile(tmp_path / "none" / "a.csv")
+    assert caught.value.filename == str(tmp_path / "none")
 
 
-def test_a_settled_claim_is_free_again(tmp_path: Path) -> None:
-    place = tmp_path / "a.incomplete"
-    first = Claim(place, tmp_path / "a")
-    first.settle()
-    assert not place.exists()
-    second = Claim(place, tmp_path / "a")
-    second.leave()
-    assert place.exists()
+def test_a_file_is_free_again_after_an_error_and_after_a_good_end(tmp_path: Path) -> None:
+    def fail() -> None:
+        with RowFile(tmp_path / "a.csv"):
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert not is_complete(tmp_path / "a.csv")
+    for _ in range(2):
+        with RowFile(tmp_path / "a.csv"):
+            pass
+        assert is_complete(tmp_path / "a.csv")

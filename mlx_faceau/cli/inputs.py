@@ -1,0 +1,101 @@
+"""The images, videos and webcams that a command line names."""
+
+import glob
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlx_faceau.errors import UsageError, printable
+from mlx_faceau.video.images import IMAGE_SUFFIXES, is_image
+from mlx_faceau.video.reader import VIDEO_SUFFIXES
+
+_NAMED = 5  # of the files in a folder that are skipped
+
+
+@dataclass(frozen=True)
+class Input:
+    """One image, video or webcam."""
+
+    path: Path | None  # None for a webcam
+    camera: int = 0
+
+    @property
+    def name(self) -> str:
+        return self.path.name if self.path else f"webcam{self.camera}"
+
+    @property
+    def is_image(self) -> bool:
+        return self.path is not None and is_image(self.path)
+
+
+def find_inputs(
+    names: Sequence[str], suffixes: Sequence[str] = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
+) -> list[Input]:
+    """The inputs of these names: folders and patterns expanded in sorted order.
+
+    Files of a folder that are skipped are counted and named on standard error.
+
+    Args:
+        names: files, folders, patterns or webcams.
+        suffixes: of the files that are taken from folders.
+
+    Raises:
+        UsageError: for a path that does not exist, or a folder or pattern without a match.
+    """
+    return [found for name in names for found in _expand(name, suffixes)]
+
+
+def _expand(name: str, suffixes: Sequence[str]) -> Iterator[Input]:
+    path = Path(name)
+    if path.is_dir():
+        yield from map(Input, _in_folder(path, suffixes))
+    elif path.is_file():
+        yield Input(path)
+    elif (number := _webcam_number(name)) is not None:
+        yield Input(None, number)
+    else:
+        paths = [Path(p) for p in sorted(glob.glob(name, recursive=True)) if Path(p).is_file()]
+        if not paths:
+            raise UsageError(f"{name}: no such file or folder")
+        yield from map(Input, paths)
+
+
+def _in_folder(folder: Path, suffixes: Sequence[str]) -> list[Path]:
+    files = [p for p in sorted(folder.iterdir()) if p.is_file() and p.name[0] != "."]
+    paths = [p for p in files if p.suffix.lower() in suffixes]
+    if not paths:
+        kinds = (("images", IMAGE_SUFFIXES), ("videos", VIDEO_SUFFIXES))
+        what = " or ".join(kind for kind, own in kinds if own[0] in suffixes)
+        raise UsageError(f"{folder}: no {what} in this folder")
+    # Where videos alone are wanted OpenFace's files lie beside them, which are not inputs.
+    beside = (".csv", ".hog") if IMAGE_SUFFIXES[0] not in suffixes else ()
+    skipped = [p.name for p in files if p.suffix.lower() not in (*suffixes, *beside)]
+    if skipped:
+        named = ", ".join(map(printable, skipped[:_NAMED])) + ", ..." * (len(skipped) > _NAMED)
+        count = f"{len(skipped)} other file{'' if len(skipped) == 1 else 's'}"
+        sys.stderr.write(f"{folder}: {count} skipped ({named})\n")
+    return paths
+
+
+def _webcam_number(name: str) -> int | None:
+    kind, _, number = name.partition(":")
+    if kind == "webcam":
+        number = number or "0"
+    elif name.isdigit():
+        number = name
+    return int(number) if number.isdigit() else None
+
+
+def shard(inputs: list[Input], text: str | None) -> list[Input]:
+    """The Ith of N parts; every Nth input, so that neighbours of like length are spread.
+
+    Raises:
+        UsageError: if the text is not ``I/N`` with 1 <= I <= N.
+    """
+    if text is None:
+        return inputs
+    first, _, second = text.partition("/")
+    if not (first.isdigit() and second.isdigit() and 1 <= int(first) <= int(second)):
+        raise UsageError(f"--shard {text}: expected I/N with 1 <= I <= N, such as 2/8")
+    return inputs[int(first) - 1 :: int(second)]

@@ -1,0 +1,135 @@
+"""A text file of results that grows a frame at a time and keeps every finished frame.
+
+While it grows, a marker ``NAME.incomplete`` lies beside it, locked by the program that writes; the
+marker is removed when the file is complete. A later run can so tell which results are done
+(``--resume``). The lock needs the standard library alone, since predicting must not need more.
+"""
+
+import errno
+import os
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import IO, BinaryIO, Self
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(file: BinaryIO) -> None:
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+else:
+    import fcntl
+
+    def _lock(file: BinaryIO) -> None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+_LOCKED = (errno.EACCES, errno.EAGAIN, errno.EWOULDBLOCK, errno.EDEADLK)
+
+
+def marker_of(path: Path) -> Path:
+    """The file that marks ``path`` as growing or unfinished."""
+    return path.with_name(path.name + ".incomplete")
+
+
+def is_complete(path: Path) -> bool:
+    """Whether a result exists and was finished."""
+    return path.is_file() and not marker_of(path).exists()
+
+
+class RowFile:
+    """A text file of results; every frame's lines reach the system in one write.
+
+    A write that fails (a full disk) takes back what it left of its lines, so that the file ends
+    with a finished frame. Leaving the block without an error marks the file complete.
+
+    Args:
+        path: replaced if it exists; ``-`` is standard output.
+        header: first line, or None.
+
+    Raises:
+        OSError: if the file cannot be written, or another program is writing it.
+    """
+
+    def __init__(self, path: Path | str, header: str | None = None) -> None:
+        self.path = None if str(path) == "-" else Path(path)
+        self._file: IO[bytes] = sys.stdout.buffer
+        self._marker: BinaryIO | None = None
+        if self.path is not None:
+            if not self.path.parent.is_dir():
+                raise FileNotFoundError(errno.ENOENT, "no such folder", str(self.path.parent))
+            # First the marker: an empty file without one would count as complete.
+            self._marker = _locked_marker(self.path)
+            try:
+                self._file = self.path.open("wb", buffering=0)
+            except OSError:
+                self._release(complete=True)
+                raise
+        if header is not None:
+            self.write([header])
+
+    def write(self, lines: list[str]) -> None:
+        """Append lines, all or none.
+
+        Raises:
+            OSError: if there is no room, or standard output was closed.
+        """
+        data = "".join(line + "\n" for line in lines).encode()
+        if self.path is None:
+            self._file.write(data)
+            self._file.flush()
+            return
+        start = self._file.tell()
+        try:
+            while data:
+                data = data[self._file.write(data) :]
+        except OSError as error:
+            os.ftruncate(self._file.fileno(), start)
+            raise OSError(error.errno, error.strerror, str(self.path)) from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.path is not None:
+            self._file.close()
+            self._release(complete=kind is None)
+
+    def _release(self, complete: bool) -> None:
+        """Unlock the marker, and remove it where the file is complete."""
+        if self._marker is None or self.path is None:
+            return
+        if sys.platform == "win32":  # which removes no open file
+            self._marker.close()
+        if complete:
+            marker_of(self.path).unlink(missing_ok=True)
+        self._marker.close()
+
+
+def _locked_marker(path: Path) -> BinaryIO:
+    """The marker of a result, locked until it is closed or the process ends.
+
+    Raises:
+        OSError: if another program holds it, or it cannot be made.
+    """
+    marker = marker_of(path)
+    while True:
+        file: BinaryIO = marker.open("ab")
+        try:
+            _lock(file)
+            if os.path.samestat(os.fstat(file.fileno()), marker.stat()):
+                return file
+        except FileNotFoundError:
+            pass  # its last holder removed it in between
+        except OSError as error:
+            file.close()
+            if error.errno not in _LOCKED:
+                raise OSError(error.errno, error.strerror, str(marker)) from None
+            text = "another program is writing it; wait, or give another --output"
+            raise OSError(errno.EBUSY, text, str(path)) from None
+        file.close()

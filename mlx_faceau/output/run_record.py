@@ -1,0 +1,64 @@
+"""What made a result: models with their hashes, detector, settings, date, versions."""
+
+import platform
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from mlx_faceau.core.libraries import OPENCV, installed_version, package_version
+
+_NETS = {"landmark_model": "landmark model", "au_model": "action unit model"}
+_LIBRARIES = {
+    "onnx": ("onnxruntime", "onnxruntime-gpu"),
+    "torch": ("torch",),
+    "mlx": ("mlx",),
+    "coreml": ("coremltools",),
+}
+
+
+def run_record(description: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The record of a run, as JSON values.
+
+    Args:
+        description: from :meth:`mlx_faceau.FacePipeline.describe`, or the like.
+        settings: name and value of each option.
+
+    Returns:
+        ``package_version``, ``date``, ``models`` (by role: ``name``, ``hash`` (SHA-256 of the
+        checkpoint), ``backend``), ``detector`` (where one ran), ``settings``, ``versions``.
+    """
+    models = {
+        role: {**description[role]["model"], "backend": description[role]["backend"]}
+        for role in _NETS
+        if role in description
+    }
+    runtimes = [name for m in models.values() for name in _LIBRARIES.get(m["backend"], ())]
+    libraries = dict.fromkeys(("numpy", *OPENCV, "av", *runtimes))
+    versions = {name: installed_version(name) for name in libraries}
+    return {
+        "package_version": package_version(),
+        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "models": models,
+        **({"detector": description["detector"]} if "detector" in description else {}),
+        "settings": dict(settings),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version for name, version in versions.items() if version is not None},
+        },
+    }
+
+
+def as_facts(record: Mapping[str, Any]) -> dict[str, str]:
+    """The record for a report's table: a title and a line of text each."""
+    settings = (f"{name} {value}" for name, value in record["settings"].items())
+    versions = (f"{name} {version}" for name, version in record["versions"].items())
+    return {
+        **{
+            _NETS[role]: f"{m['name']}, SHA-256 {m['hash']}, run by {m['backend']}"
+            for role, m in record["models"].items()
+        },
+        "face detector": record.get("detector", "none"),
+        "settings": ", ".join(settings) or "defaults",
+        "made with": f"mlx-faceau {record['package_version']} on {record['date'][:10]}",
+        "libraries": ", ".join(versions),
+    }

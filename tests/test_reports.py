@@ -1,0 +1,166 @@
+"""Reports of videos and of photographs: one page, everything inside, nothing empty."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from blobs import Blob, draw_frame
+from test_openface_csv import face
+
+from mlx_faceau.core.facs import AU_NAMES
+from mlx_faceau.output.neutral_calibration import NeutralCalibration
+from mlx_faceau.output.report import ImageReport, Timeline, VideoReport
+from mlx_faceau.video.results import FaceResult, Frame, FrameResult
+
+pytest.importorskip("matplotlib")
+IMAGE = draw_frame([Blob(100, 80, 40)])
+ABOUT = {"landmark model": "builtin-1, SHA-256 abcd", "face detector": "dlib <auto>"}
+
+
+def frame(index: int, *faces: FaceResult) -> FrameResult:
+    return FrameResult(Frame(index, index / 10, IMAGE), faces, f"folder/{index} <a>.jpg")
+
+
+class Page(HTMLParser):
+    """Checks that every element is closed in its turn; collects what the page loads."""
+
+    VOID = ("meta", "img", "br", "path", "use", "rect")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.loaded: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.loaded += [v or "" for k, v in attrs if k in ("src", "href") and tag != "use"]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.loaded += [v or "" for k, v in attrs if k in ("src", "href")]
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+
+def video_page(
+    folder: Path, results: Iterable[FrameResult], calibration: NeutralCalibration | None = None
+) -> str:
+    report = VideoReport("clip <1>", ABOUT)
+    for result in results:
+        report.add(result)
+        if calibration is not None:
+            calibration.add(result)
+    report.write(folder / "a.html", calibration)
+    text = (folder / "a.html").read_text("utf-8")
+    loaded = Page(text).loaded
+    assert all(reference.startswith(("data:", "#")) for reference in loaded)
+    assert "clip &lt;1&gt;" in text
+    assert "dlib &lt;auto&gt;" in text
+    return text
+
+
+def moving(count: int, unit: int = 8, face_id: int = 0) -> list[FaceResult]:
+    """A face whose one action unit rises from 0 to 4."""
+    faces = []
+    for i in range(count):
+        aus = np.zeros(17)
+        aus[unit] = 4 * i / (count - 1)
+        faces.append(face(face_id, au_intensities=aus))
+    return faces
+
+
+def test_a_video_has_timelines_of_what_moves_and_names_the_rest(tmp_path: Path) -> None:
+    text = video_page(tmp_path, [frame(i, f) for i, f in enumerate(moving(50))])
+    assert "AU12 Lip Corner Puller" in text
+    assert "mean 2.0, maximum 4.0" in text
+    quiet = re.search(r"At most 0.5 throughout: ([^<]*)\.", text)
+    assert quiet is not None
+    assert quiet[1].split(", ") == [name[:4] for name in AU_NAMES if name != "AU12_r"]
+    assert text.count("<svg") == 3  # action units, pose, confidence
+    assert "4.9 s, 50 frames" in text
+
+
+def test_the_peak_of_a_unit_has_a_picture_and_its_time(tmp_path: Path) -> None:
+    text = video_page(tmp_path, [frame(i, f) for i, f in enumerate(moving(50))])
+    peaks = re.findall(r"<b>([\d.]+)</b> at ([\d.]+) s<br>([^<]*)<", text)
+    # A new maximum replaces the picture where it is clearly higher: within 0.1 + a step of 0.08.
+    ((value, time, unit),) = peaks
+    assert unit == "AU12 Lip Corner Puller"
+    assert float(value) >= 3.8
+    assert float(time) >= 4.7
+    assert text.count("data:image/jpeg") == 1
+
+
+def test_several_people_have_a_chart_of_who_is_visible_when(tmp_path: Path) -> None:
+    first, second = moving(40), moving(40, 2, face_id=3)
+    results = [frame(i, f, *([second[i]] if i > 20 else [])) for i, f in enumerate(first)]
+    text = video_page(tmp_path, results)
+    assert "<h2>Visibility</h2>" in text
+    assert re.findall(r"<h2>Face (\d)</h2>", text) == ["0", "3"]
+    assert text.count("<svg") == 1 + 2 * 3
+
+
+def test_a_face_that_was_away_leaves_a_gap_and_no_line_across(tmp_path: Path) -> None:
+    faces = moving(100)
+    whole = [frame(i, f) for i, f in enumerate(faces)]
+    gone = [r if not 30 <= i < 70 else replace(r, faces=()) for i, r in enumerate(whole)]
+    starts = [
+        max(line.count("M ") for line in re.findall(r'<path d="([^"]*)"', video_page(tmp_path, r)))
+        for r in (whole, gone)
+    ]
+    assert starts == [1, 2]
+
+
+def test_without_action_units_or_faces_there_is_no_empty_panel(tmp_path: Path) -> None:
+    text = video_page(tmp_path, [frame(i, face(au_intensities=None)) for i in range(5)])
+    assert "Action units" not in text
+    assert text.count("<svg") == 2
+    text = video_page(tmp_path, [frame(i) for i in range(5)])
+    assert "No face was found" in text
+    assert "<svg" not in text
+
+
+def test_the_neutral_face_is_subtracted_from_timelines_and_peaks(tmp_path: Path) -> None:
+    aus = np.full((60, 17), 1.5)
+    aus[50:, 8] = 3.5
+    results = [frame(i, face(au_intensities=values)) for i, values in enumerate(aus)]
+    text = video_page(tmp_path, results, NeutralCalibration())
+    assert "maximum 2.0" in text
+    assert re.findall(r"<b>([\d.]+)</b> at", text) == ["2.0"]
+
+
+def test_a_page_of_photographs_shows_each_with_its_faces_and_no_timelines(tmp_path: Path) -> None:
+    report = ImageReport("photos", ABOUT)
+    report.add(frame(0, face(au_intensities=np.r_[3.25, np.zeros(16)]), face(1, success=False)))
+    report.add(frame(1))
+    report.write(tmp_path / "a.html")
+    text = (tmp_path / "a.html").read_text("utf-8")
+    assert all(reference.startswith("data:image/jpeg") for reference in Page(text).loaded)
+    assert text.count("<figure>") == 2
+    assert "0 &lt;a&gt;.jpg" in text
+    assert "AU01 Inner Brow Raiser <b>3.2</b>" in text
+    assert "pitch 6°, yaw -11°, roll 3°" in text
+    assert text.count("below the threshold") == 1
+    assert text.count("no face found") == 1
+    assert "<svg" not in text
+    assert "frame" not in text.split("<body>")[1]
+
+
+def test_a_timeline_of_a_long_video_stays_bounded_and_keeps_its_means() -> None:
+    timeline = Timeline(2)
+    for i in range(50_000):
+        timeline.add(np.array([i, 7.0]))
+    rows = timeline.rows()
+    assert 2000 <= len(rows) <= 4000
+    np.testing.assert_allclose(rows[:, 1], 7)
+    assert np.all(np.diff(rows[:, 0]) > 0)
+    assert rows[-1, 0] == pytest.approx(50_000, rel=0.01)
