@@ -59,7 +59,7 @@ class Timeline:
 
 @dataclass
 class _Person:
-    """What is kept of one face: columns are time, 17 action units, 3 angles, confidence, success."""
+    """Of one face; columns: time, 17 action units, 3 angles in degrees, confidence, success."""
 
     timeline: Timeline = field(default_factory=lambda: Timeline(NUM_AUS + 6))
     frames: int = 0
@@ -95,7 +95,7 @@ class VideoReport:
             person.successes += face.success
             person.has_aus |= face.au_intensities is not None
             aus = np.zeros(NUM_AUS) if face.au_intensities is None else face.au_intensities
-            angles = np.degrees(face.global_params[1:4])
+            angles = (face.pose.pitch, face.pose.yaw, face.pose.roll)
             person.timeline.add(np.r_[time, aus, angles, face.confidence, face.success])
             if face.success:
                 best = np.array([person.peaks.get(i, (0.0,))[0] for i in range(NUM_AUS)])
@@ -228,14 +228,14 @@ class ImageReport:
 
 def _face(face: FaceResult) -> dict[str, Any]:
     """What the contact sheet says about a face: pose, and the active units, strongest first."""
-    pitch, yaw, roll = np.degrees(face.global_params[1:4])
+    pose = face.pose
     units = [] if face.au_intensities is None else zip(AU_NAMES, face.au_intensities, strict=True)
     active = sorted((u for u in units if u[1] >= _ACTIVE), key=lambda unit: -unit[1])
     return {
         "id": face.face_id,
         "success": face.success,
         "confidence": f"{face.confidence:.2f}",
-        "pose": f"pitch {pitch:.0f}°, yaw {yaw:.0f}°, roll {roll:.0f}°",
+        "pose": f"pitch {pose.pitch:.0f}°, yaw {pose.yaw:.0f}°, roll {pose.roll:.0f}°",
         "has_aus": face.au_intensities is not None,
         "aus": [(au_label(name), f"{value:.1f}") for name, value in active],
     }

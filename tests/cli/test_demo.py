@@ -85,7 +85,9 @@ def test_a_portrait_is_measured_with_the_built_in_pair(stand_in, tmp_path, capsy
     folder = tmp_path / "made"
     for _ in range(2):  # a second one replaces the first
         assert main(["demo", "--output", str(folder)]) == 0
-    names = {f"astronaut{end}" for end in (".png", ".csv", ".overlay.png", ".report.html")}
+    names = {
+        f"astronaut{end}" for end in (".png", ".csv", ".overlay.png", ".report.html", ".run.json")
+    }
     assert {path.name for path in folder.iterdir()} == names
     printed = capsys.readouterr().out
     columns = read_openface_csv(folder / "astronaut.csv")

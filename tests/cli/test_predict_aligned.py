@@ -36,7 +36,7 @@ def test_csv_has_a_row_a_crop_in_openface_s_names(crops, models, capsys):
     folder, images = crops
     assert main(["predict", "--aligned", str(folder), *models]) == 0
     told = capsys.readouterr()
-    assert f"{folder}: 1 other file passed over (notes.txt)\n" in told.err
+    assert f"{folder}: 1 other file skipped (notes.txt)\n" in told.err
     rows = list(csv.DictReader(told.out.splitlines()))
     assert [row["file"] for row in rows] == [str(folder / f"{i}.png") for i in range(3)]
     truth = reference_outputs(LANDMARK, images)
@@ -126,7 +126,7 @@ def test_bad_crops_are_named_and_the_rest_is_done(crops, models, tmp_path, capsy
     got = [row["landmarks"][0][0] if form == "json" else float(row["x_0"]) for row in rows]
     np.testing.assert_allclose(got, truth[:, 0, 0], rtol=0, atol=1e-3)
     passed_over, *named, total = capsys.readouterr().err.splitlines()
-    assert passed_over.endswith("1 other file passed over (notes.txt)")
+    assert passed_over.endswith("1 other file skipped (notes.txt)")
     assert [line.split(": ")[1] for line in named] == [
         str(folder / name) for name in ("0b.png", "1b.png", "3.jpg")
     ]

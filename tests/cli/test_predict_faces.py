@@ -1,8 +1,12 @@
 """predict on pictures, videos and folders, through the command line's own entry."""
 
+import csv
 import json
 import re
 import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,11 +15,12 @@ import cv2
 import pytest
 from blobs import Blob, BlobAUs, BlobLandmarks, boxes_of, draw_frame, write_video
 
+from mlx_faceau.cli import predict_faces
+from mlx_faceau.cli.inputs import Input, find_inputs, shard
 from mlx_faceau.cli.main import main
-from mlx_faceau.cli.predict_faces import Input, Progress, find_inputs, shard
 from mlx_faceau.inference import predictor
 from mlx_faceau.output.openface_csv import read_openface_csv
-from mlx_faceau.output.writers import RowFile, is_complete, marker_of
+from mlx_faceau.output.row_file import RowFile, is_complete, marker_of
 from mlx_faceau.video.reader import Webcam
 
 MODELS = ["--landmark-model", "lm", "--au-model", "au", "--detector", "drawn:find"]
@@ -49,14 +54,18 @@ def test_a_video_becomes_a_csv_overlay_and_report_in_the_current_folder(
 ) -> None:
     (tmp_path / "in").mkdir()
     video = clip(tmp_path / "in" / "clip.mp4")
-    assert predict(video, "--overlay", "--report", "--smooth", "--calibrate") == 0
+    assert predict(video, "--overlay", "--report", "--smooth", "--subtract-neutral") == 0
     assert frames_in(tmp_path / "clip.csv") == 12
     assert (tmp_path / "clip.overlay.mp4").is_file()
     assert "<svg" in (tmp_path / "clip.report.html").read_text()
-    assert "clip.mp4: 12 frames -> clip.csv" in capsys.readouterr().out
+    files = "clip.csv, clip.report.html, clip.run.json, clip.overlay.mp4"
+    line = f"clip.mp4: 12 frames -> {files} (detector drawn:find)\n"
+    assert capsys.readouterr().out == line
+    record = json.loads((tmp_path / "clip.run.json").read_text())
+    assert record["settings"] == {"smooth": True, "subtract_neutral": True}
 
 
-def test_a_picture_gives_a_line_a_face_and_a_drawn_picture(tmp_path: Path) -> None:
+def test_an_image_gives_a_line_a_face_and_a_drawn_image(tmp_path: Path) -> None:
     people = draw_frame([Blob(70, 80, 30, 0), Blob(220, 100, 40, 1)])
     cv2.imwrite(str(tmp_path / "people.png"), people)
     assert predict("people.png", "--overlay", "--output", "out/p.csv") == 2
@@ -65,6 +74,66 @@ def test_a_picture_gives_a_line_a_face_and_a_drawn_picture(tmp_path: Path) -> No
     columns = read_openface_csv(tmp_path / "out" / "p.csv")
     assert columns["face_id"].tolist() == [0, 1]
     assert cv2.imread(str(tmp_path / "out" / "p.overlay.png")).shape == people.shape
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "wedding"
+    folder.mkdir()
+    two = [Blob(70, 80, 30, 0), Blob(220, 100, 40, 1)]
+    for name, blobs in (("a", two), ("b", []), ("d, e", two[:1])):
+        cv2.imwrite(str(folder / f"{name}.png"), draw_frame(blobs))
+    (folder / "c.png").write_bytes(b"no image")
+    return folder
+
+
+def test_a_folder_of_images_gives_one_table_with_a_row_a_face_and_a_contact_sheet(
+    tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert predict("wedding", "--output", "out", "--report", "--overlay", "--smooth") == 1
+    out = tmp_path / "out"
+    with (out / "wedding.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file, skipinitialspace=True))
+    assert [(row["file"], row["frame"], row["face_id"], row["success"]) for row in rows] == [
+        ("wedding/a.png", "1", "0", "1"),
+        ("wedding/a.png", "1", "1", "1"),
+        ("wedding/b.png", "2", "0", "0"),
+        ("wedding/d, e.png", "3", "0", "1"),
+    ]
+    names = {"wedding.csv", "wedding.report.html", "wedding.run.json"}
+    names |= {f"{name}.overlay.png" for name in ("a", "b", "d, e")}
+    assert {path.name for path in out.iterdir()} == names
+    assert (out / "wedding.report.html").read_text().count("<figure>") == 3
+    said = capsys.readouterr()
+    assert "wedding: 3 images, 1 without a face -> out/wedding.csv, " in said.out
+    assert "c.png: not a readable" in said.err
+    assert "--smooth and --subtract-neutral change videos alone" in said.err
+    assert "1 of 4 inputs could not be read" in said.err
+
+
+def test_each_image_gets_a_table_only_on_request(tmp_path: Path, photos: Path) -> None:
+    assert predict("wedding", "--output", "out", "--file-per-image") == 1
+    tables = sorted(path.name for path in (tmp_path / "out").glob("*.csv"))
+    assert tables == ["a.csv", "b.csv", "d, e.csv"]
+
+
+def test_images_beside_videos_share_a_table_of_their_own(tmp_path: Path, photos: Path) -> None:
+    clip(photos / "film.mp4", 4)
+    assert predict("wedding", "--output", "out", "--shard", "1/2") == 0
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.csv")) == ["wedding-1-of-2.csv"]
+    assert predict("wedding/a.png", "wedding/b.png", "wedding/film.mp4", "--output", "out") == 0
+    assert frames_in(tmp_path / "out" / "images.csv") == 2
+    assert frames_in(tmp_path / "out" / "film.csv") == 4
+
+
+def test_without_one_good_image_there_is_no_table(
+    tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a", "b", "d, e"):
+        (photos / f"{name}.png").write_bytes(b"no image")
+    assert predict("wedding", "--output", "out") == 2
+    assert "4 of 4 inputs could not be read" in capsys.readouterr().err
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_a_folder_gives_a_file_each_and_a_bad_one_ends_nothing(
@@ -76,10 +145,10 @@ def test_a_folder_gives_a_file_each_and_a_bad_one_ends_nothing(
     cv2.imwrite(str(tmp_path / "in" / "c.png"), draw_frame([]))
     (tmp_path / "in" / "notes.txt").touch()
     assert predict("in", "--output", "out") == 1
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.csv", "c.csv"]
+    assert sorted(p.name for p in (tmp_path / "out").glob("*.csv")) == ["a.csv", "c.csv"]
     assert read_openface_csv(tmp_path / "out" / "c.csv")["success"].tolist() == [0]
     error = capsys.readouterr().err
-    assert "in: 1 other file passed over (notes.txt)" in error
+    assert "in: 1 other file skipped (notes.txt)" in error
     assert "b.mp4: cannot be read" in error
     assert "1 of 3 inputs" in error
 
@@ -109,11 +178,11 @@ def test_faces_that_are_too_few_to_calibrate_are_said_one_by_one(
         [Blob(70, 80, 30, 0), *([Blob(220, 100, 40, 1)] if i < 12 else [])] for i in range(40)
     ]
     write_video(tmp_path / "two.mp4", [draw_frame(blobs) for blobs in people])
-    assert predict("two.mp4", "--calibrate") == 0
+    assert predict("two.mp4", "--subtract-neutral") == 0
     (note,) = capsys.readouterr().err.splitlines()
-    assert note.startswith("two.mp4: face 1: not calibrated")
-    assert re.search(r" 1\d good frames, expected at least 30$", note)
-    assert predict("two.mp4", "--calibrate", "--end", 0.5) == 0
+    assert note.startswith("two.mp4: face 1: no neutral face is subtracted: 1")
+    assert re.search(r" 1\d frames with success, expected at least 30$", note)
+    assert predict("two.mp4", "--subtract-neutral", "--end", 0.5) == 0
     notes = capsys.readouterr().err.splitlines()
     assert [note.split(": ")[1] for note in notes] == ["face 0", "face 1"]
 
@@ -148,7 +217,7 @@ def test_a_folder_s_other_files_are_counted_and_some_are_named(
     found = [source.name for source in find_inputs(["in"])]
     assert found == ["a.MTS", "b.m2ts", "c.heic", "d.avif", "e.3gp"]
     error = capsys.readouterr().err
-    assert error == "in: 7 other files passed over (0.txt, 1.txt, 2.txt, 3.txt, 4.txt, ...)\n"
+    assert error == "in: 7 other files skipped (0.txt, 1.txt, 2.txt, 3.txt, 4.txt, ...)\n"
 
 
 def test_a_video_without_a_frame_is_an_error_each_time_and_never_done(
@@ -229,7 +298,7 @@ def test_json_lines_on_standard_output_come_alone(
     tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     clip(tmp_path / "clip.mp4", 4)
-    assert predict("clip.mp4", "--output", "-", "--format", "jsonl", "--every", 2) == 0
+    assert predict("clip.mp4", "--output", "-", "--format", "jsonl", "--frame-step", 2) == 0
     rows = [json.loads(line) for line in capsysbinary.readouterr().out.splitlines()]
     assert [row["frame"] for row in rows] == [1, 3]
 
@@ -237,14 +306,18 @@ def test_json_lines_on_standard_output_come_alone(
 def test_ctrl_c_keeps_finished_rows_and_exits_130(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    step = Progress.step
+    steps: list[int] = []
 
-    def interrupt(self: Progress, found: Any) -> None:
-        step(self, found)
-        if found.frame.index == 6:
-            raise KeyboardInterrupt
+    @contextmanager
+    def interrupting(*_: object) -> Iterator[Callable[[], None]]:
+        def advance() -> None:
+            steps.append(1)
+            if len(steps) == 7:
+                raise KeyboardInterrupt
 
-    monkeypatch.setattr(Progress, "step", interrupt)
+        yield advance
+
+    monkeypatch.setattr(predict_faces, "_progress_bar", interrupting)
     clip(tmp_path / "clip.mp4")
     assert predict("clip.mp4") == 130
     assert frames_in(tmp_path / "clip.csv") == 7
@@ -301,17 +374,17 @@ def test_a_webcam_is_read_until_the_end_that_was_asked_for(
         (["none.mp4"], "no such file or folder"),
         (["clip.mp4", "--shard", "3/2"], "--shard 3/2"),
         (["clip.mp4", "--start", "5", "--end", "2"], "0 <= start < end"),
-        (["clip.mp4", "--groups", "3d"], "need the PDM"),
-        (["clip.mp4", "--groups", "gaze"], "no column groups"),
+        (["clip.mp4", "--columns", "3d"], "need the PDM"),
+        (["clip.mp4", "--columns", "gaze"], "no column groups"),
         (["clip.mp4", "--pdm", "none.txt"], "none.txt"),
-        (["clip.mp4", "--camera", "1,2"], "FX,FY,CX,CY"),
-        (["clip.mp4", "--camera", "0,500,160,120"], "focal lengths are positive"),
+        (["clip.mp4", "--camera-intrinsics", "1,2"], "FX,FY,CX,CY"),
+        (["clip.mp4", "--camera-intrinsics", "0,500,160,120"], "focal lengths are positive"),
         (["clip.mp4", "other.mp4", "--output", "broken.mp4"], "not a folder"),
         (["clip.mp4", "--format", "json"], "json is for --aligned"),
         (["clip.mp4", "clip.mp4"], "two inputs of this name"),
         (["clip.mp4", "other.mp4", "--output", "x.csv"], "need a folder"),
-        (["clip.mp4", "--output", "-", "--calibrate"], "standard output"),
-        (["empty"], "no pictures or videos"),
+        (["clip.mp4", "--output", "-", "--subtract-neutral"], "standard output"),
+        (["empty"], "no images or videos"),
         (["broken.mp4"], "cannot be read as a video"),
     ],
 )
@@ -361,7 +434,14 @@ def test_patterns_are_expanded_where_the_shell_does_not(tmp_path: Path) -> None:
     assert [found.name for found in find_inputs(["*.mp4"])] == ["a.mp4", "b.mp4"]
 
 
-def test_the_progress_line_tells_share_speed_and_time_left() -> None:
-    progress = Progress("clip.mp4", total=100)
-    progress.frames = 25
-    assert progress.line(5.0) == "clip.mp4: 25 frames, 5 frames/s, 25 %, 0:15 left"
+def test_the_progress_bar_shows_share_speed_and_time_left(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("tqdm")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with predict_faces._progress_bar("clip.mp4", 4, "frames") as advance:
+        for _ in range(3):
+            time.sleep(0.11)
+            advance()
+        shown = capsys.readouterr().err
+    assert re.search(r"clip\.mp4: +\d+%.*[23]/4 \[00:00<00:\d\d, +[\d.]+ frames/s\]", shown)
