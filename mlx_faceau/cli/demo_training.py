@@ -2,18 +2,24 @@
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mlx_faceau.errors import UsageError
+import numpy as np
 
-if TYPE_CHECKING:
-    import numpy as np
+from mlx_faceau.core.facs import AU_NAMES, MAX_INTENSITY
+from mlx_faceau.core.landmarks import GROUPS
+from mlx_faceau.errors import BackendError, FaceauError, MissingDependency, UsageError
+from mlx_faceau.inference.backends import BACKENDS, installed_libraries, this_machine
+from mlx_faceau.inference.predictor import load_au_predictor, load_predictor
+from mlx_faceau.output.plotting import new_figure
 
 # Settings of each net's short training; the others are those of every training.
 TRAININGS = {
@@ -24,98 +30,61 @@ TRAININGS = {
     ),
 }
 SHARED = {"--batch-size": 16, "--width-mult": 0.25, "--augment": "none", "--keep": 1}
-TRAINING_SEED, FRESH_SEED = 1, 2
-LEARNED = 0.8  # correlation on people never seen, below which the demo counts as failed
+TRAINING_SEED, TEST_SEED = 1, 2
+LEARNED = 0.8  # correlation on people not in the training, below which the demo counts as failed
+_SHOWN = 8  # people in the picture
+_TRUTH, _PREDICTION = "#2a9d8f", "#e76f51"
 
-Arrays = dict[str, "np.ndarray"]
-
-
-def add_training_arguments(parser: argparse._ArgumentGroup) -> None:
-    parser.add_argument(
-        "--faces", type=int, default=3072, help="to train on (default: %(default)s)"
-    )
-    parser.add_argument("--fresh", type=int, default=512, help="to test on (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, help="of both trainings (default: 5 and 7)")
-    parser.add_argument(
-        "--framework", choices=("mlx", "torch"), help="default: mlx where it is installed"
-    )
-    parser.add_argument(
-        "--force", action="store_true", help="replace an earlier demo in the folder"
-    )
+Arrays = dict[str, np.ndarray]
 
 
 def run_training(args: argparse.Namespace) -> int:
-    started = time.monotonic()
-    _check_extras()
-    from mlx_faceau.data.synthetic.people import synthesize
-
-    folder = _prepare(Path(args.output), args.force)
-    data = _draw(folder, args.faces)
-    fresh = synthesize(args.fresh, FRESH_SEED)
-    framework = args.framework or _default_framework()
-    with _timed(f"training both nets side by side in {framework}"):
-        _train_both(data, folder, framework, args.epochs)
-    reference: Arrays = {}
-    for kind in TRAININGS:
-        reference |= _compare_backends(kind, folder / kind, fresh, framework)
-    learned = _judge(folder, fresh, reference)
-    print(f"\n{time.monotonic() - started:.0f} s; everything is in {folder.resolve()}")
-    _list_pictures(folder)
-    return 0 if learned else 1
-
-
-def _check_extras() -> None:
-    """Name the one missing extra before minutes are spent."""
-    from importlib.util import find_spec
-
-    from mlx_faceau.errors import MissingDependency
-
-    extras = {"h5py": "train", "torch": "export", "onnx": "export"}
-    for library, extra in {**extras, "onnxruntime": "cpu"}.items():
+    """Draw, train, export, predict, compare; the exit status."""
+    extras = {"h5py": "train", "torch": "export", "onnx": "export", "onnxruntime": "cpu"}
+    for library, extra in extras.items():  # before minutes are spent
         if find_spec(library) is None:
             raise MissingDependency(library, extra=extra)
+    from mlx_faceau.data.synthetic.people import synthesize, write_synthetic
 
-
-def _default_framework() -> str:
-    from mlx_faceau.inference.backends import installed_libraries, this_machine
-
-    obstacle = installed_libraries(this_machine())["mlx"]
-    if obstacle is None:
-        return "mlx"
-    print(f"training in torch, since MLX cannot run here: {obstacle}")
-    return "torch"
-
-
-def _prepare(folder: Path, force: bool) -> Path:
-    import shutil
-
+    started = time.monotonic()
+    folder = Path(args.output)
     if folder.exists() and any(folder.iterdir()):
-        if not force or not (folder / "faces.h5").exists():
+        if not args.force or not (folder / "faces.h5").exists():
             raise UsageError(
                 f"{folder}: is not empty; name another folder with --output, or replace an "
                 "earlier demo with --force"
             )
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def _draw(folder: Path, count: int) -> Path:
-    from mlx_faceau.data.synthetic.people import write_synthetic
-
-    with _timed(f"drawing {count} faces of synthetic people"):
-        write_synthetic(folder / "faces.h5", count, TRAINING_SEED)
-    return folder / "faces.h5"
+    data = folder / "faces.h5"
+    with _timed(f"drawing {args.faces} faces of synthetic people"):
+        write_synthetic(data, args.faces, TRAINING_SEED)
+    test = synthesize(max(16, args.faces // 6), TEST_SEED)
+    framework = args.framework
+    if framework is None:
+        obstacle = installed_libraries(this_machine())["mlx"]
+        framework = "mlx" if obstacle is None else "torch"
+        if obstacle is not None:
+            print(f"training in torch, since MLX cannot run here: {obstacle}")
+    with _timed(f"training both nets side by side in {framework}"):
+        _train_both(data, folder, framework, args.epochs)
+    predictions: Arrays = {}
+    for kind in TRAININGS:
+        predictions |= _compare_backends(kind, folder / kind, test, framework)
+    learned = _print_accuracy(folder, test, predictions)
+    _draw_faces(folder / "predictions.png", test, predictions)
+    print(f"\n{time.monotonic() - started:.0f} s; everything is in {folder.resolve()}")
+    for picture in sorted(folder.rglob("*.png")):
+        print(f"  {picture.relative_to(folder)}")
+    return 0 if learned else 1
 
 
 def _train_both(data: Path, folder: Path, framework: str, epochs: int | None) -> None:
     """Each training in a process of its own, with its share of the processor's cores.
 
     Raises:
-        FaceauError: if one fails; its own line stands above. The other one is stopped.
+        FaceauError: if one fails, after its own message. The other one is stopped.
     """
-    from mlx_faceau.errors import FaceauError
-
     share = str(max(1, (os.cpu_count() or 1) // len(TRAININGS)))
     environment = os.environ | {"TQDM_DISABLE": "1"}
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -130,76 +99,89 @@ def _train_both(data: Path, folder: Path, framework: str, epochs: int | None) ->
             running.append(subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL))
         for process in running:
             if process.wait():
-                raise FaceauError("a training of the demo failed; its message stands above")
+                raise FaceauError("a training of the demo failed; see its message above")
     finally:
         for process in running:
             process.terminate()
 
 
-def _compare_backends(kind: str, folder: Path, fresh: Arrays, framework: str) -> Arrays:
-    """Predict with every backend, print how far each is from the one that trained; its answers."""
-    import numpy as np
-
-    from mlx_faceau.errors import BackendError
-    from mlx_faceau.inference.backends import BACKENDS
-
-    order = [framework, *(name for name in BACKENDS if name != framework)]
-    print(f"\n{kind}: every backend on {len(fresh['images'])} fresh faces")
+def _compare_backends(kind: str, folder: Path, test: Arrays, framework: str) -> Arrays:
+    """Predict with every backend and print its speed and its largest difference from the one that
+    trained; the predictions of that one."""
+    crops = test["images"][..., ::-1]
+    load: Any = load_predictor if kind == "landmark_pose" else load_au_predictor
+    print(f"\n{kind}: every backend on {len(crops)} faces of other people")
     print(f"  {'backend':12}{'faces/s':>9}   largest difference from {framework}")
     reference: Arrays = {}
-    for name in order:
+    for name in [framework, *(other for other in BACKENDS if other != framework)]:
         try:
-            answer, speed = _predict(kind, folder, fresh, name)
+            predictor = load(folder, backend=name)
+            predictor.predict_batch(crops[:32])
         except BackendError as error:
             print(f"  {name:12}{'-':>9}   {error}")
             continue
-        reference = reference or answer
-        gaps = (f"{key} {np.abs(answer[key] - reference[key]).max():.1e}" for key in answer)
+        started = time.perf_counter()
+        predicted = predictor.predict_batch(crops)
+        speed = len(crops) / (time.perf_counter() - started)
+        arrays = {k: v for k, v in predicted.items() if hasattr(v, "shape")}
+        reference = reference or arrays
+        gaps = (f"{key} {np.abs(arrays[key] - reference[key]).max():.1e}" for key in arrays)
         print(f"  {name:12}{speed:9.0f}   {', '.join(gaps)}")
     return reference
 
 
-def _predict(kind: str, folder: Path, fresh: Arrays, backend: str) -> tuple[Arrays, float]:
-    from mlx_faceau.inference.predictor import load_au_predictor, load_predictor
-
-    load: Any = load_predictor if kind == "landmark_pose" else load_au_predictor
-    predictor = load(folder, backend=backend)
-    crops = fresh["images"][..., ::-1]
-    predictor.predict_batch(crops[:32])
-    started = time.perf_counter()
-    answer = predictor.predict_batch(crops)
-    speed = len(crops) / (time.perf_counter() - started)
-    return {k: v for k, v in answer.items() if hasattr(v, "shape")}, speed
-
-
-def _judge(folder: Path, fresh: Arrays, predicted: Arrays) -> bool:
-    """Print accuracy on people never seen, and draw them; whether both nets have learned."""
+def _print_accuracy(folder: Path, test: Arrays, predictions: Arrays) -> bool:
+    """Print the accuracy on people not in the training; whether both nets have learned."""
     from mlx_faceau.core.checkpoint import read_metadata
     from mlx_faceau.core.metrics import au_metrics, landmark_pose_metrics
     from mlx_faceau.train.target_statistics import TargetStatistics
 
-    from .demo_picture import draw_faces
-
     recorded = read_metadata(folder / "landmark_pose")["target_statistics"]
     means = TargetStatistics.from_json(recorded, str(folder)).means
-    pose = landmark_pose_metrics(fresh, predicted, means)
-    aus = au_metrics(fresh["au_intensities"], predicted["au_intensities"])
+    pose = landmark_pose_metrics(test, predictions, means)
+    aus = au_metrics(test["au_intensities"], predictions["au_intensities"])
     results = {
         "landmark correlation without the mean face": pose["correlation_without_mean"],
         "mean AU correlation": aus["correlation"],
     }
-    print("\naccuracy on people never seen in training")
+    print("\naccuracy on people not in the training")
     for name, value in results.items():
         print(f"  {name:45}{value:6.3f}  {'learned' if value > LEARNED else 'NOT LEARNED'}")
     print(f"  {'landmark MAE':45}{pose['mae']:6.2f}  px of 112")
     print(f"  {'AU MAE':45}{aus['mae']:6.2f}  of 5")
-    draw_faces(folder / "predictions.png", fresh, predicted)
     return all(value > LEARNED for value in results.values())
 
 
-def _list_pictures(folder: Path) -> None:
-    for picture in sorted(folder.rglob("*.png")):
-        print(f"  {picture.relative_to(folder)}")
+def _draw_faces(path: Path, test: Arrays, predictions: Arrays) -> None:
+    """The first face of some people with true and predicted landmarks and action units.
+
+    Args:
+        path: PNG to write.
+        test: ``images`` (N, 112, 112, 3) uint8 RGB, ``landmarks``, ``au_intensities``, ``person``.
+        predictions: ``landmarks`` (N, 68, 2), ``au_intensities`` (N, 17).
+    """
+    rows = np.unique(test["person"], return_index=True)[1][:_SHOWN]
+    figure = new_figure(2.3 * len(rows), 5.6)
+    axes = figure.subplots(2, len(rows), height_ratios=(1, 1.35), squeeze=False)
+    at = np.arange(len(AU_NAMES))
+    for column, row in enumerate(rows):
+        face, bars = axes[:, column]
+        face.imshow(test["images"][row])
+        face.set_axis_off()
+        for side, shift, colour in ((test, -0.2, _TRUTH), (predictions, 0.2, _PREDICTION)):
+            for group in GROUPS.values():
+                points = side["landmarks"][row][list(group)]
+                face.plot(*points.T, ".-", color=colour, lw=0.7, ms=2)
+            bars.barh(at + shift, side["au_intensities"][row], 0.4, color=colour)
+        bars.set_xlim(0, MAX_INTENSITY)
+        bars.invert_yaxis()
+        bars.tick_params(labelsize=7)
+        names = [name.removesuffix("_r") for name in AU_NAMES]
+        bars.set_yticks(at, names if column == 0 else [])
+    figure.suptitle(
+        "People not in the training: exact labels (green) and predictions (orange)", fontsize=12
+    )
+    figure.savefig(path, dpi=110)
 
 
 @contextmanager

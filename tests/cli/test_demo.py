@@ -15,7 +15,7 @@ from mlx_faceau.cli import demo_training as demo
 from mlx_faceau.cli.main import main
 from mlx_faceau.core.facs import AU_NAMES
 
-FEW = ["--train", "--faces", "64", "--fresh", "16", "--epochs", "1", "--framework", "torch"]
+FEW = ["--train", "--faces", "64", "--epochs", "1", "--framework", "torch"]
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path, capsys):
 
 
 def test_a_missing_library_is_named_before_minutes_are_spent(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(demo, "find_spec", lambda name: None)
     assert main(["demo", "--output", str(tmp_path / "new"), *FEW]) == 2
     assert 'h5py is not installed; run: pip install "mlx-faceau[train]"' in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
