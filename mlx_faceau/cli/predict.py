@@ -6,7 +6,7 @@ from typing import Any
 
 from mlx_faceau.errors import UsageError
 
-_NO_SETTINGS = ("columns", "overlay", "report", "file_per_image", "resume", "shard", "detector")
+_NO_SETTINGS = ("columns", "overlay", "report", "file_per_image", "resume", "shard")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

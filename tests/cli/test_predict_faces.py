@@ -59,10 +59,11 @@ def test_a_video_becomes_a_csv_overlay_and_report_in_the_current_folder(
     assert (tmp_path / "clip.overlay.mp4").is_file()
     assert "<svg" in (tmp_path / "clip.report.html").read_text()
     files = "clip.csv, clip.report.html, clip.run.json, clip.overlay.mp4"
-    line = f"clip.mp4: 12 frames -> {files} (detector drawn:find)\n"
+    line = f"clip.mp4: 12 frames -> {files} (detector callable)\n"
     assert capsys.readouterr().out == line
     record = json.loads((tmp_path / "clip.run.json").read_text())
-    assert record["settings"] == {"smooth": True, "subtract_neutral": True}
+    settings = {"detector": "drawn:find", "smooth": True, "subtract_neutral": True}
+    assert record["settings"] == settings
 
 
 def test_an_image_gives_a_line_a_face_and_a_drawn_image(tmp_path: Path) -> None:
@@ -119,8 +120,8 @@ def test_each_image_gets_a_table_only_on_request(tmp_path: Path, photos: Path) -
 
 def test_images_beside_videos_share_a_table_of_their_own(tmp_path: Path, photos: Path) -> None:
     clip(photos / "film.mp4", 4)
-    assert predict("wedding", "--output", "out", "--shard", "1/2") == 0
-    assert sorted(path.name for path in (tmp_path / "out").glob("*.csv")) == ["wedding-1-of-2.csv"]
+    assert predict("wedding", "--output", "out", "--shard", "2/2") == 0
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.csv")) == ["wedding-2-of-2.csv"]
     assert predict("wedding/a.png", "wedding/b.png", "wedding/film.mp4", "--output", "out") == 0
     assert frames_in(tmp_path / "out" / "images.csv") == 2
     assert frames_in(tmp_path / "out" / "film.csv") == 4
