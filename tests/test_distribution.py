@@ -21,17 +21,14 @@ FOLDERS = {"mlx_faceau": "", "convert": "mlx_faceau/", "torch_fallback": "mlx_fa
 
 
 @pytest.fixture(scope="module")
-def tree(tmp_path_factory, stand_in) -> Path:
-    """A copy of the source, since setuptools writes into the tree it builds; with a stand-in where
-    the built-in pair is not there yet."""
+def tree(tmp_path_factory) -> Path:
+    """A copy of the source, since setuptools writes into the tree it builds."""
     tree = tmp_path_factory.mktemp("tree") / "source"
     for name in FOLDERS:
         ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
         shutil.copytree(REPOSITORY / name, tree / name, ignore=ignored)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(REPOSITORY / name, tree)
-    if not (tree / WEIGHTS / "builtin.json").exists():
-        shutil.copytree(stand_in, tree / WEIGHTS, dirs_exist_ok=True)
     return tree
 
 

@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 from doc_pages import DOCS, NAMES, REPOSITORY, inline_code, prose
 
-WEIGHTS = "mlx_faceau/weights/"
-IS_FILLED = (REPOSITORY / WEIGHTS / "builtin.json").is_file()  # by the pair, which comes last
 PLACES = ("benchmarks/", "convert/", "docs/", "mlx_faceau/", "tests/", "torch_fallback/")
 
 
@@ -50,8 +48,7 @@ def test_relative_links_lead_to_files(name: str) -> None:
     page = REPOSITORY / name
     for target in re.findall(r"\]\(([^)#\s]+)", prose(page)):
         if not target.startswith(("http://", "https://", "mailto:")):
-            there = (page.parent / target).exists()
-            assert there or (not IS_FILLED and target.startswith(WEIGHTS)), target
+            assert (page.parent / target).exists(), target
 
 
 @pytest.mark.parametrize("name", NAMES)
