@@ -1,24 +1,19 @@
-"""Does training ever wait for its faces?  python benchmarks/data_loading.py
+"""How fast are training data read?  python benchmarks/data_loading.py
 
-On a synthetic, uncompressed training file that lies in the system's cache after the first round,
-each case in a process of its own:
-
-    data_loading.csv   faces a second that the loader delivers in whole epochs, without, with light
-                       and with strong augmentation, beside a plain random reader of h5py
-    data_waiting.csv   share of real training steps that is spent waiting for a batch; peak memory
+Faces a second that the loader delivers in whole epochs, without, with light and with strong
+augmentation, beside a plain random reader of h5py. Each case runs in a process of its own, on a
+synthetic, uncompressed training file that is in the system's cache after the first round. How long
+a training waits for its faces is in its history (``waiting``).
 """
 
 import argparse
-import importlib.util
 import multiprocessing
 import platform
 import resource
 import statistics
 import tempfile
-import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from itertools import product
 from pathlib import Path
 
 from timing import RESULTS, Row, load, timed, write_csv
@@ -26,7 +21,6 @@ from timing import RESULTS, Row, load, timed, write_csv
 RANDOM_READER = "h5py, one random image at a time"
 CASES = (RANDOM_READER, "none", "light", "strong")
 DISTINCT_FACES = 256
-WARM_UP = 2  # steps: the first one waits until the shuffle buffer is full
 
 
 def main() -> None:
@@ -36,19 +30,14 @@ def main() -> None:
     parser.add_argument("--batch", nargs="+", type=int, default=[32, 256], help="the loader's")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--train-batch", nargs="*", type=int, default=[8, 32, 64])
-    parser.add_argument("--steps", type=int, default=10, help="of each training")
-    parser.add_argument("--device", default="auto", help="of the trainings")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the tables")
+    parser.add_argument("--output", type=Path, default=RESULTS / "data_loading.csv")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         data = args.data or Path(folder) / "faces.h5"
         if args.data is None:
             in_process(write_faces, data, args.samples)
         rows = [row for batch in args.batch for row in compare(data, batch, args)]
-        write_csv(args.output / "data_loading.csv", rows)
-        if args.train_batch:
-            write_csv(args.output / "data_waiting.csv", [*trainings(data, args)])
+        write_csv(args.output, rows)
 
 
 def in_process(function, *arguments):
@@ -130,54 +119,6 @@ def write_faces(path: Path, count: int) -> None:
         for start in range(0, count, DISTINCT_FACES):
             frames = list(range(start, start + DISTINCT_FACES))
             writer.add_batch(**faces, video_names=person, subjects=person, frame_indices=frames)
-
-
-def trainings(data: Path, args: argparse.Namespace) -> Iterator[Row]:
-    """Rows of real training steps with strong augmentation, in every framework that is here."""
-    frameworks = [name for name in ("mlx", "torch") if importlib.util.find_spec(name)]
-    for net, framework, batch in product(("landmark", "au"), frameworks, args.train_batch):
-        settings = {"batch_size": batch, "framework": framework, "device": args.device}
-        settings["num_workers"] = args.workers
-        load_at_start = load()
-        row = in_process(train, net, data, settings, args.steps)
-        yield {**row, "load_at_start": load_at_start}
-
-
-def train(net: str, data: Path, settings: dict, steps: int) -> Row:
-    """Real training steps of a full-size net: their speed, their waiting, their memory."""
-    from mlx_faceau.train.config import AUTraining, LandmarkPoseTraining
-    from mlx_faceau.train.datasets import open_faces
-    from mlx_faceau.train.initial_weights import first_weights
-    from mlx_faceau.train.run import build_trainer
-
-    training = LandmarkPoseTraining if net == "landmark" else AUTraining
-    config = training(data=(str(data),), augment="strong", **settings)
-    faces = open_faces(config)
-    trainer = build_trainer(config, faces, first_weights(config, faces.statistics).weights)
-    batches, waits = faces.batches.epoch(0), []
-
-    def feed(count: int) -> Iterator[dict]:
-        for _ in range(count):
-            asked = time.perf_counter()
-            batch = next(batches)
-            waits.append(time.perf_counter() - asked)
-            yield batch
-
-    trainer.train_epoch(feed(WARM_UP), lambda step: 1e-4)
-    seconds = timed(lambda: trainer.train_epoch(feed(steps), lambda step: 1e-4))[1]
-    return {
-        "net": net,
-        "framework": config.framework,
-        "device": trainer.describe()["device"],
-        "batch": config.batch_size,
-        "workers": config.num_workers,
-        "steps": steps,
-        "images_per_second": round(steps * config.batch_size / seconds, 1),
-        "waiting_percent": round(100 * sum(waits[WARM_UP:]) / seconds, 3),
-        "first_batch_seconds": round(waits[0], 2),
-        "peak_rss_mb": round(peak_memory() / 1e6),
-        "peak_gpu_mb": round(trainer.device_memory() / 1e6),
-    }
 
 
 def peak_memory() -> int:
