@@ -32,7 +32,7 @@ from timing import RESULTS, Row, write_csv
 from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.core.metrics import SUPPORT_THRESHOLD, au_support
 from mlx_faceau.data.format.dataset import FaceDataset
-from mlx_faceau.data.loading.validation_split import people_names
+from mlx_faceau.data.format.identity import people_names
 from mlx_faceau.evaluation.bootstrap import confidence_interval, resampled_means
 
 LEAST_CORRELATION = 0.97

@@ -20,7 +20,7 @@ from timing import RESULTS, Row, write_csv
 
 from mlx_faceau.cli.main import main as mlx_faceau
 from mlx_faceau.data.format.dataset import FaceDataset
-from mlx_faceau.data.loading.validation_split import people_names
+from mlx_faceau.data.format.identity import people_names
 
 METRICS = ("correlation", "correlation_without_mean", "mae")
 

@@ -22,12 +22,12 @@ import numpy as np
 from mlx_faceau.core.pdm import OPEN_PDM, OPEN_PDM_NOISE, PDM, fit_pdm, read_pdm
 from mlx_faceau.data.format.columns import Block
 from mlx_faceau.data.format.label_provenance import GENERATION
-from mlx_faceau.data.format.rewriting import building
+from mlx_faceau.data.format.row_io import create_file
 from mlx_faceau.data.format.sample import checked_block
+from mlx_faceau.data.labels.face_labels import is_photograph
 from mlx_faceau.data.labels.face_mesh import FaceMesh, Pyramid
 from mlx_faceau.data.labels.generate import VideoReport
 from mlx_faceau.data.labels.ict_facekit import read_ict_facekit
-from mlx_faceau.data.labels.labeller import is_photograph
 from mlx_faceau.data.labels.mediapipe import LICENCE, find_faces
 from mlx_faceau.data.synthetic.made_expressions import (
     LabelledFace,
@@ -56,7 +56,7 @@ def main() -> None:
     net, pdm = FaceMesh(args.label_model), read_pdm(OPEN_PDM)
     model = mesh_expressions(read_ict_facekit(args.ict))
     count, reports = 0, []
-    with building(args.output) as builder:
+    with create_file(args.output) as file:
         for row, (name, subject, picture) in enumerate(photographs(args.faces, args.sources)):
             if row == args.limit:
                 break
@@ -75,7 +75,7 @@ def main() -> None:
                     )
                 )
             if made:
-                builder.append(block(made, name, subjects.get(name, subject), pdm))
+                file.append(block(made, name, subjects.get(name, subject), pdm))
             count += len(made)
             identity = {"name": "open", "hash": pdm.hash}
             reports.append(
@@ -84,7 +84,7 @@ def main() -> None:
                     pdm=identity,
                 ).as_json()
             )  # fmt: skip
-        builder.note(GENERATION, json.dumps(reports))
+        file.write_text(GENERATION, json.dumps(reports))
     print(f"{count} faces of {len(reports)} photographs in {args.output}")
 
 

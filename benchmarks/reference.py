@@ -27,7 +27,7 @@ from timing import RESULTS, machine
 
 from mlx_faceau.cli.main import main as mlx_faceau
 from mlx_faceau.core.checkpoint import BEST_NAME, file_hash, read_metadata
-from mlx_faceau.data.format.check import shared
+from mlx_faceau.data.format.check import find_overlap
 from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.train.checkpoints import LAST_NAME
 from mlx_faceau.train.history import HISTORY_NAME
@@ -97,7 +97,7 @@ def check_files(training: list[Path], people: Path) -> None:
             raise SystemExit(f"{path}: no such file")
     unseen = FaceDataset(people, keep_outside=True)
     for path in training:
-        if found := shared(FaceDataset(path, keep_outside=True), unseen):
+        if found := find_overlap(FaceDataset(path, keep_outside=True), unseen):
             raise SystemExit(f"{path}: {found[0]}; give --people whom no stage trains on")
 
 

@@ -104,10 +104,11 @@ TARGETS = {
             modules=("mlx_faceau.data.format.check", "mlx_faceau.data.format.statistics"),
         ),
         Target(
-            "writer's log",
-            data.journals,
-            data.read_journal,
+            "writer's shard",
+            data.hdf5_files,
+            data.read_shard,
             _DATASET,
+            native=True,
             modules=("mlx_faceau.data.format.writer",),
         ),
         Target(

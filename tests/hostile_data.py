@@ -2,9 +2,7 @@
 
 import io
 import json
-import struct
 import tempfile
-import zlib
 from functools import cache
 from pathlib import Path
 
@@ -60,33 +58,12 @@ def read_hdf5(folder: Path, data: bytes) -> None:
     describe_dataset(dataset)
 
 
-@cache
-def journals() -> list[bytes]:
-    """The log of an interrupted writer: its name and two samples."""
-    from safetensors.numpy import save
-
-    arrays = {
-        "images": np.zeros((1, 112, 112, 3), np.uint8),
-        "landmarks": np.full((1, 68, 2), 50, np.float32),
-        "global_params": np.ones((1, 6), np.float32),
-        "local_params": np.zeros((1, 34), np.float32),
-        "au_intensities": np.zeros((1, 17), np.float32),
-        "metadata/video_names": np.frombuffer(b'["a"]', np.uint8),
-    }
-    name = json.dumps({"id": "0" * 32, "once": False}).encode()
-    return [b"\n".join((name, save(arrays), save(arrays)))]
-
-
-def read_journal(folder: Path, data: bytes) -> None:
-    """Each line of the input as one record with a right checksum, the first on one line."""
+def read_shard(folder: Path, data: bytes) -> None:
+    """As a shard of an interrupted writer, which merges it with every column."""
     from mlx_faceau.data.format.writer import TrainingDataWriter
 
-    name, _, rest = data.partition(b"\n")
-    middle = rest.rfind(b"\n", 0, len(rest) // 2 + 64)
-    records = [name, rest[:middle], rest[middle + 1 :]] if middle > 0 else [name, rest]
-    heads = [struct.pack("<4sIQ", b"MXFJ", zlib.crc32(part), len(part)) for part in records]
-    log = b"".join(head + part for head, part in zip(heads, records, strict=True))
-    (folder / "faces.h5.partial").write_bytes(log)
+    (folder / "faces.h5.partial").mkdir(parents=True, exist_ok=True)
+    (folder / "faces.h5.partial" / "000000000000.h5").write_bytes(data)
     TrainingDataWriter(folder / "faces.h5").close()
 
 

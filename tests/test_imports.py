@@ -48,9 +48,6 @@ KNOWN_ARROWS_UP = {
 }
 KNOWN_CIRCLES = {
     ("mlx_faceau.cli.completion", "mlx_faceau.cli.main"),
-    ("mlx_faceau.data.labels.openface", "mlx_faceau.data.labels.labeller"),
-    ("mlx_faceau.data.labels.mediapipe", "mlx_faceau.data.labels.labeller"),
-    ("mlx_faceau.data.labels.pyfaceau", "mlx_faceau.data.labels.labeller"),
     ("mlx_faceau.inference.backends", "mlx_faceau.inference.backends.coreml_backend"),
     ("mlx_faceau.inference.backends", "mlx_faceau.inference.backends.mlx_backend"),
     ("mlx_faceau.inference.backends", "mlx_faceau.inference.backends.onnx_backend"),

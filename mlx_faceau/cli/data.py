@@ -1,16 +1,283 @@
-"""``mlx-faceau data``: make, check, describe and look at training files."""
+"""``mlx-faceau data``: make, check, describe and preview training files."""
 
 import argparse
+import json
+import sys
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from . import data_generate, data_inspect, data_write
+from mlx_faceau.errors import UsageError
+from mlx_faceau.train.config import AUGMENTATIONS
+
+from . import data_generate
+
+if TYPE_CHECKING:
+    from mlx_faceau.data.format.check import CheckReport
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    data_generate.add_actions(actions)
-    data_inspect.add_actions(actions)
-    data_write.add_actions(actions)
+
+    def add(
+        name: str, act: Callable[[argparse.Namespace], int], text: str
+    ) -> argparse.ArgumentParser:
+        action: argparse.ArgumentParser = actions.add_parser(name, help=text, description=text)
+        action.set_defaults(act=act)
+        return action
+
+    data_generate.add_arguments(add("generate", data_generate.run, data_generate.HELP))
+
+    check = add(
+        "check",
+        _check,
+        "check schema, ranges, NaN, landmark space and action units; exit status 1 on failure",
+    )
+    check.add_argument("file", metavar="FILE")
+    check.add_argument(
+        "--against", metavar="FILE", help="another file, which must share neither people nor faces"
+    )
+    check.add_argument("--json", action="store_true", help="print JSON")
+
+    stats = add("stats", _stats, "describe the people, poses and action units of a file")
+    stats.add_argument("file", metavar="FILE")
+    stats.add_argument("--json", action="store_true", help="print JSON")
+    stats.add_argument("--output", metavar="PNG", help="plot them as well")
+
+    preview = add("preview", _preview, "draw faces with their landmarks on a contact sheet")
+    preview.add_argument("file", metavar="FILE")
+    preview.add_argument("--output", required=True, metavar="PNG", help="image to write")
+    preview.add_argument("--count", type=int, default=60, help="number of faces (default: 60)")
+    preview.add_argument("--seed", type=int, default=42, help="selects the faces (default: 42)")
+    preview.add_argument(
+        "--augment",
+        choices=AUGMENTATIONS,
+        default="none",
+        help="augment the faces as training does (default: none)",
+    )
+
+    synth = add("synth", _synth, "draw synthetic people with exact labels")
+    _add_output(synth)
+    synth.add_argument("--count", type=int, default=4096, help="number of faces (default: 4096)")
+    synth.add_argument("--people", type=int, help="number of people (default: count / 8)")
+    synth.add_argument("--seed", type=int, default=42, help="another seed gives other people")
+
+    merge = add(
+        "merge",
+        _merge,
+        "merge training files; a subject of one name is the same in all, HOG features are kept if "
+        "all files have them",
+    )
+    merge.add_argument("files", nargs="+", metavar="FILE", help="also files of the original tool")
+    _add_output(merge)
+    merge.add_argument(
+        "--mixed-labels",
+        action="store_true",
+        help="allow files whose labellers or shape models (PDMs) differ",
+    )
+    _add_storage(merge)
+
+    split = add("split", _split, "split a file by people into train.h5, val.h5 and perhaps test.h5")
+    split.add_argument("file", metavar="FILE")
+    split.add_argument("--output", required=True, metavar="FOLDER", help="for train.h5, val.h5 ..")
+    split.add_argument("--val", type=float, default=0.1, help="share of val.h5 (default: 0.1)")
+    split.add_argument("--test", type=float, default=0.0, help="share of test.h5 (default: none)")
+    split.add_argument(
+        "--by",
+        choices=("subject", "video"),
+        help="what is kept in one part (default: subjects if named)",
+    )
+    split.add_argument(
+        "--list", metavar="CSV", help="the parts: lines 'name,part', a subject or a video each"
+    )
+    split.add_argument(
+        "--no-stratify", action="store_true", help="balance samples alone, not action units"
+    )
+    split.add_argument("--seed", type=int, default=42, help="another seed gives other parts")
+    _add_storage(split)
+
+    convert = add(
+        "convert",
+        _convert,
+        "rewrite a file, ours or the original tool's, for fast reading, with labels in the crop",
+    )
+    convert.add_argument("file", metavar="FILE")
+    _add_output(convert)
+    convert.add_argument(
+        "--pdm", metavar="FILE", help="OpenFace's PDM: fits parameters that are in no known space"
+    )
+    _add_storage(convert)
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--output", required=True, metavar="FILE", help="HDF5 file to write")
+
+
+def _add_storage(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--compress", action="store_const", const="lzf", help="compress the images (lzf)"
+    )
+    parser.add_argument(
+        "--drop-outside",
+        action="store_true",
+        help="leave out samples with landmarks outside the crop, which no net can reach",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     return int(args.act(args))
+
+
+def _check(args: argparse.Namespace) -> int:
+    from mlx_faceau.data.format.check import check_file
+    from mlx_faceau.data.format.subprocess_guard import run_in_subprocess
+
+    report = run_in_subprocess(check_file, Path(args.file), args.against)
+    print(json.dumps(_as_json(report), indent=1) if args.json else _as_text(args.file, report))
+    return 1 if report.failures else 0
+
+
+def _as_json(report: "CheckReport") -> dict[str, Any]:
+    from mlx_faceau.core.facs import AU_NAMES
+    from mlx_faceau.data.format.check import HISTOGRAM_EDGES
+
+    counts = [] if report.histogram is None else report.histogram.tolist()
+    return {
+        "failures": report.failures,
+        "warnings": report.warnings,
+        "samples": report.samples,
+        "histogram_edges": HISTOGRAM_EDGES,
+        "histogram": dict(zip(AU_NAMES, counts, strict=False)),
+    }
+
+
+def _as_text(name: str, report: "CheckReport") -> str:
+    from mlx_faceau.core.facs import AU_NAMES
+    from mlx_faceau.data.format.check import HISTOGRAM_EDGES
+
+    lines = [f"failed   {text}" for text in report.failures]
+    lines += [f"warning  {text}" for text in report.warnings]
+    if report.histogram is not None:
+        edges = pairwise(HISTOGRAM_EDGES)
+        lines.append("".join(["samples by intensity", *(f"{f'{a:g}-{b:g}':>9}" for a, b in edges)]))
+        for unit, counts in zip(AU_NAMES, report.histogram.tolist(), strict=True):
+            lines.append("".join([f"{unit:20}", *(f"{count:9d}" for count in counts)]))
+    sound = "usable; see the warnings" if report.warnings else "sound"
+    verdict = "not fit for training" if report.failures else f"{report.samples} samples, {sound}"
+    return "\n".join([*lines, f"{name}: {verdict}"])
+
+
+def _stats(args: argparse.Namespace) -> int:
+    from mlx_faceau.data.format.dataset import FaceDataset
+    from mlx_faceau.data.format.statistics import describe_dataset, draw_statistics
+
+    dataset = FaceDataset(args.file, keep_outside=True)
+    report = describe_dataset(dataset)
+    if args.output:
+        draw_statistics(dataset, Path(args.output))
+    print(json.dumps(report, indent=1) if args.json else _stats_text(report))
+    return 0
+
+
+def _stats_text(report: dict[str, Any]) -> str:
+    low_x, low_y, high_x, high_y = report["landmark_box"]
+    lines = [
+        f"{report['samples']} samples, {report['subjects']} subjects, {report['videos']} videos, "
+        f"{report['outside']} with landmarks outside the crop"
+    ]
+    if report["groups"]:
+        groups = sorted(report["groups"].items())
+        lines.append(", ".join(f"{count} {name or 'of no group'}" for name, count in groups))
+    lines += [
+        f"landmarks: x {low_x:.1f} to {high_x:.1f}, y {low_y:.1f} to {high_y:.1f} px",
+        f"{'':14}{'mean':>9}{'std':>9}{'min':>9}{'max':>9}{'above 1':>9}",
+    ]
+    for name, row in {**report["pose"], **report["action_units"], **report["quality"]}.items():
+        numbers = "".join(f"{row[key]:9.3f}" for key in ("mean", "std", "min", "max"))
+        lines.append(f"{name:14}{numbers}{row.get('above_1', ''):>9}")
+    return "\n".join([*lines, "angles in degrees, scale in pixels per unit of the shape model"])
+
+
+def _preview(args: argparse.Namespace) -> int:
+    import cv2
+    import numpy as np
+
+    from mlx_faceau.core.atomic_io import atomic_file
+    from mlx_faceau.data.format.dataset import FaceDataset
+    from mlx_faceau.data.loading.augment import augmentation
+    from mlx_faceau.data.loading.batches import Batches
+    from mlx_faceau.data.loading.preview import contact_sheet, strongest_units
+
+    if args.count < 1:
+        raise UsageError(f"--count is {args.count}, expected at least 1")
+    dataset = FaceDataset(args.file, keep_outside=True)
+    order = np.random.default_rng(args.seed).permutation(len(dataset))
+    rows = np.sort(order[: args.count])
+    augment = augmentation(args.augment)
+    batches = Batches(dataset, rows, len(rows), args.seed, augment, shuffle=False, workers=0)
+    faces = next(batches.epoch(0))
+    captions = [strongest_units(units) for units in faces["au_intensities"]]
+    sheet = contact_sheet(faces["images"], faces["landmarks"], captions)
+    _, png = cv2.imencode(".png", sheet[..., ::-1])
+    with atomic_file(Path(args.output)) as temporary:
+        temporary.write_bytes(png.tobytes())
+    print(f"{args.output}: {len(rows)} of {len(dataset)} faces", file=sys.stderr)
+    return 0
+
+
+def _synth(args: argparse.Namespace) -> int:
+    from mlx_faceau.data.synthetic.people import write_synthetic
+
+    write_synthetic(args.output, args.count, args.seed, args.people)
+    print(f"{args.output}: {args.count} synthetic faces")
+    return 0
+
+
+def _merge(args: argparse.Namespace) -> int:
+    from mlx_faceau.data.format.merge import merge_files
+
+    paths = [Path(name) for name in args.files]
+    report = merge_files(
+        paths, Path(args.output), args.compress, not args.drop_outside, args.mixed_labels
+    )
+    for note in report.notes:
+        print(note, file=sys.stderr)
+    duplicates = f", {report.duplicates} duplicates left out" if report.duplicates else ""
+    print(f"{args.output}: {report.samples} samples of {len(paths)} files{duplicates}")
+    return 0
+
+
+def _split(args: argparse.Namespace) -> int:
+    from mlx_faceau.data.format.dataset import FaceDataset
+    from mlx_faceau.data.format.merge import write_subset
+    from mlx_faceau.data.format.row_io import check_new
+    from mlx_faceau.data.format.split import partition_by_list, partition_dataset
+
+    dataset = FaceDataset(args.file, keep_outside=not args.drop_outside)
+    if args.list:
+        partition = partition_by_list(dataset, Path(args.list))
+    else:
+        shares = {"train": 1 - args.val - args.test, "val": args.val, "test": args.test}
+        used = {name: share for name, share in shares.items() if share != 0}
+        partition = partition_dataset(dataset, used, args.by, args.seed, not args.no_stratify)
+    folder = Path(args.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in partition.parts:
+        check_new(folder / f"{name}.h5")
+    for name, indices in partition.parts.items():
+        write_subset(folder / f"{name}.h5", dataset, indices, args.compress)
+        share = len(indices) / len(dataset)
+        print(f"{folder / name}.h5: {len(indices)} samples ({share:.1%}), by {partition.by}")
+    return 0
+
+
+def _convert(args: argparse.Namespace) -> int:
+    from mlx_faceau.core.pdm import read_pdm
+    from mlx_faceau.data.format.merge import convert_file
+
+    pdm = read_pdm(args.pdm) if args.pdm else None
+    source, output = Path(args.file), Path(args.output)
+    count = convert_file(source, output, args.compress, not args.drop_outside, pdm)
+    print(f"{output}: {count} samples")
+    return 0

@@ -14,15 +14,15 @@ from mlx_faceau.errors import DatasetError, MissingDependency, UsageError
 
 if TYPE_CHECKING:
     from mlx_faceau.data.labels.generate import VideoReport
-    from mlx_faceau.data.labels.shards import Job
+    from mlx_faceau.data.labels.generate_files import InputFile
+
+HELP = (
+    "make a training file from videos or photographs with labels; run it again to continue after "
+    "an interruption or to add files"
+)
 
 
-def add_actions(actions: Any) -> None:
-    text = (
-        "make a training file from videos or photographs with labels; run it again to go on after "
-        "an interruption or to add files"
-    )
-    parser = actions.add_parser("generate", help=text, description=text)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "videos", nargs="+", metavar="INPUT", help="videos, photographs, folders or patterns"
     )
@@ -42,52 +42,51 @@ def add_actions(actions: Any) -> None:
         metavar="FILE",
         help="MediaPipe's face_landmarker.task (float16, version 1)",
     )
-    parser.add_argument("--every", type=int, default=1, metavar="N", help="take every Nth frame")
+    parser.add_argument(
+        "--every", type=int, default=1, metavar="N", help="take every Nth frame (default: 1)"
+    )
     parser.add_argument(
         "--workers", type=int, default=1, metavar="N", help="processes (default: 1)"
     )
     parser.add_argument(
         "--pdm", metavar="FILE", help="shape model to check and fit parameters with"
     )
-    parser.add_argument(
-        "--subjects", metavar="CSV", help="who is in which file: lines 'file,subject'"
-    )
+    parser.add_argument("--subjects", metavar="CSV", help="who is shown: lines 'file,subject'")
     parser.add_argument("--report", metavar="CSV", help="write the report of each file there")
-    _add_limits(parser)
-    parser.set_defaults(act=_generate)
-
-
-def _add_limits(parser: argparse.ArgumentParser) -> None:
-    """A flag for each limit; the defaults live in Limits, which needs OpenCV to be imported."""
-    group = parser.add_argument_group("what a face must be to be kept")
-    group.add_argument(
+    parser.add_argument(
         "--limit",
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="min_confidence, min_size, min_sharpness, min_brightness, max_brightness, max_clipped,"
-        " max_turn, max_landmark_error, min_change or min_quality; '--limit help' explains them",
+        help="which faces are kept: min_confidence, min_size, min_sharpness, min_brightness, "
+        "max_brightness, max_clipped, max_turn, max_landmark_error, min_change or min_quality; "
+        "'--limit help' explains them",
     )
 
 
-def _generate(args: argparse.Namespace) -> int:
-    from mlx_faceau.data.labels.generate_files import harvest
-    from mlx_faceau.data.labels.labeller import is_photograph
-    from mlx_faceau.data.labels.shards import Settings
+def run(args: argparse.Namespace) -> int:
+    from mlx_faceau.data.labels.face_labels import is_photograph
+    from mlx_faceau.data.labels.generate_files import GeneratorSettings, generate_file
+    from mlx_faceau.data.labels.quality import Limits
 
     if "help" in args.limit:
-        return _explain_limits()
-    settings = Settings(args.labeller, args.every, args.pdm, _limits(args.limit), args.label_model)
-    jobs = list(_jobs(_files(args), _subjects(args.subjects)))
-    with _progress(len(jobs)) as progress:
-        reports = harvest(jobs, settings, Path(args.output), args.workers, progress)
+        for limit in fields(Limits):
+            print(f"{limit.name:20}{limit.default!s:>7}  {limit.metadata['help']}")
+        return 0
+    settings = GeneratorSettings(
+        args.labeller, args.every, args.pdm, _limits(args.limit), args.label_model
+    )
+    inputs = list(_inputs(_find_files(args), _subjects(args.subjects)))
+    with _progress(len(inputs)) as progress:
+        reports = generate_file(inputs, settings, Path(args.output), args.workers, progress)
     if args.report:
         _write_report(Path(args.report), reports)
-    photographs = [r for job, r in zip(jobs, reports, strict=True) if is_photograph(job.video)]
-    for line in _lines([report for report in reports if report not in photographs]):
-        print(line)
+    photographs = [r for file, r in zip(inputs, reports, strict=True) if is_photograph(file.path)]
+    for report in reports:
+        if report not in photographs:
+            _print_report(report)
     if photographs:
-        print(_note_misses(photographs, Path(args.output).with_suffix(".misses.csv")))
+        print(_photograph_summary(photographs, Path(args.output).with_suffix(".misses.csv")))
     for licence in sorted({report.licence for report in reports if report.licence}):
         print(f"note: {licence}", file=sys.stderr)
     kept, failed = sum(report.kept for report in reports), [r for r in reports if r.error]
@@ -116,15 +115,7 @@ def _limits(texts: Sequence[str]) -> Any:
     return Limits(**values)
 
 
-def _explain_limits() -> int:
-    from mlx_faceau.data.labels.quality import Limits
-
-    for limit in fields(Limits):
-        print(f"{limit.name:20}{limit.default!s:>7}  {limit.metadata['help']}")
-    return 0
-
-
-def _files(args: argparse.Namespace) -> list[Path]:
+def _find_files(args: argparse.Namespace) -> list[Path]:
     from mlx_faceau.video.images import IMAGE_SUFFIXES
     from mlx_faceau.video.reader import VIDEO_SUFFIXES
 
@@ -133,11 +124,11 @@ def _files(args: argparse.Namespace) -> list[Path]:
     csv_alone = args.labeller == "openface-csv" or (
         args.labeller == "auto" and args.label_model is None
     )
-    # OpenFace's CSV belongs to videos; the open labeller labels pictures too.
+    # OpenFace's CSV belongs to videos; the open labeller labels images too.
     kinds = VIDEO_SUFFIXES if csv_alone else (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES)
     found = find_inputs(list(args.videos), kinds)
     named = {Path(name) for name in args.videos}
-    # Patterns match other files too; what was named itself is tried whatever it is.
+    # Patterns match other files too; a file that is named itself is tried whatever it is.
     return [
         source.path
         for source in found
@@ -145,17 +136,17 @@ def _files(args: argparse.Namespace) -> list[Path]:
     ]
 
 
-def _jobs(videos: Sequence[Path], subjects: dict[str, str]) -> Iterator["Job"]:
-    """Files by their file names, or by their paths where two have one name."""
-    from mlx_faceau.data.labels.shards import Job
+def _inputs(paths: Sequence[Path], subjects: dict[str, str]) -> Iterator["InputFile"]:
+    """Inputs named by their file names, or by their paths where two have one name."""
+    from mlx_faceau.data.labels.generate_files import InputFile
 
-    if not videos:
+    if not paths:
         raise UsageError("no videos or photographs among the inputs")
-    names = Counter(video.name for video in videos)
-    for video in videos:
-        name = video.name if names[video.name] == 1 else video.as_posix()
-        subject = subjects.get(name) or subjects.get(video.name) or subjects.get(video.stem)
-        yield Job(video, name, subject)
+    names = Counter(path.name for path in paths)
+    for path in paths:
+        name = path.name if names[path.name] == 1 else path.as_posix()
+        subject = subjects.get(name) or subjects.get(path.name) or subjects.get(path.stem)
+        yield InputFile(path, name, subject)
 
 
 def _subjects(path: str | None) -> dict[str, str]:
@@ -171,7 +162,7 @@ def _subjects(path: str | None) -> dict[str, str]:
 
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[[int, int], None]]:
-    """One line on a terminal: finished videos, frames, frames a second."""
+    """One line on a terminal: finished files, frames, frames a second."""
     try:
         from tqdm import tqdm
     except ModuleNotFoundError:
@@ -179,54 +170,54 @@ def _progress(total: int) -> Iterator[Callable[[int, int], None]]:
     form = "{desc}, {n_fmt} frames, {rate_fmt}, {elapsed}"
     with tqdm(unit=" frames", bar_format=form, disable=not sys.stderr.isatty()) as bar:
 
-        def show(videos: int, frames: int) -> None:
-            bar.set_description_str(f"{videos}/{total} files", refresh=False)
+        def show(files: int, frames: int) -> None:
+            bar.set_description_str(f"{files}/{total} files", refresh=False)
             bar.update(frames - bar.n)
 
         yield show
 
 
-def _lines(reports: Sequence["VideoReport"]) -> Iterator[str]:
-    for report in reports:
-        if report.error and not report.kept:
-            yield f"{report.video}: {report.error}"
-            continue
-        parts = [f"{report.kept} samples of {report.frames} frames"]
-        if report.damaged:
-            parts.append(f"{report.damaged} unreadable")
-        if report.faceless:
-            parts.append(f"{report.faceless} without a face")
-        parts += [f"{count} dropped ({name})" for name, count in report.dropped.most_common()]
-        yield f"{report.video}: {', '.join(parts)}"
-        if report.error:
-            yield f"{report.video}: ended early: {report.error}"
+def _print_report(report: "VideoReport") -> None:
+    if report.error and not report.kept:
+        print(f"{report.video}: {report.error}")
+        return
+    parts = [f"{report.kept} samples of {report.frames} frames"]
+    if report.damaged:
+        parts.append(f"{report.damaged} unreadable")
+    if report.faceless:
+        parts.append(f"{report.faceless} without a face")
+    parts += [f"{count} dropped ({name})" for name, count in report.dropped.most_common()]
+    print(f"{report.video}: {', '.join(parts)}")
+    if report.error:
+        print(f"{report.video}: ended early: {report.error}")
 
 
-def _note_misses(reports: Sequence["VideoReport"], path: Path) -> str:
+def _photograph_summary(reports: Sequence["VideoReport"], path: Path) -> str:
     """Write which photographs gave no sample, and why; return a line about all."""
-    from mlx_faceau.core.atomic_io import atomic_file
-
     misses = [(report.video, report.miss) for report in reports if report.miss]
     kept = sum(report.kept for report in reports)
     line = f"{len(reports)} photographs: {kept} samples, {len(misses)} photographs without one"
     if not misses:
         path.unlink(missing_ok=True)  # of an earlier run
         return line
-    with atomic_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([("file", "reason"), *misses])
+    _write_csv(path, [("file", "reason"), *misses])
     reasons = Counter(reason for _, reason in misses).most_common(3)
     counted = ", ".join(f"{reason}: {count}" for reason, count in reasons)
     return f"{line} (listed in {path}; {counted})"
 
 
 def _write_report(path: Path, reports: Sequence["VideoReport"]) -> None:
-    from mlx_faceau.core.atomic_io import atomic_file
-
     limits = sorted({name for report in reports for name in report.dropped})
     columns = ["video", "labeller", "frames", "damaged", "faceless", "kept", "error"]
+    rows = [
+        [getattr(report, name) for name in columns] + [report.dropped[name] for name in limits]
+        for report in reports
+    ]
+    _write_csv(path, [[*columns, *(f"dropped_{name}" for name in limits)], *rows])
+
+
+def _write_csv(path: Path, rows: Sequence[Sequence[object]]) -> None:
+    from mlx_faceau.core.atomic_io import atomic_file
+
     with atomic_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow([*columns, *(f"dropped_{name}" for name in limits)])
-        for report in reports:
-            own = [getattr(report, name) for name in columns]
-            writer.writerow([*own, *(report.dropped[name] for name in limits)])
+        csv.writer(file).writerows(rows)

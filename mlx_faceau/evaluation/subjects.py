@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mlx_faceau.data.loading.validation_split import Named, people_names
+from mlx_faceau.data.format.identity import Named, people_names
 
 BY_FACE = "face"
 

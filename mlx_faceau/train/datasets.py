@@ -14,14 +14,19 @@ from mlx_faceau.core.provenance import pdm_of
 from mlx_faceau.data.format.check import absent_units, check_intensities
 from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.data.format.dataset_fingerprint import fingerprint
-from mlx_faceau.data.format.identity import duplicate_faces, face_digests, spellings
+from mlx_faceau.data.format.identity import (
+    duplicate_faces,
+    face_digests,
+    people_names,
+    spellings,
+)
 from mlx_faceau.data.format.label_provenance import check_same_labels, labellers
 from mlx_faceau.data.labels.openface_au_models import OpenFaceAUModels
 from mlx_faceau.data.loading.augment import augmentation
 from mlx_faceau.data.loading.batches import Batches, Source
 from mlx_faceau.data.loading.concat_dataset import JoinedFaces, open_datasets
 from mlx_faceau.data.loading.cutmix import Extended, composed_faces
-from mlx_faceau.data.loading.validation_split import Split, people_names, split_at, split_dataset
+from mlx_faceau.data.loading.validation_split import Split, split_at, split_dataset
 from mlx_faceau.errors import DatasetError
 
 from .auxiliary_targets import auxiliary_of

@@ -96,10 +96,10 @@ def test_people_under_several_names_are_warned_of(path):
         data[name][30] = data[name][2]
     data["images"][39] = data["images"][13]
     spelled, faces = check_file(write(path, data)).warnings
-    assert spelled.startswith("taken for one subject: 'Person 1', 'person1', which differ in case")
+    assert spelled.startswith("taken as one subject: 'Person 1', 'person1', which differ in case")
     assert faces == (
-        "4 samples hold faces that are there under several subject names (person0 = person7, "
-        "person3 = person9), first in row 2: these are taken for one subject"
+        "4 samples hold faces that have several subject names (person0 = person7, "
+        "person3 = person9), first in row 2: these are taken as one subject"
     )
 
 
@@ -253,7 +253,7 @@ def test_two_sides_of_a_split_must_share_neither_people_nor_pictures(path, tmp_p
     mixed = write(tmp_path / "mixed.h5", other)
     people, pictures = check_file(path, mixed).failures
     assert people == f"1 subjects are in {mixed} too: person2"
-    assert pictures == f"1 faces are in {mixed} too, by their picture or all labels"
+    assert pictures == f"1 faces are in {mixed} too, by their image or all labels"
     assert main(["data", "check", str(path), "--against", str(mixed)]) == 1
 
 

@@ -15,15 +15,15 @@ import resource, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
 from killing import sample
-from mlx_faceau.data.format.rewriting import building
-from mlx_faceau.data.format.sample import checked_block, plural
+from mlx_faceau.data.format.row_io import create_file
+from mlx_faceau.data.format.sample import batch_of_one, checked_block
 from mlx_faceau.errors import DatasetError
 size = int(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 try:
-    with building(Path(sys.argv[1])) as builder:
+    with create_file(Path(sys.argv[1])) as file:
         for number in range(40):
-            builder.append(checked_block(plural(sample(number))))
+            file.append(checked_block(batch_of_one(sample(number))))
 except DatasetError as error:
     print(error)
 """

@@ -11,9 +11,8 @@ from labelled_videos import film, moving_face, write_csv
 from mlx_faceau.cli.main import main
 from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.data.labels.generate import TrainingDataGenerator
-from mlx_faceau.data.labels.generate_files import harvest
+from mlx_faceau.data.labels.generate_files import GeneratorSettings, InputFile, generate_file
 from mlx_faceau.data.labels.quality import Limits
-from mlx_faceau.data.labels.shards import Job, Settings
 from mlx_faceau.errors import BackendError, DatasetError
 
 KEEP_ALIKE = Limits(min_change=0)
@@ -57,7 +56,7 @@ def test_hostile_videos_are_reported_and_the_others_are_used(tmp_path, capsys):
     assert rows["empty.mp4"]["error"] == "the file is empty"
     assert "no unlabelled.csv beside it" in rows["unlabelled.mp4"]["error"]
     assert rows["z.mp4"]["kept"] == "7"
-    assert not (tmp_path / "out.h5.parts").exists()
+    assert not (tmp_path / "out.h5.shards").exists()
     # Once more: what is in the file is not read again; a new video is added.
     good_video(tmp_path, "b", 3)
     (tmp_path / "a.mp4").write_text("gone")
@@ -69,50 +68,52 @@ def test_hostile_videos_are_reported_and_the_others_are_used(tmp_path, capsys):
 
 
 def test_an_interrupted_run_keeps_the_finished_videos(tmp_path):
-    jobs = [Job(good_video(tmp_path, name, 3), name) for name in ("a", "b", "c")]
-    output, settings = tmp_path / "out.h5", Settings("openface-csv", limits=KEEP_ALIKE)
+    inputs = [InputFile(good_video(tmp_path, name, 3), name) for name in ("a", "b", "c")]
+    output, settings = tmp_path / "out.h5", GeneratorSettings("openface-csv", limits=KEEP_ALIKE)
 
     def interrupt(videos: int, frames: int) -> None:
         if videos == 1:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        harvest(jobs, settings, output, workers=0, progress=interrupt)
+        generate_file(inputs, settings, output, workers=0, progress=interrupt)
     assert not output.exists()
-    finished = sorted((tmp_path / "out.h5.parts").glob("*.json"))
+    finished = sorted((tmp_path / "out.h5.shards").glob("[0-9a-f]*.h5"))
     assert len(finished) == 1
     (tmp_path / "a.csv").unlink()  # not needed any more
-    reports = harvest(jobs, settings, output, workers=0)
+    reports = generate_file(inputs, settings, output, workers=0)
     assert [report.kept for report in reports] == [3, 3, 3]
     assert FaceDataset(output).videos.tolist() == ["a"] * 3 + ["b"] * 3 + ["c"] * 3
 
 
 def test_a_full_disk_is_no_fault_of_the_video_which_is_tried_again(tmp_path, monkeypatch):
-    jobs = [Job(good_video(tmp_path, "a", 4), "a")]
-    settings = Settings(limits=KEEP_ALIKE)
+    inputs = [InputFile(good_video(tmp_path, "a", 4), "a")]
+    settings = GeneratorSettings(limits=KEEP_ALIKE)
 
     def refuse(*_):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("mlx_faceau.data.format.append_log.Journal.append", refuse)
+        patch.setattr("mlx_faceau.core.atomic_io.os.fsync", refuse)
         with pytest.raises(DatasetError, match="No space left"):
-            harvest(jobs, settings, tmp_path / "out.h5", workers=0)
-    (report,) = harvest(jobs, settings, tmp_path / "out.h5", workers=0)
+            generate_file(inputs, settings, tmp_path / "out.h5", workers=0)
+    (report,) = generate_file(inputs, settings, tmp_path / "out.h5", workers=0)
     assert (report.kept, report.error) == (4, "")
 
 
 def test_other_settings_make_a_part_anew(tmp_path):
-    jobs = [Job(good_video(tmp_path, name, 6), name) for name in ("a", "b")]
+    inputs = [InputFile(good_video(tmp_path, name, 6), name) for name in ("a", "b")]
 
     def interrupt(videos: int, frames: int) -> None:
         if videos == 1:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        harvest(jobs, Settings(), tmp_path / "out.h5", workers=0, progress=interrupt)
-    settings = Settings(every=3, limits=KEEP_ALIKE)
-    reports = harvest(jobs, settings, tmp_path / "out.h5", workers=0)
+        generate_file(
+            inputs, GeneratorSettings(), tmp_path / "out.h5", workers=0, progress=interrupt
+        )
+    settings = GeneratorSettings(every=3, limits=KEEP_ALIKE)
+    reports = generate_file(inputs, settings, tmp_path / "out.h5", workers=0)
     assert [(report.frames, report.kept) for report in reports] == [(2, 2), (2, 2)]
 
 
@@ -120,9 +121,9 @@ def test_a_video_that_kills_its_process_is_lost_alone(tmp_path):
     """The purple face is one that the decoder, or the labeller, dies of."""
     for name, person in (("a", 0), ("b", 4), ("c", 1)):
         film(tmp_path / f"{name}.mp4", [[Blob(100 + i, 110, 40, person)] for i in range(3)])
-    jobs = [Job(tmp_path / f"{name}.mp4", name) for name in "abc"]
-    settings = Settings("callable:labelled_videos:label_or_crash", limits=KEEP_ALIKE)
-    a, b, c = harvest(jobs, settings, tmp_path / "out.h5", workers=2)
+    inputs = [InputFile(tmp_path / f"{name}.mp4", name) for name in "abc"]
+    settings = GeneratorSettings("callable:labelled_videos:label_or_crash", limits=KEEP_ALIKE)
+    a, b, c = generate_file(inputs, settings, tmp_path / "out.h5", workers=2)
     assert (a.kept, c.kept) == (3, 3)
     assert "crashed" in b.error
     assert set(FaceDataset(tmp_path / "out.h5").videos) == {"a", "c"}

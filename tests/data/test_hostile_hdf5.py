@@ -1,4 +1,4 @@
-"""Training files and logs that lead elsewhere, or claim more than they hold."""
+"""Training files that lead elsewhere, or claim more than they hold."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 h5py = pytest.importorskip("h5py")
 
 # ruff: noqa: E402
-from hostile_data import hdf5_files, journals, read_journal
+from hostile_data import hdf5_files, read_shard
 
 from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.errors import DatasetError
@@ -76,14 +76,22 @@ def test_sizes_are_checked_before_memory_is_taken(change: Callable, tmp_path: Pa
         FaceDataset(path)
 
 
-def test_a_log_of_other_columns_is_refused(tmp_path: Path) -> None:
-    (log,) = journals()
-    for old, new, complaint in (
-        (b'"landmarks"', b'"landmarkz"', "'landmarkz'"),
-        (b"[1,68,2]", b"[1,34,4]", "landmarks is float32 of shape"),
-        (b'["a"]', b"[123]", "holds no texts"),
-        (b'["a"]', b"[[[[[", "no samples of ours"),
-    ):
-        with pytest.raises(DatasetError, match=r"faces\.h5\.partial: ") as caught:
-            read_journal(tmp_path, log.replace(old, new))
-        assert complaint in str(caught.value)
+def other_shape(file) -> None:
+    file["metadata/frame_indices"] = [[1, 2], [3, 4]]
+
+
+def not_a_number(file) -> None:
+    file["metadata/frame_indices"] = ["one", "two"]
+
+
+@pytest.mark.parametrize("change", [other_shape, not_a_number])
+def test_columns_that_no_training_reads_are_checked_before_they_are_copied(
+    change: Callable, tmp_path: Path
+) -> None:
+    path = tmp_path / "faces.h5"
+    path.write_bytes(hdf5_files()[1])
+    with h5py.File(path, "a") as file:
+        change(file)
+    FaceDataset(path)
+    with pytest.raises(DatasetError, match=r"shard.*000\.h5: (.*'metadata/frame_indices'|damaged)"):
+        read_shard(tmp_path / "shard", path.read_bytes())

@@ -11,11 +11,9 @@ import h5py
 import numpy as np
 from training_files import arrays, write
 
-from mlx_faceau.data.format.convert import convert_file
-from mlx_faceau.data.format.copying import write_selection
 from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.data.format.label_provenance import GENERATION, labellers
-from mlx_faceau.data.format.merge import merge_files
+from mlx_faceau.data.format.merge import convert_file, merge_files, write_subset
 from mlx_faceau.data.format.writer import TrainingDataWriter
 
 
@@ -55,7 +53,7 @@ def test_who_labelled_is_passed_on_by_merging_dividing_rewriting_and_appending(
     merge_files([plain, path], tmp_path / "merged.h5", mixed_labels=True)
     convert_file(path, tmp_path / "converted.h5")
     dataset = FaceDataset(path)
-    write_selection(tmp_path / "part.h5", dataset, np.flatnonzero(dataset.videos == "video3"))
+    write_subset(tmp_path / "part.h5", dataset, np.flatnonzero(dataset.videos == "video3"))
     dataset.close()
     first = {name: data[name][:1] for name in (*FaceDataset(path).labels, "images", "bboxes")}
     with TrainingDataWriter(path) as writer:

@@ -18,7 +18,7 @@ def test_all_columns_of_all_files_arrive_in_order(tmp_path):
     two["metadata/subjects"] = texts([f"other{i}" for i in range(300)])
     paths = [write(tmp_path / "1.h5", one), write(tmp_path / "2.h5", two)]
     report = merge_files(paths, tmp_path / "out.h5")
-    assert (report.samples, report.repeated) == (330, 0)
+    assert (report.samples, report.duplicates) == (330, 0)
     with h5py.File(tmp_path / "out.h5") as file:
         for name in set(one) - {"metadata/groups"}:
             found = file[name].asstr()[:] if one[name].dtype == object else file[name][:]
@@ -70,7 +70,7 @@ def test_repeated_samples_of_a_later_file_are_left_out(tmp_path):
     two["au_intensities"] = two["au_intensities"].clip(0, 5)
     paths = [write(tmp_path / "1.h5", one), write(tmp_path / "2.h5", two)]
     report = merge_files(paths, tmp_path / "out.h5")
-    assert (report.samples, report.repeated) == (31, 19)
+    assert (report.samples, report.duplicates) == (31, 19)
     expected = np.concatenate([one["images"], two["images"][[3, *range(20, 30)]]])
     np.testing.assert_array_equal(FaceDataset(tmp_path / "out.h5").read_images(range(31)), expected)
 

@@ -18,9 +18,8 @@ from mlx_faceau.cli.main import main
 from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.data.format.label_provenance import check_same_labels, labellers
 from mlx_faceau.data.format.merge import merge_files
-from mlx_faceau.data.labels.generate_files import harvest
+from mlx_faceau.data.labels.generate_files import GeneratorSettings, InputFile, generate_file
 from mlx_faceau.data.labels.quality import Limits
-from mlx_faceau.data.labels.shards import Job, Settings
 from mlx_faceau.errors import DatasetError
 from mlx_faceau.train.config import LandmarkPoseTraining
 from mlx_faceau.train.datasets import open_faces
@@ -87,9 +86,12 @@ def test_labels_from_csv_files_leave_a_folders_pictures_alone(tmp_path: Path) ->
 
 
 def test_a_photograph_that_kills_its_process_is_lost_alone(tmp_path: Path) -> None:
-    jobs = [Job(photograph(tmp_path, f"{i}.png", 4 if i == 2 else i % 3), f"{i}") for i in range(5)]
-    settings = Settings("callable:labelled_videos:label_or_crash")
-    reports = harvest(jobs, settings, tmp_path / "out.h5", workers=2)
+    inputs = [
+        InputFile(photograph(tmp_path, f"{i}.png", 4 if i == 2 else i % 3), f"{i}")
+        for i in range(5)
+    ]
+    settings = GeneratorSettings("callable:labelled_videos:label_or_crash")
+    reports = generate_file(inputs, settings, tmp_path / "out.h5", workers=2)
     assert [report.kept for report in reports] == [1, 1, 0, 1, 1]
     assert "crashed" in reports[2].error
     assert FaceDataset(tmp_path / "out.h5").videos.tolist() == ["0", "1", "3", "4"]
@@ -135,7 +137,7 @@ def test_a_killed_run_goes_on_with_what_it_had_finished(tmp_path: Path) -> None:
     assert FaceDataset(tmp_path / "faces.h5").videos.tolist() == [
         f"{number:03}.png" for number in range(count)
     ]
-    assert not (tmp_path / "faces.h5.parts").exists()
+    assert not (tmp_path / "faces.h5.shards").exists()
 
 
 def labelled_file(folder: Path, name: str, labels: str = "openface-csv") -> Path:
@@ -143,8 +145,13 @@ def labelled_file(folder: Path, name: str, labels: str = "openface-csv") -> Path
     film(folder / f"{name}.mp4", faces)
     if labels == "openface-csv":
         write_csv(folder / f"{name}.csv", faces)
-    job = Job(folder / f"{name}.mp4", name)
-    harvest([job], Settings(labels, limits=Limits(min_change=0)), folder / f"{name}.h5", workers=0)
+    job = InputFile(folder / f"{name}.mp4", name)
+    generate_file(
+        [job],
+        GeneratorSettings(labels, limits=Limits(min_change=0)),
+        folder / f"{name}.h5",
+        workers=0,
+    )
     return folder / f"{name}.h5"
 
 
@@ -181,7 +188,9 @@ def test_a_run_does_not_mix_labellers(tmp_path: Path) -> None:
     output = labelled_file(tmp_path, "a")
     film(tmp_path / "bb.mp4", moving_face(4, person=2))
     with pytest.raises(DatasetError, match="choose a labeller with --labels"):
-        harvest([Job(tmp_path / "bb.mp4", "bb")], Settings(LABELS), output, workers=0)
+        generate_file(
+            [InputFile(tmp_path / "bb.mp4", "bb")], GeneratorSettings(LABELS), output, workers=0
+        )
     assert FaceDataset(output).videos.tolist() == ["a"] * 4
 
 
@@ -197,8 +206,8 @@ def test_what_is_not_recorded_agrees_with_everything() -> None:
 def test_measures_of_a_photograph_are_stored(tmp_path: Path) -> None:
     import h5py
 
-    job = Job(photograph(tmp_path, "a.png", 0), "a.png")
-    (report,) = harvest([job], Settings(LABELS), tmp_path / "out.h5", workers=0)
+    job = InputFile(photograph(tmp_path, "a.png", 0), "a.png")
+    (report,) = generate_file([job], GeneratorSettings(LABELS), tmp_path / "out.h5", workers=0)
     assert (report.frames, report.kept, report.damaged) == (1, 1, 0)
     with h5py.File(tmp_path / "out.h5") as file:
         assert file["metadata/frame_indices"][:].tolist() == [0]

@@ -8,8 +8,8 @@ from training_files import COMMON, arrays, texts, write
 from mlx_faceau.cli.main import main
 from mlx_faceau.core import geometry
 from mlx_faceau.core.pdm import PDM, write_pdm
-from mlx_faceau.data.format.convert import convert_file
 from mlx_faceau.data.format.dataset import FaceDataset
+from mlx_faceau.data.format.merge import convert_file
 from mlx_faceau.data.format.split import partition_by_list, partition_dataset
 from mlx_faceau.data.synthetic.shape import shape_model
 from mlx_faceau.errors import DatasetError
@@ -79,7 +79,7 @@ def test_what_cannot_be_divided_is_refused(uneven, tmp_path):
         partition_dataset(uneven, {"train": 1.1, "val": -0.1})
     data = arrays(8)
     data["metadata/subjects"] = texts(["one"] * 8)
-    with pytest.raises(DatasetError, match="1 subjects cannot be divided among 2"):
+    with pytest.raises(DatasetError, match="1 subjects cannot be divided into 2"):
         partition_dataset(FaceDataset(write(tmp_path / "one.h5", data)), {"a": 1, "b": 1})
     del data["metadata/subjects"]
     with pytest.raises(DatasetError, match="names no subjects"):

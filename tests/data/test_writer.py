@@ -1,5 +1,6 @@
 """Writing training files: what is stored, what is refused, and that nothing half-written stays."""
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import h5py
@@ -10,6 +11,7 @@ from training_files import AU_NAMES, COMMON, arrays, write
 
 from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.data.format.writer import TrainingDataWriter
+from mlx_faceau.data.synthetic.people import write_synthetic
 from mlx_faceau.errors import DatasetError
 
 
@@ -73,8 +75,8 @@ def test_the_file_follows_the_schema(tmp_path):
         assert file["metadata/video_names"].asstr()[0] == "clip.mp4"
 
 
-def interrupted(path, **options):
-    with TrainingDataWriter(path, **options) as writer:
+def interrupted(path):
+    with TrainingDataWriter(path) as writer:
         writer.add_sample(**sample())
         raise RuntimeError("camera unplugged")
 
@@ -91,12 +93,6 @@ def test_an_error_keeps_the_samples_for_the_next_writer(tmp_path, caplog):
     with h5py.File(tmp_path / "out.h5") as file:
         assert file["metadata/frame_indices"][:].tolist() == [3, 4]
     assert [entry.name for entry in tmp_path.iterdir()] == ["out.h5"]
-
-
-def test_an_error_in_a_file_made_in_one_go_leaves_nothing_behind(tmp_path):
-    with pytest.raises(RuntimeError, match="unplugged"):
-        interrupted(tmp_path / "out.h5", append=False)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_reopening_appends_and_keeps_every_column(tmp_path):
@@ -147,57 +143,61 @@ def test_threads_may_share_a_writer(tmp_path):
         np.testing.assert_array_equal(file["images"][:], data["images"][frames])
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped bit", "garbage behind"])
-def test_a_damaged_end_of_the_log_costs_no_whole_record(tmp_path, damage):
-    path, log = tmp_path / "out.h5", tmp_path / "out.h5.partial"
-    writer = TrainingDataWriter(path)
-    ends = []
-    for frame in range(3):
-        writer.add_sample(**sample(frame_index=frame))
-        writer.flush()
-        ends.append(log.stat().st_size)
-    copy = bytearray(log.read_bytes())
-    writer.discard()
-    if damage == "cut":
-        copy = copy[:-7]
-    elif damage == "flipped bit":
-        copy[ends[1] + 5000] ^= 1
-    else:
-        copy += b"MXFJ" + bytes(40)
-    log.write_bytes(copy)
-    TrainingDataWriter(path).close()
-    with h5py.File(path) as file:
-        expected = [0, 1, 2] if damage == "garbage behind" else [0, 1]
-        assert file["metadata/frame_indices"][:].tolist() == expected
+def test_a_shard_that_was_cut_short_by_something_else_is_named(tmp_path):
+    path = tmp_path / "out.h5"
+    with pytest.raises(RuntimeError, match="unplugged"):
+        interrupted(path)
+    shard = tmp_path / "out.h5.partial" / f"{0:012d}.h5"
+    shard.write_bytes(shard.read_bytes()[:-700])
+    with pytest.raises(DatasetError, match=r"out\.h5\.partial.0{12}\.h5: damaged or incomplete"):
+        TrainingDataWriter(path)
 
 
-def test_somebody_elses_file_is_not_taken_for_the_log(tmp_path):
+def test_a_file_that_is_no_folder_of_shards_is_left_alone(tmp_path):
     (tmp_path / "out.h5.partial").write_text("precious")
-    with pytest.raises(DatasetError, match="not the log of a training file"):
+    with pytest.raises(DatasetError, match="not a folder of shards"):
         TrainingDataWriter(tmp_path / "out.h5")
     assert (tmp_path / "out.h5.partial").read_text() == "precious"
 
 
-def test_a_log_killed_while_it_was_begun_is_begun_again(tmp_path):
-    (tmp_path / "out.h5.partial").write_bytes(b"MXFJ\x01\x02")
+def test_the_temporary_file_of_a_killed_writer_is_not_taken_for_a_shard(tmp_path):
+    folder = tmp_path / "out.h5.partial"
+    folder.mkdir()
+    (folder / ".000000000000.h5.k3yz.h5").write_bytes(b"half a shard")
     with TrainingDataWriter(tmp_path / "out.h5") as writer:
         writer.add_sample(**sample())
     assert len(FaceDataset(tmp_path / "out.h5")) == 1
+    assert [entry.name for entry in tmp_path.iterdir()] == ["out.h5"]
 
 
-def test_a_log_whose_file_was_made_is_not_taken_up_again(tmp_path):
-    """As after a kill between the file's last rename and the log's removal."""
-    path, log = tmp_path / "out.h5", tmp_path / "out.h5.partial"
+def test_shards_that_were_merged_are_not_merged_again(tmp_path):
+    """As after a kill between the file's last rename and the removal of its shards."""
+    path, folder = tmp_path / "out.h5", tmp_path / "out.h5.partial"
     writer = TrainingDataWriter(path)
-    writer.add_sample(**sample())
-    writer.flush()
-    left = log.read_bytes()
+    for frame in range(2):
+        writer.add_sample(**sample(frame_index=frame))
+        writer.flush()
+    shutil.copytree(folder, tmp_path / "copy")
     writer.close()
-    log.write_bytes(left)
+    (tmp_path / "copy").rename(folder)
+    (folder / f"{0:012d}.h5").unlink()
     with TrainingDataWriter(path) as writer:
-        assert len(writer) == 1
+        assert len(writer) == 2
+        writer.add_sample(**sample(frame_index=2))
+    with h5py.File(path) as file:
+        assert file["metadata/frame_indices"][:].tolist() == [0, 1, 2]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["out.h5"]
+
+
+def test_shards_of_another_file_are_refused(tmp_path):
+    path = tmp_path / "out.h5"
+    with TrainingDataWriter(path) as writer:
         writer.add_sample(**sample())
-    assert len(FaceDataset(path)) == 2
+    with pytest.raises(RuntimeError, match="unplugged"):
+        interrupted(path)
+    path.unlink()
+    with pytest.raises(DatasetError, match="begins at another row than 0"):
+        TrainingDataWriter(path)
 
 
 def test_a_full_disk_keeps_what_was_flushed(tmp_path, monkeypatch):
@@ -211,7 +211,7 @@ def test_a_full_disk_keeps_what_was_flushed(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("mlx_faceau.data.format.append_log.os.fsync", refuse)
+        patch.setattr("mlx_faceau.core.atomic_io.os.fsync", refuse)
         with pytest.raises(DatasetError, match="No space left"):
             writer.flush()
     writer.close()  # there is room again
@@ -236,7 +236,7 @@ def test_an_existing_file_is_never_replaced(tmp_path):
     path = tmp_path / "out.h5"
     path.write_text("precious")
     with pytest.raises(DatasetError, match="exists already"):
-        TrainingDataWriter(path, append=False)
+        write_synthetic(path, 1, seed=0)
     with pytest.raises(DatasetError, match="not an HDF5 file"):
         TrainingDataWriter(path)
     assert path.read_text() == "precious"

@@ -1,7 +1,7 @@
 """Checking training files."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,29 +10,33 @@ import numpy as np
 
 from mlx_faceau.core.facs import AU_NAMES, MAX_INTENSITY, out_of_range
 from mlx_faceau.core.geometry import CROP_CENTRE, CROP_MARGIN
-from mlx_faceau.data.loading.concat_dataset import JoinedFaces
-from mlx_faceau.data.loading.validation_split import people_names, shown_name
 from mlx_faceau.errors import DatasetError
 
 from . import schema
 from .dataset import FaceDataset
-from .identity import duplicate_faces, face_digests, spellings, subject_key
+from .identity import (
+    duplicate_faces,
+    face_digests,
+    people_names,
+    shown_name,
+    spellings,
+    subject_key,
+)
 
 HISTOGRAM_EDGES = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0, MAX_INTENSITY)
 _INSPECTED_IMAGES = 64
 _MARGIN_TOLERANCE = 0.15  # of the standard crop's margin, before it is worth a warning
-_MANY = 100  # samples from which a scale of units can be told from their values
+_MIN_SAMPLES = 100  # from which the scale of the intensities is judged by their values
 _SLOW_CHUNK_ROWS = 64
-_ALL_ZERO = "all intensities are 0, so the file is for landmark nets alone"
 
 
 @dataclass
-class Report:
-    """What a check found.
+class CheckReport:
+    """The findings of a check.
 
     Attributes:
         failures: each makes the file unfit for training as it is; one line each.
-        warnings: worth knowing; one line each.
+        warnings: remarks, one line each.
         samples: number of usable samples, 0 where the file failed.
         histogram: (17, 6) samples of each action unit between :data:`HISTOGRAM_EDGES`, or None.
     """
@@ -45,24 +49,26 @@ class Report:
 
 def check_file(
     path: str | os.PathLike[str], against: str | os.PathLike[str] | None = None
-) -> Report:
+) -> CheckReport:
     """Check a training file: schema, NaN, ranges, landmark space, constant units, images.
 
     Args:
         path: the file.
-        against: another file that must share neither people nor pictures with it, such as the
+        against: another file that must share neither people nor images with it, such as the
             validation file of a split.
 
     Raises:
         DatasetError: if there is no such file or it cannot be read as HDF5 at all.
     """
     path = Path(path)
-    report = Report()
+    report = CheckReport()
     with schema.opened(path) as file:
         for step in (schema.check_root, schema.check_datasets, schema.au_order, _check_names):
-            _collect(report, step, path, file)
+            try:
+                step(path, file)
+            except DatasetError as error:
+                report.failures.append(_without_path(error, path))
         if not report.failures:
-            _check_finite(report, file)
             _check_storage(report, file)
     if not report.failures:
         try:
@@ -71,10 +77,11 @@ def check_file(
             report.failures.append(_without_path(error, path))
         else:
             _check_values(report, dataset)
+            _check_spaces(report, dataset)
             _check_images(report, dataset)
             _check_people(report, dataset)
             if against is not None:
-                report.failures += shared(dataset, FaceDataset(against, keep_outside=True))
+                report.failures += find_overlap(dataset, FaceDataset(against, keep_outside=True))
     return report
 
 
@@ -83,36 +90,32 @@ def check_intensities(intensities: np.ndarray, source: object) -> None:
     if wrong := out_of_range(intensities):
         raise DatasetError(
             f"{source}: action unit intensities leave [0, 5] in {wrong} of {len(intensities)} "
-            "faces; 'mlx-faceau data check' says more; mend or drop them"
+            "faces; run 'mlx-faceau data check' on it, then correct or remove them"
         )
 
 
-def shared(one: FaceDataset, other: FaceDataset) -> list[str]:
-    """What two data sets have in common, that the parts of a split must not: one line each."""
+def find_overlap(one: FaceDataset, other: FaceDataset) -> list[str]:
+    """Lines on people and faces that are in both data sets, as none may be after a split."""
     found = []
-    for kind, mine, theirs in (
-        ("subjects", one.subjects, other.subjects),
-        ("videos", one.videos, other.videos),
-    ):
-        own = _names(mine)
-        both = sorted(own[key] for key in own.keys() & _names(theirs).keys())
+    for kind in ("subjects", "videos"):
+        own, others = (_names_by_key(getattr(dataset, kind)) for dataset in (one, other))
+        both = sorted(own[key] for key in own.keys() & others.keys())
         if both:
-            found.append(f"{len(both)} {kind} are in {other.path} too: {_listed(both)}")
-    joined = JoinedFaces([one, other])
+            found.append(f"{len(both)} {kind} are in {other.path} too: {_first_three(both)}")
     sides = np.repeat(["one", "other"], [len(one), len(other)])
-    groups = duplicate_faces(face_digests(joined), sides)
+    digests = np.concatenate([face_digests(one), face_digests(other)])
+    groups = duplicate_faces(digests, sides)
     rows = {row for group in groups for row in group.tolist() if row < len(one)}
     if rows:
-        found.append(f"{len(rows)} faces are in {other.path} too, by their picture or all labels")
+        found.append(f"{len(rows)} faces are in {other.path} too, by their image or all labels")
     return found
 
 
-def _names(texts: np.ndarray | None) -> dict[str, str]:
-    """A spelling of each name by its key."""
+def _names_by_key(texts: np.ndarray | None) -> dict[str, str]:
     return {subject_key(name): name for name in ([] if texts is None else texts.tolist()) if name}
 
 
-def _listed(texts: Sequence[str]) -> str:
+def _first_three(texts: Sequence[str]) -> str:
     return ", ".join(texts[:3]) + (" ..." if len(texts) > 3 else "")
 
 
@@ -134,15 +137,6 @@ def au_histogram(au_intensities: np.ndarray) -> np.ndarray:
     return np.stack([np.histogram(column, HISTOGRAM_EDGES)[0] for column in au_intensities.T])
 
 
-def _collect(
-    report: Report, step: Callable[[Path, h5py.File], object], path: Path, file: h5py.File
-) -> None:
-    try:
-        step(path, file)
-    except DatasetError as error:
-        report.failures.append(_without_path(error, path))
-
-
 def _without_path(error: DatasetError, path: Path) -> str:
     return str(error).removeprefix(f"{path}: ").removesuffix("; see 'mlx-faceau data check'")
 
@@ -152,18 +146,7 @@ def _check_names(path: Path, file: h5py.File) -> None:
         schema.read_texts(path, file, name)
 
 
-def _check_finite(report: Report, file: h5py.File) -> None:
-    for name, shape in schema.LABEL_SHAPES.items():
-        values = file[name][:].reshape(-1, int(np.prod(shape)))
-        bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
-        if bad.size:
-            report.failures.append(
-                f"{name!r} holds NaN or inf in {bad.size} of {len(values)} samples, "
-                f"first in row {bad[0]}"
-            )
-
-
-def _check_storage(report: Report, file: h5py.File) -> None:
+def _check_storage(report: CheckReport, file: h5py.File) -> None:
     images = file["images"]
     rows = images.chunks[0] if images.chunks else 0
     if rows > _SLOW_CHUNK_ROWS:
@@ -171,13 +154,11 @@ def _check_storage(report: Report, file: h5py.File) -> None:
             f"images lie in chunks of {rows} ({images.compression or 'uncompressed'}): random "
             "access is slow"
         )
-    for name in ("subjects", "video_names"):
-        if f"metadata/{name}" in file:
-            return
-    report.warnings.append("neither subjects nor videos are named: the file cannot be split")
+    if not any(f"metadata/{name}" in file for name in ("subjects", "video_names")):
+        report.warnings.append("neither subjects nor videos are named: the file cannot be split")
 
 
-def _check_values(report: Report, dataset: FaceDataset) -> None:
+def _check_values(report: CheckReport, dataset: FaceDataset) -> None:
     report.samples = len(dataset)
     units, params = dataset.labels["au_intensities"], dataset.labels["global_params"]
     report.histogram = au_histogram(units)
@@ -192,8 +173,12 @@ def _check_values(report: Report, dataset: FaceDataset) -> None:
     if dataset.outside:
         where = report.failures if dataset.outside > len(dataset) / 2 else report.warnings
         where.append(f"{dataset.outside} of {len(dataset)} samples have landmarks outside the crop")
-    report.warnings += [] if units.max() > 0 else [f"no face shows any action unit: {_ALL_ZERO}"]
-    if units.max() > 0 and (absent := absent_units(units)):
+    if units.max() <= 0:
+        report.warnings.append(
+            "no face shows any action unit: all intensities are 0, so the file is for landmark "
+            "nets alone"
+        )
+    elif absent := absent_units(units):
         report.warnings.append(f"action units that no face shows: {', '.join(absent)}")
     constant = [
         name
@@ -202,20 +187,19 @@ def _check_values(report: Report, dataset: FaceDataset) -> None:
     ]
     if constant:
         report.warnings.append(f"constant action units: {', '.join(constant)}")
-    if len(units) >= _MANY and 0 < units.max() <= 1:
+    if len(units) >= _MIN_SAMPLES and 0 < units.max() <= 1:
         report.warnings.append("no action unit exceeds 1: intensities are on a scale of 0 to 5")
-    _check_spaces(report, dataset)
     scores = dataset.quality
     if not ((scores >= 0) & (scores <= 1)).all():
         report.failures.append("quality_scores leave [0, 1], or are NaN")
 
 
-def _check_people(report: Report, dataset: FaceDataset) -> None:
-    """Whether one person may be there under several names."""
+def _check_people(report: CheckReport, dataset: FaceDataset) -> None:
+    """Whether one person may have several names."""
     for kind, texts in (("subject", dataset.subjects), ("video", dataset.videos)):
         for written in spellings(texts):
             report.warnings.append(
-                f"taken for one {kind}: {', '.join(map(repr, written))}, which differ in case, "
+                f"taken as one {kind}: {', '.join(map(repr, written))}, which differ in case, "
                 "spaces, hyphens or the like"
             )
     by, names = people_names(dataset, strict=False)
@@ -223,14 +207,14 @@ def _check_people(report: Report, dataset: FaceDataset) -> None:
     if groups:
         rows = sorted({row for group in groups for row in group.tolist()})
         pairs = {tuple(sorted(set(map(shown_name, names[group])))) for group in groups}
-        same = _listed([" = ".join(filter(None, pair)) for pair in sorted(pairs)])
+        same = _first_three([" = ".join(filter(None, pair)) for pair in sorted(pairs)])
         report.warnings.append(
-            f"{len(rows)} samples hold faces that are there under several {by} names ({same}), "
-            f"first in row {dataset.rows[rows[0]]}: these are taken for one {by}"
+            f"{len(rows)} samples hold faces that have several {by} names ({same}), "
+            f"first in row {dataset.rows[rows[0]]}: these are taken as one {by}"
         )
 
 
-def _check_spaces(report: Report, dataset: FaceDataset) -> None:
+def _check_spaces(report: CheckReport, dataset: FaceDataset) -> None:
     """Whether landmarks and poses lie where a standard crop has them."""
     landmarks = dataset.labels["landmarks"]
     low, high = landmarks.min(axis=1), landmarks.max(axis=1)
@@ -240,11 +224,11 @@ def _check_spaces(report: Report, dataset: FaceDataset) -> None:
         return
     posed = dataset.masks["global_mask"] > 0
     shift = dataset.labels["global_params"][:, 4:][posed]
-    away = ((shift < low[posed]) | (shift > high[posed])).any(axis=1)
-    if away.mean() > 0.5:
+    outside = ((shift < low[posed]) | (shift > high[posed])).any(axis=1)
+    if outside.sum() > len(outside) / 2:
         report.failures.append(
-            f"tx, ty of {int(away.sum())} samples lie outside their landmarks: global_params are "
-            "not in crop space"
+            f"tx, ty of {int(outside.sum())} samples lie outside their landmarks: "
+            "global_params are not in crop space"
         )
     expected = schema.IMAGE_SHAPE[0] / CROP_MARGIN
     centre = np.median((low + high) / 2, axis=0) - CROP_CENTRE
@@ -255,12 +239,12 @@ def _check_spaces(report: Report, dataset: FaceDataset) -> None:
         )
 
 
-def _check_images(report: Report, dataset: FaceDataset) -> None:
+def _check_images(report: CheckReport, dataset: FaceDataset) -> None:
     picked = np.unique(np.linspace(0, len(dataset) - 1, _INSPECTED_IMAGES).astype(np.int64))
     images = dataset.read_images(picked)
     flat = picked[np.ptp(images.reshape(len(picked), -1), axis=1) == 0]
     if flat.size:
         report.failures.append(
-            f"{flat.size} of {len(picked)} images looked at are of one colour, "
+            f"{flat.size} of {len(picked)} images inspected are of one colour, "
             f"first in row {dataset.rows[flat[0]]}"
         )

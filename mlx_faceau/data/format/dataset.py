@@ -52,7 +52,9 @@ class FaceDataset:
             without a usable landmark space, or with NaN or inf among the labels.
     """
 
-    def __init__(self, path: str | os.PathLike[str], keep_outside: bool = False) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], keep_outside: bool = False, quiet: bool = False
+    ) -> None:
         self.path = Path(path)
         self._keep_outside = keep_outside
         self._file: h5py.File | None = None
@@ -70,7 +72,8 @@ class FaceDataset:
             keep = placement.usable & (inside | keep_outside)
             self.rows = np.flatnonzero(keep)
             self.left_out = count - len(self.rows)
-            self._report(count)
+            if not quiet:
+                self._report(count)
             self.labels = {name: values[keep] for name, values in labels.items()}
             self.masks = {
                 "global_mask": placement.global_mask[keep],
@@ -170,17 +173,10 @@ class FaceDataset:
         """The :attr:`hash`, and that of the same file with ``keep_outside`` the other way round."""
         if not self.outside:
             return {self.hash}
-        other = _Unreported(self.path, not self._keep_outside)
+        other = FaceDataset(self.path, not self._keep_outside, quiet=True)
         found = {self.hash, other.hash} if len(other) else {self.hash}
         other.close()
         return found
-
-
-class _Unreported(FaceDataset):
-    """Opened beside one that has said which samples are outside; it may hold none."""
-
-    def _report(self, count: int) -> None:
-        pass
 
 
 def _read_labels(path: Path, file: h5py.File) -> dict[str, np.ndarray]:

@@ -1,30 +1,50 @@
-"""Who is the same person: names in several spellings, and one face under several names.
+"""Subjects in data sets: names with several spellings, and one face under several names.
 
-Splits keep a person on one side. Files from several hands write one name in several ways, or hold
-the same faces twice under other names.
+Splits keep a subject on one side. Files from several sources may spell one name in several ways, or
+hold the same faces twice under other names.
 """
 
 import unicodedata
 from collections.abc import Iterator
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
+from mlx_faceau.errors import DatasetError
+
 from .dataset_fingerprint import label_digests
 
-if TYPE_CHECKING:
-    from mlx_faceau.data.loading.batches import Source
+_BATCH = 256  # images read together
+_DIGEST_BYTES = 16  # of an image
+_MAX_NAMES = 8  # what more names share is no face: a black image, labels of failed frames
 
-_READ_AT_ONCE = 256
-_BYTES = 16  # of a picture's digest
-_MOST_NAMES = 8  # what more people share is no face: a black picture, labels of failed frames
+
+class Named(Protocol):
+    """A data set whose samples may name subjects and videos."""
+
+    @property
+    def subjects(self) -> np.ndarray | None: ...
+
+    @property
+    def videos(self) -> np.ndarray | None: ...
+
+    def __len__(self) -> int: ...
+
+
+class LabelledImages(Protocol):
+    """A data set with labels and images."""
+
+    @property
+    def labels(self) -> dict[str, np.ndarray]: ...
+
+    def read_images(self, indices: np.ndarray) -> np.ndarray: ...
 
 
 def subject_key(name: str) -> str:
-    """What the spellings of a name have in common.
+    """The common form of all spellings of a name.
 
-    Case, Unicode form, invisible characters, and spaces, hyphens and underscores are of no account,
+    Case, Unicode form, invisible characters, and spaces, hyphens and underscores are ignored,
     unless these divide two numbers: ``Subj 01`` is ``subj_01``, but ``1-11`` is not ``11-1``.
     """
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
@@ -37,7 +57,7 @@ def subject_key(name: str) -> str:
 
 
 def unify_spellings(names: np.ndarray) -> np.ndarray:
-    """(N,) names with one spelling of each person's."""
+    """(N,) names with one spelling for each subject."""
     chosen: dict[str, str] = {}
     for name in sorted(set(names.tolist())):
         chosen.setdefault(subject_key(name), name)
@@ -52,17 +72,50 @@ def spellings(names: np.ndarray | None) -> list[list[str]]:
     return [written for written in found.values() if len(written) > 1]
 
 
-def face_digests(faces: "Source") -> np.ndarray:
-    """(N, 2) what tells faces apart: a digest of the picture and one of the labels.
+def people_names(dataset: Named, strict: bool = True) -> tuple[str, np.ndarray]:
+    """What a split keeps together: each sample's subject, or its video where that names none.
 
-    Reads all pictures once.
+    A sample without a subject, in a video where another one has a subject, is that subject's: a
+    file of synthesised expressions may name videos alone. Spellings of a name are one subject, see
+    :func:`subject_key`.
+
+    Returns:
+        ``"subject"`` or ``"video"``, and (N,) names; empty for samples that have neither, which
+        raise DatasetError where ``strict``.
     """
+    subjects, videos = (
+        np.full(len(dataset), "", object) if names is None else unify_spellings(names)
+        for names in (dataset.subjects, dataset.videos)
+    )
+    nameless = int(((subjects == "") & (videos == "")).sum())
+    if nameless and strict:
+        raise DatasetError(
+            f"{nameless} of {len(dataset)} samples name neither subject nor video, so people "
+            "cannot be kept on one side of a split; write 'metadata/video_names'"
+        )
+    pairs = list(zip(subjects.tolist(), videos.tolist(), strict=True))
+    owners = {video: subject for subject, video in pairs if subject and video}
+    by = "subject" if np.any(subjects != "") else "video"
+    return by, np.array([_key(subject or owners.get(video, ""), video) for subject, video in pairs])
+
+
+def _key(subject: str, video: str) -> str:
+    return f"s:{subject}" if subject else f"v:{video}" if video else ""
+
+
+def shown_name(key: str) -> str:
+    """The name in a value that :func:`people_names` returned."""
+    return key.partition(":")[2]
+
+
+def face_digests(faces: LabelledImages) -> np.ndarray:
+    """(N, 2) digests of each sample's image and of its labels; reads all images once."""
     rows = np.arange(len(faces.labels["landmarks"]))
-    pictures: list[str] = []
-    for start in range(0, len(rows), _READ_AT_ONCE):
-        images = faces.read_images(rows[start : start + _READ_AT_ONCE])
-        pictures += [blake2b(image.tobytes(), digest_size=_BYTES).hexdigest() for image in images]
-    return np.array([pictures, label_digests(faces, rows)]).T
+    images: list[str] = []
+    for start in range(0, len(rows), _BATCH):
+        batch = faces.read_images(rows[start : start + _BATCH])
+        images += [blake2b(i.tobytes(), digest_size=_DIGEST_BYTES).hexdigest() for i in batch]
+    return np.array([images, label_digests(faces, rows)]).T
 
 
 def duplicate_faces(digests: np.ndarray, names: np.ndarray) -> Iterator[np.ndarray]:
@@ -70,17 +123,17 @@ def duplicate_faces(digests: np.ndarray, names: np.ndarray) -> Iterator[np.ndarr
 
     Args:
         digests: (N, 2) from :func:`face_digests`.
-        names: (N,) whose face it is; a row without a name counts as a person.
+        names: (N,) subjects; a row without a name counts as a subject of its own.
 
     Yields:
-        (n,) int64 rows of equal pictures, then of equal labels; a row may come twice.
+        (n,) int64 rows of equal images, then of equal labels; a row may come twice.
     """
     own = np.where(names == "", [f"row:{row}" for row in range(len(names))], names)
     for column in digests.T:
         _, face, counts = np.unique(column, return_inverse=True, return_counts=True)
         order = np.argsort(face, kind="stable")
         for rows in np.split(order, np.cumsum(counts)[:-1]):
-            if len(rows) > 1 and 1 < len(set(own[rows].tolist())) <= _MOST_NAMES:
+            if len(rows) > 1 and 1 < len(set(own[rows].tolist())) <= _MAX_NAMES:
                 yield rows
 
 

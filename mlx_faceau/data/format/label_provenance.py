@@ -8,7 +8,7 @@ from typing import Any
 from mlx_faceau.errors import DatasetError
 
 from . import schema
-from .rewriting import FileBuilder
+from .row_io import RowWriter
 
 # Data set of a file made from videos: the videos' reports as JSON.
 GENERATION = "metadata/generation"
@@ -84,20 +84,20 @@ def video_reports(path: Path) -> list[dict[str, Any]]:
 
 
 def copy_provenance(
-    builder: FileBuilder, paths: Sequence[Path], videos: Collection[str] | None = None
+    file: RowWriter, sources: Sequence[Path], videos: Collection[str] | None = None
 ) -> None:
-    """Note in a new file who labelled the files that it is made of.
+    """Record in a new file who labelled the files that it is made of.
 
     Args:
-        builder: of the new file.
-        paths: of the files.
-        videos: those of which there are samples in it; None if of all.
+        file: the new file.
+        sources: the existing files.
+        videos: those that have samples in it; None for all.
     """
     reports = [
         report
-        for path in paths
+        for path in sources
         for report in video_reports(path)
         if videos is None or report["video"] in videos
     ]
     if reports:
-        builder.note(GENERATION, json.dumps(reports))
+        file.write_text(GENERATION, json.dumps(reports))

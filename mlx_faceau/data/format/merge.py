@@ -1,4 +1,4 @@
-"""Several training files as one."""
+"""New training files from existing ones: merged, converted, or a subset of the samples."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,29 +7,29 @@ from pathlib import Path
 
 import numpy as np
 
+from mlx_faceau.core.pdm import PDM, fit_pdm
 from mlx_faceau.errors import DatasetError
 
 from . import schema
-from .columns import Block
-from .copying import blocks
+from .columns import Block, select_rows
 from .dataset import FaceDataset
 from .identity import subject_key
 from .label_provenance import check_same_labels, copy_provenance, labellers
-from .rewriting import FileBuilder, building, check_new
+from .row_io import check_new, create_file, read_blocks
 
 
 @dataclass
 class MergeReport:
-    """What merging did.
+    """The result of merging.
 
     Args:
         samples: number in the new file.
-        repeated: samples left out because an earlier file holds the same picture and labels.
-        notes: worth knowing; one line each.
+        duplicates: samples left out because an earlier file holds the same image and labels.
+        notes: remarks for the user, one line each.
     """
 
     samples: int = 0
-    repeated: int = 0
+    duplicates: int = 0
     notes: list[str] = field(default_factory=list)
 
 
@@ -43,9 +43,9 @@ def merge_files(
     """Write the samples of all files, in the order given, into a new one.
 
     A subject of the same name is the same person in all files, so a later split keeps them
-    together; where no subject is named, the same holds for videos. Files of the original tool come
-    out in crop space. A sample that an earlier file holds byte for byte is left out. HOG features
-    are kept only if every file has them.
+    together; where no subject is named, the same holds for videos. Files of the original tool are
+    converted to crop space. A sample that an earlier file holds byte for byte is left out. HOG
+    features are kept only if every file has them.
 
     Args:
         paths: training files, at least one.
@@ -58,44 +58,44 @@ def merge_files(
         DatasetError: if a file cannot be read or is given twice, labellers or PDMs differ, or
             ``output`` exists or cannot be written.
     """
-    _check_distinct(paths)
+    resolved = [path.resolve() for path in paths]
+    for path, place in zip(paths, resolved, strict=True):
+        if resolved.count(place) > 1:
+            raise DatasetError(f"{path}: given twice; name each file once")
     if not mixed_labels:
         check_same_labels(
-            {str(path): labellers(path) for path in paths}, "keep them apart, or say --mixed-labels"
+            {str(path): labellers(path) for path in paths},
+            "leave one out, or allow it with --mixed-labels",
         )
     datasets = [FaceDataset(path, keep_outside) for path in paths]
     check_new(output, sum(map(len, datasets)))
     report = MergeReport()
-    without = _uncommon(paths, report)
-    _note_names(datasets, report)
+    exclude = set()
+    lacking = [schema.has_hog(path) for path in paths].count(False)
+    if 0 < lacking < len(paths):
+        exclude = {schema.HOG}
+        report.notes.append(f"{schema.HOG} left out: {lacking} of {len(paths)} files lack them")
+    _note_shared_names(datasets, report)
     seen: set[bytes] = set()
-    with building(output, compression) as builder:
+    with create_file(output, compression) as file:
         for dataset in datasets:
-            seen |= _append_new(dataset, builder, seen, without, report)
+            digests = set()
+            for block in read_blocks(dataset, exclude=exclude):
+                found = _digests(block)
+                new = np.array([digest not in seen for digest in found])
+                digests |= set(found)
+                report.duplicates += int((~new).sum())
+                if new.any():
+                    file.append(select_rows(block, new))
+            seen |= digests
             dataset.close()
-        copy_provenance(builder, paths)
-    report.samples = builder.rows
+        copy_provenance(file, paths)
+    report.samples = file.rows
     return report
 
 
-def _append_new(
-    dataset: FaceDataset, builder: FileBuilder, seen: set[bytes],
-    without: set[str], report: MergeReport,
-) -> set[bytes]:  # fmt: skip
-    """Append what ``seen`` does not hold; return the digests of this file."""
-    own = set()
-    for block in blocks(dataset, without=without):
-        digests = _digests(block)
-        new = np.array([digest not in seen for digest in digests])
-        own |= set(digests)
-        report.repeated += int((~new).sum())
-        if new.any():
-            builder.append(block if new.all() else _taken(block, new))
-    return own
-
-
 def _digests(block: Block) -> list[bytes]:
-    """What tells samples apart: the picture and its labels."""
+    """A digest of each sample's image and labels."""
     parts = [block["images"], *(block[name] for name in schema.LABEL_SHAPES)]
     return [
         blake2b(b"".join(part[row].tobytes() for part in parts), digest_size=16).digest()
@@ -103,40 +103,65 @@ def _digests(block: Block) -> list[bytes]:
     ]
 
 
-def _taken(block: Block, mask: np.ndarray) -> Block:
-    return {
-        name: values[mask]
-        if isinstance(values, np.ndarray)
-        else [value for value, wanted in zip(values, mask, strict=True) if wanted]
-        for name, values in block.items()
-    }
+def _note_shared_names(datasets: Sequence[FaceDataset], report: MergeReport) -> None:
+    """Note how many subjects or videos the files share: they are taken for the same."""
 
+    def names(texts: np.ndarray | None) -> set[str]:
+        return set() if texts is None else set(map(subject_key, texts.tolist())) - {""}
 
-def _uncommon(paths: Sequence[Path], report: MergeReport) -> set[str]:
-    """HOG features, unless all files have them: NaN in their place would be of no use."""
-    having = [schema.has_hog(path) for path in paths]
-    if not any(having) or all(having):
-        return set()
-    lacking = having.count(False)
-    report.notes.append(f"{schema.HOG} left out: {lacking} of {len(paths)} files lack them")
-    return {schema.HOG}
-
-
-def _note_names(datasets: Sequence[FaceDataset], report: MergeReport) -> None:
-    """Say how many people or videos the files share: they are taken for the same."""
-    kind = "subjects" if all(_names(dataset.subjects) for dataset in datasets) else "videos"
-    sets = [_names(getattr(dataset, kind)) for dataset in datasets]
+    kind = "subjects" if all(names(dataset.subjects) for dataset in datasets) else "videos"
+    sets = [names(getattr(dataset, kind)) for dataset in datasets]
     shared = sum(map(len, sets)) - len(set().union(*sets))
     if shared:
         report.notes.append(f"{shared} {kind} of the same name are taken for the same")
 
 
-def _names(texts: np.ndarray | None) -> set[str]:
-    return set() if texts is None else set(map(subject_key, texts.tolist())) - {""}
+def convert_file(
+    source: Path,
+    output: Path,
+    compression: str | None = None,
+    keep_outside: bool = True,
+    pdm: PDM | None = None,
+) -> int:
+    """Write all samples of a file, ours or the original tool's, into a new one in crop space.
+
+    Args:
+        source: the file to convert.
+        output: the file to make.
+        compression: of the images: None, or "lzf".
+        keep_outside: keep samples with landmarks outside the crop.
+        pdm: fits pose and shape to the landmarks of samples whose pose is in no known space.
+
+    Returns:
+        The number of samples.
+
+    Raises:
+        DatasetError: if the file cannot be read; if poses are in no known space and there is no
+            PDM; or if ``output`` exists or cannot be written.
+    """
+    dataset = FaceDataset(source, keep_outside)
+    unplaced = dataset.masks["global_mask"] == 0
+    if pdm is not None and unplaced.any():
+        fit = fit_pdm(pdm, dataset.labels["landmarks"][unplaced])
+        dataset.labels["global_params"][unplaced] = fit.global_params
+        dataset.labels["local_params"][unplaced] = fit.local_params
+        dataset.masks["global_mask"][unplaced] = 1
+    return write_subset(output, dataset, np.arange(len(dataset)), compression)
 
 
-def _check_distinct(paths: Sequence[Path]) -> None:
-    resolved = [path.resolve() for path in paths]
-    for path, place in zip(paths, resolved, strict=True):
-        if resolved.count(place) > 1:
-            raise DatasetError(f"{path}: given twice; name each file once")
+def write_subset(
+    output: Path, dataset: FaceDataset, indices: np.ndarray, compression: str | None = None
+) -> int:
+    """Write some samples of a data set to a new file; return their number.
+
+    Raises:
+        DatasetError: if ``output`` exists or cannot be written, or there are no samples.
+    """
+    check_new(output, len(indices))
+    with create_file(output, compression) as file:
+        for block in read_blocks(dataset, indices):
+            file.append(block)
+        every = dataset.videos is None or len(indices) == len(dataset)
+        videos = None if every else set(dataset.videos[indices].tolist())  # type: ignore[index]
+        copy_provenance(file, [dataset.path], videos)
+    return file.rows

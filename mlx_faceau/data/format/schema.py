@@ -27,7 +27,7 @@ IMAGE_SHAPE = (112, 112, 3)
 CHUNK_ROWS = 16
 HOG = "hog_features"  # a data set that files may lack
 HOG_SIZE = 4464
-PARTIAL = ".partial"  # ending of the log of an unfinished file
+PARTIAL = ".partial"  # ending of the folder of shards of an unfinished file
 
 LABEL_SHAPES: dict[str, tuple[int, ...]] = {
     "landmarks": (NUM_LANDMARKS, 2),
@@ -70,9 +70,9 @@ def open_file(path: Path, **options: Any) -> h5py.File:
     if not path.is_file():
         unfinished = path.with_name(path.name + PARTIAL)
         raise DatasetError(
-            f"{path}: not finished yet; TrainingDataWriter({path.name!r}).close() makes it of "
-            f"{unfinished.name}"
-            if unfinished.is_file()
+            f"{path}: not finished yet; TrainingDataWriter({path.name!r}).close() merges its "
+            f"shards in {unfinished.name}"
+            if unfinished.is_dir()
             else f"{path}: no such file; give the path of an HDF5 training file"
         )
     with named_errors(path):
@@ -183,20 +183,20 @@ def check_datasets(path: Path, file: h5py.File) -> int:
             to another file, or sizes that the file cannot hold.
     """
     _check_members(path, file)
-    _check_array(path, file, "images", IMAGE_SHAPE, None)
+    check_array(path, file, "images", IMAGE_SHAPE, None)
     count = int(file["images"].shape[0])
     if file["images"].dtype != np.uint8:
         raise DatasetError(f"{path}: 'images' is {file['images'].dtype}, expected uint8 RGB")
     for name, shape in LABEL_SHAPES.items():
-        _check_array(path, file, name, shape, count)
+        check_array(path, file, name, shape, count)
         _check_float(path, file, name)
     for name, shape in {**FRAME_SHAPES, "metadata/quality_scores": ()}.items():
         if name in file:
-            _check_array(path, file, name, shape, count)
+            check_array(path, file, name, shape, count)
             _check_float(path, file, name)
     for name in ("video_names", "subjects", "groups"):
         if f"metadata/{name}" in file:
-            _check_array(path, file, f"metadata/{name}", (), count)
+            check_array(path, file, f"metadata/{name}", (), count)
     if count == 0:
         raise DatasetError(f"{path}: holds no samples")
     return count
@@ -215,7 +215,7 @@ def read_texts(path: Path, file: h5py.File, name: str) -> np.ndarray | None:
         raise DatasetError(f"{path}: 'metadata/{name}' is not UTF-8 text ({error})") from error
 
 
-def _check_array(
+def check_array(
     path: Path, file: h5py.File, name: str, shape: tuple[int, ...], count: int | None
 ) -> None:
     dataset = file.get(name)

@@ -1,9 +1,9 @@
-"""Numbers and a picture about a data set."""
+"""Statistics of a data set, as numbers and as a plot."""
 
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,9 +15,6 @@ from . import schema
 from .check import HISTOGRAM_EDGES, au_histogram
 from .columns import MEASURES
 from .dataset import FaceDataset
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 
 def describe_dataset(dataset: FaceDataset) -> dict[str, Any]:
@@ -46,11 +43,13 @@ def describe_dataset(dataset: FaceDataset) -> dict[str, Any]:
             name: {**_statistics(column), "above_1": int((column > 1).sum())}
             for name, column in zip(AU_NAMES, units.T, strict=True)
         },
-        "quality": {name: _statistics(values) for name, values in quality_of(dataset).items()},
+        "quality": {
+            name: _statistics(values) for name, values in _quality_columns(dataset).items()
+        },
     }
 
 
-def quality_of(dataset: FaceDataset) -> dict[str, np.ndarray]:
+def _quality_columns(dataset: FaceDataset) -> dict[str, np.ndarray]:
     """The score and the measures of the samples that have them, by name; each (n,) float64."""
     found = {"score": dataset.quality.astype(np.float64)}
     with schema.opened(dataset.path) as file:
@@ -76,71 +75,49 @@ def _statistics(column: np.ndarray) -> dict[str, float]:
 
 
 def draw_statistics(dataset: FaceDataset, path: Path) -> None:
-    """Draw intensities, poses, quality, people and the mean face as a picture.
+    """Plot intensities, poses, quality, subjects and the mean face.
 
     Args:
-        dataset: what to show.
+        dataset: the data set.
         path: of the PNG.
 
     Raises:
         MissingDependency: without matplotlib.
     """
     figure = new_figure(13, 8)
-    panels = figure.subplots(2, 3)
-    for draw, axes in zip(
-        (_draw_units, _draw_pose, _draw_places, _draw_quality, _draw_people, _draw_landmarks),
-        panels.flat,
-        strict=True,
-    ):
-        draw(axes, dataset)
+    units, angles, places, quality, people, points = figure.subplots(2, 3).flat
+    counts = au_histogram(dataset.labels["au_intensities"])
+    shares = counts / max(1, len(dataset))
+    units.imshow(np.sqrt(shares), aspect="auto", cmap="viridis", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(counts):
+        shade = "black" if shares[row, column] > 0.4 else "white"
+        units.text(column, row, str(count), ha="center", va="center", fontsize=7, color=shade)
+    units.set_xticks(range(6), [f"{a:g}-{b:g}" for a, b in pairwise(HISTOGRAM_EDGES)])
+    units.set_yticks(range(len(AU_NAMES)), AU_NAMES, fontsize=7)
+    units.set_title("samples by intensity")
+
+    pose = dataset.labels["global_params"]
+    for name, column in zip(("pitch", "yaw", "roll"), np.degrees(pose[:, 1:4]).T, strict=True):
+        angles.hist(column, bins=np.linspace(-90, 90, 61).tolist(), histtype="step", label=name)
+    angles.legend()
+    angles.set_title("head pose, degrees")
+    places.scatter(pose[:, 4], pose[:, 5], s=4, alpha=0.3)
+    places.set_title("tx, ty, crop pixels")
+    places.invert_yaxis()
+
+    quality.hist(dataset.quality, bins=np.linspace(0, 1, 41).tolist())
+    quality.set_title("quality score")
+    kind = "subject" if dataset.subjects is not None else "video"
+    names = dataset.subjects if dataset.subjects is not None else dataset.videos
+    sizes = sorted(Counter([] if names is None else names.tolist()).values(), reverse=True)
+    people.plot(range(1, len(sizes) + 1), sizes)
+    people.set_title(f"samples of each {kind}, {len(sizes)} in all")
+    people.set_ylim(bottom=0)
+
+    landmarks = dataset.labels["landmarks"]
+    mean, spread = landmarks.mean(axis=0), landmarks.std(axis=0)
+    points.errorbar(mean[:, 0], mean[:, 1], spread[:, 1], spread[:, 0], fmt=".", lw=0.6)
+    points.set(xlim=(0, 112), ylim=(112, 0), aspect="equal", title="landmarks: mean and deviation")
     figure.suptitle(f"{dataset.path.name}: {len(dataset)} samples")
     with atomic_file(path) as temporary:
         figure.savefig(temporary, format="png", dpi=100)
-
-
-def _draw_units(axes: "Axes", dataset: FaceDataset) -> None:
-    counts = au_histogram(dataset.labels["au_intensities"])
-    shares = counts / max(1, len(dataset))
-    axes.imshow(np.sqrt(shares), aspect="auto", cmap="viridis", vmin=0, vmax=1)
-    for (row, column), count in np.ndenumerate(counts):
-        shade = "black" if shares[row, column] > 0.4 else "white"
-        axes.text(column, row, str(count), ha="center", va="center", fontsize=7, color=shade)
-    axes.set_xticks(range(6), [f"{a:g}-{b:g}" for a, b in pairwise(HISTOGRAM_EDGES)])
-    axes.set_yticks(range(len(AU_NAMES)), AU_NAMES, fontsize=7)
-    axes.set_title("samples by intensity")
-
-
-def _draw_pose(axes: "Axes", dataset: FaceDataset) -> None:
-    angles = np.degrees(dataset.labels["global_params"][:, 1:4])
-    for name, column in zip(("pitch", "yaw", "roll"), angles.T, strict=True):
-        axes.hist(column, bins=np.linspace(-90, 90, 61).tolist(), histtype="step", label=name)
-    axes.legend()
-    axes.set_title("head pose, degrees")
-
-
-def _draw_places(axes: "Axes", dataset: FaceDataset) -> None:
-    pose = dataset.labels["global_params"]
-    axes.scatter(pose[:, 4], pose[:, 5], s=4, alpha=0.3)
-    axes.set_title("tx, ty, crop pixels")
-    axes.invert_yaxis()
-
-
-def _draw_quality(axes: "Axes", dataset: FaceDataset) -> None:
-    axes.hist(dataset.quality, bins=np.linspace(0, 1, 41).tolist())
-    axes.set_title("quality score")
-
-
-def _draw_people(axes: "Axes", dataset: FaceDataset) -> None:
-    kind = "subject" if dataset.subjects is not None else "video"
-    names = dataset.subjects if dataset.subjects is not None else dataset.videos
-    counts = sorted(Counter([] if names is None else names.tolist()).values(), reverse=True)
-    axes.plot(range(1, len(counts) + 1), counts)
-    axes.set_title(f"samples of each {kind}, {len(counts)} in all")
-    axes.set_ylim(bottom=0)
-
-
-def _draw_landmarks(axes: "Axes", dataset: FaceDataset) -> None:
-    landmarks = dataset.labels["landmarks"]
-    mean, spread = landmarks.mean(axis=0), landmarks.std(axis=0)
-    axes.errorbar(mean[:, 0], mean[:, 1], spread[:, 1], spread[:, 0], fmt=".", lw=0.6)
-    axes.set(xlim=(0, 112), ylim=(112, 0), aspect="equal", title="landmarks: mean and deviation")

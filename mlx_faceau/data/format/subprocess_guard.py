@@ -1,4 +1,4 @@
-"""A file read in a process of its own: whatever a parser in C does there, this process goes on."""
+"""Reading a file in another process, whose crash in a C library does not end this one."""
 
 import logging
 import multiprocessing
@@ -12,70 +12,63 @@ from mlx_faceau.errors import DatasetError
 
 Result = TypeVar("Result")
 
-_SECONDS = 120.0  # a small file may take
-_BYTES_A_SECOND = 1e6  # and more for large ones; the slowest network disk is faster
+_SECONDS = 120.0  # for a small file
+_BYTES_PER_SECOND = 1e6  # more time for large ones; the slowest network disk is faster
 
 
 def run_in_subprocess(
     function: Callable[..., Result], path: Path, *more: Any, seconds: float | None = None
 ) -> Result:
-    """Call ``function(path, *more)`` in a process of its own.
+    """Call ``function(path, *more)`` in another process.
 
     Args:
-        function: at the top of a module; its result can be pickled.
+        function: defined at the top of a module; its result can be pickled.
         path: the file it reads.
         more: its other arguments.
-        seconds: after which it counts as hanging; None goes by the file's size.
+        seconds: the time limit; None takes one by the file's size.
 
     Returns:
-        What the function returned.
+        The function's result.
 
     Raises:
-        DatasetError: if the process dies or hangs.
-        Exception: what the function raised.
+        DatasetError: if the process dies or exceeds the limit.
+        Exception: any exception of the function.
     """
     if seconds is None:
         size = path.stat().st_size if path.exists() else 0
-        seconds = _SECONDS + size / _BYTES_A_SECOND
+        seconds = _SECONDS + size / _BYTES_PER_SECOND
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_tell, args=(sender, function, path, *more), daemon=True)
+    process = context.Process(target=_call, args=(sender, function, path, *more), daemon=True)
     process.start()
     sender.close()
+    end = f"hung for {seconds:.0f} seconds"
     try:
-        if not receiver.poll(seconds):
-            raise _unreadable(path, f"hung for {seconds:.0f} seconds")
-        error, result = receiver.recv()
+        if receiver.poll(seconds):
+            error, result = receiver.recv()
+            if error is not None:
+                raise error
+            return result  # type: ignore[no-any-return]
     except EOFError:
         process.join()
-        raise _unreadable(path, f"died ({_cause(process.exitcode)})") from None
+        status = process.exitcode or 0
+        cause = signal.Signals(-status).name if status < 0 else f"exit status {status}"
+        end = f"died ({cause})"
     finally:
         process.kill()
         process.join()
         receiver.close()
-    if error is not None:
-        raise error
-    return result  # type: ignore[no-any-return]
-
-
-def _tell(sender: Connection, function: Callable[..., Any], *arguments: Any) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the caller hears it too, and says so
-    logging.basicConfig(format="%(message)s")
-    answer: tuple[Exception | None, Any]
-    try:
-        answer = None, function(*arguments)
-    except Exception as error:  # handed over to the caller, who raises it
-        answer = error, None
-    sender.send(answer)
-
-
-def _unreadable(path: Path, what: str) -> DatasetError:
-    return DatasetError(
-        f"{path}: the process that read it {what}: the file is damaged; write it again"
+    raise DatasetError(
+        f"{path}: the process that read it {end}: the file is damaged; write it again"
     )
 
 
-def _cause(status: int | None) -> str:
-    if status is not None and status < 0:
-        return signal.Signals(-status).name
-    return f"exit status {status}"
+def _call(sender: Connection, function: Callable[..., Any], *arguments: Any) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the caller handles it
+    logging.basicConfig(format="%(message)s")
+    outcome: tuple[Exception | None, Any]
+    try:
+        outcome = None, function(*arguments)
+    except Exception as error:  # raised again by the caller
+        outcome = error, None
+    sender.send(outcome)

@@ -1,9 +1,11 @@
-"""Writing training files: samples gather in a buffer, blocks go to a log beside the file, and the
-file takes its name when it is whole."""
+"""Writing training files: samples go to small files in a folder, which are merged at the end."""
 
+import contextlib
+import itertools
 import os
+import shutil
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from logging import getLogger
 from pathlib import Path
 from types import TracebackType
@@ -15,39 +17,35 @@ from mlx_faceau.core.file_lock import Lock
 from mlx_faceau.errors import DatasetError, UsageError
 
 from . import schema
-from .append_log import JOURNAL_ATTRIBUTE, open_journal
-from .columns import Block, concatenated, rows_of
-from .copying import blocks
+from .columns import Block, concatenate_blocks, num_rows
 from .dataset import FaceDataset
 from .label_provenance import copy_provenance
-from .rewriting import building, check_new, check_target
-from .sample import checked_block, plural
+from .row_io import BLOCK_ROWS, check_target, create_file, read_blocks
+from .sample import batch_of_one, checked_block
 
 _LOG = getLogger(__name__)
-_BUFFERED = 16 * schema.CHUNK_ROWS  # samples; about 10 MB
 
 
 class TrainingDataWriter:
     """Writes a training file; use it in a ``with`` block.
 
-    Samples go to the log ``<path>.partial``, block by block; :meth:`close` makes the file of them
-    and removes the log. If the program is killed, every sample written before the last
-    :meth:`flush` is in the log: opening a writer on the same path takes them up. The file itself is
-    replaced as a whole, so it can be read at any moment.
+    Every 256 samples, and at every :meth:`flush`, the samples added since become a shard: a small
+    training file in the folder ``<path>.partial``, written atomically and named by the row at which
+    it begins. :meth:`close` merges the shards into the file and removes the folder. If the program
+    is killed, the shards remain, and the next writer on the same path continues with them. The file
+    itself is replaced as a whole, so it can be read at any moment.
 
     Threads may share a writer. Processes cannot: let them return samples to the one that writes, or
     write files of their own and merge them.
 
     Args:
-        path: the file to make; one of ours that is there already is continued.
+        path: the file to make; an existing file of this format is extended.
         expected_samples: if given, the disk must have room for so many.
         compression: of the images: None, or "lzf" (smaller, slower to read).
-        append: False refuses a file that is there, and drops everything when the block ends with
-            an error: for files that are made in one go.
 
     Raises:
-        DatasetError: if the file is none of ours (or there at all, without ``append``), its folder
-            does not exist, the disk lacks room, or another writer has it open.
+        DatasetError: if the file is of another format, its folder does not exist, the disk lacks
+            room, or another writer has it open.
     """
 
     def __init__(
@@ -55,30 +53,32 @@ class TrainingDataWriter:
         path: str | os.PathLike[str],
         expected_samples: int | None = None,
         compression: str | None = None,
-        append: bool = True,
     ) -> None:
         self.path = Path(path)
-        self._compression, self._append = compression, append
+        self._folder = self.path.with_name(self.path.name + schema.PARTIAL)
+        self._compression = compression
         self._buffer: list[Block] = []
-        self._waiting = 0  # samples in the buffer
-        self._guard = threading.RLock()
+        self._buffered = 0  # samples in the buffer
+        self._hog: bool | None = None  # whether samples carry HOG features, once known
+        self._thread_lock = threading.RLock()
         self._open = False
-        (check_target if append else check_new)(self.path, expected_samples)
+        check_target(self.path, expected_samples)
         busy = DatasetError(f"{self.path}: another writer has it open; wait until it is done")
         self._lock = Lock(Path(f"{self.path}.lock"), busy)
         try:
-            self._existing = _existing(self.path)
-            self._journal = open_journal(self.path, append)
+            self._existing = _open_existing(self.path)
+            self._rows = 0 if self._existing is None else len(self._existing)
+            if self._existing is not None:
+                self._hog = schema.has_hog(self.path)
+            self._shards = self._find_shards()
         except BaseException:
             self._lock.release()
             raise
         self._open = True
-        self._hog = self._known_hog()
 
     def __len__(self) -> int:
-        """Number of samples: those of the file continued, and those added."""
-        there = 0 if self._existing is None else len(self._existing)
-        return there + self._journal.rows + self._waiting
+        """Number of samples: those of an extended file, and those added."""
+        return self._rows + self._buffered
 
     def __enter__(self) -> "TrainingDataWriter":
         return self
@@ -91,10 +91,19 @@ class TrainingDataWriter:
     ) -> None:
         if kind is None:
             self.close()
-        elif self._append:
-            self._leave()
-        else:
-            self.discard()
+            return
+        with self._thread_lock:
+            if not self._open:
+                return
+            try:
+                self.flush()
+            finally:
+                self._release()
+                if self._shards:
+                    _LOG.warning(
+                        "%s: %d samples are kept; open a writer on %s again to continue or close",
+                        *(self._folder, len(self), self.path),
+                    )
 
     def add_sample(
         self,
@@ -128,17 +137,17 @@ class TrainingDataWriter:
             hog_features: (4464,); in all samples of a file or in none.
             warp_matrix: (2, 3) frame to crop; NaN is stored where it is unknown.
             quality_score: in [0, 1].
-            subject: who it is; samples of one subject are not split either.
+            subject: the person's name; samples of one subject are not split either.
             group: the source of the sample.
-            measures: what the score was made of, by the names of
+            measures: the parts of the score, by the names of
                 :data:`mlx_faceau.data.format.columns.MEASURES`.
 
         Raises:
-            ValueError: for a wrong shape, type or value; nothing is added then.
+            UsageError: for a wrong shape, type or value; nothing is added then.
             DatasetError: if the disk refuses.
         """
         named = {name: value for name, value in locals().items() if name != "self"}
-        self.add_batch(**plural(named))
+        self.add_batch(**batch_of_one(named))
 
     def add_batch(self, **columns: Any) -> None:
         """Add many samples: the names of :meth:`add_sample` in the plural, each with a leading N.
@@ -147,124 +156,133 @@ class TrainingDataWriter:
         and ``measures`` keep their names; optional ones may be left out or None.
 
         Raises:
-            ValueError: for an unknown or missing name, unequal lengths, or a bad sample; nothing is
+            UsageError: for an unknown or missing name, unequal lengths, or a bad sample; nothing is
                 added then.
             DatasetError: if the disk refuses.
         """
         if not any(len(values) for values in columns.values() if values is not None):
             return
         block = checked_block(columns)
-        with self._guard:
+        with self._thread_lock:
             self._check_open()
             if self._hog is None:
                 self._hog = schema.HOG in block
             if self._hog != (schema.HOG in block):
                 raise UsageError("hog_features must be given for all samples of a file or for none")
             self._buffer.append(block)
-            self._waiting += rows_of(block)
-            if self._waiting >= _BUFFERED:
+            self._buffered += num_rows(block)
+            if self._buffered >= BLOCK_ROWS:
                 self.flush()
 
     def flush(self) -> None:
-        """Bring all samples added so far onto the disk: from here on nothing can lose them.
+        """Write all samples added so far to the disk: a kill loses none of them from here on.
 
         Raises:
             DatasetError: if the disk refuses; the samples stay in memory.
         """
-        with self._guard:
+        with self._thread_lock:
             self._check_open()
             if not self._buffer:
                 return
-            try:
-                self._journal.append(concatenated(self._buffer))
-            except OSError as error:
-                raise DatasetError(f"{self.path}: cannot be written ({error.strerror})") from error
+            self._folder.mkdir(exist_ok=True)
+            shard = self._folder / f"{self._rows:012d}.h5"
+            with create_file(shard) as file:
+                file.append(concatenate_blocks(self._buffer))
+            self._shards.append(shard)
+            self._rows += self._buffered
             self._buffer.clear()
-            self._waiting = 0
+            self._buffered = 0
 
     def close(self) -> None:
-        """Write what is left, make the file of all samples, and remove the log.
+        """Write what is left, merge the shards into the file, and remove their folder.
 
         Raises:
-            DatasetError: if there is no sample, or the disk refuses; the log stays then.
+            DatasetError: if there is no sample, or the disk refuses; the shards stay then.
         """
-        with self._guard:
+        with self._thread_lock:
             if not self._open:
                 return
-            if len(self) == 0:
-                self.discard()
-                raise DatasetError(f"{self.path}: not written, no sample was added")
             try:
+                if len(self) == 0:
+                    raise DatasetError(f"{self.path}: not written, no sample was added")
                 self.flush()
-                self._finish()
+                if self._shards:
+                    self._merge()
             finally:
                 self._release()
 
     def discard(self) -> None:
         """Drop everything added; a file that was there before is not touched."""
-        with self._guard:
-            self._buffer.clear()
-            self._waiting = 0
+        with self._thread_lock:
             if self._open:
-                self._journal.delete()
+                self._buffer.clear()
+                self._buffered = 0
+                shutil.rmtree(self._folder, ignore_errors=True)
                 self._release()
 
-    def _finish(self) -> None:
-        if self._journal.rows:
-            name = {JOURNAL_ATTRIBUTE: self._journal.id}
-            with building(self.path, self._compression, **name) as builder:
-                for block in self._all_blocks():
-                    builder.append(block)
-                copy_provenance(builder, [] if self._existing is None else [self.path])
-        self._journal.delete()
+    def _merge(self) -> None:
+        existing = [] if self._existing is None else [self._existing]
+        with create_file(self.path, self._compression) as file:
+            shards = (FaceDataset(path, keep_outside=True, quiet=True) for path in self._shards)
+            for dataset in itertools.chain(existing, shards):
+                for block in read_blocks(dataset):
+                    file.append(block)
+                dataset.close()
+            copy_provenance(file, [dataset.path for dataset in existing])
+        shutil.rmtree(self._folder)
 
-    def _all_blocks(self) -> Iterator[Block]:
-        if self._existing is not None:
-            yield from blocks(self._existing)
-            self._existing.close()
-        yield from self._journal.blocks()
+    def _find_shards(self) -> list[Path]:
+        """The shards of an interrupted writer, in order; those already merged are removed.
 
-    def _leave(self) -> None:
-        """The block ended with an error: keep what there is for the next writer."""
-        with self._guard:
-            if not self._open:
-                return
-            try:
-                self.flush()
-            finally:
-                kept = self._journal.rows
-                if kept == 0:
-                    self.discard()
-                else:
-                    _LOG.warning(
-                        "%s: %d samples are kept; open a writer on %s again to go on or to close",
-                        *(self._journal.path, kept, self.path),
-                    )
-                    self._release()
+        A shard's name is the row at which it begins. One that begins before the end of the file was
+        merged into it by a writer that was killed before it could remove the folder.
+        """
+        if not self._folder.exists():
+            return []
+        if not self._folder.is_dir():
+            raise DatasetError(f"{self._folder}: not a folder of shards; move it away")
+        shards = []
+        merged = self._rows
+        for shard in sorted(self._folder.glob("[0-9]*.h5")):
+            if not shard.stem.isdecimal() or merged <= int(shard.stem) != self._rows:
+                raise DatasetError(
+                    f"{shard}: begins at another row than {self._rows}, where {self.path.name} or "
+                    "the shard before it ends; move the folder away"
+                )
+            if int(shard.stem) < merged:
+                shard.unlink()
+                continue
+            with schema.opened(shard) as file:
+                if not schema.check_root(shard, file):
+                    raise DatasetError(f"{shard}: not written by TrainingDataWriter; move it away")
+                self._rows += schema.check_datasets(shard, file)
+            self._hog = schema.has_hog(shard)
+            shards.append(shard)
+        if not shards:
+            with contextlib.suppress(OSError):  # it holds something else
+                self._folder.rmdir()
+        else:
+            _LOG.warning(
+                "%s: %d samples of an interrupted writer are kept", self.path, self._rows - merged
+            )
+        return shards
 
     def _release(self) -> None:
         self._open = False
-        self._journal.close()
         self._lock.release()
 
     def _check_open(self) -> None:
         if not self._open:
             raise UsageError(f"{self.path}: the writer is closed")
 
-    def _known_hog(self) -> bool | None:
-        """Whether samples carry HOG features; None while there is no sample."""
-        if self._existing is not None:
-            return schema.has_hog(self.path)
-        return schema.HOG in self._journal.columns if self._journal.rows else None
 
-
-def _existing(path: Path) -> FaceDataset | None:
-    """The file to be continued, if there is one."""
+def _open_existing(path: Path) -> FaceDataset | None:
+    """The file to be extended, if there is one."""
     if not path.exists():
         return None
     with schema.opened(path) as file:
         if not schema.check_root(path, file):
             raise DatasetError(
-                f"{path}: written by the original tool; 'mlx-faceau data convert' makes it ours"
+                f"{path}: written by the original tool; run 'mlx-faceau data convert' on it first"
             )
     return FaceDataset(path, keep_outside=True)

@@ -1,7 +1,7 @@
 """Training samples from videos and photographs: labelled faces, cut out and measured."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from mlx_faceau.video.reader import Span, Video
 from mlx_faceau.video.results import Frame
 
 from . import quality
-from .labeller import FaceLabels, Labeller, is_photograph, open_labeller
+from .face_labels import FaceLabels, Labeller, is_photograph
+from .labeller import open_labeller
 
 
 @dataclass
@@ -60,9 +61,19 @@ class VideoReport:
         """Who labelled it, as :func:`mlx_faceau.data.format.label_provenance.labellers` has it."""
         return {"labeller": self.labeller, "licence": self.licence, "pdm": self.pdm}
 
+    @property
+    def final(self) -> bool:
+        """Whether the video need not be tried again: it gave samples, or had no error."""
+        return bool(self.kept or not self.error)
+
     def as_json(self) -> dict[str, Any]:
         """The fields as JSON values."""
         return {**vars(self), "dropped": dict(self.dropped)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "VideoReport":
+        """The inverse of :meth:`as_json`."""
+        return cls(**{**values, "dropped": Counter(values["dropped"])})
 
 
 class TrainingDataGenerator:

@@ -1,257 +1,360 @@
 """One training file from many videos and photographs: several processes, resumable.
 
-Each video, and every 64 photographs, become a part, a training file of its own in
-``<output>.parts/``, with reports beside it that are written last. What has reports is done; a later
-run goes on with the rest and joins the parts. The finished file carries the reports, so that a run
-with more files adds the new ones.
+Each video, and every 64 photographs, become a shard: a training file in the folder
+``<output>.shards`` that also holds the reports of its inputs. Shards are written atomically; a
+later run makes those that are missing and merges all of them. The finished file carries the
+reports, so that a run with more inputs adds only the new ones.
 """
 
+import hashlib
 import itertools
 import json
+import logging
 import multiprocessing
 import shutil
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from multiprocessing.sharedctypes import Synchronized
 from multiprocessing.synchronize import Event
 from pathlib import Path
+from typing import Any
 
 import cv2
 
 from mlx_faceau.data.format import schema
-from mlx_faceau.data.format.copying import blocks
 from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.data.format.label_provenance import GENERATION, check_same_labels, video_reports
-from mlx_faceau.data.format.rewriting import building, check_target
-from mlx_faceau.errors import DatasetError, UsageError
+from mlx_faceau.data.format.row_io import check_target, create_file, read_blocks
+from mlx_faceau.data.format.sample import batch_of_one, checked_block
+from mlx_faceau.errors import DatasetError, FaceauError, FunctionError, UsageError
 
-from .generate import VideoReport
-from .labeller import is_photograph
-from .shards import Job, Part, Settings, as_report, useful
+from .face_labels import is_photograph
+from .generate import TrainingDataGenerator, VideoReport, writer_arguments
+from .quality import Limits
 
-_POLL = 0.3  # seconds between looks at the frame counter
-_PHOTOGRAPHS = 64  # in a part
+_LOG = logging.getLogger(__name__)
+_SIGNATURE = "metadata/shard_signature"  # what a shard was made of; made anew when this changes
+_PHOTOGRAPHS = 64  # in a shard
+_POLL = 0.3  # seconds between updates of the progress
+_CRASHED = "the process that read it crashed; convert the file and try again"
+
+Progress = Callable[[int, int], None]
 
 
-def harvest(
-    jobs: Sequence[Job],
-    settings: Settings,
-    output: Path,
-    workers: int = 1,
-    progress: Callable[[int, int], None] = lambda videos, frames: None,
-) -> list[VideoReport]:
-    """Write the samples of all files into ``output``; files that are in it already are passed by.
-
-    A file that cannot be read or labelled is reported and left out. If the run is interrupted,
-    finished parts are kept and the same call goes on.
+@dataclass(frozen=True)
+class InputFile:
+    """One video or photograph.
 
     Args:
-        jobs: the videos and photographs.
+        path: its file.
+        name: unique among the inputs; what a split keeps together.
+        subject: the person's name, or None.
+    """
+
+    path: Path
+    name: str
+    subject: str | None = None
+
+
+@dataclass(frozen=True)
+class GeneratorSettings:
+    """What decides an input's samples, see :class:`TrainingDataGenerator`."""
+
+    labeller: str = "auto"
+    every: int = 1
+    pdm: str | None = None
+    limits: Limits = field(default_factory=Limits)
+    label_model: str | None = None
+
+    def generator(self) -> TrainingDataGenerator:
+        """The generator of these settings.
+
+        Raises:
+            UsageError: if the labeller is unknown, or ``every`` is below 1.
+            BackendError: if the labeller cannot run here.
+            DatasetError: if the PDM cannot be read.
+        """
+        return TrainingDataGenerator(
+            self.labeller, self.every, self.limits, self.pdm, self.label_model
+        )
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A training file of the samples of some inputs, one after the other, and their reports."""
+
+    path: Path
+    inputs: tuple[InputFile, ...]
+
+
+def generate_file(
+    inputs: Sequence[InputFile],
+    settings: GeneratorSettings,
+    output: Path,
+    workers: int = 1,
+    progress: Progress = lambda files, frames: None,
+) -> list[VideoReport]:
+    """Write the samples of all inputs into ``output``; inputs that it holds already are skipped.
+
+    An input that cannot be read or labelled is reported and left out. If the run is interrupted,
+    finished shards are kept, and the same call continues.
+
+    Args:
+        inputs: the videos and photographs.
         settings: the same for all.
-        output: the training file, made or added to.
-        workers: processes; 0 reads the videos in this one, which a broken file may then end.
-        progress: told the number of finished files and of frames every now and then.
+        output: the training file, made or extended.
+        workers: processes; 0 reads the inputs in this one, which a broken file may then end.
+        progress: called now and then with the number of finished inputs and of frames.
 
     Returns:
-        The reports of all jobs, in their order. If none of them gave a sample, there is no file.
+        The reports of all inputs, in their order. If none of them gave a sample, there is no file.
 
     Raises:
-        ValueError: if two videos have one name, ``workers`` is below 0, or the labeller unknown.
+        UsageError: if two inputs have one name, ``workers`` is below 0, or the labeller is unknown.
         BackendError: if the labeller cannot run here.
-        DatasetError: if ``output`` cannot be written or added to, or labels would be mixed in it.
+        DatasetError: if ``output`` cannot be written or extended, or its labels would be mixed.
     """
-    repeated = [name for name, count in Counter(job.name for job in jobs).items() if count > 1]
+    repeated = [name for name, count in Counter(file.name for file in inputs).items() if count > 1]
     if repeated or workers < 0:
-        raise UsageError(f"{workers} workers (expected >= 0); videos named twice: {repeated}")
+        raise UsageError(f"{workers} workers (expected >= 0); inputs named twice: {repeated}")
     check_target(output)
-    settings.generator()  # raises what no video can change
-    done = _reports_of(output)
-    folder = output.with_name(output.name + ".parts")
+    settings.generator()  # raises what no input can change
+    reports = _recorded_reports(output)
+    extended = bool(reports)
+    folder = output.with_name(output.name + ".shards")
     folder.mkdir(exist_ok=True)
-    parts = _parts(folder, [job for job in jobs if job.name not in done], settings)
-    found = {part: reports for part in parts if (reports := part.reports()) is not None}
-    processed = _in_processes if workers else _in_turn
-    for part, reports in processed([p for p in parts if p not in found], workers, progress):
-        found[part] = reports
-        _reports_alike(done, found)
-    by_name = _reports_alike(done, found)
-    order = {job: number for number, job in enumerate(jobs)}
-    filled = [part for part in found if any(each.kept for each in found[part])]
-    filled.sort(key=lambda part: order[part.jobs[0]])
-    _join(output, filled, list(by_name.values()), bool(done))
+    shards = _plan_shards(folder, [file for file in inputs if file.name not in reports])
+    missing: list[Shard] = []
+    filled: list[Shard] = []
+
+    def add(shard: Shard, found: Sequence[VideoReport]) -> None:
+        reports.update({report.video: report for report in found})
+        labels = {name: [each.labels()] for name, each in reports.items() if each.kept}
+        check_same_labels(labels, "choose a labeller with --labels")
+        if any(report.kept for report in found):
+            filled.append(shard)
+
+    for shard in shards:
+        if (finished := _finished_reports(shard, settings)) is None:
+            missing.append(shard)
+        else:
+            add(shard, finished)
+    process = _process_in_pool if workers else _process_here
+    for shard, found in process(missing, settings, workers, progress):
+        add(shard, found)
+    order = {file.name: number for number, file in enumerate(inputs)}
+    filled.sort(key=lambda shard: order[shard.inputs[0].name])
+    if filled:
+        sources = [*([output] if extended else []), *(shard.path for shard in filled)]
+        _merge(output, sources, list(reports.values()))
     shutil.rmtree(folder)
-    return [by_name[job.name] for job in jobs]
+    return [reports[file.name] for file in inputs]
 
 
-def _reports_alike(
-    done: dict[str, VideoReport], found: dict[Part, list[VideoReport]]
-) -> dict[str, VideoReport]:
-    """All reports by the names of their files, whose labels must agree."""
-    reports = {each.video: each for each in itertools.chain(done.values(), *found.values())}
-    labels = {name: [each.labels()] for name, each in reports.items() if each.kept}
-    check_same_labels(labels, "choose a labeller with --labels")
-    return reports
-
-
-def _parts(folder: Path, jobs: Sequence[Job], settings: Settings) -> list[Part]:
-    """A part for each video, and for so many photographs in a row."""
-    groups: list[tuple[Job, ...]] = []
-    for photographs, run in itertools.groupby(jobs, lambda job: is_photograph(job.video)):
-        members = list(run)
-        size = _PHOTOGRAPHS if photographs else 1
-        groups += [tuple(members[i : i + size]) for i in range(0, len(members), size)]
-    return [Part(folder, group, settings) for group in groups]
-
-
-@dataclass
-class _Shared:
-    """What the run and its processes share: frames counted so far, and whether to stop."""
-
-    frames: "Synchronized[int]"
-    stop: Event
-
-
-class _StoppedError(Exception):
-    """The run was interrupted; the part has no report and will be made anew."""
-
-
-_shared: _Shared | None = None  # in a process of the pool
-
-
-def _start(shared: _Shared) -> None:
-    global _shared
-    _shared = shared
-    cv2.setNumThreads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run hears it and says stop
-
-
-def _count_frame() -> None:
-    if _shared is None:
-        return
-    if _shared.stop.is_set():
-        raise _StoppedError
-    with _shared.frames.get_lock():
-        _shared.frames.value += 1
-
-
-def _make(part: Part) -> list[VideoReport]:
-    return part.make(_count_frame)
-
-
-def _in_turn(
-    parts: Sequence[Part], workers: int, progress: Callable[[int, int], None]
-) -> Iterator[tuple[Part, list[VideoReport]]]:
-    """Parts one after another, in this process."""
-    finished = frames = 0
-    for part in parts:
-        progress(finished, frames)
-        reports = part.make(lambda: None)
-        finished += len(reports)
-        frames += sum(report.frames for report in reports)
-        yield part, reports
-    progress(finished, frames)
-
-
-def _in_processes(
-    parts: Sequence[Part], workers: int, progress: Callable[[int, int], None]
-) -> Iterator[tuple[Part, list[VideoReport]]]:
-    """Parts in the order they are finished.
-
-    A file that kills its process takes the others' processes with it: all of them are tried again,
-    each by itself, so that it alone is lost.
-    """
-    context = multiprocessing.get_context("spawn")
-    shared = _Shared(context.Value("q", 0), context.Event())
-    finished = 0
-
-    def tell() -> None:
-        progress(finished, shared.frames.value)
-
-    suspects = []
-    for part, reports in _in_pool(parts, workers, shared, tell):
-        if reports is None:
-            suspects += part.singles()
-            continue
-        finished += len(reports)
-        yield part, reports
-    for part in suspects:
-        for _, reports in _in_pool([part], 1, shared, tell):
-            finished += 1
-            yield part, reports or _crashed(part)
-    tell()
-
-
-def _in_pool(
-    parts: Sequence[Part], workers: int, shared: _Shared, tell: Callable[[], None]
-) -> Iterator[tuple[Part, list[VideoReport] | None]]:
-    """Parts as they are finished; None for those whose process died, or of several files."""
-    if not parts:
-        return
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(workers, len(parts)), context, _start, (shared,))
-    try:
-        running = {pool.submit(_make, part): part for part in parts}
-        while running:
-            for future in wait(running, _POLL, FIRST_COMPLETED).done:
-                part = running.pop(future)
-                yield part, _outcome(part, future)
-            tell()
-    except BaseException:
-        shared.stop.set()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _outcome(part: Part, future: "Future[list[VideoReport]]") -> list[VideoReport] | None:
-    error = future.exception()
-    if error is None:
-        return future.result()
-    if isinstance(error, BrokenProcessPool) or len(part.jobs) > 1:
-        return None
-    return _failed(part, f"{type(error).__name__}: {' '.join(str(error).split())}")
-
-
-def _crashed(part: Part) -> list[VideoReport]:
-    return _failed(part, "the process that read it crashed; convert the video and try again")
-
-
-def _failed(part: Part, error: str) -> list[VideoReport]:
-    """What went wrong beyond the file's own errors; it is tried again by the next run."""
-    part.path.unlink(missing_ok=True)
-    return [VideoReport(job.name, error=error) for job in part.jobs]
-
-
-def _join(
-    output: Path, parts: Sequence[Part], reports: Sequence[VideoReport], continued: bool
-) -> None:
-    """The file of what was there, if it is continued, and of the new parts, with all reports."""
-    if not parts:
-        return
-    files = [*([output] if continued else []), *(part.path for part in parts)]
-    datasets = [FaceDataset(path, keep_outside=True) for path in files]
-    without = set() if all(map(schema.has_hog, files)) else {schema.HOG}
-    texts = [report.as_json() for report in reports if useful(report)]
-    with building(output) as builder:
-        for dataset in datasets:
-            for block in blocks(dataset, without=without):
-                builder.append(block)
-            dataset.close()
-        builder.note(GENERATION, json.dumps(texts))
-
-
-def _reports_of(output: Path) -> dict[str, VideoReport]:
-    """Reports of the files in a training file that is there already."""
+def _recorded_reports(output: Path) -> dict[str, VideoReport]:
+    """Reports of the inputs of a training file that exists already, by name."""
     if not output.exists():
         return {}
-    reports = list(map(as_report, video_reports(output)))
+    reports = list(map(VideoReport.from_json, video_reports(output)))
     if not reports:
         raise DatasetError(
             f"{output}: exists, and was not made from videos; choose another name and join "
             "them with 'mlx-faceau data merge'"
         )
     return {report.video: report for report in reports}
+
+
+def _plan_shards(folder: Path, inputs: Sequence[InputFile]) -> list[Shard]:
+    """A shard for each video, and for every 64 photographs in a row."""
+    shards = []
+    for photographs, run in itertools.groupby(inputs, lambda file: is_photograph(file.path)):
+        members = list(run)
+        size = _PHOTOGRAPHS if photographs else 1
+        groups = [tuple(members[i : i + size]) for i in range(0, len(members), size)]
+        shards += [_shard(folder, group) for group in groups]
+    return shards
+
+
+def _shard(folder: Path, inputs: tuple[InputFile, ...]) -> Shard:
+    paths = "\n".join(str(file.path.resolve()) for file in inputs)
+    return Shard(folder / f"{hashlib.sha256(paths.encode()).hexdigest()[:16]}.h5", inputs)
+
+
+def _signature(shard: Shard, settings: GeneratorSettings) -> str:
+    stats = [file.path.stat() for file in shard.inputs]
+    made_of: dict[str, Any] = {
+        **asdict(settings),
+        "inputs": [(file.name, file.subject) for file in shard.inputs],
+        "files": [(stat.st_size, stat.st_mtime_ns) for stat in stats],
+    }
+    return json.dumps(made_of)
+
+
+def _finished_reports(shard: Shard, settings: GeneratorSettings) -> list[VideoReport] | None:
+    """The reports of a shard that an earlier run made of the same inputs, None without one."""
+    if not shard.path.is_file():
+        return None
+    with schema.opened(shard.path) as file:
+        if file[_SIGNATURE].asstr()[()] != _signature(shard, settings):
+            return None
+    reports = list(map(VideoReport.from_json, video_reports(shard.path)))
+    return reports if any(report.final for report in reports) else None
+
+
+def make_shard(
+    shard: Shard, settings: GeneratorSettings, on_frame: Callable[[], None]
+) -> list[VideoReport]:
+    """Label the inputs of a shard and write it. Errors of an input go into its report.
+
+    Raises:
+        DatasetError: if the disk refuses.
+    """
+    generator, signature = _cached_generator(settings), _signature(shard, settings)
+    reports = []
+    with create_file(shard.path, allow_empty=True) as file:
+        for source in shard.inputs:
+            errors: list[str] = []
+            for sample in _samples(generator, source.path, on_frame, errors):
+                arguments = writer_arguments(sample, source.name, source.subject)
+                file.append(checked_block(batch_of_one(arguments)))
+            reports.append(replace(generator.report, video=source.name, error="".join(errors)))
+        file.write_text(GENERATION, json.dumps([report.as_json() for report in reports]))
+        file.write_text(_SIGNATURE, signature)
+    return reports
+
+
+@cache
+def _cached_generator(settings: GeneratorSettings) -> TrainingDataGenerator:
+    """One for all shards of a process: a labeller's models are loaded once."""
+    return settings.generator()
+
+
+def _samples(
+    generator: TrainingDataGenerator, path: Path, on_frame: Callable[[], None], errors: list[str]
+) -> Iterator[dict[str, Any]]:
+    """Samples up to the first error, which is appended: a video may be damaged at its end."""
+    try:
+        yield from generator.process_video(path, lambda _: on_frame())
+    except (FaceauError, OSError, cv2.error) as error:
+        if isinstance(error, FunctionError):
+            _LOG.info("the traceback of %s", path, exc_info=error)
+        errors.append(" ".join(str(error).split()).removeprefix(f"{path}: "))
+
+
+def _merge(output: Path, sources: Sequence[Path], reports: Sequence[VideoReport]) -> None:
+    exclude = set() if all(map(schema.has_hog, sources)) else {schema.HOG}
+    with create_file(output) as file:
+        for path in sources:
+            dataset = FaceDataset(path, keep_outside=True, quiet=True)
+            for block in read_blocks(dataset, exclude=exclude):
+                file.append(block)
+            dataset.close()
+        final = [report.as_json() for report in reports if report.final]
+        file.write_text(GENERATION, json.dumps(final))
+
+
+def _process_here(
+    shards: Sequence[Shard], settings: GeneratorSettings, workers: int, progress: Progress
+) -> Iterator[tuple[Shard, list[VideoReport]]]:
+    """Shards one after another, in this process."""
+    files = frames = 0
+    for shard in shards:
+        progress(files, frames)
+        reports = make_shard(shard, settings, lambda: None)
+        files += len(reports)
+        frames += sum(report.frames for report in reports)
+        yield shard, reports
+    progress(files, frames)
+
+
+class _StoppedError(Exception):
+    """The run was interrupted; the shard is not written."""
+
+
+_frames: "Synchronized[int]"  # counted by all processes of a pool
+_stop: Event
+
+
+def _start_worker(frames: "Synchronized[int]", stop: Event) -> None:
+    global _frames, _stop
+    _frames, _stop = frames, stop
+    cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process sets the event
+
+
+def _count_frame() -> None:
+    if _stop.is_set():
+        raise _StoppedError
+    with _frames.get_lock():
+        _frames.value += 1
+
+
+def _work(shard: Shard, settings: GeneratorSettings) -> list[VideoReport]:
+    return make_shard(shard, settings, _count_frame)
+
+
+def _process_in_pool(
+    shards: Sequence[Shard], settings: GeneratorSettings, workers: int, progress: Progress
+) -> Iterator[tuple[Shard, list[VideoReport]]]:
+    """Shards in the order in which they are finished.
+
+    A file that crashes its process ends the whole pool: unfinished inputs are then tried again one
+    by one, so that it alone is lost.
+    """
+    context = multiprocessing.get_context("spawn")
+    frames, stop = context.Value("q", 0), context.Event()
+    files = 0
+
+    def run(shards: Sequence[Shard], workers: int) -> Iterator[tuple[Shard, Any]]:
+        """Each shard with its reports, or with the exception that ended it."""
+        pool = ProcessPoolExecutor(
+            min(workers, len(shards)), context, _start_worker, (frames, stop)
+        )
+        try:
+            futures = {pool.submit(_work, shard, settings): shard for shard in shards}
+            while futures:
+                for future in wait(futures, _POLL, FIRST_COMPLETED).done:
+                    error = future.exception()
+                    if isinstance(error, FaceauError):  # of the disk, not of an input
+                        raise error
+                    yield futures.pop(future), error or future.result()
+                progress(files, frames.value)
+        except BaseException:
+            stop.set()
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    again = []
+    for shard, outcome in run(shards, workers) if shards else ():
+        if isinstance(outcome, BaseException):
+            _LOG.info("%s: trying its inputs one by one", shard.path.name, exc_info=outcome)
+            again += [_shard(shard.path.parent, (file,)) for file in shard.inputs]
+        else:
+            files += len(outcome)
+            yield shard, outcome
+    while again:
+        crashed = []
+        for shard, outcome in run(again, 1):
+            if isinstance(outcome, BrokenProcessPool):
+                crashed.append(shard)
+                continue
+            files += 1
+            if isinstance(outcome, BaseException):
+                outcome = _failure(shard, f"{type(outcome).__name__}: {outcome}")
+            yield shard, outcome
+        again = [shard for shard in again if shard in crashed]
+        if again:  # one process takes them in order: the first of them ended it
+            files += 1
+            yield again[0], _failure(again.pop(0), _CRASHED)
+    progress(files, frames.value)
+
+
+def _failure(shard: Shard, error: str) -> list[VideoReport]:
+    """The report of a single input that no shard was written of; the next run tries it again."""
+    return [VideoReport(shard.inputs[0].name, error=" ".join(error.split()))]

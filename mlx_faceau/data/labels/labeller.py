@@ -1,9 +1,8 @@
-"""Labelled faces of a frame, and what a labeller is: the teacher that training data comes from."""
+"""Choosing a labeller by name, and labelling by a function of the user's own."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -11,137 +10,12 @@ from mlx_faceau.core.pdm import PDM
 from mlx_faceau.core.user_function import load_function, name_of, user_code
 from mlx_faceau.data.format import schema
 from mlx_faceau.errors import BackendError, DatasetError, UsageError
-from mlx_faceau.video.images import IMAGE_SUFFIXES
 from mlx_faceau.video.results import Frame
 
-Labels = Sequence["FaceLabels"]
-
-
-@dataclass(frozen=True)
-class FaceLabels:
-    """One face, in frame pixels and radians.
-
-    Args:
-        landmarks: (68, 2).
-        global_params: (6,) scale, rx, ry, rz, tx, ty of the PDM in the frame.
-        local_params: (34,).
-        au_intensities: (17,) in ``AU_NAMES`` order.
-        bbox: (4,) x, y, width, height; None takes the landmarks' bounding box.
-        confidence: of the labeller, in [0, 1].
-        face_id: tells the people of a video apart.
-        hog: (4464,) FHOG of the aligned face, or None.
-    """
-
-    landmarks: np.ndarray
-    global_params: np.ndarray
-    local_params: np.ndarray
-    au_intensities: np.ndarray
-    bbox: np.ndarray | None = None
-    confidence: float = 1.0
-    face_id: int = 0
-    hog: np.ndarray | None = None
-
-    @property
-    def box(self) -> np.ndarray:
-        """(4,) x, y, width, height in frame pixels."""
-        if self.bbox is not None:
-            return np.asarray(self.bbox, np.float64)
-        low, high = self.landmarks.min(axis=0), self.landmarks.max(axis=0)
-        return np.concatenate([low, high - low])
-
-
-def is_photograph(path: Path) -> bool:
-    """Whether a file counts as a photograph, by its name."""
-    return path.suffix.lower() in IMAGE_SUFFIXES
-
-
-class Labeller(Protocol):
-    """Labels the faces of videos and photographs.
-
-    ``licence`` is what its labels may be used for, or empty; ``pdm_name`` the shape model of its
-    parameters, or empty; ``pdm`` that model, or None where its file is not at hand.
-    """
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def licence(self) -> str: ...
-
-    @property
-    def pdm_name(self) -> str: ...
-
-    @property
-    def pdm(self) -> PDM | None: ...
-
-    def begin(self, video: Path) -> Callable[[Frame], Labels]:
-        """Get ready for a video.
-
-        Returns:
-            What labels its frames; called with frames in order, not necessarily all of them.
-
-        Raises:
-            FaceauError: if this video cannot be labelled.
-        """
-        ...
-
-
-class CallableLabeller:
-    """Any function from a frame to labelled faces.
-
-    Args:
-        function: takes an (H, W, 3) uint8 BGR frame, returns a list with a dict for each face:
-            ``landmarks``, ``global_params``, ``local_params`` and ``au_intensities`` and, if
-            wanted, ``bbox``, ``confidence``, ``face_id`` and ``hog``, all in frame pixels.
-        pdm: of its parameters, or None.
-    """
-
-    name = "callable"
-    licence = ""
-
-    def __init__(
-        self,
-        function: Callable[[np.ndarray], Sequence[Mapping[str, Any]]],
-        pdm: PDM | None = None,
-    ) -> None:
-        self._function = function
-        self.pdm, self.pdm_name = pdm, "given" if pdm else ""
-
-    def begin(self, video: Path) -> Callable[[Frame], Labels]:
-        """See :class:`Labeller`."""
-
-        def label(frame: Frame) -> Labels:
-            with user_code(f"labeller {name_of(self._function)}"):
-                return [_as_labels(face) for face in self._function(frame.image)]
-
-        return label
-
+from .face_labels import FaceLabels, Labeller, Labels
+from .openface import OpenFaceLabeller, find_csv
 
 _OPTIONAL = ("bbox", "confidence", "face_id", "hog")
-
-
-def _as_labels(face: Mapping[str, Any]) -> FaceLabels:
-    missing = set(schema.LABEL_SHAPES) - set(face)
-    unknown = set(face) - set(schema.LABEL_SHAPES) - set(_OPTIONAL)
-    if missing or unknown:
-        raise UsageError(
-            f"a labelled face: missing {sorted(missing)}, unknown {sorted(unknown)}; expected "
-            f"{', '.join(schema.LABEL_SHAPES)} and optionally {', '.join(_OPTIONAL)}"
-        )
-    arrays = {name: np.asarray(face[name], np.float64) for name in schema.LABEL_SHAPES}
-    for name, shape in schema.LABEL_SHAPES.items():
-        if arrays[name].shape != shape:
-            raise UsageError(f"a labelled face: {name} is {arrays[name].shape}, expected {shape}")
-    optional: dict[str, Any] = {
-        name: face[name] for name in _OPTIONAL if face.get(name) is not None
-    }
-    return FaceLabels(
-        arrays["landmarks"],
-        arrays["global_params"],
-        arrays["local_params"],
-        arrays["au_intensities"],
-        **optional,
-    )
 
 
 def open_labeller(
@@ -149,7 +23,7 @@ def open_labeller(
     pdm: PDM | None = None,
     label_model: Path | str | None = None,
 ) -> Labeller:
-    """The labeller that a choice names.
+    """Open the labeller that a choice names.
 
     Args:
         choice: ``"openface-csv"``, ``"mediapipe"``, ``"pyfaceau"``,
@@ -160,14 +34,12 @@ def open_labeller(
         label_model: mediapipe's ``face_landmarker.task``.
 
     Raises:
-        ValueError: if the choice is none of these.
+        UsageError: if the choice is none of these.
         BackendError: if it cannot run here.
     """
     if choice is None or choice == "auto":
         return AutoLabeller(pdm, label_model)
     if choice == "openface-csv":
-        from .openface import OpenFaceLabeller
-
         return OpenFaceLabeller(pdm)
     if choice == "mediapipe":
         from .mediapipe import MediaPipeLabeller
@@ -190,8 +62,57 @@ def open_labeller(
     )
 
 
+class CallableLabeller:
+    """Any function from a frame to labelled faces.
+
+    Args:
+        function: takes an (H, W, 3) uint8 BGR frame, returns a list with a dict for each face:
+            ``landmarks``, ``global_params``, ``local_params`` and ``au_intensities`` and,
+            optionally, ``bbox``, ``confidence``, ``face_id`` and ``hog``, all in frame pixels.
+        pdm: of its parameters, or None.
+    """
+
+    name = "callable"
+    licence = ""
+
+    def __init__(
+        self,
+        function: Callable[[np.ndarray], Sequence[Mapping[str, Any]]],
+        pdm: PDM | None = None,
+    ) -> None:
+        self._function = function
+        self.pdm, self.pdm_name = pdm, "given" if pdm else ""
+
+    def begin(self, video: Path) -> Callable[[Frame], Labels]:
+        """See :class:`~mlx_faceau.data.labels.face_labels.Labeller`."""
+
+        def label(frame: Frame) -> Labels:
+            with user_code(f"labeller {name_of(self._function)}"):
+                return [_as_labels(face) for face in self._function(frame.image)]
+
+        return label
+
+
+def _as_labels(face: Mapping[str, Any]) -> FaceLabels:
+    missing = set(schema.LABEL_SHAPES) - set(face)
+    unknown = set(face) - set(schema.LABEL_SHAPES) - set(_OPTIONAL)
+    if missing or unknown:
+        raise UsageError(
+            f"a labelled face: missing {sorted(missing)}, unknown {sorted(unknown)}; expected "
+            f"{', '.join(schema.LABEL_SHAPES)} and optionally {', '.join(_OPTIONAL)}"
+        )
+    values: dict[str, Any] = {name: face[name] for name in _OPTIONAL if face.get(name) is not None}
+    for name, shape in schema.LABEL_SHAPES.items():
+        values[name] = np.asarray(face[name], np.float64)
+        if values[name].shape != shape:
+            raise UsageError(f"a labelled face: {name} is {values[name].shape}, expected {shape}")
+    return FaceLabels(**values)
+
+
 class AutoLabeller:
     """An OpenFace CSV beside the video, else mediapipe or pyfaceau.
+
+    Its attributes are those of the labeller that the last video took.
 
     Args:
         pdm: see :func:`open_labeller`.
@@ -199,42 +120,25 @@ class AutoLabeller:
     """
 
     def __init__(self, pdm: PDM | None = None, label_model: Path | str | None = None) -> None:
-        self._csv = self._used = open_labeller("openface-csv", pdm)
+        self._csv = OpenFaceLabeller(pdm)
         self._fallback: Labeller | None = None
         if label_model is not None:
             self._fallback = open_labeller("mediapipe", pdm, label_model)
+        self._use(self._csv)
 
-    @property
-    def name(self) -> str:
-        """Of the one that the last video took."""
-        return self._used.name
-
-    @property
-    def licence(self) -> str:
-        """Likewise."""
-        return self._used.licence
-
-    @property
-    def pdm_name(self) -> str:
-        """Likewise."""
-        return self._used.pdm_name
-
-    @property
-    def pdm(self) -> PDM | None:
-        """Likewise."""
-        return self._used.pdm
+    def _use(self, labeller: Labeller) -> Labeller:
+        self.name, self.licence = labeller.name, labeller.licence
+        self.pdm_name, self.pdm = labeller.pdm_name, labeller.pdm
+        return labeller
 
     def begin(self, video: Path) -> Callable[[Frame], Labels]:
-        """See :class:`Labeller`.
+        """See :class:`~mlx_faceau.data.labels.face_labels.Labeller`.
 
         Raises:
             DatasetError: if none can label this video, naming the four ways to labels.
         """
-        from .openface import find_csv
-
-        self._used = self._csv
         if find_csv(video) is not None:
-            return self._csv.begin(video)
+            return self._use(self._csv).begin(video)
         if self._fallback is None:
             try:
                 self._fallback = open_labeller("pyfaceau")
@@ -246,5 +150,4 @@ class AutoLabeller:
                     "give a function of your own (--labels callable:package.module:function). "
                     f"pyfaceau: {error}"
                 ) from None
-        self._used = self._fallback
-        return self._fallback.begin(video)
+        return self._use(self._fallback).begin(video)

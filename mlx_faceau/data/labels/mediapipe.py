@@ -21,9 +21,9 @@ from mlx_faceau.core.pdm import OPEN_PDM, OPEN_PDM_NOISE, PDM, fit_pdm, read_pdm
 from mlx_faceau.errors import BackendError
 from mlx_faceau.video.results import Frame
 
+from .face_labels import FaceLabels, Labels, is_photograph
 from .face_mesh import MODEL_URL, FaceMesh, Mesh, Pyramid, Region, overlap
 from .facs_reading import read_action_units
-from .labeller import FaceLabels, Labels, is_photograph
 
 LICENCE = (
     "labels of MediaPipe's Face Landmarker (Apache-2.0) and the open PDM (from ICT-FaceKit, MIT): "
@@ -85,7 +85,7 @@ class MediaPipeLabeller:
         )
 
     def begin(self, video: Path) -> Callable[[Frame], Labels]:
-        """See :class:`~mlx_faceau.data.labels.labeller.Labeller`."""
+        """See :class:`~mlx_faceau.data.labels.face_labels.Labeller`."""
         if is_photograph(video):
             return lambda frame: self._labels(
                 dict(enumerate(find_faces(self._mesh, Pyramid(frame.image))))

@@ -18,7 +18,7 @@ from mlx_faceau.output.openface_csv import FIRST_COLUMNS, GROUPS, read_openface_
 from mlx_faceau.video.reader import Video
 from mlx_faceau.video.results import Frame
 
-from .labeller import FaceLabels, Labels
+from .face_labels import FaceLabels, Labels
 
 LICENCE = (
     "labels of OpenFace: academic or non-profit, non-commercial research only (its licence), and "
@@ -57,7 +57,7 @@ class OpenFaceLabeller:
         self.pdm = pdm
 
     def begin(self, video: Path) -> Callable[[Frame], Labels]:
-        """See :class:`~mlx_faceau.data.labels.labeller.Labeller`.
+        """See :class:`~mlx_faceau.data.labels.face_labels.Labeller`.
 
         Raises:
             DatasetError: if there is no CSV, or it lacks what training needs.

@@ -18,7 +18,7 @@ from mlx_faceau.data.format.schema import HOG_SIZE
 from mlx_faceau.errors import BackendError
 from mlx_faceau.video.results import Frame
 
-from .labeller import FaceLabels, Labels
+from .face_labels import FaceLabels, Labels
 
 LICENCE = (
     "labels of pyfaceau, pyclnf and pymtcnn (CC BY-NC 4.0) with OpenFace's models (academic or "
@@ -70,7 +70,7 @@ class PyfaceauLabeller:
         self._predictor = predictor(static)
 
     def begin(self, video: Path) -> Callable[[Frame], Labels]:
-        """See :class:`~mlx_faceau.data.labels.labeller.Labeller`."""
+        """See :class:`~mlx_faceau.data.labels.face_labels.Labeller`."""
         fitter = self._open_fitter(detector=None)
 
         def labels(frame: Frame) -> list[FaceLabels]:

@@ -10,7 +10,7 @@ from mlx_faceau.core import geometry
 from mlx_faceau.core.architectures import IMAGE_SIZE
 from mlx_faceau.core.pdm import PDM
 
-from .labeller import FaceLabels
+from .face_labels import FaceLabels
 
 _DARK, _BRIGHT = 4, 251  # grey levels that count as clipped
 _SMALL = 28  # side of the reduced pictures that are compared

@@ -1,24 +1,17 @@
 """Training and validation sides that share no person (or, where nobody is named, no video)."""
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
-from mlx_faceau.data.format.identity import duplicate_faces, merge_names, unify_spellings
+from mlx_faceau.data.format.identity import (
+    Named,
+    duplicate_faces,
+    merge_names,
+    people_names,
+    shown_name,
+)
 from mlx_faceau.errors import DatasetError, UsageError
-
-
-class Named(Protocol):
-    """The part of a data set that a split looks at."""
-
-    @property
-    def subjects(self) -> np.ndarray | None: ...
-
-    @property
-    def videos(self) -> np.ndarray | None: ...
-
-    def __len__(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -125,42 +118,6 @@ def check_batch(samples: int, batch_size: int) -> None:
             f"the training side holds {samples} samples, fewer than a batch of {batch_size}; "
             f"{smaller}, or add data"
         )
-
-
-def people_names(dataset: Named, strict: bool = True) -> tuple[str, np.ndarray]:
-    """What is kept together: each sample's subject, or its video where that names none.
-
-    A sample without a subject, in a video where another one has a subject, is that subject's: a
-    file of changed faces may name videos alone. Spellings of a name are one person, see
-    :func:`.identity.subject_key`.
-
-    Returns:
-        ``"subject"`` or ``"video"``, and (N,) names; empty for samples that have neither, which
-        are refused where ``strict``.
-    """
-    subjects, videos = (
-        np.full(len(dataset), "", object) if names is None else unify_spellings(names)
-        for names in (dataset.subjects, dataset.videos)
-    )
-    nameless = int(((subjects == "") & (videos == "")).sum())
-    if nameless and strict:
-        raise DatasetError(
-            f"{nameless} of {len(dataset)} samples name neither subject nor video, so people "
-            "cannot be kept on one side of a split; write 'metadata/video_names'"
-        )
-    pairs = list(zip(subjects.tolist(), videos.tolist(), strict=True))
-    owners = {video: subject for subject, video in pairs if subject and video}
-    by = "subject" if np.any(subjects != "") else "video"
-    return by, np.array([_key(subject or owners.get(video, ""), video) for subject, video in pairs])
-
-
-def _key(subject: str, video: str) -> str:
-    return f"s:{subject}" if subject else f"v:{video}" if video else ""
-
-
-def shown_name(key: str) -> str:
-    """The name in what :func:`people_names` gave."""
-    return key.partition(":")[2]
 
 
 def _draw(order: np.ndarray, sizes: np.ndarray, target: float) -> np.ndarray:

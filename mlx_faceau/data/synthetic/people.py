@@ -9,12 +9,14 @@ one way of varying after the other, and five of them fit into the few hundred st
 """
 
 import os
+from pathlib import Path
 
 import numpy as np
 
 from mlx_faceau.core import geometry
 from mlx_faceau.core.facs import AU_NAMES, MAX_INTENSITY, NUM_AUS
-from mlx_faceau.data.format.writer import TrainingDataWriter
+from mlx_faceau.data.format.row_io import check_new, create_file
+from mlx_faceau.data.format.sample import checked_block
 from mlx_faceau.errors import UsageError
 
 from .marks import marks
@@ -77,13 +79,15 @@ def write_synthetic(
         DatasetError: if the file exists or cannot be written.
     """
     people = _checked_people(count, seed, people)
-    with TrainingDataWriter(path, expected_samples=count, append=False) as writer:
+    check_new(Path(path), count)
+    with create_file(Path(path)) as file:
         for start in range(0, count, _BLOCK):
             person = np.arange(start, min(start + _BLOCK, count)) * people // count
             block = _block(person, start, seed)
             names = [f"synthetic-{seed}-{number:05d}" for number in block.pop("person")]
             frames = list(range(start, start + len(names)))
-            writer.add_batch(**block, video_names=names, subjects=names, frame_indices=frames)
+            columns = {"video_names": names, "subjects": names, "frame_indices": frames}
+            file.append(checked_block({**block, **columns}))
 
 
 def _checked_people(count: int, seed: int, people: int | None) -> int:

@@ -1,0 +1,227 @@
+"""Rows of training files: a new file is written block by block, existing ones are read so."""
+
+import contextlib
+import os
+import re
+import shutil
+from collections.abc import Container, Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from mlx_faceau import __version__
+from mlx_faceau.core.atomic_io import atomic_file
+from mlx_faceau.core.facs import AU_NAMES
+from mlx_faceau.errors import DatasetError, UsageError
+
+from . import schema
+from .columns import COLUMNS, Block, concatenate_blocks, num_rows
+from .dataset import FaceDataset
+
+BLOCK_ROWS = 256  # samples that pass through memory together, about 10 MB
+_BYTES_PER_SAMPLE = 39_000  # an image and its labels
+_LABEL_ROWS = 1024  # rows in a chunk of everything but images
+_LABEL_CHUNK_BYTES = 1 << 20
+
+
+class RowWriter:
+    """A new training file that grows block by block.
+
+    Columns that blocks may lack are made when the first block brings them; rows without a value
+    hold the column's own "missing".
+
+    Attributes:
+        rows: number of samples appended.
+
+    Args:
+        file: opened for writing, empty.
+        compression: of the images: None, or "lzf" (smaller, slower to read).
+    """
+
+    def __init__(self, file: h5py.File, compression: str | None) -> None:
+        self.rows = 0
+        self._file, self._compression = file, compression
+        # Kept open: a data set that is dropped writes its last chunks where no error can be raised.
+        self._columns: dict[str, h5py.Dataset] = {}
+        self._buffer: list[Block] = []
+        self._written = 0
+        file.attrs.update(
+            format=schema.FORMAT,
+            version=schema.VERSION,
+            landmark_space="crop",
+            color_format="RGB",
+            image_size=(112, 112),
+            au_names=list(AU_NAMES),
+            writer=f"mlx-faceau {__version__}",
+        )
+
+    def append(self, block: Block) -> None:
+        """Add the rows of a block."""
+        self._buffer.append(block)
+        self.rows += num_rows(block)
+        if self.rows - self._written >= BLOCK_ROWS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Pass buffered blocks to the HDF5 library."""
+        if not self._buffer:
+            return
+        block = concatenate_blocks(self._buffer)
+        for name in block:
+            if name not in self._columns:
+                self._columns[name] = self._create(name)
+        for name, dataset in self._columns.items():
+            dataset.resize(self.rows, axis=0)
+            if name in block:
+                dataset[self._written : self.rows] = block[name]
+        self._buffer.clear()
+        self._written = self.rows
+
+    def write_text(self, name: str, text: str) -> None:
+        """Add a text about the whole file as a data set of its own."""
+        self._file.create_dataset(name, data=text, dtype=h5py.string_dtype())
+
+    def _create(self, name: str) -> h5py.Dataset:
+        column = COLUMNS[name]
+        text = column.dtype is None
+        size = 16 if column.dtype is None else np.dtype(column.dtype).itemsize
+        row_bytes = max(1, int(np.prod(column.shape))) * size
+        rows = max(schema.CHUNK_ROWS, min(_LABEL_ROWS, _LABEL_CHUNK_BYTES // row_bytes))
+        images = name == "images"
+        return self._file.create_dataset(
+            name,
+            (self._written, *column.shape),
+            h5py.string_dtype() if text else column.dtype,
+            maxshape=(None, *column.shape),
+            chunks=(schema.CHUNK_ROWS if images else rows, *column.shape),
+            compression=self._compression if images else None,
+            fillvalue=None if text or column.missing is None else column.missing,
+        )
+
+
+@contextlib.contextmanager
+def create_file(
+    path: Path, compression: str | None = None, allow_empty: bool = False
+) -> Iterator[RowWriter]:
+    """Write a training file that takes the name ``path`` when the block ends without an error.
+
+    Args:
+        path: replaced if it exists.
+        compression: see :class:`RowWriter`.
+        allow_empty: whether a file without samples is written too.
+
+    Raises:
+        UsageError: for an unknown compression.
+        DatasetError: if no rows were added, or the disk refuses; nothing is left behind then.
+    """
+    if compression not in (None, "lzf"):
+        raise UsageError(f"compression is {compression!r}, expected None or 'lzf'")
+    try:
+        with atomic_file(path) as temporary:
+            with _open_new(temporary) as file:
+                writer = RowWriter(file, compression)
+                yield writer
+                writer.flush()
+            if writer.rows == 0 and not allow_empty:
+                raise DatasetError(f"{path}: not written, there is no sample")
+    except (OSError, RuntimeError) as error:
+        number = re.search(r"errno = (\d+)", str(error))  # which the library hides in a paragraph
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        reason = os.strerror(int(number[1])) if number else reason
+        raise DatasetError(f"{path}: cannot be written ({reason})") from error
+
+
+@contextlib.contextmanager
+def _open_new(path: Path) -> Iterator[h5py.File]:
+    """A new file; where the block fails, the library writes what it still holds into nothing.
+
+    On a full disk it would try each block again while it closes, and print a traceback for each.
+    """
+    file = h5py.File(path, "w")
+    try:
+        yield file
+        file.flush()
+    except BaseException:
+        if os.name != "nt":  # where the library's file numbers are its own
+            nothing = os.open(os.devnull, os.O_RDWR)
+            os.dup2(nothing, file.id.get_vfd_handle())
+            os.close(nothing)
+        with contextlib.suppress(OSError, RuntimeError):
+            file.close()
+        raise
+    file.close()
+
+
+def check_target(path: Path, expected_samples: int | None = None) -> None:
+    """Raise DatasetError if the folder of a new file does not exist or its disk lacks room."""
+    if not path.parent.is_dir():
+        raise DatasetError(f"{path}: folder {path.parent} does not exist; make it first")
+    if expected_samples is None:
+        return
+    needed, free = expected_samples * _BYTES_PER_SAMPLE, shutil.disk_usage(path.parent).free
+    if needed > free:
+        raise DatasetError(
+            f"{path}: {expected_samples} samples need {needed / 1e9:.1f} GB, "
+            f"{free / 1e9:.1f} GB are free; choose another disk"
+        )
+
+
+def check_new(path: Path, expected_samples: int | None = None) -> None:
+    """:func:`check_target`, for a file that must not exist yet."""
+    if os.path.lexists(path):
+        raise DatasetError(f"{path}: exists already; choose another name or move it away")
+    check_target(path, expected_samples)
+
+
+def read_blocks(
+    dataset: FaceDataset, indices: np.ndarray | None = None, exclude: Container[str] = ()
+) -> Iterator[Block]:
+    """Samples with every column that the file has, at most 256 at a time.
+
+    Args:
+        dataset: an opened training file; labels come in crop space, whichever tool wrote it.
+        indices: (n,) samples in the order wanted; None takes all.
+        exclude: columns to leave out.
+
+    Raises:
+        DatasetError: if global parameters of the samples are not in crop space, or the file is
+            damaged.
+    """
+    indices = np.arange(len(dataset)) if indices is None else np.asarray(indices, np.int64)
+    unplaced = int((dataset.masks["global_mask"][indices] == 0).sum())
+    if unplaced:
+        raise DatasetError(
+            f"{dataset.path}: the global parameters of {unplaced} samples are not in crop space "
+            "and there are no warp matrices to move them; they cannot be written into a new file"
+        )
+    columns = {"metadata/quality_scores": dataset.quality, **dataset.labels}
+    texts = {
+        "metadata/video_names": dataset.videos,
+        "metadata/subjects": dataset.subjects,
+        "metadata/groups": dataset.groups,
+    }
+    if dataset.videos is None:  # a split needs names: all samples are of one video
+        texts["metadata/video_names"] = np.full(len(dataset), dataset.path.name, object)
+    with schema.opened(dataset.path) as file:
+        others = COLUMNS.keys() - columns.keys() - texts.keys() - {"images"}
+        others = {name for name in others if name in file and name not in exclude}
+        for name in others:
+            schema.check_array(dataset.path, file, name, COLUMNS[name].shape, len(file["images"]))
+        for start in range(0, len(indices), BLOCK_ROWS):
+            part = indices[start : start + BLOCK_ROWS]
+            block: Block = {"images": dataset.read_images(part)}
+            block |= {name: values[part] for name, values in columns.items()}
+            block |= {n: text[part].tolist() for n, text in texts.items() if text is not None}
+            for name in others:
+                values = _read_rows(file[name], dataset.rows[part])
+                block[name] = values.astype(COLUMNS[name].dtype)
+            yield block
+
+
+def _read_rows(source: h5py.Dataset, rows: np.ndarray) -> np.ndarray:
+    """Rows in any order; one read of the span where they lie close together."""
+    first, last = int(rows.min()), int(rows.max())
+    if last - first < 4 * len(rows):
+        return np.asarray(source[first : last + 1][rows - first])
+    return np.stack([source[int(row)] for row in rows])

@@ -1,0 +1,81 @@
+"""What a labeller is, and the labelled faces that it returns."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from mlx_faceau.core.pdm import PDM
+from mlx_faceau.video.images import IMAGE_SUFFIXES
+from mlx_faceau.video.results import Frame
+
+Labels = Sequence["FaceLabels"]
+
+
+@dataclass(frozen=True)
+class FaceLabels:
+    """One face, in frame pixels and radians.
+
+    Args:
+        landmarks: (68, 2).
+        global_params: (6,) scale, rx, ry, rz, tx, ty of the PDM in the frame.
+        local_params: (34,).
+        au_intensities: (17,) in ``AU_NAMES`` order.
+        bbox: (4,) x, y, width, height; None takes the landmarks' bounding box.
+        confidence: of the labeller, in [0, 1].
+        face_id: the face's number, the same in all frames of a video.
+        hog: (4464,) FHOG of the aligned face, or None.
+    """
+
+    landmarks: np.ndarray
+    global_params: np.ndarray
+    local_params: np.ndarray
+    au_intensities: np.ndarray
+    bbox: np.ndarray | None = None
+    confidence: float = 1.0
+    face_id: int = 0
+    hog: np.ndarray | None = None
+
+    @property
+    def box(self) -> np.ndarray:
+        """(4,) x, y, width, height in frame pixels."""
+        if self.bbox is not None:
+            return np.asarray(self.bbox, np.float64)
+        low, high = self.landmarks.min(axis=0), self.landmarks.max(axis=0)
+        return np.concatenate([low, high - low])
+
+
+class Labeller(Protocol):
+    """Labels the faces of videos and photographs.
+
+    Attributes:
+        name: of the labeller.
+        licence: the terms of its labels; may be empty.
+        pdm_name: the name of its parameters' shape model; may be empty.
+        pdm: that model, or None where its file is not available.
+    """
+
+    name: str
+    licence: str
+    pdm_name: str
+
+    @property
+    def pdm(self) -> PDM | None: ...
+
+    def begin(self, video: Path) -> Callable[[Frame], Labels]:
+        """Prepare for a video or photograph.
+
+        Returns:
+            A function that labels its frames; called in order, perhaps not with all of them.
+
+        Raises:
+            FaceauError: if this video cannot be labelled.
+        """
+        ...
+
+
+def is_photograph(path: Path) -> bool:
+    """Whether a file counts as a photograph, by its name."""
+    return path.suffix.lower() in IMAGE_SUFFIXES
