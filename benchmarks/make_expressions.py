@@ -29,7 +29,7 @@ from mlx_faceau.data.labels.face_mesh import FaceMesh, Pyramid
 from mlx_faceau.data.labels.generate import VideoReport
 from mlx_faceau.data.labels.ict_facekit import read_ict_facekit
 from mlx_faceau.data.labels.mediapipe import LICENCE, find_faces
-from mlx_faceau.data.synthetic.made_expressions import (
+from mlx_faceau.data.synthetic.expression_synthesis import (
     LabelledFace,
     make_expressions,
     mesh_expressions,

@@ -17,7 +17,7 @@ from mlx_faceau.core import geometry
 from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.core.landmarks import GROUPS
 from mlx_faceau.data.synthetic.marks import marks
-from mlx_faceau.data.synthetic.paint import draw_looks, paint_face
+from mlx_faceau.data.synthetic.paint import paint_face, sample_appearance
 from mlx_faceau.data.synthetic.shape import shape_model
 
 matplotlib.use("Agg")
@@ -125,8 +125,8 @@ def _posed(
     points = geometry.project(model.mean, model.basis, params, local)
     followed = np.einsum("mp,pck->mck", marks().weights, model.basis)
     mark_points = geometry.project(marks().points, followed, params, local)
-    looks = draw_looks(rng)
-    return paint_face(points, mark_points, units, looks, float(params[0]), rng), points
+    appearance = sample_appearance(rng)
+    return paint_face(points, mark_points, units, appearance, float(params[0]), rng), points
 
 
 def _rectangle(axis: Any, low: np.ndarray, high: np.ndarray, color: str, label: str) -> None:

@@ -18,7 +18,7 @@ from mlx_faceau.data.labels.facs_reading import load_table, read_action_units
 from mlx_faceau.data.labels.ict_facekit import read_ict_facekit
 from mlx_faceau.data.synthetic.expression_model import AU_SHAPES, shape_names
 from mlx_faceau.data.synthetic.expression_motion import move_mesh
-from mlx_faceau.data.synthetic.made_expressions import make_expressions, mesh_expressions
+from mlx_faceau.data.synthetic.expression_synthesis import make_expressions, mesh_expressions
 from mlx_faceau.data.synthetic.mesh_points import LOWER_LIP, UPPER_LIP
 from mlx_faceau.errors import DatasetError
 

@@ -11,7 +11,7 @@ from mlx_faceau.data.labels.mediapipe import IBUG
 from mlx_faceau.data.synthetic.expression_model import head_pose
 from mlx_faceau.data.synthetic.expression_motion import head_turn, move_mesh
 from mlx_faceau.data.synthetic.expression_render import make_face
-from mlx_faceau.data.synthetic.expression_sampling import draw_expression
+from mlx_faceau.data.synthetic.expression_sampling import sample_expression
 from mlx_faceau.data.synthetic.mesh_points import EYES, LOWER_LIP, MOUTH, UPPER_LIP
 
 
@@ -175,7 +175,7 @@ def test_amounts_are_taken_by_side(model):
 
 def test_drawn_expressions_show_every_unit_often_enough():
     rng = np.random.default_rng(3)
-    drawn = [draw_expression(rng, smiling=index % 2 == 0) for index in range(4000)]
+    drawn = [sample_expression(rng, smiling=index % 2 == 0) for index in range(4000)]
     strong = np.mean([expression.mean_intensities > 2 for expression in drawn], axis=0)
     assert strong.min() > 0.08, dict(zip(AU_NAMES, strong.round(3), strict=True))
     everything = np.stack([expression.au_intensities for expression in drawn])
@@ -185,7 +185,7 @@ def test_drawn_expressions_show_every_unit_often_enough():
 
 def test_drawn_heads_stay_within_their_pose_limits():
     rng = np.random.default_rng(4)
-    turned = [draw_expression(rng, yaw=0.5) for _ in range(2000)]
+    turned = [sample_expression(rng, yaw=0.5) for _ in range(2000)]
     assert max(abs(0.5 + expression.yaw) for expression in turned) <= 0.6 + 1e-9
     assert max(abs(expression.pitch) for expression in turned) <= np.radians(17)
     assert 0.25 < np.mean([expression.pitch != 0 for expression in turned]) < 0.45
@@ -193,7 +193,7 @@ def test_drawn_heads_stay_within_their_pose_limits():
 
 def test_the_same_seed_draws_the_same_expressions():
     first, second = (
-        [draw_expression(rng) for rng in [np.random.default_rng(9)] for _ in range(20)]
+        [sample_expression(rng) for rng in [np.random.default_rng(9)] for _ in range(20)]
         for _ in range(2)
     )
     for one, other in zip(first, second, strict=True):

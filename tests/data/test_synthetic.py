@@ -7,7 +7,7 @@ from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.core.landmarks import MIRROR
 from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.data.synthetic.marks import marks
-from mlx_faceau.data.synthetic.paint import draw_looks, paint_face
+from mlx_faceau.data.synthetic.paint import paint_face, sample_appearance
 from mlx_faceau.data.synthetic.people import _expression, synthesize, write_synthetic
 from mlx_faceau.data.synthetic.shape import interpolation, shape_model
 
@@ -148,7 +148,7 @@ def test_every_action_unit_can_be_seen(unit):
         shape = model.basis @ (units @ model.expression)
         flat = scale * (model.mean + shape)[:, :2] + [55.5, 50]
         points = scale * (marks().points + marks().weights @ shape)[:, :2] + [55.5, 50]
-        looks = draw_looks(np.random.default_rng(3))
+        looks = sample_appearance(np.random.default_rng(3))
         return paint_face(flat, points, units, looks, scale, np.random.default_rng(4)).astype(int)
 
     change = np.abs(picture(5) - picture(0)).max(axis=2)

@@ -10,9 +10,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from mlx_faceau import __version__
 from mlx_faceau.core.atomic_io import atomic_file
 from mlx_faceau.core.facs import AU_NAMES
+from mlx_faceau.core.libraries import package_version
 from mlx_faceau.errors import DatasetError, UsageError
 
 from . import schema
@@ -53,7 +53,7 @@ class RowWriter:
             color_format="RGB",
             image_size=(112, 112),
             au_names=list(AU_NAMES),
-            writer=f"mlx-faceau {__version__}",
+            writer=f"mlx-faceau {package_version()}",
         )
 
     def append(self, block: Block) -> None:

@@ -1,7 +1,7 @@
-"""Drawing on small pictures: smooth curves, anti-aliased shapes at sub-pixel positions.
+"""Drawing on small images: smooth curves, anti-aliased shapes at sub-pixel positions.
 
 Points are (n, 2) float x, y in pixels, pixel centres at whole numbers; colours are 0 to 255 in the
-picture's own channel order. Everything draws in place.
+image's own channel order. Everything draws in place.
 """
 
 from functools import cache
@@ -70,6 +70,6 @@ def loop(points: Points) -> Points:
 
 
 def blend(area: np.ndarray, top: np.ndarray, mask: np.ndarray) -> None:
-    """Lay one picture over another, as densely as the mask (0 to 255) says."""
+    """Blend one image over another by the mask (0 to 255)."""
     share = mask[..., None].astype(np.float32) * (1 / 255)
     area[...] = area + (top - area.astype(np.float32)) * share

@@ -1,9 +1,9 @@
-"""The pixels of a photograph follow its moved mesh; eyes and mouth are filled where they open.
+"""Rendering a photographed face whose mesh has moved; eyes and mouth are filled where they open.
 
 Triangles are drawn from the farthest to the nearest, each with its own affine map back to the
 photograph; the openings of eyes and mouth lie under the skin. An eyeball keeps its place in the
-head and is painted where the lids hid it. A mouth that was open keeps its inside, one that opens
-gets a dark cavity with teeth that stay with the skull and the jaw.
+head and is painted where the lids hid it. An open mouth keeps its inside; one that opens further
+gets a dark cavity with teeth fixed to the skull and the jaw.
 """
 
 from dataclasses import dataclass
@@ -26,8 +26,8 @@ _SKIN_PATCHES = np.array([50, 280, 205, 425, 4])  # cheeks, laugh lines and nose
 
 
 @dataclass(frozen=True)
-class MadeFace:
-    """A face made from a photograph, in its standard crop.
+class SyntheticFace:
+    """A face synthesised from a photograph, in its standard crop.
 
     Attributes:
         image: (112, 112, 3) uint8 RGB.
@@ -334,7 +334,7 @@ def make_face(
     turn: np.ndarray | None = None,
     closed_lips: bool = False,
     wrinkles: float = 0.0,
-) -> MadeFace:
+) -> SyntheticFace:
     """The same person with another expression and head pose; landmarks are exact.
 
     Args:
@@ -351,7 +351,7 @@ def make_face(
     motion = move_mesh(model, np.asarray(mesh, np.float64), amounts, turn, closed_lips)
     matrix = standard_crop_matrix(motion.mesh[IBUG, :2])
     moved = transform_points(matrix, motion.mesh[:, :2])
-    return MadeFace(
+    return SyntheticFace(
         render_face(photograph, model, motion, matrix, wrinkles),
         moved[IBUG],
         np.concatenate([moved, matrix[0, 0] * motion.mesh[:, 2:]], axis=1),

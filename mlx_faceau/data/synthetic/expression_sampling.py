@@ -1,6 +1,6 @@
-"""Which expressions and head poses to make: single action units, some together, whole expressions.
+"""Sampling expressions and head poses: single action units, combinations, whole expressions.
 
-Units that photographs seldom show come as often as the others.
+Units that are rare in photographs come as often as the others.
 
 Reference:
     Ekman, Friesen, Hager, FACS Investigator's Guide, 2002 (prototypes of the emotions).
@@ -58,14 +58,14 @@ _SINGLES = {
 _KINDS = {"single": 0.20, "pair": 0.18, "triple": 0.22, "whole": 0.34, "pose": 0.06}
 _BLINKS, _ONE_SIDED, _CLOSED_LIPS, _TURNED = 0.1, 0.12, 0.6, 0.3  # shares
 _SMOOTH = 0.4  # share of faces without lines
-_SMILES_LEFT = 0.4  # share of the drawn expressions without a smile that a smiling face may get
+_UNSMILING_KEPT = 0.4  # share of expressions without a smile that a smiling face may get
 _YAW, _PITCH = np.radians(25), np.radians(17)
-_GREATEST_YAW = 0.6  # radians, of the made face
+_GREATEST_YAW = 0.6  # radians, of the new face
 
 
 @dataclass(frozen=True)
 class Expression:
-    """What to make of a photograph.
+    """An expression and head pose to add to a photograph.
 
     Attributes:
         kind: ``"single"``, ``"pair"``, ``"triple"``, ``"pose"`` or the expression's name.
@@ -99,15 +99,15 @@ def _index(unit: int) -> int:
     return AU_NAMES.index(f"AU{unit:02d}_r")
 
 
-def draw_expression(
+def sample_expression(
     rng: np.random.Generator, smiling: bool = False, yaw: float = 0.0, turn: float = 1.0
 ) -> Expression:
     """One expression and head pose.
 
     Args:
-        rng: decides everything.
-        smiling: of the photograph; such a face seldom gets an expression without a smile.
-        yaw: of the photograph, radians; made faces stay within 34 degrees.
+        rng: the only source of randomness.
+        smiling: whether the photograph smiles; it then rarely gets an expression without a smile.
+        yaw: of the photograph, radians; new faces stay within 34 degrees.
         turn: factor on the angles, smaller where little surrounds the face.
     """
     while True:
@@ -116,7 +116,7 @@ def draw_expression(
             units = {unit: value for unit, value in units.items() if unit != 5}
             units[45] = rng.uniform(1.5, MAX_INTENSITY)
         fits = kind == "pose" or not units.keys().isdisjoint((6, 12, 25, 26, 45))
-        if fits or not smiling or rng.random() < _SMILES_LEFT:
+        if fits or not smiling or rng.random() < _UNSMILING_KEPT:
             break
     intensities = np.zeros(NUM_AUS)
     for unit, value in units.items():

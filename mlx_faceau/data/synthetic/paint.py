@@ -25,8 +25,8 @@ _TAPER = np.array([0.35, 0.8, 1.0, 1.0, 0.85])[:, None]  # thickness along a bro
 
 
 @dataclass(frozen=True)
-class Looks:
-    """What stays the same in all pictures of a person; colours are RGB in [0, 255]."""
+class Appearance:
+    """What is the same in all images of a person; colours are RGB in [0, 255]."""
 
     skin: np.ndarray
     hair: np.ndarray
@@ -39,12 +39,12 @@ class Looks:
     long_hair: bool
 
 
-def draw_looks(rng: np.random.Generator) -> Looks:
-    """A person's looks."""
+def sample_appearance(rng: np.random.Generator) -> Appearance:
+    """Draw the appearance of a person at random."""
     skin = _tone(_SKIN_TONES, rng)
     hair = _tone(_HAIR_TONES, rng)
     red = np.array([[1.0, 0.62, 0.6]]) * rng.uniform(0.85, 1.0)
-    return Looks(
+    return Appearance(
         skin=skin,
         hair=hair * min(1.0, 0.75 * skin.mean() / hair.mean()),
         iris=_tone(_IRIS_TONES, rng),
@@ -61,7 +61,7 @@ def paint_face(
     landmarks: np.ndarray,
     mark_points: np.ndarray,
     intensities: np.ndarray,
-    looks: Looks,
+    appearance: Appearance,
     scale: float,
     rng: np.random.Generator,
 ) -> np.ndarray:
@@ -71,7 +71,7 @@ def paint_face(
         landmarks: (68, 2) crop pixels.
         mark_points: (M, 2) crop pixels of :func:`~mlx_faceau.data.synthetic.marks.marks`.
         intensities: (17,) action units in [0, 5].
-        looks: whose face it is.
+        appearance: of the person.
         scale: pixels per millimetre.
         rng: draws background, gaze, light and noise.
 
@@ -82,13 +82,13 @@ def paint_face(
     outlines = {name: mark_points[rows] for name, rows in marks().outlines.items()}
     up = _up(landmarks) * scale
     image = _background(rng)
-    _head(image, landmarks, outlines, looks)
-    _nose(image, landmarks, looks)
+    _head(image, landmarks, outlines, appearance)
+    _nose(image, landmarks, appearance)
     _tint(image, mark_points, units)
-    _eyes(image, landmarks, units, looks, up, scale, rng)
-    _mouth(image, landmarks, units, looks, up)
-    _brows(image, landmarks, looks, up)
-    return _developed(image, _ink(mark_points, units), landmarks, rng)
+    _eyes(image, landmarks, units, appearance, up, scale, rng)
+    _mouth(image, landmarks, units, appearance, up)
+    _brows(image, landmarks, appearance, up)
+    return _finish(image, _ink(mark_points, units), landmarks, rng)
 
 
 def _tone(tones: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -100,7 +100,7 @@ def _tone(tones: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _up(landmarks: np.ndarray) -> np.ndarray:
-    """(2,) unit vector from the chin to the brows in the picture."""
+    """(2,) unit vector from the chin to the brows in the image."""
     across = landmarks[45] - landmarks[36]
     return np.asarray(np.array([across[1], -across[0]]) / np.hypot(*across))
 
@@ -117,23 +117,30 @@ def _background(rng: np.random.Generator) -> np.ndarray:
 
 
 def _head(
-    image: np.ndarray, landmarks: np.ndarray, outlines: Mapping[str, np.ndarray], looks: Looks
+    image: np.ndarray,
+    landmarks: np.ndarray,
+    outlines: Mapping[str, np.ndarray],
+    appearance: Appearance,
 ) -> None:
     jaw = landmarks[0:17]
     hair = curve(outlines["hair"])
-    if looks.long_hair:
+    if appearance.long_hair:
         left, right = np.split(outlines["long_hair"], 2)
         hair = np.concatenate([left, hair, right])
-    fill(image, hair, color(0.85 * looks.hair))
+    fill(image, hair, color(0.85 * appearance.hair))
     left, right = np.split(outlines["neck"], 2)
-    fill(image, np.concatenate([left[:2], right[1::-1]]), color(0.78 * looks.skin))
-    fill(image, np.concatenate([left[1:], right[:0:-1]]), color(looks.clothes))
+    fill(image, np.concatenate([left[:2], right[1::-1]]), color(0.78 * appearance.skin))
+    fill(image, np.concatenate([left[1:], right[:0:-1]]), color(appearance.clothes))
     for ear in np.split(outlines["ear"], 2):
-        fill(image, curve(ear), color(0.86 * looks.skin))
-    fill(image, np.concatenate([curve(jaw), curve(outlines["forehead"][::-1])]), color(looks.skin))
-    stroke(image, curve(jaw), color(0.72 * looks.skin))
+        fill(image, curve(ear), color(0.86 * appearance.skin))
+    fill(
+        image,
+        np.concatenate([curve(jaw), curve(outlines["forehead"][::-1])]),
+        color(appearance.skin),
+    )
+    stroke(image, curve(jaw), color(0.72 * appearance.skin))
     cap = np.concatenate([curve(outlines["forehead"]), curve(outlines["hairline"])[::-1]])
-    fill(image, cap, color(looks.hair))
+    fill(image, cap, color(appearance.hair))
 
 
 def _tint(image: np.ndarray, mark_points: np.ndarray, units: Mapping[str, float]) -> None:
@@ -147,25 +154,25 @@ def _tint(image: np.ndarray, mark_points: np.ndarray, units: Mapping[str, float]
     blend(image, tinted, cv2.blur(mask, (3, 3)))
 
 
-def _nose(image: np.ndarray, landmarks: np.ndarray, looks: Looks) -> None:
+def _nose(image: np.ndarray, landmarks: np.ndarray, appearance: Appearance) -> None:
     bridge, base = landmarks[27:31], landmarks[31:36]
     for wing in (base[0], base[4]):
         side = np.concatenate([bridge, [wing]])
-        fill(image, side, color(0.93 * looks.skin))
-    stroke(image, curve(bridge), color(1.08 * looks.skin), 2)
+        fill(image, side, color(0.93 * appearance.skin))
+    stroke(image, curve(bridge), color(1.08 * appearance.skin), 2)
     outline = np.concatenate(
         [[0.6 * base[0] + 0.4 * bridge[2]], base, [0.6 * base[4] + 0.4 * bridge[2]]]
     )
-    stroke(image, curve(outline), color(0.66 * looks.skin))
+    stroke(image, curve(outline), color(0.66 * appearance.skin))
     for nostril in (base[1], base[3]):
-        disc(image, nostril, 1.1, color(0.35 * looks.skin))
+        disc(image, nostril, 1.1, color(0.35 * appearance.skin))
 
 
 def _eyes(
     image: np.ndarray,
     landmarks: np.ndarray,
     units: Mapping[str, float],
-    looks: Looks,
+    appearance: Appearance,
     up: np.ndarray,
     scale: float,
     rng: np.random.Generator,
@@ -174,16 +181,21 @@ def _eyes(
     for eye in (landmarks[36:42], landmarks[42:48]):
         upper, lower = curve(eye[:4]), curve(eye[[3, 4, 5, 0]])
         middle = (eye[0] + eye[3]) / 2
-        crease = eye[:1] + _ALONG * (eye[3] - eye[0]) + looks.lid_crease * _ARCH * up
-        fill(image, np.concatenate([crease, upper[::-1]]), color(looks.lids))
-        stroke(image, crease, color((0.55 + 0.45 * units["AU05_r"]) * looks.skin))
-        _ball(image, upper, lower, middle + gaze + 1.0 * up, looks, scale)
-        stroke(image, upper, color(0.25 * looks.lids), 2 if units["AU45_r"] > 0.5 else 1)
-        stroke(image, lower, color(0.6 * looks.skin))
+        crease = eye[:1] + _ALONG * (eye[3] - eye[0]) + appearance.lid_crease * _ARCH * up
+        fill(image, np.concatenate([crease, upper[::-1]]), color(appearance.lids))
+        stroke(image, crease, color((0.55 + 0.45 * units["AU05_r"]) * appearance.skin))
+        _ball(image, upper, lower, middle + gaze + 1.0 * up, appearance, scale)
+        stroke(image, upper, color(0.25 * appearance.lids), 2 if units["AU45_r"] > 0.5 else 1)
+        stroke(image, lower, color(0.6 * appearance.skin))
 
 
 def _ball(
-    image: np.ndarray, upper: Points, lower: Points, centre: np.ndarray, looks: Looks, scale: float
+    image: np.ndarray,
+    upper: Points,
+    lower: Points,
+    centre: np.ndarray,
+    appearance: Appearance,
+    scale: float,
 ) -> None:
     """White, iris and pupil, seen between the lids."""
     opening = np.concatenate([upper, lower])
@@ -192,7 +204,7 @@ def _ball(
     area = image[top:bottom, left:right]
     ball, mask = np.full_like(area, 236), np.zeros(area.shape[:2], np.uint8)
     corner = np.array([left, top])
-    disc(ball, centre - corner, 5.6 * scale, color(looks.iris))
+    disc(ball, centre - corner, 5.6 * scale, color(appearance.iris))
     disc(ball, centre - corner, 2.4 * scale, (12, 12, 12))
     disc(ball, centre - corner - 1.2 * scale, 0.7, (250, 250, 250))
     fill(mask, opening - corner, (255,))
@@ -203,7 +215,7 @@ def _mouth(
     image: np.ndarray,
     landmarks: np.ndarray,
     units: Mapping[str, float],
-    looks: Looks,
+    appearance: Appearance,
     up: np.ndarray,
 ) -> None:
     outer, inner = landmarks[48:60], landmarks[60:68].copy()
@@ -212,7 +224,7 @@ def _mouth(
         inner[below] -= max(0.0, overlap) * up
     upper, lower = curve(inner[:5]), curve(inner[[4, 5, 6, 7, 0]])
     outer_upper, outer_lower = curve(outer[:7]), curve(outer[[6, 7, 8, 9, 10, 11, 0]])
-    lips = looks.lips + 0.8 * units["AU23_r"] * (np.array(BRUISE, float) - looks.lips)
+    lips = appearance.lips + 0.8 * units["AU23_r"] * (np.array(BRUISE, float) - appearance.lips)
     fill(image, np.concatenate([outer_upper, upper[::-1]]), color(0.86 * lips))
     fill(image, np.concatenate([outer_lower, lower[::-1]]), color(lips))
     opening = np.concatenate([upper, lower])
@@ -223,15 +235,17 @@ def _mouth(
     fill(image, np.concatenate([lower, tongue[::-1]]), (225, 40, 60))
     teeth = upper + np.minimum(1, 9 * units["AU25_r"] / gap) * (lower - upper)
     fill(image, np.concatenate([upper, teeth[::-1]]), (240, 240, 232))
-    stroke(image, upper, color(0.4 * looks.lips))
-    stroke(image, lower, color(0.5 * looks.lips))
+    stroke(image, upper, color(0.4 * appearance.lips))
+    stroke(image, lower, color(0.5 * appearance.lips))
 
 
-def _brows(image: np.ndarray, landmarks: np.ndarray, looks: Looks, up: np.ndarray) -> None:
-    taper = _TAPER * looks.brow_thickness / 2 * up
+def _brows(
+    image: np.ndarray, landmarks: np.ndarray, appearance: Appearance, up: np.ndarray
+) -> None:
+    taper = _TAPER * appearance.brow_thickness / 2 * up
     for points, half in ((landmarks[17:22], taper), (landmarks[22:27], taper[::-1])):
         outline = np.concatenate([curve(points + half), curve(points - half)[::-1]])
-        fill(image, outline, color(0.8 * looks.hair))
+        fill(image, outline, color(0.8 * appearance.hair))
 
 
 def _ink(mark_points: np.ndarray, units: Mapping[str, float]) -> np.ndarray:
@@ -244,7 +258,7 @@ def _ink(mark_points: np.ndarray, units: Mapping[str, float]) -> np.ndarray:
     return ink
 
 
-def _developed(
+def _finish(
     image: np.ndarray, ink: np.ndarray, landmarks: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
     """Wrinkles, light from one side, focus and noise."""
@@ -261,5 +275,5 @@ def _developed(
 
 @cache
 def _grain() -> np.ndarray:
-    """(176, 176, 3) noise of deviation 1, of which each picture takes a piece."""
+    """(176, 176, 3) noise of deviation 1, of which each image takes a window."""
     return np.random.default_rng(0).standard_normal((SIZE + 64, SIZE + 64, 3), dtype=np.float32)

@@ -1,11 +1,13 @@
-"""Synthetic people with exact labels, for the demo, for tests and for trying things out.
+"""Synthetic people with exact labels, for the demo, tests and experiments.
 
-Everything is drawn by this project from a seed: no photograph, no third-party shape model. A
-picture is a person (shape and looks), an expression (action units, each moving points, drawing
-wrinkles and tinting skin), a pose and a light. Landmarks are exactly the parameters' projection.
+Everything is drawn by this project from a seed: no photograph, no third-party shape model. An image
+shows a person (shape and appearance), an expression (action units, each of which moves points,
+draws wrinkles and tints skin), a pose and a light. Landmarks are exactly the parameters'
+projection.
 
-Units come mostly together, in five expressions: the networks' heads start so small that they learn
-one way of varying after the other, and five of them fit into the few hundred steps of a demo.
+Units mostly occur together, in five expressions: the networks' heads start so small that they learn
+one direction of variation after the other, and five of them fit into the few hundred steps of a
+demo.
 """
 
 import os
@@ -20,7 +22,7 @@ from mlx_faceau.data.format.sample import checked_block
 from mlx_faceau.errors import UsageError
 
 from .marks import marks
-from .paint import SIZE, draw_looks, paint_face
+from .paint import SIZE, paint_face, sample_appearance
 from .shape import ShapeModel, shape_model
 
 # Units that come together, with their share of the expression's intensity.
@@ -32,26 +34,26 @@ _EXPRESSIONS: dict[str, dict[str, float]] = {
     "wince": {"AU14_r": 0.9, "AU20_r": 1.0, "AU45_r": 1.0},
 }
 _EXCLUSIVE = (("joy", "disgust"), ("surprise", "wince"), ("anger", "wince"))
-_SHOWN = 0.45  # chance that an expression is shown, exclusion aside
-_ALONE = 0.04  # chance that a unit is active by itself
+_EXPRESSION_CHANCE = 0.45  # chance that an expression is shown, exclusion aside
+_UNIT_CHANCE = 0.04  # chance that a unit is active by itself
 _OPPOSED = (("AU05_r", "AU45_r"), ("AU12_r", "AU15_r"), ("AU20_r", "AU23_r"))
 _POSE_DEVIATION = np.radians([5, 14, 4])  # pitch, yaw, roll
 _POSE_LIMITS = np.radians([20, 30, 20])
 _FRAME = (640, 480)
-_PICTURES_EACH = 8  # of a person, unless the number of people is given
+_IMAGES_EACH = 8  # of a person, unless the number of people is given
 _BLOCK = 256  # samples made at a time
 
 
 def synthesize(count: int, seed: int, people: int | None = None) -> dict[str, np.ndarray]:
-    """Pictures of synthetic people in the standard crop, with exact labels in crop space.
+    """Images of synthetic people in the standard crop, with exact labels in crop space.
 
-    The same arguments give the same bytes, and another seed gives other people. Pictures of one
-    person lie together.
+    The same arguments give the same bytes, and another seed gives other people. Images of one
+    person are consecutive.
 
     Args:
-        count: number of pictures, >= 1.
+        count: number of images, >= 1.
         seed: whole number >= 0.
-        people: number of people; None: one for every 8 pictures.
+        people: number of people; None: one for every 8 images.
 
     Returns:
         ``images`` (N, 112, 112, 3) uint8 RGB; ``landmarks`` (N, 68, 2), ``global_params`` (N, 6),
@@ -72,7 +74,7 @@ def synthesize(count: int, seed: int, people: int | None = None) -> dict[str, np
 def write_synthetic(
     path: str | os.PathLike[str], count: int, seed: int, people: int | None = None
 ) -> None:
-    """Write the pictures of :func:`synthesize` as a training file, block by block.
+    """Write the images of :func:`synthesize` as a training file, block by block.
 
     Raises:
         ValueError: if a number is out of range.
@@ -94,23 +96,23 @@ def _checked_people(count: int, seed: int, people: int | None) -> int:
     if count < 1 or seed < 0:
         raise UsageError(f"count is {count} and seed {seed}, expected count >= 1 and seed >= 0")
     if people is None:
-        return min(count, max(2, count // _PICTURES_EACH))
+        return min(count, max(2, count // _IMAGES_EACH))
     if not 1 <= people <= count:
         raise UsageError(f"people is {people}, expected 1..{count}")
     return people
 
 
 def _block(person: np.ndarray, start: int, seed: int) -> dict[str, np.ndarray]:
-    """Pictures ``start``, ``start + 1``, ... of the given people."""
+    """Images ``start``, ``start + 1``, ... of the given people."""
     model = shape_model()
     rngs = [np.random.default_rng((seed, 1, start + i)) for i in range(len(person))]
-    known = {number: np.random.default_rng((seed, 0, number)) for number in np.unique(person)}
-    identity = {number: rng.standard_normal(len(model.identity)) for number, rng in known.items()}
-    looks = {number: draw_looks(rng) for number, rng in known.items()}
+    rng_of = {number: np.random.default_rng((seed, 0, number)) for number in np.unique(person)}
+    identity = {number: rng.standard_normal(len(model.identity)) for number, rng in rng_of.items()}
+    appearance = {number: sample_appearance(rng) for number, rng in rng_of.items()}
     units = np.stack([_expression(rng) for rng in rngs])
     traits = np.stack([identity[number] for number in person]).clip(-2, 2)
     local = (traits @ model.identity + units @ model.expression).astype(np.float32)
-    frame_params = np.stack([_placed(rng) for rng in rngs])
+    frame_params = np.stack([_pose(rng) for rng in rngs])
     frame_landmarks = geometry.project(model.mean, model.basis, frame_params, local)
     warp = np.stack([geometry.standard_crop_matrix(points) for points in frame_landmarks])
     params = geometry.transform_global_params(warp, frame_params).astype(np.float32)
@@ -119,7 +121,7 @@ def _block(person: np.ndarray, start: int, seed: int) -> dict[str, np.ndarray]:
     images = np.empty((len(person), SIZE, SIZE, 3), np.uint8)
     for row, number in enumerate(person):
         images[row] = paint_face(
-            *(landmarks[row], mark_points[row], units[row], looks[number]),
+            *(landmarks[row], mark_points[row], units[row], appearance[number]),
             *(float(params[row, 0]), rngs[row]),
         )
     return {
@@ -144,7 +146,7 @@ def _expression(rng: np.random.Generator) -> np.ndarray:
         strength = rng.uniform(0.8, 4.2)
         for name, share in _EXPRESSIONS[expression].items():
             units[AU_NAMES.index(name)] = strength * share * rng.uniform(0.85, 1.15)
-    alone = rng.random(NUM_AUS) < _ALONE
+    alone = rng.random(NUM_AUS) < _UNIT_CHANCE
     units[alone] = rng.uniform(0.5, MAX_INTENSITY, NUM_AUS)[alone]
     units = units.clip(0, MAX_INTENSITY)
     for pair in _OPPOSED:
@@ -155,15 +157,15 @@ def _expression(rng: np.random.Generator) -> np.ndarray:
 
 
 def _shown(rng: np.random.Generator) -> list[str]:
-    shown = [name for name in _EXPRESSIONS if rng.random() < _SHOWN]
+    shown = [name for name in _EXPRESSIONS if rng.random() < _EXPRESSION_CHANCE]
     for pair in _EXCLUSIVE:
         if set(pair) <= set(shown):
             shown.remove(pair[int(rng.integers(2))])
     return shown
 
 
-def _placed(rng: np.random.Generator) -> np.ndarray:
-    """(6,) global parameters in the frame of an imagined photograph."""
+def _pose(rng: np.random.Generator) -> np.ndarray:
+    """(6,) global parameters in the frame of an imaginary photograph."""
     angles = rng.normal(0, _POSE_DEVIATION).clip(-_POSE_LIMITS, _POSE_LIMITS)
     return np.array([rng.uniform(0.8, 2.0), *angles, *(rng.uniform(0.35, 0.65, 2) * _FRAME)])
 

@@ -1,9 +1,8 @@
-"""A photograph's face under drawn expressions and poses, each with its labels.
+"""New expressions and head poses of a photographed face, with their labels.
 
-Landmarks are those of the moved mesh, exactly. Action units are the reading of the photograph, less
-what was taken away of a smile, plus what was added: reading a made face again would miss most of
-it, since the Face Landmarker follows unusual expressions by a fifth of their way or less
-(``benchmarks/results/expression-synthesis.csv``).
+Landmarks are exactly those of the moved mesh. Action units are the FACS reading of the photograph,
+minus what was removed of a smile, plus what was added. Reading the new image instead would miss
+most of it: the Face Landmarker follows unusual expressions by a fifth of their amount or less.
 """
 
 from collections.abc import Iterator
@@ -23,8 +22,8 @@ from mlx_faceau.data.labels.ict_facekit import ICTFaceKit
 
 from .expression_model import ExpressionModel, expression_model, head_pose, shape_names
 from .expression_motion import head_turn
-from .expression_render import MadeFace, make_face
-from .expression_sampling import Expression, draw_expression
+from .expression_render import SyntheticFace, make_face
+from .expression_sampling import Expression, sample_expression
 
 _SMILE = (
     "mouthSmile", "cheekRaiser", "eyeSquint", "mouthDimple", "mouthUpperUp", "mouthLowerDown",
@@ -33,7 +32,7 @@ _SMILE = (
 _SMILE_UNITS = np.array([int(name[2:4]) in {6, 7, 10, 12, 14, 20, 25, 26} for name in AU_NAMES])
 _SMILING, _UNSMILING, _JAW_OPEN = 0.3, 0.15, 0.1  # amounts of mouthSmile and jawOpen
 _SMILES_KEPT = 0.7  # share of the smiles that get a smile added
-_WHOLLY_TAKEN = 0.6  # share of smiles that are taken away wholly, where any of it is
+_FULLY_REMOVED = 0.6  # share of removed smiles that are removed fully
 _GREATEST_YAW = 0.65  # radians, of photographs
 _INSIDE = 3.0, 109.0  # landmarks
 _PARTED = 0.9  # intensity of AU25 for each of AU26 alone
@@ -41,7 +40,7 @@ _PARTED = 0.9  # intensity of AU25 for each of AU26 alone
 
 @dataclass(frozen=True)
 class LabelledFace:
-    """A made face with its action units.
+    """A synthesised face with its action units.
 
     Attributes:
         face: image, landmarks and mesh in the standard crop.
@@ -49,7 +48,7 @@ class LabelledFace:
         au_intensities: (17,) in [0, 5].
     """
 
-    face: MadeFace
+    face: SyntheticFace
     expression: Expression
     au_intensities: np.ndarray
 
@@ -71,8 +70,8 @@ def make_expressions(
 ) -> Iterator[LabelledFace]:
     """Make new expressions and poses of one photograph.
 
-    Of a face that is not smiling one more is made, of a smiling one one less: unsmiling faces carry
-    other expressions better. None is made of a face turned by more than 37 degrees, or where
+    A face that does not smile gives one more, a smiling one gives one less: other expressions show
+    better on unsmiling faces. None is made of a face turned by more than 37 degrees, or where
     landmarks would leave the crop.
 
     Args:
@@ -80,7 +79,7 @@ def make_expressions(
         mesh: (478, 3) MediaPipe's points, pixel centres at integers.
         scores: (52,) its scores.
         model: see :func:`mesh_expressions`.
-        rng: decides everything.
+        rng: the only source of randomness.
         count: how many, about; >= 1.
         turn: factor on the angles, smaller where the photograph shows little around the face.
     """
@@ -89,33 +88,33 @@ def make_expressions(
     if abs(yaw) > _GREATEST_YAW:
         return
     reading = read_action_units(mesh, scores)[0]
-    seen = photograph_amounts(mesh, scores, model)
-    smile = float(seen[model.names.index("mouthSmile_L")])
-    opened = smile > _UNSMILING or seen[model.names.index("jawOpen")] > _JAW_OPEN
+    amounts = photograph_amounts(mesh, scores, model)
+    smile = float(amounts[model.names.index("mouthSmile_L")])
+    opened = smile > _UNSMILING or amounts[model.names.index("jawOpen")] > _JAW_OPEN
     is_smile = np.isin(model.names, [n for s in _SMILE for n in shape_names(s, model.names)])
     for _ in range(count + 1 if smile <= _UNSMILING else max(count - 1, 1)):
-        drawn = draw_expression(rng, smile > _SMILING, yaw, turn)
-        taken = 0.0
-        keeps_smile = drawn.shows(6, 12) and rng.random() < _SMILES_KEPT
-        if opened and not keeps_smile and drawn.kind not in ("pose", "blink"):
-            taken = 1.0 if rng.random() < _WHOLLY_TAKEN else rng.random()
+        sampled = sample_expression(rng, smile > _SMILING, yaw, turn)
+        removed = 0.0
+        keeps_smile = sampled.shows(6, 12) and rng.random() < _SMILES_KEPT
+        if opened and not keeps_smile and sampled.kind not in ("pose", "blink"):
+            removed = 1.0 if rng.random() < _FULLY_REMOVED else rng.random()
         face = make_face(
             photograph,
             mesh,
             model,
-            model.amounts(drawn.au_intensities, *drawn.sides) - taken * is_smile * seen,
-            head_turn(drawn.yaw, drawn.pitch) if drawn.yaw or drawn.pitch else None,
-            drawn.closed_lips and not taken,
-            drawn.wrinkles,
+            model.amounts(sampled.au_intensities, *sampled.sides) - removed * is_smile * amounts,
+            head_turn(sampled.yaw, sampled.pitch) if sampled.yaw or sampled.pitch else None,
+            sampled.closed_lips and not removed,
+            sampled.wrinkles,
         )
         if face.landmarks.min() >= _INSIDE[0] and face.landmarks.max() <= _INSIDE[1]:
-            yield LabelledFace(face, drawn, _made_units(reading, taken, drawn))
+            yield LabelledFace(face, sampled, _combined_intensities(reading, removed, sampled))
 
 
-def _made_units(reading: np.ndarray, taken: float, drawn: Expression) -> np.ndarray:
-    units = reading * (1 - taken * _SMILE_UNITS) + drawn.mean_intensities
+def _combined_intensities(reading: np.ndarray, removed: float, sampled: Expression) -> np.ndarray:
+    units = reading * (1 - removed * _SMILE_UNITS) + sampled.mean_intensities
     parted, dropped = AU_NAMES.index("AU25_r"), AU_NAMES.index("AU26_r")
-    units[parted] = max(units[parted], _PARTED * drawn.mean_intensities[dropped])
+    units[parted] = max(units[parted], _PARTED * sampled.mean_intensities[dropped])
     return np.asarray(units.clip(0, MAX_INTENSITY), np.float32)
 
 
