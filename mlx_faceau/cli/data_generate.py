@@ -43,7 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="MediaPipe's face_landmarker.task (float16, version 1)",
     )
     parser.add_argument(
-        "--every", type=int, default=1, metavar="N", help="take every Nth frame (default: 1)"
+        "--frame-step", type=int, default=1, metavar="N", help="take every Nth frame (default: 1)"
+    )
+    parser.add_argument(
+        "--every", dest="frame_step", type=int, default=argparse.SUPPRESS, help=argparse.SUPPRESS
     )
     parser.add_argument(
         "--workers", type=int, default=1, metavar="N", help="processes (default: 1)"
@@ -74,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
             print(f"{limit.name:20}{limit.default!s:>7}  {limit.metadata['help']}")
         return 0
     settings = GeneratorSettings(
-        args.labeller, args.every, args.pdm, _limits(args.limit), args.label_model
+        args.labeller, args.frame_step, args.pdm, _limits(args.limit), args.label_model
     )
     inputs = list(_inputs(_find_files(args), _subjects(args.subjects)))
     with _progress(len(inputs)) as progress:

@@ -44,7 +44,7 @@ def test_several_faces_a_frame_without_and_every_second_frame(tmp_path):
     video = film(tmp_path / "clip.mp4", faces)
     (tmp_path / "processed").mkdir()
     write_csv(tmp_path / "processed" / "clip.csv", faces)
-    generator = TrainingDataGenerator(every=2, limits=KEEP_ALIKE)
+    generator = TrainingDataGenerator(frame_step=2, limits=KEEP_ALIKE)
     samples = list(generator.process_video(video))
     found = [(sample["frame_idx"], sample["face_id"]) for sample in samples]
     assert found == [(0, 0), (0, 1), (2, 0), (2, 1), (6, 0), (6, 1)]
@@ -53,7 +53,7 @@ def test_several_faces_a_frame_without_and_every_second_frame(tmp_path):
     report = generator.report
     assert (report.frames, report.faceless, report.kept) == (4, 1, 6)
     assert report.labeller == "openface-csv"
-    generator = TrainingDataGenerator(every=2)  # pictures that bring nothing new are dropped
+    generator = TrainingDataGenerator(frame_step=2)  # pictures that bring nothing new are dropped
     assert [sample["frame_idx"] for sample in generator.process_video(video)] == [0, 0]
     assert generator.report.dropped == {"min_change": 4}
 
@@ -61,7 +61,7 @@ def test_several_faces_a_frame_without_and_every_second_frame(tmp_path):
 def test_the_real_video_and_its_csv_agree(shared_folder):
     """Every label leads back to the CSV's own numbers, read here by hand."""
     video = shared_folder / "data" / "video" / "subj01_timepoint01.mp4"
-    samples = list(TrainingDataGenerator(every=40).process_video(video))
+    samples = list(TrainingDataGenerator(frame_step=40).process_video(video))
     assert [sample["frame_idx"] for sample in samples] == [0, 40, 80, 120]
     lines = video.with_suffix(".openface.csv").read_text().splitlines()
     names = lines[0].split(", ")

@@ -112,7 +112,7 @@ def test_other_settings_make_a_part_anew(tmp_path):
         generate_file(
             inputs, GeneratorSettings(), tmp_path / "out.h5", workers=0, progress=interrupt
         )
-    settings = GeneratorSettings(every=3, limits=KEEP_ALIKE)
+    settings = GeneratorSettings(frame_step=3, limits=KEEP_ALIKE)
     reports = generate_file(inputs, settings, tmp_path / "out.h5", workers=0)
     assert [(report.frames, report.kept) for report in reports] == [(2, 2), (2, 2)]
 
@@ -133,6 +133,7 @@ def test_a_video_that_kills_its_process_is_lost_alone(tmp_path):
     ("arguments", "message"),
     [
         (["--labeller", "nobody"], "labeller 'nobody'"),
+        (["--frame-step", "0"], "every"),
         (["--every", "0"], "every"),
         (["--workers", "-1"], "-1 workers"),
         (["--limit", "min_sise=3"], "min_size"),

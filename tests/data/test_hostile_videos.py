@@ -95,7 +95,7 @@ def test_labels_are_not_shifted_behind_a_damaged_picture(tmp_path):
     write_csv(tmp_path / "clip.csv", faces)
     damage_frame(video, 4)
     generator = TrainingDataGenerator(limits=KEEP_ALIKE)
-    with pytest.raises(DatasetError, match=r"pictures are missing before 0\.20 s"):
+    with pytest.raises(DatasetError, match=r"frames are missing before 0\.20 s"):
         list(generator.process_video(video))
     assert generator.report.kept == 4
     # OpenFace's CSV of the damaged file counts as we do.

@@ -23,18 +23,18 @@ from .labeller import open_labeller
 
 @dataclass
 class VideoReport:
-    """What became of a video or photograph.
+    """The result of processing a video or photograph.
 
     Args:
         video: its name.
-        frames: looked at; 1 of a photograph.
+        frames: number read; 1 of a photograph.
         damaged: that could not be read.
         faceless: frames without a labelled face.
         kept: samples.
-        dropped: faces left out, by the limit that they broke.
-        error: why the video, or the rest of it, gave nothing; empty if all is well.
-        labeller: that was used.
-        licence: what its labels may be used for; empty where it does not say.
+        dropped: faces left out, by the limit that they exceeded.
+        error: why the video, or the rest of it, gave nothing; empty without an error.
+        labeller: its name.
+        licence: the terms of its labels; may be empty.
         pdm: ``name`` and ``hash`` of its parameters' shape model, empty where not known.
     """
 
@@ -51,14 +51,14 @@ class VideoReport:
 
     @property
     def miss(self) -> str:
-        """Why it gave no sample; empty if it gave one."""
+        """The reason why it gave no sample; empty if it gave one."""
         if self.kept:
             return ""
         dropped = [f"{count} dropped ({name})" for name, count in self.dropped.most_common()]
         return self.error or ", ".join(dropped) or "no face found"
 
     def labels(self) -> dict[str, Any]:
-        """Who labelled it, as :func:`mlx_faceau.data.format.label_provenance.labellers` has it."""
+        """Its labeller, as :func:`mlx_faceau.data.format.label_provenance.labellers` has it."""
         return {"labeller": self.labeller, "licence": self.licence, "pdm": self.pdm}
 
     @property
@@ -77,37 +77,37 @@ class VideoReport:
 
 
 class TrainingDataGenerator:
-    """Turns videos and photographs into training samples.
+    """Makes training samples from videos and photographs.
 
     Args:
         labeller: see :func:`mlx_faceau.data.labels.labeller.open_labeller`; None takes an OpenFace
             CSV beside each video, else mediapipe where ``label_model`` is given, else pyfaceau
             where it is installed.
-        every: take every how many frames one.
-        limits: what a face must be to be kept.
+        frame_step: N takes every Nth frame.
+        limits: which faces are kept.
         pdm: a PDM or its file: checks landmarks against their parameters, and is fitted where the
             labels have none. mediapipe takes the open PDM unless one is given.
         label_model: mediapipe's ``face_landmarker.task``.
 
     Attributes:
-        report: of the last video, filled while it is read.
+        report: of the last video; filled while it is read.
 
     Raises:
-        ValueError: if the labeller is unknown, or ``every`` is below 1.
+        ValueError: if the labeller is unknown, or ``frame_step`` is below 1.
         BackendError: if the labeller cannot run here.
     """
 
     def __init__(
         self,
         labeller: "str | Labeller | Callable[..., Any] | None" = None,
-        every: int = 1,
+        frame_step: int = 1,
         limits: quality.Limits | None = None,
         pdm: PDM | Path | str | None = None,
         label_model: Path | str | None = None,
     ) -> None:
         pdm = pdm if pdm is None or isinstance(pdm, PDM) else read_pdm(pdm)
         self.labeller = open_labeller(labeller, pdm, label_model)
-        self._span = Span(every=every)
+        self._span = Span(every=frame_step)
         self._limits = limits or quality.Limits()
         self.report = VideoReport("")
 

@@ -66,7 +66,7 @@ class GeneratorSettings:
     """What decides an input's samples, see :class:`TrainingDataGenerator`."""
 
     labeller: str = "auto"
-    every: int = 1
+    frame_step: int = 1
     pdm: str | None = None
     limits: Limits = field(default_factory=Limits)
     label_model: str | None = None
@@ -75,12 +75,12 @@ class GeneratorSettings:
         """The generator of these settings.
 
         Raises:
-            UsageError: if the labeller is unknown, or ``every`` is below 1.
+            UsageError: if the labeller is unknown, or ``frame_step`` is below 1.
             BackendError: if the labeller cannot run here.
             DatasetError: if the PDM cannot be read.
         """
         return TrainingDataGenerator(
-            self.labeller, self.every, self.limits, self.pdm, self.label_model
+            self.labeller, self.frame_step, self.limits, self.pdm, self.label_model
         )
 
 

@@ -1,4 +1,4 @@
-"""The shape model behind a file's labels: landmarks and PDM parameters of many faces imply it.
+"""The shape model of a file's labels, recovered from landmarks and PDM parameters of many faces.
 
 Landmarks of a labeller that fits a PDM are its projections, which are linear in mean and basis.
 """
@@ -9,13 +9,13 @@ from mlx_faceau.core.geometry import euler_to_matrix
 from mlx_faceau.core.pdm import PDM
 from mlx_faceau.errors import DatasetError
 
-_LARGEST_MISS = 0.5  # px, rms: labels of a PDM miss by far less, of anything else by pixels
-_ENOUGH = 4  # equations for each unknown
-_LEAST_VARIANCE = 1e-9  # of a mode that never varies
+_MAX_ERROR = 0.5  # px, rms: labels of a PDM have far less, any others have pixels
+_EQUATIONS = 4  # for each unknown, at least
+_MIN_VARIANCE = 1e-9  # of a constant mode
 
 
 def implied_pdm(landmarks: np.ndarray, global_params: np.ndarray, local_params: np.ndarray) -> PDM:
-    """The PDM whose projections the landmarks are.
+    """Recover the PDM whose projections the landmarks are, by linear least squares.
 
     Args:
         landmarks: (N, 68, 2) px.
@@ -30,30 +30,30 @@ def implied_pdm(landmarks: np.ndarray, global_params: np.ndarray, local_params: 
     """
     count, modes = local_params.shape
     unknowns = 3 * (1 + modes)
-    if 2 * count < _ENOUGH * unknowns:
+    if 2 * count < _EQUATIONS * unknowns:
         raise DatasetError(
-            f"{count} faces with usable PDM parameters are too few to find their shape model; "
-            f"it takes {_ENOUGH * unknowns // 2}"
+            f"{count} faces with usable PDM parameters are too few to recover their shape model; "
+            f"it takes {_EQUATIONS * unknowns // 2}"
         )
     params = np.asarray(global_params, np.float64)
     views = params[:, :1, None] * np.stack(
         [euler_to_matrix(angles)[:2] for angles in params[:, 1:4]]
     )
-    # Around their mean: of a mode that never varies, the mean shape has what there is of it.
+    # Around their mean: the mean shape absorbs a constant mode.
     local = np.asarray(local_params, np.float64)
-    usual = local.mean(axis=0)
-    shapes = np.concatenate([np.ones((count, 1)), local - usual], axis=1)
+    centre = local.mean(axis=0)
+    shapes = np.concatenate([np.ones((count, 1)), local - centre], axis=1)
     # (2 N, 3 (1 + K)): the projection of mean and modes along each axis
-    seen = np.einsum("nia,nk->niak", views, shapes).reshape(2 * count, unknowns)
-    wanted = (landmarks - params[:, None, 4:6]).transpose(0, 2, 1).reshape(2 * count, -1)
-    found = np.linalg.lstsq(seen, wanted, rcond=None)[0]
-    miss = float(np.sqrt(np.mean((seen @ found - wanted) ** 2)))
-    if not miss < _LARGEST_MISS:
+    design = np.einsum("nia,nk->niak", views, shapes).reshape(2 * count, unknowns)
+    observed = (landmarks - params[:, None, 4:6]).transpose(0, 2, 1).reshape(2 * count, -1)
+    found = np.linalg.lstsq(design, observed, rcond=None)[0]
+    error = float(np.sqrt(np.mean((design @ found - observed) ** 2)))
+    if not error < _MAX_ERROR:
         raise DatasetError(
-            f"landmarks miss the projection of their PDM parameters by {miss:.2g} px, so no shape "
-            f"model is behind them (below {_LARGEST_MISS} px expected)"
+            f"landmarks differ from the projection of their PDM parameters by {error:.2g} px, so "
+            f"they are of no shape model (below {_MAX_ERROR} px expected)"
         )
     model = found.T.reshape(-1, 3, 1 + modes)
-    basis = np.ascontiguousarray(model[..., 1:])  # as a checkpoint gives it back, to the last bit
-    variances = np.maximum(local.var(axis=0), _LEAST_VARIANCE)
-    return PDM(model[..., 0] - basis @ usual, basis, variances)
+    basis = np.ascontiguousarray(model[..., 1:])  # as a checkpoint restores it, bit for bit
+    variances = np.maximum(local.var(axis=0), _MIN_VARIANCE)
+    return PDM(model[..., 0] - basis @ centre, basis, variances)

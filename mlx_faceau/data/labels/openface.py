@@ -25,8 +25,8 @@ LICENCE = (
     "so are nets trained on them"
 )
 _FLAGS = {"2d": "-2Dfp", "aus": "-aus"}  # of FeatureExtraction, which writes the group
-_WANTED = {*FIRST_COLUMNS, *GROUPS["2d"], *GROUPS["params"], *AU_NAMES}
-_LATE = 0.6  # frames between a picture's time and its number, before pictures may be missing
+_USED = {*FIRST_COLUMNS, *GROUPS["2d"], *GROUPS["params"], *AU_NAMES}
+_MAX_LATE = 0.6  # frames between a frame's time and its number, before frames may be missing
 _INSIDE = 0.5  # share of the points that must lie in the frame
 
 
@@ -73,65 +73,47 @@ class _Table:
 
     def __init__(self, path: Path, pdm: PDM | None, video: Path) -> None:
         self._path, self._pdm, self._video = path, pdm, video
-        columns = read_openface_csv(path, _WANTED)
+        columns = read_openface_csv(path, _USED)
         count = len(columns["frame"])
         if count == 0:
             raise DatasetError(f"{path}: it holds no rows")
         self._landmarks = _group(path, columns, "2d").reshape(count, 2, 68).transpose(0, 2, 1)
-        self._units = _units(path, columns)
-        self._params = _params(path, columns, pdm)
-        self._confidence = columns.get("confidence", np.ones(count))
-        self._success = columns.get("success", np.ones(count)) > 0
+        units = _group(path, columns, "aus")
+        low, high = np.nanmin(units, initial=0), np.nanmax(units, initial=0)
+        if high > MAX_INTENSITY + 0.01 or low < -0.01:
+            raise DatasetError(
+                f"{path}: AU intensities reach {low:g}..{high:g}, expected [0, {MAX_INTENSITY:g}]"
+            )
+        self._units = units.clip(0, MAX_INTENSITY)
+        self._params: np.ndarray | None = None
+        if all(name in columns for name in GROUPS["params"]):
+            self._params = _group(path, columns, "params")
+        elif pdm is None:
+            raise DatasetError(
+                f"{path}: no PDM parameters (p_scale ... p_33); run FeatureExtraction with "
+                "-pdmparams, or give OpenFace's PDM file (--pdm) to fit them to the landmarks"
+            )
+        self._confidence = columns.get("confidence", np.ones(count)).clip(0, 1)
         self._face = columns.get("face_id", np.zeros(count)).astype(int)
-        self._rows = _rows_by_frame(columns["frame"])
+        numbers = np.concatenate([self._landmarks.reshape(count, -1), self._units], axis=1)
+        usable = np.isfinite(numbers).all(axis=1) & (columns.get("success", np.ones(count)) > 0)
+        frames = columns["frame"].astype(int)
+        self._last = int(frames.max() - (frames.min() != 0))  # OpenFace counts from 1, we from 0
+        self._rows: dict[int, list[int]] = {}
+        for row in np.flatnonzero(usable).tolist():
+            self._rows.setdefault(int(frames[row] - (frames.min() != 0)), []).append(row)
         self._hog = _read_hog(path.with_suffix(".hog"), count)
-        self._placed = False
         self._rate = Video(video).rate
-        self._whole = False  # whether all frames are known to be there
+        self._place_checked = self._count_checked = False
 
     def labels(self, frame: Frame) -> list[FaceLabels]:
         self._check_number(frame)
-        rows = [row for row in self._rows.get(frame.index, []) if self._usable(row)]
-        if rows and not self._placed:
+        rows = self._rows.get(frame.index, [])
+        if rows:
             self._check_place(frame, rows[0])
-        return [self._one(row) for row in rows]
+        return [self._labels_of(row) for row in rows]
 
-    def _usable(self, row: int) -> bool:
-        numbers = (self._landmarks[row], self._units[row])
-        return bool(self._success[row]) and all(np.isfinite(values).all() for values in numbers)
-
-    def _check_place(self, frame: Frame, row: int) -> None:
-        """A video that was turned or resized after OpenFace saw it gives its points away."""
-        height, width = frame.image.shape[:2]
-        points = self._landmarks[row]
-        inside = float(((points >= 0) & (points < (width, height))).all(axis=1).mean())
-        if inside < _INSIDE:
-            raise DatasetError(
-                f"{self._path}: {1 - inside:.0%} of the landmarks of frame {frame.index + 1} lie "
-                f"outside the {width} x {height} picture; it belongs to a video of another size "
-                "or turned otherwise"
-            )
-        self._placed = True
-
-    def _check_number(self, frame: Frame) -> None:
-        """Refuse frames that come at another time than their number says.
-
-        Decoders pass over a damaged picture, and the next one takes its number. But the frame rate
-        may also vary: then the video has as many frames as the CSV.
-        """
-        late = abs(frame.timestamp * self._rate - frame.index)
-        if self._whole or late <= _LATE:
-            return
-        count = sum(1 for _ in Video(self._video).frames())
-        if max(self._rows) >= count:
-            raise DatasetError(
-                f"{self._path}: pictures are missing before {frame.timestamp:.2f} s of the video "
-                f"({count} can be read, it has {max(self._rows) + 1} frames): from there on its "
-                "rows belong to other pictures; run OpenFace on this file"
-            )
-        self._whole = True
-
-    def _one(self, row: int) -> FaceLabels:
+    def _labels_of(self, row: int) -> FaceLabels:
         landmarks = self._landmarks[row]
         if self._params is not None:
             pose, shape = self._params[row, :6], self._params[row, 6:]
@@ -143,10 +125,43 @@ class _Table:
             pose,
             shape,
             self._units[row],
-            confidence=float(np.clip(self._confidence[row], 0, 1)),
+            confidence=float(self._confidence[row]),
             face_id=int(self._face[row]),
             hog=None if self._hog is None else self._hog[row],
         )
+
+    def _check_place(self, frame: Frame, row: int) -> None:
+        """Detect a video that was rotated or resized after OpenFace ran on it."""
+        if self._place_checked:
+            return
+        height, width = frame.image.shape[:2]
+        points = self._landmarks[row]
+        inside = float(((points >= 0) & (points < (width, height))).all(axis=1).mean())
+        if inside < _INSIDE:
+            raise DatasetError(
+                f"{self._path}: {1 - inside:.0%} of the landmarks of frame {frame.index + 1} lie "
+                f"outside the {width} x {height} image; the CSV is of a video of another size or "
+                "rotation"
+            )
+        self._place_checked = True
+
+    def _check_number(self, frame: Frame) -> None:
+        """Refuse frames whose time does not fit their number.
+
+        Decoders skip a damaged frame, and the next one takes its number. But the frame rate may
+        also vary: then the video has as many frames as the CSV.
+        """
+        late = abs(frame.timestamp * self._rate - frame.index)
+        if self._count_checked or late <= _MAX_LATE:
+            return
+        count = sum(1 for _ in Video(self._video).frames())
+        if self._last >= count:
+            raise DatasetError(
+                f"{self._path}: frames are missing before {frame.timestamp:.2f} s of the video "
+                f"({count} can be read, the CSV has {self._last + 1}): from there on its rows "
+                "belong to other frames; run OpenFace on this file"
+            )
+        self._count_checked = True
 
 
 def _group(path: Path, columns: dict[str, np.ndarray], group: str) -> np.ndarray:
@@ -158,36 +173,6 @@ def _group(path: Path, columns: dict[str, np.ndarray], group: str) -> np.ndarray
             f"FeatureExtraction with {_FLAGS[group]}"
         )
     return np.stack([columns[name] for name in names], axis=1)
-
-
-def _units(path: Path, columns: dict[str, np.ndarray]) -> np.ndarray:
-    units = _group(path, columns, "aus")
-    if np.nanmax(units, initial=0) > MAX_INTENSITY + 0.01 or np.nanmin(units, initial=0) < -0.01:
-        raise DatasetError(
-            f"{path}: AU intensities reach {np.nanmin(units):g}..{np.nanmax(units):g}, expected "
-            "[0, 5]"
-        )
-    return units.clip(0, MAX_INTENSITY)
-
-
-def _params(path: Path, columns: dict[str, np.ndarray], pdm: PDM | None) -> np.ndarray | None:
-    if all(name in columns for name in GROUPS["params"]):
-        return np.stack([columns[name] for name in GROUPS["params"]], axis=1)
-    if pdm is None:
-        raise DatasetError(
-            f"{path}: no PDM parameters (p_scale ... p_33); run FeatureExtraction with -pdmparams, "
-            "or give OpenFace's PDM file (--pdm) to fit them to the landmarks"
-        )
-    return None
-
-
-def _rows_by_frame(frames: np.ndarray) -> dict[int, list[int]]:
-    """Rows of each frame of the video, counted from 0. OpenFace counts from 1."""
-    first = 0 if frames.min() == 0 else 1
-    rows: dict[int, list[int]] = {}
-    for row, frame in enumerate(frames.astype(int).tolist()):
-        rows.setdefault(frame - first, []).append(row)
-    return rows
 
 
 def _read_hog(path: Path, rows: int) -> np.ndarray | None:

@@ -1,4 +1,4 @@
-"""How good a labelled crop is: measures, a score, and limits that drop what is unusable."""
+"""Quality of a labelled crop: measures, a score, and limits by which faces are dropped."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -13,9 +13,9 @@ from mlx_faceau.core.pdm import PDM
 from .face_labels import FaceLabels
 
 _DARK, _BRIGHT = 4, 251  # grey levels that count as clipped
-_SMALL = 28  # side of the reduced pictures that are compared
-# Measure -> values that score 0 and 1, linear between them; NaN scores 1. What the middle one
-# of press photographs and of interview videos reaches scores 1.
+_SMALL = 28  # side of the reduced images that are compared
+# Measure -> values that score 0 and 1, linear between them; NaN scores 1. The median of press
+# photographs and of interview videos scores 1.
 _RAMPS: dict[str, tuple[float, float]] = {
     "sharpness": (0.0, 60.0),
     "clipped": (0.5, 0.1),
@@ -32,7 +32,7 @@ def _limit(default: float, text: str) -> float:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a face must be to be kept. A measure that is not known (NaN) passes."""
+    """Which faces are kept. A measure that is unknown (NaN) passes."""
 
     min_confidence: float = _limit(0.8, "least confidence of the labeller, 0 to 1")
     min_size: float = _limit(40.0, "least side of the face's square in the frame, pixels")
@@ -44,11 +44,11 @@ class Limits:
     max_landmark_error: float = _limit(
         4.0, "greatest distance of landmarks to their PDM parameters' projection, crop pixels"
     )
-    min_change: float = _limit(0.3, "least change from the last kept picture, grey levels")
+    min_change: float = _limit(0.3, "least change from the last kept image, grey levels")
     min_quality: float = _limit(0.0, "least score, 0 to 1")
 
     def broken(self, measures: Mapping[str, float], score: float) -> str | None:
-        """The first limit that a face breaks, by name; None if it keeps all."""
+        """The name of the first limit that a face exceeds, or None."""
         known = {**measures, "size": measures["face_size"], "quality": score}
         for limit in fields(self):
             side, _, name = limit.name.partition("_")
@@ -105,13 +105,13 @@ def score(measures: Mapping[str, float]) -> float:
 
 
 def reduced(image: np.ndarray) -> np.ndarray:
-    """(28, 28) float32 grey picture of a crop; what :func:`change` compares."""
+    """(28, 28) float32 grey image of a crop, for :func:`change`."""
     grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
     return cv2.resize(grey, (_SMALL, _SMALL), interpolation=cv2.INTER_AREA).astype(np.float32)
 
 
 def change(one: np.ndarray, other: np.ndarray) -> float:
-    """Mean absolute difference of two reduced pictures, grey levels."""
+    """Mean absolute difference of two reduced images, grey levels."""
     return float(np.abs(one - other).mean())
 
 
