@@ -184,7 +184,10 @@ class TrainingDataWriter:
             self._check_open()
             if not self._buffer:
                 return
-            self._folder.mkdir(exist_ok=True)
+            try:
+                self._folder.mkdir(exist_ok=True)
+            except OSError as error:
+                raise DatasetError(f"{self._folder}: {error.strerror}") from error
             shard = self._folder / f"{self._rows:012d}.h5"
             with create_file(shard) as file:
                 file.append(concatenate_blocks(self._buffer))
@@ -211,15 +214,6 @@ class TrainingDataWriter:
             finally:
                 self._release()
 
-    def discard(self) -> None:
-        """Drop everything added; a file that was there before is not touched."""
-        with self._thread_lock:
-            if self._open:
-                self._buffer.clear()
-                self._buffered = 0
-                shutil.rmtree(self._folder, ignore_errors=True)
-                self._release()
-
     def _merge(self) -> None:
         existing = [] if self._existing is None else [self._existing]
         with create_file(self.path, self._compression) as file:
@@ -243,15 +237,16 @@ class TrainingDataWriter:
             raise DatasetError(f"{self._folder}: not a folder of shards; move it away")
         shards = []
         merged = self._rows
-        for shard in sorted(self._folder.glob("[0-9]*.h5")):
-            if not shard.stem.isdecimal() or merged <= int(shard.stem) != self._rows:
+        for shard in sorted(self._folder.glob(f"{'[0-9]' * 12}.h5")):
+            start = int(shard.stem)
+            if start < merged:
+                shard.unlink()
+                continue
+            if start != self._rows:
                 raise DatasetError(
                     f"{shard}: begins at another row than {self._rows}, where {self.path.name} or "
                     "the shard before it ends; move the folder away"
                 )
-            if int(shard.stem) < merged:
-                shard.unlink()
-                continue
             with schema.opened(shard) as file:
                 if not schema.check_root(shard, file):
                     raise DatasetError(f"{shard}: not written by TrainingDataWriter; move it away")

@@ -45,11 +45,11 @@ _DETECTED_MARGIN = 1.5  # side of a region / longer side of the detector's box
 _MESH_MARGIN, _MESH_DROP = 1.375, 0.038
 _EYES = (33, 263)  # outer corners, the subject's right and left
 _MARKS = ((33, 133), (362, 263), (1,), (13, 14))  # the detector's first four points: their means
-_CHECKED = 4 / 3  # region that the detector is shown to verify a face / region of the face
+_CHECKED = 4 / 3  # region in which the detector verifies a face / region of the face
 # Mean distance of these points between both nets, in sides of the face's region: of photographs 99
 # in 100 are below the first, and what is no face begins at the second.
-_APART = (0.06, 0.18)
-_REDUCED = 2.0  # a picture is halved until a net's input shows it less than so many times smaller
+_DISAGREEMENT = (0.06, 0.18)
+_REDUCED = 2.0  # an image is halved until a net's input shows it less than so many times smaller
 
 # The points that the blendshape net reads, in its order.
 _SCORED_POINTS = np.fromstring(
@@ -87,7 +87,7 @@ class Region:
         return np.concatenate([self.centre - half, self.centre + half])
 
     def matrix(self, size: int) -> np.ndarray:
-        """(2, 3) from the picture to a square of ``size`` pixels, edges on edges."""
+        """(2, 3) from the image to a square of ``size`` pixels, edges on edges."""
         matrix = similarity_matrix(size / self.side, -self.angle, (0.0, 0.0))
         matrix[:, 2] = (size - 1) / 2 - matrix[:, :2] @ self.centre
         return matrix
@@ -95,11 +95,11 @@ class Region:
 
 @dataclass(frozen=True)
 class Mesh:
-    """What the mesh net saw in a region.
+    """The mesh of the face in a region.
 
     Args:
         points: (478, 3) float64 px; depth in the same unit, smaller is nearer.
-        presence: how sure it is that these are a face's, [0, 1].
+        presence: the net's confidence that this is a face, [0, 1].
     """
 
     points: np.ndarray
@@ -112,7 +112,7 @@ class Mesh:
 
     @property
     def region(self) -> Region:
-        """Where to look for the same face again."""
+        """The region in which to fit the same face again."""
         low, high = self.box[:2], self.box[2:]
         across = self.points[_EYES[1], :2] - self.points[_EYES[0], :2]
         angle = float(np.arctan2(across[1], across[0]))
@@ -140,7 +140,7 @@ class FaceMesh:
         self._anchors = anchors()
 
     def detect(self, image: "Pyramid", region: Region) -> list[tuple[float, Region]]:
-        """Faces in a square part of a picture, the surest first, each with its score in [0, 1]."""
+        """Faces in a square part of an image, the surest first, each with its score in [0, 1]."""
         outputs, scores, back = self._detections(image, region)
         found = []
         for score, points in decode(outputs, scores, self._anchors):
@@ -154,7 +154,7 @@ class FaceMesh:
     def _detections(
         self, image: "Pyramid", region: Region
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(896, 8, 2) outputs, (896,) scores, and the (2, 3) way back to the picture."""
+        """(896, 8, 2) outputs, (896,) scores, and the (2, 3) way back to the image."""
         matrix = region.matrix(_DETECTOR_SIDE)
         pixels = image.warp(matrix, _DETECTOR_SIDE) / np.float32(127.5) - np.float32(1)
         outputs, logits = self._detector(pixels)
@@ -173,17 +173,17 @@ class FaceMesh:
         return Mesh(np.hstack([flat, depth]), float(_sigmoid(presence).item()))
 
     def verified(self, image: "Pyramid", mesh: Mesh) -> Mesh:
-        """The mesh, less sure as far as the detector sees eyes, nose and mouth elsewhere.
+        """The mesh, its presence lowered where the detector finds eyes, nose and mouth elsewhere.
 
-        The mesh net lays a face over letters and clouds, too, and may be sure of it.
+        The mesh net also fits faces to letters and clouds, sometimes with high presence.
         """
         around = replace(mesh.region, side=_CHECKED * mesh.region.side)
         outputs, scores, back = self._detections(image, around)
         best = int(scores.argmax())
         marks = transform_points(back, outputs[best, 2:6] + self._anchors[best])
         own = np.stack([mesh.points[list(points), :2].mean(axis=0) for points in _MARKS])
-        apart = np.linalg.norm(marks - own, axis=1).mean() / mesh.region.side
-        agreement = np.interp(apart, _APART, (1.0, 0.0))
+        distance = np.linalg.norm(marks - own, axis=1).mean() / mesh.region.side
+        agreement = np.interp(distance, _DISAGREEMENT, (1.0, 0.0))
         return replace(mesh, presence=mesh.presence * float(agreement))
 
     def scores(self, mesh: Mesh) -> np.ndarray:
@@ -193,7 +193,7 @@ class FaceMesh:
 
 
 class Pyramid:
-    """A picture and its halves, so that small copies show no moire.
+    """An image and its halves, so that small copies show no moire.
 
     Args:
         image: (H, W, 3) uint8 BGR.
@@ -209,16 +209,16 @@ class Pyramid:
         return width, height
 
     def warp(self, matrix: np.ndarray, size: int) -> np.ndarray:
-        """(size, size, 3) uint8 RGB of a map from the picture to it; edges replicate."""
+        """(size, size, 3) uint8 RGB of a map from the image to it; edges replicate."""
         level, ratio = 0, 1 / float(np.hypot(matrix[0, 0], matrix[1, 0]))
         while ratio >= _REDUCED and min(self._level(level).shape[:2]) > 1:
             level, ratio = level + 1, ratio / 2
-        picture = self._level(level)
-        fx, fy = (a / b for a, b in zip(self.size, picture.shape[1::-1], strict=True))
-        # Centre x of the level lies at (x + 0.5) f - 0.5 of the picture.
+        image = self._level(level)
+        fx, fy = (a / b for a, b in zip(self.size, image.shape[1::-1], strict=True))
+        # Centre x of the level lies at (x + 0.5) f - 0.5 of the image.
         enlarge = np.array([[fx, 0, (fx - 1) / 2], [0, fy, (fy - 1) / 2], [0, 0, 1]])
         crop = cv2.warpAffine(
-            picture,
+            image,
             matrix @ enlarge,
             (size, size),
             flags=cv2.INTER_LINEAR,

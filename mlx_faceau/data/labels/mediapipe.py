@@ -2,8 +2,8 @@
 
     478 points and 52 scores -> 68 iBUG points, parameters of the open PDM, 17 action units
 
-The points' depth and the scores go to :mod:`mlx_faceau.data.labels.facs_reading`, which knows what
-they say of action units.
+The action units are read from the points and the scores by
+:mod:`mlx_faceau.data.labels.facs_reading`.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -49,9 +49,9 @@ IBUG = np.fromstring(
 
 _PRESENT = 0.5  # least presence of a face
 _SAME_FACE = 0.3  # overlap of boxes
-_MOVED = 0.1  # of a region's side, from which the face is looked at again where it is now
+_MOVED = 0.1  # of a region's side, from which the mesh is fitted again at the new place
 _SEARCH_EVERY = 1.0  # seconds of video between searches for further faces
-_LEAST_TILE = 256  # px; smaller tiles show faces too coarse to learn from
+_LEAST_TILE = 256  # px; smaller tiles show faces too coarse for training
 
 
 class MediaPipeLabeller:
@@ -117,37 +117,37 @@ class MediaPipeLabeller:
 
 
 def find_faces(
-    net: FaceMesh, picture: Pyramid, known: Sequence[Mesh] = (), tiles: Sequence[int] = (2, 4)
+    net: FaceMesh, image: Pyramid, known: Sequence[Mesh] = (), tiles: Sequence[int] = (2, 4)
 ) -> list[Mesh]:
-    """All faces of a picture but those that are known, the surest first.
+    """All faces of an image except known ones, by falling confidence.
 
     Args:
         net: finds and measures them.
-        picture: to search.
+        image: to search.
         known: faces that need not be found.
         tiles: see :func:`search_regions`.
     """
-    regions = search_regions(*picture.size, tiles)
-    found = [each for region in regions for each in net.detect(picture, region)]
+    regions = search_regions(*image.size, tiles)
+    found = [each for region in regions for each in net.detect(image, region)]
     meshes: list[Mesh] = []
     for _, region in sorted(found, key=lambda each: -each[0]):
         if _is_one_of([*known, *meshes], region):
             continue
-        # Where the detector saw the face is less steady than where the points say it is.
-        mesh = net.verified(picture, net.fit(picture, net.fit(picture, region).region))
+        # The region of the fitted points is steadier than the detector's.
+        mesh = net.verified(image, net.fit(image, net.fit(image, region).region))
         if mesh.presence >= _PRESENT and not _is_one_of([*known, *meshes], mesh):
             meshes.append(mesh)
     return meshes
 
 
 def search_regions(width: int, height: int, tiles: Sequence[int]) -> list[Region]:
-    """The squares of a picture in which faces are looked for.
+    """The squares of an image in which faces are searched.
 
-    The whole; the picture with room around it, for faces that fill it; and overlapping tiles, for
+    The whole; the image with room around it, for faces that fill it; and overlapping tiles, for
     faces down to an eighth of a tile.
 
     Args:
-        width, height: of the picture, px.
+        width, height: of the image, px.
         tiles: how many fit into its longer side, for each size of tiles; the second and further
             sizes only down to tiles of 256 px.
     """
@@ -175,7 +175,7 @@ def _is_one_of(meshes: Iterable[Mesh], face: Mesh | Region) -> bool:
 
 
 class FaceTracks:
-    """Follows the faces of one video; call it with the frames in order.
+    """Tracks the faces of one video; call it with the frames in order.
 
     Args:
         net: finds and measures them.
@@ -189,30 +189,30 @@ class FaceTracks:
 
     def __call__(self, frame: Frame) -> dict[int, Mesh]:
         """The faces of a frame by their numbers."""
-        picture = Pyramid(frame.image)
+        image = Pyramid(frame.image)
         found: dict[int, Mesh] = {}
         for number, last in self._last.items():
-            mesh = self._followed(picture, last.region)
+            mesh = self._followed(image, last.region)
             if mesh.presence >= _PRESENT and not _is_one_of(found.values(), mesh):
                 found[number] = mesh
         lost = {number: mesh for number, mesh in self._last.items() if number not in found}
         if lost or not found or frame.timestamp - self._searched >= _SEARCH_EVERY:
             self._searched = frame.timestamp
-            for mesh in find_faces(self._net, picture, list(found.values()), tiles=(2,)):
+            for mesh in find_faces(self._net, image, list(found.values()), tiles=(2,)):
                 found[self._number(mesh, lost)] = mesh
         self._last = dict(sorted(found.items()))
         return self._last
 
-    def _followed(self, picture: Pyramid, region: Region) -> Mesh:
-        """The face of a region, or of the one that it has moved to."""
-        mesh = self._net.fit(picture, region)
+    def _followed(self, image: Pyramid, region: Region) -> Mesh:
+        """The face in a region, or in the region that it has moved to."""
+        mesh = self._net.fit(image, region)
         moved = np.abs(np.r_[mesh.region.centre - region.centre, mesh.region.side - region.side])
         if moved.max() > _MOVED * region.side:
-            mesh = self._net.fit(picture, mesh.region)
-        return self._net.verified(picture, mesh)
+            mesh = self._net.fit(image, mesh.region)
+        return self._net.verified(image, mesh)
 
     def _number(self, mesh: Mesh, lost: dict[int, Mesh]) -> int:
-        """That of the face just lost in its place, or a new one."""
+        """The number of the face lost there in this frame, or a new one."""
         for number, other in lost.items():
             if _is_one_of([other], mesh):
                 del lost[number]
