@@ -123,10 +123,10 @@ class FaceDataset:
             ValueError: if an index is out of range.
             DatasetError: if the file's images cannot be read.
         """
-        wanted = np.asarray(indices, dtype=np.int64).reshape(-1)
-        if wanted.size and not (wanted.min() >= 0 and wanted.max() < len(self)):
-            raise UsageError(f"indices must lie in [0, {len(self)}), got {wanted.tolist()[:8]}")
-        rows = self.rows[wanted]
+        chosen = np.asarray(indices, dtype=np.int64).reshape(-1)
+        if chosen.size and not (chosen.min() >= 0 and chosen.max() < len(self)):
+            raise UsageError(f"indices must lie in [0, {len(self)}), got {chosen.tolist()[:8]}")
+        rows = self.rows[chosen]
         order = np.argsort(rows, kind="stable")
         images = np.empty((len(rows), *schema.IMAGE_SHAPE), np.uint8)
         with schema.named_errors(self.path):

@@ -1,4 +1,4 @@
-"""Who labelled a file's faces, and what for these labels may be used."""
+"""The labellers of a training file's faces, and the licences of their labels."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -12,18 +12,17 @@ from .row_io import RowWriter
 
 # Data set of a file made from videos: the videos' reports as JSON.
 GENERATION = "metadata/generation"
-_LABELS = ("labeller", "licence", "pdm")  # what a report says of them
 
 
 def labellers(path: Path) -> list[dict[str, Any]]:
-    """What labelled the faces of a file made from videos or photographs.
+    """The labellers of a file made from videos or photographs.
 
     Args:
         path: an HDF5 training file.
 
     Returns:
         ``labeller``, ``licence`` (empty where it names none) and, in newer files, ``pdm`` (``name``
-        and ``hash`` of its parameters' shape model, empty where not known) of each that labelled at
+        and ``hash`` of its parameters' shape model, empty where unknown) of each that labelled at
         least one sample, once each; nothing for files that do not record it.
 
     Raises:
@@ -31,23 +30,23 @@ def labellers(path: Path) -> list[dict[str, Any]]:
     """
     used: list[dict[str, Any]] = []
     for report in video_reports(path):
-        entry = {key: report[key] for key in _LABELS if key in report}
+        entry = {key: report[key] for key in ("labeller", "licence", "pdm") if key in report}
         if report["kept"] and entry["labeller"] and entry not in used:
             used.append(entry)
     return sorted(used, key=lambda entry: (entry["labeller"], entry.get("pdm", {}).get("hash", "")))
 
 
 def check_same_labels(labels: Mapping[str, Sequence[Mapping[str, Any]]], remedy: str) -> None:
-    """See that labels mean the same everywhere: one labeller, parameters of one PDM.
+    """Check that all labels are of one labeller and all parameters of one PDM.
 
     What is not recorded agrees with everything.
 
     Args:
-        labels: for each file that they come from, entries as :func:`labellers` returns them.
+        labels: for each file, entries as :func:`labellers` returns them.
         remedy: what to do, for the error.
 
     Raises:
-        DatasetError: naming two that differ.
+        DatasetError: naming two files that differ.
     """
     names: dict[str, str] = {}  # labeller -> a file
     pdms: dict[str, str] = {}  # hash -> a file
@@ -71,7 +70,7 @@ def check_same_labels(labels: Mapping[str, Sequence[Mapping[str, Any]]], remedy:
 
 
 def video_reports(path: Path) -> list[dict[str, Any]]:
-    """What became of each video that a file was made from; empty for files made otherwise.
+    """The report of each video that a file was made from; empty for files made otherwise.
 
     Raises:
         DatasetError: if the file cannot be read.

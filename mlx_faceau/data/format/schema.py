@@ -1,4 +1,4 @@
-"""What a training file holds: names, shapes and attributes, and the checks of a file against them.
+"""The schema of training files: names, shapes and attributes, and checks of a file against them.
 
 Layout: HDF5, one row a face. Images are RGB; landmarks and global parameters are in pixels of the
 112 x 112 crop, except in files of the original tool, which carry no ``format`` attribute.
@@ -56,7 +56,7 @@ _READ_ERRORS = (
 
 @contextmanager
 def opened(path: Path, **options: Any) -> Iterator[h5py.File]:
-    """The HDF5 file for reading; whatever goes wrong with the file is a one-line DatasetError."""
+    """Open an HDF5 file for reading; any error of the library becomes a one-line DatasetError."""
     with named_errors(path), open_file(path, **options) as file:
         yield file
 
@@ -83,7 +83,7 @@ def open_file(path: Path, **options: Any) -> h5py.File:
 
 
 def check_readable(path: Path) -> None:
-    """See that the system lets us read a file; the HDF5 library does not say why it may not.
+    """Check the permission to read a file, which the HDF5 library does not report.
 
     Raises:
         DatasetError: with the system's reason.
@@ -105,7 +105,7 @@ def named_errors(path: Path) -> Iterator[None]:
 
 
 def _in_use(error: Exception) -> str:
-    """What to do about a file that somebody has open for writing; "" for other errors."""
+    """The message for a file that a program has open for writing; "" for other errors."""
     text = str(error)
     if "unable to lock file" in text:
         number = re.search(r"errno = (\d+)", text)
@@ -136,7 +136,7 @@ def has_hog(path: Path) -> bool:
 
 
 def check_root(path: Path, file: h5py.File) -> bool:
-    """Check the root attributes; tell whether the file is ours (else the original tool's).
+    """Check the root attributes; return whether the file is ours (else the original tool's).
 
     Raises:
         DatasetError: for another format, version, landmark space, colour order or image size.
@@ -231,7 +231,7 @@ def check_array(
 
 
 def _check_members(path: Path, group: h5py.Group, depth: int = 0) -> None:
-    """Refuse what leads to other files, and data sets that claim more than the file can hold.
+    """Refuse links to other files, and data sets that claim more than the file can hold.
 
     Nothing is opened before its link is known to stay in this file.
     """
@@ -246,12 +246,12 @@ def _check_members(path: Path, group: h5py.Group, depth: int = 0) -> None:
         if not inside:
             raise DatasetError(f"{path}: {name!r} lies in another file; copy it into this one")
         if isinstance(member, h5py.Dataset):
-            _check_claim(path, member)
+            _check_size(path, member)
         elif isinstance(member, h5py.Group) and depth < _MAX_DEPTH:
             _check_members(path, member, depth + 1)
 
 
-def _check_claim(path: Path, dataset: h5py.Dataset) -> None:
+def _check_size(path: Path, dataset: h5py.Dataset) -> None:
     width, held = dataset.dtype.itemsize, path.stat().st_size
     size = (dataset.size or 0) * width
     chunk = math.prod(map(int, dataset.chunks or (0,))) * width

@@ -140,15 +140,15 @@ def partition_by_list(dataset: FaceDataset, path: Path) -> Partition:
         DatasetError: if a line is malformed, a name is given twice or is not in the data, a sample
             is of no name on the list, or a face is in two parts.
     """
-    wanted = _read_list(path)
+    part_of = _read_list(path)
     found = np.full(len(dataset), "", dtype=object)
     used = set()
     for texts in (dataset.videos, dataset.subjects):  # a subject's line outranks a video's
         for row, name in enumerate([] if texts is None else texts.tolist()):
-            if (key := subject_key(name)) in wanted:
-                found[row] = wanted[key]
+            if (key := subject_key(name)) in part_of:
+                found[row] = part_of[key]
                 used.add(key)
-    unknown, unlisted = sorted(set(wanted) - used), int((found == "").sum())
+    unknown, unlisted = sorted(set(part_of) - used), int((found == "").sum())
     if unknown or unlisted:
         raise DatasetError(
             f"{path}: {unlisted} samples of {dataset.path} are of no name on it, and "
@@ -160,7 +160,7 @@ def partition_by_list(dataset: FaceDataset, path: Path) -> Partition:
             f"{path}: one face would be in several parts: rows {repeated[:3].tolist()} of "
             f"{dataset.path}, whatever their names"
         )
-    parts = {name: np.flatnonzero(found == name) for name in dict.fromkeys(wanted.values())}
+    parts = {name: np.flatnonzero(found == name) for name in dict.fromkeys(part_of.values())}
     return Partition(parts, "list")
 
 
@@ -169,7 +169,7 @@ def _read_list(path: Path) -> dict[str, str]:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise DatasetError(f"{path}: {error.strerror}") from None
-    wanted: dict[str, str] = {}  # by subject_key
+    part_of: dict[str, str] = {}  # by subject_key
     for number, row in enumerate(csv.reader(text.splitlines()), start=1):
         cells = [cell.strip() for cell in row]
         if not cells:
@@ -178,6 +178,6 @@ def _read_list(path: Path) -> dict[str, str]:
             raise DatasetError(f"{path}: line {number} is not 'name,part'")
         if not cells[1].replace("-", "").replace("_", "").isalnum():
             raise DatasetError(f"{path}: line {number}: {cells[1]!r} cannot be a file's name")
-        if wanted.setdefault(subject_key(cells[0]), cells[1]) != cells[1]:
+        if part_of.setdefault(subject_key(cells[0]), cells[1]) != cells[1]:
             raise DatasetError(f"{path}: line {number}: {cells[0]!r} is in two parts")
-    return wanted
+    return part_of

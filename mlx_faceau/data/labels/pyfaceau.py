@@ -3,7 +3,7 @@
 They and OpenFace's models have licences of their own, and nothing is ever downloaded from here.
 Landmarks and parameters come from pyclnf's fit in a pymtcnn box; action units from FHOG features of
 the face aligned to the mean shape and masked, as OpenFace does, through its static models: those
-judge one picture by itself, as the network will have to.
+judge one image by itself, as the network has to.
 """
 
 import importlib

@@ -175,7 +175,7 @@ def _uncovered_eyes(photograph: np.ndarray, mesh: np.ndarray) -> np.ndarray:
 
 
 def _with_eyeball(part: np.ndarray, eye: Eye, mesh: np.ndarray, width: float) -> np.ndarray:
-    """A picture of one eye's surroundings with the whole eyeball, its seen part kept."""
+    """The surroundings of one eye with the whole eyeball painted, its visible part kept."""
     fine = 4  # cells a pixel of the opening's mask
     mask = np.zeros((part.shape[0] * fine, part.shape[1] * fine), np.uint8)
     cv2.fillPoly(mask, [np.rint((mesh[eye.ring] + 0.5) * fine - 0.5).astype(np.int32)], 255)
