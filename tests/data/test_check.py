@@ -34,7 +34,7 @@ def test_a_sound_file_passes(path):
         ("au_intensities", lambda v: np.where(v > 4.9, np.nan, v), "holds NaN or inf"),
         ("global_params", lambda v: v * [-1, 1, 1, 1, 1, 1], "scale is not positive in 40 samples"),
         ("landmarks", lambda v: v * 2, "samples have landmarks outside the crop"),
-        ("images", lambda v: v * 0, "40 of 40 images looked at are of one colour"),
+        ("images", lambda v: v * 0, "40 of 40 images inspected are of one colour"),
     ],
 )
 def test_unusable_values_fail(path, name, values, message):
