@@ -30,7 +30,9 @@ def labellers(path: Path) -> list[dict[str, Any]]:
     """
     used: list[dict[str, Any]] = []
     for report in video_reports(path):
-        entry = {key: report[key] for key in ("labeller", "licence", "pdm") if key in report}
+        entry: dict[str, Any] = {
+            key: report[key] for key in ("labeller", "licence", "pdm") if key in report
+        }
         if report["kept"] and entry["labeller"] and entry not in used:
             used.append(entry)
     return sorted(used, key=lambda entry: (entry["labeller"], entry.get("pdm", {}).get("hash", "")))
