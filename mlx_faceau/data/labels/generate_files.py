@@ -123,7 +123,7 @@ def generate_file(
     if repeated or workers < 0:
         raise UsageError(f"{workers} workers (expected >= 0); inputs named twice: {repeated}")
     check_target(output)
-    settings.generator()  # raises what no input can change
+    _cached_generator(settings)  # raises what no input can change
     reports = _recorded_reports(output)
     extended = bool(reports)
     folder = output.with_name(output.name + ".shards")
