@@ -65,5 +65,5 @@ def test_a_module_that_fails_is_named_with_its_line(tmp_path, monkeypatch) -> No
 )
 def test_a_labelling_function_is_named_whatever_it_does(label: Any, why: str) -> None:
     frame = Frame(0, 0.0, np.zeros((4, 4, 3), np.uint8))
-    with pytest.raises(FunctionError, match=rf"^labeller test_named_function:<lambda>: {why}"):
+    with pytest.raises(FunctionError, match=rf"^labeller test_user_function:<lambda>: {why}"):
         CallableLabeller(label).begin(Path("a.mp4"))(frame)

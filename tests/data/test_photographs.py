@@ -123,7 +123,7 @@ def test_a_killed_run_goes_on_with_what_it_had_finished(tmp_path: Path) -> None:
     command += ["0", "--labels", "callable:counting:counted", "--output", "faces.h5"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, places))}
     with subprocess.Popen(command, cwd=tmp_path, env=environment) as run:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while not labelled.exists() or labelled.stat().st_size < part + 10:
             assert run.poll() is None, "it ended before it could be killed"
             assert time.monotonic() < deadline
