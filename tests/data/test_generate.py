@@ -138,7 +138,7 @@ def test_a_csv_of_a_video_of_another_size_is_refused(tmp_path):
     faces = [[Blob(900 + i, 700, 200)] for i in range(3)]
     video = film(tmp_path / "clip.mp4", moving_face(3))
     write_csv(tmp_path / "clip.csv", faces)
-    with pytest.raises(DatasetError, match="outside the 320 x 240 picture"):
+    with pytest.raises(DatasetError, match="outside the 320 x 240 image"):
         next(TrainingDataGenerator().process_video(video))
 
 
