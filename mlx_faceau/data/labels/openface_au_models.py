@@ -20,11 +20,11 @@ import numpy as np
 
 from mlx_faceau.core.facs import MAX_INTENSITY, NUM_AUS
 from mlx_faceau.core.pdm import PDM
-from mlx_faceau.data.loading.mirror import LabelledFaces, Mirrored
 from mlx_faceau.video.mean_shape import align_to_mean_shape, mean_shape_matrix
 
 from .fhog import HOG_SIZE, fhog
 from .implied_pdm import implied_pdm
+from .mirror import LabelledFaces, Mirrored
 
 COMPONENTS = 256  # principal components of the HOG features
 NUM_TARGETS = NUM_AUS + COMPONENTS

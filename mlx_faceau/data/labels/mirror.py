@@ -1,4 +1,4 @@
-"""The mirror images of labelled faces, with what can be said of them without a labeller."""
+"""Mirror images of labelled faces, with the labels that can be computed for them."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,13 +10,13 @@ from mlx_faceau.core.geometry import flip_global_params, flip_landmarks
 from mlx_faceau.core.pdm import PDM, fit_pdm
 from mlx_faceau.errors import DatasetError
 
-# px. A mirrored face misses OpenFace's PDM, whose mean is askew, by some tenths of a pixel: trusted
-# much more than that, the fit would spend its weak modes on the miss.
+# px. A mirrored face differs from OpenFace's PDM, whose mean is asymmetric, by some tenths of a
+# pixel: with much less noise assumed, the fit would use weak modes for that difference.
 _NOISE = 0.2
 
 
 class LabelledFaces(Protocol):
-    """The part of a data set that a teacher looks at."""
+    """A data set with labels, masks and images."""
 
     @property
     def labels(self) -> dict[str, np.ndarray]: ...
@@ -29,11 +29,11 @@ class LabelledFaces(Protocol):
 
 @dataclass(frozen=True)
 class Mirrored:
-    """Mirror images of some faces of a data set; nobody has labelled their action units.
+    """Mirror images of some faces of a data set, without action unit labels.
 
     Attributes:
         faces: the data set.
-        rows: (n,) which of them; they must have usable PDM parameters.
+        rows: (n,) samples with usable PDM parameters.
         pdm: the shape model of their labels.
     """
 
