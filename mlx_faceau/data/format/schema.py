@@ -75,24 +75,14 @@ def open_file(path: Path, **options: Any) -> h5py.File:
             if unfinished.is_dir()
             else f"{path}: no such file; give the path of an HDF5 training file"
         )
+    try:  # the HDF5 library does not report a missing permission
+        path.open("rb").close()
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read: {error.strerror}") from None
     with named_errors(path):
-        check_readable(path)
         if not h5py.is_hdf5(path):
             raise DatasetError(f"{path}: not an HDF5 file; give a file made by 'mlx-faceau data'")
         return h5py.File(path, "r", locking="best-effort", **options)
-
-
-def check_readable(path: Path) -> None:
-    """Check the permission to read a file, which the HDF5 library does not report.
-
-    Raises:
-        DatasetError: with the system's reason.
-    """
-    try:
-        with path.open("rb"):
-            pass
-    except OSError as error:
-        raise DatasetError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 @contextmanager
@@ -101,7 +91,9 @@ def named_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except _READ_ERRORS as error:
-        raise DatasetError(f"{path}: {_in_use(error) or _damaged(error)}") from error
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        damaged = f"damaged or incomplete; if no program is writing it, write it again ({reason})"
+        raise DatasetError(f"{path}: {_in_use(error) or damaged}") from error
 
 
 def _in_use(error: Exception) -> str:
@@ -118,11 +110,6 @@ def _in_use(error: Exception) -> str:
     if "file locking flag" in text:
         return "in use in this very program, which opened it in another way; close it first"
     return ""
-
-
-def _damaged(error: Exception) -> str:
-    reason = " ".join(str(error).split())[:300] or type(error).__name__
-    return f"damaged or incomplete; if no program is writing it, write it again ({reason})"
 
 
 def has_hog(path: Path) -> bool:
@@ -187,13 +174,13 @@ def check_datasets(path: Path, file: h5py.File) -> int:
     count = int(file["images"].shape[0])
     if file["images"].dtype != np.uint8:
         raise DatasetError(f"{path}: 'images' is {file['images'].dtype}, expected uint8 RGB")
-    for name, shape in LABEL_SHAPES.items():
-        check_array(path, file, name, shape, count)
-        _check_float(path, file, name)
-    for name, shape in {**FRAME_SHAPES, "metadata/quality_scores": ()}.items():
-        if name in file:
+    optional = {**FRAME_SHAPES, "metadata/quality_scores": ()}
+    for name, shape in {**LABEL_SHAPES, **optional}.items():
+        if name in file or name not in optional:
             check_array(path, file, name, shape, count)
-            _check_float(path, file, name)
+            kind = file[name].dtype
+            if not np.issubdtype(kind, np.floating):
+                raise DatasetError(f"{path}: {name!r} is {kind}, expected float32; {_CHECK_HINT}")
     for name in ("video_names", "subjects", "groups"):
         if f"metadata/{name}" in file:
             check_array(path, file, f"metadata/{name}", (), count)
@@ -218,6 +205,7 @@ def read_texts(path: Path, file: h5py.File, name: str) -> np.ndarray | None:
 def check_array(
     path: Path, file: h5py.File, name: str, shape: tuple[int, ...], count: int | None
 ) -> None:
+    """Raise DatasetError unless a data set exists with the shape (``count``, *``shape``)."""
     dataset = file.get(name)
     if not isinstance(dataset, h5py.Dataset):
         raise DatasetError(f"{path}: no data set {name!r}; {_CHECK_HINT}")
@@ -260,12 +248,6 @@ def _check_size(path: Path, dataset: h5py.Dataset) -> None:
             f"{path}: {dataset.name} claims {size} bytes in chunks of {chunk}, more than a file of "
             f"{held} bytes can hold or memory should; write it again"
         )
-
-
-def _check_float(path: Path, file: h5py.File, name: str) -> None:
-    kind = file[name].dtype
-    if not np.issubdtype(kind, np.floating):
-        raise DatasetError(f"{path}: {name!r} is {kind}, expected float32; {_CHECK_HINT}")
 
 
 def _text(value: Any) -> Any:
