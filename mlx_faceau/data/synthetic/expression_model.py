@@ -1,4 +1,4 @@
-"""ICT-FaceKit's expression shapes at MediaPipe's 478 mesh points, and how they change the light.
+"""ICT-FaceKit's expression shapes at MediaPipe's 478 mesh points, with their shading.
 
 Amounts of the shapes, 1 being the strongest that the model's authors sculpted, follow from action
 unit intensities by :data:`AU_SHAPES`: intensity 5 is about 1 of the shapes named there.
@@ -53,8 +53,8 @@ _LIGHT = np.array([0.0, -0.65, -0.76])  # where it comes from: above the viewer
 _AMBIENT = 0.3
 _RATIO_GAIN = 1.2
 _RATIO_LIMITS = -0.6, 0.22  # of its logarithm: folds may darken more than bulges shine
-# Skin lines that shapes throw, finer than the sculpted surface: their ends (x, y, x, y), mm on the
-# neutral face's left half, which its right half mirrors, and how dark at amount 1 (logarithm).
+# Wrinkles of the shapes, finer than the sculpted surface: end points (x, y, x, y), mm on the neutral
+# face's left half, mirrored to the right, and darkness at amount 1 (logarithm).
 _WRINKLES: dict[str, tuple[tuple[float, float, float, float, float], ...]] = {
     "browDown": ((5, -62, 6, -46, 0.28),),
     "browInnerUp": ((0, -70, 24, -72, 0.22), (0, -79, 24, -81, 0.22)),
@@ -88,7 +88,7 @@ def shape_names(name: str, known: tuple[str, ...]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class ExpressionModel:
-    """What :func:`expression_model` builds. Millimetres; x right, y down, z away from the viewer.
+    """Built by :func:`expression_model`. Millimetres; x right, y down, z away from the viewer.
 
     Attributes:
         neutral: (478, 3) mesh points of the neutral head.
@@ -99,7 +99,7 @@ class ExpressionModel:
         normals: (128, 128, 3) of the neutral face on a frontal grid; 0 outside.
         normal_changes: (K, 128, 128, 3) at amount 1.
         wrinkles: (K, 128, 128) logarithms of the light on skin lines at amount 1.
-        fade: (128, 128) how far shading counts, in [0, 1].
+        fade: (128, 128) weight of the shading, in [0, 1].
     """
 
     neutral: np.ndarray
@@ -140,7 +140,7 @@ class ExpressionModel:
 
         Args:
             amounts: (K,) of the shapes.
-            wrinkles: how deep the skin's lines are, 0 for none, about 1 for an old face.
+            wrinkles: depth of the wrinkles, 0 for none, about 1 for an old face.
         """
         active = np.flatnonzero(amounts)
         turned = self.normals + np.tensordot(amounts[active], self.normal_changes[active], 1)
@@ -154,7 +154,7 @@ class ExpressionModel:
 def expression_model(
     model: ICTFaceKit, corners: np.ndarray, weights: np.ndarray
 ) -> ExpressionModel:
-    """Carry ICT-FaceKit's expressions over to the mesh.
+    """Transfer ICT-FaceKit's expressions to the mesh.
 
     Args:
         model: the whole model.
@@ -225,13 +225,13 @@ def _frontal_normals(model: ICTFaceKit) -> tuple[np.ndarray, np.ndarray]:
         axis=1,
     )
     values = np.concatenate([resting[:, None], changes], axis=1).reshape(len(vertices), -1)
-    maps = _drawn(vertices, triangles[(resting[triangles, 2] < -0.05).all(axis=1)], values)
+    maps = _rasterise(vertices, triangles[(resting[triangles, 2] < -0.05).all(axis=1)], values)
     maps = maps.reshape(_GRID, _GRID, -1, 3).transpose(2, 0, 1, 3).astype(np.float32)
     maps[0] /= np.maximum(np.linalg.norm(maps[0], axis=2, keepdims=True), 1e-6)
     return maps[0], maps[1:]
 
 
-def _drawn(vertices: np.ndarray, triangles: np.ndarray, values: np.ndarray) -> np.ndarray:
+def _rasterise(vertices: np.ndarray, triangles: np.ndarray, values: np.ndarray) -> np.ndarray:
     """(128, 128, V) values (n, V) of vertices (n, 3), the nearest in front; 0 outside."""
     triangles = triangles[np.argsort(-vertices[triangles, 2].mean(axis=1))]
     corners = _to_grid(vertices[triangles])
@@ -271,7 +271,7 @@ def _fade(normals: np.ndarray, outline: np.ndarray) -> np.ndarray:
 
 
 def head_pose(model: ExpressionModel, mesh: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-    """Scale, rotation (3, 3) and translation that lay the neutral head on a mesh (478, 3).
+    """Scale, rotation (3, 3) and translation from the neutral head to a mesh (478, 3).
 
     Least squares over the points that expressions hardly move.
 

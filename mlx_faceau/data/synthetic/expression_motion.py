@@ -1,4 +1,4 @@
-"""Where a photograph's mesh points go under another expression and another head pose."""
+"""Moving a photograph's mesh points to another expression and head pose."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from .expression_model import ExpressionModel, head_pose
 from .mesh_points import EYES, FACE_OVAL, LOWER_LIP, NUM_POINTS, NUM_SKIN_POINTS, UPPER_LIP, Eye
 
 _LID_SHARE = 0.85  # of a closing eye's height that the upper lid covers
-_LEAST_OPENING = 0.1  # mm between the lids
+_MIN_OPENING = 0.1  # mm between the lids
 _LIP_REACH = 11.0  # mm over which skin follows the lips' inner edge
 _UPPER_LIP_SHARE = 0.55  # of a gap that the upper lip closes
 _PIVOT = 0.45  # face widths behind the outline about which heads turn
@@ -29,8 +29,8 @@ class Motion:
 
     Attributes:
         source: (478 + 144, 3) the mesh, then four rings of 36 points around the face's outline.
-        target: (478 + 144, 3) where they go.
-        rigid: (478, 3) where the mesh goes by the head's turn alone.
+        target: (478 + 144, 3) their new positions.
+        rigid: (478, 3) positions of the mesh after the head's rotation alone.
         amounts: (K,) of the shapes that were added.
     """
 
@@ -88,7 +88,7 @@ def move_mesh(
     moved = _add_shapes(model, resting, amounts)
     if closed_lips:
         _close_lips(model, resting, moved)
-    _keep_apart(moved, UPPER_LIP, LOWER_LIP, 0.0)
+    _separate(moved, UPPER_LIP, LOWER_LIP, 0.0)
     expressed = scale * moved @ rotation.T + offset
 
     outline = mesh[FACE_OVAL]
@@ -126,12 +126,12 @@ def _add_shapes(model: ExpressionModel, resting: np.ndarray, amounts: np.ndarray
         blink = model.names.index(f"eyeBlink_{eye.side}")
         if amounts[blink]:
             _close_eye(moved, eye, factors[blink] * model.shapes[blink], float(amounts[blink]))
-        _keep_apart(moved, eye.upper, eye.lower, _LEAST_OPENING)
+        _separate(moved, eye.upper, eye.lower, _MIN_OPENING)
     return moved
 
 
 def _close_eye(moved: np.ndarray, eye: Eye, blink: np.ndarray, amount: float) -> None:
-    """Lids' edges meet by the share ``amount`` instead of going where the shape takes them."""
+    """Close the lids' edges by the share ``amount`` instead of by the shape's displacement."""
     moved[eye.ring] -= blink[eye.ring]
     gap = moved[eye.lower] - moved[eye.upper]
     moved[eye.upper] += _LID_SHARE * amount * gap
@@ -139,7 +139,7 @@ def _close_eye(moved: np.ndarray, eye: Eye, blink: np.ndarray, amount: float) ->
 
 
 def _close_lips(model: ExpressionModel, resting: np.ndarray, moved: np.ndarray) -> None:
-    """Take back what parts the lips, the skin above and below following."""
+    """Undo the parting of the lips; the skin above and below follows."""
     gap = moved[LOWER_LIP, 1] - moved[UPPER_LIP, 1]
     parting = np.maximum(gap - (resting[LOWER_LIP, 1] - resting[UPPER_LIP, 1]), 0)
     skin = resting[:NUM_SKIN_POINTS, :2]
@@ -156,7 +156,7 @@ def _close_lips(model: ExpressionModel, resting: np.ndarray, moved: np.ndarray) 
         moved[:NUM_SKIN_POINTS, 1] += share * follows
 
 
-def _keep_apart(points: np.ndarray, upper: np.ndarray, lower: np.ndarray, least: float) -> None:
+def _separate(points: np.ndarray, upper: np.ndarray, lower: np.ndarray, least: float) -> None:
     overlap = np.maximum(points[upper, 1] - points[lower, 1] + least, 0)
     points[upper, 1] -= overlap / 2
     points[lower, 1] += overlap / 2

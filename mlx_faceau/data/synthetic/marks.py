@@ -1,7 +1,7 @@
 """Points of synthetic faces beyond the 68: outlines of head and hair, wrinkles, tinted skin.
 
-Millimetres on the mean face of :mod:`~mlx_faceau.data.synthetic.shape`; they follow the landmarks'
-displacements. Sided ones are given for the image-left half and mirrored.
+Millimetres on the mean face of :mod:`~mlx_faceau.data.synthetic.shape`; they move with the landmarks.
+Sided ones are given for the image-left half and mirrored.
 """
 
 from dataclasses import dataclass
@@ -68,8 +68,8 @@ WRINKLES: tuple[Wrinkle, ...] = (
 class Tint:
     """A patch of skin that flushes, darkens or shines with the intensity of one action unit.
 
-    Wrinkles are one pixel wide here. The tints, bolder than on any real face, let a small network
-    learn the units from a few hundred steps.
+    Wrinkles are one pixel wide here. The tints, stronger than on any real face, let a small network
+    learn the units in a few hundred steps.
     """
 
     unit: str

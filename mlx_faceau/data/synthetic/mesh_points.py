@@ -1,4 +1,4 @@
-"""The parts of a face among MediaPipe's 478 mesh points, and triangles between the points."""
+"""Parts of the face among MediaPipe's 478 mesh points, and a triangulation of the points."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ FACE_OVAL = np.array([
     10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377,
     152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
 ])  # fmt: skip
-# Forehead, temples, nose bridge and eye corners: what hardly moves with an expression.
+# Forehead, temples, nose bridge and eye corners, which hardly move with an expression.
 RIGID_POINTS = np.array([
     10, 109, 338, 151, 9, 8, 168, 6, 197, 195, 33, 133, 362, 263, 127, 356, 234, 454, 21, 251,
     54, 284, 103, 332, 67, 297,

@@ -1,8 +1,8 @@
-"""The shape of synthetic people: a linear 3-d model of the 68 points, made by hand for this.
+"""The shape model of synthetic people: a linear 3-d model of the 68 points, made by hand.
 
 Units are millimetres; x points to the image's right, y down, z away from the camera. The tables
 give the image-left half (x < 0) and the midline; the other half is its mirror image. The 34 modes
-are an orthonormal basis of 17 ways in which people differ and 17 action units, all of them
+are an orthonormal basis of 17 differences between people and 17 action units, all of them
 orthogonal to moving, turning and scaling the head, so that pose and shape of a face are determined.
 """
 
