@@ -53,8 +53,8 @@ _LIGHT = np.array([0.0, -0.65, -0.76])  # where it comes from: above the viewer
 _AMBIENT = 0.3
 _RATIO_GAIN = 1.2
 _RATIO_LIMITS = -0.6, 0.22  # of its logarithm: folds may darken more than bulges shine
-# Wrinkles of the shapes, finer than the sculpted surface: end points (x, y, x, y), mm on the neutral
-# face's left half, mirrored to the right, and darkness at amount 1 (logarithm).
+# Wrinkles of the shapes, finer than the sculpted surface: end points (x, y, x, y), mm on the left
+# half of the neutral face, mirrored to the right, and darkness at amount 1 (logarithm).
 _WRINKLES: dict[str, tuple[tuple[float, float, float, float, float], ...]] = {
     "browDown": ((5, -62, 6, -46, 0.28),),
     "browInnerUp": ((0, -70, 24, -72, 0.22), (0, -79, 24, -81, 0.22)),

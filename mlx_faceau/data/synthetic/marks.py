@@ -1,7 +1,7 @@
 """Points of synthetic faces beyond the 68: outlines of head and hair, wrinkles, tinted skin.
 
-Millimetres on the mean face of :mod:`~mlx_faceau.data.synthetic.shape`; they move with the landmarks.
-Sided ones are given for the image-left half and mirrored.
+Millimetres on the mean face of :mod:`~mlx_faceau.data.synthetic.shape`; they move with the
+landmarks. Sided ones are given for the image-left half and mirrored.
 """
 
 from dataclasses import dataclass
