@@ -320,7 +320,7 @@ def _process_in_pool(
             while futures:
                 for future in wait(futures, _POLL, FIRST_COMPLETED).done:
                     error = future.exception()
-                    if isinstance(error, FaceauError):  # of the disk, not of an input
+                    if isinstance(error, DatasetError):  # of the disk, not of an input
                         raise error
                     yield futures.pop(future), error or future.result()
                 progress(files, frames.value)
