@@ -249,9 +249,15 @@ def make_read_only(folder: Path) -> None:
         raise OSError(ctypes.get_errno(), "capset")
 
 
+def visible(folder: Path) -> list[Path]:
+    """The files under final names: temporary ones, or folders of such, begin with a dot."""
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return [p for p in paths if not any(n.startswith(".") for n in p.relative_to(folder).parts)]
+
+
 def results(folder: Path) -> Iterator[tuple[str, str]]:
     """Digests of what an undisturbed command gives anew each time: weights, files, rows, labels."""
-    for path in sorted(folder.rglob("*")):
+    for path in visible(folder):
         if path.suffix in (".onnx", ".csv", ".mlmodel", ".bin"):
             yield path.name, hashlib.sha256(path.read_bytes()).hexdigest()
         elif path.name == "checkpoint_final.safetensors":
@@ -269,8 +275,8 @@ def results(folder: Path) -> Iterator[tuple[str, str]]:
 
 def damage(folder: Path, expected: dict[str, str]) -> Iterator[str]:
     """What is half-written under a final name."""
-    for path in sorted(folder.rglob("[!.]*")):
-        if path.with_name(path.name + ".incomplete").exists() or not path.is_file():
+    for path in visible(folder):
+        if path.with_name(path.name + ".incomplete").exists():
             continue
         whole = True
         try:
