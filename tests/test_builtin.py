@@ -149,7 +149,8 @@ def test_predict_without_models_takes_the_pair_and_the_open_pdm(
 ) -> None:
     words = ["predict", "photo.png", "--detector", "drawn:find", "--report", "--backend", "onnx"]
     assert main(words) == 0
-    assert f"-> photo.csv ({VERSION}, detector callable)" in capsys.readouterr().out
+    files = "photo.csv, photo.report.html, photo.run.json"
+    assert f"-> {files} ({VERSION}, detector callable)" in capsys.readouterr().out
     columns = read_openface_csv("photo.csv")
     assert {"AU12_r", "X_0", "Z_67", "p_33"} <= columns.keys()
     # Points of the PDM's own size: those of the rigid shape, moved by the local parameters.
@@ -157,7 +158,7 @@ def test_predict_without_models_takes_the_pair_and_the_open_pdm(
     assert 0.3 < spread / np.ptp(stand_in_pdm().mean[:, 0]) < 3
     page = Path("photo.report.html").read_text()
     assert page.count(VERSION) == 2
-    assert "<th>face detector</th><td>callable</td>" in page
+    assert '<th scope="row">face detector</th><td>callable</td>' in page
 
 
 def test_with_one_net_the_other_is_named_as_missing(
@@ -187,7 +188,7 @@ def test_a_pdm_that_the_net_was_not_taught_with_is_refused(
     write_pdm("other.txt", replace(other, mean=other.mean * 1.01))
     words = ["predict", "photo.png", "--detector", "drawn:find", "--pdm"]
     assert main([*words, "other.txt"]) == 2
-    assert "the landmark net was taught with another one (open" in capsys.readouterr().err
+    assert "the landmark net was trained with another one (open" in capsys.readouterr().err
     assert main([*words, str(pair / "open_pdm.txt"), "--columns", "3d"]) == 0
 
 

@@ -12,7 +12,7 @@ import pytest
 from lively import AU, LANDMARK, random_crops, reference_outputs, write_checkpoint
 
 HEAVY = ("mlx", "torch", "coremltools", "onnx", "onnxruntime", "h5py", "safetensors", "cv2")
-HEAVY += ("matplotlib", "tqdm", "tensorboardX")
+HEAVY += ("matplotlib", "jinja2", "tqdm", "tensorboardX")
 
 
 def run_without(libraries, code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -34,7 +34,7 @@ def test_importing_the_package_imports_no_library():
     code = """
 import mlx_faceau, mlx_faceau.cli.main
 print([n for n in sys.modules if n.split('.')[0] in ('numpy', 'mlx', 'torch', 'coremltools', 'onnx',
-    'onnxruntime', 'h5py', 'safetensors', 'cv2', 'matplotlib', 'tqdm')])
+    'onnxruntime', 'h5py', 'safetensors', 'cv2', 'matplotlib', 'jinja2', 'tqdm')])
 """
     result = run_without([], code)
     assert (result.stdout.strip(), result.stderr) == ("[]", "")
@@ -80,7 +80,7 @@ def test_a_box_with_numpy_opencv_and_onnxruntime_predicts(model_folders, tmp_pat
 def test_a_box_that_only_exports_writes_the_model_card(tmp_path):
     checkpoint = write_checkpoint(tmp_path / "net.safetensors", AU)
     code = "import mlx_faceau.output.model_card as m; m.write_model_card(sys.argv[1], sys.argv[2])"
-    result = run_without(without("safetensors"), code, checkpoint, tmp_path)
+    result = run_without(without("safetensors", "jinja2"), code, checkpoint, tmp_path)
     assert result.returncode == 0, result.stderr
     assert "# AUPredictionNet" in (tmp_path / "MODEL_CARD.md").read_text()
 

@@ -1,4 +1,4 @@
-"""``mlx-faceau demo``: the built-in pair on a portrait; with --train a tour of training instead."""
+"""``mlx-faceau demo``: the built-in pair on a portrait."""
 
 import argparse
 from pathlib import Path
@@ -11,29 +11,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", metavar="DIR", default="mlx-faceau-demo", help="default: %(default)s"
     )
-    parser.add_argument(
-        "--train",
-        action="store_true",
-        help="draw synthetic people, train both nets on them, export them and predict with every "
-        "backend; needs the extras train and export",
-    )
-    group = parser.add_argument_group("with --train")
-    group.add_argument(
-        "--faces", type=int, default=3072, help="to train on; a sixth as many more to test on "
-        "(default: %(default)s)"
-    )  # fmt: skip
-    group.add_argument("--epochs", type=int, help="of both trainings (default: 5 and 7)")
-    group.add_argument(
-        "--framework", choices=("mlx", "torch"), help="default: mlx where it is installed"
-    )
-    group.add_argument("--force", action="store_true", help="replace an earlier demo in the folder")
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.train:
-        from .demo_training import run_training
-
-        return run_training(args)
     import cv2
 
     from mlx_faceau.errors import MissingDependency

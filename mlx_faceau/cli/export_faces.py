@@ -1,4 +1,4 @@
-"""The labelled faces that ``mlx-faceau export --precision int8`` calibrates and measures with."""
+"""The labelled faces for calibrating and measuring ``mlx-faceau export --precision int8``."""
 
 from collections.abc import Iterable
 
@@ -17,31 +17,23 @@ def read_faces(calibration: str, validation: str | None, outputs: Iterable[str])
 
     Args:
         calibration: a training file.
-        validation: another one, of other people; None holds a tenth of the first one's people
+        validation: another one, of other subjects; None holds a tenth of the first one's subjects
             out, by the split that training makes by default.
         outputs: names of the labels.
 
     Raises:
-        DatasetError: if a file cannot be read, or its people cannot be told apart for a split.
+        DatasetError: if a file cannot be read, or its subjects cannot be told apart for a split.
     """
     training = FaceDataset(calibration)
     if validation is None:
         split = split_dataset(training)
-        return _picked(training, split.train, training, split.validation, outputs)
-    others = FaceDataset(validation)
-    return _picked(training, np.arange(len(training)), others, np.arange(len(others)), outputs)
-
-
-def _picked(
-    training: FaceDataset,
-    training_rows: np.ndarray,
-    others: FaceDataset,
-    other_rows: np.ndarray,
-    outputs: Iterable[str],
-) -> Faces:
+        rows, others, other_rows = split.train, training, split.validation
+    else:
+        others = FaceDataset(validation)
+        rows, other_rows = np.arange(len(training)), np.arange(len(others))
     measured = _spaced(other_rows, MEASURED_FACES)
     return Faces(
-        calibration=_crops(training, _spaced(training_rows, CALIBRATION_FACES)),
+        calibration=_crops(training, _spaced(rows, CALIBRATION_FACES)),
         crops=_crops(others, measured),
         labels={name: others.labels[name][measured] for name in outputs},
         hash=training.hash,

@@ -20,7 +20,7 @@ from .completion import SHELLS, PrintCompletion
 
 # Subcommand, which is its module's name too -> what it does; the order is the order of --help.
 COMMANDS = {
-    "demo": "measure a portrait with the built-in pair; or, with --train, a tour of training",
+    "demo": "measure a portrait with the built-in pair",
     "train": "train a net on a file of labelled faces",
     "evaluate": "measure a net on a file of labelled faces, a constant predictor beside it",
     "export": "write a checkpoint as .onnx, .mlpackage or weights alone, checked against the net",

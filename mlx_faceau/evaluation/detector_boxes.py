@@ -2,8 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
@@ -17,6 +15,7 @@ from mlx_faceau.core.geometry import (
 )
 from mlx_faceau.core.landmarks import NUM_LANDMARKS
 from mlx_faceau.data.format import schema
+from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.errors import DatasetError, UsageError
 from mlx_faceau.video.box_calibration import CALIBRATIONS
 
@@ -62,15 +61,6 @@ MEASURED = {
 SOURCES = ("auto", "file", *MEASURED, "none")
 
 
-class BoxedFaces(Protocol):
-    """The part of a data set that holds boxes."""
-
-    path: Path
-    rows: np.ndarray
-
-    def __len__(self) -> int: ...
-
-
 @dataclass(frozen=True)
 class BoxCrops:
     """Crops from boxes.
@@ -86,7 +76,7 @@ class BoxCrops:
     matrices: np.ndarray
 
 
-def box_crops(dataset: BoxedFaces, source: str = "auto") -> BoxCrops | None:
+def box_crops(dataset: FaceDataset, source: str = "auto") -> BoxCrops | None:
     """The crops that a detector's boxes give.
 
     Args:
@@ -126,7 +116,7 @@ def _simulated(detector: str, count: int, reason: str = "") -> BoxCrops:
     )
 
 
-def _from_file(dataset: BoxedFaces) -> tuple[BoxCrops | None, str]:
+def _from_file(dataset: FaceDataset) -> tuple[BoxCrops | None, str]:
     """Crops from the file's boxes; or None, and why there are none."""
     with schema.opened(dataset.path) as file:
         if "bboxes" not in file or "warp_matrices" not in file:

@@ -43,6 +43,8 @@ def tables(evaluation: Evaluation) -> list[Table]:
     found = accuracy_tables(evaluation.kind, evaluation.conditions(), evaluation.intervals)
     if evaluation.kind == "landmark_pose":
         found.append(_constant_table(evaluation))
+    else:
+        del found[0]  # the targets name the same figures
     return [_target_table(evaluation), *found, _breakdown_table(evaluation)]
 
 

@@ -12,7 +12,6 @@ Reference:
 import contextlib
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
@@ -72,16 +71,6 @@ class NeutralCalibration:
     def corrected(self, face_id: int, intensities: np.ndarray) -> np.ndarray:
         """(17,) intensities in [0, 5] above the person's own neutral face."""
         return np.asarray(np.clip(intensities - self.offsets(face_id), 0.0, MAX_INTENSITY))
-
-    def apply(self, result: FrameResult) -> FrameResult:
-        """A frame with corrected action units, once all frames were added."""
-        faces = tuple(
-            face
-            if face.au_intensities is None
-            else replace(face, au_intensities=self.corrected(face.face_id, face.au_intensities))
-            for face in result.faces
-        )
-        return replace(result, faces=faces)
 
     def rewrite_csv(self, path: Path, presence_threshold: float) -> None:
         """Correct a finished OpenFace CSV; it is replaced whole, or not at all."""

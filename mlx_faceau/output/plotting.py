@@ -7,8 +7,8 @@ from typing import Any
 from mlx_faceau.core.libraries import LOAD_ERRORS, load_error
 
 INK = "#010203"  # in an SVG it becomes the text colour of the page, light or dark
-# Okabe and Ito: distinguishable with any colour vision, on white and on black.
-PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442")
+# After Okabe and Ito: distinguishable with any colour vision, on white and on black.
+PALETTE = ("#2b88c9", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442")
 _INK_STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "mlx-faceau",

@@ -1,6 +1,6 @@
-"""Less trembling: the One-Euro filter over landmarks, pose, shape and action units of each face.
+"""One-Euro filter over landmarks, pose, shape and action units of each face.
 
-It smooths strongly while a value rests and hardly while it moves fast.
+It smooths strongly while a value changes slowly, and little while it changes fast.
 
 Reference:
     Casiez, Roussel, Vogel, 1 Euro filter: a simple speed-based low-pass filter for noisy input in
@@ -16,36 +16,36 @@ from mlx_faceau.core.geometry import CROP_MARGIN
 from mlx_faceau.video.results import FaceResult, FrameResult
 
 _SPEED_CUTOFF = 1.0  # Hz, of the low-pass over the speed (the paper's d_cutoff)
-_FORGET_AFTER = 0.5  # seconds without a face after which it starts afresh
+_FORGET_AFTER = 0.5  # seconds without a face after which its filters are reset
 
 
 @dataclass(frozen=True)
-class Strength:
-    """How strongly a kind of value is smoothed.
+class FilterSettings:
+    """Parameters of the filter, as the paper names them.
 
     Args:
-        cutoff: Hz while the value rests; lower means smoother and later.
-        speed_gain: Hz added for each unit a second that the value moves.
+        min_cutoff: Hz while the value does not change; lower means smoother and later.
+        beta: Hz added for each unit a second of the value's speed.
     """
 
-    cutoff: float
-    speed_gain: float
+    min_cutoff: float
+    beta: float
 
 
 # Units: landmarks in face sizes, angles in radians, action units in intensity steps.
-STRENGTHS = {
-    "landmarks": Strength(1.5, 8.0),
-    "pose": Strength(1.5, 6.0),
-    "local_params": Strength(1.0, 0.05),
-    "au_intensities": Strength(1.0, 0.7),
+SETTINGS = {
+    "landmarks": FilterSettings(1.5, 8.0),
+    "pose": FilterSettings(1.5, 6.0),
+    "local_params": FilterSettings(1.0, 0.05),
+    "au_intensities": FilterSettings(1.0, 0.7),
 }
 
 
 class OneEuroFilter:
     """The filter over arrays of one shape, for unequal time steps."""
 
-    def __init__(self, strength: Strength) -> None:
-        self._strength = strength
+    def __init__(self, settings: FilterSettings) -> None:
+        self._settings = settings
         self._value: np.ndarray | None = None
         self._speed: np.ndarray | None = None
         self._time = 0.0
@@ -68,7 +68,7 @@ class OneEuroFilter:
         self._time = time
         speed = (value - self._value) / step
         self._speed = self._speed + _share(_SPEED_CUTOFF, step) * (speed - self._speed)
-        cutoff = self._strength.cutoff + self._strength.speed_gain * np.abs(self._speed) / unit
+        cutoff = self._settings.min_cutoff + self._settings.beta * np.abs(self._speed) / unit
         self._value = self._value + _share(cutoff, step) * (value - self._value)
         return self._value
 
@@ -83,7 +83,7 @@ class FaceSmoother:
     """One-Euro filters for one face."""
 
     def __init__(self) -> None:
-        self._filters = {name: OneEuroFilter(strength) for name, strength in STRENGTHS.items()}
+        self._filters = {name: OneEuroFilter(settings) for name, settings in SETTINGS.items()}
         self.last = 0.0
 
     def __call__(self, face: FaceResult, time: float) -> FaceResult:
@@ -104,10 +104,10 @@ class FaceSmoother:
 def smoothed(results: Iterable[FrameResult]) -> Iterator[FrameResult]:
     """The same results with every face filtered over time, by its ``face_id``."""
     smoothers: dict[int, FaceSmoother] = {}
-    for found in results:
-        time = found.frame.timestamp
+    for result in results:
+        time = result.frame.timestamp
         smoothers = {i: s for i, s in smoothers.items() if time - s.last <= _FORGET_AFTER}
         faces = tuple(
-            smoothers.setdefault(face.face_id, FaceSmoother())(face, time) for face in found.faces
+            smoothers.setdefault(face.face_id, FaceSmoother())(face, time) for face in result.faces
         )
-        yield replace(found, faces=faces)
+        yield replace(result, faces=faces)

@@ -1,76 +1,15 @@
-"""``mlx-faceau demo``: a portrait; with --train every step on a few faces."""
+"""``mlx-faceau demo``: a portrait, measured with the built-in pair."""
 
 import re
 import sys
 
 import pytest
 
-pytest.importorskip("torch")
-pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
-pytest.importorskip("h5py")
 pytest.importorskip("matplotlib")
 
-from mlx_faceau.cli import demo_training as demo
 from mlx_faceau.cli.main import main
 from mlx_faceau.core.facs import AU_NAMES
-
-FEW = ["--train", "--faces", "64", "--epochs", "1", "--framework", "torch"]
-
-
-@pytest.fixture(scope="module")
-def demonstration(tmp_path_factory):
-    """A demo's folder, exit status and what it printed."""
-    import contextlib
-    import io
-
-    folder, printed = tmp_path_factory.mktemp("demo") / "made", io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        status = main(["demo", "--output", str(folder), *FEW])
-    return folder, status, printed.getvalue()
-
-
-def test_nets_that_did_not_learn_are_exit_status_one(demonstration):
-    _, status, printed = demonstration
-    assert status == 1
-    assert printed.count("NOT LEARNED") == 2
-
-
-def test_both_nets_their_exports_and_the_pictures_are_in_the_folder(demonstration):
-    folder, _, printed = demonstration
-    for kind in demo.TRAININGS:
-        names = {path.name for path in (folder / kind).iterdir()}
-        assert {"checkpoint_best.safetensors", "training_history.json", f"{kind}.onnx"} <= names
-    assert (folder / "predictions.png").stat().st_size > 10_000
-    for picture in folder.rglob("*.png"):
-        assert f"  {picture.relative_to(folder)}" in printed
-
-
-def test_every_backend_is_compared_or_its_obstacle_told(demonstration):
-    _, _, printed = demonstration
-    for kind in demo.TRAININGS:
-        block = printed.partition(f"{kind}: every backend")[2].split("\n\n")[0]
-        for name in ("torch", "onnx", "mlx", "coreml"):
-            (line,) = re.findall(rf"^  {name} .*$", block, re.MULTILINE)
-            if "predicts on" in line or "not installed" in line:
-                continue
-            gaps = [float(gap) for gap in re.findall(r" (\d\.\de[+-]\d\d)", line)]
-            assert max(gaps) < (1e-3 if name != "coreml" else 1)
-
-
-def test_a_folder_that_holds_something_else_is_left_alone(tmp_path, capsys):
-    (tmp_path / "thesis.txt").write_text("years of work")
-    for force in ([], ["--force"]):
-        assert main(["demo", "--output", str(tmp_path), *force, *FEW]) == 2
-        assert "is not empty; name another folder" in capsys.readouterr().err
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
-
-
-def test_a_missing_library_is_named_before_minutes_are_spent(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(demo, "find_spec", lambda name: None)
-    assert main(["demo", "--output", str(tmp_path / "new"), *FEW]) == 2
-    assert 'h5py is not installed; run: pip install "mlx-faceau[train]"' in capsys.readouterr().err
-    assert not (tmp_path / "new").exists()
 
 
 def test_a_portrait_is_measured_with_the_built_in_pair(stand_in, tmp_path, capsys, monkeypatch):

@@ -111,7 +111,7 @@ def test_the_text_is_aligned_and_says_where_intervals_and_boxes_are_from(
     assert "95 % bootstrap confidence intervals (2000 resamples of the subjects)" in text
     assert "yunet boxes: simulated" in text
     assert "the file's boxes were made from the labels" in text
-    block = text.split("\n\n")[3].splitlines()
+    block = text.split("\n\n")[2].splitlines()
     assert block[0].startswith("action unit ")
     assert len(block) == 18
     ends = {line.rstrip().rfind("  ") for line in block if not line.endswith("(few)")}
