@@ -56,7 +56,7 @@ def breakdown(
         if faces == 0:
             continue
         sides = [{n: v[chosen] for n, v in side.items()} for side in (truth, prediction)]
-        values = figures(*sides, means)
+        values = figures(sides[0], sides[1], means)
         if faces == 1:
             values = dict.fromkeys(values, math.nan)
         counts = {"faces": faces, "subjects": len(np.unique(subjects[chosen]))}
