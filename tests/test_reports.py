@@ -13,7 +13,7 @@ from test_openface_csv import face
 
 from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.output.neutral_calibration import NeutralCalibration
-from mlx_faceau.output.report import ImageReport, Timeline, VideoReport
+from mlx_faceau.output.report import ImageReport, VideoReport, timeline
 from mlx_faceau.video.results import FaceResult, Frame, FrameResult
 
 pytest.importorskip("matplotlib")
@@ -156,12 +156,14 @@ def test_a_page_of_photographs_shows_each_with_its_faces_and_no_timelines(tmp_pa
     assert "frame" not in text.split("<body>")[1]
 
 
-def test_a_timeline_of_a_long_video_stays_bounded_and_keeps_its_means() -> None:
-    timeline = Timeline(2)
-    for i in range(50_000):
-        timeline.add(np.array([i, 7.0]))
-    rows = timeline.rows()
-    assert 2000 <= len(rows) <= 4000
-    np.testing.assert_allclose(rows[:, 1], 7)
-    assert np.all(np.diff(rows[:, 0]) > 0)
-    assert rows[-1, 0] == pytest.approx(50_000, rel=0.01)
+def test_a_timeline_of_a_long_video_has_few_points_its_means_and_its_gap() -> None:
+    rows = np.full((50_000, 23), 7.0)
+    rows[:, 0] = np.r_[np.arange(30_000), np.arange(40_000, 60_000)] / 30
+    found = timeline(rows.ravel().tolist())
+    assert 1900 <= len(found) <= 2003
+    (gap,) = np.flatnonzero(np.isnan(found[:, 0]))
+    assert found[gap - 1, 0] == pytest.approx(1000, abs=1)
+    assert found[gap + 1, 0] == pytest.approx(40_000 / 30, abs=1)
+    kept = np.delete(found, gap, axis=0)
+    np.testing.assert_allclose(kept[:, 1:], 7)
+    assert np.all(np.diff(kept[:, 0]) > 0)

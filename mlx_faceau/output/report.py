@@ -2,7 +2,7 @@
 
 import base64
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from .report_charts import au_chart, pose_chart, quality_chart, visibility_chart
 from .tables import au_label
 from .templates import render
 
-_MOST_POINTS = 2000  # of a timeline; longer videos are averaged in pairs, so that memory stays flat
+_COLUMNS = NUM_AUS + 6  # of a person's values
+_MOST_POINTS = 2000  # of a timeline
 _MOST_FACES = 12  # those seen longest are shown
 _MOST_IMAGES = 500  # of a contact sheet
 _NEW_PEAK = 0.1  # intensity by which a new peak must exceed the old one to replace its picture
@@ -29,39 +30,11 @@ _QUIET = 0.5  # intensity that an action unit must exceed to get a timeline
 _THUMBNAIL, _SHEET_WIDTH = 192, 560  # px
 
 
-class Timeline:
-    """Rows of numbers over time, of bounded length."""
-
-    def __init__(self, width: int) -> None:
-        self._width = width
-        self._values = array("f")
-        self._sum = np.zeros(width)
-        self._pending = 0
-        self._stride = 1
-
-    def add(self, row: np.ndarray) -> None:
-        """Append (width,) numbers; once there are many rows, neighbours become their mean."""
-        self._sum += row
-        self._pending += 1
-        if self._pending == self._stride:
-            self._values.extend((self._sum / self._stride).tolist())
-            self._sum[:] = 0
-            self._pending = 0
-            if len(self._values) >= 2 * _MOST_POINTS * self._width:
-                halved = self.rows().reshape(-1, 2, self._width).mean(axis=1)
-                self._values = array("f", halved.ravel().tolist())
-                self._stride *= 2
-
-    def rows(self) -> np.ndarray:
-        """(points, width) float64."""
-        return np.array(self._values, np.float64).reshape(-1, self._width)
-
-
 @dataclass
 class _Person:
-    """Of one face; columns: time, 17 action units, 3 angles in degrees, confidence, success."""
+    """Of one face; values: time, 17 action units, 3 angles in degrees, confidence, success."""
 
-    timeline: Timeline = field(default_factory=lambda: Timeline(NUM_AUS + 6))
+    values: "array[float]" = field(default_factory=lambda: array("f"))  # 10 MB for an hour
     frames: int = 0
     successes: int = 0
     has_aus: bool = False
@@ -96,7 +69,7 @@ class VideoReport:
             person.has_aus |= face.au_intensities is not None
             aus = np.zeros(NUM_AUS) if face.au_intensities is None else face.au_intensities
             angles = (face.pose.pitch, face.pose.yaw, face.pose.roll)
-            person.timeline.add(np.r_[time, aus, angles, face.confidence, face.success])
+            person.values.extend((time, *aus.tolist(), *angles, face.confidence, face.success))
             if face.success:
                 best = np.array([person.peaks.get(i, (0.0,))[0] for i in range(NUM_AUS)])
                 new = np.flatnonzero((aus > best + _NEW_PEAK) & (aus >= _ACTIVE)).tolist()
@@ -124,7 +97,7 @@ class VideoReport:
             + (f" ({len(shown)} shown)" if len(shown) < len(self._people) else ""),
             **self._about,
         }
-        times = {i: _with_gaps(p.timeline.rows())[:, 0] for i, p in shown.items()}
+        times = {i: timeline(p.values)[:, 0] for i, p in shown.items()}
         page = render(
             "video_report.html",
             title=self._title,
@@ -140,7 +113,7 @@ def _person(
     face_id: int, person: _Person, seconds: float, calibration: NeutralCalibration | None
 ) -> dict[str, Any]:
     """What the template shows of one face."""
-    rows = _with_gaps(person.timeline.rows())
+    rows = timeline(person.values)
     times, aus, angles = rows[:, 0], rows[:, 1 : 1 + NUM_AUS], rows[:, -5:-2]
     offsets = np.zeros(NUM_AUS) if calibration is None else calibration.offsets(face_id)
     aus = np.clip(aus - offsets, 0, MAX_INTENSITY)
@@ -172,12 +145,20 @@ def _person(
     }
 
 
-def _with_gaps(rows: np.ndarray) -> np.ndarray:
-    """A row of NaN wherever the face was not visible for long, so that lines break there."""
+def timeline(values: Sequence[float]) -> np.ndarray:
+    """A person's values as (points, columns) float64, at most 2000 points and the gaps.
+
+    Neighbours of a longer video are averaged. Wherever the face was not visible for long there is
+    a row of NaN, so that lines break.
+    """
+    rows = np.array(values, np.float64).reshape(-1, _COLUMNS)
     steps = np.diff(rows[:, 0])
     usual = float(np.median(steps)) if len(steps) else 0.0
     gaps = np.flatnonzero(steps > max(5 * usual, 0.5)) + 1
-    return np.insert(rows, gaps, np.nan, axis=0)
+    size = -(-len(rows) // _MOST_POINTS)
+    starts = np.unique(np.r_[np.arange(0, len(rows), size), gaps])
+    means = np.add.reduceat(rows, starts) / np.diff(np.r_[starts, len(rows)])[:, None]
+    return np.insert(means, np.searchsorted(starts, gaps), np.nan, axis=0)
 
 
 class ImageReport:
@@ -257,7 +238,7 @@ def _thumbnail(result: FrameResult, face: FaceResult) -> np.ndarray:
     """The drawn face with some of what is around it, as far as it is in the frame."""
     low, high = face.landmarks.min(axis=0), face.landmarks.max(axis=0)
     half = 0.75 * float((high - low).max())
-    left, top = np.maximum((low + high) / 2 - half - (0, 0.15 * half), 0).astype(int).tolist()
+    left, top = np.maximum((low + high) / 2 - half - (0, 0.25 * half), 0).astype(int).tolist()
     alone = FrameResult(result.frame, (replace(face, au_intensities=None),), result.source)
     drawn = alone.draw()[top : top + round(2 * half), left : left + round(2 * half)]
     scale = _THUMBNAIL / max(drawn.shape[:2])
