@@ -5,7 +5,7 @@
         --yunet FILE.onnx
 
 The photographs show one face each, with room around it. MediaPipe's Face Landmarker labels them,
-enlarged twice. Each is then enlarged by a random factor, put at a random place of a larger picture
+enlarged twice. Each is then enlarged by a random factor, put at a random place of a larger image
 (edges replicated) and shown to every detector that runs here: dlib and Apple Vision where they are
 installed, YuNet with its file. Grey photographs are left out. Calibrations are medians over one
 half of the people (``subjects.csv`` says who is who; else every photograph is a person), errors are
@@ -59,9 +59,9 @@ def main() -> int:
             continue
         subject = subjects.get(paths[index].name, paths[index].name)
         validation.append(zlib.crc32(subject.encode()) % 2 == 1)
-        picture, points = placed(photograph, landmarks, generator)
+        image, points = placed(photograph, landmarks, generator)
         for detector in detectors:
-            fractions[detector.name].append(measured(detector, picture, points))
+            fractions[detector.name].append(measured(detector, image, points))
         if len(validation) == args.faces:
             break
     chosen = np.array(validation)
@@ -118,23 +118,23 @@ def read_subjects(path: Path) -> dict[str, str]:
 def placed(
     photograph: np.ndarray, landmarks: np.ndarray, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The photograph enlarged at a random place of a larger picture, and the landmarks there."""
+    """The photograph enlarged at a random place of a larger image, and the landmarks there."""
     scale = generator.uniform(1.0, 3.0)
     top, bottom, left, right = generator.integers(20, 300, 4).tolist()
     size = [round(scale * pixels) for pixels in photograph.shape[1::-1]]
     enlarged = cv2.resize(photograph, size, interpolation=cv2.INTER_CUBIC)
-    picture = cv2.copyMakeBorder(enlarged, top, bottom, left, right, cv2.BORDER_REPLICATE)
+    image = cv2.copyMakeBorder(enlarged, top, bottom, left, right, cv2.BORDER_REPLICATE)
     factors = np.array(size) / photograph.shape[1::-1]
-    return picture, (landmarks + 0.5) * factors - 0.5 + [left, top]
+    return image, (landmarks + 0.5) * factors - 0.5 + [left, top]
 
 
-def measured(detector: Detector, picture: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+def measured(detector: Detector, image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     """(4,): right, down and side of the square in sizes of the box; the size over the side.
 
     NaN where the detector misses the face.
     """
     square = standard_square(landmarks)
-    for found in sorted(detector.detect(picture), key=lambda d: -d.score):
+    for found in sorted(detector.detect(image), key=lambda d: -d.score):
         x, y, width, height = found.box
         size = float(np.sqrt(width * height))
         shift = square.centre - [x + (width - 1) / 2, y + (height - 1) / 2]

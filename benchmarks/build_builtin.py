@@ -87,7 +87,7 @@ def build(pair: Pair, folder: Path, version: str) -> None:
 
     Raises:
         CheckFailed: if a file does not compute what its net computes.
-        ValueError: if a net was taught by labels that may not ship, or with another PDM.
+        ValueError: if the labels of a net may not be shipped, or its PDM is another one.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / builtin.INDEX_NAME).unlink(missing_ok=True)
@@ -120,17 +120,19 @@ def named(source: Source, folder: Path, version: str) -> Source:
     """The net with what the built-in one says about itself.
 
     Raises:
-        ValueError: if its labels may not ship, or it was taught with another PDM.
+        ValueError: if its labels may not be shipped, or its PDM is another one.
     """
     for stage in stages(source.metadata):
         for who in (stage.get("data") or {}).get("labellers") or []:
             if any(name in who["labeller"].lower() for name in RESEARCH_ONLY):
-                raise ValueError(f"a {source.kind} net taught by {who['labeller']} may not ship")
+                raise ValueError(
+                    f"a {source.kind} net trained on labels of {who['labeller']} may not be shipped"
+                )
     pdm = {"name": "open", "hash": read_pdm(folder / builtin.PDM_NAME).hash}
-    taught = pdm_of(source.metadata)
-    if taught and taught["hash"] != pdm["hash"]:
+    own = pdm_of(source.metadata)
+    if own and own["hash"] != pdm["hash"]:
         raise ValueError(
-            f"the {source.kind} net was taught with the {taught['name']} PDM {taught['hash']}, "
+            f"the {source.kind} net was trained with the {own['name']} PDM {own['hash']}, "
             f"not with {builtin.PDM_NAME}, {pdm['hash']}"
         )
     more = {"builtin": version, "licence_note": LICENCE_NOTE, "pdm": pdm}
@@ -222,13 +224,13 @@ def grade(r: float, area: float | None) -> str:
 
 def _training(source: Source) -> str:
     """Faces, settings and data hash of each training behind a net, the first one first."""
-    told = []
+    trainings = []
     for stage in stages(source.metadata)[::-1]:
         data, settings = stage.get("data") or {}, stage.get("training") or {}
         faces = f"{data['training']:,} faces (SHA-256 `{data['hash']}`)" if data else "not recorded"
         shown = (f"{key} {value}" for key, value in settings.items() if value is not None)
-        told.append(", ".join([faces, *shown]))
-    return "; then ".join(told)
+        trainings.append(", ".join([faces, *shown]))
+    return "; then ".join(trainings)
 
 
 def _table(rows: list[dict]) -> str:

@@ -119,7 +119,7 @@ def in_pixels(mesh: np.ndarray) -> np.ndarray:
 
 
 def procrustes_mean(mesh: np.ndarray) -> np.ndarray:
-    """(478, 3) mean of meshes aligned to their own mean, y up, eyes 9 apart (about cm)."""
+    """(478, 3) mean of meshes aligned to their own mean, y up, eye distance 9 (about cm)."""
     upright = in_pixels(mesh)
     mean = upright[0]
     for _ in range(6):

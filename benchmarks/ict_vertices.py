@@ -58,8 +58,8 @@ def moved(
     """The vertices (68,) that come nearest to the points (N, 68, 2) in the fitted faces."""
     face = model.neutral[:FACE]
     mirror = mirror_vertices(face)
-    apart = np.linalg.norm(face[:, None] - model.neutral[vertices], axis=2)
-    within = np.flatnonzero(apart.min(axis=1) < REACH)
+    distance = np.linalg.norm(face[:, None] - model.neutral[vertices], axis=2)
+    within = np.flatnonzero(distance.min(axis=1) < REACH)
     within = within[np.isin(mirror[within], within)]
     shapes = fitted_vertices(model, vertices, within, pdm, fit)
     views = fit.global_params[:, :1, None] * euler_to_matrix(fit.global_params[:, 1:4])[:, :2]
@@ -73,7 +73,7 @@ def moved(
 
     result = vertices.copy()
     for point, other in enumerate(MIRROR):
-        near = within[apart[within, point] < REACH]
+        near = within[distance[within, point] < REACH]
         if point == other:
             near = near[mirror[near] == near]
         if point <= other:

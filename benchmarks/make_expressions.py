@@ -57,21 +57,21 @@ def main() -> None:
     model = mesh_expressions(read_ict_facekit(args.ict))
     count, reports = 0, []
     with create_file(args.output) as file:
-        for row, (name, subject, picture) in enumerate(photographs(args.faces, args.sources)):
+        for row, (name, subject, image) in enumerate(photographs(args.faces, args.sources)):
             if row == args.limit:
                 break
-            found = find_faces(net, Pyramid(picture))
+            found = find_faces(net, Pyramid(image))
             made: list[LabelledFace] = []
             if found:
                 made = list(
                     make_expressions(
-                        picture[..., ::-1].copy(),
+                        image[..., ::-1].copy(),
                         found[0].points,
                         net.scores(found[0]),
                         model,
                         np.random.default_rng((args.seed, row)),
                         args.each,
-                        _TIGHT_TURN if max(picture.shape) <= _CROP_SIDE else 1.0,
+                        _TIGHT_TURN if max(image.shape) <= _CROP_SIDE else 1.0,
                     )
                 )
             if made:
@@ -91,7 +91,7 @@ def main() -> None:
 def photographs(
     faces: Path, sources: Sequence[str] | None
 ) -> Iterator[tuple[str, str, np.ndarray]]:
-    """Name, subject and picture (H, W, 3) uint8 BGR of each photograph.
+    """Name, subject and image (H, W, 3) uint8 BGR of each photograph.
 
     Raises:
         DatasetError: if there are none.
@@ -113,9 +113,9 @@ def photographs(
     if not encoded:
         raise DatasetError(f"{faces}: no photograph there; see --sources")
     for name, subject, data in encoded:
-        picture = cv2.imdecode(data, cv2.IMREAD_COLOR)
-        if picture is not None:
-            yield name, subject, picture
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        if image is not None:
+            yield name, subject, image
 
 
 def block(made: Sequence[LabelledFace], name: str, subject: str, pdm: PDM) -> Block:

@@ -93,7 +93,7 @@ def stages(models: tuple[str, str], args: argparse.Namespace) -> Iterator[Row]:
         "crop": lambda frame: crop_frame(frame, matrix),
         "landmark net": lambda _: landmarks.predict_batch(crop),
         "action unit net": lambda _: action_units.predict_batch(crop),
-        "overlay picture": lambda _: draw(found),
+        "overlay": lambda _: draw(found),
     }.items():
         call(frames[0])
         yield row(name, [timed(lambda f=frame, c=call: c(f)) for frame in frames])

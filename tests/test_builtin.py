@@ -297,10 +297,10 @@ def test_nets_that_may_not_ship_are_refused(stand_in: Path) -> None:
     source = stand_in_pair().parts[0]
     data = {"labellers": [{"labeller": "OpenFace CSV", "licence": "research"}]}
     taught = replace(source, metadata={**source.metadata, "data": data})
-    with pytest.raises(ValueError, match="taught by OpenFace CSV may not ship"):
+    with pytest.raises(ValueError, match="labels of OpenFace CSV may not be shipped"):
         build_builtin.named(taught, stand_in, VERSION)
     other = {**source.metadata, "pdm": {"name": "given", "hash": "1" * 64}}
-    with pytest.raises(ValueError, match="taught with the given PDM"):
+    with pytest.raises(ValueError, match="trained with the given PDM"):
         build_builtin.named(replace(source, metadata=other), stand_in, VERSION)
 
 
