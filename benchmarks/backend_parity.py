@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from timing import RESULTS, Row, write_csv
 
-from mlx_faceau.convert.exported_model import open_artefacts
+from mlx_faceau.convert.exported_model import open_exported
 from mlx_faceau.core.artifact_metadata import COREML_SUFFIX, ONNX_SUFFIX, read_exported_metadata
 from mlx_faceau.core.checkpoint import file_hash, find_checkpoint, read_metadata
 from mlx_faceau.core.metrics import au_metrics, landmark_pose_metrics
@@ -91,7 +91,7 @@ def files(model: Path, kind: str, folders: list[Path]) -> Iterator[tuple[str, st
         if own.get("source_hash") != source:
             print(f"{path.name}: not of this checkpoint")
             continue
-        for artefact in open_artefacts(path):
+        for artefact in open_exported(path):
 
             def run(crops: np.ndarray, artefact=artefact) -> Arrays:
                 named = zip(artefact.outputs, artefact.run(crops), strict=True)

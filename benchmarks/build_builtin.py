@@ -24,15 +24,19 @@ import numpy as np
 
 from mlx_faceau.convert.check import CheckFailed, check_export
 from mlx_faceau.convert.export_onnx import export_to_onnx
-from mlx_faceau.convert.export_source import Pair, Source, read_source
-from mlx_faceau.convert.half_weights import rounded, save_weights
+from mlx_faceau.convert.source_model import (
+    CombinedModel,
+    SourceModel,
+    read_source,
+    save_weights,
+)
 from mlx_faceau.convert.variants import HALF_WEIGHTS
 from mlx_faceau.core.architectures import count_parameters
 from mlx_faceau.core.checkpoint import file_hash, load_checkpoint
 from mlx_faceau.core.facs import AU_DESCRIPTIONS
 from mlx_faceau.core.libraries import package_version
 from mlx_faceau.core.pdm import read_pdm
-from mlx_faceau.core.provenance import pdm_of, stages
+from mlx_faceau.core.provenance import pdm_of, training_stages
 from mlx_faceau.data.synthetic.people import synthesize
 from mlx_faceau.errors import FaceauError
 from mlx_faceau.weights import builtin
@@ -71,7 +75,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=builtin.FOLDER)
     args = parser.parse_args()
     try:
-        pair = Pair.of(read_source(args.landmark_model), read_source(args.au_model))
+        pair = CombinedModel(read_source(args.landmark_model), read_source(args.au_model))
         build(pair, args.output, args.version)
         write_card(pair, args.output, args.version, args.figures, args.sources, args.reason)
     except (FaceauError, ValueError, OSError) as error:
@@ -82,7 +86,7 @@ def main() -> int:
     return 0
 
 
-def build(pair: Pair, folder: Path, version: str) -> None:
+def build(pair: CombinedModel, folder: Path, version: str) -> None:
     """Write both nets twice, and the index; nothing counts before the index is there.
 
     Raises:
@@ -116,13 +120,13 @@ def _is_data(path: Path) -> bool:
     return path.suffix in (".onnx", ".safetensors") or path.name == builtin.PDM_NAME
 
 
-def named(source: Source, folder: Path, version: str) -> Source:
+def named(source: SourceModel, folder: Path, version: str) -> SourceModel:
     """The net with what the built-in one says about itself.
 
     Raises:
         ValueError: if its labels may not be shipped, or its PDM is another one.
     """
-    for stage in stages(source.metadata):
+    for stage in training_stages(source.metadata):
         for who in (stage.get("data") or {}).get("labellers") or []:
             if any(name in who["labeller"].lower() for name in RESEARCH_ONLY):
                 raise ValueError(
@@ -146,15 +150,15 @@ def check_crops() -> np.ndarray:
     return np.concatenate([noise, people])
 
 
-def check_saved(source: Source, path: Path) -> None:
+def check_saved(source: SourceModel, path: Path) -> None:
     """See that a checkpoint reads back as the stored weights, to the bit."""
-    saved, wanted = load_checkpoint(path).weights(), rounded(source).weights
+    saved, wanted = load_checkpoint(path).weights(), source.rounded_to_half().weights
     if any(not np.array_equal(saved[name], wanted[name]) for name in wanted):
         raise ValueError(f"{path}: reads back as other weights")
 
 
 def write_card(
-    pair: Pair,
+    pair: CombinedModel,
     folder: Path,
     version: str,
     figures: Path | None = None,
@@ -222,10 +226,10 @@ def grade(r: float, area: float | None) -> str:
     return "fair" if r >= FAIR[0] and all(a >= FAIR[1] for a in areas) else "weak"
 
 
-def _training(source: Source) -> str:
+def _training(source: SourceModel) -> str:
     """Faces, settings and data hash of each training behind a net, the first one first."""
     trainings = []
-    for stage in stages(source.metadata)[::-1]:
+    for stage in training_stages(source.metadata)[::-1]:
         data, settings = stage.get("data") or {}, stage.get("training") or {}
         faces = f"{data['training']:,} faces (SHA-256 `{data['hash']}`)" if data else "not recorded"
         shown = (f"{key} {value}" for key, value in settings.items() if value is not None)

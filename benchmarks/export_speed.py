@@ -17,7 +17,7 @@ from timing import RESULTS, Row, write_csv
 from mlx_faceau.cli.export_faces import read_faces
 from mlx_faceau.convert.check import Check
 from mlx_faceau.convert.export_onnx import export_to_onnx
-from mlx_faceau.convert.export_source import Source, read_source
+from mlx_faceau.convert.source_model import SourceModel, read_source
 
 OUTPUT = {"landmark_pose": "landmarks", "au_prediction": "au_intensities"}
 
@@ -39,7 +39,7 @@ def main() -> None:
     write_csv(args.output, rows)
 
 
-def measure(source: Source, args: argparse.Namespace, folder: Path) -> list[Row]:
+def measure(source: SourceModel, args: argparse.Namespace, folder: Path) -> list[Row]:
     faces = read_faces(args.calibration, args.validation, source.output_shapes)
     cases, checks = [], []
     for name, options in EXPORTED.items():

@@ -38,7 +38,7 @@ sys.path[:0] = [str(HERE.parent / "tests" / part) for part in ("", "train", "dat
 # isort: split
 import labelled_videos
 from blobs import boxes_of
-from lively import write_checkpoint
+from random_nets import write_checkpoint
 from tiny_training import write_faces
 
 from mlx_faceau.core.architectures import AUPredictionConfig, LandmarkPoseConfig

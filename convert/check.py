@@ -1,8 +1,8 @@
-"""Proof that an exported file computes what its net computes, on the machine that wrote it.
+"""Checks that an exported file computes what its net computes, on the machine that wrote it.
 
 The file is read back from the disk and evaluated: ONNX by onnxruntime; a Core ML package by the
-MIL evaluator of :mod:`.mil` anywhere, and by Core ML itself on macOS. The truth is the net in
-float64. Torch's own float32 error stands beside every figure, because a fixed bound fails honest
+evaluator of :mod:`.mil` anywhere, and by Core ML itself on macOS. The reference is the net in
+float64. Torch's own float32 error stands beside every figure, because a fixed bound fails correct
 files of ill-conditioned nets.
 """
 
@@ -24,23 +24,23 @@ try:
 except ModuleNotFoundError as error:
     raise MissingDependency("torch", extra="export") from error
 
-from .export_source import Pair, Source, read_source
-from .exported_model import EVALUATOR, ORT, Artefact, network_input, open_artefacts
-from .half_weights import rounded
-from .mil_program import PICTURE, Port
+from .exported_model import EVALUATOR, ORT, ExportedModel, network_input, open_exported
+from .int8_accuracy import MINIMUM_FACES, AccuracyChange, CalibrationFaces, measure_change
+from .mil import IMAGE, Port
+from .source_model import CombinedModel, SourceModel, read_source
 from .variants import DYNAMIC, HALF_WEIGHTS
 
-# A float16 file's bounds would hide a swapped channel in a net that answers all faces much alike,
-# so the evaluated file, whose rounding is known, is held to what float16 makes of the net's own
-# float32 error.
+# A float16 file's bounds would hide a swapped channel in a net whose output varies little, so the
+# evaluated file, whose rounding is known, is held to what float16 makes of the net's own float32
+# error.
 ROUNDING_RATIO = 2.0**13  # of float16's unit roundoff to float32's
 SMALLEST_SHARE = 0.01  # of those bounds: what is below is rounding of the outputs themselves
 # An int8 file's error on faces, of its worst number (a coordinate, an action unit), as a share of
-# what faces differ by. Sound files of trained nets stay below 0.2; two swapped numbers or colours
-# exceed 0.35. How much accuracy rounding costs is measured against labels, in ``accuracy``.
+# the variation between faces. Correct files of trained nets stay below 0.2; two swapped numbers or
+# colours exceed 0.35. How much accuracy rounding costs is measured against labels
+# (:mod:`.int8_accuracy`).
 INT8_SHARE = 0.3
-FEWEST_INT8 = 2  # faces: one differs from nothing
-_PROBES = 8  # drawn crops
+_PROBES = 8  # synthetic crops
 _ROUNDING_KNOWN = (EVALUATOR, ORT)  # other hardware may add up in float16 as well
 
 
@@ -53,7 +53,7 @@ class Row:
     max_error: float
     mean_error: float
     own_error: float  # torch float32's largest error on the same crops
-    variation: float  # mean deviation of the truth from one crop to the next
+    variation: float  # mean deviation of the reference from one crop to the next
     limit: float
     limited: str  # which error the limit holds for: "max", "mean" or "worst" (of the means)
     worst_error: float = 0.0  # largest mean error of one of the output's numbers
@@ -65,28 +65,6 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Change:
-    """Mean absolute error of one output against labels: of the float32 net, and of the file."""
-
-    output: str
-    before: float
-    after: float
-    limit: float | None
-
-    @property
-    def passed(self) -> bool:
-        return self.limit is None or bool(abs(self.after - self.before) <= self.limit)
-
-    def line(self) -> str:
-        """The figures as one line of a table."""
-        bound = "-" if self.limit is None else f"{self.limit:g}"
-        return (
-            f"{self.output:<20} {self.before:9.4f} {self.after:9.4f} "
-            f"{self.after - self.before:+9.4f} {bound:>7}  {'ok' if self.passed else 'LOST'}"
-        )
-
-
-@dataclass(frozen=True)
 class Check:
     """The outcome of :func:`check_export`."""
 
@@ -94,15 +72,11 @@ class Check:
     precision: str
     rows: tuple[Row, ...]
     problems: tuple[str, ...] = ()  # of names, order, shapes, types or metadata
-    changes: tuple[Change, ...] = ()  # of an int8 file's error against labels
+    changes: tuple[AccuracyChange, ...] = ()  # of an int8 file's error against labels
 
     @property
     def passed(self) -> bool:
         return not self.problems and all(row.passed for row in self.rows)
-
-    def renamed(self, path: Path) -> "Check":
-        """The same outcome for a file that has moved."""
-        return replace(self, path=path)
 
     def failures(self) -> str:
         """What failed, on one line; empty where nothing did."""
@@ -143,6 +117,53 @@ class CheckFailed(ExportError):
         self.check = check
 
 
+class AccuracyLost(ExportError):
+    """An int8 file is further from the labels than its net by more than the bound."""
+
+    def __init__(self, check: Check) -> None:
+        lost = "; ".join(
+            f"{c.output} from {c.before:.4f} to {c.after:.4f} (bound {c.limit:g})"
+            for c in check.changes
+            if not c.passed
+        )
+        super().__init__(
+            f"{check.path} was not written: int8 moves the error against the labels of {lost}; "
+            "calibrate on more faces, export float16, or give --force"
+        )
+        self.check = check
+
+
+def verify_export(
+    written: Path,
+    name: Path,
+    source: SourceModel | CombinedModel,
+    faces: CalibrationFaces | None = None,
+    force: bool = False,
+) -> Check:
+    """Check a file that was just written, and measure it if it is int8.
+
+    Args:
+        written: the temporary file.
+        name: what it will be called.
+        source: the net or nets it was made from.
+        faces: of an int8 file, None for others.
+        force: accept a loss of accuracy.
+
+    Raises:
+        CheckFailed: if it does not compute what its net computes.
+        AccuracyLost: if int8 costs more than the bound.
+    """
+    crops = None if faces is None else faces.recoloured()
+    check = replace(check_export(written, source, crops), path=name)
+    if not check.passed:
+        raise CheckFailed(check)
+    if faces is not None:
+        check = replace(check, changes=measure_change(written, source, faces))
+        if not force and not all(change.passed for change in check.changes):
+            raise AccuracyLost(check)
+    return check
+
+
 def check_export(
     path: Path | str, model_or_checkpoint: Any, crops: np.ndarray | None = None
 ) -> Check:
@@ -150,50 +171,52 @@ def check_export(
 
     Args:
         path: an ``.onnx`` file or ``.mlpackage`` folder.
-        model_or_checkpoint: see :func:`~mlx_faceau.convert.export_source.read_source`.
-        crops: (N, 112, 112, 3) uint8 BGR faces; None takes drawn colour patterns.
+        model_or_checkpoint: see :func:`~mlx_faceau.convert.source_model.read_source`.
+        crops: (N, 112, 112, 3) uint8 BGR faces; None takes random colour patterns.
 
     Raises:
         CheckpointError: if the file or the checkpoint cannot be read.
         MissingDependency: without onnxruntime for an ``.onnx`` file.
-        ValueError: if the crops are no crops, or none, or one of an int8 file.
+        UsageError: if the crops are no crops, or none, or one of an int8 file.
     """
     path, source = Path(path), read_source(model_or_checkpoint)
     metadata = read_exported_metadata(path) or {}
+    source = next((p for p in source.parts if p.kind == metadata.get("kind")), source)
     precision = str(metadata.get("precision"))
-    if precision == "int8" and (crops is None or len(crops) < FEWEST_INT8):
+    if precision == "int8" and (crops is None or len(crops) < MINIMUM_FACES):
         raise UsageError(
             "an int8 file's error is measured against how much faces differ; give as crops "
-            f"{FEWEST_INT8} or more like those of its calibration"
+            f"{MINIMUM_FACES} or more like those of its calibration"
         )
     crops = probe_crops() if crops is None else check_crops(crops)
     if len(crops) == 0:
-        raise UsageError("no crops to compare on; leave them out to take drawn ones")
-    images = network_input(crops)
-    problems = list(_metadata_problems(metadata, source))
-    truth = _torch_outputs(source, images, torch.float64)
-    own = _torch_outputs(source, images, torch.float32)
+        raise UsageError("no crops to compare on; leave them out to take random patterns")
+    images, names = network_input(crops), list(source.output_shapes)
+    problems = [
+        f"the metadata's {key} is {metadata.get(key)!r}, expected {value!r}"
+        for key, value in source.metadata.items()
+        if metadata.get(key) != value
+    ]
+    truth, own = (_torch_outputs(source, images, t) for t in (torch.float64, torch.float32))
     rows: list[Row] = []
     if precision == HALF_WEIGHTS:  # what rounding the weights costs; then the file, to the bit
-        stored = _torch_outputs(rounded(source), images, torch.float64)
-        names = [*source.output_shapes]
-        rows += _compare("float16 weights", names, stored, truth, own, "float16")
-        truth, own = stored, _torch_outputs(rounded(source), images, torch.float32)
-    for artefact in open_artefacts(path):
-        wrong = _interface_problems(artefact, source, metadata)
+        stored = source.rounded_to_half()
+        exact, narrow = (_torch_outputs(stored, images, t) for t in (torch.float64, torch.float32))
+        rows += _compare("float16 weights", names, exact, truth, own, "float16")
+        truth, own = exact, narrow
+    for exported in open_exported(path):
+        wrong = list(_interface_problems(exported, source, metadata))
         problems += wrong
         if not wrong:
-            outputs = artefact.run(crops)
-            rows += _compare(
-                artefact.runtime, [*source.output_shapes], outputs, truth, own, precision
-            )
+            outputs = exported.run(crops)
+            rows += _compare(exported.runtime, names, outputs, truth, own, precision)
     return Check(path, precision, tuple(rows), tuple(problems))
 
 
 def probe_crops() -> np.ndarray:
     """Seeded colour patterns, coarse to fine, as (8, 112, 112, 3) uint8 BGR.
 
-    Every channel, position and size of detail matters to a net's answer, so a swapped channel, a
+    Every channel, position and size of detail matters to a net's output, so a swapped channel, a
     wrong scale or a shifted grid shows.
     """
     rng = np.random.default_rng(0)
@@ -207,7 +230,7 @@ def probe_crops() -> np.ndarray:
 
 
 def _torch_outputs(
-    source: Source | Pair, images: np.ndarray, dtype: torch.dtype
+    source: SourceModel | CombinedModel, images: np.ndarray, dtype: torch.dtype
 ) -> list[np.ndarray]:
     with torch.inference_mode():
         outputs = source.net(dtype)(torch.from_numpy(images).to(dtype))
@@ -226,6 +249,15 @@ def _compare(
     for name, got, true, float32 in zip(names, outputs, truth, own, strict=True):
         error, own_error = np.abs(got - true), np.abs(float32 - true)
         variation = float(np.abs(true - true.mean(axis=0)).mean())
+        if precision == "int8":
+            limit, limited = INT8_SHARE * variation, "worst"
+        elif precision == "float16":
+            limit, limited = FLOAT16_MEAN_ERROR[name], "mean"
+            if runtime in _ROUNDING_KNOWN:
+                rounding = OWN_ERRORS * ROUNDING_RATIO * float(own_error.mean())
+                limit = min(limit, max(SMALLEST_SHARE * limit, rounding))
+        else:
+            limit, limited = max(MAX_ERROR[name], OWN_ERRORS * float(own_error.max())), "max"
         rows.append(
             Row(
                 runtime=runtime,
@@ -234,68 +266,39 @@ def _compare(
                 mean_error=float(error.mean()),
                 own_error=float(own_error.max()),
                 variation=variation,
-                limit=(
-                    INT8_SHARE * variation
-                    if precision == "int8"
-                    else _limit(name, own_error, precision, runtime)
-                ),
-                limited={"float16": "mean", "int8": "worst"}.get(precision, "max"),
+                limit=limit,
+                limited=limited,
                 worst_error=float(error.mean(axis=0).max()),
             )
         )
     return rows
 
 
-def _limit(name: str, own_error: np.ndarray, precision: str, runtime: str) -> float:
-    if precision != "float16":
-        return max(MAX_ERROR[name], OWN_ERRORS * float(own_error.max()))
-    bound = FLOAT16_MEAN_ERROR[name]
-    if runtime not in _ROUNDING_KNOWN:
-        return bound
-    rounding = OWN_ERRORS * ROUNDING_RATIO * float(own_error.mean())
-    return min(bound, max(SMALLEST_SHARE * bound, rounding))
-
-
-def _metadata_problems(metadata: Mapping[str, Any], source: Source | Pair) -> list[str]:
-    return [
-        f"the metadata's {key} is {metadata.get(key)!r}, expected {value!r}"
-        for key, value in source.metadata.items()
-        if metadata.get(key) != value
-    ]
-
-
 def _interface_problems(
-    artefact: Artefact, source: Source | Pair, metadata: Mapping[str, Any]
-) -> list[str]:
-    """Differences from the names, order, shapes and types that every exported file has."""
-    outputs = {name: ("float32", shape) for name, shape in source.output_shapes.items()}
-    batch = metadata.get("batch", DYNAMIC)
-    return [
-        *_port_problems("input", artefact.inputs, {"image": _expected_input(metadata)}, batch),
-        *_port_problems("output", artefact.outputs, outputs, batch),
-    ]
-
-
-def _port_problems(
-    role: str, ports: Sequence[Port], wanted: Mapping[str, tuple[str, tuple[int, ...]]], batch: Any
+    exported: ExportedModel, source: SourceModel | CombinedModel, metadata: Mapping[str, Any]
 ) -> Iterator[str]:
-    names = [port.name for port in ports]
-    if names != list(wanted):
-        yield f"the {role}s are {names}, expected {list(wanted)}"
-        return
-    for port in ports:
-        dtype, shape = wanted[port.name]
-        free = batch == DYNAMIC and isinstance(port.shape[0], str)
-        same = (port.dtype, port.shape[1:]) == (dtype, shape)
-        if not same or not (free or port.shape[0] == batch):
-            size = "batch" if batch == DYNAMIC else batch
-            yield (
-                f"{role} {port.name} is {port.dtype} {port.shape}, "
-                f"expected {dtype} ({size}, {', '.join(map(str, shape))})"
-            )
-
-
-def _expected_input(metadata: Mapping[str, Any]) -> tuple[str, tuple[int, ...]]:
-    planes = (3, IMAGE_SIZE, IMAGE_SIZE)
-    kinds = {"uint8": ("uint8", (IMAGE_SIZE, IMAGE_SIZE, 3)), "image": (PICTURE, planes)}
-    return kinds.get(str(metadata.get("input")), ("float32", planes))
+    """Differences from the names, order, shapes and types that every exported file has."""
+    planes, batch = (3, IMAGE_SIZE, IMAGE_SIZE), metadata.get("batch", DYNAMIC)
+    image = {"uint8": ("uint8", (IMAGE_SIZE, IMAGE_SIZE, 3)), "image": (IMAGE, planes)}.get(
+        str(metadata.get("input")), ("float32", planes)
+    )
+    outputs = {name: ("float32", shape) for name, shape in source.output_shapes.items()}
+    sides: tuple[tuple[str, Sequence[Port], Mapping[str, Any]], ...] = (
+        ("input", exported.inputs, {"image": image}),
+        ("output", exported.outputs, outputs),
+    )
+    for role, ports, expected in sides:
+        names = [port.name for port in ports]
+        if names != list(expected):
+            yield f"the {role}s are {names}, expected {list(expected)}"
+            continue
+        for port in ports:
+            dtype, shape = expected[port.name]
+            free = batch == DYNAMIC and isinstance(port.shape[0], str)
+            same = (port.dtype, port.shape[1:]) == (dtype, shape)
+            if not same or not (free or port.shape[0] == batch):
+                size = "batch" if batch == DYNAMIC else batch
+                yield (
+                    f"{role} {port.name} is {port.dtype} {port.shape}, "
+                    f"expected {dtype} ({size}, {', '.join(map(str, shape))})"
+                )

@@ -1,4 +1,4 @@
-"""A net as a Core ML package: ML program for macOS 13 and later, checked before it stays.
+"""A net as a Core ML package: ML program for macOS 13 and later, checked before it is kept.
 
 Input ``image`` (1, 3, 112, 112) float32 RGB in [0, 1], an array and not an image unless asked
 for; float32 outputs under the names of the ONNX file. Computation is in float16 unless asked
@@ -6,7 +6,6 @@ otherwise.
 """
 
 import contextlib
-import io
 import json
 import shutil
 import tempfile
@@ -28,10 +27,10 @@ try:
 except ModuleNotFoundError as error:
     raise MissingDependency("torch", extra="export") from error
 
-from .check import Check
-from .export_checks import Faces, prove
-from .export_source import Pair, Source, read_source
-from .mil import load_coremltools, unlogged
+from .check import Check, verify_export
+from .int8_accuracy import CalibrationFaces
+from .mil import load_coremltools, quiet
+from .source_model import CombinedModel, SourceModel, read_source
 from .variants import Variant, check_variant
 
 _SMALLEST_WEIGHT = 512  # numbers; smaller ones stay float16, where int8 would save nothing
@@ -52,21 +51,22 @@ def export_to_coreml(
     *,
     input: str = "tensor",
     batch: int | str = 1,
-    faces: Faces | None = None,
+    faces: CalibrationFaces | None = None,
     force: bool = False,
 ) -> Check:
-    """Write a net as a Core ML package and prove it equal to the net.
+    """Write a net as a Core ML package and check that it equals the net.
 
     The same net gives the same bytes. The package appears under its name only after it passed,
-    and takes the place of an older one there.
+    and replaces an older one.
 
     Args:
-        model_or_checkpoint: see :func:`~mlx_faceau.convert.export_source.read_source`; or a
-            :class:`~mlx_faceau.convert.export_source.Pair`, for one package with all outputs.
+        model_or_checkpoint: see :func:`~mlx_faceau.convert.source_model.read_source`; or a
+            :class:`~mlx_faceau.convert.source_model.CombinedModel`, or ``"builtin"``, for one
+            package with the outputs of both nets.
         path: ends with ``.mlpackage``.
         precision: of the computation, ``"float16"`` or ``"float32"``; ``"int8"`` keeps the
-            weights in 8 bits and computes in float16. Both ends stay float32.
-        input: ``"tensor"``: float32 RGB in [0, 1], NCHW; ``"image"``: a 112x112 picture, which
+            weights in 8 bits and computes in float16. Input and outputs stay float32.
+        input: ``"tensor"``: float32 RGB in [0, 1], NCHW; ``"image"``: a 112x112 image, which
             Core ML converts to RGB itself.
         batch: faces of one call.
         faces: what int8 is measured with; for int8 alone.
@@ -96,10 +96,12 @@ def export_to_coreml(
     with _atomic_package(path) as temporary:
         _save(source, variant, temporary, path)
         _finish(temporary, source, variant)
-        return prove(temporary, path, source, faces, force)
+        return verify_export(temporary, path, source, faces, force)
 
 
-def _save(source: Source | Pair, variant: Variant, temporary: Path, path: Path) -> None:
+def _save(
+    source: SourceModel | CombinedModel, variant: Variant, temporary: Path, path: Path
+) -> None:
     try:
         _convert(source, variant).save(str(temporary))
     except RuntimeError as error:
@@ -109,14 +111,14 @@ def _save(source: Source | Pair, variant: Variant, temporary: Path, path: Path) 
         raise ExportError(f"{path}: {text}") from error
 
 
-def _convert(source: Source | Pair, variant: Variant) -> Any:
+def _convert(source: SourceModel | CombinedModel, variant: Variant) -> Any:
     ct = load_coremltools()
     shape = (int(variant.batch or 1), 3, IMAGE_SIZE, IMAGE_SIZE)
     compute = ct.precision.FLOAT32 if variant.precision == "float32" else ct.precision.FLOAT16
     image = ct.TensorType("image", shape, dtype=np.float32)
     if variant.input == "image":
         image = ct.ImageType("image", shape, scale=1 / PIXEL_MAX, color_layout=ct.colorlayout.RGB)
-    with _quiet():
+    with quiet():
         traced: Any = torch.jit.trace(source.net(), torch.zeros(shape))  # type: ignore[no-untyped-call]
         model = ct.convert(
             traced,
@@ -128,28 +130,18 @@ def _convert(source: Source | Pair, variant: Variant) -> Any:
             compute_precision=compute,
             skip_model_load=True,
         )
-        return _with_int8_weights(model) if variant.precision == "int8" else model
+        if variant.precision != "int8":
+            return model
+        from coremltools.optimize import coreml as optimize  # one scale an output channel
+
+        rounding = optimize.OpLinearQuantizerConfig(
+            mode="linear_symmetric", dtype=np.int8, weight_threshold=_SMALLEST_WEIGHT
+        )
+        config = optimize.OptimizationConfig(global_config=rounding)
+        return optimize.linear_quantize_weights(model, config)
 
 
-def _with_int8_weights(model: Any) -> Any:
-    """The same program with every large weight as int8, one scale an output channel."""
-    from coremltools.optimize import coreml as optimize
-
-    rounding = optimize.OpLinearQuantizerConfig(
-        mode="linear_symmetric", dtype=np.int8, weight_threshold=_SMALLEST_WEIGHT
-    )
-    config = optimize.OptimizationConfig(global_config=rounding)
-    return optimize.linear_quantize_weights(model, config)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """coremltools draws progress bars and logs what it noticed; neither says anything to a user."""
-    with unlogged(), contextlib.redirect_stderr(io.StringIO()):
-        yield
-
-
-def _finish(package: Path, source: Source | Pair, variant: Variant) -> None:
+def _finish(package: Path, source: SourceModel | CombinedModel, variant: Variant) -> None:
     """Put the metadata in, and take out what differs from one run to the next."""
     from coremltools.proto import Model_pb2
 
@@ -183,7 +175,7 @@ def _name_items(manifest_path: Path) -> None:
 def _atomic_package(path: Path) -> Iterator[Path]:
     """A package in a temporary sibling folder that takes the place of ``path`` at the end.
 
-    Where the block fails, what stood under the name stays.
+    Where the block fails, an existing package is kept.
     """
     folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:

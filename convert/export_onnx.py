@@ -1,4 +1,4 @@
-"""A net as one ``.onnx`` file, checked before it stays; both nets as one, on request.
+"""A net as one ``.onnx`` file, checked before it is kept; both nets as one, on request.
 
 Input ``image`` (batch, 3, 112, 112) RGB in [0, 1], or crops as cv2 gives them; outputs float32 in
 the order of the original tool, so that its predictors, which read them by position, run these
@@ -23,16 +23,15 @@ try:
 except ModuleNotFoundError as error:
     raise MissingDependency(str(error.name), extra="export") from error
 
-from .check import Check
-from .export_checks import Faces, prove
-from .export_source import Pair, Source, read_source
+from .check import Check, verify_export
 from .exported_model import network_input
-from .half_weights import rounded, store_half
-from .onnx_rewrite import INPUT_NAME, take_uint8, to_float16
+from .int8_accuracy import CalibrationFaces
+from .onnx_graph import INPUT_NAME, store_half, take_uint8, to_float16
 from .quantise import pool_globally, quantise
+from .source_model import CombinedModel, SourceModel, read_source
 from .variants import DEFAULT_OPSET, DYNAMIC, HALF_WEIGHTS, Variant, check_variant
 
-# Of torch's exporter: BatchNorm stays apart from the weights, which then stay what they are.
+# Of torch's exporter: BatchNorm is not folded, so that the weights keep their values.
 _UNFOLDED: dict[str, Any] = {
     "training": torch.onnx.TrainingMode.PRESERVE,
     "do_constant_folding": False,
@@ -48,21 +47,22 @@ def export_to_onnx(
     precision: str = "float32",
     input: str = "tensor",
     batch: int | str = DYNAMIC,
-    faces: Faces | None = None,
+    faces: CalibrationFaces | None = None,
     force: bool = False,
 ) -> Check:
-    """Write a net as an ONNX file and prove it equal to the net.
+    """Write a net as an ONNX file and check that it equals the net.
 
     The same net, and for int8 the same faces, give the same bytes. The file appears under its
     name only after it passed.
 
     Args:
-        model_or_checkpoint: see :func:`~mlx_faceau.convert.export_source.read_source`; or a
-            :class:`~mlx_faceau.convert.export_source.Pair`, for one file with all outputs.
+        model_or_checkpoint: see :func:`~mlx_faceau.convert.source_model.read_source`; or a
+            :class:`~mlx_faceau.convert.source_model.CombinedModel`, or ``"builtin"``, for one
+            file with the outputs of both nets.
         path: ends with ``.onnx``.
         opset_version: in [12, 21].
         precision: ``"float32"``; ``"float16"`` for GPUs; ``"float16-weights"``, half the size and
-            computed in float32; ``"int8"``. Input and outputs stay as they are.
+            computed in float32; ``"int8"``. Input and outputs keep their types.
         input: ``"tensor"``: float32 RGB in [0, 1], NCHW; ``"uint8"``: BGR, (batch, 112, 112, 3).
         batch: faces of one call, or ``"dynamic"``.
         faces: what int8 is calibrated and measured with; for int8 alone.
@@ -86,30 +86,29 @@ def export_to_onnx(
         raise UsageError("faces to calibrate on are for int8, which needs them")
     source = read_source(model_or_checkpoint)
     with atomic_file(path) as temporary:
-        if faces is not None:
-            _check_unrounded(source, variant, path, temporary)
+        if faces is not None:  # first as it will be quantised: int8 hides mistakes
+            unrounded = replace(variant, precision="float32")
+            temporary.write_bytes(onnx_bytes(source, unrounded, None, pooled=True))
+            verify_export(temporary, path, source)
         temporary.write_bytes(onnx_bytes(source, variant, faces))
-        return prove(temporary, path, source, faces, force)
-
-
-def _check_unrounded(source: Source | Pair, variant: Variant, path: Path, temporary: Path) -> None:
-    """Prove the graph that is about to be rounded: int8 hides mistakes that float32 shows."""
-    temporary.write_bytes(onnx_bytes(source, replace(variant, precision="float32"), None, True))
-    prove(temporary, path, source)
+        return verify_export(temporary, path, source, faces, force)
 
 
 def onnx_bytes(
-    source: Source | Pair, variant: Variant, faces: Faces | None, pooled: bool = False
+    source: SourceModel | CombinedModel,
+    variant: Variant,
+    faces: CalibrationFaces | None,
+    pooled: bool = False,
 ) -> bytes:
-    """The file of a variant; ``pooled`` gives float32 the graph that int8 starts from."""
+    """The file of a variant; ``pooled``: in float32 the graph that int8 starts from."""
     half = variant.precision == HALF_WEIGHTS
-    model = _traced(rounded(source) if half else source, variant)
+    model = _traced(source.rounded_to_half() if half else source, variant)
     if half:
         store_half(model)
     if pooled:
         pool_globally(model.graph)
     if faces is not None:
-        quantise(model, source, network_input(faces.calibration))
+        model = quantise(model, source, network_input(faces.calibration))
     if variant.precision == "float16":
         to_float16(model)
     if variant.input == "uint8":
@@ -128,7 +127,7 @@ def onnx_bytes(
     return data
 
 
-def _traced(source: Source | Pair, variant: Variant) -> Any:
+def _traced(source: SourceModel | CombinedModel, variant: Variant) -> Any:
     names = list(source.output_shapes)
     dynamic = variant.batch == DYNAMIC
     images = _TRACE_BATCH if dynamic else int(variant.batch or 1)

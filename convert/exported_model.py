@@ -1,7 +1,7 @@
 """An exported file, opened by whatever can evaluate it on this machine.
 
-ONNX by onnxruntime; a Core ML package by the MIL evaluator of :mod:`.mil` anywhere, and by Core
-ML itself on macOS.
+ONNX by onnxruntime; a Core ML package by the evaluator of :mod:`.mil` anywhere, and by Core ML
+itself on macOS.
 """
 
 import platform
@@ -16,28 +16,48 @@ from mlx_faceau.core.artifact_metadata import ONNX_SUFFIX
 from mlx_faceau.core.preprocess import fill_batch, to_network_input
 from mlx_faceau.errors import MissingDependency
 
-from .mil import load_coremltools, read_mlpackage
-from .mil_program import PICTURE, Port, Program
+from .mil import IMAGE, Port, load_coremltools, read_mlpackage
 
 EVALUATOR = "MIL evaluator"
 ORT = "ONNX Runtime"
+_DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8"}
 
 
 @dataclass(frozen=True)
-class Artefact:
-    """A file opened by one runtime.
-
-    ``run`` takes crops, (N, 112, 112, 3) uint8 BGR, hands them over as the file's input declares
-    itself, and gives float32 arrays with a leading N in the file's order.
-    """
+class ExportedModel:
+    """A file opened by one runtime; ``call`` takes the batch that the file's input declares."""
 
     runtime: str
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
-    run: Callable[[np.ndarray], list[np.ndarray]]
+    call: Callable[[np.ndarray], list[np.ndarray]]
+
+    def run(self, crops: np.ndarray) -> list[np.ndarray]:
+        """Outputs in the file's order, (N, ...) float32.
+
+        Args:
+            crops: (N, 112, 112, 3) uint8 BGR; handed over as the file's input declares itself.
+        """
+        port = self.inputs[0]
+        values = crops
+        if port.dtype == IMAGE:  # Core ML hands an image over as its pixels, channels first
+            values = np.ascontiguousarray(crops[..., ::-1].transpose(0, 3, 1, 2), np.float32)
+        elif port.dtype != "uint8":
+            values = network_input(crops)
+        if isinstance(size := port.shape[0], int):  # a fixed batch
+            batches = [values[start : start + size] for start in range(0, len(values), size)]
+        else:  # one image and the rest: the batch size is free
+            size, batches = 1, [part for part in (values[:1], values[1:]) if len(part)]
+        results = [[out[: len(b)] for out in self.call(fill_batch(b, size))] for b in batches]
+        return [np.concatenate(parts) for parts in zip(*results, strict=True)]
 
 
-def open_artefacts(path: Path) -> list[Artefact]:
+def network_input(crops: np.ndarray) -> np.ndarray:
+    """(N, 112, 112, 3) uint8 BGR as (N, 3, 112, 112) float32 RGB in [0, 1]."""
+    return np.ascontiguousarray(to_network_input(crops).transpose(0, 3, 1, 2))
+
+
+def open_exported(path: Path) -> list[ExportedModel]:
     """The file in each runtime that this machine has for it.
 
     Raises:
@@ -47,14 +67,29 @@ def open_artefacts(path: Path) -> list[Artefact]:
     if path.suffix == ONNX_SUFFIX:
         return [_open_onnx(path)]
     program = read_mlpackage(path)
-    evaluated = _core_ml_artefact(EVALUATOR, program, program.run)
-    if platform.system() != "Darwin":
-        return [evaluated]
-    model = load_coremltools().models.MLModel(str(path))
-    return [evaluated, _core_ml_artefact("Core ML", program, _as_picture(program, model.predict))]
+    (image,), names = program.inputs, [port.name for port in program.outputs]
+
+    def by(predict: Callable[[dict[str, Any]], Mapping[str, np.ndarray]], pil: bool) -> Any:
+        def call(batch: np.ndarray) -> list[np.ndarray]:
+            value: Any = batch
+            if pil:  # what coremltools takes images as
+                from PIL import Image
+
+                value = Image.fromarray(batch[0].transpose(1, 2, 0).astype(np.uint8))
+            outputs = predict({image.name: value})
+            return [outputs[name] for name in names]
+
+        return call
+
+    opened = [ExportedModel(EVALUATOR, program.inputs, program.outputs, by(program.run, False))]
+    if platform.system() == "Darwin":
+        predict = load_coremltools().models.MLModel(str(path)).predict
+        call = by(predict, image.dtype == IMAGE)
+        opened.append(ExportedModel("Core ML", program.inputs, program.outputs, call))
+    return opened
 
 
-def _open_onnx(path: Path) -> Artefact:
+def _open_onnx(path: Path) -> ExportedModel:
     try:
         import onnxruntime
     except ModuleNotFoundError as error:
@@ -63,78 +98,9 @@ def _open_onnx(path: Path) -> Artefact:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3  # errors: float16 on a CPU is no news
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    inputs, outputs = _onnx_ports(session.get_inputs()), _onnx_ports(session.get_outputs())
-    port = inputs[0]
-
-    def run(crops: np.ndarray) -> list[np.ndarray]:
-        values = crops if port.dtype == "uint8" else network_input(crops)
-        batch = port.shape[0]
-        if isinstance(batch, int):
-            return _in_batches(values, batch, lambda part: session.run(None, {port.name: part}))
-        # One image and the rest: the batch size is free.
-        parts = [part for part in (values[:1], values[1:]) if len(part)]
-        return _joined([session.run(None, {port.name: part}) for part in parts])
-
-    return Artefact(ORT, inputs, outputs, run)
-
-
-def _onnx_ports(values: list[Any]) -> tuple[Port, ...]:
-    names = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8"}
-    return tuple(
-        Port(value.name, names.get(value.type, value.type), tuple(value.shape)) for value in values
+    inputs, outputs = (
+        tuple(Port(v.name, _DTYPES.get(v.type, v.type), tuple(v.shape)) for v in values)
+        for values in (session.get_inputs(), session.get_outputs())
     )
-
-
-def _core_ml_artefact(
-    runtime: str, program: Program, predict: Callable[[dict[str, Any]], Mapping[str, np.ndarray]]
-) -> Artefact:
-    port = program.inputs[0]
-
-    def run(crops: np.ndarray) -> list[np.ndarray]:
-        values = network_input(crops)
-        if port.dtype == PICTURE:  # Core ML hands a picture over as its pixels, channels first
-            values = np.ascontiguousarray(crops[..., ::-1].transpose(0, 3, 1, 2), np.float32)
-
-        def once(part: np.ndarray) -> list[np.ndarray]:
-            outputs = predict({port.name: part})
-            return [outputs[output.name] for output in program.outputs]
-
-        return _in_batches(values, port.shape[0], once)
-
-    return Artefact(runtime, program.inputs, program.outputs, run)
-
-
-def _as_picture(
-    program: Program, predict: Callable[[dict[str, Any]], Mapping[str, np.ndarray]]
-) -> Callable[[dict[str, Any]], Mapping[str, np.ndarray]]:
-    """The prediction of a package whose input is a picture, which Core ML takes from PIL."""
-    if program.inputs[0].dtype != PICTURE:
-        return predict
-
-    def with_picture(inputs: dict[str, Any]) -> Mapping[str, np.ndarray]:
-        from PIL import Image
-
-        ((name, pixels),) = inputs.items()
-        return predict({name: Image.fromarray(pixels[0].transpose(1, 2, 0).astype(np.uint8))})
-
-    return with_picture
-
-
-def network_input(crops: np.ndarray) -> np.ndarray:
-    """(N, 112, 112, 3) uint8 BGR as (N, 3, 112, 112) float32 RGB in [0, 1]."""
-    return np.ascontiguousarray(to_network_input(crops).transpose(0, 3, 1, 2))
-
-
-def _in_batches(
-    values: np.ndarray, size: int, run: Callable[[np.ndarray], list[np.ndarray]]
-) -> list[np.ndarray]:
-    """Run batches of exactly one size; the last is filled up with its last image."""
-    pieces = []
-    for start in range(0, len(values), size):
-        part = values[start : start + size]
-        pieces.append([out[: len(part)] for out in run(fill_batch(part, size))])
-    return _joined(pieces)
-
-
-def _joined(pieces: list[list[np.ndarray]]) -> list[np.ndarray]:
-    return [np.concatenate(parts) for parts in zip(*pieces, strict=True)]
+    name = inputs[0].name
+    return ExportedModel(ORT, inputs, outputs, lambda batch: session.run(None, {name: batch}))

@@ -79,12 +79,24 @@ def read_pyfaceau(
     """
     path = Path(path)
     state = _read_state(path)
-    kind = _kind(state, path)
+    heads = {name.split(".", 1)[0] for name in state} & {"landmark_head", "au_head"}
+    if len(heads) != 1:
+        raise CheckpointError(
+            f"{path}: holds neither one 'landmark_head' nor one 'au_head' net; "
+            "it is no checkpoint of pyfaceau's landmark or action unit net"
+        )
+    kind = LandmarkPoseConfig if heads == {"landmark_head"} else AUPredictionConfig
     if dropout is not None and kind is LandmarkPoseConfig:
         raise UsageError(f"dropout is {dropout}, but {path} holds a landmark net: leave it out")
     width = _fitting_width(kind, state, path) if width_mult is None else width_mult
     config = kind(width_mult=width) if dropout is None else AUPredictionConfig(width, dropout)
-    return config, _our_weights(config, state, path)
+    if problems := list(_problems(config, state)):
+        raise CheckpointError(
+            f"{path}: not the weights of the {config.kind} net of width {config.width_mult}: "
+            f"{_listed(problems)}"
+        )
+    named = {ours: state[theirs] for ours, theirs in pyfaceau_names(config).items()}
+    return config, weights_from_state_dict(named)
 
 
 def write_pyfaceau(
@@ -169,7 +181,7 @@ def _check_archive(path: Path) -> None:
 
 
 def _check_pickle(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
-    """Look at the pickle without building anything.
+    """Check the pickle without building anything.
 
     torch searches its own refusals for phrases, in a time that grows with the square of a name.
     """
@@ -221,20 +233,6 @@ def _is_plain_tensor(value: object) -> bool:
     )
 
 
-def _kind(
-    state: Mapping[str, torch.Tensor], path: Path
-) -> type[LandmarkPoseConfig] | type[AUPredictionConfig]:
-    heads = {name.split(".", 1)[0] for name in state}
-    if "landmark_head" in heads and "au_head" not in heads:
-        return LandmarkPoseConfig
-    if "au_head" in heads and "landmark_head" not in heads:
-        return AUPredictionConfig
-    raise CheckpointError(
-        f"{path}: holds neither one 'landmark_head' nor one 'au_head' net; "
-        "it is no checkpoint of pyfaceau's landmark or action unit net"
-    )
-
-
 def _fitting_width(
     kind: type[LandmarkPoseConfig] | type[AUPredictionConfig],
     state: Mapping[str, torch.Tensor],
@@ -258,19 +256,6 @@ def _misshapen(config: ModelConfig, state: Mapping[str, torch.Tensor]) -> Iterat
     for theirs, shape in pyfaceau_shapes(config).items():
         if theirs in state and tuple(state[theirs].shape) != shape:
             yield f"{theirs} has shape {tuple(state[theirs].shape)}, expected {shape}"
-
-
-def _our_weights(
-    config: ModelConfig, state: Mapping[str, torch.Tensor], path: Path
-) -> dict[str, np.ndarray]:
-    problems = list(_problems(config, state))
-    if problems:
-        raise CheckpointError(
-            f"{path}: not the weights of the {config.kind} net of width {config.width_mult}: "
-            f"{_listed(problems)}"
-        )
-    named = {ours: state[theirs] for ours, theirs in pyfaceau_names(config).items()}
-    return weights_from_state_dict(named)
 
 
 def _problems(config: ModelConfig, state: Mapping[str, torch.Tensor]) -> Iterator[str]:

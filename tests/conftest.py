@@ -50,7 +50,7 @@ def model_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     pytest.importorskip("torch")
     pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
-    from lively import BOTH, write_checkpoint
+    from random_nets import BOTH, write_checkpoint
 
     from mlx_faceau.convert.export_onnx import export_to_onnx
 
@@ -78,7 +78,7 @@ def core_ml_packages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path
     """By kind of net an ``.mlpackage``: landmarks in float32, action units in float16."""
     pytest.importorskip("torch")
     pytest.importorskip("coremltools")
-    from lively import AU, LANDMARK, write_checkpoint
+    from random_nets import AU, LANDMARK, write_checkpoint
 
     from mlx_faceau.convert.export_coreml import export_to_coreml
 

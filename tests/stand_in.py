@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 from conftest import REPOSITORY
-from lively import AU, LANDMARK
+from random_nets import AU, LANDMARK
 
-from mlx_faceau.core.check_weights import lively_weights
+from mlx_faceau.core.architectures import random_weights
 from mlx_faceau.core.checkpoint import describe
 from mlx_faceau.core.pdm import PDM, write_pdm
 
@@ -22,7 +22,7 @@ VERSION = "builtin-1"
 
 def stand_in_weights(config) -> dict[str, np.ndarray]:
     """Weights that rounding to half precision changes no more than those of trained nets."""
-    weights = lively_weights(config, 0)
+    weights = random_weights(config, 0)
     for name in weights:
         if name.startswith("global_head.") and name.endswith(".weight"):
             weights[name] = weights[name] * np.float32(0.5)
@@ -31,13 +31,13 @@ def stand_in_weights(config) -> dict[str, np.ndarray]:
 
 def stand_in_pair():
     """Both nets as the exporters take them."""
-    from mlx_faceau.convert.export_source import Pair, Source
+    from mlx_faceau.convert.source_model import CombinedModel, SourceModel
 
     sources = (
-        Source(config, stand_in_weights(config), describe(config, source_hash="0" * 64))
+        SourceModel(config, stand_in_weights(config), describe(config, source_hash="0" * 64))
         for config in (LANDMARK, AU)
     )
-    return Pair(*sources)
+    return CombinedModel(*sources)
 
 
 def stand_in_pdm() -> PDM:

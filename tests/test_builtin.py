@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
-from lively import AU, BOTH, LANDMARK, random_crops
+from random_nets import AU, BOTH, LANDMARK, random_crops
 
 pytest.importorskip("torch")
 pytest.importorskip("onnx")
@@ -27,8 +27,9 @@ from stand_in import (
 )
 
 import mlx_faceau
-from mlx_faceau import FacePipeline, load_au_predictor, load_predictor
+from mlx_faceau import FacePipeline, export_to_onnx, load_au_predictor, load_predictor
 from mlx_faceau.cli.main import main
+from mlx_faceau.convert.pyfaceau import read_pyfaceau
 from mlx_faceau.core.checkpoint import file_hash, load_checkpoint, read_metadata
 from mlx_faceau.core.pdm import write_pdm
 from mlx_faceau.errors import CheckpointError
@@ -253,6 +254,16 @@ def test_export_writes_both_nets_and_a_combined_file(pair: Path) -> None:
     assert {p.name for p in Path("made").glob("*.onnx")} == {f"{c.kind}.onnx" for c in BOTH}
     assert main(["export", "--combine", "builtin", "builtin", "--output", "both"]) == 0
     assert Path("both", "combined.onnx").is_file()
+    assert export_to_onnx(VERSION, "python.onnx").passed
+    assert Path("python.onnx").read_bytes() == Path("both", "combined.onnx").read_bytes()
+
+
+def test_convert_writes_both_nets(pair: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["convert", "builtin", "--output", "made/pair.pt"]) == 0
+    for config in BOTH:
+        assert read_pyfaceau(f"made/pair_{config.kind}.pt", width_mult=0.25)[0].kind == config.kind
+    assert main(["convert", "builtin", "--output", "made/pair.pt"]) == 2
+    assert "give --force" in capsys.readouterr().err
 
 
 def test_a_training_starts_from_the_built_in_net(

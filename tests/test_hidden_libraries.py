@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from lively import AU, LANDMARK, random_crops, reference_outputs, write_checkpoint
+from random_nets import AU, LANDMARK, random_crops, reference_outputs, write_checkpoint
 
 HEAVY = ("mlx", "torch", "coremltools", "onnx", "onnxruntime", "h5py", "safetensors", "cv2")
 HEAVY += ("matplotlib", "jinja2", "tqdm", "tensorboardX")

@@ -41,17 +41,10 @@ FOREIGN = {
     "inference": {"h5py"},
     "train.loop": {"mlx", "torch"},
 }
-# Arrows up and circles that are still there; none may be added.
+# Arrows up that are still there; none may be added.
 KNOWN_ARROWS_UP = {
     "mlx_faceau.torch_fallback.trainer imports mlx_faceau.train.distributed",
     "mlx_faceau.torch_fallback.trainer imports mlx_faceau.train.gradient_accumulation",
-}
-KNOWN_CIRCLES = {
-    ("mlx_faceau.cli.completion", "mlx_faceau.cli.main"),
-    ("mlx_faceau.inference.backends", "mlx_faceau.inference.backends.coreml_backend"),
-    ("mlx_faceau.inference.backends", "mlx_faceau.inference.backends.mlx_backend"),
-    ("mlx_faceau.inference.backends", "mlx_faceau.inference.backends.onnx_backend"),
-    ("mlx_faceau.inference.backends", "mlx_faceau.inference.backends.torch_backend"),
 }
 
 
@@ -118,16 +111,12 @@ def test_every_import_points_to_a_lower_floor():
         for target in targets
         if room(target) != room(name) and floor(target) >= floor(name)
     }
-    assert up == KNOWN_ARROWS_UP
+    assert up <= KNOWN_ARROWS_UP
 
 
 def test_no_files_import_each_other_in_a_circle():
-    graph = {
-        name: targets - {target for target in targets if (target, name) in KNOWN_CIRCLES}
-        for name, targets in GRAPH.items()
-    }
     try:
-        TopologicalSorter(graph).prepare()
+        TopologicalSorter(GRAPH).prepare()
     except CycleError as error:
         raise AssertionError(" <- ".join(error.args[1])) from None
 

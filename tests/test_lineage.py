@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mlx_faceau.core.provenance import provenance, stages, training_hashes
+from mlx_faceau.core.provenance import provenance, training_hashes, training_stages
 
 FIRST: dict[str, Any] = {
     "kind": "au_prediction",
@@ -32,8 +32,8 @@ def test_every_training_is_passed_on_with_its_data_and_without_paths() -> None:
 
 
 def test_the_trainings_are_listed_from_the_last_to_the_first() -> None:
-    assert [stage.get("hash") for stage in stages(THIRD)] == [None, "2", "1"]
-    assert [stage["data"]["hash"] for stage in stages(THIRD)] == ["d", "bc", "a"]
+    assert [stage.get("hash") for stage in training_stages(THIRD)] == [None, "2", "1"]
+    assert [stage["data"]["hash"] for stage in training_stages(THIRD)] == ["d", "bc", "a"]
 
 
 def test_the_files_of_all_trainings_are_known() -> None:

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from lively import AU, LANDMARK, lively_weights, write_checkpoint
+from random_nets import AU, LANDMARK, random_weights, write_checkpoint
 
 from mlx_faceau.core.architectures import ModelConfig
 from mlx_faceau.core.checkpoint import BEST_NAME, describe, file_hash, save_checkpoint
@@ -26,7 +26,7 @@ def figures(r: float) -> dict:
 
 
 def save(path: Path, config: ModelConfig = AU, **told: object) -> Path:
-    arrays = {f"model.{name}": value for name, value in lively_weights(config).items()}
+    arrays = {f"model.{name}": value for name, value in random_weights(config).items()}
     save_checkpoint(path, arrays, describe(config, **told))
     return path
 

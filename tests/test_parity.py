@@ -6,7 +6,7 @@ yardstick is torch float32's own distance from torch float64.
 
 import numpy as np
 import pytest
-from lively import TOLERANCE
+from random_nets import TOLERANCE
 
 mlx_side = pytest.importorskip("mlx_faceau.models", exc_type=ImportError)
 torch = pytest.importorskip("torch")

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from lively import AU, BOTH, LANDMARK, TOLERANCE, random_crops, reference_outputs
+from random_nets import AU, BOTH, LANDMARK, TOLERANCE, random_crops, reference_outputs
 
 import mlx_faceau
 from mlx_faceau.core.facs import AU_NAMES
@@ -22,7 +22,9 @@ CROP = random_crops(1)[0]
 
 
 class FirstPixel:
-    """A backend that answers each image with its first pixel's red value times 255, minus 100."""
+    """A backend whose outputs are each image's first pixel's red value times 255, minus 100."""
+
+    max_batch = 256
 
     def __init__(self, config) -> None:
         self.config, self.sizes = config, []
@@ -176,11 +178,11 @@ def test_auto_runs_what_the_machine_has(model_folders, kind):
 
 def test_dropout_of_an_original_file_is_taken_by_the_au_predictor_alone(tmp_path):
     pytest.importorskip("torch")
-    from lively import lively_weights
+    from random_nets import random_weights
 
     from mlx_faceau.convert.pyfaceau import write_pyfaceau
 
-    write_pyfaceau(tmp_path / "a.pt", AU, lively_weights(AU))
+    write_pyfaceau(tmp_path / "a.pt", AU, random_weights(AU))
     made = AUPredictor.from_checkpoint(tmp_path / "a.pt", width_mult=0.25, dropout=0.1)
     check_predictions(made, AU, "torch")
     with pytest.raises(TypeError, match="dropout"):

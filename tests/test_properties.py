@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from lively import AU, BOTH, LANDMARK, random_crops
+from random_nets import AU, BOTH, LANDMARK, random_crops
 
 from mlx_faceau.core.geometry import (
     euler_to_matrix,

@@ -5,7 +5,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mlx_faceau.errors import UsageError
 
@@ -75,29 +75,18 @@ def _time_backends(args: argparse.Namespace) -> int:
 
     if args.batch < 1:
         raise UsageError(f"--batch is {args.batch}, expected at least 1")
-    rng = np.random.default_rng(0)
-    images = rng.random((args.batch, 112, 112, 3), dtype=np.float32)
-    if args.models:
-        for model in args.models:
-            kinds = CONFIGS if is_builtin(model) else [read_description(Path(model))["kind"]]
-            for kind in kinds:
-                _print_table(f"{kind}, {model}", model, kind, images)
-        return 0
-    with tempfile.TemporaryDirectory() as folder:
-        for kind in CONFIGS:
-            place = _untrained(kind, args.width_mult, Path(folder) / kind)
-            title = f"{kind}, width {args.width_mult:g}, untrained weights"
-            _print_table(title, place, kind, images)
+    crops = np.random.default_rng(0).integers(0, 256, (args.batch, 112, 112, 3), np.uint8)
+    for model in args.models:
+        kinds = CONFIGS if is_builtin(model) else [read_description(Path(model))["kind"]]
+        for kind in kinds:
+            _print_table(f"{kind}, {model}", model, kind, crops)
+    if not args.models:
+        with tempfile.TemporaryDirectory() as folder:
+            for kind in CONFIGS:
+                model = _untrained(kind, args.width_mult, Path(folder) / kind)
+                title = f"{kind}, width {args.width_mult:g}, untrained weights"
+                _print_table(title, model, kind, crops)
     return 0
-
-
-def _print_table(title: str, model: Path | str, kind: str, images: "np.ndarray") -> None:
-    from mlx_faceau.inference.backends import BACKENDS
-
-    print(title)
-    print(f"  {'backend':10}{'ms a face':>12}{f'faces/s, batch {len(images)}':>24}")
-    for name in BACKENDS:
-        print(f"  {name:10}{_row(model, kind, name, images)}")
 
 
 def _untrained(kind: str, width_mult: float, folder: Path) -> Path:
@@ -114,18 +103,24 @@ def _untrained(kind: str, width_mult: float, folder: Path) -> Path:
     return folder
 
 
-def _row(model: Path | str, kind: str, name: str, images: "np.ndarray") -> str:
-    """A backend's two times, or why it has none."""
+def _print_table(title: str, model: Path | str, kind: str, crops: "np.ndarray") -> None:
+    """The two times of each backend, or why it has none."""
     from mlx_faceau.errors import BackendError
-    from mlx_faceau.inference.backends import open_backend
+    from mlx_faceau.inference.backends import BACKENDS
+    from mlx_faceau.inference.predictor import load_au_predictor, load_predictor
 
-    try:
-        backend: Any = open_backend(model, kind, name)
-        single = _median_seconds(lambda: backend.run(images[:1]))
-        batch = _median_seconds(lambda: backend.run(images))
-    except BackendError as error:
-        return f"{'-':>12}{'-':>24}  {error}"
-    return f"{1000 * single:12.2f}{len(images) / batch:24.0f}"
+    print(title)
+    print(f"  {'backend':10}{'ms a face':>12}{f'faces/s, batch {len(crops)}':>24}")
+    for name in BACKENDS:
+        try:
+            load = load_predictor if kind == "landmark_pose" else load_au_predictor
+            predictor = load(model, name)
+            single = _median_seconds(lambda p=predictor: p.predict(crops[0]))
+            batch = _median_seconds(lambda p=predictor: p.predict_batch(crops))
+        except BackendError as error:
+            print(f"  {name:10}{'-':>12}{'-':>24}  {error}")
+        else:
+            print(f"  {name:10}{1000 * single:12.2f}{len(crops) / batch:24.0f}")
 
 
 def _median_seconds(call: Callable[[], object]) -> float:

@@ -10,7 +10,10 @@ SHELLS = ("bash", "zsh", "tcsh")
 
 
 class PrintCompletion(argparse.Action):
-    """Prints the script for the shell that is named, and ends the program."""
+    """Prints the script for the shell that is named, and ends the program.
+
+    ``const`` builds the whole parser: the one at hand may lack the flags of subcommands.
+    """
 
     def __call__(
         self,
@@ -19,10 +22,8 @@ class PrintCompletion(argparse.Action):
         values: str | Sequence[Any] | None,
         option_string: str | None = None,
     ) -> None:
-        from .main import build_parser  # what was built so far may lack the flags of subcommands
-
         try:
-            text = script(build_parser(), str(values))
+            text = script(self.const(), str(values))
         except MissingDependency as error:
             parser.exit(2, f"mlx-faceau: {error}\n")
         print(text)

@@ -7,9 +7,14 @@ from mlx_faceau.errors import UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", metavar="SOURCE", help=".pt, .safetensors or a run's folder")
     parser.add_argument(
-        "--output", required=True, metavar="FILE", help="ends with .safetensors or .pt"
+        "source", metavar="SOURCE", help=".pt, .safetensors, a run's folder, or builtin"
+    )
+    parser.add_argument(
+        "--output",
+        required=True,
+        metavar="FILE",
+        help="ends with .safetensors or .pt; of builtin, which is two nets, _<kind> is added",
     )
     parser.add_argument(
         "--width-mult",
@@ -26,21 +31,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    source, target = Path(args.source), Path(args.output)
+    from mlx_faceau.core.architectures import CONFIGS
+    from mlx_faceau.weights import builtin
+
+    target = Path(args.output)
     if target.suffix not in (".safetensors", ".pt"):
         raise UsageError(f"--output {target}: the ending must be .safetensors or .pt")
-    if target.exists() and not args.force:
-        raise UsageError(f"--output {target}: exists already; give --force to overwrite it")
-    if source.suffix == ".pt":
-        if target.suffix == ".pt":
+    pairs = [(Path(args.source), target)]
+    if builtin.is_builtin(args.source):
+        pairs = [
+            (builtin.checkpoint_of(kind), target.with_stem(f"{target.stem}_{kind}"))
+            for kind in CONFIGS
+        ]
+    for source, output in pairs:
+        if output.exists() and not args.force:
+            raise UsageError(f"--output {output}: exists already; give --force to overwrite it")
+        if source.suffix != ".pt":
+            for flag in ("width_mult", "crop"):
+                if getattr(args, flag) is not None:
+                    name = flag.replace("_", "-")
+                    raise UsageError(f"--{name} is for .pt files; a checkpoint records its own")
+            _export(source, output)
+        elif output.suffix == ".pt":
             raise UsageError("both files are .pt; --output must end with .safetensors")
-        _import(source, target, args.width_mult, args.crop or "unknown")
-    else:
-        if args.width_mult is not None:
-            raise UsageError("--width-mult is for .pt files; a checkpoint knows its width")
-        if args.crop is not None:
-            raise UsageError("--crop is for .pt files; a checkpoint knows what it was trained on")
-        _export(source, target)
+        else:
+            _import(source, output, args.width_mult, args.crop or "unknown")
     return 0
 
 

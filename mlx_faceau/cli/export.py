@@ -1,4 +1,4 @@
-"""``mlx-faceau export``: a checkpoint as ONNX, Core ML and plain weights, each proven equal."""
+"""``mlx-faceau export``: a checkpoint as ONNX, Core ML and plain weights, with a check."""
 
 import argparse
 import sys
@@ -9,8 +9,8 @@ from mlx_faceau.errors import UsageError
 
 if TYPE_CHECKING:
     from mlx_faceau.convert.check import Check
-    from mlx_faceau.convert.export_checks import Faces
-    from mlx_faceau.convert.export_source import Pair, Source
+    from mlx_faceau.convert.int8_accuracy import CalibrationFaces
+    from mlx_faceau.convert.source_model import CombinedModel, SourceModel
     from mlx_faceau.convert.variants import Variant
 
 SUFFIXES = {"onnx": ".onnx", "coreml": ".mlpackage", "safetensors": ".safetensors"}
@@ -45,11 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--width-mult", type=float, help="width of a .pt's net, when it is none of the usual ones"
     )
-    _add_variant(parser.add_argument_group("which file (docs/export.md has the table)"))
-    _add_int8(parser.add_argument_group("int8"))
-
-
-def _add_variant(group: argparse._ArgumentGroup) -> None:
+    group = parser.add_argument_group("which file (docs/export.md has the table)")
     group.add_argument(
         "--precision",
         choices=("float32", "float16", "float16-weights", "int8"),
@@ -67,12 +63,10 @@ def _add_variant(group: argparse._ArgumentGroup) -> None:
         "--input",
         choices=("tensor", "uint8", "image"),
         default="tensor",
-        help="float32 RGB in [0, 1]; crops as cv2 gives them (onnx); a picture (coreml) "
+        help="float32 RGB in [0, 1]; crops as cv2 gives them (onnx); an image (coreml) "
         "(default: %(default)s)",
     )
-
-
-def _add_int8(group: argparse._ArgumentGroup) -> None:
+    group = parser.add_argument_group("int8")
     group.add_argument(
         "--calibration",
         metavar="FILE.h5",
@@ -99,57 +93,34 @@ def _batch(text: str) -> int | str:
 
 
 def run(args: argparse.Namespace) -> int:
+    from mlx_faceau.core.architectures import CONFIGS
+    from mlx_faceau.weights import builtin
+
     if (args.checkpoint is None) == (args.combine is None):
         raise UsageError("give one checkpoint, or --combine LANDMARKS AU")
-    from mlx_faceau.core.architectures import CONFIGS
-    from mlx_faceau.weights.builtin import coreml_file, is_builtin
-
-    if args.combine:
-        pair = zip(args.combine, CONFIGS, strict=True)
-        args.combine = [_resolved(path, kind) for path, kind in pair]
-    if not is_builtin(args.checkpoint):
-        return _run(args)
     formats = _formats(args)
+    if args.combine:
+        args.combine = [
+            str(builtin.checkpoint_of(kind)) if builtin.is_builtin(path) else path
+            for path, kind in zip(args.combine, CONFIGS, strict=True)
+        ]
+    if not builtin.is_builtin(args.checkpoint):
+        return _export_model(args, formats)
     if args.output is None and formats != ["coreml"]:
         raise UsageError("builtin: give --output DIR for any other file than --to coreml")
     if args.output and Path(args.output).suffix in SUFFIXES.values():
         raise UsageError(f"--output {args.output}: builtin is two nets; name a folder")
     status = 0
     for kind in CONFIGS:
-        output = args.output or str(coreml_file(kind).parent)
-        one = {**vars(args), "checkpoint": _resolved(args.checkpoint, kind), "output": output}
-        status = max(status, _run(argparse.Namespace(**one)))
-    return status
-
-
-def _resolved(path: str, kind: str) -> str:
-    """A checkpoint's path, the built-in net's where it says so."""
-    from mlx_faceau.weights import builtin
-
-    return str(builtin.check(builtin.checkpoint_file(kind))) if builtin.is_builtin(path) else path
-
-
-def _run(args: argparse.Namespace) -> int:
-    from mlx_faceau.output.model_card import write_model_card
-
-    formats = _formats(args)
-    variants = _variants(args, formats)
-    source = _source(args)
-    targets = _targets(args, formats, source.kind)
-    faces = _faces(args, source)
-    status = 0
-    for form, path in targets.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        status = max(status, _write(source, path, variants[form], faces, args.force))
-        for checkpoint in args.combine or [args.checkpoint] if path.exists() else ():
-            write_model_card(checkpoint, path.parent, args.width_mult)
+        output = args.output or str(builtin.coreml_file(kind).parent)
+        one = {**vars(args), "checkpoint": str(builtin.checkpoint_of(kind)), "output": output}
+        status = max(status, _export_model(argparse.Namespace(**one), formats))
     return status
 
 
 def _formats(args: argparse.Namespace) -> list[str]:
     formats = [name.strip() for name in args.to.split(",")]
-    unknown = [name for name in formats if name not in SUFFIXES]
-    if unknown:
+    if unknown := [name for name in formats if name not in SUFFIXES]:
         raise UsageError(f"--to {args.to}: unknown {unknown[0]!r}, expected {', '.join(SUFFIXES)}")
     if args.combine and "safetensors" in formats:
         raise UsageError("--combine: a checkpoint holds one net; leave safetensors out of --to")
@@ -162,40 +133,50 @@ def _formats(args: argparse.Namespace) -> list[str]:
     return formats
 
 
-def _variants(args: argparse.Namespace, formats: list[str]) -> dict[str, "Variant"]:
-    """What is asked of each format; refused before any work where one cannot be written."""
+def _export_model(args: argparse.Namespace, formats: list[str]) -> int:
+    """Write one model in every format; the exit status."""
+    from mlx_faceau.convert.check import AccuracyLost, CheckFailed
+    from mlx_faceau.convert.source_model import CombinedModel, read_source
     from mlx_faceau.convert.variants import Variant, check_variant
+    from mlx_faceau.output.model_card import write_model_card
 
     variants = {}
-    for form in formats:
+    for form in formats:  # all are checked before any work
         # An option that another format of the same command takes is meant for that one.
         opset = args.opset if form == "onnx" or "onnx" not in formats else None
-        asked = Variant(form, args.precision, args.input, args.batch, opset)
+        variants[form] = Variant(form, args.precision, args.input, args.batch, opset)
         if form == "safetensors" and len(formats) > 1:
-            asked = Variant(form)
-        check_variant(asked)
-        variants[form] = asked
-    return variants
+            variants[form] = Variant(form)
+        check_variant(variants[form])
+    checkpoints = args.combine or [args.checkpoint]
+    sources = [
+        read_source(path, args.width_mult if not args.combine or path.endswith(".pt") else None)
+        for path in checkpoints
+    ]
+    source = CombinedModel(*sources) if args.combine else sources[0]
+    targets = _targets(args, formats, source.kind)
+    faces, status = None, 0
+    if args.calibration:
+        from .export_faces import read_faces
 
-
-def _source(args: argparse.Namespace) -> "Source | Pair":
-    from mlx_faceau.convert.export_source import Pair, read_source
-
-    if args.combine is None:
-        return read_source(args.checkpoint, args.width_mult)
-    landmarks, aus = (
-        read_source(path, args.width_mult if Path(path).suffix == ".pt" else None)
-        for path in args.combine
-    )
-    return Pair.of(landmarks, aus)
-
-
-def _faces(args: argparse.Namespace, source: "Source | Pair") -> "Faces | None":
-    if not args.calibration:
-        return None
-    from .export_faces import read_faces
-
-    return read_faces(args.calibration, args.validation, source.output_shapes)
+        faces = read_faces(args.calibration, args.validation, source.output_shapes)
+    for form, path in targets.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            check = _write(source, path, variants[form], faces, args.force)
+        except (CheckFailed, AccuracyLost) as error:
+            print(error.check.table())
+            print(f"mlx-faceau: {error}", file=sys.stderr)
+            status = 1
+        else:
+            files = path.rglob("*") if path.is_dir() else [path]
+            size = sum(file.stat().st_size for file in files if file.is_file())
+            print(f"{path}: {size / 1e6:.1f} MB")
+            if check is not None:
+                print(check.table())
+        for checkpoint in checkpoints if path.exists() else ():
+            write_model_card(checkpoint, path.parent, args.width_mult)
+    return status
 
 
 def _targets(args: argparse.Namespace, formats: list[str], kind: str) -> dict[str, Path]:
@@ -216,29 +197,14 @@ def _targets(args: argparse.Namespace, formats: list[str], kind: str) -> dict[st
 
 
 def _write(
-    source: "Source | Pair", path: Path, variant: "Variant", faces: "Faces | None", force: bool
-) -> int:
-    """Write one file and print its check; the exit status."""
-    from mlx_faceau.convert.check import CheckFailed
-    from mlx_faceau.convert.export_checks import AccuracyLost
-
-    try:
-        check = _export(source, path, variant, faces, force)
-    except (CheckFailed, AccuracyLost) as error:
-        print(error.check.table())
-        print(f"mlx-faceau: {error}", file=sys.stderr)
-        return 1
-    print(f"{path}: {_megabytes(path):.1f} MB")
-    if check is not None:
-        print(check.table())
-    return 0
-
-
-def _export(
-    source: "Source | Pair", path: Path, variant: "Variant", faces: "Faces | None", force: bool
+    source: "SourceModel | CombinedModel",
+    path: Path,
+    variant: "Variant",
+    faces: "CalibrationFaces | None",
+    force: bool,
 ) -> "Check | None":
     if variant.form == "safetensors":
-        from mlx_faceau.convert.half_weights import save_weights
+        from mlx_faceau.convert.source_model import save_weights
 
         (part,) = source.parts
         save_weights(part, path, str(variant.precision))
@@ -252,14 +218,8 @@ def _export(
     }
     if variant.form == "onnx":
         from mlx_faceau.convert.export_onnx import export_to_onnx
-        from mlx_faceau.convert.variants import DEFAULT_OPSET
 
-        return export_to_onnx(source, path, variant.opset or DEFAULT_OPSET, **options)
+        return export_to_onnx(source, path, int(variant.opset or 0), **options)
     from mlx_faceau.convert.export_coreml import export_to_coreml
 
     return export_to_coreml(source, path, **options)
-
-
-def _megabytes(path: Path) -> float:
-    files = path.rglob("*") if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files if file.is_file()) / 1e6

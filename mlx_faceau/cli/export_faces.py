@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from mlx_faceau.convert.export_checks import Faces
+from mlx_faceau.convert.int8_accuracy import CalibrationFaces
 from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.data.loading.validation_split import split_dataset
 
@@ -12,7 +12,9 @@ CALIBRATION_FACES = 256
 MEASURED_FACES = 512
 
 
-def read_faces(calibration: str, validation: str | None, outputs: Iterable[str]) -> Faces:
+def read_faces(
+    calibration: str, validation: str | None, outputs: Iterable[str]
+) -> CalibrationFaces:
     """Evenly spaced faces of one file, or two.
 
     Args:
@@ -32,7 +34,7 @@ def read_faces(calibration: str, validation: str | None, outputs: Iterable[str])
         others = FaceDataset(validation)
         rows, other_rows = np.arange(len(training)), np.arange(len(others))
     measured = _spaced(other_rows, MEASURED_FACES)
-    return Faces(
+    return CalibrationFaces(
         calibration=_crops(training, _spaced(rows, CALIBRATION_FACES)),
         crops=_crops(others, measured),
         labels={name: others.labels[name][measured] for name in outputs},

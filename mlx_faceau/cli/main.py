@@ -7,11 +7,14 @@ Exit status: 0 done; 1 a check, a target or a part of the work failed, or a defe
 import argparse
 import logging
 import os
+import re
 import sys
 import traceback
+from collections.abc import Iterable
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from mlx_faceau.core.libraries import library_error
 from mlx_faceau.errors import FaceauError, FunctionError, printable
@@ -22,11 +25,11 @@ from .completion import SHELLS, PrintCompletion
 COMMANDS = {
     "demo": "measure a portrait with the built-in pair",
     "train": "train a net on a file of labelled faces",
-    "evaluate": "measure a net on a file of labelled faces, a constant predictor beside it",
+    "evaluate": "measure a net on a file of labelled faces, with a constant predictor as reference",
     "export": "write a checkpoint as .onnx, .mlpackage or weights alone, checked against the net",
     "convert": "convert weights: the original tool's .pt to .safetensors, or back",
-    "predict": "predict landmarks, pose and action units of faces in pictures, videos or a webcam",
-    "data": "make, check, describe and look at training files",
+    "predict": "predict landmarks, pose and action units of faces in images, videos or a webcam",
+    "data": "make, check, describe and preview training files",
     "benchmark": "time every backend on this machine, or verify MLX's kernels on its device",
     "info": "show what can run on this machine and why the rest cannot, or describe models",
 }
@@ -35,7 +38,7 @@ REPORT = "please report it as an issue of the mlx-faceau repository"
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser, of subcommands too, that takes the flags which are good for every command."""
+    """A parser, of subcommands too, with the flags of every command and suggestions for typos."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -46,6 +49,25 @@ class Parser(argparse.ArgumentParser):
             default=argparse.SUPPRESS,  # a subcommand's default would undo the flag before it
             help="log what is decided and why; of a defect, show the traceback",
         )
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Unknown flags are refused by the subcommand's own parser, which knows its flags."""
+        known, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return known, unknown
+
+    def error(self, message: str) -> NoReturn:
+        """End the program with usage and message, and the nearest flag or choice of a typo."""
+        if found := re.search(r"(?:unrecognized arguments: |invalid choice: ')([^'= ]+)", message):
+            choices = [str(c) for action in self._actions for c in action.choices or ()]
+            message += _did_you_mean(found[1], [*self._option_string_actions, *choices])
+        super().error(message)
+
+
+def _did_you_mean(word: str, known: Iterable[str]) -> str:
+    near = get_close_matches(word, known, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def build_parser(only: str | None = None) -> argparse.ArgumentParser:
@@ -65,6 +87,7 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     parser.add_argument(
         "--print-completion",
         action=PrintCompletion,
+        const=build_parser,
         choices=SHELLS,
         help="print a script that completes commands and flags in the shell, and exit",
     )
@@ -133,12 +156,16 @@ def explain(error: Exception) -> tuple[int, str]:
     """The exit status and the line that an error ends the program with.
 
     Returns:
-        2 for what the user can mend; 1 for a defect of this package.
+        2 for what the user can correct; 1 for a defect of this package.
     """
     if library := library_error(error):
         return 2, one_line(library)
     if isinstance(error, (FaceauError, OSError)):
-        return 2, one_line(error)
+        text = one_line(error)
+        path = Path(text.partition(": ")[0])
+        if "no such file" in text.lower() and path.name and path.parent.is_dir():
+            text += _did_you_mean(path.name, (entry.name for entry in path.parent.iterdir()))
+        return 2, text
     if ran_out_of_memory(error):
         return 2, (
             f"out of memory ({one_line(error)[:200]}); close other programs, or train with a "

@@ -1,4 +1,4 @@
-"""Do whole nets train and predict on this device as they do on the CPU? For ``benchmark --verify``.
+"""Compares training and prediction on this device with the CPU, for ``benchmark --verify``.
 
 On a GPU this is the one place that meets the compiled training step, the fused BatchNorm and the
 folded, compiled net of the MLX backend together.
@@ -11,8 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mlx_faceau.core.architectures import CONFIGS, ModelConfig
-from mlx_faceau.core.check_weights import lively_weights
+from mlx_faceau.core.architectures import CONFIGS, ModelConfig, random_weights
 from mlx_faceau.core.checkpoint import describe, save_checkpoint
 from mlx_faceau.core.preprocess import scale_rgb
 from mlx_faceau.core.tolerances import FIRST_LOSS, MAX_ERROR, RUNNING_STATISTICS
@@ -21,7 +20,7 @@ from mlx_faceau.models import mx
 from mlx_faceau.train.mlx_trainer import MLXTrainer
 
 WIDTH, FACES, LEARNING_RATE = 0.25, 8, 1e-3
-# Largest differences allowed: of the loss and the statistics relative, of the answers absolute.
+# Largest differences allowed: of the loss and the statistics relative, of the outputs absolute.
 BOUNDS = {
     "loss of the first step": FIRST_LOSS,
     "BatchNorm statistics": RUNNING_STATISTICS,
@@ -69,7 +68,7 @@ def _error(figure: str, got: np.ndarray, expected: np.ndarray) -> float:
 
 def _figures(config: ModelConfig) -> Iterator[tuple[str, np.ndarray]]:
     """Name and values of everything compared, computed on the default device."""
-    weights, batch = lively_weights(config), _batch(config)
+    weights, batch = random_weights(config), _batch(config)
     trainer = MLXTrainer(config, weights, loss_options={}, scaling={}, weight_decay=0.0, seed=0)
     for module in trainer.net.modules():
         if hasattr(module, "dropouts"):

@@ -320,6 +320,33 @@ def initial_weights(config: ModelConfig, seed: int) -> dict[str, np.ndarray]:
     return weights
 
 
+def random_weights(config: ModelConfig, seed: int = 0) -> dict[str, np.ndarray]:
+    """Random weights for checks of equality: every pixel, weight and layer matters to the outputs.
+
+    Signals stay of order one through all layers; BatchNorm statistics are random too. An untrained
+    net's output hardly depends on the face, so that a swapped channel would not show.
+
+    Returns:
+        float32 arrays in MLX names and layout, every name of :func:`weight_shapes`.
+    """
+    rng = np.random.default_rng(seed)
+    weights = {}
+    for name, shape in weight_shapes(config).items():
+        if len(shape) > 1:
+            value = rng.normal(0, np.sqrt(2 / int(np.prod(shape[1:]))), shape)
+        elif name.endswith(("norm.weight", "running_var")):
+            value = rng.uniform(0.7, 1.3, shape)
+        else:
+            value = rng.normal(0, 0.2, shape)
+        if name.endswith("excite.bias"):
+            value += 2  # gates that are half open would damp the signal in every block
+        weights[name] = value.astype(np.float32)
+    if config.kind == "au_prediction":  # most units are active, near 2
+        weights["au_head.layers.2.weight"] *= np.float32(0.3)
+        weights["au_head.layers.2.bias"] += 1
+    return weights
+
+
 def output_biases(config: ModelConfig, means: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Biases of the last layers that make an untrained net predict the mean target.
 
@@ -328,7 +355,7 @@ def output_biases(config: ModelConfig, means: Mapping[str, np.ndarray]) -> dict[
 
     Args:
         means: mean target of each output, by its name and in its shape; the bias of an output that
-            has none stays.
+            has none is left out.
 
     Returns:
         float32 biases by weight name.

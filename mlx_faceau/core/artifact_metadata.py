@@ -1,4 +1,4 @@
-"""What an exported file says about itself, read with the standard library alone.
+"""The metadata of exported files, read with the standard library alone.
 
 ONNX and Core ML files carry the metadata of the net they were made from (see
 ``checkpoint.describe``) as JSON under one key. Both are protocol buffers; a few fields of the
@@ -24,7 +24,7 @@ _ONNX_PATH = (14,)  # ModelProto.metadata_props
 _COREML_PATH = (2, 100, 100)  # Model.description, .metadata, .userDefined
 _KEY, _VALUE = 1, 2
 _EXTERNAL = "external_data"
-# Messages of onnx.proto3 and their fields under which a tensor may lie.
+# Messages of onnx.proto3 and their fields that may hold a tensor.
 _TENSORS_LIE_IN: dict[str, dict[int, str]] = {
     "model": {7: "graph", 25: "function"},
     "graph": {1: "node", 5: "tensor", 15: "sparse"},
@@ -80,7 +80,7 @@ def parse_metadata(text: str, path: Path | str) -> dict[str, Any]:
 
 
 def check_self_contained(path: Path | str) -> None:
-    """See that an ``.onnx`` file holds all its tensors: ONNX Runtime would open the files it names.
+    """Check that an ``.onnx`` file holds all its tensors: ONNX Runtime would open other files.
 
     Raises:
         CheckpointError: if it names another file, or is missing, truncated or malformed.
@@ -95,7 +95,7 @@ def check_self_contained(path: Path | str) -> None:
         raise CheckpointError(f"{path}: not a readable ONNX file: {error}") from None
     if outside:
         raise CheckpointError(
-            f"{path}: its weights lie in another file; save it with all data in one file"
+            f"{path}: its weights are in another file; save it with all data in one file"
         )
 
 
@@ -139,24 +139,20 @@ def find_mlmodel(package: Path | str) -> Path:
 def _pairs(
     file: BinaryIO, start: int, end: int, path: tuple[int, ...]
 ) -> Iterator[tuple[str, str]]:
-    """The string pairs that lie under a path of field numbers."""
+    """The string pairs under a path of field numbers."""
     for number, begin, size in _fields(file, start, end):
         if number != path[0]:
             continue
         if len(path) > 1:
             yield from _pairs(file, begin, begin + size, path[1:])
-        else:
-            yield _pair(file, begin, begin + size)
-
-
-def _pair(file: BinaryIO, start: int, end: int) -> tuple[str, str]:
-    texts = {_KEY: "", _VALUE: ""}
-    for number, begin, size in _fields(file, start, end):
-        if size > _MAX_FIELD:
-            raise ValueError(f"a metadata field of {size} bytes")
-        file.seek(begin)
-        texts[number] = file.read(size).decode()
-    return texts[_KEY], texts[_VALUE]
+            continue
+        texts = {_KEY: "", _VALUE: ""}
+        for field, at, length in _fields(file, begin, begin + size):
+            if length > _MAX_FIELD:
+                raise ValueError(f"a metadata field of {length} bytes")
+            file.seek(at)
+            texts[field] = file.read(length).decode()
+        yield texts[_KEY], texts[_VALUE]
 
 
 def _fields(file: BinaryIO, position: int, end: int) -> Iterator[tuple[int, int, int]]:

@@ -1,4 +1,4 @@
-"""Where results go: files that are whole or not there, folders with no file in their place."""
+"""Atomic writing of files, and checks of output folders before long work."""
 
 import contextlib
 import errno
@@ -12,7 +12,7 @@ from pathlib import Path
 def atomic_file(path: Path | str) -> Iterator[Path]:
     """A temporary sibling that becomes ``path`` when the block ends well, and vanishes otherwise.
 
-    The bytes are on the disk before the name changes. A link stays, and what it leads to changes.
+    The bytes are on the disk before the name changes. A symbolic link is kept; its target changes.
 
     Raises:
         OSError: if the system refuses, or ``path`` is a folder or a device; it names ``path``.
@@ -28,8 +28,11 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
         temporary = Path(name)
         try:
             yield temporary
-            _flush_to_disk(temporary)
-            _give_usual_mode(temporary)
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            mask = os.umask(0)
+            os.umask(mask)
+            temporary.chmod(0o666 & ~mask)  # mkstemp makes files private; open() does not
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -47,23 +50,11 @@ def _refusals_named(path: Path) -> Iterator[None]:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def _flush_to_disk(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-
-
-def _give_usual_mode(path: Path) -> None:
-    """mkstemp makes files private; give them the mode that open() would have."""
-    mask = os.umask(0)
-    os.umask(mask)
-    path.chmod(0o666 & ~mask)
-
-
 def check_output_folder(path: Path | str) -> None:
-    """See, before long work, that a path is a folder or is free for one.
+    """Check, before long work, that a path is a folder or is free for one.
 
     Raises:
-        NotADirectoryError: if a file does.
+        NotADirectoryError: if it is a file.
     """
     path = Path(path)
     if path.exists() and not path.is_dir():
@@ -71,7 +62,7 @@ def check_output_folder(path: Path | str) -> None:
 
 
 def prepare_output_folder(path: Path | str, names: Iterable[str]) -> None:
-    """Make a folder, and see before long work that files of these names can be written there.
+    """Make a folder, and check before long work that files of these names can be written there.
 
     Raises:
         OSError: if the system refuses, or a folder has such a name; it names what is in the way.

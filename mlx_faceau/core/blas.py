@@ -16,10 +16,11 @@ import os
 import sys
 from dataclasses import dataclass
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 
 from mlx_faceau.errors import BackendError
+
+from .libraries import installed_version
 
 VARIABLE = "MLX_FACEAU_BLAS"
 SYMBOLS = ("cblas_sgemm", "cblas_dgemm", "cblas_cgemm")  # all that MLX calls
@@ -83,11 +84,6 @@ def limit_cache() -> None:
         mx.set_cache_limit(CACHE_BYTES)
 
 
-def status() -> Status:
-    """Which BLAS serves MLX here; loads it, as importing the MLX models would."""
-    return prepare()
-
-
 def bundled_libraries() -> list[Path]:
     """OpenBLAS files inside the installed opencv packages, found without importing cv2."""
     spec = importlib.util.find_spec("cv2")
@@ -100,15 +96,7 @@ def bundled_libraries() -> list[Path]:
 def _helps_here() -> bool:
     if not sys.platform.startswith("linux") or importlib.util.find_spec("mlx") is None:
         return False
-    return not any(_installed(f"mlx-cuda{version}") for version in ("", "-12", "-13"))
-
-
-def _installed(distribution: str) -> bool:
-    try:
-        metadata.distribution(distribution)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
+    return not any(installed_version(f"mlx-cuda{version}") for version in ("", "-12", "-13"))
 
 
 def _load(path: Path) -> None:

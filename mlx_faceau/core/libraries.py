@@ -1,4 +1,4 @@
-"""Libraries that are missing or installed but do not load, and what mends that.
+"""Libraries that are missing or installed but do not load, with the remedy.
 
 A wheel for another machine, a system library that is not there (OpenCV's libGL), a build for
 another NumPy, half an installation: each fails in its own way while the library is imported.
@@ -19,8 +19,8 @@ OPENCV = (
     "opencv-contrib-python",
     "opencv-contrib-python-headless",
 )
-# Libraries that whole commands need, by the extra that brings them. Where one is needed by chance,
-# the code that needs it says so itself.
+# Libraries that whole commands need, by the extra that brings them. Others are named by
+# the code that needs them.
 _EXTRAS = {"h5py": "train"}
 _LOADER = "importlib"
 # What importing an installed library was seen to raise.
@@ -49,7 +49,7 @@ def installed_opencv() -> dict[str, str]:
 
 
 def opencv_conflict() -> BrokenLibrary | None:
-    """What to do where several distributions of OpenCV lie over each other; None for one."""
+    """What to do where several distributions of OpenCV overwrite each other; None for one."""
     if len(found := installed_opencv()) < 2:
         return None
     names = " and ".join(f"{name} {number}" for name, number in found.items())
@@ -95,7 +95,7 @@ def load_error(error: Exception, library: str, extra: str | None = None) -> Face
 
 
 def library_error(error: BaseException) -> FaceauError | None:
-    """What an exception says about a library that this package tried to import.
+    """The error with its remedy where an exception comes from importing a library.
 
     Returns:
         The error with its remedy; None if the exception is of another kind.

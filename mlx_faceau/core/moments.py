@@ -7,7 +7,7 @@ import numpy as np
 
 from mlx_faceau.errors import UsageError
 
-# A column is constant if its values lie within this: a net whose output died, or does not move,
+# A column is constant if its values lie within this: a net whose output is dead
 # still differs by float32's rounding from one batch to the next.
 _CONSTANT = 1e-6  # of an intensity, a pixel, a radian
 _CONSTANT_VARIANCE = (_CONSTANT / 2) ** 2  # the largest of values that do

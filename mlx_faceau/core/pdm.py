@@ -135,7 +135,7 @@ def _matrix(words: Iterator[str], path: Path, name: str, rows: int, columns: int
         raise DatasetError(f"{path}: no rows, columns and type before the {name}") from None
     if kind != _DOUBLE or not (0 < height <= rows and 0 < width <= columns):
         raise DatasetError(
-            f"{path}: the {name} is said to be {height} x {width} of type {kind}, expected at "
+            f"{path}: the {name} is declared as {height} x {width} of type {kind}, expected at "
             f"most {rows} x {columns} of type {_DOUBLE}"
         )
     values = []
@@ -179,7 +179,7 @@ def fit_pdm(
         pdm: the model, of the same number of points.
         landmarks: (..., P, 2) px.
         noise: standard deviation of a landmark's coordinates, px; small values trust them more.
-        start: (..., 6) global parameters near the answer, where they are known.
+        start: (..., 6) initial global parameters, where they are known.
 
     Raises:
         ValueError: if the landmarks are not finite, all in one place, or of another number, or the

@@ -13,6 +13,7 @@ from .architectures import IMAGE_SIZE
 CROP_SHAPE = (IMAGE_SIZE, IMAGE_SIZE, 3)
 PIXEL_MAX = 255.0
 COLOR_ORDER = "RGB"
+PADDED_SIZES = (1, 4, 16, 64, 256)
 
 
 def check_crops(crops: np.ndarray) -> np.ndarray:
@@ -52,16 +53,13 @@ def to_network_input(crops: np.ndarray) -> np.ndarray:
 
     Returns:
         (N, 112, 112, 3) float32 RGB in [0, 1], contiguous.
-
-    Raises:
-        ValueError: see :func:`check_crops`.
     """
     import cv2  # here: reading a checkpoint needs NumPy alone
 
-    crops = check_crops(crops)
+    crops = crops.reshape(-1, *CROP_SHAPE)
     if crops.size == 0:
         return scale_rgb(crops)
-    # cv2 swaps colours five times as fast as NumPy; it takes the batch as one tall picture.
+    # cv2 swaps colours five times as fast as NumPy; it takes the batch as one tall image.
     rgb = cv2.cvtColor(crops.reshape(-1, IMAGE_SIZE, 3), cv2.COLOR_BGR2RGB)
     return scale_rgb(rgb.reshape(crops.shape))
 
@@ -85,6 +83,11 @@ def fill_batch(images: np.ndarray, size: int) -> np.ndarray:
     if missing <= 0:
         return images
     return np.concatenate([images, np.repeat(images[-1:], missing, axis=0)])
+
+
+def padded_size(count: int) -> int:
+    """The batch size to fill up to where every new size costs a set-up, as on GPUs."""
+    return next((size for size in PADDED_SIZES if size >= count), count)
 
 
 def to_crops(images: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ ESSENTIALS = (
 )
 
 
-def stages(metadata: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def training_stages(metadata: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """What is recorded of each training, the last one first.
 
     Args:
@@ -34,7 +34,7 @@ def stages(metadata: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def provenance(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """What a file made from a checkpoint takes over about all trainings behind it.
+    """What a file made from a checkpoint records about all trainings behind it.
 
     Args:
         metadata: of the checkpoint.
@@ -43,14 +43,18 @@ def provenance(metadata: Mapping[str, Any]) -> dict[str, Any]:
         ``data``, ``training`` (the essential settings) and ``init``, where they are recorded; no
         paths.
     """
-    told: dict[str, Any] = {}
-    for stage in reversed(stages(metadata)):
-        told = {**_essential(stage), **({"init": told} if told else {})}
-    return told
+    carried: dict[str, Any] = {}
+    for stage in reversed(training_stages(metadata)):
+        recorded = {key: stage[key] for key in ("hash", "data") if stage.get(key)}
+        training = stage.get("training") or {}
+        if settings := {key: training[key] for key in ESSENTIALS if key in training}:
+            recorded["training"] = settings
+        carried = {**recorded, **({"init": carried} if carried else {})}
+    return carried
 
 
 def carried_metadata(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Metadata of a file made from a checkpoint: the net, its source and what lies behind it."""
+    """Metadata of a file made from a checkpoint: the net, its source and all trainings."""
     carried = provenance(checkpoint.metadata)
     for key in ("crop", "target_statistics", "confidence", "builtin", "licence_note"):
         if checkpoint.metadata.get(key):
@@ -77,13 +81,6 @@ def pdm_of(metadata: Mapping[str, Any]) -> dict[str, str] | None:
     return dict(zip(("name", "hash"), pdms.pop(), strict=True)) if len(pdms) == 1 else None
 
 
-def _essential(stage: Mapping[str, Any]) -> dict[str, Any]:
-    told = {key: stage[key] for key in ("hash", "data") if stage.get(key)}
-    training = stage.get("training") or {}
-    settings = {key: training[key] for key in ESSENTIALS if key in training}
-    return {**told, **({"training": settings} if settings else {})}
-
-
 def training_hashes(metadata: Mapping[str, Any]) -> list[str]:
     """Hashes of the files that the net was trained on, in any of its trainings, and of some faces.
 
@@ -92,7 +89,7 @@ def training_hashes(metadata: Mapping[str, Any]) -> list[str]:
     (see :mod:`mlx_faceau.data.format.dataset_fingerprint`).
     """
     hashes: list[str] = []
-    for stage in stages(metadata):
+    for stage in training_stages(metadata):
         data = stage.get("data") or {}
         hashes += data.get("files") or ([data["hash"]] if "hash" in data else [])
         hashes += data.get("fingerprint") or data.get("sketch") or []  # the older name

@@ -1,4 +1,4 @@
-"""How far two computations of one net may lie apart: the one table.
+"""Tolerances: how far two computations of one net may differ.
 
 By output: landmarks and tx, ty in pixels of the crop, angles in radians, intensities in [0, 5].
 """

@@ -12,7 +12,7 @@ from mlx_faceau.errors import FunctionError, UsageError
 
 
 def load_function(name: str, option: str) -> Callable[..., Any]:
-    """Import the function that a name means; its module may lie in the current folder.
+    """Import the function that a name means; its module may be in the current folder.
 
     Args:
         name: ``package.module:function``.

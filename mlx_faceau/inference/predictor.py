@@ -17,7 +17,6 @@ from mlx_faceau.weights.builtin import BUILTIN, identity
 from .backends import Backend, open_backend
 
 ModelPath = str | os.PathLike[str]
-_CHUNK = 256  # crops made float32 at once: 37 MiB
 
 
 class _Predictor:
@@ -78,31 +77,27 @@ class _Predictor:
         description = self._backend.describe()
         return {**description, "model": identity(description)}
 
-    def _one(self, crop: np.ndarray) -> dict[str, np.ndarray]:
-        if getattr(crop, "ndim", 3) != 3:
-            raise UsageError(
-                f"predict takes one crop {CROP_SHAPE}, got shape {crop.shape}; use predict_batch"
-            )
-        return {name: values[0] for name, values in self._many(crop).items()}
-
-    def _batch(self, crops: np.ndarray) -> dict[str, np.ndarray]:
-        if getattr(crops, "ndim", 4) != 4:
-            raise UsageError(
-                f"predict_batch takes (N, 112, 112, 3) crops, got shape {crops.shape}; "
-                "use predict for one crop"
-            )
-        return self._many(crops)
-
-    def _many(self, crops: np.ndarray) -> dict[str, np.ndarray]:
+    def _run(self, crops: np.ndarray, batch: bool) -> dict[str, np.ndarray]:
+        """Outputs of one crop, or of a batch with a leading N."""
+        if getattr(crops, "ndim", 3 + batch) != 3 + batch:
+            expected = "(N, 112, 112, 3) crops" if batch else f"one crop {CROP_SHAPE}"
+            other = "predict for one crop" if batch else "predict_batch"
+            name = "predict_batch" if batch else "predict"
+            raise UsageError(f"{name} takes {expected}, got shape {crops.shape}; use {other}")
         crops = check_crops(crops)
-        if len(crops) == 0:  # one blank face tells the shapes
-            blank = self._backend.run(to_network_input(np.zeros(CROP_SHAPE, np.uint8)))
-            return {name: values[:0] for name, values in blank.items()}
-        pieces = [
-            self._backend.run(to_network_input(crops[start : start + _CHUNK]))
-            for start in range(0, len(crops), _CHUNK)
+        count, size = len(crops), self._backend.max_batch
+        if count == 0:  # a blank face shows the shapes
+            crops = np.zeros((1, *CROP_SHAPE), np.uint8)
+        outputs = [
+            self._backend.run(to_network_input(crops[start : start + size]))
+            for start in range(0, len(crops), size)
         ]
-        return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+        return {
+            name: np.concatenate([output[name] for output in outputs])[:count]
+            if batch
+            else outputs[0][name][0]
+            for name in outputs[0]
+        }
 
 
 class LandmarkPosePredictor(_Predictor):
@@ -141,7 +136,7 @@ class LandmarkPosePredictor(_Predictor):
         Raises:
             ValueError: for any other input.
         """
-        return self._one(bgr_112)
+        return self._run(bgr_112, batch=False)
 
     def predict_batch(self, bgr_crops: np.ndarray) -> dict[str, np.ndarray]:
         """Predict many faces.
@@ -155,7 +150,7 @@ class LandmarkPosePredictor(_Predictor):
         Raises:
             ValueError: for any other input.
         """
-        return self._batch(bgr_crops)
+        return self._run(bgr_crops, batch=True)
 
 
 class AUPredictor(_Predictor):
@@ -185,12 +180,7 @@ class AUPredictor(_Predictor):
         """
         return cls(
             open_backend(
-                path,
-                cls.kind,
-                "torch",
-                device=device,
-                width_mult=width_mult,
-                dropout=dropout,
+                path, cls.kind, "torch", device=device, width_mult=width_mult, dropout=dropout
             )
         )
 
@@ -211,8 +201,8 @@ class AUPredictor(_Predictor):
         Raises:
             ValueError: for any other input.
         """
-        intensities = _clamped(self._one(bgr_112)["au_intensities"])
-        return {"au_intensities": intensities, "au_dict": _named(intensities)}
+        intensities = self._run(bgr_112, batch=False)["au_intensities"].clip(0.0, MAX_INTENSITY)
+        return {"au_intensities": intensities, "au_dict": _by_name(intensities)}
 
     def predict_batch(self, bgr_crops: np.ndarray) -> dict[str, Any]:
         """Predict many faces.
@@ -226,8 +216,8 @@ class AUPredictor(_Predictor):
         Raises:
             ValueError: for any other input.
         """
-        intensities = _clamped(self._batch(bgr_crops)["au_intensities"])
-        return {"au_intensities": intensities, "au_dicts": [_named(row) for row in intensities]}
+        intensities = self._run(bgr_crops, batch=True)["au_intensities"].clip(0.0, MAX_INTENSITY)
+        return {"au_intensities": intensities, "au_dicts": [_by_name(row) for row in intensities]}
 
 
 def load_predictor(
@@ -246,7 +236,7 @@ def load_predictor(
         providers: execution providers of ONNX Runtime, best first, such as ``["cuda", "cpu"]``;
             with them the backend is ``"onnx"``.
         threads: that ONNX Runtime computes on; None takes all cores, which pays for batches. For
-            one face at a time 1 takes the least CPU time. Other backends take no heed of it.
+            one face at a time 1 takes the least CPU time. Other backends ignore it.
 
     Raises:
         BackendError: if no backend, or not the one asked for, can run; with cause and remedy.
@@ -254,7 +244,7 @@ def load_predictor(
         ValueError: for an unknown backend, providers for another one than ``"onnx"``, or less than
             one thread.
     """
-    return LandmarkPosePredictor(_opened(model_path, "landmark_pose", backend, providers, threads))
+    return LandmarkPosePredictor(_open(model_path, "landmark_pose", backend, providers, threads))
 
 
 def load_au_predictor(
@@ -264,10 +254,10 @@ def load_au_predictor(
     threads: int | None = None,
 ) -> AUPredictor:
     """Open an action unit net; see :func:`load_predictor`."""
-    return AUPredictor(_opened(model_path, "au_prediction", backend, providers, threads))
+    return AUPredictor(_open(model_path, "au_prediction", backend, providers, threads))
 
 
-def _opened(
+def _open(
     path: ModelPath | None,
     kind: str,
     backend: str | None,
@@ -282,9 +272,5 @@ def _opened(
     return open_backend(path, kind, "onnx", providers=providers, threads=threads)
 
 
-def _clamped(intensities: np.ndarray) -> np.ndarray:
-    return intensities.clip(0.0, MAX_INTENSITY)
-
-
-def _named(intensities: np.ndarray) -> dict[str, float]:
+def _by_name(intensities: np.ndarray) -> dict[str, float]:
     return dict(zip(AU_NAMES, intensities.tolist(), strict=True))

@@ -25,7 +25,7 @@ from mlx_faceau.core.checkpoint import (
     read_metadata,
 )
 from mlx_faceau.core.facs import AU_NAMES
-from mlx_faceau.core.provenance import ESSENTIALS, stages
+from mlx_faceau.core.provenance import ESSENTIALS, training_stages
 from mlx_faceau.errors import CheckpointError
 
 from .recorded_accuracy import recorded_accuracy
@@ -137,7 +137,7 @@ def _section(config: ModelConfig, metadata: Mapping[str, Any], path: Path, folde
     own = file_hash(path)
     # Of weights that were taken out of a checkpoint, the checkpoint's evaluation and files as well.
     sources = {own, metadata.get("source_hash", own)}
-    trainings = stages(metadata)
+    trainings = training_stages(metadata)
     known = [training["data"] for training in trainings if training.get("data")]
     labellers = [who for data in known for who in data.get("labellers") or ()]
     return render(

@@ -60,6 +60,15 @@ def checkpoint_file(kind: str) -> Path:
     return FOLDER / f"{kind}.safetensors"
 
 
+def checkpoint_of(kind: str) -> Path:
+    """The net's checkpoint, checked.
+
+    Raises:
+        CheckpointError: if it is missing or has another SHA-256.
+    """
+    return check(checkpoint_file(kind))
+
+
 def coreml_file(kind: str) -> Path:
     """Where ``mlx-faceau export builtin --to coreml`` leaves the net's Core ML package."""
     caches = "Library/Caches" if platform.system() == "Darwin" else ".cache"
@@ -68,21 +77,21 @@ def coreml_file(kind: str) -> Path:
 
 
 def check(path: Path) -> Path:
-    """See that a file of the pair is there and is the one that was published.
+    """Check that a file of the pair is there and is the one that was published.
 
     Raises:
         CheckpointError: if it is missing or has another SHA-256.
     """
-    wanted = read_index()["files"].get(path.name)
-    if wanted is None or not path.is_file():
+    recorded = read_index()["files"].get(path.name)
+    if recorded is None or not path.is_file():
         raise CheckpointError(f"{path}: missing from the built-in pair; {_REMEDY}")
-    if file_hash(path) != wanted:
+    if file_hash(path) != recorded:
         raise CheckpointError(f"{path}: damaged, its SHA-256 is not the recorded one; {_REMEDY}")
     return path
 
 
 def open_pdm() -> PDM:
-    """The open point distribution model, which the built-in pair was taught with.
+    """The open point distribution model, of the built-in pair's labels.
 
     Raises:
         DatasetError: if its file is missing or damaged.

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from lively import AU, LANDMARK, write_checkpoint
+from random_nets import AU, LANDMARK, write_checkpoint
 from wire import write_mlpackage, write_onnx
 
 from mlx_faceau.core.checkpoint import describe, file_hash
@@ -169,11 +169,11 @@ def test_exports_of_another_checkpoint_than_the_one_beside_them_are_passed_over(
 
 
 def test_exports_of_the_file_that_the_checkpoint_came_from_are_good(tmp_path):
-    from lively import lively_weights
+    from random_nets import random_weights
 
     from mlx_faceau.core.checkpoint import save_checkpoint
 
-    arrays = {f"model.{name}": value for name, value in lively_weights(AU).items()}
+    arrays = {f"model.{name}": value for name, value in random_weights(AU).items()}
     save_checkpoint(tmp_path / "checkpoint_best.safetensors", arrays, describe(AU, source_hash="1"))
     write_onnx(tmp_path / "au_prediction.onnx", describe(AU, source_hash="1"))
     assert "onnx" in find_files(tmp_path, "au_prediction").found

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lively import AU, BOTH, LANDMARK, TOLERANCE, random_crops, reference_outputs
+from random_nets import AU, BOTH, LANDMARK, TOLERANCE, random_crops, reference_outputs
 
 onnxruntime = pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")

@@ -4,7 +4,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from lively import AU, BOTH, LANDMARK, TOLERANCE, lively_weights, random_crops, reference_outputs
+from random_nets import (
+    AU,
+    BOTH,
+    LANDMARK,
+    TOLERANCE,
+    random_crops,
+    random_weights,
+    reference_outputs,
+)
 
 torch = pytest.importorskip("torch")
 
@@ -23,7 +31,7 @@ def saved(path, config, **sections):
     arrays = {
         f"{section}.{name}": value
         for section, seed in sections.items()
-        for name, value in lively_weights(config, seed).items()
+        for name, value in random_weights(config, seed).items()
     }
     save_checkpoint(path, arrays, describe(config))
     return path
@@ -47,7 +55,7 @@ def test_a_checkpoint_gives_the_float64_net_s_outputs(tmp_path, kind):
 @KINDS
 def test_a_file_of_the_original_tool_gives_them_too(tmp_path, kind):
     config, crops = BY_KIND[kind], random_crops(2)
-    write_pyfaceau(tmp_path / "a.pt", config, lively_weights(config))
+    write_pyfaceau(tmp_path / "a.pt", config, random_weights(config))
     backend = TorchBackend(tmp_path / "a.pt", device="cpu")
     assert_close(backend.run(to_network_input(crops)), reference_outputs(config, crops))
     assert backend.describe()["metadata"] is None
@@ -57,14 +65,6 @@ def test_averaged_weights_are_taken_where_there_are_any(tmp_path):
     crops = random_crops(1)
     backend = TorchBackend(saved(tmp_path / "a.safetensors", AU, model=1, ema=0), device="cpu")
     assert_close(backend.run(to_network_input(crops)), reference_outputs(AU, crops))
-
-
-def test_a_large_batch_is_run_in_pieces(tmp_path, monkeypatch):
-    monkeypatch.setattr("mlx_faceau.inference.backends.torch_backend._CHUNK", 3)
-    backend = TorchBackend(saved(tmp_path / "a.safetensors", AU, model=0), device="cpu")
-    images = to_network_input(random_crops(7))
-    pieces = [backend.run(image[np.newaxis])["au_intensities"][0] for image in images]
-    np.testing.assert_allclose(backend.run(images)["au_intensities"], pieces, atol=1e-5)
 
 
 def test_threads_share_one_net(tmp_path):

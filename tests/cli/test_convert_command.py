@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from lively import AU, BOTH, LANDMARK, lively_weights, write_checkpoint
+from random_nets import AU, BOTH, LANDMARK, random_weights, write_checkpoint
 
 pytest.importorskip("torch")
 
@@ -20,7 +20,7 @@ def test_a_checkpoint_survives_the_original_s_format_bit_by_bit(tmp_path, capsys
     checkpoint = load_checkpoint(again)
     assert checkpoint.config == config
     weights = checkpoint.weights()
-    for name, value in lively_weights(config).items():
+    for name, value in random_weights(config).items():
         np.testing.assert_array_equal(weights[name], value, err_msg=name)
 
 
@@ -39,7 +39,7 @@ def test_a_width_that_no_one_uses_must_be_named(tmp_path, capsys):
 
 
 def test_a_training_s_checkpoint_becomes_its_weights_alone(tmp_path, capsys):
-    weights = lively_weights(AU)
+    weights = random_weights(AU)
     arrays = {
         f"{part}.{name}": value for name, value in weights.items() for part in ("model", "ema")
     }

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from lively import AU, BOTH, LANDMARK, write_checkpoint
+from random_nets import AU, BOTH, LANDMARK, write_checkpoint
 from wire import write_mlpackage, write_onnx
 
 pytest.importorskip("torch")

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from lively import AU, lively_weights
+from random_nets import AU, random_weights
 
 pytest.importorskip("torch")
 pytest.importorskip("onnx")
@@ -30,7 +30,7 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def save(path: Path, **metadata: Any) -> Path:
-    arrays = {f"model.{name}": value for name, value in lively_weights(AU).items()}
+    arrays = {f"model.{name}": value for name, value in random_weights(AU).items()}
     save_checkpoint(path, arrays, describe(AU, **metadata))
     return path
 

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lively import AU, lively_weights
+from random_nets import AU, random_weights
 
 pytest.importorskip("torch")
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 from mlx_faceau.cli.main import main
+from mlx_faceau.convert import check as accuracy
 from mlx_faceau.convert import check as check_module
-from mlx_faceau.convert import export_checks as accuracy
 from mlx_faceau.convert import export_coreml
 from mlx_faceau.convert.check import Check, Row
 from mlx_faceau.core.checkpoint import load_checkpoint
@@ -79,9 +79,9 @@ def test_several_formats_go_to_a_folder_that_is_made(run_folder, tmp_path, monke
 def test_plain_weights_are_the_net_s_and_name_their_source(run_folder):
     assert main(["export", str(run_folder), "--to", "safetensors"]) == 0
     exported = load_checkpoint(run_folder / "au_prediction.safetensors")
-    for name, value in lively_weights(AU).items():
+    for name, value in random_weights(AU).items():
         np.testing.assert_array_equal(exported.weights()[name], value)
-    assert set(exported.arrays) == {f"model.{name}" for name in lively_weights(AU)}
+    assert set(exported.arrays) == {f"model.{name}" for name in random_weights(AU)}
     assert exported.metadata["source_hash"] == load_checkpoint(run_folder).hash
 
 
@@ -116,7 +116,7 @@ def test_a_failed_check_exits_with_1_prints_the_table_and_leaves_nothing(
         (["--to", "coreml", "--opset", "17"], "opsets are of ONNX files"),
         (["--to", "coreml", "--input", "uint8"], "no uint8 arrays; take --input image"),
         (["--to", "coreml", "--batch", "dynamic"], "off the Neural Engine"),
-        (["--input", "image"], "ONNX has no picture type; take --input uint8"),
+        (["--input", "image"], "ONNX has no image type; take --input uint8"),
         (["--batch", "0"], "batch is 0, expected dynamic or a whole number in [1, 1024]"),
         (["--precision", "int8"], "--precision int8 needs --calibration FILE.h5"),
         (["--calibration", "a.h5"], "--calibration is for --precision int8"),

@@ -6,7 +6,7 @@ from importlib.metadata import version
 
 import numpy as np
 import pytest
-from lively import AU, LANDMARK, write_checkpoint
+from random_nets import AU, LANDMARK, write_checkpoint
 from wire import write_onnx
 
 from mlx_faceau.cli import info, probe
@@ -84,23 +84,6 @@ def test_a_library_is_asked_in_a_process_of_its_own(monkeypatch, question, answe
     monkeypatch.setitem(probe._QUESTIONS, "onnx", question)
     loads, text = probe.probe(["onnx"])["onnx"]
     assert (loads, text[: len(answer[1])]) == answer
-
-
-def test_models_in_the_folders_below_are_found(told, tmp_path, monkeypatch) -> None:
-    pytest.importorskip("torch")
-    for name, config in (("runs/au", AU), ("landmarks", LANDMARK)):
-        (tmp_path / name).mkdir(parents=True)
-        write_checkpoint(tmp_path / name / "checkpoint_best.safetensors", config)
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "checkpoint_best.safetensors").write_bytes(b"no checkpoint")
-    (tmp_path / "a" / "b" / "c").mkdir(parents=True)
-    write_checkpoint(tmp_path / "a" / "b" / "c" / "checkpoint_best.safetensors", AU)
-    monkeypatch.chdir(tmp_path)
-    found = info.installation()["models here"]
-    assert list(found) == ["broken", "landmarks", "runs/au"]
-    assert "not a safetensors file" in found["broken"]
-    assert found["landmarks"].startswith("landmark_pose, width 0.25, ")
-    assert found["runs/au"].startswith("au_prediction, width 0.25, ")
 
 
 def test_models_of_every_format_are_described(tmp_path, capsys) -> None:

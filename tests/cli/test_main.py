@@ -52,6 +52,29 @@ def test_each_kind_of_error_is_one_line_and_a_status(failing, capsys, error, sta
     assert (captured.out, captured.err) == ("", line)
 
 
+@pytest.mark.parametrize(
+    ("words", "usage", "hint"),
+    [
+        (["export", "net", "--presicion", "int8"], "mlx-faceau export", "--precision"),
+        (["export", "net", "--too=onnx"], "mlx-faceau export", "--to"),
+        (["exprot", "net"], "mlx-faceau ", "export"),
+    ],
+)
+def test_a_typo_gets_the_usage_of_its_command_and_a_suggestion(capsys, words, usage, hint):
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    told = capsys.readouterr().err
+    assert caught.value.code == 2
+    assert told.startswith(f"usage: {usage}")
+    assert told.endswith(f"; did you mean {hint}?\n")
+
+
+def test_a_misspelt_file_gets_the_name_beside_it(tmp_path, capsys):
+    (tmp_path / "checkpoint_best.safetensors").touch()
+    assert main(["info", str(tmp_path / "chekpoint_best.safetensor")]) == 2
+    assert "; did you mean checkpoint_best.safetensors?\n" in capsys.readouterr().err
+
+
 def test_a_library_that_a_command_needs_is_named_with_its_extra(failing, capsys):
     failing(ModuleNotFoundError("No module named 'h5py'", name="h5py"))
     assert main(["info"]) == 2
@@ -122,8 +145,7 @@ def test_verbose_is_taken_by_every_command_and_action(name):
 
 def test_only_errors_that_the_user_can_mend_are_raised_by_name():
     """A ValueError is a defect to the command line: parsers that catch their own may raise it."""
-    own = {"artifact_metadata.py", "image_size.py", "mil_operations.py", "mil_program.py"}
-    own |= {"pyfaceau.py"}
+    own = {"artifact_metadata.py", "image_size.py", "pyfaceau.py"}
     package = Path(command_line.__file__).parents[1]
     raising = {
         path.name for path in package.rglob("*.py") if "raise ValueError(" in path.read_text()

@@ -6,7 +6,7 @@ import json
 import cv2
 import numpy as np
 import pytest
-from lively import AU, LANDMARK, random_crops, reference_outputs
+from random_nets import AU, LANDMARK, random_crops, reference_outputs
 
 pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")

@@ -5,30 +5,28 @@ import shutil
 
 import numpy as np
 import pytest
-from lively import AU, LANDMARK, lively_weights, random_crops, reference_outputs
+from random_nets import AU, LANDMARK, random_crops, random_weights, reference_outputs
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("coremltools")
 
 from mlx_faceau.convert import check, export_coreml  # noqa: E402
 from mlx_faceau.convert.check import CheckFailed, check_export  # noqa: E402
-from mlx_faceau.convert.export_checks import Faces  # noqa: E402
 from mlx_faceau.convert.export_coreml import export_to_coreml  # noqa: E402
-from mlx_faceau.convert.export_source import Pair, Source  # noqa: E402
-from mlx_faceau.convert.mil import load_coremltools, read_mlpackage  # noqa: E402
-from mlx_faceau.convert.mil_operations import dequantise  # noqa: E402
-from mlx_faceau.convert.mil_program import PICTURE, Port  # noqa: E402
+from mlx_faceau.convert.int8_accuracy import CalibrationFaces  # noqa: E402
+from mlx_faceau.convert.mil import IMAGE, Port, _dtype, load_coremltools, read_mlpackage  # noqa: E402
+from mlx_faceau.convert.source_model import CombinedModel, SourceModel  # noqa: E402
 from mlx_faceau.core.artifact_metadata import find_mlmodel, read_exported_metadata  # noqa: E402
 from mlx_faceau.core.checkpoint import describe  # noqa: E402
 from mlx_faceau.errors import CheckpointError  # noqa: E402
 
 
-def source(config) -> Source:
-    return Source(config, lively_weights(config), describe(config, source_hash=config.kind))
+def source(config) -> SourceModel:
+    return SourceModel(config, random_weights(config), describe(config, source_hash=config.kind))
 
 
-def some_faces() -> Faces:
-    return Faces(random_crops(1), random_crops(2, seed=1), {})
+def some_faces() -> CalibrationFaces:
+    return CalibrationFaces(random_crops(1), random_crops(2, seed=1), {})
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +63,7 @@ def contents(package):
 
 def test_a_picture_is_rgb_of_the_crop_s_size_and_scaled_once(packages):
     program = read_mlpackage(packages / "picture.mlpackage")
-    assert program.inputs == (Port("image", PICTURE, (1, 3, 112, 112)),)
+    assert program.inputs == (Port("image", IMAGE, (1, 3, 112, 112)),)
     crops = random_crops(1)
     pixels = np.ascontiguousarray(crops[..., ::-1].transpose(0, 3, 1, 2), np.float32)
     got = program.run({"image": pixels})["au_intensities"]
@@ -89,16 +87,18 @@ def test_int8_packages_hold_a_quarter_of_the_bytes_and_float16_computation(int8_
     ]
     assert sizes[0] < 0.35 * sizes[1]
     program = read_mlpackage(int8_package)
-    assert {op.output.dtype for op in program.operations if op.kind == "conv"} == {"float16"}
+    assert {_dtype(op.outputs[0]) for op in program.operations if op.op_type == "conv"} == {
+        "float16"
+    }
     assert read_exported_metadata(int8_package)["precision"] == "int8"
 
 
 def test_int8_weights_are_within_half_a_step_of_the_net_s(int8_package):
     """Against the float32 weights: one linear layer, each row's step its largest number / 127."""
     program = read_mlpackage(int8_package)
-    layer = next(op for op in program.operations if op.kind == "linear")
-    got = program.constants[layer.arguments["weight"][0]].float().numpy()
-    exact = lively_weights(AU)["au_head.layers.0.weight"]
+    layer = next(op for op in program.operations if op.op_type == "linear")
+    got = layer.weight.op.materialized_val_inference().astype(np.float32)
+    exact = random_weights(AU)["au_head.layers.0.weight"]
     step = np.abs(exact).max(axis=1, keepdims=True) / 127
     assert 0 < np.abs(got - exact).max() < 0.51 * step.max() + 2e-3 * np.abs(exact).max()
 
@@ -112,7 +112,7 @@ def test_the_same_net_gives_the_same_int8_bytes(int8_package, tmp_path, monkeypa
 
 @pytest.mark.slow
 def test_both_nets_in_one_package(tmp_path):
-    both = Pair(source(LANDMARK), source(AU))
+    both = CombinedModel(source(LANDMARK), source(AU))
     assert export_to_coreml(both, tmp_path / "both.mlpackage", "float32").passed
     names = [port.name for port in read_mlpackage(tmp_path / "both.mlpackage").outputs]
     assert names == [*LANDMARK.output_shapes, *AU.output_shapes]
@@ -150,38 +150,8 @@ def test_a_picture_in_other_colours_is_refused(packages, tmp_path):
     model = model_of(package)
     model.description.input[0].type.imageType.colorSpace = 30  # BGR
     find_mlmodel(package).write_bytes(model.SerializeToString())
-    with pytest.raises(CheckpointError, match="image is no RGB picture of one size"):
+    with pytest.raises(CheckpointError, match="image is no RGB image of one size"):
         read_mlpackage(package)
-
-
-# --- int8 weights in the reader
-
-
-def parts():
-    data = torch.tensor([[-128, 0], [127, 5]], dtype=torch.int8)
-    return data, torch.tensor([0.5, 2.0]), torch.tensor([1, -1], dtype=torch.int8)
-
-
-def test_dequantising_is_its_formula():
-    data, scale, zero = parts()
-    got = dequantise(data, scale, zero, 0, Port("w", "float32", (2, 2)))
-    np.testing.assert_array_equal(got, [[-64.5, -0.5], [256, 12]])
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"data": torch.zeros(2, 2)}, "float32 data"),
-        ({"scale": torch.ones(2, dtype=torch.float16)}, "declared"),
-        ({"data": torch.zeros(3, 2, dtype=torch.int8)}, "declared"),
-        ({"scale": torch.ones(3)}, "size"),
-    ],
-    ids=["data", "precision", "shape", "scales"],
-)
-def test_parts_that_do_not_fit_are_refused(change, message):
-    given = dict(zip(("data", "scale", "zero"), parts(), strict=True)) | change
-    with pytest.raises((ValueError, RuntimeError), match=message):
-        dequantise(**given, axis=0, output=Port("w", "float32", (2, 2)))
 
 
 @pytest.mark.parametrize("part", ["scale", "zero_point", "axis"])
@@ -196,5 +166,5 @@ def test_a_weight_without_all_its_parts_is_refused(int8_package, tmp_path, part)
     )
     del operation.attributes[part]
     find_mlmodel(package).write_bytes(model.SerializeToString())
-    with pytest.raises(CheckpointError, match="has attributes"):
+    with pytest.raises(CheckpointError, match="not a Core ML package that can be read"):
         read_mlpackage(package)

@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
-from lively import AU, BOTH, LANDMARK, lively_weights, random_crops, reference_outputs
+from random_nets import AU, BOTH, LANDMARK, random_crops, random_weights, reference_outputs
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 from mlx_faceau.convert.export_onnx import export_to_onnx  # noqa: E402
-from mlx_faceau.convert.export_source import Source  # noqa: E402
+from mlx_faceau.convert.source_model import SourceModel  # noqa: E402
 from mlx_faceau.core.checkpoint import describe  # noqa: E402
 
 BY_KIND = {config.kind: config for config in BOTH}
@@ -35,7 +35,7 @@ class OriginalPredictor:
     "asked", [{}, {"batch": 1}, {"opset_version": 12}], ids=["plain", "batch1", "opset12"]
 )
 def test_its_landmark_predictor_finds_points_pose_and_shape_by_position(tmp_path, asked):
-    net = Source(LANDMARK, lively_weights(LANDMARK), describe(LANDMARK))
+    net = SourceModel(LANDMARK, random_weights(LANDMARK), describe(LANDMARK))
     export_to_onnx(net, tmp_path / "a.onnx", **asked)
     crop = random_crops(1)[0]
     landmarks, global_params, local_params = OriginalPredictor(tmp_path / "a.onnx").predict(crop)
@@ -47,7 +47,7 @@ def test_its_landmark_predictor_finds_points_pose_and_shape_by_position(tmp_path
 
 
 def test_its_action_unit_predictor_takes_the_first_output(tmp_path):
-    export_to_onnx(Source(AU, lively_weights(AU), describe(AU)), tmp_path / "a.onnx")
+    export_to_onnx(SourceModel(AU, random_weights(AU), describe(AU)), tmp_path / "a.onnx")
     crop = random_crops(1)[0]
     intensities = OriginalPredictor(tmp_path / "a.onnx").predict(crop)[0]
     assert intensities.shape == (17,)

@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from lively import AU, BOTH, LANDMARK, lively_weights, random_crops
+from random_nets import AU, BOTH, LANDMARK, random_crops, random_weights
 
 torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
@@ -14,10 +14,10 @@ pytest.importorskip("onnxruntime")
 from mlx_faceau.convert import check as check_module  # noqa: E402
 from mlx_faceau.convert import exported_model as artefact  # noqa: E402
 from mlx_faceau.convert.check import check_export, probe_crops  # noqa: E402
-from mlx_faceau.convert.export_checks import Faces  # noqa: E402
 from mlx_faceau.convert.export_onnx import export_to_onnx  # noqa: E402
-from mlx_faceau.convert.export_source import Source  # noqa: E402
+from mlx_faceau.convert.int8_accuracy import CalibrationFaces  # noqa: E402
 from mlx_faceau.convert.mil import read_mlpackage  # noqa: E402
+from mlx_faceau.convert.source_model import SourceModel  # noqa: E402
 from mlx_faceau.core.artifact_metadata import METADATA_KEY  # noqa: E402
 from mlx_faceau.core.checkpoint import describe  # noqa: E402
 
@@ -26,8 +26,8 @@ KINDS = pytest.mark.parametrize("kind", BY_KIND)
 LAST = {"landmark_pose": "landmark_head.layers.2", "au_prediction": "au_head.layers.2"}
 
 
-def source(config) -> Source:
-    return Source(config, lively_weights(config), describe(config, source_hash="0"))
+def source(config) -> SourceModel:
+    return SourceModel(config, random_weights(config), describe(config, source_hash="0"))
 
 
 def swapped_channels(weights, kind):
@@ -62,7 +62,7 @@ MISTAKES = pytest.mark.parametrize(
 )
 
 
-def broken(good: Source, mistake) -> Source:
+def broken(good: SourceModel, mistake) -> SourceModel:
     weights = {**good.weights, **mistake(good.weights, good.config.kind)}
     return dataclasses.replace(good, weights=weights)
 
@@ -213,7 +213,7 @@ def test_an_int8_file_is_not_checked_on_fewer_than_two_faces(model_folders, tmp_
     with pytest.raises(ValueError, match="give as crops 2 or more"):
         check_export(tmp_path / "a.onnx", folder, crops and random_crops(crops))
     with pytest.raises(ValueError, match="2 or more, to measure on; there are 4 and 1"):
-        Faces(random_crops(4), random_crops(1), {})
+        CalibrationFaces(random_crops(4), random_crops(1), {})
 
 
 def test_nan_fails():

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from lively import AU, BOTH, LANDMARK, lively_weights
+from random_nets import AU, BOTH, LANDMARK, random_weights
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("coremltools")
@@ -13,7 +13,7 @@ pytest.importorskip("coremltools")
 from mlx_faceau.convert import export_coreml  # noqa: E402
 from mlx_faceau.convert.check import CheckFailed  # noqa: E402
 from mlx_faceau.convert.export_coreml import export_to_coreml  # noqa: E402
-from mlx_faceau.convert.mil import load_coremltools, read_mlpackage  # noqa: E402
+from mlx_faceau.convert.mil import _dtype, load_coremltools, read_mlpackage  # noqa: E402
 from mlx_faceau.core.artifact_metadata import find_mlmodel, read_exported_metadata  # noqa: E402
 from mlx_faceau.core.checkpoint import describe, file_hash  # noqa: E402
 from mlx_faceau.errors import ExportError  # noqa: E402
@@ -23,9 +23,9 @@ BY_KIND = {config.kind: config for config in BOTH}
 KINDS = pytest.mark.parametrize("kind", BY_KIND)
 
 
-def lively_net(config, seed: int = 0):
+def random_net(config, seed: int = 0):
     net = build(config)
-    net.load_weights_dict(lively_weights(config, seed))
+    net.load_weights_dict(random_weights(config, seed))
     return net
 
 
@@ -70,14 +70,18 @@ def test_input_and_outputs_are_float32_arrays_of_one_face(core_ml_packages, kind
 
 def test_computation_is_in_the_precision_that_was_asked_for(core_ml_packages):
     precisions = {
-        kind: {op.output.dtype for op in read_mlpackage(package).operations if op.kind == "conv"}
+        kind: {
+            _dtype(op.outputs[0])
+            for op in read_mlpackage(package).operations
+            if op.op_type == "conv"
+        }
         for kind, package in core_ml_packages.items()
     }
     assert precisions == {"landmark_pose": {"float32"}, "au_prediction": {"float16"}}
 
 
 def test_the_scale_uses_the_softplus_that_float16_hardware_survives(core_ml_packages):
-    kinds = {op.kind for op in read_mlpackage(core_ml_packages["landmark_pose"]).operations}
+    kinds = {op.op_type for op in read_mlpackage(core_ml_packages["landmark_pose"]).operations}
     assert {"abs", "exp", "log"} <= kinds
 
 
@@ -114,7 +118,7 @@ def test_an_older_package_is_replaced_as_a_whole(tmp_path):
     (target / "Data").mkdir(parents=True)
     (target / "Data" / "old").write_bytes(b"old")
     (target / "Manifest.json").write_text("{}")
-    check = export_to_coreml(lively_net(AU), target)
+    check = export_to_coreml(random_net(AU), target)
     assert check.passed
     assert check.path == target
     assert "Data/old" not in contents(target)
@@ -127,7 +131,7 @@ def test_a_package_that_fails_its_check_leaves_the_older_one(tmp_path):
     target.mkdir()
     (target / "Manifest.json").write_text("{}")
     with pytest.raises(CheckFailed, match="au_intensities differs by"):
-        export_to_coreml(lively_net(AU, seed=1), target)
+        export_to_coreml(random_net(AU, seed=1), target)
     assert contents(target) == {"Manifest.json": b"{}"}
     assert [path.name for path in tmp_path.iterdir()] == ["a.mlpackage"]
 
@@ -141,7 +145,7 @@ def test_what_is_no_package_is_never_replaced(tmp_path):
     file.write_text("also")
     for path in (folder, file):
         with pytest.raises(ExportError, match="is no Core ML package"):
-            export_to_coreml(lively_net(AU), path)
+            export_to_coreml(random_net(AU), path)
     assert (folder / "thesis.txt").read_text() == "years of work"
 
 
@@ -155,7 +159,7 @@ def test_wrong_endings_and_precisions_are_refused_before_any_work(tmp_path):
 def test_on_windows_the_error_says_that_there_is_no_build(tmp_path, monkeypatch):
     monkeypatch.setattr(platform, "system", lambda: "Windows")
     with pytest.raises(ExportError, match="no Windows build; use ONNX"):
-        export_to_coreml(lively_net(LANDMARK), tmp_path / "a.mlpackage")
+        export_to_coreml(random_net(LANDMARK), tmp_path / "a.mlpackage")
     assert not list(tmp_path.iterdir())
 
 

@@ -7,13 +7,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lively import AU, BOTH, LANDMARK, TOLERANCE, lively_weights, random_crops, reference_outputs
+from random_nets import (
+    AU,
+    BOTH,
+    LANDMARK,
+    TOLERANCE,
+    random_crops,
+    random_weights,
+    reference_outputs,
+)
 
 torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
-from mlx_faceau.convert import export_checks as accuracy  # noqa: E402
+from mlx_faceau.convert import check as accuracy  # noqa: E402
 from mlx_faceau.convert.check import CheckFailed, Row  # noqa: E402
 from mlx_faceau.convert.export_onnx import export_to_onnx  # noqa: E402
 from mlx_faceau.core.artifact_metadata import read_exported_metadata  # noqa: E402
@@ -29,9 +37,9 @@ def network_input(crops: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(crops[..., ::-1].transpose(0, 3, 1, 2), np.float32) / 255
 
 
-def lively_net(config):
+def random_net(config):
     net = build(config)
-    net.load_weights_dict(lively_weights(config))
+    net.load_weights_dict(random_weights(config))
     return net
 
 
@@ -95,7 +103,7 @@ def test_metadata_says_what_the_net_is_and_which_checkpoint_it_came_from(model_f
 
 @pytest.mark.parametrize("opset", [12, 21])
 def test_the_opset_is_the_one_that_was_asked_for(tmp_path, opset):
-    export_to_onnx(lively_net(AU), tmp_path / "a.onnx", opset_version=opset)
+    export_to_onnx(random_net(AU), tmp_path / "a.onnx", opset_version=opset)
     model = onnx.load(tmp_path / "a.onnx")
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", opset)]
     onnx.checker.check_model(model, full_check=True)
@@ -125,14 +133,14 @@ def test_an_mlx_net_gives_the_same_file_as_the_torch_net_with_its_weights(tmp_pa
     from mlx_faceau.models import build as build_mlx
 
     net = build_mlx(AU)
-    net.load_weights_dict(lively_weights(AU))
+    net.load_weights_dict(random_weights(AU))
     export_to_onnx(net, tmp_path / "mlx.onnx")
-    export_to_onnx(lively_net(AU), tmp_path / "torch.onnx")
+    export_to_onnx(random_net(AU), tmp_path / "torch.onnx")
     assert (tmp_path / "mlx.onnx").read_bytes() == (tmp_path / "torch.onnx").read_bytes()
 
 
 def test_averaged_weights_are_exported_where_a_checkpoint_has_them(tmp_path):
-    raw, averaged = lively_weights(AU, seed=1), lively_weights(AU)
+    raw, averaged = random_weights(AU, seed=1), random_weights(AU)
     arrays = {f"model.{k}": v for k, v in raw.items()} | {
         f"ema.{k}": v for k, v in averaged.items()
     }
@@ -146,7 +154,7 @@ def test_averaged_weights_are_exported_where_a_checkpoint_has_them(tmp_path):
 
 
 def test_exporting_leaves_the_net_and_torch_s_random_state_alone(tmp_path):
-    net = lively_net(AU).train()
+    net = random_net(AU).train()
     before = torch.random.get_rng_state()
     export_to_onnx(net, tmp_path / "a.onnx")
     assert net.training
@@ -177,13 +185,13 @@ def test_a_file_that_fails_its_check_is_not_left_behind(tmp_path, monkeypatch):
     old = tmp_path / "a.onnx"
     old.write_bytes(b"an older file")
     with pytest.raises(CheckFailed, match="au_intensities differs by 1"):
-        export_to_onnx(lively_net(AU), old)
+        export_to_onnx(random_net(AU), old)
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"an older file"]
 
 
 def test_what_is_no_net_is_refused_in_one_line(tmp_path):
     with pytest.raises(ValueError, match=r"the ending must be \.onnx"):
-        export_to_onnx(lively_net(LANDMARK), tmp_path / "a.mlpackage")
+        export_to_onnx(random_net(LANDMARK), tmp_path / "a.mlpackage")
     with pytest.raises(ValueError, match="cannot export a Linear"):
         export_to_onnx(torch.nn.Linear(2, 2), tmp_path / "a.onnx")
     with pytest.raises(CheckpointError, match="no such file"):

@@ -4,22 +4,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lively import AU, LANDMARK, lively_weights
+from random_nets import AU, LANDMARK, random_weights
 
 pytest.importorskip("torch")
 
-from mlx_faceau.convert.export_source import Pair, Source, read_source
+from mlx_faceau.convert.source_model import CombinedModel, SourceModel, read_source
 from mlx_faceau.core.architectures import ModelConfig
 from mlx_faceau.core.checkpoint import describe, save_checkpoint
 
 BEFORE = {"hash": "1", "data": {"hash": "b", "files": ["b"]}, "training": {"epochs": 7}}
 
 
-def read(path: Path, config: ModelConfig, **told: Any) -> Source:
-    arrays = {f"model.{name}": value for name, value in lively_weights(config).items()}
+def read(path: Path, config: ModelConfig, **told: Any) -> SourceModel:
+    arrays = {f"model.{name}": value for name, value in random_weights(config).items()}
     save_checkpoint(path, arrays, describe(config, **told))
     source = read_source(path)
-    assert isinstance(source, Source)
+    assert isinstance(source, SourceModel)
     return source
 
 
@@ -48,7 +48,7 @@ def test_in_a_file_of_both_nets_each_keeps_its_own_training(tmp_path: Path) -> N
     same = {"data": {"hash": "a"}, "training": {"epochs": 40}, "init": BEFORE}
     landmarks = read(tmp_path / "landmarks.safetensors", LANDMARK, **same)
     aus = read(tmp_path / "aus.safetensors", AU, **same)
-    metadata = Pair(landmarks, aus).metadata
+    metadata = CombinedModel(landmarks, aus).metadata
     assert metadata.keys().isdisjoint(same)
     for net in metadata["nets"].values():
         assert {key: net[key] for key in same} == same

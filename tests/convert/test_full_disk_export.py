@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from lively import AU, write_checkpoint
+from random_nets import AU, write_checkpoint
 
 pytest.importorskip("torch")
 pytest.importorskip("coremltools")

@@ -4,18 +4,19 @@ import json
 import shutil
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from lively import AU, LANDMARK, random_crops, reference_outputs
+from random_nets import AU, LANDMARK, random_crops, reference_outputs
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("coremltools")
 
-from mlx_faceau.convert.mil import load_coremltools, read_mlpackage  # noqa: E402
+from mlx_faceau.convert import mil  # noqa: E402
+from mlx_faceau.convert.mil import Port, load_coremltools, read_mlpackage  # noqa: E402
 from mlx_faceau.convert.mil_operations import OPERATIONS  # noqa: E402
-from mlx_faceau.convert.mil_program import Operation, Port, Program  # noqa: E402
 from mlx_faceau.errors import CheckpointError  # noqa: E402
 
 MODEL = "Data/com.apple.CoreML/model.mlmodel"
@@ -76,7 +77,7 @@ def tensor(*shape: int) -> torch.Tensor:
 @pytest.mark.parametrize(("stride", "groups"), [(1, 1), (2, 4)])
 def test_conv_is_the_sum_over_the_kernel_of_its_group(stride, groups):
     x, weight, bias = tensor(1, 4, 6, 5), tensor(8, 4 // groups, 3, 3), tensor(8)
-    got = OPERATIONS["conv"](x, weight, bias, "custom", [1] * 4, [stride] * 2, [1, 1], groups)
+    got = OPERATIONS["conv"](x, weight, "custom", [1] * 4, [stride] * 2, [1, 1], groups, bias)
     padded = np.pad(x.numpy(), ((0, 0), (0, 0), (1, 1), (1, 1)))
     expected = np.empty(got.shape)
     for out, row, column in np.ndindex(expected.shape[1:]):
@@ -124,57 +125,21 @@ def test_every_other_operation_is_its_formula():
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
 
 
-# --- evaluation
+def test_each_result_is_rounded_to_its_declared_type(au_package):
+    """Half precision: no activation of the evaluated program holds more bits than float16."""
+    program = read_mlpackage(au_package)
+    halves = [o for o in program.operations if o.op_type == "silu"]
+    assert {mil._dtype(o.outputs[0]) for o in halves} == {"float16"}
+    last = replace(program, outputs=(Port(halves[0].outputs[0].name, "float16", ()),))
+    (values,) = last.run({"image": image(random_crops(1))}).values()
+    assert values.dtype == np.float16
 
 
-def program(operations, constants=None, dtype="float16", shape=(1, 2)) -> Program:
-    return Program(
-        path=Path("made-up.mlpackage"),
-        inputs=(Port("x", dtype, shape),),
-        outputs=(operations[-1].output,),
-        constants=constants or {},
-        operations=tuple(operations),
-    )
-
-
-def test_each_result_is_rounded_to_its_declared_type():
-    half = program([Operation("add", {"x": ("x",), "y": ("x",)}, Port("y", "float16", (1, 2)))])
-    # 2049 has no float16 neighbour below 2048 + 2: it becomes 2048, and twice that is 4096.
-    outputs = half.run({"x": np.array([[2049, 0.1]], np.float32)})
-    assert outputs["y"].dtype == np.float16
-    np.testing.assert_array_equal(outputs["y"], [[4096, np.float16(0.1) * np.float16(2)]])
-
-
-@pytest.mark.parametrize(
-    ("operation", "message"),
-    [
-        (Operation("add", {"x": ("x",), "y": ("z",)}, Port("y", "float16", (1, 2))), "needs z"),
-        (Operation("relu", {"x": ("x",)}, Port("y", "float16", (2, 2))), "declared is"),
-        (Operation("relu", {"x": ("x",)}, Port("y", "float32", (1, 2))), "is not float32"),
-        (Operation("relu", {"x": ("x",)}, Port("x", "float16", (1, 2))), "defined twice"),
-        (
-            Operation("cast", {"x": ("x",), "dtype": ("t",)}, Port("y", "float16", (1, 2))),
-            "'fp32' gives no float16",
-        ),
-        (
-            Operation("reshape", {"x": ("x",), "shape": ("s",)}, Port("y", "float16", (3, 1))),
-            "shape",
-        ),
-        (Operation("relu", {"x": ("x",)}, Port("y", "float16", (1 << 15, 1 << 15))), "too many"),
-    ],
-)
-def test_what_contradicts_itself_is_found_without_running_it(operation, message):
-    with pytest.raises(CheckpointError, match=message):
-        program([operation], constants={"t": "fp32", "s": [3, 1]}).check()
-
-
-def test_operations_refuse_what_exports_do_not_use():
-    x, weight, bias = tensor(1, 1, 4, 4), tensor(1, 1, 3, 3), tensor(1)
-    for pad_type, pad in (("same", [1] * 4), ("custom", [0, 1, 0, 1]), ("custom", [9] * 4)):
+def test_a_convolution_that_exports_do_not_use_is_refused():
+    x, weight = tensor(1, 1, 4, 4), tensor(1, 1, 3, 3)
+    for pad_type, pad in (("same", [1] * 4), ("custom", [0, 1, 0, 1])):
         with pytest.raises(ValueError, match="pad"):
-            OPERATIONS["conv"](x, weight, bias, pad_type, pad, [1, 1], [1, 1], 1)
-    with pytest.raises(ValueError, match="interleaved"):
-        OPERATIONS["concat"]([x, x], 1, True)
+            OPERATIONS["conv"](x, weight, pad_type, pad, [1, 1], [1, 1], 1)
 
 
 # --- damaged and hostile packages
@@ -269,15 +234,15 @@ def no_program(model, block):
     ("change", "message"),
     [
         (unknown_operation, "unknown operation gelu"),
-        (unknown_parameter, "unexpected keyword argument 'alpha'"),
-        (wrong_shape, "declared is"),
-        (wrong_type, "is not float32"),
-        (huge_constant, "has shape"),
-        (blob_beyond_the_file, "no record"),
-        (blob_elsewhere, "unknown file"),
-        (blob_without_record, "no record"),
-        (renamed_output, "not what it describes"),
-        (float16_output, "not what it declares"),
+        (unknown_parameter, "alpha"),
+        (wrong_shape, "Mismatch between var types"),
+        (wrong_type, "Mismatch between var types"),
+        (huge_constant, "cannot reshape"),
+        (blob_beyond_the_file, "out of bounds"),
+        (blob_elsewhere, "Could not open"),
+        (blob_without_record, "Invalid sentinel"),
+        (renamed_output, "its program gives"),
+        (float16_output, "its program gives"),
         (other_input_shape, "program's inputs"),
         (two_functions, "one function"),
         (no_program, "no ML program"),
@@ -295,7 +260,7 @@ def test_a_changed_program_is_refused_in_one_line(broken, change, message):
 def test_weights_that_are_cut_short_are_refused(broken):
     data = (broken / WEIGHTS).read_bytes()
     (broken / WEIGHTS).write_bytes(data[: len(data) // 2])
-    with pytest.raises(CheckpointError, match=r"cut short|no record"):
+    with pytest.raises(CheckpointError, match="out of bounds"):
         read_mlpackage(broken)
 
 
@@ -305,7 +270,7 @@ def test_a_record_that_points_behind_the_file_is_refused(broken):
     at = data.index(sentinel)
     data[at + 16 : at + 24] = struct.pack("<Q", len(data))
     (broken / WEIGHTS).write_bytes(data)
-    with pytest.raises(CheckpointError, match="cut short"):
+    with pytest.raises(CheckpointError, match="out of bounds"):
         read_mlpackage(broken)
 
 
@@ -318,7 +283,7 @@ def test_a_model_that_is_cut_short_is_refused(broken):
 
 def test_missing_parts_are_named(broken):
     (broken / WEIGHTS).unlink()
-    with pytest.raises(CheckpointError, match=r"no weights/weight\.bin"):
+    with pytest.raises(CheckpointError, match=r"Could not open .*weight\.bin"):
         read_mlpackage(broken)
     (broken / MODEL).unlink()
     with pytest.raises(CheckpointError, match="names no file"):

@@ -4,7 +4,15 @@ import dataclasses
 
 import numpy as np
 import pytest
-from lively import AU, BOTH, LANDMARK, TOLERANCE, lively_weights, random_crops, reference_outputs
+from random_nets import (
+    AU,
+    BOTH,
+    LANDMARK,
+    TOLERANCE,
+    random_crops,
+    random_weights,
+    reference_outputs,
+)
 
 torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
@@ -13,7 +21,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 from mlx_faceau.convert import export_onnx  # noqa: E402
 from mlx_faceau.convert.check import CheckFailed, check_export  # noqa: E402
 from mlx_faceau.convert.export_onnx import export_to_onnx  # noqa: E402
-from mlx_faceau.convert.export_source import Pair, Source  # noqa: E402
+from mlx_faceau.convert.source_model import CombinedModel, SourceModel  # noqa: E402
 from mlx_faceau.core.artifact_metadata import read_exported_metadata  # noqa: E402
 from mlx_faceau.core.checkpoint import describe  # noqa: E402
 from mlx_faceau.errors import ExportError  # noqa: E402
@@ -22,11 +30,11 @@ BY_KIND = {config.kind: config for config in BOTH}
 KINDS = pytest.mark.parametrize("kind", BY_KIND)
 
 
-def source(config) -> Source:
-    return Source(config, lively_weights(config), describe(config, source_hash=config.kind))
+def source(config) -> SourceModel:
+    return SourceModel(config, random_weights(config), describe(config, source_hash=config.kind))
 
 
-def quiet(config) -> Source:
+def quiet(config) -> SourceModel:
     """A net whose last layers answer faintly, so that float16's error stays within its bound."""
     good = source(config)
     faint = {
@@ -37,8 +45,8 @@ def quiet(config) -> Source:
     return dataclasses.replace(good, weights={**good.weights, **faint})
 
 
-def pair() -> Pair:
-    return Pair(source(LANDMARK), source(AU))
+def pair() -> CombinedModel:
+    return CombinedModel(source(LANDMARK), source(AU))
 
 
 def run(path, values) -> list[np.ndarray]:
@@ -137,9 +145,9 @@ def test_both_nets_in_one_file_give_what_each_gives_alone(tmp_path):
 
 def test_a_pair_is_one_net_of_each_kind_in_order():
     with pytest.raises(ValueError, match="expected a landmark_pose and a au_prediction net"):
-        Pair(source(AU), source(LANDMARK))
-    with pytest.raises(ValueError, match="two single nets"):
-        Pair.of(source(LANDMARK), pair())
+        CombinedModel(source(AU), source(LANDMARK))
+    with pytest.raises(ValueError, match="got landmark_pose and combined"):
+        CombinedModel(source(LANDMARK), pair())
 
 
 @pytest.mark.parametrize("opset", [12, 13, 18, 21])
@@ -156,12 +164,12 @@ def test_old_and_new_opsets_are_written_in_float16_with_uint8_crops(tmp_path, op
     ids=lambda asked: next(iter(asked.values())),
 )
 def test_the_same_net_gives_the_same_bytes(asked):
-    from mlx_faceau.convert.export_checks import Faces
+    from mlx_faceau.convert.int8_accuracy import CalibrationFaces
     from mlx_faceau.convert.variants import Variant
 
     faces = None
     if asked.get("precision") == "int8":
-        faces = Faces(random_crops(2), random_crops(2), {}, "h")
+        faces = CalibrationFaces(random_crops(2), random_crops(2), {}, "h")
     variant = Variant("onnx", **asked)
     first, again = (export_onnx.onnx_bytes(source(AU), variant, faces) for _ in range(2))
     assert first == again
@@ -202,7 +210,7 @@ def dropped_layer(weights):
 def test_an_exporter_that_makes_a_classic_mistake_writes_nothing(
     tmp_path, monkeypatch, asked, mistake
 ):
-    from mlx_faceau.convert.export_checks import Faces
+    from mlx_faceau.convert.int8_accuracy import CalibrationFaces
 
     good, trace = source(AU), export_onnx._traced
 
@@ -212,7 +220,7 @@ def test_an_exporter_that_makes_a_classic_mistake_writes_nothing(
 
     monkeypatch.setattr(export_onnx, "_traced", mistaken)
     if asked.get("precision") == "int8":
-        asked = {**asked, "faces": Faces(random_crops(2), random_crops(2), {}, "h")}
+        asked = {**asked, "faces": CalibrationFaces(random_crops(2), random_crops(2), {}, "h")}
     with pytest.raises(CheckFailed, match="au_intensities differs by"):
         export_to_onnx(good, tmp_path / "a.onnx", **asked)
     assert not list(tmp_path.iterdir())

@@ -12,7 +12,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from lively import TOLERANCE
+from random_nets import TOLERANCE
 
 torch = pytest.importorskip("torch")
 

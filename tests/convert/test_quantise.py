@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from lively import AU, BOTH, LANDMARK, lively_weights, random_crops
+from random_nets import AU, BOTH, LANDMARK, random_crops, random_weights
 
 torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
@@ -10,14 +10,13 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 from onnx import numpy_helper  # noqa: E402
 
-from mlx_faceau.convert import activation_ranges, check, export_checks, quantise  # noqa: E402
-from mlx_faceau.convert.activation_ranges import Scale  # noqa: E402
-from mlx_faceau.convert.check import CheckFailed, check_export  # noqa: E402
-from mlx_faceau.convert.export_checks import AccuracyLost, Faces, measure_change  # noqa: E402
+from mlx_faceau.convert import check, int8_accuracy, quantise  # noqa: E402
+from mlx_faceau.convert.check import AccuracyLost, CheckFailed, check_export  # noqa: E402
 from mlx_faceau.convert.export_onnx import export_to_onnx, onnx_bytes  # noqa: E402
-from mlx_faceau.convert.export_source import Source, read_source  # noqa: E402
-from mlx_faceau.convert.exported_model import Artefact, network_input  # noqa: E402
+from mlx_faceau.convert.exported_model import network_input  # noqa: E402
+from mlx_faceau.convert.int8_accuracy import AccuracyChange, CalibrationFaces, measure_change  # noqa: E402
 from mlx_faceau.convert.quantise import float_blocks  # noqa: E402
+from mlx_faceau.convert.source_model import SourceModel, read_source  # noqa: E402
 from mlx_faceau.convert.variants import Variant  # noqa: E402
 from mlx_faceau.core.checkpoint import describe  # noqa: E402
 from mlx_faceau.errors import ExportError  # noqa: E402
@@ -27,12 +26,12 @@ KINDS = pytest.mark.parametrize("kind", BY_KIND)
 INT8 = Variant("onnx", "int8")
 
 
-def source(config) -> Source:
-    return Source(config, lively_weights(config), describe(config, source_hash="0"))
+def source(config) -> SourceModel:
+    return SourceModel(config, random_weights(config), describe(config, source_hash="0"))
 
 
-def some_faces(labels=None) -> Faces:
-    return Faces(random_crops(4), random_crops(3, seed=1), labels or {}, hash="abc")
+def some_faces(labels=None) -> CalibrationFaces:
+    return CalibrationFaces(random_crops(4), random_crops(3, seed=1), labels or {}, hash="abc")
 
 
 @pytest.fixture(scope="module")
@@ -44,28 +43,6 @@ def graphs():
     }
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "scale", "zero"),
-    [(0, 2.55, 0.01, 0), (-1, 1.55, 0.01, 100), (0.5, 5.1, 0.02, 0), (-2.55, -1, 0.01, 255)],
-)
-def test_bytes_span_the_range_and_zero(low, high, scale, zero):
-    got = Scale.spanning(low, high)
-    assert (float(got.scale), got.zero) == (pytest.approx(scale), zero)
-
-
-def test_a_range_of_nothing_still_has_a_step():
-    assert Scale.spanning(0, 0).scale > 0
-
-
-def test_one_odd_face_does_not_coarsen_the_steps_for_all():
-    usual = np.linspace(1, 2, 99)
-    assert activation_ranges._reach(usual) == 2
-    assert activation_ranges._reach(np.append(usual, 50)) == pytest.approx(
-        2 * np.quantile([*usual, 50], 0.95)
-    )
-    assert activation_ranges._reach(-usual) == 0
-
-
 def test_the_landmark_net_keeps_one_block_in_float_the_au_net_those_without_squeeze():
     assert float_blocks(LANDMARK) == 1
     assert float_blocks(AU) == 3
@@ -75,9 +52,11 @@ def test_the_landmark_net_keeps_one_block_in_float_the_au_net_those_without_sque
 def test_layers_are_float_or_int8_as_designed(graphs, kind):
     config = BY_KIND[kind]
     readers = {}
-    for node in graphs[kind].node:
+    nodes = graphs[kind].node
+    decoded = {name for node in nodes if node.op_type == "DequantizeLinear" for name in node.output}
+    for node in nodes:
         if node.op_type in ("Conv", "Gemm"):
-            coded = [name.endswith("_rounded") for name in node.input]
+            coded = [name in decoded for name in node.input]
             assert len(set(coded)) == 1 or coded == [True, False, False], node.name
             readers[node.name] = coded[1]
     blocks = len(list(config.backbone.blocks(config.width_mult)))
@@ -96,7 +75,9 @@ def test_weights_are_within_half_a_step_of_the_net_s_and_fit_seven_bits(graphs, 
     coded = {t.name: numpy_helper.to_array(t) for t in graphs[kind].initializer}
     compared = 0
     for node in exact.graph.node:
-        values = coded.get(f"{node.name}/weight_bytes")
+        if node.op_type not in ("Conv", "Gemm"):
+            continue
+        values = coded.get(f"{node.name}/weight_quantized")
         if values is None:
             continue
         weight, scale = arrays[node.input[1]], coded[f"{node.name}/weight_scale"]
@@ -132,7 +113,7 @@ def test_activations_are_rounded_as_their_scale_says(graphs, tmp_path):
     assert len(pairs) > 50
     del model.graph.output[:]
     for node in pairs:
-        for name in (node.input[0], f"{node.input[0]}_rounded"):
+        for name in (node.input[0], f"{node.input[0]}_DequantizeLinear_Output"):
             value = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
             model.graph.output.append(value)
     options = onnxruntime.SessionOptions()
@@ -145,8 +126,8 @@ def test_activations_are_rounded_as_their_scale_says(graphs, tmp_path):
         scale, zero = coded[node.input[1]], int(coded[node.input[2]])
         levels = np.clip(np.rint(exact / scale) + zero, 0, 255)
         np.testing.assert_array_equal(rounded, ((levels - zero) * scale).astype(np.float32))
-        if "Sigmoid" in node.name:
-            assert (float(scale), zero) == (1 / 256, 0)
+        if node.name.endswith("Sigmoid_output_0_QuantizeLinear"):
+            assert (float(scale), zero) == (pytest.approx(1 / 255), 0)
 
 
 @pytest.mark.parametrize("opset", [17, 18])
@@ -155,16 +136,17 @@ def test_one_odd_face_does_not_coarsen_the_steps_of_a_fixed_batch_either(opset):
     faces = np.ones((40, 3, 112, 112), np.float32)
     faces[7] = 50
     images = [8, 3, 112, 112]
+    node = onnx.helper.make_node("Identity", ["image"], ["same"], "same")
     graph = onnx.helper.make_graph(
-        [onnx.helper.make_node("Identity", ["image"], ["same"], "same")],
+        [node],
         "one",
         [onnx.helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, images)],
         [onnx.helper.make_tensor_value_info("same", onnx.TensorProto.FLOAT, images)],
     )
     ids = [onnx.helper.make_opsetid("", opset)]
     model = onnx.helper.make_model(graph, opset_imports=ids, ir_version=8)
-    low, high = activation_ranges.ranges_of(model, ["same"], faces)["same"]
-    assert (low, high) == (0, 2)
+    assert quantise.activation_ranges(model, [node], faces)["same"] == (0, 2)
+    assert quantise.activation_ranges(model, [node], faces[:7])["same"] == (0, 1)
 
 
 def test_metadata_says_what_the_scales_were_calibrated_on(tmp_path):
@@ -176,22 +158,22 @@ def test_metadata_says_what_the_scales_were_calibrated_on(tmp_path):
 
 def test_equal_arrays_that_torch_shares_are_coded_for_each_layer():
     """Two heads with the same bias have one array in the file, but two scales."""
-    weights = lively_weights(LANDMARK)
+    weights = random_weights(LANDMARK)
     for layer in (0, 1):
         for part in ("weight", "bias"):
             same = weights[f"global_head.layers.{layer}.{part}"]
             weights[f"local_head.layers.{layer}.{part}"] = same.copy()
-    twin = Source(LANDMARK, weights, describe(LANDMARK))
+    twin = SourceModel(LANDMARK, weights, describe(LANDMARK))
     model = onnx.load_model_from_string(onnx_bytes(twin, INT8, some_faces()))
     onnx.checker.check_model(model, full_check=True)
 
 
 def test_a_net_that_overflows_on_its_calibration_is_refused():
-    weights = lively_weights(AU)
+    weights = random_weights(AU)
     for block in (9, 11):
         weights[f"backbone.blocks.{block}.project.norm.weight"] *= np.float32(1e30)
     with pytest.raises(ExportError, match="NaN or inf"):
-        onnx_bytes(Source(AU, weights, describe(AU)), INT8, some_faces())
+        onnx_bytes(SourceModel(AU, weights, describe(AU)), INT8, some_faces())
 
 
 def test_rounding_moves_no_output_s_mean_over_the_calibration_faces(monkeypatch):
@@ -216,18 +198,26 @@ def test_rounding_moves_no_output_s_mean_over_the_calibration_faces(monkeypatch)
 def test_the_change_is_of_the_mean_absolute_error_of_clamped_intensities(monkeypatch, tmp_path):
     labels = {"au_intensities": np.full((3, 17), 4.0, np.float32)}
     rounded = np.full((3, 17), 7.0, np.float32)  # clamped to 5: an error of 1
-    fake = Artefact("fake", (), (), lambda crops: [rounded])
-    monkeypatch.setattr(export_checks, "open_artefacts", lambda path: [fake])
-    monkeypatch.setattr(export_checks, "_float32_outputs", lambda *_: [rounded - 2.5])
-    (change,) = measure_change(tmp_path, source(AU), some_faces(labels))
+
+    class Fake:
+        def run(self, crops):
+            return [rounded]
+
+    class FakeSource(SourceModel):
+        def net(self):
+            return lambda images: [torch.from_numpy(rounded - 2.5)]
+
+    monkeypatch.setattr(int8_accuracy, "open_exported", lambda path: [Fake()])
+    net = FakeSource(AU, {}, {})
+    (change,) = measure_change(tmp_path, net, some_faces(labels))
     assert (change.output, change.before, change.after) == ("au_intensities", 0.5, 1.0)
     assert (change.limit, change.passed) == (0.01, False)
 
 
 @pytest.mark.parametrize(("after", "passed"), [(1.04, True), (1.06, False), (0.94, False)])
 def test_landmarks_may_move_by_a_twentieth_of_a_pixel(after, passed):
-    assert check.Change("landmarks", 1.0, after, 0.05).passed is passed
-    assert check.Change("local_params", 1.0, after, None).passed
+    assert AccuracyChange("landmarks", 1.0, after, 0.05).passed is passed
+    assert AccuracyChange("local_params", 1.0, after, None).passed
 
 
 def test_a_net_that_rounding_ruins_is_refused_and_leaves_nothing(tmp_path):
@@ -257,7 +247,7 @@ def test_faces_are_for_int8_and_int8_needs_them(tmp_path):
     with pytest.raises(ValueError, match="for int8, which needs them"):
         export_to_onnx(source(AU), tmp_path / "a.onnx", faces=some_faces())
     with pytest.raises(ValueError, match="faces to calibrate on and other people's"):
-        Faces(random_crops(0), random_crops(1), {})
+        CalibrationFaces(random_crops(0), random_crops(1), {})
 
 
 def test_an_int8_file_is_not_judged_on_drawn_patterns(tmp_path):
@@ -268,7 +258,7 @@ def test_an_int8_file_is_not_judged_on_drawn_patterns(tmp_path):
 
 
 def test_light_changes_colours_alone():
-    faces = Faces(random_crops(1), np.full((2, 112, 112, 3), 200, np.uint8), {})
+    faces = CalibrationFaces(random_crops(1), np.full((2, 112, 112, 3), 200, np.uint8), {})
     lit = faces.recoloured()
     assert lit.shape == (2, 112, 112, 3)
     assert (lit.reshape(2, -1, 3).std(axis=1) == 0).all()
@@ -284,7 +274,7 @@ def test_trained_nets_keep_their_accuracy_and_mistakes_show(shared_folder, tmp_p
         pytest.skip("no trained pair here")
     crops, labels = _faces_of(archive, 120)
     net = read_source(checkpoint)
-    faces = Faces(crops[::2], crops[1::2], {k: v[1::2] for k, v in labels.items()})
+    faces = CalibrationFaces(crops[::2], crops[1::2], {k: v[1::2] for k, v in labels.items()})
     done = export_to_onnx(net, tmp_path / "a.onnx", precision="int8", faces=faces)
     assert done.passed
     assert all(change.passed for change in done.changes)
@@ -293,7 +283,7 @@ def test_trained_nets_keep_their_accuracy_and_mistakes_show(shared_folder, tmp_p
     names = [f"{last}.layers.2.{part}" for part in ("weight", "bias")]
     permuted = {n: net.weights[n][[1, 0, *range(2, len(net.weights[n]))]] for n in names}
     for mistake in (swapped, permuted):
-        other = Source(net.config, {**net.weights, **mistake}, net.metadata)
+        other = SourceModel(net.config, {**net.weights, **mistake}, net.metadata)
         assert not check_export(tmp_path / "a.onnx", other, faces.recoloured()).passed
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import h5py
 import pytest
-from lively import AU, write_checkpoint
+from random_nets import AU, write_checkpoint
 from training_files import arrays, write
 
 from mlx_faceau.cli.main import main

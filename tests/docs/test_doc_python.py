@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from blobs import write_video
 from doc_pages import NAMES, REPOSITORY, blocks
-from lively import AU, LANDMARK
+from random_nets import AU, LANDMARK
 
 from mlx_faceau.video import detectors as detect
 from mlx_faceau.video.detectors import CallableDetector

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 SHOW = (
-    "from mlx_faceau.core import blas; status = blas.status(); "
+    "from mlx_faceau.core import blas; status = blas.prepare(); "
     "print(status.path, '|', status.reason)"
 )
 
@@ -92,7 +92,7 @@ def test_one_line_is_logged_when_none_is_found():
 
 
 def test_cuda_builds_and_other_systems_keep_their_own():
-    cuda = "from mlx_faceau.core import blas; blas._installed = lambda name: True; "
+    cuda = "from mlx_faceau.core import blas; blas.installed_version = lambda name: '1'; "
     mac = "import sys; sys.platform = 'darwin'; "
     for code in (cuda + SHOW, mac + SHOW):
         assert run(code).stdout.strip() == "None | only MLX for Linux CPUs gains from another"

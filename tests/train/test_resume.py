@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("h5py")
 
-from lively import AU, write_checkpoint
+from random_nets import AU, write_checkpoint
 
 from mlx_faceau.core.checkpoint import Checkpoint, load_checkpoint
 from mlx_faceau.errors import CheckpointError

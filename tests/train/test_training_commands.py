@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from lively import AU, write_checkpoint
+from random_nets import AU, write_checkpoint
 
 pytest.importorskip("h5py")
 

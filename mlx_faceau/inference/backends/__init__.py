@@ -5,8 +5,7 @@ A backend's library is imported in its own file alone, and that file only when i
 
 import logging
 import os
-from collections.abc import Callable
-from pathlib import Path
+from importlib import import_module
 from typing import Any, Protocol
 
 import numpy as np
@@ -29,23 +28,24 @@ __all__ = [
     "find_files",
     "installed_libraries",
     "open_backend",
-    "padded_size",
-    "run_in_chunks",
     "this_machine",
 ]
 
 logger = logging.getLogger(__name__)
 
 _CROPS = {"original": "the original tool's crop", "unknown": "a crop that is not recorded"}
-# A GPU sets itself up for every batch size that comes: few are enough.
-BATCH_SIZES = (1, 4, 16, 64, 256)
 
 
 class Backend(Protocol):
     """An opened net: float32 images in, float32 arrays out. Safe to call from several threads."""
 
+    max_batch: int  # images of one run that suit its memory, or exactly those that a file takes
+
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """(N, 112, 112, 3) float32 RGB in [0, 1] to float32 arrays with a leading N, by output."""
+        """(N, 112, 112, 3) float32 RGB in [0, 1] to float32 arrays with a leading N, by output.
+
+        N is in [1, ``max_batch``].
+        """
 
     def describe(self) -> dict[str, Any]:
         """``backend``, ``path``, ``kind``, ``device`` and what else is worth knowing."""
@@ -82,81 +82,28 @@ def open_backend(
     libraries = installed_libraries(machine)
     while True:
         choice = choose(machine, files, libraries, requested, prefer_coreml)
-        own = {"threads": threads, "kind": kind} if choice.backend == "onnx" else {}
         if choice.path.parent == builtin.FOLDER:
             builtin.check(choice.path)
         try:
-            backend = _OPENERS[choice.backend](choice.path, **options, **own)
+            module = import_module(f".{choice.backend}_backend", __name__)
+            own = {"threads": threads, "kind": kind} if choice.backend == "onnx" else {}
+            backend_class = getattr(module, BACKENDS[choice.backend].class_name)
+            backend: Backend = backend_class(choice.path, **options, **own)
+            break
         except LOAD_ERRORS as error:
             if (problem := library_error(error)) is None:
                 raise
             libraries = libraries | {choice.backend: str(problem)}
-            continue
-        told = backend.describe()
-        check_kind(choice.path, told["kind"], kind)
-        _log(choice)
-        crop = (told.get("metadata") or {"crop": "unknown"})["crop"]
-        if crop != "standard":
-            logger.warning(
-                "%s: trained on %s; it predicts on the standard crop all the same, so check its "
-                "figures with 'mlx-faceau evaluate', or train on with --init",
-                *(choice.path, _CROPS[crop]),
-            )
-        return backend
-
-
-def _log(choice: Choice) -> None:
+    description = backend.describe()
+    check_kind(choice.path, description["kind"], kind)
     for name, reason in choice.passed_over:
         logger.info("%s passed over: %s", BACKENDS[name].title, reason)
     logger.info("%s runs %s", BACKENDS[choice.backend].title, choice.path)
-
-
-def _open_coreml(path: Path) -> Backend:
-    from .coreml_backend import CoreMLBackend
-
-    return CoreMLBackend(path)
-
-
-def _open_mlx(path: Path) -> Backend:
-    from .mlx_backend import MLXBackend
-
-    return MLXBackend(path)
-
-
-def _open_onnx(path: Path, **options: Any) -> Backend:
-    from .onnx_backend import ONNXBackend
-
-    return ONNXBackend(path, **options)
-
-
-def _open_torch(path: Path, **options: Any) -> Backend:
-    from .torch_backend import TorchBackend
-
-    return TorchBackend(path, **options)
-
-
-_OPENERS: dict[str, Callable[..., Backend]] = {
-    "coreml": _open_coreml,
-    "mlx": _open_mlx,
-    "onnx": _open_onnx,
-    "torch": _open_torch,
-}
-
-
-def padded_size(count: int) -> int:
-    """The batch size that up to 256 images are filled up to where every size costs a set-up."""
-    return next(size for size in BATCH_SIZES if size >= count)
-
-
-def run_in_chunks(
-    run: Callable[[np.ndarray], dict[str, np.ndarray]], images: np.ndarray, size: int
-) -> dict[str, np.ndarray]:
-    """Run a large batch in pieces, so that memory stays bounded.
-
-    Args:
-        run: from images to arrays with the same leading number.
-        images: (N, ...), N >= 1.
-        size: most images of a piece.
-    """
-    pieces = [run(images[start : start + size]) for start in range(0, len(images), size)]
-    return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+    crop = (description.get("metadata") or {"crop": "unknown"})["crop"]
+    if crop != "standard":
+        logger.warning(
+            "%s: trained on %s; it predicts on the standard crop all the same, so check its "
+            "figures with 'mlx-faceau evaluate', or continue its training with --init",
+            *(choice.path, _CROPS[crop]),
+        )
+    return backend

@@ -1,6 +1,6 @@
 """The table of backends and the choice among them, as a pure function.
 
-:func:`choose` looks at nothing but its arguments, so that its whole truth table is a test.
+:func:`choose` depends on its arguments alone, so that tests cover its whole truth table.
 """
 
 from collections.abc import Mapping
@@ -21,15 +21,16 @@ class BackendInfo:
     title: str
     library: str
     suffixes: tuple[str, ...]
+    class_name: str  # in the module <name>_backend
 
 
 BACKENDS = {
     info.name: info
     for info in (
-        BackendInfo("coreml", "Core ML", "coremltools", (COREML_SUFFIX,)),
-        BackendInfo("mlx", "MLX", "mlx", (".safetensors",)),
-        BackendInfo("onnx", "ONNX Runtime", "onnxruntime", (ONNX_SUFFIX,)),
-        BackendInfo("torch", "PyTorch", "torch", (".safetensors", ".pt")),
+        BackendInfo("coreml", "Core ML", "coremltools", (COREML_SUFFIX,), "CoreMLBackend"),
+        BackendInfo("mlx", "MLX", "mlx", (".safetensors",), "MLXBackend"),
+        BackendInfo("onnx", "ONNX Runtime", "onnxruntime", (ONNX_SUFFIX,), "ONNXBackend"),
+        BackendInfo("torch", "PyTorch", "torch", (".safetensors", ".pt"), "TorchBackend"),
     )
 }
 

@@ -13,14 +13,11 @@ from mlx_faceau.core.checkpoint import config_of
 from mlx_faceau.core.preprocess import fill_batch, to_crops
 from mlx_faceau.errors import BackendError, CheckpointError
 
-from . import run_in_chunks
-
 INPUT_NAME = "image"
-_CHUNK = 64  # images handed over at once, so that memory stays bounded
 
 
 class CoreMLBackend:
-    """An opened Core ML package: of one face a call or a fixed number, of arrays or pictures.
+    """An opened Core ML package: of one face a call or a fixed number, of arrays or images.
 
     Args:
         path: the ``.mlpackage`` folder.
@@ -29,6 +26,8 @@ class CoreMLBackend:
         CheckpointError: if it is missing, damaged, or not exported by this package.
         BackendError: if Core ML refuses it.
     """
+
+    max_batch = 64
 
     def __init__(self, path: Path | str) -> None:
         self._path = Path(path)
@@ -39,7 +38,7 @@ class CoreMLBackend:
             )
         self._config: ModelConfig = config_of(self._metadata, self._path)
         self._batch = int(self._metadata.get("batch", 1))
-        self._pictures = self._metadata.get("input") == "image"
+        self._images = self._metadata.get("input") == "image"
         self._units = coremltools.ComputeUnit.ALL
         try:
             self._model = coremltools.models.MLModel(str(self._path), compute_units=self._units)
@@ -49,20 +48,6 @@ class CoreMLBackend:
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """See :class:`~mlx_faceau.inference.backends.Backend`."""
-        return run_in_chunks(self._run, images, _CHUNK)
-
-    def describe(self) -> dict[str, Any]:
-        """``device`` names the units Core ML may choose from; it does not tell which it took."""
-        return {
-            "backend": "coreml",
-            "path": str(self._path),
-            "kind": self._config.kind,
-            "device": self._units.name,
-            "library": f"coremltools {coremltools.__version__}",
-            "metadata": self._metadata,
-        }
-
-    def _run(self, images: np.ndarray) -> dict[str, np.ndarray]:
         # Core ML batches over a list of inputs, each of as many faces as the package takes.
         with self._lock:
             outputs = self._model.predict([{INPUT_NAME: part} for part in self._inputs(images)])
@@ -73,9 +58,20 @@ class CoreMLBackend:
             for name, shape in self._config.output_shapes.items()
         }
 
+    def describe(self) -> dict[str, Any]:
+        """``device`` names the units Core ML may choose from; it does not report its choice."""
+        return {
+            "backend": "coreml",
+            "path": str(self._path),
+            "kind": self._config.kind,
+            "device": self._units.name,
+            "library": f"coremltools {coremltools.__version__}",
+            "metadata": self._metadata,
+        }
+
     def _inputs(self, images: np.ndarray) -> list[Any]:
-        if self._pictures:
-            from PIL import Image  # what coremltools takes pictures as
+        if self._images:
+            from PIL import Image  # what coremltools takes images as
 
             return [Image.fromarray(crop[..., ::-1]) for crop in to_crops(images)]
         whole = fill_batch(images, len(images) + -len(images) % self._batch)

@@ -1,4 +1,4 @@
-"""What is there: the machine, the installed libraries and the files of a model.
+"""Detects the machine, the installed libraries and the files of a model.
 
 Nothing here imports a backend's library.
 """
@@ -7,7 +7,6 @@ import importlib.util
 import os
 import platform
 import shutil
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from mlx_faceau.core.architectures import CONFIGS
@@ -18,6 +17,7 @@ from mlx_faceau.core.artifact_metadata import (
     read_exported_metadata,
 )
 from mlx_faceau.core.checkpoint import BEST_NAME, file_hash, read_metadata
+from mlx_faceau.core.libraries import installed_version
 from mlx_faceau.errors import CheckpointError, MissingDependency
 from mlx_faceau.weights import builtin
 
@@ -29,27 +29,15 @@ _LOADERS = {"landmark_pose": "load_predictor", "au_prediction": "load_au_predict
 def this_machine() -> Machine:
     """Platform facts of the computer this runs on."""
     driver = Path("/proc/driver/nvidia/version")
+    cuda_libraries = {"onnxruntime"} if installed_version("onnxruntime-gpu") else set()
+    if (torch := installed_version("torch")) and "+cpu" not in torch:
+        cuda_libraries.add("torch")
     return Machine(
         system=platform.system(),
         processor=platform.machine(),
         nvidia=shutil.which("nvidia-smi") is not None or driver.exists(),
-        cuda_libraries=frozenset(_cuda_libraries()),
+        cuda_libraries=frozenset(cuda_libraries),
     )
-
-
-def _cuda_libraries() -> list[str]:
-    libraries = ["onnxruntime"] if _version("onnxruntime-gpu") else []
-    torch = _version("torch")
-    if torch and "+cpu" not in torch:
-        libraries.append("torch")
-    return libraries
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return None
 
 
 def installed_libraries(machine: Machine) -> dict[str, str | None]:
@@ -115,36 +103,34 @@ def _builtin_files(kind: str) -> Files:
 
 
 def _directory_files(folder: Path, kind: str) -> Files:
-    checkpoint, missing = _checkpoint_of(folder, kind)
-    found = dict.fromkeys(("mlx", "torch"), checkpoint) if checkpoint else {}
-    sources = _hashes(checkpoint) if checkpoint else None
-    for name, suffix in (("coreml", COREML_SUFFIX), ("onnx", ONNX_SUFFIX)):
-        path = folder / f"{kind}{suffix}"
-        reason = _reason_against(path, sources)
-        if reason is None:
-            found[name] = path
-        else:
-            missing[name] = reason
-    if not found:
-        _refuse_other_kind(folder, kind)
-    return Files(found, missing)
-
-
-def _checkpoint_of(folder: Path, kind: str) -> tuple[Path | None, dict[str, str]]:
-    """The directory's best checkpoint if it is of that kind, else the reason for its readers."""
-    path = folder / BEST_NAME
-    if not path.is_file():
-        reason = f"no {BEST_NAME} in {folder}; train a net there or import one"
-    else:
+    found: dict[str, Path] = {}
+    missing: dict[str, str] = {}
+    checkpoint, holds, sources = folder / BEST_NAME, None, None
+    reason = f"no {BEST_NAME} in {folder}; train a net there or import one"
+    if checkpoint.is_file():
         try:
-            holds = read_metadata(path).get("kind")
+            holds = read_metadata(checkpoint).get("kind")
+            reason = f"{checkpoint} holds a net of kind {holds}, expected {kind}"
         except CheckpointError as error:
             reason = str(error)
+    if holds == kind:
+        found, sources = dict.fromkeys(("mlx", "torch"), checkpoint), _hashes(checkpoint)
+    else:
+        missing = dict.fromkeys(("mlx", "torch"), reason)
+    for name, suffix in (("coreml", COREML_SUFFIX), ("onnx", ONNX_SUFFIX)):
+        path = folder / f"{kind}{suffix}"
+        if against := _reason_against(path, sources):
+            missing[name] = against
         else:
-            if holds == kind:
-                return path, {}
-            reason = f"{path} holds a net of kind {holds}, expected {kind}"
-    return None, {"mlx": reason, "torch": reason}
+            found[name] = path
+    if not found:  # a net of the other kind is refused by the name of what opens it
+        suffixes = (ONNX_SUFFIX, COREML_SUFFIX)
+        others = [
+            other for other in CONFIGS if any((folder / f"{other}{s}").exists() for s in suffixes)
+        ]
+        for other in [holds, *others] if holds else others:
+            check_kind(folder, other, kind)
+    return Files(found, missing)
 
 
 def _hashes(checkpoint: Path) -> set[str]:
@@ -167,15 +153,6 @@ def _reason_against(path: Path, sources: set[str] | None) -> str | None:
             "export it again"
         )
     return None
-
-
-def _refuse_other_kind(folder: Path, kind: str) -> None:
-    checkpoint = folder / BEST_NAME
-    if checkpoint.is_file():
-        check_kind(folder, read_metadata(checkpoint).get("kind"), kind)
-    for other in CONFIGS:
-        if any((folder / f"{other}{suffix}").exists() for suffix in (ONNX_SUFFIX, COREML_SUFFIX)):
-            check_kind(folder, other, kind)
 
 
 def check_kind(path: Path, holds: object, kind: str) -> None:

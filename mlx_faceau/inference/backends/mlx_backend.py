@@ -9,15 +9,13 @@ import numpy as np
 from mlx_faceau.core import blas
 from mlx_faceau.core.architectures import IMAGE_SIZE
 from mlx_faceau.core.checkpoint import load_checkpoint
-from mlx_faceau.core.preprocess import fill_batch
+from mlx_faceau.core.preprocess import fill_batch, padded_size
 from mlx_faceau.models import mx, net_class
 from mlx_faceau.models.depthwise import device_name
 from mlx_faceau.models.untraced import in_lasting_thread
 
-from . import padded_size, run_in_chunks
-
-# Images a run, so that memory stays bounded: on a CPU few enough for its caches.
-_CHUNKS = {"cpu": 16, "metal": 64, "cuda": 256}
+# Images of one run: on a CPU few enough for its caches.
+_MAX_BATCH = {"cpu": 16, "metal": 64, "cuda": 256}
 
 
 class MLXBackend:
@@ -38,6 +36,7 @@ class MLXBackend:
         self._config = checkpoint.config
         self._metadata = checkpoint.metadata
         self._device, self._place = device_name(), mx.default_device()
+        self.max_batch = _MAX_BATCH[self._device]
         net = net_class(self._config).from_weights(self._config, checkpoint.weights())
         mx.eval(net.parameters())
         self._net = net if self._device == "cpu" else mx.compile(net)
@@ -45,7 +44,7 @@ class MLXBackend:
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """See :class:`~mlx_faceau.inference.backends.Backend`."""
-        return run_in_chunks(self._run, images, _CHUNKS[self._device])
+        return in_lasting_thread(lambda: self._compute(images))
 
     def describe(self) -> dict[str, Any]:
         """``blas`` says which library computes matrix products on a CPU."""
@@ -55,12 +54,9 @@ class MLXBackend:
             "kind": self._config.kind,
             "device": self._device,
             "library": f"mlx {metadata.version('mlx')}",
-            "blas": str(blas.status()),
+            "blas": str(blas.prepare()),
             "metadata": self._metadata,
         }
-
-    def _run(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        return in_lasting_thread(lambda: self._compute(images))
 
     def _compute(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """The outputs; on a GPU, which compiles the net anew for every size, of a padded batch."""

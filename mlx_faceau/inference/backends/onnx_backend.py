@@ -21,10 +21,8 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
 from mlx_faceau.core.architectures import CONFIGS, IMAGE_SIZE, ModelConfig
 from mlx_faceau.core.artifact_metadata import METADATA_KEY, check_self_contained, parse_metadata
 from mlx_faceau.core.checkpoint import config_of
-from mlx_faceau.core.preprocess import fill_batch, to_crops
+from mlx_faceau.core.preprocess import fill_batch, padded_size, to_crops
 from mlx_faceau.errors import BackendError, CheckpointError, UsageError
-
-from . import padded_size, run_in_chunks
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +35,6 @@ CUDA_OPTIONS = {
     "use_tf32": "0",
 }
 _MAX_BATCH = 1024  # images of a file's fixed batch: one image is filled up to it
-_CHUNK = 64  # images a run, so that memory stays bounded
 _OPEN_ERRORS = (
     MemoryError,
     UnicodeDecodeError,
@@ -103,7 +100,7 @@ class ONNXBackend:
     """An opened ``.onnx`` file, ours or the original tool's.
 
     Files with a uint8 input get crops (N, 112, 112, 3) BGR, files of a fixed batch exactly that
-    many; both are told by their input's type and shape.
+    many; both are recognised by their input's type and shape.
 
     Args:
         path: the file. One without our metadata is taken where its input and outputs have exactly
@@ -142,26 +139,13 @@ class ONNXBackend:
         port = self._session.get_inputs()[0]
         self._input, self._uint8 = port.name, port.type == _UINT8[0]
         self._batch: int | None = port.shape[0] if isinstance(port.shape[0], int) else None
+        self.max_batch = self._batch or 64
         self._bound = None
         if self._session.get_providers()[0] == CUDA:
             self._bound = BoundRun(self._session, self._config, self._outputs)
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """See :class:`~mlx_faceau.inference.backends.Backend`."""
-        return run_in_chunks(self._run, images, self._batch or _CHUNK)
-
-    def describe(self) -> dict[str, Any]:
-        """``device`` is the provider that really runs; another tool's file has no ``metadata``."""
-        return {
-            "backend": "onnx",
-            "path": str(self._path),
-            "kind": self._config.kind,
-            "device": self._session.get_providers()[0],
-            "library": f"onnxruntime {onnxruntime.__version__}",
-            "metadata": self._metadata,
-        }
-
-    def _run(self, images: np.ndarray) -> dict[str, np.ndarray]:
         count = len(images)
         size = self._batch or (padded_size(count) if self._bound else count)
         values = to_crops(images) if self._uint8 else images.transpose(0, 3, 1, 2)
@@ -175,6 +159,17 @@ class ONNXBackend:
         return {
             name: output[:count]
             for name, output in zip(self._config.output_shapes, outputs, strict=True)
+        }
+
+    def describe(self) -> dict[str, Any]:
+        """``device`` is the provider that really runs; another tool's file has no ``metadata``."""
+        return {
+            "backend": "onnx",
+            "path": str(self._path),
+            "kind": self._config.kind,
+            "device": self._session.get_providers()[0],
+            "library": f"onnxruntime {onnxruntime.__version__}",
+            "metadata": self._metadata,
         }
 
     def _open(self, requested: Sequence[Provider] | None, threads: int | None) -> Any:
@@ -195,13 +190,26 @@ class ONNXBackend:
         return session
 
     def _read_config(self) -> ModelConfig:
+        """The net's settings; of another tool's file those of the net whose shapes it has."""
         ports = [*self._session.get_inputs(), *self._outputs]
-        if self._metadata is not None:
-            configs: list[ModelConfig] = [config_of(self._metadata, self._path)]
-        else:
-            configs = [config() for config in CONFIGS.values()]
+        found = [(port.type, tuple(port.shape[1:])) for port in ports]
+        ours = self._metadata is not None
+        batches = {
+            port.shape[0] if port.shape and isinstance(port.shape[0], int) else None
+            for port in ports
+        }
+        fixed = ours and batches <= set(range(1, _MAX_BATCH + 1))
+        # Another tool's colours and batch are not known, so only the plain form is taken.
+        inputs = [_TENSOR, _UINT8] if ours else [_TENSOR]
+        configs: list[ModelConfig] = (
+            [config() for config in CONFIGS.values()]
+            if self._metadata is None
+            else [config_of(self._metadata, self._path)]
+        )
         for config in configs:
-            if self._fits(config, ports):
+            outputs = [("tensor(float)", shape) for shape in config.output_shapes.values()]
+            fits = any(found == [image, *outputs] for image in inputs)
+            if fits and len(batches) == 1 and (batches == {None} or fixed):
                 return config
         kinds = " or ".join(config.kind for config in configs)
         raise CheckpointError(
@@ -209,21 +217,6 @@ class ONNXBackend:
             f"{', '.join(f'{port.name} {port.type} {port.shape}' for port in ports)}, "
             f"not those of a {kinds} net"
         )
-
-    def _fits(self, config: ModelConfig, ports: list[Any]) -> bool:
-        found = [(port.type, tuple(port.shape[1:])) for port in ports]
-        outputs = [("tensor(float)", shape) for shape in config.output_shapes.values()]
-        ours = self._metadata is not None
-        batches = {
-            port.shape[0] if port.shape and isinstance(port.shape[0], int) else None
-            for port in ports
-        }
-        # Another tool's colours and batch are not known, so only the plain form is taken.
-        inputs = [_TENSOR, _UINT8] if ours else [_TENSOR]
-        fixed = batches <= set(range(1, _MAX_BATCH + 1))
-        if len(batches) != 1 or not (batches == {None} or (ours and fixed)):
-            return False
-        return any(found == [image, *outputs] for image in inputs)
 
 
 class BoundRun:

@@ -15,10 +15,7 @@ from mlx_faceau.errors import BackendError, CheckpointError, UsageError
 from mlx_faceau.torch_fallback import build
 from mlx_faceau.torch_fallback.layers import ConvNorm
 
-from . import run_in_chunks
-
 DEVICES = ("auto", "cpu", "cuda", "mps")
-_CHUNK = 64  # images a run, so that memory stays bounded
 
 
 class TorchBackend:
@@ -38,6 +35,8 @@ class TorchBackend:
         ValueError: for an unknown device.
     """
 
+    max_batch = 64
+
     def __init__(
         self,
         path: Path | str,
@@ -52,7 +51,10 @@ class TorchBackend:
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """See :class:`~mlx_faceau.inference.backends.Backend`."""
-        return run_in_chunks(self._run, images, _CHUNK)
+        with torch.inference_mode():
+            # NHWC memory seen as NCHW: torch's channels_last, which it then keeps throughout.
+            outputs = self._net(torch.from_numpy(images).to(self._device).permute(0, 3, 1, 2))
+        return {name: outputs[name].float().cpu().numpy() for name in self._config.output_shapes}
 
     def describe(self) -> dict[str, Any]:
         """``metadata`` is None for a file of the original tool."""
@@ -64,13 +66,6 @@ class TorchBackend:
             "library": f"torch {torch.__version__}",
             "metadata": self._metadata,
         }
-
-    def _run(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        with torch.inference_mode():
-            # NHWC memory seen as NCHW: torch's channels_last, which it then keeps throughout.
-            batch = torch.from_numpy(images).to(self._device).permute(0, 3, 1, 2)
-            outputs = self._net(batch)
-        return {name: outputs[name].float().cpu().numpy() for name in self._config.output_shapes}
 
     def _read(
         self, width_mult: float | None, dropout: float | None
@@ -114,19 +109,16 @@ def pick_device(device: str | None) -> torch.device:
 
 
 def _folded_net(config: ModelConfig, weights: Mapping[str, np.ndarray]) -> torch.nn.Module:
+    """The net with BatchNorm in the convolutions before it, weights laid out as the images are."""
     with torch.random.fork_rng(devices=[]):  # building draws weights that are replaced at once
         net = build(config)
     net.load_weights_dict(weights)
     net.eval()
     for module in net.modules():
         if isinstance(module, ConvNorm):
-            _fold(module)
+            folded: Any = module
+            folded.conv = fuse_conv_bn_eval(folded.conv, folded.norm)
+            folded.norm = torch.nn.Identity()
+            folded.conv.to(memory_format=torch.channels_last)
     net.requires_grad_(False)
     return net
-
-
-def _fold(module: Any) -> None:
-    """BatchNorm into the convolution before it; weights in the layout that suits the images."""
-    module.conv = fuse_conv_bn_eval(module.conv, module.norm)
-    module.norm = torch.nn.Identity()
-    module.conv.to(memory_format=torch.channels_last)

@@ -4,8 +4,12 @@ from pathlib import Path
 
 import numpy as np
 
-from mlx_faceau.core.architectures import AUPredictionConfig, LandmarkPoseConfig, ModelConfig
-from mlx_faceau.core.check_weights import lively_weights
+from mlx_faceau.core.architectures import (
+    AUPredictionConfig,
+    LandmarkPoseConfig,
+    ModelConfig,
+    random_weights,
+)
 from mlx_faceau.core.checkpoint import describe, save_checkpoint
 
 LANDMARK = LandmarkPoseConfig(width_mult=0.25)
@@ -22,7 +26,7 @@ TOLERANCE = {
 
 
 def write_checkpoint(path: Path, config: ModelConfig, seed: int = 0) -> Path:
-    arrays = {f"model.{name}": value for name, value in lively_weights(config, seed).items()}
+    arrays = {f"model.{name}": value for name, value in random_weights(config, seed).items()}
     save_checkpoint(path, arrays, describe(config))
     return path
 
@@ -39,7 +43,7 @@ def reference_outputs(config: ModelConfig, crops: np.ndarray, seed: int = 0) -> 
     from mlx_faceau.torch_fallback import build
 
     net = build(config)
-    net.load_weights_dict(lively_weights(config, seed))
+    net.load_weights_dict(random_weights(config, seed))
     images = torch.from_numpy(crops[..., ::-1].transpose(0, 3, 1, 2) / 255.0)
     with torch.inference_mode():
         outputs = net.double().eval()(images)

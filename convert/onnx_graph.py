@@ -1,4 +1,4 @@
-"""Changes to a traced ONNX graph: crops as uint8, computation in float16.
+"""Changes to a traced ONNX graph: crops as uint8, computation or storage in float16.
 
 They work on names that torch gives nodes after the modules they come from: ``/net/backbone/...``,
 with the kind of net before it where a graph holds both.
@@ -6,7 +6,6 @@ with the kind of net before it where a graph holds both.
 
 import re
 from collections.abc import Iterable
-from copy import deepcopy
 
 import numpy as np
 import onnx
@@ -19,7 +18,7 @@ from mlx_faceau.errors import ExportError
 INPUT_NAME = "image"
 _PIXELS = "rgb_pixels"  # what the first convolution reads once the input has another meaning
 _FLOAT16_MAX = float(np.finfo(np.float16).max)
-_LAST_LAYER = re.compile(r"/\w+_head/layers\.(\d+)/Gemm$")
+_LINEAR_LAYER = re.compile(r"/(\w+_head)/layers\.(\d+)/Gemm$")
 
 
 def take_uint8(model: onnx.ModelProto) -> None:
@@ -57,51 +56,73 @@ def to_float16(model: onnx.ModelProto) -> None:
         ExportError: if a weight is beyond float16's range.
     """
     graph = model.graph
-    last, tail = last_layers(graph), tail_names(graph)
-    narrow = [node for node in graph.node if node.name not in tail and node.op_type != "Constant"]
-    _narrow_constants(graph, {name for node in narrow for name in node.input})
+    last = last_layers(graph)
+    behind = {name for node in graph.node if node.name in last for name in node.output}
+    narrow: set[str] = set()  # tensors that a float16 node reads
+    for node in graph.node:
+        if behind & {*node.input}:  # the outputs' activations keep float32
+            behind |= {*node.output}
+        else:
+            narrow |= {*node.input}
+    constants = [(n.output[0], n.attribute[0].t) for n in graph.node if n.op_type == "Constant"]
+    for name, tensor in [*((t.name, t) for t in graph.initializer), *constants]:
+        if name not in narrow or tensor.data_type != TensorProto.FLOAT:
+            continue
+        values = numpy_helper.to_array(tensor)
+        if (largest := float(np.abs(values).max(initial=0.0))) > _FLOAT16_MAX:
+            raise ExportError(f"{name} holds {largest:.3g}, beyond float16; export float32")
+        tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), tensor.name))
     _rename_reads(graph.node, INPUT_NAME, "image_half")
-    nodes = [
-        helper.make_node(
-            "Cast", [INPUT_NAME], ["image_half"], "/input/Half", to=TensorProto.FLOAT16
-        )
-    ]
+    half = TensorProto.FLOAT16
+    nodes = [helper.make_node("Cast", [INPUT_NAME], ["image_half"], "/input/Half", to=half)]
     for node in graph.node:
         nodes.append(node)
         if node.name in last:
-            wide, half = node.output[0], f"{node.output[0]}_half"
-            node.output[0] = half
+            (wide,) = node.output
+            node.output[0] = f"{wide}_half"
+            cast = f"{node.name}/Wide"
             nodes.append(
-                helper.make_node("Cast", [half], [wide], f"{node.name}/Wide", to=TensorProto.FLOAT)
+                helper.make_node("Cast", [*node.output], [wide], cast, to=TensorProto.FLOAT)
             )
     replace_nodes(graph, nodes)
     del graph.value_info[:]
 
 
+def store_half(model: onnx.ModelProto) -> None:
+    """Store the weights of a graph that float16 holds exactly as such; runtimes widen them at load.
+
+    Args:
+        model: traced from a net rounded to half precision, its BatchNorm not folded: folded into
+            the convolutions the weights would be other numbers, rounded a second time.
+
+    Raises:
+        ExportError: if a weight is not what float16 holds.
+    """
+    graph = model.graph
+    casts = []
+    for tensor in graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if tensor.data_type != TensorProto.FLOAT or values.ndim < 2:
+            continue
+        half = values.astype(np.float16)
+        if not np.array_equal(half.astype(np.float32), values):
+            raise ExportError(f"{tensor.name} is not what float16 holds; export float32")
+        name = tensor.name
+        tensor.CopyFrom(numpy_helper.from_array(half, f"{name}_half"))
+        casts.append(
+            helper.make_node("Cast", [f"{name}_half"], [name], f"{name}/Wide", to=TensorProto.FLOAT)
+        )
+    replace_nodes(graph, [*casts, *graph.node])
+
+
 def last_layers(graph: onnx.GraphProto) -> set[str]:
     """Names of the nodes that are the last linear layer of a head."""
-    heads: dict[str, list[str]] = {}
+    heads: dict[str, tuple[int, str]] = {}
     for node in graph.node:
-        if _LAST_LAYER.search(node.name):
-            heads.setdefault(node.name.rsplit("/layers.", 1)[0], []).append(node.name)
-    return {max(names, key=_layer_number) for names in heads.values()}
-
-
-def _layer_number(name: str) -> int:
-    found = _LAST_LAYER.search(name)
-    return int(found.group(1)) if found else -1
-
-
-def tail_names(graph: onnx.GraphProto) -> set[str]:
-    """Names of the nodes behind the heads: the outputs' activations and their constants."""
-    last = last_layers(graph)
-    reached = {name for node in graph.node if node.name in last for name in node.output}
-    tail: set[str] = set()
-    for node in graph.node:
-        if reached & set(node.input):
-            reached |= set(node.output)
-            tail.add(node.name)
-    return tail
+        if found := _LINEAR_LAYER.search(node.name):
+            head, layer = node.name[: found.start()] + found[1], (int(found[2]), node.name)
+            heads[head] = max(heads.get(head, layer), layer)
+    return {name for _, name in heads.values()}
 
 
 def initializer_arrays(graph: onnx.GraphProto) -> dict[str, np.ndarray]:
@@ -115,37 +136,9 @@ def initializer_arrays(graph: onnx.GraphProto) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _narrow_constants(graph: onnx.GraphProto, names: set[str]) -> None:
-    for tensor in graph.initializer:
-        if tensor.name in names:
-            tensor.CopyFrom(_narrowed(tensor, tensor.name))
-    for node in graph.node:
-        if node.op_type == "Constant" and node.output[0] in names:
-            held = node.attribute[0].t
-            held.CopyFrom(_narrowed(held, node.output[0]))
-
-
-def _narrowed(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
-    if tensor.data_type != TensorProto.FLOAT:
-        return tensor
-    values = numpy_helper.to_array(tensor)
-    largest = float(np.abs(values).max(initial=0.0))
-    if largest > _FLOAT16_MAX:
-        raise ExportError(f"{name} holds {largest:.3g}, beyond float16; export float32")
-    return numpy_helper.from_array(values.astype(np.float16), tensor.name)
-
-
 def _rename_reads(nodes: Iterable[onnx.NodeProto], old: str, new: str) -> None:
     for node in nodes:
         node.input[:] = [new if name == old else name for name in node.input]
-
-
-def drop_unread(graph: onnx.GraphProto) -> None:
-    """Remove the arrays that no node reads."""
-    read = {name for node in graph.node for name in node.input}
-    kept = [deepcopy(tensor) for tensor in graph.initializer if tensor.name in read]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
 
 
 def replace_nodes(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -> None:

@@ -1,0 +1,103 @@
+"""The labelled faces that an int8 file is calibrated and measured with, and what it loses."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mlx_faceau.core.facs import MAX_INTENSITY
+from mlx_faceau.core.tolerances import INT8_CHANGE
+from mlx_faceau.errors import UsageError
+
+from .exported_model import network_input, open_exported
+from .source_model import CombinedModel, SourceModel
+
+MINIMUM_FACES = 2  # to measure on: one differs from nothing
+_BATCH = 32
+_RECOLOURED = 32  # crops, of many
+
+
+@dataclass(frozen=True)
+class CalibrationFaces:
+    """Faces that an int8 file is made and measured with.
+
+    Args:
+        calibration: (N, 112, 112, 3) uint8 BGR: training subjects, whose activations set the
+            scales.
+        crops: (M, 112, 112, 3) uint8 BGR: other subjects.
+        labels: of ``crops``, by output name, with a leading M.
+        hash: of the file that the calibration faces came from.
+
+    Raises:
+        UsageError: if there are none to calibrate on, or fewer than two others.
+    """
+
+    calibration: np.ndarray
+    crops: np.ndarray
+    labels: Mapping[str, np.ndarray]
+    hash: str = ""
+
+    def __post_init__(self) -> None:
+        if not len(self.calibration) or len(self.crops) < MINIMUM_FACES:
+            raise UsageError(
+                "int8 needs faces to calibrate on and other people's, "
+                f"{MINIMUM_FACES} or more, to measure on; there are {len(self.calibration)} and "
+                f"{len(self.crops)}"
+            )
+
+    def recoloured(self) -> np.ndarray:
+        """Up to 32 evenly spaced ``crops`` in coloured light: swapped colours show on grey ones."""
+        picked = np.unique(np.linspace(0, len(self.crops) - 1, _RECOLOURED).astype(int))
+        light = np.random.default_rng(0).uniform(0.3, 1, (len(picked), 1, 1, 3))
+        return np.asarray(np.rint(self.crops[picked] * light), np.uint8)
+
+
+@dataclass(frozen=True)
+class AccuracyChange:
+    """Mean absolute error of one output against labels: of the float32 net, and of the file."""
+
+    output: str
+    before: float
+    after: float
+    limit: float | None
+
+    @property
+    def passed(self) -> bool:
+        return self.limit is None or bool(abs(self.after - self.before) <= self.limit)
+
+    def line(self) -> str:
+        """The figures as one line of a table."""
+        bound = "-" if self.limit is None else f"{self.limit:g}"
+        return (
+            f"{self.output:<20} {self.before:9.4f} {self.after:9.4f} "
+            f"{self.after - self.before:+9.4f} {bound:>7}  {'ok' if self.passed else 'LOST'}"
+        )
+
+
+def measure_change(
+    path: Path, source: SourceModel | CombinedModel, faces: CalibrationFaces
+) -> tuple[AccuracyChange, ...]:
+    """Errors of a net and of a file made from it on the same labelled faces.
+
+    Returns:
+        One entry for each output that has labels, intensities clamped to [0, 5] as predictors do.
+    """
+    net, batches = source.net(), []
+    with torch.inference_mode():
+        for start in range(0, len(faces.crops), _BATCH):
+            images = torch.from_numpy(network_input(faces.crops[start : start + _BATCH]))
+            batches.append([output.numpy() for output in net(images)])
+    float32 = [np.concatenate(parts) for parts in zip(*batches, strict=True)]
+    changes = []
+    for name, *outputs in zip(
+        source.output_shapes, float32, open_exported(path)[0].run(faces.crops), strict=True
+    ):
+        if name not in faces.labels:
+            continue
+        if name == "au_intensities":
+            outputs = [values.clip(0, MAX_INTENSITY) for values in outputs]
+        before, after = (float(np.abs(v - faces.labels[name]).mean()) for v in outputs)
+        changes.append(AccuracyChange(name, before, after, INT8_CHANGE.get(name)))
+    return tuple(changes)

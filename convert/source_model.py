@@ -1,0 +1,223 @@
+"""What an exporter starts from: settings, weights and metadata, whatever they were given as."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from mlx_faceau.core.architectures import CONFIGS, ModelConfig
+from mlx_faceau.core.checkpoint import (
+    check_weights,
+    describe,
+    file_hash,
+    load_checkpoint,
+    save_checkpoint,
+)
+from mlx_faceau.core.provenance import carried_metadata
+from mlx_faceau.errors import ExportError, UsageError
+from mlx_faceau.torch_fallback import build
+from mlx_faceau.weights import builtin
+
+from .pyfaceau import read_pyfaceau
+from .variants import HALF_WEIGHTS
+
+COMBINED = "combined"  # kind of a file that holds both nets
+# Metadata of one net, whatever the other's is.
+_OWN = ("kind", "model", "source_hash", "target_statistics", "data", "training", "init")
+_OWN += ("confidence",)
+
+
+@dataclass(frozen=True)
+class SourceModel:
+    """A net to export: its settings, its weights (MLX names and layout) and its metadata."""
+
+    config: ModelConfig
+    weights: Mapping[str, np.ndarray]
+    metadata: Mapping[str, Any]
+
+    @property
+    def kind(self) -> str:
+        """Of the net, as in ``architectures.CONFIGS``."""
+        return self.config.kind
+
+    @property
+    def parts(self) -> tuple["SourceModel", ...]:
+        """The nets that the file holds: this one."""
+        return (self,)
+
+    @property
+    def output_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each output of one face, in the file's order."""
+        return self.config.output_shapes
+
+    def half_weights(self) -> dict[str, np.ndarray]:
+        """The weights for storage in half precision.
+
+        Matrices and kernels become float16; biases and BatchNorm, a hundredth of the size, keep
+        float32.
+
+        Raises:
+            ExportError: if a weight is beyond float16's range.
+        """
+        stored = {}
+        for name, array in self.weights.items():
+            with np.errstate(over="ignore"):
+                stored[name] = array.astype(np.float16) if array.ndim > 1 else array
+            if not np.isfinite(stored[name]).all():
+                raise ExportError(f"{name} is beyond float16's range; export float32")
+        return stored
+
+    def rounded_to_half(self) -> "SourceModel":
+        """The net that computes with the :meth:`half_weights`, in float32."""
+        weights = {name: a.astype(np.float32) for name, a in self.half_weights().items()}
+        return replace(self, weights=weights)
+
+    def net(self, dtype: torch.dtype = torch.float32) -> "TupleNet":
+        """The net in torch, for evaluation; torch's random state is left as it was."""
+        with torch.random.fork_rng(devices=[]):
+            net = build(self.config)
+        net.load_weights_dict(dict(self.weights))
+        return TupleNet(net).to(dtype).eval()
+
+
+@dataclass(frozen=True)
+class CombinedModel:
+    """Both nets on one image: the outputs of the landmark net, then those of the AU net.
+
+    Raises:
+        UsageError: if they are not one of each kind.
+    """
+
+    landmarks: SourceModel
+    aus: SourceModel
+
+    kind: ClassVar[str] = COMBINED
+
+    def __post_init__(self) -> None:
+        kinds = [part.kind for part in self.parts]
+        if kinds != list(CONFIGS):
+            raise UsageError(f"expected a {' and a '.join(CONFIGS)} net, got {' and '.join(kinds)}")
+
+    @property
+    def parts(self) -> tuple[SourceModel, ...]:
+        """The nets that the file holds: landmarks first."""
+        return self.landmarks, self.aus
+
+    @property
+    def output_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each output of one face, in the file's order."""
+        return {**self.landmarks.output_shapes, **self.aus.output_shapes}
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What both nets have in common, and what each has of its own under ``nets``."""
+        common = {
+            key: value
+            for key, value in self.landmarks.metadata.items()
+            if key not in _OWN and self.aus.metadata.get(key) == value
+        }
+        own = {
+            part.kind: {key: value for key, value in part.metadata.items() if key not in common}
+            for part in self.parts
+        }
+        return {**common, "kind": self.kind, "nets": own}
+
+    def rounded_to_half(self) -> "CombinedModel":
+        """See :meth:`SourceModel.rounded_to_half`."""
+        return CombinedModel(*(part.rounded_to_half() for part in self.parts))
+
+    def net(self, dtype: torch.dtype = torch.float32) -> "CombinedNet":
+        """Both nets in torch, for evaluation."""
+        return CombinedNet(*(part.net(dtype) for part in self.parts)).eval()
+
+
+class TupleNet(torch.nn.Module):
+    """A net with a tuple of outputs, in the order of exported files: dictionaries do not trace."""
+
+    def __init__(self, net: Any) -> None:
+        super().__init__()
+        self.net = net
+        self.names = tuple(net.config.output_shapes)
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """(N, 3, 112, 112) RGB in [0, 1] to the outputs in order."""
+        outputs = self.net(image)
+        return tuple(outputs[name] for name in self.names)
+
+
+class CombinedNet(torch.nn.Module):
+    """Two nets on one image, with one tuple of outputs."""
+
+    def __init__(self, landmark_pose: TupleNet, au_prediction: TupleNet) -> None:
+        super().__init__()
+        self.landmark_pose = landmark_pose
+        self.au_prediction = au_prediction
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """(N, 3, 112, 112) RGB in [0, 1] to the outputs in order."""
+        return (*self.landmark_pose(image), *self.au_prediction(image))
+
+
+def read_source(
+    model_or_checkpoint: Any, width_mult: float | None = None
+) -> SourceModel | CombinedModel:
+    """A net from a module of either framework, or from a file.
+
+    Args:
+        model_or_checkpoint: an MLX or torch module of this package (its own ``to_weights()`` and
+            ``config`` are all that is used), a ``.safetensors`` checkpoint, a run's folder (its
+            best checkpoint), a ``.pt`` file of the original tool, ``"builtin"`` for the built-in
+            pair, or what this function gave before. Of a checkpoint's weights the averaged ones
+            are taken when there are any.
+        width_mult: of a ``.pt`` file's net, where it cannot be found out.
+
+    Raises:
+        CheckpointError: if the file is missing or malformed, or the weights do not fit.
+        UsageError: if it is none of these, or a width is given for what knows its own.
+    """
+    is_path = isinstance(model_or_checkpoint, (str, Path))
+    path = Path(model_or_checkpoint) if is_path else Path()
+    if path.suffix == ".pt":
+        config, weights = read_pyfaceau(path, width_mult)
+        metadata = describe(config, source_hash=file_hash(path), crop="unknown")
+        return SourceModel(config, weights, metadata)
+    if width_mult is not None:
+        raise UsageError("a width is for .pt files; everything else knows its own")
+    if isinstance(model_or_checkpoint, (SourceModel, CombinedModel)):
+        return model_or_checkpoint
+    if builtin.is_builtin(model_or_checkpoint):
+        return CombinedModel(*(_from_checkpoint(builtin.checkpoint_of(k)) for k in CONFIGS))
+    if is_path:
+        return _from_checkpoint(path)
+    if not hasattr(model_or_checkpoint, "to_weights"):
+        raise UsageError(
+            f"cannot export a {type(model_or_checkpoint).__name__}; "
+            "give a net of this package, a checkpoint or its folder"
+        )
+    config, weights = model_or_checkpoint.config, model_or_checkpoint.to_weights()
+    check_weights(config, weights, type(model_or_checkpoint).__name__)
+    digest = hashlib.sha256()  # of names and values: a net in memory has no file to hash
+    for name in sorted(weights):
+        digest.update(name.encode() + b"\0" + np.ascontiguousarray(weights[name]).tobytes())
+    return SourceModel(config, weights, describe(config, source_hash=digest.hexdigest()))
+
+
+def _from_checkpoint(path: Path) -> SourceModel:
+    checkpoint = load_checkpoint(path)
+    return SourceModel(checkpoint.config, checkpoint.weights(), carried_metadata(checkpoint))
+
+
+def save_weights(source: SourceModel, path: Path | str, precision: str = "float32") -> None:
+    """Write a net's weights alone as a checkpoint; stored in half precision where that is asked.
+
+    Raises:
+        ExportError: if a weight is beyond float16's range.
+        OSError: if it cannot be written.
+    """
+    weights = source.half_weights() if precision == HALF_WEIGHTS else source.weights
+    arrays = {f"model.{name}": value for name, value in weights.items()}
+    save_checkpoint(path, arrays, {**source.metadata, "precision": precision})
