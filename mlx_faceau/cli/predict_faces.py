@@ -86,15 +86,15 @@ def run_faces(args: argparse.Namespace, settings: dict[str, Any]) -> int:
     total = sum(len(job.inputs) for job in jobs)
     failed: list[Input] = []
     for job in jobs:
+        files = replace(job.files, record={"source": job.name, **record})
         try:
-            summary = _run_job(pipeline, replace(job, files=replace(job.files, record=record)),
-                               span, failed, total)  # fmt: skip
+            summary = _run_job(pipeline, replace(job, files=files), span, failed, total)
         except FaceauError as error:  # a bad file never ends a batch; a full disk (OSError) does
             if total == 1:
                 raise
-            if not set(job.inputs) <= set(failed):
+            if rest := [source for source in job.inputs if source not in failed]:
                 _report_failure(job.name, error)
-                failed += job.inputs
+                failed += rest
             continue
         _print_summary(job, summary, record)
     if failed:
@@ -253,13 +253,17 @@ def _jobs(inputs: list[Input], args: argparse.Namespace, layout: Layout) -> list
     ending = Path(args.output or "").suffix.lower().lstrip(".")
     form = args.format or (ending if ending in FORMATS else "csv")
     images = [source for source in inputs if source.is_image]
-    alone = args.file_per_image or len(images) == 1
+    folder_named = len(args.inputs) == 1 and Path(args.inputs[0]).is_dir()
+    alone = args.file_per_image or (len(images) == 1 and not folder_named)
     groups = {source.name: [source] for source in inputs if alone or not source.is_image}
     if len(groups) + (0 if alone else len(images)) < len(inputs):
         double = Counter(s.name for s in inputs if alone or not s.is_image).most_common(1)[0][0]
         raise UsageError(f"{double}: two inputs of this name; run their folders separately")
     if images and not alone:
-        groups[_table_name(args)] = images
+        # Named after the one folder that was given.
+        table_name = Path(args.inputs[0]).resolve().name if folder_named else "images"
+        part = "" if args.shard is None else f"-{args.shard.replace('/', '-of-')}"
+        groups[table_name + part] = images
         if args.smooth or args.subtract_neutral:
             sys.stderr.write("--smooth and --subtract-neutral change videos alone, not images\n")
     single = args.output == "-" or ending in FORMATS
@@ -293,17 +297,10 @@ def _jobs(inputs: list[Input], args: argparse.Namespace, layout: Layout) -> list
     return jobs
 
 
-def _table_name(args: argparse.Namespace) -> str:
-    """What the table of several images is called: after the one folder that was named."""
-    folder = Path(args.inputs[0])
-    name = folder.resolve().name if len(args.inputs) == 1 and folder.is_dir() else "images"
-    return name if args.shard is None else f"{name}-{args.shard.replace('/', '-of-')}"
-
-
 def _overlay(base: Path, inputs: list[Input]) -> Path | dict[str, Path]:
     """The drawn video; or the drawn image of each file, beside the table."""
     if not inputs[0].is_image:
-        return Path(f"{base}{'.overlay'}{OVERLAY_SUFFIXES[0]}")
+        return Path(f"{base}.overlay{OVERLAY_SUFFIXES[0]}")
     if len(inputs) == 1:
         return {str(inputs[0].path): Path(f"{base}.overlay.png")}
     stems = Counter(Path(source.name).stem for source in inputs)

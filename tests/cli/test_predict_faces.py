@@ -63,7 +63,7 @@ def test_a_video_becomes_a_csv_overlay_and_report_in_the_current_folder(
     assert capsys.readouterr().out == line
     record = json.loads((tmp_path / "clip.run.json").read_text())
     settings = {"detector": "drawn:find", "smooth": True, "subtract_neutral": True}
-    assert record["settings"] == settings
+    assert (record["source"], record["settings"]) == ("clip.mp4", settings)
 
 
 def test_an_image_gives_a_line_a_face_and_a_drawn_image(tmp_path: Path) -> None:
@@ -146,8 +146,8 @@ def test_a_folder_gives_a_file_each_and_a_bad_one_ends_nothing(
     cv2.imwrite(str(tmp_path / "in" / "c.png"), draw_frame([]))
     (tmp_path / "in" / "notes.txt").touch()
     assert predict("in", "--output", "out") == 1
-    assert sorted(p.name for p in (tmp_path / "out").glob("*.csv")) == ["a.csv", "c.csv"]
-    assert read_openface_csv(tmp_path / "out" / "c.csv")["success"].tolist() == [0]
+    assert sorted(p.name for p in (tmp_path / "out").glob("*.csv")) == ["a.csv", "in.csv"]
+    assert read_openface_csv(tmp_path / "out" / "in.csv")["success"].tolist() == [0]
     error = capsys.readouterr().err
     assert "in: 1 other file skipped (notes.txt)" in error
     assert "b.mp4: cannot be read" in error
