@@ -54,7 +54,7 @@ def as_facts(record: Mapping[str, Any]) -> dict[str, str]:
     versions = (f"{name} {version}" for name, version in record["versions"].items())
     return {
         **{
-            _NETS[role]: f"{m['name']}, SHA-256 {m['hash']}, run by {m['backend']}"
+            _NETS[role]: f"{m['name']}, SHA-256 {m['hash'] or 'unknown'}, run by {m['backend']}"
             for role, m in record["models"].items()
         },
         "face detector": record.get("detector", "none"),
