@@ -137,7 +137,7 @@ def _write(
         "options": options,
         "jitter": {"shift": SHIFT, "scale": SCALE, "roll": ROLL, "seed": JITTER_SEED},
         **evaluation.to_json(),
-        "summary": header(vars(evaluation)),
+        "summary": header(evaluation),
         "tables": [vars(table) for table in tables(evaluation)],
         "notes": notes(evaluation),
     }

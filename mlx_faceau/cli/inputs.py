@@ -4,6 +4,7 @@ import glob
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 from mlx_faceau.errors import UsageError, printable
@@ -57,7 +58,10 @@ def _expand(name: str, suffixes: Sequence[str]) -> Iterator[Input]:
     else:
         paths = [Path(p) for p in sorted(glob.glob(name, recursive=True)) if Path(p).is_file()]
         if not paths:
-            raise UsageError(f"{name}: no such file or folder")
+            siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+            near = get_close_matches(path.name, siblings, 1)
+            hint = f"; did you mean {path.with_name(near[0])}?" if near else ""
+            raise UsageError(f"{name}: no such file or folder{hint}")
         yield from map(Input, paths)
 
 

@@ -51,7 +51,7 @@ def draw_evaluation(evaluation: Evaluation, path: Path) -> Path | None:
     columns = {"net": [r["mae"] for r in yaw], "constant": [r["constant_mae"] for r in yaw]}
     unit = "px" if evaluation.kind == "landmark_pose" else "of 5"
     _draw_columns(panels[3], f"MAE by yaw, to either side, {unit}", parts, columns)
-    figure.suptitle(header(vars(evaluation)))
+    figure.suptitle(header(evaluation))
     with atomic_file(path) as temporary:
         figure.savefig(temporary, dpi=110)
     return path

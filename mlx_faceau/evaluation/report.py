@@ -1,9 +1,7 @@
 """An evaluation as tables; these as text and as one HTML page."""
 
 import base64
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from mlx_faceau.core.atomic_io import atomic_file
 from mlx_faceau.output.tables import Table, accuracy_tables, number, with_interval
@@ -51,7 +49,7 @@ def tables(evaluation: Evaluation) -> list[Table]:
 def as_text(evaluation: Evaluation) -> str:
     """What ``mlx-faceau evaluate`` prints."""
     shown = [table.text() for table in tables(evaluation)]
-    return "\n\n".join([header(vars(evaluation)), *shown, "\n".join(notes(evaluation))])
+    return "\n\n".join([header(evaluation), *shown, "\n".join(notes(evaluation))])
 
 
 def write_page(evaluation: Evaluation, title: str, path: Path, picture: Path | None) -> None:
@@ -70,7 +68,7 @@ def write_page(evaluation: Evaluation, title: str, path: Path, picture: Path | N
     page = render(
         "evaluation.html",
         title=title,
-        header=header(vars(evaluation)),
+        header=header(evaluation),
         tables=tables(evaluation),
         notes=notes(evaluation),
         text=as_text(evaluation),
@@ -80,10 +78,10 @@ def write_page(evaluation: Evaluation, title: str, path: Path, picture: Path | N
         temporary.write_text(page, encoding="utf-8")
 
 
-def header(record: Mapping[str, Any]) -> str:
+def header(evaluation: Evaluation) -> str:
     """How many faces of how many subjects, and how many more the file holds."""
-    faces, subjects, by = record["faces"], record["subjects"], record["subjects_by"]
-    out = record["left_out"]
+    faces, subjects, by = evaluation.faces, evaluation.subjects, evaluation.subjects_by
+    out = evaluation.left_out
     rest = f"; {out:,} of the file's {faces + out:,} faces LEFT OUT" if out else ""
     if by == BY_FACE:
         return f"{faces:,} faces; the file names neither subjects nor videos{rest}"

@@ -373,6 +373,7 @@ def test_a_webcam_is_read_until_the_end_that_was_asked_for(
     ("arguments", "message"),
     [
         (["none.mp4"], "no such file or folder"),
+        (["clpi.mp4"], "clpi.mp4: no such file or folder; did you mean clip.mp4?"),
         (["clip.mp4", "--shard", "3/2"], "--shard 3/2"),
         (["clip.mp4", "--start", "5", "--end", "2"], "0 <= start < end"),
         (["clip.mp4", "--columns", "3d"], "need the PDM"),
