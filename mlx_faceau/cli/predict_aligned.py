@@ -114,8 +114,12 @@ def _write(rows: Iterator[dict[str, Any]], file: TextIO, form: str) -> None:
     for row in rows:
         # OpenFace's column names; crop pixels and radians, six significant digits.
         cells: dict[str, Any] = {"file": row["file"]}
-        columns = {"landmarks": GROUPS["2d"], "global_params": GROUPS["params"][:6]}
-        columns |= {"local_params": GROUPS["params"][6:], "au_intensities": AU_NAMES}
+        columns: dict[str, Sequence[str]] = {
+            "landmarks": GROUPS["2d"],
+            "global_params": GROUPS["params"][:6],
+            "local_params": GROUPS["params"][6:],
+            "au_intensities": AU_NAMES,
+        }
         for key, names in columns.items():
             if key in row:
                 values = row[key].T.ravel()

@@ -187,7 +187,7 @@ class ImageReport:
             card = {"name": name, "path": result.source, "image": picture, "faces": faces}
             self._cards.append(card)
 
-    def write(self, path: Path | str, calibration: None = None) -> None:
+    def write(self, path: Path | str) -> None:
         """Write the page, whole or not at all.
 
         Raises:

@@ -160,7 +160,10 @@ def _finish(
     elif calibration is not None:
         calibration.rewrite_csv(Path(files.rows), files.layout.presence_threshold)
     if report is not None and files.report is not None:
-        report.write(files.report, calibration)
+        if isinstance(report, VideoReport):
+            report.write(files.report, calibration)
+        else:
+            report.write(files.report)
         summary.written.insert(0, files.report)
     if str(files.table) == "-":
         return
