@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mlx_faceau.convert.source_model import CombinedModel, SourceModel
     from mlx_faceau.convert.variants import Variant
 
+BOXES_NAME = "detector_boxes.json"  # how each detector's box maps to the crop
 SUFFIXES = {"onnx": ".onnx", "coreml": ".mlpackage", "safetensors": ".safetensors"}
 
 
@@ -139,6 +140,7 @@ def _export_model(args: argparse.Namespace, formats: list[str]) -> int:
     from mlx_faceau.convert.source_model import CombinedModel, read_source
     from mlx_faceau.convert.variants import Variant, check_variant
     from mlx_faceau.output.model_card import write_model_card
+    from mlx_faceau.video.box_calibration import save_calibrations
 
     variants = {}
     for form in formats:  # all are checked before any work
@@ -176,6 +178,8 @@ def _export_model(args: argparse.Namespace, formats: list[str]) -> int:
                 print(check.table())
         for checkpoint in checkpoints if path.exists() else ():
             write_model_card(checkpoint, path.parent, args.width_mult)
+        if form != "safetensors" and path.exists():
+            save_calibrations(path.parent / BOXES_NAME)
     return status
 
 

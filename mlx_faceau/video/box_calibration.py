@@ -1,10 +1,13 @@
 """How each detector's box maps to the standard crop, measured on openly labelled faces."""
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 
+from mlx_faceau.core.atomic_io import atomic_file
 from mlx_faceau.errors import UsageError
 
 
@@ -52,3 +55,14 @@ CALIBRATIONS: dict[str, BoxCalibration] = {
     "mtcnn": BoxCalibration(0.0, 0.0, 1.4),
     "square": BoxCalibration(0.0, 0.0, 1.0),
 }
+
+
+def save_calibrations(path: Path) -> None:
+    """Write every calibration as JSON, for programs that use exported files without this package.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    table = {name: asdict(calibration) for name, calibration in CALIBRATIONS.items()}
+    with atomic_file(path) as part:
+        part.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")

@@ -38,6 +38,7 @@ def test_onnx_goes_beside_the_checkpoint_with_its_check_printed(run_folder, mode
         "MODEL_CARD.md",
         "au_prediction.onnx",
         "checkpoint_best.safetensors",
+        "detector_boxes.json",
     ]
     same = model_folders["au_prediction"] / "au_prediction.onnx"
     assert (run_folder / "au_prediction.onnx").read_bytes() == same.read_bytes()
@@ -63,6 +64,7 @@ def test_several_formats_go_to_a_folder_that_is_made(run_folder, tmp_path, monke
         "MODEL_CARD.md",
         "au_prediction.mlpackage",
         "au_prediction.safetensors",
+        "detector_boxes.json",
     ]
     package = target / "au_prediction.mlpackage"
     assert given == {
@@ -155,7 +157,7 @@ def test_both_nets_go_into_one_file(model_folders, tmp_path, capsys):
     folders = [str(model_folders[kind]) for kind in ("landmark_pose", "au_prediction")]
     target = str(tmp_path / "both")
     assert main(["export", "--combine", *folders, "--output", target, "--input", "uint8"]) == 0
-    assert names(tmp_path / "both") == ["MODEL_CARD.md", "combined.onnx"]
+    assert names(tmp_path / "both") == ["MODEL_CARD.md", "combined.onnx", "detector_boxes.json"]
     table = capsys.readouterr().out
     assert all(name in table for name in ("landmarks", "local_params", "au_intensities"))
     assert main(["export", "--combine", *reversed(folders), "--output", target]) == 2
