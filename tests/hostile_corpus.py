@@ -36,7 +36,7 @@ class Target:
 _CHECKPOINT, _DATASET = (CheckpointError,), (DatasetError,)
 _PT, _MIL = (
     ("mlx_faceau.convert.pyfaceau",),
-    ("mlx_faceau.convert.mil", "coremltools.proto.Model_pb2"),
+    ("mlx_faceau.convert.mil", "coremltools.converters.mil.frontend.milproto.load"),
 )
 
 TARGETS = {
@@ -86,6 +86,7 @@ TARGETS = {
             models.core_ml_models,
             models.read_core_ml_model,
             _CHECKPOINT,
+            native=True,
             modules=_MIL,
         ),
         Target(
@@ -93,6 +94,7 @@ TARGETS = {
             models.weight_files,
             models.read_core_ml_weights,
             _CHECKPOINT,
+            native=True,
             modules=_MIL,
         ),
         Target(
