@@ -158,11 +158,8 @@ def _finish(package: Path, source: SourceModel | CombinedModel, variant: Variant
     for feature in (*model.description.input, *model.description.output):
         feature.shortDescription = _TEXTS[feature.name]
     path.write_bytes(model.SerializeToString(deterministic=True))
-    _name_items(package / "Manifest.json")
-
-
-def _name_items(manifest_path: Path) -> None:
-    """Give the manifest's items identifiers that follow from their paths: they come random."""
+    # The manifest's items get identifiers made from their paths; coremltools' are random.
+    manifest_path = package / "Manifest.json"
     manifest = json.loads(manifest_path.read_text())
     items = manifest["itemInfoEntries"]
     names = {old: str(uuid.uuid5(uuid.NAMESPACE_URL, item["path"])) for old, item in items.items()}

@@ -105,15 +105,12 @@ def _value(variable: Any, values: Mapping[str, torch.Tensor]) -> Any:
     """An argument: an earlier result or a constant; floating-point arrays as float32 tensors."""
     if variable.name in values:
         return values[variable.name].float()
-    constant = variable.val if variable.val is not None else _dequantised(variable)
+    constant = variable.val
+    if constant is None:  # what an operation like constexpr_affine_dequantize stands for
+        constant = variable.op.materialized_val_inference()
     if isinstance(constant, (np.ndarray, np.generic)) and constant.dtype.kind == "f":
         return torch.from_numpy(np.asarray(constant, np.float32))
     return constant.tolist() if isinstance(constant, (np.ndarray, np.generic)) else constant
-
-
-def _dequantised(variable: Any) -> Any:
-    """The float weight that an operation like ``constexpr_affine_dequantize`` stands for."""
-    return variable.op.materialized_val_inference()
 
 
 def _dtype(variable: Any) -> str:

@@ -146,7 +146,15 @@ def _read_state(path: Path) -> dict[str, torch.Tensor]:
         raise CheckpointError(
             f"{path}: holds no 'model_state_dict' of named tensors; it is no pyfaceau checkpoint"
         )
-    strange = [name for name, value in state.items() if not _is_plain_tensor(value)]
+    strange = [
+        name
+        for name, value in state.items()
+        if not isinstance(value, torch.Tensor)
+        or value.layout != torch.strided
+        or value.is_quantized
+        or value.is_neg()
+        or value.device.type != "cpu"
+    ]
     if strange:
         raise CheckpointError(f"{path}: no plain tensors: {', '.join(strange[:8])}")
     return state
@@ -175,21 +183,15 @@ def _check_archive(path: Path) -> None:
                     f"{path}: its parts are compressed or overlap, torch writes neither"
                 )
             for entry in (entry for entry in entries if entry.filename.endswith("data.pkl")):
-                _check_pickle(archive, entry)
+                if entry.file_size > _MAX_PICKLE:
+                    raise ValueError(f"a pickle of {entry.file_size} bytes")
+                # torch searches its own refusals for phrases, in a time that grows with the
+                # square of a name.
+                for _, argument, _ in pickletools.genops(archive.read(entry)):
+                    if isinstance(argument, (str, bytes)) and len(argument) > _MAX_TEXT:
+                        raise ValueError(f"a name of {len(argument)} characters in its pickle")
     except _READ_ERRORS as error:
         raise CheckpointError(f"{path}: no torch .pt archive, or cut short: {error}") from None
-
-
-def _check_pickle(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
-    """Check the pickle without building anything.
-
-    torch searches its own refusals for phrases, in a time that grows with the square of a name.
-    """
-    if entry.file_size > _MAX_PICKLE:
-        raise ValueError(f"a pickle of {entry.file_size} bytes")
-    for _, argument, _ in pickletools.genops(archive.read(entry)):
-        if isinstance(argument, (str, bytes)) and len(argument) > _MAX_TEXT:
-            raise ValueError(f"a name of {len(argument)} characters in its pickle")
 
 
 def _allowed_globals() -> list[Any]:
@@ -221,16 +223,6 @@ def _refusal(path: Path, error: Exception) -> str:
         )
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return f"no readable torch .pt archive: {reason[:200]}"
-
-
-def _is_plain_tensor(value: object) -> bool:
-    return (
-        isinstance(value, torch.Tensor)
-        and value.layout == torch.strided
-        and not value.is_quantized
-        and not value.is_neg()
-        and value.device.type == "cpu"
-    )
 
 
 def _fitting_width(

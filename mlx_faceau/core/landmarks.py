@@ -36,12 +36,7 @@ _MIRROR_PAIRS = (
 )
 
 
-def _mirror_permutation() -> np.ndarray:
-    permutation = np.arange(NUM_LANDMARKS)
-    for right, left in _MIRROR_PAIRS:
-        permutation[right], permutation[left] = left, right
-    return permutation
-
-
 # landmarks[MIRROR] are the landmarks of the mirrored face, in order (before x is mirrored).
-MIRROR: np.ndarray = _mirror_permutation()
+MIRROR: np.ndarray = np.arange(NUM_LANDMARKS)
+for _right, _left in _MIRROR_PAIRS:
+    MIRROR[_right], MIRROR[_left] = _left, _right

@@ -5,7 +5,6 @@ another NumPy, half an installation: each fails in its own way while the library
 """
 
 import sys
-from collections.abc import Iterator
 from importlib.util import find_spec
 from types import TracebackType
 
@@ -109,7 +108,14 @@ def library_error(error: BaseException) -> FaceauError | None:
             return None
         hidden = sys.modules.get(error.name, error) is None  # as tests hide a library
         if library == error.name or hidden or find_spec(library) is None:
-            return _missing(library, importing)
+            if library in _EXTRAS:
+                return MissingDependency(library, _EXTRAS[library])
+            if library == "cv2":
+                return FaceauError(
+                    "OpenCV is not installed; run: pip install opencv-python-headless"
+                )
+            needed = f", which {importing} needs" if importing else ""
+            return FaceauError(f"{library} is not installed{needed}; run: pip install {library}")
     elif isinstance(error, ImportError):
         library = importing or (error.name or "").partition(".")[0]
     else:
@@ -117,29 +123,15 @@ def library_error(error: BaseException) -> FaceauError | None:
     return broken(library, error) if library not in ("", PACKAGE) else None
 
 
-def _missing(library: str, importing: str) -> FaceauError:
-    if library in _EXTRAS:
-        return MissingDependency(library, _EXTRAS[library])
-    if library == "cv2":
-        return FaceauError("OpenCV is not installed; run: pip install opencv-python-headless")
-    needed = f", which {importing} needs" if importing else ""
-    return FaceauError(f"{library} is not installed{needed}; run: pip install {library}")
-
-
 def _importing(traceback: TracebackType | None) -> str:
     """The library whose import raised: the first foreign module that our code was running."""
-    foreign: tuple[str, str] | None = None
-    for module, function in _calls(traceback):
+    foreign: tuple[str, str] | None = None  # top-level package and function
+    while traceback is not None:
+        frame = traceback.tb_frame
+        module = frame.f_globals.get("__name__", "").partition(".")[0]
         if module == PACKAGE:
             foreign = None
         elif foreign is None and module != _LOADER:
-            foreign = module, function
-    return foreign[0] if foreign is not None and foreign[1] == "<module>" else ""
-
-
-def _calls(traceback: TracebackType | None) -> Iterator[tuple[str, str]]:
-    """Top-level package and function of each frame, the outermost first."""
-    while traceback is not None:
-        frame = traceback.tb_frame
-        yield frame.f_globals.get("__name__", "").partition(".")[0], frame.f_code.co_name
+            foreign = module, frame.f_code.co_name
         traceback = traceback.tb_next
+    return foreign[0] if foreign is not None and foreign[1] == "<module>" else ""

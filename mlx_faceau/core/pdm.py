@@ -71,7 +71,16 @@ def read_pdm(path: Path | str) -> PDM:
             together. Sizes are checked before anything is allocated.
     """
     path = Path(path)
-    words = _words(_text(path))
+    try:
+        size = path.stat().st_size
+        if size > _MAX_BYTES:
+            raise DatasetError(f"{path}: {size} bytes is no PDM; they have about one million")
+        lines = path.read_text(encoding="ascii").splitlines()
+    except OSError as error:
+        raise DatasetError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise DatasetError(f"{path}: not a text file") from None
+    words = (w for line in lines if not line.lstrip().startswith("#") for w in line.split())
     mean = _matrix(words, path, "mean", 3 * _MAX_POINTS, 1)
     if len(mean) % 3:
         raise DatasetError(f"{path}: the mean has {len(mean)} rows, no multiple of 3")
@@ -108,24 +117,6 @@ def write_pdm(path: Path | str, pdm: PDM) -> None:
         lines += [" ".join(repr(float(value)) for value in row) for row in matrix]
     with atomic_file(path) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="ascii")
-
-
-def _text(path: Path) -> str:
-    try:
-        size = path.stat().st_size
-        if size > _MAX_BYTES:
-            raise DatasetError(f"{path}: {size} bytes is no PDM; they have about one million")
-        return path.read_text(encoding="ascii")
-    except OSError as error:
-        raise DatasetError(f"{path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise DatasetError(f"{path}: not a text file") from None
-
-
-def _words(text: str) -> Iterator[str]:
-    for line in text.splitlines():
-        if not line.lstrip().startswith("#"):
-            yield from line.split()
 
 
 def _matrix(words: Iterator[str], path: Path, name: str, rows: int, columns: int) -> np.ndarray:
@@ -196,7 +187,16 @@ def fit_pdm(
         raise UsageError("landmarks are not finite, or all in one place")
     leading = points.shape[:-2]
     points = points.reshape(-1, *points.shape[-2:])
-    params = _first_guess(pdm, points) if start is None else _checked(start, leading)
+    if start is None:
+        params = _first_guess(pdm, points)
+    else:
+        params = np.array(start, np.float64)
+        usable = np.isfinite(params).all() and (params[..., :1] > 0).all()
+        if params.shape != (*leading, 6) or not usable:
+            raise UsageError(
+                f"start is {params.tolist()}, expected six numbers, the first positive"
+            )
+        params = params.reshape(-1, 6)
     local = np.zeros((len(points), len(pdm.variances)))
     for modes in (0, len(pdm.variances)) if start is None else (len(pdm.variances),):
         for first in range(0, len(points), _FACES_AT_ONCE):
@@ -209,14 +209,6 @@ def fit_pdm(
         local.reshape(*leading, local.shape[1]),
         error.reshape(leading)[()],
     )
-
-
-def _checked(start: np.ndarray, leading: tuple[int, ...]) -> np.ndarray:
-    params = np.array(start, np.float64)
-    usable = np.isfinite(params).all() and (params[..., :1] > 0).all()
-    if params.shape != (*leading, 6) or not usable:
-        raise UsageError(f"start is {params.tolist()}, expected six numbers, the first positive")
-    return params.reshape(-1, 6)
 
 
 def _first_guess(pdm: PDM, points: np.ndarray) -> np.ndarray:
@@ -255,7 +247,12 @@ def _descend(
         normal = transposed @ jacobian
         normal[:, diagonal, diagonal] += prior
         normal[:, diagonal, diagonal] *= 1 + damping[active, None]
-        new, new_shape = _moved(old, shape, np.linalg.solve(normal, gradient)[..., 0], modes)
+        step = np.linalg.solve(normal, gradient)[..., 0]
+        new, new_shape = old.copy(), shape.copy()
+        new[:, [0, 4, 5]] += step[:, [0, 4, 5]]
+        turn = euler_to_matrix(step[:, 1:4])
+        new[:, 1:4] = matrix_to_euler(turn @ euler_to_matrix(old[:, 1:4]))
+        new_shape[:, :modes] += step[:, 6:]
         new_cost = _cost(pdm, seen, new, new_shape, noise)
         better = (new[:, 0] > 0) & (new_cost <= cost[active])
         converged = better & (cost[active] - new_cost <= _CONVERGED * (cost[active] + _CONVERGED))
@@ -291,14 +288,3 @@ def _jacobian(pdm: PDM, params: np.ndarray, local: np.ndarray, modes: int) -> np
     turned = (scale[..., None] * rotation[:, :2] @ basis).reshape(len(params), 2, points, modes)
     jacobian[..., 6:] = turned.transpose(0, 2, 1, 3)
     return jacobian.reshape(len(params), 2 * points, 6 + modes)
-
-
-def _moved(
-    params: np.ndarray, local: np.ndarray, step: np.ndarray, modes: int
-) -> tuple[np.ndarray, np.ndarray]:
-    moved, shifted = params.copy(), local.copy()
-    moved[:, [0, 4, 5]] += step[:, [0, 4, 5]]
-    turn = euler_to_matrix(step[:, 1:4])
-    moved[:, 1:4] = matrix_to_euler(turn @ euler_to_matrix(params[:, 1:4]))
-    shifted[:, :modes] += step[:, 6:]
-    return moved, shifted

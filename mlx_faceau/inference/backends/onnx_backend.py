@@ -77,7 +77,9 @@ def pick_providers(
         raise UsageError("no execution provider is given; leave providers out to take the best")
     providers: list[Provider] = []
     for provider in requested:
-        name = _full_name(provider if isinstance(provider, str) else provider[0], available)
+        name = provider if isinstance(provider, str) else provider[0]
+        full = name.lower().removesuffix(_ENDING.lower()) + _ENDING.lower()
+        name = next((known for known in available if known.lower() == full), name)
         if name not in available:
             raise BackendError(
                 f"this ONNX Runtime has no {name}, only {', '.join(available)}; for NVIDIA GPUs "
@@ -88,12 +90,6 @@ def pick_providers(
         else:
             providers.append((CUDA, dict(CUDA_OPTIONS)) if name == CUDA else name)
     return providers
-
-
-def _full_name(name: str, available: Sequence[str]) -> str:
-    """``cuda`` as ``CUDAExecutionProvider``, in the spelling of this build."""
-    wanted = name.lower().removesuffix(_ENDING.lower()) + _ENDING.lower()
-    return next((known for known in available if known.lower() == wanted), name)
 
 
 class ONNXBackend:
