@@ -1,6 +1,6 @@
-"""What latency.py, throughput.py, train_step.py and export_speed.py time, and how.
+"""What latency.py, throughput.py and train_step.py time, and how.
 
-Every case (a library, or an exported file) runs in a process of its own, which loads nothing but
+Every case (a library) runs in a process of its own, which loads nothing but
 what it needs, with its number of threads set before anything is imported. Calls alternate A B C A
 B C ..., so that a change of the machine's speed affects all cases alike.
 """
@@ -139,27 +139,18 @@ def infer_mlx(case: dict, images: np.ndarray) -> Call:
 
 
 def infer_onnx(case: dict, images: np.ndarray) -> Call:
-    from mlx_faceau.convert.export_onnx import export_to_onnx
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "net.onnx"
-        export_to_onnx(checkpoint_of(case, folder), path)
-        return infer_file({**case, "file": str(path)}, images)
-
-
-def infer_file(case: dict, images: np.ndarray) -> Call:
-    """An exported file, on the crops or images that its input takes."""
     import onnxruntime
+
+    from mlx_faceau.convert.export_onnx import export_to_onnx
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = case["threads"]  # the environment means nothing to it
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(case["file"], options, ["CPUExecutionProvider"])
-    (port,) = session.get_inputs()
-    pixels = np.ascontiguousarray(images[..., ::-1])
-    if port.type != "tensor(uint8)":
-        pixels = np.ascontiguousarray(scale_rgb(images).transpose(0, 3, 1, 2))
-    return lambda: session.run(None, {port.name: pixels})
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "net.onnx"
+        export_to_onnx(checkpoint_of(case, folder), path)
+        session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
+    pixels = np.ascontiguousarray(scale_rgb(images).transpose(0, 3, 1, 2))
+    return lambda: session.run(None, {"image": pixels})
 
 
 def torch_net(case: dict, images: np.ndarray):
@@ -241,15 +232,6 @@ def train_torch(case: dict, images: np.ndarray) -> Call:
     return call
 
 
-EXPORTED: dict[str, dict] = {  # of export_speed.py: options of export_to_onnx
-    "plain": {},
-    "plain again": {},
-    "batch 1": {"batch": 1},
-    "uint8 crops": {"input": "uint8"},
-    "float16": {"precision": "float16"},
-    "int8": {"precision": "int8"},
-    "int8 uint8 crops": {"precision": "int8", "input": "uint8"},
-}
 CASES: dict[str, dict[str, Callable[[dict, np.ndarray], Call]]] = {
     "inference": {
         "ours": infer_mlx,
@@ -257,7 +239,6 @@ CASES: dict[str, dict[str, Callable[[dict, np.ndarray], Call]]] = {
         "torch channels_last": infer_torch,
         "onnxruntime": infer_onnx,
     },
-    "exported": dict.fromkeys(EXPORTED, infer_file),
     "train_step": {
         "ours": train_mlx,
         "torch eager": train_torch,
