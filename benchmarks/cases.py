@@ -135,7 +135,9 @@ def infer_mlx(case: dict, images: np.ndarray) -> Call:
     pixels = scale_rgb(images)
     with tempfile.TemporaryDirectory() as folder:
         backend = open_backend(checkpoint_of(case, folder), case["net"], "mlx")
-    return lambda: backend.run(pixels)
+    size = backend.max_batch
+    parts = [pixels[start : start + size] for start in range(0, len(pixels), size)]
+    return lambda: [backend.run(part) for part in parts]
 
 
 def infer_onnx(case: dict, images: np.ndarray) -> Call:
