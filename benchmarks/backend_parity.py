@@ -91,13 +91,13 @@ def files(model: Path, kind: str, folders: list[Path]) -> Iterator[tuple[str, st
         if own.get("source_hash") != source:
             print(f"{path.name}: not of this checkpoint")
             continue
-        for artefact in open_exported(path):
+        for exported in open_exported(path):
 
-            def run(crops: np.ndarray, artefact=artefact) -> Arrays:
-                named = zip(artefact.outputs, artefact.run(crops), strict=True)
+            def run(crops: np.ndarray, exported=exported) -> Arrays:
+                named = zip(exported.outputs, exported.run(crops), strict=True)
                 return {port.name: values for port, values in named}
 
-            yield artefact.runtime, path.name, metadata.get("precision", "float32"), run
+            yield exported.runtime, path.name, metadata.get("precision", "float32"), run
 
 
 def predict(run: Run, dataset: FaceDataset) -> Arrays:

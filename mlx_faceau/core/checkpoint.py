@@ -41,7 +41,7 @@ _MAX_HEADER = 16 << 20  # bytes; a real header has about 100 KiB
 
 
 def describe(config: ModelConfig, **more: Any) -> dict[str, Any]:
-    """Metadata that every artefact of a net carries: checkpoint, ONNX and Core ML file.
+    """Metadata that every file of a net carries: checkpoint, ONNX and Core ML file.
 
     Args:
         config: the net's settings.
@@ -63,7 +63,7 @@ def describe(config: ModelConfig, **more: Any) -> dict[str, Any]:
 
 
 def config_of(metadata: Mapping[str, Any], path: Path | str) -> ModelConfig:
-    """The net's settings from an artefact's metadata, checked.
+    """The net's settings from a file's metadata, checked.
 
     Raises:
         CheckpointError: if the metadata is not this package's or that of a file of both nets, or

@@ -125,7 +125,7 @@ class ConfidenceCurves:
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any] | None, source: str) -> "ConfidenceCurves":
-        """The curves in an artefact's metadata, or the default.
+        """The curves in a file's metadata, or the default.
 
         Raises:
             CheckpointError: if they are malformed.

@@ -12,7 +12,7 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 from mlx_faceau.convert import check as check_module  # noqa: E402
-from mlx_faceau.convert import exported_model as artefact  # noqa: E402
+from mlx_faceau.convert import exported_model as exported  # noqa: E402
 from mlx_faceau.convert.check import check_export, probe_crops  # noqa: E402
 from mlx_faceau.convert.export_onnx import export_to_onnx  # noqa: E402
 from mlx_faceau.convert.int8_accuracy import CalibrationFaces  # noqa: E402
@@ -137,7 +137,7 @@ def test_float16_outputs_of_a_core_ml_package_fail(core_ml_packages, monkeypatch
     program = read_mlpackage(package)
     (port,) = program.outputs
     half = dataclasses.replace(program, outputs=(dataclasses.replace(port, dtype="float16"),))
-    monkeypatch.setattr(artefact, "read_mlpackage", lambda path: half)
+    monkeypatch.setattr(exported, "read_mlpackage", lambda path: half)
     check = check_export(package, package.parent / "net.safetensors")
     assert not check.passed
     assert "output au_intensities is float16" in check.failures()
