@@ -92,16 +92,25 @@ COMMANDS = {
 }
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Inputs of all commands; another program has faces.h5 open."""
+    folder = tmp_path_factory.mktemp("in_use")
+    write(folder / "faces.h5", arrays())
+    write(folder / "other.h5", arrays(seed=1))
+    (folder / "clip.mp4").write_bytes(b"\0\0\0\x18ftyp")
+    write_checkpoint(folder / "net.safetensors", AU)
+    with held(folder / "faces.h5"):
+        yield folder
+
+
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
-def test_every_command_says_so(path, tmp_path, monkeypatch, capfd, command):
-    monkeypatch.chdir(tmp_path)
-    write(tmp_path / "other.h5", arrays(seed=1))
-    (tmp_path / "clip.mp4").write_bytes(b"\0\0\0\x18ftyp")
+def test_every_command_says_so(folder, monkeypatch, capfd, command):
+    monkeypatch.chdir(folder)
+    path = Path("faces.h5")
     places = {"FILE": "faces.h5", "OTHER": "other.h5"}
-    write_checkpoint(tmp_path / "net.safetensors", AU)
-    with held(path):
-        before = path.read_bytes()
-        assert main([places.get(word, word) for word in command]) == 2
+    before = path.read_bytes()
+    assert main([places.get(word, word) for word in command]) == 2
     told = capfd.readouterr().err
     assert told.splitlines()[-1].startswith(f"mlx-faceau: faces.h5{IN_USE}")
     assert "damaged" not in told
