@@ -120,7 +120,7 @@ class FaceDataset:
             (n, 112, 112, 3) uint8 RGB.
 
         Raises:
-            ValueError: if an index is out of range.
+            UsageError: if an index is out of range.
             DatasetError: if the file's images cannot be read.
         """
         chosen = np.asarray(indices, dtype=np.int64).reshape(-1)

@@ -32,7 +32,7 @@ def fhog(images: np.ndarray) -> np.ndarray:
         (N, 4464) float32 in [0, 1]: 12 rows of 12 cells of 31 numbers.
 
     Raises:
-        ValueError: for images of another shape or type.
+        UsageError: for images of another shape or type.
     """
     side = _CELLS * CELL
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (side, side, 3):

@@ -93,7 +93,7 @@ class TrainingDataGenerator:
         report: of the last video; filled while it is read.
 
     Raises:
-        ValueError: if the labeller is unknown, or ``frame_step`` is below 1.
+        UsageError: if the labeller is unknown, or ``frame_step`` is below 1.
         BackendError: if the labeller cannot run here.
     """
 

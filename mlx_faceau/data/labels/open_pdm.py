@@ -54,7 +54,7 @@ def build_open_pdm(model: ICTFaceKit, vertices: np.ndarray = OPEN_VERTICES, seed
         either even or odd under mirroring as far as their variances differ.
 
     Raises:
-        ValueError: if the vertices are not 68 of the model's.
+        UsageError: if the vertices are not 68 of the model's.
     """
     if vertices.shape != (NUM_LANDMARKS,) or not 0 <= vertices.min() <= vertices.max() < len(
         model.neutral

@@ -61,7 +61,7 @@ def synthesize(count: int, seed: int, people: int | None = None) -> dict[str, np
         ``warp_matrices`` (N, 2, 3) float32; ``person`` (N,) int64.
 
     Raises:
-        ValueError: if a number is out of range.
+        UsageError: if a number is out of range.
     """
     people = _checked_people(count, seed, people)
     blocks = [
@@ -77,7 +77,7 @@ def write_synthetic(
     """Write the images of :func:`synthesize` as a training file, block by block.
 
     Raises:
-        ValueError: if a number is out of range.
+        UsageError: if a number is out of range.
         DatasetError: if the file exists or cannot be written.
     """
     people = _checked_people(count, seed, people)
