@@ -16,6 +16,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from scipy.optimize import isotonic_regression
 from timing import RESULTS, Row, write_csv
 
 from mlx_faceau.core.checkpoint import load_checkpoint, save_checkpoint
@@ -32,7 +33,6 @@ from mlx_faceau.video.confidence import (
     Curve,
     agreement_signal,
     marks_signal,
-    reliability,
 )
 from mlx_faceau.video.detectors import Detector, open_detector
 from mlx_faceau.video.fitting import (
@@ -47,6 +47,7 @@ from mlx_faceau.video.tracking import detect_near
 CASES = ("in place", "moved", "turned", "covered", "no face")
 _BORDER = 112  # px of replicated edge around the stored crop
 _FINDING_ERROR = 0.03  # of crops in place: standard deviation of shift (sides) and log side
+_BINS = 40  # of a curve, before it is made monotone
 _MOVED = 0.15  # of moved crops
 _TURNED = np.radians(60)  # either way
 
@@ -159,8 +160,27 @@ def fit_of(
 def curves_of(fits: Fits) -> ConfidenceCurves:
     marked = ~np.isnan(fits.marks)
     return ConfidenceCurves(
-        Curve.fit(fits.marks[marked], fits.good[marked]), Curve.fit(fits.agreement, fits.good)
+        fitted_curve(fits.marks[marked], fits.good[marked]),
+        fitted_curve(fits.agreement, fits.good),
     )
+
+
+def fitted_curve(signal: np.ndarray, good: np.ndarray) -> Curve:
+    """Isotonic regression of the share of good fits in bins of equal size.
+
+    Reference:
+        Zadrozny, Elkan, Transforming classifier scores into accurate multiclass probability
+        estimates, KDD 2002.
+    """
+    bins = np.array_split(np.argsort(signal, kind="stable"), min(_BINS, len(signal)))
+    weights = np.array([len(part) for part in bins])
+    signals = np.array([signal[part].mean() for part in bins])
+    shares = isotonic_regression([good[part].mean() for part in bins], weights=weights).x
+    levels = np.unique(shares)
+    means = [
+        np.average(signals[shares == level], weights=weights[shares == level]) for level in levels
+    ]
+    return Curve(tuple(map(float, means)), tuple(levels.tolist()))
 
 
 def table(name: str, curves: ConfidenceCurves, fits: Fits) -> list[Row]:
@@ -173,15 +193,16 @@ def table(name: str, curves: ConfidenceCurves, fits: Fits) -> list[Row]:
     ):
         confidence = np.array([curve(value) for value in values])
         brier = np.square(confidence - good).mean()
-        for bin_ in reliability(confidence, good):
+        bins = np.minimum((confidence * 10).astype(int), 9)
+        for i in np.unique(bins):
             rows.append(
                 {
                     "signal": signal,
                     "curve": name,
-                    "bin": f"{bin_['low']:.1f}-{bin_['high']:.1f}",
-                    "fits": str(bin_["fits"]),
-                    "confidence": f"{bin_['confidence']:.3f}",
-                    "measured_good": f"{bin_['good']:.3f}",
+                    "bin": f"{i / 10:.1f}-{(i + 1) / 10:.1f}",
+                    "fits": str((bins == i).sum()),
+                    "confidence": f"{confidence[bins == i].mean():.3f}",
+                    "measured_good": f"{good[bins == i].mean():.3f}",
                     "brier": f"{brier:.3f}",
                 }
             )

@@ -14,7 +14,6 @@ from mlx_faceau.video.confidence import (
     agreement_signal,
     box_signal,
     marks_signal,
-    reliability,
     share_inside,
 )
 from mlx_faceau.video.fitting import Square, agreement_of, standard_square
@@ -89,42 +88,6 @@ def test_a_box_far_from_the_landmarks_does_not_vouch_for_them() -> None:
 def test_half_of_a_face_beyond_the_edge_is_half_inside() -> None:
     assert share_inside(FACE, SIZE) == 1
     assert share_inside(Blob(0, 100, 40).landmarks, SIZE) == pytest.approx(0.5, abs=0.03)
-
-
-def test_a_curve_is_the_isotonic_regression_of_the_outcomes() -> None:
-    isotonic = pytest.importorskip("sklearn.isotonic")
-    generator = np.random.default_rng(0)
-    signal = np.sort(generator.uniform(size=40))  # a bin each
-    good = generator.uniform(size=40) < signal
-    curve = Curve.fit(signal, good)
-    expected = isotonic.IsotonicRegression().fit(signal, good)
-    blocks = [float(signal[expected.predict(signal) == v].mean()) for v in curve.confidence]
-    np.testing.assert_allclose(curve.signal, blocks)
-    np.testing.assert_allclose(curve.confidence, np.unique(expected.predict(signal)))
-
-
-def test_a_curve_recovers_the_probability_that_outcomes_were_drawn_with() -> None:
-    generator = np.random.default_rng(1)
-    signal = generator.uniform(size=20_000)
-    good = generator.uniform(size=20_000) < signal**3
-    curve = Curve.fit(signal, good)
-    for value in (0.2, 0.5, 0.8, 0.95):
-        assert curve(value) == pytest.approx(value**3, abs=0.05)
-    assert (np.diff(curve.confidence) > 0).all()
-    calibrated = np.array([curve(value) for value in signal])
-    for row in reliability(calibrated, good):
-        assert row["confidence"] == pytest.approx(row["good"], abs=0.05)
-
-
-def test_a_curve_of_no_fits_is_refused() -> None:
-    with pytest.raises(ValueError, match="N > 0"):
-        Curve.fit(np.zeros(0), np.zeros(0, bool))
-
-
-def test_reliability_counts_and_averages_each_bin() -> None:
-    rows = reliability(np.array([0.05, 0.07, 1.0]), np.array([False, True, True]))
-    assert [(r["low"], r["fits"], r["good"]) for r in rows] == [(0.0, 2, 0.5), (0.9, 1, 1.0)]
-    assert rows[0]["confidence"] == pytest.approx(0.06)
 
 
 class Described(BlobLandmarks):

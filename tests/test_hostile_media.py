@@ -1,5 +1,6 @@
 """Pictures and videos that claim too much or lead elsewhere."""
 
+import zlib
 from pathlib import Path
 
 import cv2
@@ -16,30 +17,10 @@ def a_picture(ending: str, width: int, height: int) -> bytes:
     return cv2.imencode(ending, shades)[1].tobytes()
 
 
-@pytest.mark.parametrize("ending", [".png", ".jpg", ".bmp", ".tif", ".webp"])
-def test_a_picture_s_size_is_known_before_it_is_decoded(ending: str) -> None:
-    from mlx_faceau.video.image_size import picture_size
-
-    for size in ((31, 17), (300, 2)):
-        data = a_picture(ending, *size)
-        assert picture_size(data) == size
-        cut = [picture_size(data[:length]) for length in range(0, len(data), 7)]
-        assert set(cut) <= {None, size}
-
-
-def test_lossless_and_extended_webp_say_their_size() -> None:
-    from mlx_faceau.video.image_size import picture_size
-
-    image = np.zeros((19, 400, 4), np.uint8)
-    image[..., 3] = np.arange(400) % 256
-    for quality in (101, 80):  # above 100 is lossless
-        data = cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, quality])[1].tobytes()
-        assert picture_size(data) == (400, 19)
-
-
 def test_a_few_bytes_that_claim_gigabytes_are_refused(tmp_path: Path) -> None:
     data = bytearray(a_picture(".png", 8, 8))
     data[16:24] = (30_000).to_bytes(4, "big") * 2
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
     (tmp_path / "a.png").write_bytes(data)
     with pytest.raises(VideoError, match=r"a\.png: it claims 30000 x 30000 pixels"):
         read_image(tmp_path / "a.png")

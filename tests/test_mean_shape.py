@@ -1,17 +1,13 @@
 """OpenFace's alignment, on faces whose pose is known because it was drawn."""
 
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
 
-from mlx_faceau import FaceAligner
 from mlx_faceau.core import geometry
-from mlx_faceau.core.pdm import PDM, write_pdm
+from mlx_faceau.core.pdm import PDM
 from mlx_faceau.data.synthetic.shape import shape_model
-from mlx_faceau.errors import DatasetError
-from mlx_faceau.video.mean_shape import mean_shape_matrix
+from mlx_faceau.video.mean_shape import align_to_mean_shape, mean_shape_matrix
 
 MOBILE = [*range(17, 27), *range(48, 68)]  # brows and mouth
 
@@ -53,16 +49,15 @@ def test_brows_and_mouth_do_not_move_the_face(pdm: PDM) -> None:
     )
 
 
-def test_the_picture_shows_the_face_in_its_place_and_nothing_else(pdm: PDM, tmp_path: Path) -> None:
+def test_the_picture_shows_the_face_in_its_place_and_nothing_else(pdm: PDM) -> None:
     params = np.array([2.5, 0, 0, 0.4, 320.0, 240.0])
     points = geometry.project(pdm.mean, pdm.basis, params, np.zeros(34))
     frame = np.full((480, 640, 3), 90, np.uint8)
     for x, y in points[[30, 36, 45]]:
         cv2.circle(frame, (round(x), round(y)), 7, (0, 0, 255), -1)
-    write_pdm(tmp_path / "pdm.txt", pdm)
-    aligner = FaceAligner(pdm=tmp_path / "pdm.txt")
-    whole = aligner.align_openface(frame, points, mask=False)
-    masked = aligner.align_openface(frame, points)
+    matrix = mean_shape_matrix(pdm, points)
+    whole = align_to_mean_shape(frame, points, matrix, mask=False)
+    masked = align_to_mean_shape(frame, points, matrix)
     expected = 0.7 * pdm.mean[[30, 36, 45], :2] + 56
     red = whole[..., 2].astype(int) - whole[..., 0] > 120
     count, _, _, centres = cv2.connectedComponentsWithStats(red.astype(np.uint8))
@@ -82,21 +77,8 @@ def test_the_picture_shows_the_face_in_its_place_and_nothing_else(pdm: PDM, tmp_
     assert not masked[-1, -1].any()
 
 
-def test_the_matrix_is_the_one_that_was_sampled_with(pdm: PDM) -> None:
-    params = np.array([1.2, 0.1, 0.2, -0.3, 200.0, 150.0])
-    points = geometry.project(pdm.mean, pdm.basis, params, np.zeros(34))
-    frame = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
-    aligner = FaceAligner(pdm=pdm)
-    expected = cv2.warpAffine(frame, aligner.openface_matrix(points), (112, 112))
-    np.testing.assert_array_equal(aligner.align_openface(frame, points, mask=False), expected)
-
-
-def test_what_cannot_be_aligned_is_refused(pdm: PDM, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="pdm=FILE"):
-        FaceAligner().openface_matrix(np.zeros((68, 2)))
+def test_what_cannot_be_aligned_is_refused(pdm: PDM) -> None:
     with pytest.raises(ValueError, match="all in one place"):
         mean_shape_matrix(pdm, np.ones((68, 2)), np.ones(6))
     with pytest.raises(ValueError, match="68 finite points"):
         mean_shape_matrix(pdm, np.full((68, 2), np.nan))
-    with pytest.raises(DatasetError):
-        FaceAligner(pdm=tmp_path / "absent.txt")

@@ -108,6 +108,9 @@ def _add_output(group: Any) -> None:
         help="AUxx_c is 1 from this intensity on (default: %(default)s)",
     )
     group.add_argument("--overlay", action="store_true", help="also NAME.overlay.mp4, or .png")
+    group.add_argument(
+        "--show", action="store_true", help="show the overlay in a window while it runs (q ends it)"
+    )
     group.add_argument("--report", action="store_true", help="also NAME.report.html")
     group.add_argument("--smooth", action="store_true", help="One-Euro filter over each face")
     group.add_argument(

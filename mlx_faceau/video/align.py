@@ -8,18 +8,15 @@ blurred first so that it does not alias.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
 
 from mlx_faceau.core.architectures import IMAGE_SIZE
 from mlx_faceau.core.geometry import CROP_CENTRE, square_crop_matrix, standard_crop_matrix
-from mlx_faceau.core.pdm import PDM, read_pdm
 from mlx_faceau.errors import UsageError
 
 from .box_calibration import CALIBRATIONS, BoxCalibration
-from .mean_shape import align_to_mean_shape, mean_shape_matrix
 
 _BLUR_FROM = 1.25  # shrink ratio above which the frame is blurred before sampling
 _REACH = 3.0  # of the blur's kernel, in sigmas, as cv2.GaussianBlur has it for 8 bits
@@ -33,19 +30,10 @@ class FaceAligner:
     Args:
         calibration: how boxes map to the crop's square. The default takes the box as the square
             itself; give ``detector.calibration`` for a detector's boxes.
-        pdm: OpenFace's PDM file, or a PDM; :meth:`align_openface` needs it.
-
-    Raises:
-        DatasetError: if the PDM file cannot be read.
     """
 
-    def __init__(
-        self,
-        calibration: BoxCalibration = CALIBRATIONS["square"],
-        pdm: PDM | Path | str | None = None,
-    ) -> None:
+    def __init__(self, calibration: BoxCalibration = CALIBRATIONS["square"]) -> None:
         self.calibration = calibration
-        self._pdm = read_pdm(pdm) if isinstance(pdm, (str, Path)) else pdm
 
     def align(
         self,
@@ -82,37 +70,6 @@ class FaceAligner:
         if bbox is None or landmarks is not None:
             raise UsageError("give either a box or landmarks")
         return square_crop_matrix(*self.calibration.square(bbox))
-
-    def align_openface(
-        self, frame: np.ndarray, landmarks: np.ndarray, mask: bool = True
-    ) -> np.ndarray:
-        """The face as OpenFace's action unit models see it; our networks want :meth:`align`.
-
-        A similarity brings it onto the PDM's mean shape at 0.7 pixels a millimetre.
-
-        Args:
-            frame: (H, W, 3) uint8 BGR.
-            landmarks: (68, 2) frame pixels.
-            mask: black out what is not face.
-
-        Returns:
-            (112, 112, 3) uint8 BGR.
-
-        Raises:
-            ValueError: if no PDM was given, or the landmarks are not finite or all in one place.
-        """
-        matrix = self.openface_matrix(landmarks)
-        return align_to_mean_shape(frame, landmarks, matrix, mask)
-
-    def openface_matrix(self, landmarks: np.ndarray) -> np.ndarray:
-        """The (2, 3) similarity, frame to crop, of :meth:`align_openface`.
-
-        Raises:
-            ValueError: see :meth:`align_openface`.
-        """
-        if self._pdm is None:
-            raise UsageError("OpenFace's alignment needs its PDM: FaceAligner(pdm=FILE)")
-        return mean_shape_matrix(self._pdm, landmarks)
 
 
 def crop_frame(frame: np.ndarray, matrix: np.ndarray) -> np.ndarray:

@@ -22,7 +22,6 @@ METADATA_KEY = "confidence"  # in a checkpoint and what is exported from it
 _AGREEMENT_WIDTH = 0.6  # share of the displacement at which the signal is 1/e
 _MARKS_WIDTH = 0.4  # distance from a detector's marks, in their spread, at which it is 1/e
 _BOX_WIDTH = 0.5  # distance of a detector's square at which its word counts 1/e
-_BINS = 40  # of equal size, before the curve is made monotone
 
 
 def agreement_signal(agreement: Agreement) -> float:
@@ -71,38 +70,6 @@ class Curve:
     def __call__(self, signal: float) -> float:
         return float(np.interp(signal, self.signal, self.confidence))
 
-    @classmethod
-    def fit(cls, signal: np.ndarray, good: np.ndarray) -> "Curve":
-        """Isotonic regression of bins of equal size (pool adjacent violators).
-
-        Args:
-            signal: (N,) of labelled fits.
-            good: (N,) whether their error is at most ``GOOD_NME``.
-
-        Raises:
-            ValueError: if there are no fits, or the shapes differ.
-
-        Reference:
-            Zadrozny, Elkan, Transforming classifier scores into accurate multiclass probability
-            estimates, KDD 2002. Ayer et al., Ann. Math. Stat. 26, 1955.
-        """
-        if signal.shape != good.shape or signal.ndim != 1 or len(signal) == 0:
-            raise UsageError(f"signal {signal.shape} and good {good.shape}: expected (N,), N > 0")
-        order = np.argsort(signal, kind="stable")
-        blocks: list[tuple[float, float, int]] = []  # mean signal, mean outcome, weight
-        for part in np.array_split(order, min(_BINS, len(order))):
-            block = (float(signal[part].mean()), float(good[part].mean()), len(part))
-            while blocks and (blocks[-1][1] >= block[1] or blocks[-1][0] >= block[0]):
-                block = _pooled(blocks.pop(), block)
-            blocks.append(block)
-        return cls(tuple(b[0] for b in blocks), tuple(b[1] for b in blocks))
-
-
-def _pooled(one: tuple[float, float, int], other: tuple[float, float, int]) -> Any:
-    weights = (one[2], other[2])
-    means = [float(np.average(pair, weights=weights)) for pair in zip(one, other, strict=True)]
-    return means[0], means[1], sum(weights)
-
 
 @dataclass(frozen=True)
 class ConfidenceCurves:
@@ -115,10 +82,7 @@ class ConfidenceCurves:
         """The value under ``METADATA_KEY`` of a checkpoint's metadata."""
         curves = {"marks": self.marks, "agreement": self.agreement}
         plain = {
-            name: {
-                "signal": np.round(curve.signal, 4).tolist(),
-                "confidence": np.round(curve.confidence, 4).tolist(),
-            }
+            name: {key: np.round(values, 4).tolist() for key, values in vars(curve).items()}
             for name, curve in curves.items()
         }
         return {"good_nme": GOOD_NME, **plain}
@@ -133,43 +97,18 @@ class ConfidenceCurves:
         recorded = (metadata or {}).get(METADATA_KEY)
         if recorded is None:
             return cls()
+        curves = {}
         try:
-            curves = {}
             for name in ("marks", "agreement"):
                 signal, confidence = (
                     np.array(recorded[name][key], np.float64) for key in ("signal", "confidence")
                 )
-                if signal.shape != confidence.shape or signal.ndim != 1 or not len(signal):
-                    raise UsageError(name)
-                if (np.diff(signal) < 0).any() or (np.diff(confidence) < 0).any():
-                    raise UsageError(name)
-                if not (np.isfinite(signal).all() and 0 <= confidence[0] <= confidence[-1] <= 1):
+                both = np.stack([signal, confidence])  # of one length
+                ascending = both.shape[1] > 0 and (np.diff(both) >= 0).all()
+                inside = np.isfinite(both).all() and 0 <= confidence[0] <= confidence[-1] <= 1
+                if not (ascending and inside):
                     raise UsageError(name)
                 curves[name] = Curve(tuple(signal.tolist()), tuple(confidence.tolist()))
-            return cls(**curves)
         except (KeyError, TypeError, ValueError):
             raise CheckpointError(f"{source}: malformed {METADATA_KEY!r} curves") from None
-
-
-def reliability(confidence: np.ndarray, good: np.ndarray, bins: int = 10) -> list[dict[str, float]]:
-    """Mean confidence and measured share of good fits in bins of equal width.
-
-    Args:
-        confidence: (N,) in [0, 1].
-        good: (N,) whether the fits are good.
-        bins: how many; empty ones are left out.
-
-    Returns:
-        One row a bin: ``low``, ``high``, ``fits``, ``confidence``, ``good``.
-    """
-    which = np.minimum((confidence * bins).astype(int), bins - 1)
-    return [
-        {
-            "low": i / bins,
-            "high": (i + 1) / bins,
-            "fits": int((which == i).sum()),
-            "confidence": float(confidence[which == i].mean()),
-            "good": float(good[which == i].mean()),
-        }
-        for i in np.unique(which)
-    ]
+        return cls(**curves)

@@ -1,7 +1,11 @@
-"""Pictures from files: OpenCV reads the common formats, Pillow the others and counts frames."""
+"""Images from files: OpenCV reads the common formats, Pillow the others and all headers."""
 
+import io
 import logging
+import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +13,6 @@ import cv2
 import numpy as np
 
 from mlx_faceau.errors import MissingDependency, VideoError
-
-from .image_size import picture_size
 
 logger = logging.getLogger(__name__)
 
@@ -20,22 +22,26 @@ IMAGE_SUFFIXES = (
     ".avif", ".heic", ".heif", ".hif", ".jp2", ".ppm", ".pgm", ".pnm", ".tga",
 )  # fmt: skip
 
-_MAX_PIXELS = 1 << 28
-_FREE_PIXELS, _PIXELS_A_BYTE = 1 << 24, 10_000  # what a small file may claim; deflate's limit
+# First bytes of what OpenCV reads.
+_PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
+_OPENCV = (_PNG, _JPEG, b"BM", b"II*\0", b"MM\0*", b"RIFF")
 # Read by Pillow where OpenCV does not. Never EPS or PDF: other programs would run on them.
 _PILLOW_FORMATS = ("AVIF", "GIF", "HEIF", "JPEG2000", "PPM", "TGA")
-_OF_FRAMES = ("AVIF", "GIF", "HEIF", "PNG", "TIFF", "WEBP")  # a JPEG's other pictures are previews
+_OPENCV_FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")  # their headers and frames
+_MAX_PIXELS = 1 << 28
+_FREE_PIXELS, _PIXELS_A_BYTE = 1 << 24, 10_000  # what a small file may claim; deflate's limit
+_MAX_SCANS = 200  # of a JPEG: real progressive files have about ten, each a pass over all pixels
 _DEPTHS = (8, 10, 12, 14, 16)  # bits a sample that cameras and scanners store in 16
 
 
 def read_image(path: Path | str) -> np.ndarray:
-    """A picture as (H, W, 3) uint8 BGR: turned upright by its EXIF, grey repeated, alpha dropped.
+    """An image as (H, W, 3) uint8 BGR: turned upright by its EXIF, grey repeated, alpha dropped.
 
     Samples of 16 bits are reduced by the bits in use: the least of 8, 10, 12, 14 and 16 that holds
     the largest. Of several frames or pages the first is read and a warning counts the others.
 
     Raises:
-        VideoError: if it is missing, no readable picture, or too large.
+        VideoError: if it is missing, no readable image, or too large.
         MissingDependency: if its format needs Pillow or pillow-heif, which are not installed.
     """
     path = Path(path)
@@ -43,22 +49,21 @@ def read_image(path: Path | str) -> np.ndarray:
         data = path.read_bytes()
     except OSError as error:
         raise VideoError(f"{path}: {error.strerror}") from None
-    size = picture_size(data)
-    if size is None:
-        return _read_with_pillow(path)
-    _check_size(path, size, len(data))
+    if not data.startswith(_OPENCV):
+        return _read_with_pillow(path, data)
+    frames = _check_header(path, data)
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     except cv2.error:
         image = None
     if image is None:
         raise VideoError(f"{path}: not a readable picture")
-    _warn_of_frames(path)
+    _warn_of_frames(path, frames)
     return _as_bytes(path, image)
 
 
 def is_image(path: Path) -> bool:
-    """Whether a file is a picture, by its ending; by its first bytes where that tells nothing."""
+    """Whether a file is an image, by its ending; by its first bytes where that tells nothing."""
     suffix = path.suffix.lower()
     if suffix in IMAGE_SUFFIXES:
         return True
@@ -73,9 +78,50 @@ def is_image(path: Path) -> bool:
     return head.startswith(starts) or head[8:] == b"WEBP" or head[4:].startswith(brands)
 
 
+def _check_header(path: Path, data: bytes) -> int:
+    """Frames or pages of a file for OpenCV, which takes memory for all that the header claims.
+
+    Without Pillow the size is not known, and OpenCV's own limit of a gigapixel holds.
+    """
+    if data.startswith(_JPEG) and data.count(b"\xff\xda") > _MAX_SCANS:
+        raise VideoError(f"{path}: not a readable picture: too many scans")
+    if data.startswith(_PNG):
+        position = len(_PNG)
+        while position + 4 <= len(data):  # OpenCV takes memory for each chunk before it reads one
+            position += 12 + struct.unpack_from(">I", data, position)[0]
+        if position > len(data):
+            raise VideoError(f"{path}: not a readable picture: it is cut short")
+    try:
+        with _opened(path, data, _OPENCV_FORMATS) as picture:
+            _check_size(path, picture.size, len(data))
+            return int(getattr(picture, "n_frames", 1))
+    except (ModuleNotFoundError, OSError, ValueError, SyntaxError, RuntimeError, struct.error):
+        return 1  # no Pillow, or a kind of TIFF that it does not know
+
+
+@contextmanager
+def _opened(path: Path, data: bytes, formats: tuple[str, ...]) -> Iterator[Any]:
+    from PIL import Image
+
+    Image.init()
+    known = [name for name in formats if name in Image.OPEN]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of large sizes: ours are checked here
+            with Image.open(io.BytesIO(data), formats=known) as picture:
+                yield picture
+    except Image.DecompressionBombError:
+        raise VideoError(f"{path}: it claims too many pixels") from None
+
+
 def _check_size(path: Path, size: tuple[int, int], count: int) -> None:
     if size[0] * size[1] > min(_MAX_PIXELS, _FREE_PIXELS + _PIXELS_A_BYTE * count):
         raise VideoError(f"{path}: it claims {size[0]} x {size[1]} pixels, too many for its bytes")
+
+
+def _warn_of_frames(path: Path, frames: int) -> None:
+    if frames > 1:
+        logger.warning("%s: the first of %d pictures in it is read", path, frames)
 
 
 def _as_bytes(path: Path, image: np.ndarray) -> np.ndarray:
@@ -96,68 +142,31 @@ def _as_bytes(path: Path, image: np.ndarray) -> np.ndarray:
     )
 
 
-def _read_with_pillow(path: Path) -> np.ndarray:
+def _read_with_pillow(path: Path, data: bytes) -> np.ndarray:
     try:
-        from PIL import Image, ImageOps
+        from PIL import ImageOps
     except ModuleNotFoundError:
         raise VideoError(
             f"{path}: not a readable PNG, JPEG, BMP, TIFF or WebP; other pictures need Pillow "
             "(pip install pillow)"
         ) from None
-    _add_heif(path)
+    if data[4:12].startswith((b"ftyphei", b"ftyphev", b"ftypmif1", b"ftypmsf1")):
+        try:  # a library of its own licence
+            import pillow_heif
+        except ModuleNotFoundError:
+            raise MissingDependency("pillow_heif", extra="heif") from None
+        pillow_heif.register_heif_opener()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of large sizes: ours are checked here
-            with Image.open(path, formats=_formats(_PILLOW_FORMATS)) as picture:
-                _check_size(path, picture.size, path.stat().st_size)
-                upright = ImageOps.exif_transpose(picture)
-                if upright.mode.startswith("I"):
-                    samples = np.asarray(upright).clip(0, 65535).astype(np.uint16)
-                    image = cv2.cvtColor(_as_bytes(path, samples), cv2.COLOR_GRAY2BGR)
-                else:
-                    image = np.ascontiguousarray(np.asarray(upright.convert("RGB"))[..., ::-1])
-    except Image.DecompressionBombError:
-        raise VideoError(f"{path}: it claims too many pixels") from None
+        with _opened(path, data, _PILLOW_FORMATS) as picture:
+            _check_size(path, picture.size, len(data))
+            frames = int(getattr(picture, "n_frames", 1))
+            upright: Any = ImageOps.exif_transpose(picture)
+            if upright.mode.startswith("I"):
+                samples = np.asarray(upright).clip(0, 65535).astype(np.uint16)
+                image = cv2.cvtColor(_as_bytes(path, samples), cv2.COLOR_GRAY2BGR)
+            else:
+                image = np.ascontiguousarray(np.asarray(upright.convert("RGB"))[..., ::-1])
     except (OSError, ValueError, SyntaxError, RuntimeError):
         raise VideoError(f"{path}: not a readable picture") from None
-    _warn_of_frames(path)
+    _warn_of_frames(path, frames)
     return image
-
-
-def _formats(names: tuple[str, ...]) -> list[str]:
-    from PIL import Image
-
-    Image.init()
-    return [name for name in names if name in Image.OPEN]
-
-
-def _add_heif(path: Path) -> None:
-    """Teach Pillow HEIC, which it reads with a library of its own licence only."""
-    with path.open("rb") as file:
-        head = file.read(12)
-    if not head[4:].startswith((b"ftyphei", b"ftyphev", b"ftypmif1", b"ftypmsf1")):
-        return
-    try:
-        import pillow_heif
-    except ModuleNotFoundError:
-        raise MissingDependency("pillow_heif", extra="heif") from None
-    pillow_heif.register_heif_opener()
-
-
-def _warn_of_frames(path: Path) -> None:
-    """Say that a picture has further frames or pages; without Pillow they are not known."""
-    try:
-        from PIL import Image
-    except ModuleNotFoundError:
-        return
-    count = 1
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path, formats=_formats(_OF_FRAMES)) as picture:
-                opened: Any = picture
-                count = getattr(opened, "n_frames", 1)
-    except (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError):
-        pass  # a JPEG or BMP, or one that Pillow finds fault with: OpenCV has read it
-    if count > 1:
-        logger.warning("%s: the first of %d pictures in it is read", path, count)

@@ -4,6 +4,8 @@ Every line and letter has a dark outline, so that it can be read on bright and d
 """
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +13,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 import cv2
 import numpy as np
+
+try:
+    import av
+except ModuleNotFoundError:  # pictures are drawn without it
+    av = None  # type: ignore[assignment]
 
 from mlx_faceau.core.facs import AU_DESCRIPTIONS, MAX_INTENSITY
 from mlx_faceau.core.geometry import euler_to_matrix
@@ -62,22 +69,28 @@ def draw(found: "FrameResult", note: str = "") -> np.ndarray:
     taken: list[Box] = [_face_box(face) for face in found.faces]
     scale = float(np.clip(min(height, width) / 1000, 0.35, 1.2))
     for face in found.faces:
-        colour = _COLOURS[face.face_id % len(_COLOURS)] if face.success else _LOW_CONFIDENCE
+        colour = _colour(face)
         # Lines and letters grow with the face, so that they can be read and hide nothing.
         size = float(np.ptp(face.landmarks, axis=0).max())
         _draw_landmarks(image, face, colour, size)
         _draw_axes(image, face, size)
-        left, top, *_ = _face_box(face)
-        _write(image, f"#{face.face_id} {face.confidence:.2f}", (left, top), size / 250, colour)
     for face in found.faces:
         if face.au_intensities is not None:
-            _draw_panel(image, face, taken)
+            _draw_panel(image, face, _colour(face), taken)
+    for face in found.faces:
+        label = f"#{face.face_id} {face.confidence:.2f}"
+        font = float(np.clip(np.ptp(face.landmarks, axis=0).max() / 200, 0.45, 1.5))
+        _write(image, label, _face_box(face)[:2], font, _colour(face))
     if found.faces:
         room = (width - 2 * height / 100) / cv2.getTextSize(LEGEND, _FONT, 1.0, 1)[0][0]
         _write(image, LEGEND, (height / 100, 0.985 * height), min(0.6 * scale, room), _WHITE)
     if note:
         _write(image, note, (height / 100, 0.05 * height), 0.9 * scale, _WHITE)
     return image
+
+
+def _colour(face: "FaceResult") -> Colour:
+    return _COLOURS[face.face_id % len(_COLOURS)] if face.success else _LOW_CONFIDENCE
 
 
 def _face_box(face: "FaceResult") -> Box:
@@ -112,54 +125,51 @@ def _draw_axes(image: np.ndarray, face: "FaceResult", size: float) -> None:
             cv2.line(image, (x0, y0), (x1, y1), shade, stroke, cv2.LINE_AA, shift=4)
 
 
-def _draw_panel(image: np.ndarray, face: "FaceResult", taken: list[Box]) -> None:
+def _draw_panel(image: np.ndarray, face: "FaceResult", colour: Colour, taken: list[Box]) -> None:
     """A row an action unit: name, bar and value on a darkened ground.
 
-    It lies beside the face where it hides the least of the faces and panels so far (``taken``, to
+    It lies near the face where it hides the least of the faces and panels so far (``taken``, to
     which it is added), and names the units in full where there is room for that.
     """
     height, width = image.shape[:2]
     left, top, right, bottom = _face_box(face)
     row = float(np.clip((bottom - top) / 17, _LEAST_ROW, _LARGEST_ROW))
-    row = min(row, (height - 4) / 17.5)
-    gap, tall = 0.4 * row, 17.5 * row
-    places: list[tuple[float, int, float, Box]] = []
-    for names in (12.0, 2.6):  # widths of "AU15 Lip Corner Depressor" and "AU15", in rows
+    row = min(row, (height - 4) / 18.5)
+    gap, tall = 0.4 * row, 18.5 * row
+    places: list[tuple[float, float, Box]] = []
+    for names in (12.0, 2.8):  # widths of "AU15 Lip Corner Depressor" and "AU15", in rows
         wide = (names + 6.5) * row
-        level = float(np.clip(top, 0, max(0, height - tall)))
+        levels = np.clip([top, bottom - tall, 0, height - tall], 0, max(0, height - tall)).tolist()
         middle = float(np.clip((left + right - wide) / 2, 0, max(0, width - wide)))
-        for x, y in (
-            (right + gap, level),
-            (left - gap - wide, level),
-            (middle, bottom + gap),
-            (middle, top - 1.5 * row - tall),
-            (float(width) - wide, level),
-            (0.0, level),
-        ):
+        columns = (right + gap, left - gap - wide, width - wide, 0.0)
+        corners = [(x, y) for x in columns for y in levels]
+        corners += [(middle, bottom + gap), (middle, top - 2 * row - tall)]
+        for x, y in corners:
             box = (x, y, x + wide, y + tall)
             hidden = sum(_overlap(box, other) for other in taken)
             outside = wide * tall - _overlap(box, (0, 0, width, height))
-            places.append((hidden + 2 * outside, len(places), names, box))
-    _, _, names, box = min(places)
+            far = np.hypot(x + wide / 2 - (left + right) / 2, y + tall / 2 - (top + bottom) / 2)
+            short = 0 if names > 5 else 4
+            places.append(((hidden + 2 * outside) / row**2 + 0.3 * far / row + short, names, box))
+    _, names, box = min(places)
     taken.append(box)
     x, y = box[:2]
-    _darken(image, box)
-    for i, (unit, value) in enumerate(
-        zip(AU_DESCRIPTIONS.items(), face.aus.values(), strict=True), start=1
-    ):
-        name, description = unit[0][:4], unit[1]
-        text = f"{name} {description}" if names > 5 else name
+    x0, y0, x1, y1 = (max(0, round(value)) for value in box)
+    image[y0:y1, x0:x1] //= 3
+    cv2.rectangle(image, (x0, y0), (x1 - 1, y1 - 1), colour, 1)
+    font = row / 34
+    _write(image, f"#{face.face_id}", (x + 0.3 * row, y + 0.95 * row), font, colour)
+    values = zip(AU_DESCRIPTIONS.items(), face.aus.values(), strict=True)
+    for i, ((name, description), value) in enumerate(values, start=2):
+        text = f"{name[:4]} {description}" if names > 5 else name[:4]
         base, start = y + i * row, x + (0.4 + names) * row
-        font = row / 34
         _write(image, text, (x + 0.3 * row, base - 0.1 * row), font, _WHITE)
         _write(image, f"{value:.1f}", (start + 4.3 * row, base - 0.1 * row), font, _WHITE)
-        corners = [(start, base - 0.65 * row), (start + 4 * row, base - 0.1 * row)]
-        (x0, y0), (x1, y1) = ((round(a), round(b)) for a, b in corners)
-        cv2.rectangle(image, (x0, y0), (x1, y1), (110, 110, 110), -1)
+        left, upper, lower = round(start), round(base - 0.65 * row), round(base - 0.1 * row)
         share = float(np.clip(value / MAX_INTENSITY, 0, 1))
-        colour = _COLOURS[face.face_id % len(_COLOURS)] if face.success else _LOW_CONFIDENCE
+        cv2.rectangle(image, (left, upper), (round(start + 4 * row), lower), (110, 110, 110), -1)
         if share > 0:
-            cv2.rectangle(image, (x0, y0), (round(x0 + (x1 - x0) * share), y1), colour, -1)
+            cv2.rectangle(image, (left, upper), (round(start + 4 * share * row), lower), colour, -1)
 
 
 def _overlap(one: Box, other: Box) -> float:
@@ -167,12 +177,6 @@ def _overlap(one: Box, other: Box) -> float:
     wide = min(one[2], other[2]) - max(one[0], other[0])
     high = min(one[3], other[3]) - max(one[1], other[1])
     return max(0.0, wide) * max(0.0, high)
-
-
-def _darken(image: np.ndarray, box: Box) -> None:
-    left, top, right, bottom = (max(0, round(value)) for value in box)
-    part = image[top:bottom, left:right]
-    part[:] = part // 3
 
 
 def _write(
@@ -184,7 +188,10 @@ def _write(
     (wide, high), _ = cv2.getTextSize(text, _FONT, scale, thick)
     x = round(float(np.clip(corner[0], 1, max(1, image.shape[1] - wide - 1))))
     y = round(float(np.clip(corner[1], high + 1, max(high + 1, image.shape[0] - 2))))
-    cv2.putText(image, text, (x, y), _FONT, scale, _DARK, thick + 2, cv2.LINE_AA)
+    # The outline is the text moved about: a thicker stroke is longer in some of OpenCV's fonts.
+    for dx, dy in ((-1, -1), (-1, 1), (1, -1), (1, 1)):
+        place = (x + dx * thick, y + dy * thick)
+        cv2.putText(image, text, place, _FONT, scale, _DARK, thick, cv2.LINE_AA)
     cv2.putText(image, text, (x, y), _FONT, scale, colour, thick, cv2.LINE_AA)
 
 
@@ -207,6 +214,8 @@ class OverlayVideo:
         self.path = Path(path)
         if self.path.suffix.lower() not in VIDEO_SUFFIXES:
             raise UsageError(f"{path}: an overlay video ends with {' or '.join(VIDEO_SUFFIXES)}")
+        if av is None:
+            raise MissingDependency("av")
         self._rate = rate
         self._container: Any = None
         self._stream: Any = None
@@ -218,14 +227,12 @@ class OverlayVideo:
         Raises:
             VideoError: if the file cannot be written.
         """
-        import av
-
         image = draw(found)
         # 4:2:0 needs even sizes.
         image = cv2.copyMakeBorder(
             image, 0, image.shape[0] % 2, 0, image.shape[1] % 2, cv2.BORDER_REPLICATE
         )
-        try:
+        with self._failures():
             if self._container is None:
                 self._open(image)
             size = (self._stream.width, self._stream.height)
@@ -235,33 +242,38 @@ class OverlayVideo:
             frame.pts = max(self._last + 1, round(found.frame.timestamp / _TIME_BASE))
             frame.time_base, self._last = _TIME_BASE, frame.pts
             self._container.mux(self._stream.encode(frame))
-        except (av.error.FFmpegError, OSError) as error:
-            raise self._failure(error) from None
 
     def _open(self, image: np.ndarray) -> None:
-        import av
-
-        options = {"movflags": "frag_keyframe+empty_moov+default_base_moof", "flush_packets": "1"}
         mp4 = self.path.suffix.lower() == ".mp4"
+        fragments = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
         self._container = av.open(
             str(self.path),
             "w",
             format="mp4" if mp4 else "matroska",
-            options=options if mp4 else {"flush_packets": "1", "cluster_time_limit": "1000"},
+            options={
+                "flush_packets": "1",
+                **(fragments if mp4 else {"cluster_time_limit": "1000"}),
+            },
         )
         rate = Fraction(max(self._rate, 1.0)).limit_denominator(1001)
         stream: Any = self._container.add_stream("libx264", rate=rate)
         stream.height, stream.width = image.shape[:2]
         stream.pix_fmt = "yuv420p"
         stream.codec_context.time_base = _TIME_BASE
-        stream.codec_context.gop_size = max(1, round(self._rate))
+        stream.codec_context.gop_size = max(
+            1, round(self._rate)
+        )  # a fragment begins at a key frame
         stream.options = {"preset": "veryfast", "crf": "20", "tune": "zerolatency"}
         self._stream = stream
 
-    def _failure(self, error: Exception) -> VideoError:
-        self._container = None
-        reason = getattr(error, "strerror", None) or error
-        return VideoError(f"{self.path}: cannot be written: {reason}")
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        try:
+            yield
+        except (av.error.FFmpegError, OSError) as error:
+            self._container = None
+            reason = getattr(error, "strerror", None) or error
+            raise VideoError(f"{self.path}: cannot be written: {reason}") from None
 
     def __enter__(self) -> Self:
         return self
@@ -272,16 +284,10 @@ class OverlayVideo:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._container is None:
-            return
-        import av
-
-        try:
-            self._container.mux(self._stream.encode(None))
-            self._container.close()
-        except (av.error.FFmpegError, OSError) as failure:
-            if kind is None:
-                raise self._failure(failure) from None
+        if self._container is not None:
+            with self._failures() if kind is None else suppress(av.error.FFmpegError, OSError):
+                self._container.mux(self._stream.encode(None))
+                self._container.close()
 
 
 class LiveWindow:

@@ -94,3 +94,13 @@ def test_a_perfect_net_is_good_wherever_there_is_a_face(case: str) -> None:
         assert not good
     if case == "turned":
         np.testing.assert_allclose(moved.mean(axis=0), points.mean(axis=0) + 112, atol=1e-9)
+
+
+def test_a_curve_recovers_the_probability_that_outcomes_were_drawn_with() -> None:
+    generator = np.random.default_rng(1)
+    signal = generator.uniform(size=20_000)
+    curve = confidence_calibration.fitted_curve(signal, generator.uniform(size=20_000) < signal**3)
+    for value in (0.2, 0.5, 0.8, 0.95):
+        assert curve(value) == pytest.approx(value**3, abs=0.05)
+    assert (np.diff(curve.confidence) > 0).all()
+    assert (np.diff(curve.signal) > 0).all()
