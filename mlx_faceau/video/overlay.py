@@ -293,33 +293,32 @@ class OverlayVideo:
 class LiveWindow:
     """A window that shows drawn frames with the frames a second; escape or q closes it.
 
-    Args:
-        title: of the window.
+    Attributes:
+        is_open: False once the user has closed it.
 
     Raises:
         MissingDependency: if this OpenCV was built without windows.
     """
 
     def __init__(self, title: str) -> None:
+        self.is_open = True
         self._title = title
-        self._shown: list[float] = []  # times of the last frames
+        self._times: list[float] = []  # of the last frames
         try:
             cv2.namedWindow(title, cv2.WINDOW_NORMAL)
         except cv2.error:
             raise MissingDependency("opencv-python") from None
 
-    def show(self, found: "FrameResult") -> bool:
-        """Draw a frame; False when the window was closed."""
-        self._shown = [*self._shown[-30:], time.monotonic()]
-        seconds = self._shown[-1] - self._shown[0]
-        note = f"{(len(self._shown) - 1) / seconds:.0f} frames/s" if seconds else ""
+    def show(self, found: "FrameResult") -> None:
+        """Draw a frame, from the main thread."""
+        if not self.is_open:
+            return
+        self._times = [*self._times[-30:], time.monotonic()]
+        seconds = self._times[-1] - self._times[0]
+        note = f"{(len(self._times) - 1) / seconds:.0f} frames/s" if seconds else ""
         cv2.imshow(self._title, draw(found, note))
         key = cv2.waitKey(1) & 0xFF
-        return (
-            key not in (27, ord("q"))
-            and cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) >= 1
-        )
-
-    def close(self) -> None:
-        """Close the window."""
-        cv2.destroyWindow(self._title)
+        visible = cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) >= 1
+        if key in (27, ord("q")) or not visible:
+            self.is_open = False
+            cv2.destroyAllWindows()

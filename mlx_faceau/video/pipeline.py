@@ -246,7 +246,8 @@ def to_bgr(image: Any) -> np.ndarray:
     if isinstance(image, (str, Path)):
         return read_image(image)
     if not hasattr(image, "convert"):
-        return image  # FrameCrops checks it
+        array: np.ndarray = image  # FrameCrops checks it
+        return array
     from PIL import ImageOps
 
     upright: Any = ImageOps.exif_transpose(image)

@@ -1,0 +1,114 @@
+"""Results as Python objects, dicts, tables and pictures."""
+
+import csv
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from blobs import Blob, BlobAUs, BlobDetector, BlobLandmarks, draw_frame, write_video
+
+from mlx_faceau import FacePipeline
+from mlx_faceau.errors import UsageError, VideoError
+
+BLOBS = [Blob(80, 100, 40, 1), Blob(230, 120, 30, 3)]
+FRAME = draw_frame(BLOBS)
+
+
+@pytest.fixture
+def pipeline() -> FacePipeline:
+    return FacePipeline(BlobLandmarks(), BlobAUs(), BlobDetector())
+
+
+def test_a_face_has_a_box_a_pose_in_degrees_and_units_by_name(pipeline: FacePipeline) -> None:
+    face = pipeline.image(FRAME).faces[0]
+    np.testing.assert_allclose(face.bbox, (40, 60, 80, 80), atol=1.5)
+    assert (face.aus["AU12"], len(face.aus)) == (1.5, 17)
+    focal = 500 * (320 / 640 + 240 / 480) / 2
+    assert face.pose.position[2] == pytest.approx(focal / face.global_params[0])
+    right = np.degrees(np.arctan((80 - 160) / focal))  # a frontal face left of the camera's axis
+    assert face.pose.yaw == pytest.approx(right, abs=1.0)
+    assert face.pose.roll == pytest.approx(0, abs=1.5)
+
+
+def test_representations_are_short(pipeline: FacePipeline) -> None:
+    found = pipeline.image(FRAME)
+    assert repr(found) == "FrameResult(2 faces, frame=0, 320x240)"
+    assert len(repr(found.faces[0])) < 120
+    assert "AU01=1.5" in repr(found.faces[0])
+    png = np.frombuffer(found._repr_png_(), np.uint8)
+    np.testing.assert_array_equal(cv2.imdecode(png, cv2.IMREAD_COLOR), found.draw())
+
+
+def test_files_arrays_and_pil_images_give_the_same(tmp_path: Path, pipeline: FacePipeline) -> None:
+    image = pytest.importorskip("PIL.Image")
+    path = tmp_path / "a.png"
+    cv2.imwrite(str(path), FRAME)
+    turned = image.fromarray(np.rot90(FRAME[..., ::-1], -1).copy())
+    exif = image.Exif()
+    exif[0x0112] = 8  # shown turned back by a quarter
+    turned.save(tmp_path / "turned.png", exif=exif)
+    with image.open(tmp_path / "turned.png") as upright, image.open(path) as plain:
+        results = list(pipeline.images([path, str(path), FRAME, plain, upright]))
+    assert [found.source for found in results] == [str(path), str(path), "", "", ""]
+    for found in results:
+        np.testing.assert_array_equal(found.frame.image, FRAME)
+        assert len(found.faces) == 2
+
+
+def test_a_folder_gives_its_images_in_order(tmp_path: Path, pipeline: FacePipeline) -> None:
+    for name in ("b.png", "a.png"):
+        cv2.imwrite(str(tmp_path / name), FRAME)
+    (tmp_path / "notes.txt").write_text("none")
+    table = pipeline.images(tmp_path).to_dict()
+    assert [Path(row["source"]).name for row in table] == ["a.png", "b.png"]
+    (tmp_path / "none").mkdir()
+    with pytest.raises(UsageError, match="no folder with images"):
+        pipeline.images(tmp_path / "none")
+    with pytest.raises(VideoError, match="absent"):
+        pipeline.image(tmp_path / "absent.png")
+
+
+def test_dicts_are_plain_and_say_what_the_attributes_say(pipeline: FacePipeline) -> None:
+    found = pipeline.image(FRAME)
+    plain = json.loads(json.dumps(found.to_dict()))
+    assert plain["image_size"] == [320, 240]
+    face, first = found.faces[0], plain["faces"][0]
+    assert first["aus"]["AU45"] == face.aus["AU45"]
+    assert first["pose"]["yaw"] == pytest.approx(face.pose.yaw)
+    np.testing.assert_allclose(first["landmarks"], face.landmarks)
+    np.testing.assert_allclose(first["bbox"], face.bbox)
+
+
+def test_a_video_becomes_a_table_with_a_row_a_face(tmp_path: Path, pipeline: FacePipeline) -> None:
+    pytest.importorskip("pandas")
+    video = write_video(tmp_path / "a.mp4", [FRAME] * 3 + [draw_frame([])] * 20)
+    table = pipeline.video(video).to_dataframe()
+    assert (table[table.frame == 0].face_id == [0, 1]).all()
+    last = table[table.frame == 22]
+    assert (len(last), bool(last.success.iloc[0])) == (1, False)
+    assert last.AU12.isna().all()
+    assert table.source.iloc[0] == str(video)
+    assert {"pitch", "position_z", "AU12", "x_0", "y_67", "bbox_width"} <= set(table.columns)
+    pipeline.video(video).save(tmp_path / "a.csv")
+    with (tmp_path / "a.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == list(table.columns)
+    assert len(rows) == len(table)
+    assert float(rows[0]["AU12"]) == table.AU12.iloc[0]
+
+
+def test_results_are_saved_by_their_ending(tmp_path: Path, pipeline: FacePipeline) -> None:
+    found = pipeline.image(FRAME)
+    found.save(tmp_path / "a.png")
+    np.testing.assert_array_equal(cv2.imread(str(tmp_path / "a.png")), found.draw())
+    found.save(tmp_path / "a.json")
+    assert json.loads((tmp_path / "a.json").read_text()) == [found.to_dict()]
+    with pytest.raises(UsageError, match=r"a\.txt: results are saved as \.csv or \.json"):
+        found.save(tmp_path / "a.txt")
+    video = write_video(tmp_path / "clip.mp4", [FRAME] * 4)
+    stream = pipeline.video(video)
+    assert stream.rate == pytest.approx(25)
+    stream.save(tmp_path / "drawn.mp4")
+    assert len(list(pipeline.video(tmp_path / "drawn.mp4"))) == 4
