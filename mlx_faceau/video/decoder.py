@@ -230,7 +230,12 @@ class Decoder:
         target = "rgb24" if frame.format.name == "bgr24" else "bgr24"
         mode = Interpolation.BILINEAR if width == frame.width else Interpolation.BICUBIC
         converted = self._converter.reformat(
-            frame, width=width, format=target, interpolation=mode, dst_color_range="JPEG"
+            frame,
+            width=width,
+            format=target,
+            interpolation=mode,
+            dst_color_range="JPEG",
+            threads=1,  # more cost more CPU time than they save
         )
         plane: Any = converted.planes[0]
         rows = np.frombuffer(plane, np.uint8).reshape(frame.height, plane.line_size)
