@@ -22,7 +22,7 @@ def test_a_few_bytes_that_claim_gigabytes_are_refused(tmp_path: Path) -> None:
     data[16:24] = (30_000).to_bytes(4, "big") * 2
     data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
     (tmp_path / "a.png").write_bytes(data)
-    with pytest.raises(VideoError, match=r"a\.png: it claims 30000 x 30000 pixels"):
+    with pytest.raises(VideoError, match=r"a\.png: it claims too many pixels"):
         read_image(tmp_path / "a.png")
 
 

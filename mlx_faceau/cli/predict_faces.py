@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from mlx_faceau.output.openface_csv import GROUPS, Layout, foreign_columns
 from mlx_faceau.output.result_files import FORMATS, OutputFiles, Summary, write_results
 from mlx_faceau.output.run_record import run_record
 from mlx_faceau.video.overlay import VIDEO_SUFFIXES as OVERLAY_SUFFIXES
+from mlx_faceau.video.overlay import LiveWindow
 from mlx_faceau.video.pipeline import FacePipeline
 from mlx_faceau.video.pose import Camera
 from mlx_faceau.video.reader import Span, Video
@@ -88,7 +90,8 @@ def run_faces(args: argparse.Namespace, settings: dict[str, Any]) -> int:
     for job in jobs:
         files = replace(job.files, record={"source": job.name, **record})
         try:
-            summary = _run_job(pipeline, replace(job, files=files), span, failed, total)
+            job = replace(job, files=files)
+            summary = _run_job(pipeline, job, span, failed, total, args.show)
         except FaceauError as error:  # a bad file never ends a batch; a full disk (OSError) does
             if total == 1:
                 raise
@@ -103,7 +106,7 @@ def run_faces(args: argparse.Namespace, settings: dict[str, Any]) -> int:
 
 
 def _run_job(
-    pipeline: FacePipeline, job: Job, span: Span, failed: list[Input], total: int
+    pipeline: FacePipeline, job: Job, span: Span, failed: list[Input], total: int, show: bool
 ) -> Summary:
     """Predict and write one job; images that cannot be read are reported and added to ``failed``.
 
@@ -122,12 +125,16 @@ def _run_job(
         video = Video(first.path)
         rate, frames = video.rate / span.every, _expected(video, span)
         results = pipeline.video(video, span)
+    window = LiveWindow(job.name) if show else None
+    results = takewhile(lambda _: window is None or window.is_open, results)
     written = 0
 
-    def count(_: FrameResult) -> None:
+    def count(result: FrameResult) -> None:
         nonlocal written
         written += 1
         advance()
+        if window is not None:
+            window.show(result)
 
     with _progress_bar(job.name, frames, "images" if first.is_image else "frames") as advance:
         try:

@@ -105,8 +105,9 @@ class ConfidenceCurves:
                 )
                 both = np.stack([signal, confidence])  # of one length
                 ascending = both.shape[1] > 0 and (np.diff(both) >= 0).all()
-                inside = np.isfinite(both).all() and 0 <= confidence[0] <= confidence[-1] <= 1
-                if not (ascending and inside):
+                if not (ascending and np.isfinite(both).all()):
+                    raise UsageError(name)
+                if not 0 <= confidence[0] <= confidence[-1] <= 1:
                     raise UsageError(name)
                 curves[name] = Curve(tuple(signal.tolist()), tuple(confidence.tolist()))
         except (KeyError, TypeError, ValueError):
