@@ -117,7 +117,7 @@ def test_what_is_no_crop_is_refused_with_what_came(kind, crop, message):
     ("crops", "message"),
     [
         (CROP, "use predict for one crop"),
-        ([CROP, CROP], "got list"),
+        ([CROP, None], "got NoneType"),
         (np.zeros((2, 112, 112, 1), np.uint8), r"shape \(2, 112, 112, 1\)"),
         (np.zeros((0,)), r"shape \(0,\)"),
     ],
@@ -125,6 +125,16 @@ def test_what_is_no_crop_is_refused_with_what_came(kind, crop, message):
 def test_what_is_no_batch_is_refused_with_what_came(kind, crops, message):
     with pytest.raises(ValueError, match=message):
         predictor(kind).predict_batch(crops)
+
+
+@KINDS
+def test_a_list_of_crops_is_a_batch(kind):
+    one = predictor(kind)
+    for crops in ([], [CROP], [CROP, CROP[::-1], CROP]):
+        array = np.array(crops).reshape(-1, *CROP.shape).astype(np.uint8)
+        listed, stacked = one.predict_batch(crops), one.predict_batch(array)
+        for name, values in stacked.items():
+            np.testing.assert_array_equal(listed[name], values)
 
 
 # --- real models

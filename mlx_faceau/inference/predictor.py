@@ -17,6 +17,9 @@ from mlx_faceau.weights.builtin import BUILTIN, identity
 from .backends import Backend, open_backend
 
 ModelPath = str | os.PathLike[str]
+Crops = np.ndarray | Sequence[np.ndarray]
+
+_NO_CROPS = np.zeros((0, *CROP_SHAPE), np.uint8)
 
 
 class _Predictor:
@@ -77,14 +80,17 @@ class _Predictor:
         description = self._backend.describe()
         return {**description, "model": identity(description)}
 
-    def _run(self, crops: np.ndarray, batch: bool) -> dict[str, np.ndarray]:
+    def _run(self, crops: Crops, batch: bool) -> dict[str, np.ndarray]:
         """Outputs of one crop, or of a batch with a leading N."""
+        if batch and isinstance(crops, (list, tuple)):
+            crops = np.concatenate([_NO_CROPS, *map(check_crops, crops)])
         if getattr(crops, "ndim", 3 + batch) != 3 + batch:
             expected = "(N, 112, 112, 3) crops" if batch else f"one crop {CROP_SHAPE}"
             other = "predict for one crop" if batch else "predict_batch"
             name = "predict_batch" if batch else "predict"
-            raise UsageError(f"{name} takes {expected}, got shape {crops.shape}; use {other}")
-        crops = check_crops(crops)
+            shape = np.shape(crops)
+            raise UsageError(f"{name} takes {expected}, got shape {shape}; use {other}")
+        crops = check_crops(crops)  # type: ignore[arg-type]  # which refuses all but arrays
         count, size = len(crops), self._backend.max_batch
         if count == 0:  # a blank face shows the shapes
             crops = np.zeros((1, *CROP_SHAPE), np.uint8)
@@ -138,11 +144,11 @@ class LandmarkPosePredictor(_Predictor):
         """
         return self._run(bgr_112, batch=False)
 
-    def predict_batch(self, bgr_crops: np.ndarray) -> dict[str, np.ndarray]:
+    def predict_batch(self, bgr_crops: Crops) -> dict[str, np.ndarray]:
         """Predict many faces.
 
         Args:
-            bgr_crops: (N, 112, 112, 3) uint8 BGR; N may be 0.
+            bgr_crops: (N, 112, 112, 3) uint8 BGR, or a list of crops; N may be 0.
 
         Returns:
             The arrays of :meth:`predict` with a leading N.
@@ -204,11 +210,11 @@ class AUPredictor(_Predictor):
         intensities = self._run(bgr_112, batch=False)["au_intensities"].clip(0.0, MAX_INTENSITY)
         return {"au_intensities": intensities, "au_dict": _by_name(intensities)}
 
-    def predict_batch(self, bgr_crops: np.ndarray) -> dict[str, Any]:
+    def predict_batch(self, bgr_crops: Crops) -> dict[str, Any]:
         """Predict many faces.
 
         Args:
-            bgr_crops: (N, 112, 112, 3) uint8 BGR; N may be 0.
+            bgr_crops: (N, 112, 112, 3) uint8 BGR, or a list of crops; N may be 0.
 
         Returns:
             ``au_intensities`` (N, 17) float32 in [0, 5]; ``au_dicts`` a list of N dictionaries.

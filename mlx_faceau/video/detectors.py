@@ -10,6 +10,7 @@ import logging
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -101,11 +102,11 @@ class YuNetDetector:
 
     def detect(self, frame: np.ndarray) -> list[Detection]:
         """See :class:`Detector`."""
-        return self._pass(*_reduce(frame, _YUNET_SIDE))
+        return self._pass(*_resized(frame, _YUNET_SIDE))
 
     def search(self, frame: np.ndarray) -> list[Detection]:
         """Faces of a photograph, at two scales."""
-        enlarged = self._pass(*_resize(frame, _LARGE_SIDE))
+        enlarged = self._pass(*_resized(frame, _LARGE_SIDE, _MOST_ENLARGED))
         return _merged(self.detect(frame) + [d for d in enlarged if d.score >= _YUNET_SURE])
 
     def _pass(self, small: np.ndarray, scale: float) -> list[Detection]:
@@ -142,7 +143,7 @@ class DlibDetector:
 
     def detect(self, frame: np.ndarray) -> list[Detection]:
         """See :class:`Detector`."""
-        small, scale = _reduce(frame, _DLIB_SIDE)
+        small, scale = _resized(frame, _DLIB_SIDE)
         rectangles, margins, _ = self._find.run(cv2.cvtColor(small, cv2.COLOR_BGR2GRAY), 0, 0.0)
         return [
             _detection(
@@ -178,7 +179,7 @@ class DlibDetector:
 
     def _pass(self, frame: np.ndarray, side: int, tilt: float) -> list[Detection]:
         """Hits of one scale and tilt, far below dlib's own threshold; scores are not clipped."""
-        small, scale = _resize(frame, side)
+        small, scale = _resized(frame, side, _MOST_ENLARGED)
         height, width = small.shape[:2]
         centre = ((width - 1) / 2, (height - 1) / 2)
         turn = cv2.getRotationMatrix2D(centre, tilt, 1.0)
@@ -235,11 +236,11 @@ class VisionDetector:
         Raises:
             BackendError: if Vision refuses the frame.
         """
-        return self._pass(frame, _reduce(frame, _DLIB_SIDE)[0])
+        return self._pass(frame, _resized(frame, _DLIB_SIDE)[0])
 
     def search(self, frame: np.ndarray) -> list[Detection]:
         """Faces of a photograph, at two scales."""
-        enlarged = self._pass(frame, _resize(frame, _LARGE_SIDE)[0])
+        enlarged = self._pass(frame, _resized(frame, _LARGE_SIDE, _MOST_ENLARGED)[0])
         return _merged(self.detect(frame) + enlarged)
 
     def _pass(self, frame: np.ndarray, small: np.ndarray) -> list[Detection]:
@@ -249,21 +250,16 @@ class VisionDetector:
         handler = vision.VNImageRequestHandler.alloc().initWithData_options_(encoded, {})
         done, error = handler.performRequests_error_([request], None)
         if not done:
-            raise BackendError(f"Apple Vision could not look at a frame: {error}")
+            raise BackendError(f"Apple Vision could not process a frame: {error}")
         height, width = frame.shape[:2]
-        return [_from_vision(found, width, height) for found in request.results() or []]
-
-
-def _from_vision(found: Any, width: int, height: int) -> Detection:
-    """Vision counts in fractions of the image, from its lower left corner."""
-    origin, size = found.boundingBox().origin, found.boundingBox().size
-    box = (
-        origin.x * width - 0.5,
-        (1 - origin.y - size.height) * height - 0.5,
-        size.width * width,
-        size.height * height,
-    )
-    return Detection(box, float(found.confidence()))
+        found = []
+        for face in request.results() or []:
+            # Fractions of the image, from its lower left corner.
+            origin, size = face.boundingBox().origin, face.boundingBox().size
+            x, y = origin.x * width - 0.5, (1 - origin.y - size.height) * height - 0.5
+            box = (x, y, size.width * width, size.height * height)
+            found.append(Detection(box, float(face.confidence())))
+        return found
 
 
 class CallableDetector:
@@ -327,14 +323,16 @@ def open_detector(
         MissingDependency: if its library is not installed.
     """
     if not isinstance(choice, (str, Path)):
-        return _as_detector(choice)
+        if hasattr(choice, "detect") and hasattr(choice, "calibration"):
+            return choice
+        if callable(choice):
+            return CallableDetector(choice)
+        raise UsageError(f"a detector is a name, a file or a function, got {choice!r}")
     name = str(choice)
     if name == "auto":
         return _open_first(model_folders)
-    if name == "dlib":
-        return DlibDetector()
-    if name == "vision":
-        return VisionDetector()
+    if name in ("dlib", "vision"):
+        return DlibDetector() if name == "dlib" else VisionDetector()
     if name.endswith(".onnx"):
         return YuNetDetector(name)
     if ":" in name:
@@ -345,33 +343,24 @@ def open_detector(
     )
 
 
-def _as_detector(choice: Any) -> Detector:
-    if hasattr(choice, "detect") and hasattr(choice, "calibration"):
-        return choice  # type: ignore[no-any-return]
-    if callable(choice):
-        return CallableDetector(choice)
-    raise UsageError(f"a detector is a name, a file or a function, got {choice!r}")
-
-
 def _open_first(model_folders: Sequence[Path | str]) -> Detector:
-    reasons = []
     files = [path for folder in model_folders for path in sorted(Path(folder).glob(_YUNET_PATTERN))]
-    for path in dict.fromkeys(files):
+    kinds: list[tuple[str, Callable[[], Detector]]] = [
+        *((f"YuNet {path}", partial(YuNetDetector, path)) for path in dict.fromkeys(files)),
+        ("vision", VisionDetector),
+        ("dlib", DlibDetector),
+    ]
+    reasons = [] if files else [f"YuNet: no {_YUNET_PATTERN} beside the models"]
+    for name, open_kind in kinds:
         try:
-            return _chosen(YuNetDetector(path), f"model file {path}")
-        except BackendError as error:
-            logger.warning("%s; passed over", error)
-            reasons.append(f"YuNet: {error}")
-    if not files:
-        reasons.append(f"YuNet: no {_YUNET_PATTERN} beside the models")
-    for kind in (VisionDetector, DlibDetector):
-        try:
-            return _chosen(kind(), "; ".join(reasons))
-        except (BackendError, MissingDependency) as error:
-            reasons.append(f"{kind.name}: {error}")
-        except BrokenLibrary as error:
-            logger.warning("%s; passed over", error)
-            reasons.append(f"{kind.name}: {error}")
+            detector = open_kind()
+        except (BackendError, MissingDependency, BrokenLibrary) as error:
+            if isinstance(error, BrokenLibrary) or name.startswith("YuNet"):
+                logger.warning("%s; passed over", error)
+            reasons.append(f"{name.split()[0]}: {error}")
+            continue
+        logger.info("face detector: %s", "; ".join([name, *reasons]))
+        return detector
     raise BackendError(
         f"no face detector here ({'; '.join(reasons)}); three ways to get one: put OpenCV's YuNet "
         "model (face_detection_yunet_*.onnx) beside the landmark model or name it with --detector; "
@@ -380,27 +369,20 @@ def _open_first(model_folders: Sequence[Path | str]) -> Detector:
     )
 
 
-def _chosen(detector: Detector, why: str) -> Detector:
-    logger.info("face detector: %s (%s)", detector.name, why)
-    return detector
+def _resized(frame: np.ndarray, longest: int, enlarged: float = 1.0) -> tuple[np.ndarray, float]:
+    """The frame with about so many pixels on its longer side, and its scale.
 
-
-def _reduce(frame: np.ndarray, longest: int) -> tuple[np.ndarray, float]:
-    """The frame with its longer side at most so many pixels, and its scale."""
-    scale = min(1.0, longest / max(frame.shape[:2]))
+    Args:
+        frame: (H, W, 3).
+        longest: px.
+        enlarged: smaller frames are enlarged by this at most.
+    """
+    scale = min(enlarged, longest / max(frame.shape[:2]))
     if scale == 1.0:
         return frame, scale
     size = (max(1, round(frame.shape[1] * scale)), max(1, round(frame.shape[0] * scale)))
-    return cv2.resize(frame, size, interpolation=cv2.INTER_AREA), scale
-
-
-def _resize(frame: np.ndarray, longest: int) -> tuple[np.ndarray, float]:
-    """The frame with about so many pixels on its longer side, and its scale."""
-    scale = min(_MOST_ENLARGED, longest / max(frame.shape[:2]))
-    if scale <= 1.0:
-        return _reduce(frame, longest)
-    size = (round(frame.shape[1] * scale), round(frame.shape[0] * scale))
-    return cv2.resize(frame, size, interpolation=cv2.INTER_LINEAR), scale
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    return cv2.resize(frame, size, interpolation=method), scale
 
 
 def _merged(found: Sequence[Detection]) -> list[Detection]:

@@ -45,7 +45,7 @@ from .results import FaceResult, Frame, FrameResult
 from .square_filter import SquareFilter
 
 _NEVER = -1_000_000  # a frame before all others
-_NEAR_EVERY = 3  # frames between detections near a track, where the detector is quick there
+_NEAR_EVERY = 2  # frames between detections near a track, where the detector is quick there
 _NEAR_SIDES = 1.6  # sides of the region for it
 _SEARCH_EVERY = 5  # frames between detections while a track is lost or doubtful
 _AGREEMENT_EVERY = 8  # frames between fits of a displaced crop, where no marks vouch for a track
@@ -173,7 +173,7 @@ class Tracker:
     Args:
         predictor: the landmark net.
         detector: finds faces. Where it has a ``region_side``, the pixels of a region in which it
-            is quick, it is asked near each track every third frame as well.
+            is quick, it is asked near each track every other frame as well.
         curves: from signals to confidences; None takes the signals themselves.
         lock: held while the detector works; several trackers may share a detector.
         detect_every: frames between detections in the whole frame while all is well.
