@@ -30,6 +30,7 @@ def test_a_face_has_a_box_a_pose_in_degrees_and_units_by_name(pipeline: FacePipe
     right = np.degrees(np.arctan((80 - 160) / focal))  # a frontal face left of the camera's axis
     assert face.pose.yaw == pytest.approx(right, abs=1.0)
     assert face.pose.roll == pytest.approx(0, abs=1.5)
+    assert repr(face.pose).startswith(f"HeadPose(pitch={face.pose.pitch:.1f}, yaw=")
 
 
 def test_representations_are_short(pipeline: FacePipeline) -> None:

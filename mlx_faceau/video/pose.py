@@ -37,7 +37,7 @@ class Camera:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class HeadPose:
     """Where the head is and how it is turned, seen from the camera.
 
@@ -63,6 +63,11 @@ class HeadPose:
     def roll(self) -> float:
         """Degrees about the viewing axis; positive tilts the head clockwise in the image."""
         return float(np.degrees(self.angles[2]))
+
+    def __repr__(self) -> str:
+        x, y, z = self.position
+        angles = f"pitch={self.pitch:.1f}, yaw={self.yaw:.1f}, roll={self.roll:.1f}"
+        return f"HeadPose({angles}, position=({x:.0f}, {y:.0f}, {z:.0f}))"
 
 
 def head_pose(global_params: np.ndarray, camera: Camera) -> HeadPose:

@@ -51,7 +51,7 @@ _SEARCH_EVERY = 5  # frames between detections while a track is lost or doubtful
 _AGREEMENT_EVERY = 8  # frames between fits of a displaced crop, where no marks vouch for a track
 _PATIENCE = 3  # frames in a row without success after which a track that is not seen is lost
 _MISPLACED = 0.25  # place cost from which a track is put where the detector sees its face
-_TWINS = 0.25  # two tracks closer than this show one face
+_DUPLICATES = 0.25  # two tracks closer than this show one face
 _SAME_CROP = 0.02  # distance of squares whose landmarks are the same
 _JUMP = 0.3  # place cost between two frames' landmarks that no face moves
 _UNLIKE = 0.15  # fall of similarity below its usual value at which a fit is suspected
@@ -240,7 +240,7 @@ class Tracker:
         fits = self._fit(crops, index, self.active)
         if any(fit.suspect for fit in fits) and self._detected < index:
             fits = self._refit(crops, index, fits)
-        fits = self._without_twins(fits)
+        fits = self._without_duplicates(fits)
         faces = tuple(self._finish(fit, index, frame.image.shape[:2]) for fit in fits)
         shown = [fit.crop for fit in fits] or np.zeros((0, *CROP_SHAPE), np.uint8)
         return TrackedFrame(FrameResult(frame, faces, self._source), np.asarray(shown))
@@ -389,12 +389,16 @@ class Tracker:
         known = {f.track.face_id: f for f in fits} | {f.track.face_id: f for f in fresh}
         return [known[t.face_id] for t in self.active if t.face_id in known]
 
-    def _without_twins(self, fits: Sequence[_Fit]) -> list[_Fit]:
+    def _without_duplicates(self, fits: Sequence[_Fit]) -> list[_Fit]:
         """Of two tracks on one face, the one that looks less like it is lost: it is hidden."""
         for i, one in enumerate(fits):
             for other in fits[i + 1 :]:
                 squares = (one.landmarks.square, other.landmarks.square)
-                if one.track.lost or other.track.lost or squares[0].distance(squares[1]) >= _TWINS:
+                if (
+                    one.track.lost
+                    or other.track.lost
+                    or squares[0].distance(squares[1]) >= _DUPLICATES
+                ):
                     continue
                 hidden = min(
                     one,
