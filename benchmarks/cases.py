@@ -209,7 +209,7 @@ def train_mlx(case: dict, images: np.ndarray) -> Call:
         seed=0,
     )
     batch = {"images": images, **targets_of(config, len(images))}
-    return lambda: trainer.train_epoch([batch], lambda step: LEARNING_RATE)
+    return lambda: trainer.step(batch, LEARNING_RATE)
 
 
 def train_torch(case: dict, images: np.ndarray) -> Call:

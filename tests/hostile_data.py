@@ -115,7 +115,7 @@ def settings_files() -> list[bytes]:
 
 def read_settings_file(folder: Path, data: bytes) -> None:
     from mlx_faceau.train.class_balance import read_weights
-    from mlx_faceau.train.config import AUTraining, read_settings, resolve
+    from mlx_faceau.train.config import AUTrainConfig, read_settings, resolve
 
     path = folder / "settings.json"
     path.write_bytes(data)
@@ -123,7 +123,7 @@ def read_settings_file(folder: Path, data: bytes) -> None:
     if "AU09_r" in settings:
         read_weights(path)
     else:
-        resolve(AUTraining, settings)
+        resolve(AUTrainConfig, settings)
 
 
 def histories() -> list[bytes]:

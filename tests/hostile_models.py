@@ -57,8 +57,8 @@ def _weight_bytes() -> int:
 
 def read_checkpoint(folder: Path, data: bytes) -> None:
     from mlx_faceau.core.checkpoint import load_checkpoint
-    from mlx_faceau.train.checkpoints import Progress
-    from mlx_faceau.train.config import AUTraining
+    from mlx_faceau.train.checkpoints import TrainingState
+    from mlx_faceau.train.config import AUTrainConfig
     from mlx_faceau.train.resume import run_settings
 
     path = folder / "net.safetensors"
@@ -67,8 +67,8 @@ def read_checkpoint(folder: Path, data: bytes) -> None:
         file.truncate(len(data) + _weight_bytes())
     checkpoint = load_checkpoint(path)
     checkpoint.weights()
-    run_settings(AUTraining, {}, checkpoint)
-    Progress.of(checkpoint)
+    run_settings(AUTrainConfig, {}, checkpoint)
+    TrainingState.from_checkpoint(checkpoint)
 
 
 def read_short_checkpoint(folder: Path, data: bytes) -> None:

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from mlx_faceau.core.architectures import AUPredictionConfig, initial_weights, weight_shapes
-from mlx_faceau.core.auxiliary_head import NUM_AUXILIARY, TaughtAUConfig, put_back, set_apart
+from mlx_faceau.core.auxiliary_head import NUM_AUXILIARY, AuxiliaryAUConfig, put_back, set_apart
 
-CONFIG = TaughtAUConfig(width_mult=0.1, dropout=0.0)
+CONFIG = AuxiliaryAUConfig(width_mult=0.1, dropout=0.0)
 PLAIN = AUPredictionConfig(width_mult=0.1, dropout=0.0)
 FRAMEWORKS = ("torch", "mlx")
 
@@ -33,17 +33,17 @@ def outputs(framework: str, images: np.ndarray, training: bool) -> dict[str, np.
 def loss(framework: str, predictions: dict, targets: dict, **options: float) -> dict[str, float]:
     if framework == "torch":
         torch = pytest.importorskip("torch")
-        from mlx_faceau.torch_fallback.auxiliary_head import TaughtAULoss
+        from mlx_faceau.torch_fallback.losses import AuxiliaryAULoss
 
         array = torch.from_numpy
     else:
         pytest.importorskip("mlx.core")
         from mlx_faceau.models import mx
-        from mlx_faceau.models.auxiliary_head import TaughtAULoss
+        from mlx_faceau.models.losses import AuxiliaryAULoss
 
         array = mx.array
     sides = [{name: array(v) for name, v in side.items()} for side in (predictions, targets)]
-    terms = TaughtAULoss(**options)(*sides)
+    terms = AuxiliaryAULoss(**options)(*sides)
     return {name: float(value) for name, value in terms.items()}
 
 

@@ -270,7 +270,7 @@ def test_a_training_starts_from_the_built_in_net(
     pair: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     pytest.importorskip("h5py")
-    from mlx_faceau.train.config import AUTraining, LandmarkPoseTraining
+    from mlx_faceau.train.config import AUTrainConfig, LandmarkPoseTrainConfig
     from mlx_faceau.train.initial_weights import first_weights
     from mlx_faceau.train.target_statistics import TargetStatistics
 
@@ -278,12 +278,12 @@ def test_a_training_starts_from_the_built_in_net(
     means = {name: np.full(shape, 2.0) for name, shape in {**shapes, "au_intensities": 17}.items()}
     statistics = TargetStatistics(9, means, means)
     given = {"data": ["x.h5"], "init": "builtin", "width_mult": 0.25, "framework": "torch"}
-    start = first_weights(AUTraining(**given), statistics)
+    start = first_weights(AUTrainConfig(**given), statistics)
     stored = load_checkpoint(pair / "au_prediction.safetensors").weights()
     assert all(np.array_equal(start.weights[name], stored[name]) for name in stored)
     assert start.origin["hash"] == file_hash(pair / "au_prediction.safetensors")
 
-    config = LandmarkPoseTraining(**given)
+    config = LandmarkPoseTrainConfig(**given)
     stored = load_checkpoint(pair / "landmark_pose.safetensors").weights()
     same = first_weights(config, statistics, {"name": "open", "hash": stand_in_pdm().hash})
     assert all(np.array_equal(same.weights[name], stored[name]) for name in stored)
@@ -291,7 +291,7 @@ def test_a_training_starts_from_the_built_in_net(
     anew = {name for name in stored if not np.array_equal(other.weights[name], stored[name])}
     assert anew
     assert {name.split(".")[0] for name in anew} == {"local_head"}
-    assert "was taught with the open PDM, these labels with the openface one" in caplog.text
+    assert "was trained with the open PDM, these labels come with the openface one" in caplog.text
 
 
 def test_the_same_nets_give_the_same_files(stand_in: Path, tmp_path: Path) -> None:

@@ -2,13 +2,11 @@
 
 from typing import TYPE_CHECKING
 
-from mlx_faceau.core.architectures import LandmarkPoseConfig, ModelConfig
-from mlx_faceau.core.auxiliary_head import TaughtAUConfig
+from mlx_faceau.core.architectures import ModelConfig
 from mlx_faceau.errors import MissingDependency
 
 try:
     from .au_prediction import AUPredictionNet
-    from .auxiliary_head import TaughtAUNet
     from .landmark_pose import UnifiedLandmarkPoseNet
     from .losses import AUPredictionLoss, ConcordanceCorrelationLoss, LandmarkPoseLoss, WingLoss
 except ModuleNotFoundError as error:
@@ -32,7 +30,5 @@ __all__ = [
 
 def build(config: ModelConfig) -> "FaceNet":
     """The untrained net of a configuration: its kind picks the class."""
-    if isinstance(config, LandmarkPoseConfig):
-        return UnifiedLandmarkPoseNet.from_config(config)
-    net = TaughtAUNet if isinstance(config, TaughtAUConfig) else AUPredictionNet
-    return net.from_config(config)
+    is_landmark_pose = config.kind == "landmark_pose"
+    return (UnifiedLandmarkPoseNet if is_landmark_pose else AUPredictionNet).from_config(config)

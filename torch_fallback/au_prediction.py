@@ -18,6 +18,7 @@ class AUPredictionNet(FaceNet):
     """
 
     au_head: LinearHead
+    auxiliary_head: LinearHead  # see :mod:`mlx_faceau.core.auxiliary_head`
 
     def __init__(self, width_mult: float = 1.0, dropout: float = 0.3) -> None:
         super().__init__(AUPredictionConfig(width_mult, dropout))
@@ -29,6 +30,11 @@ class AUPredictionNet(FaceNet):
             images: (N, 3, 112, 112) RGB in [0, 1].
 
         Returns:
-            ``au_intensities`` (N, 17) >= 0, in the order of ``AU_NAMES``; not clamped to 5.
+            ``au_intensities`` (N, 17) >= 0, in the order of ``AU_NAMES``; not clamped to 5. A net
+            with an auxiliary head also gives ``auxiliary`` (N, 443) in training.
         """
-        return {"au_intensities": F.relu(self.au_head(self.backbone(images)))}
+        features = self.backbone(images)
+        outputs = {"au_intensities": F.relu(self.au_head(features))}
+        if self.training and hasattr(self, "auxiliary_head"):
+            outputs["auxiliary"] = self.auxiliary_head(features)
+        return outputs

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from mlx_faceau.core import architectures
-from mlx_faceau.core.architectures import ModelConfig, config_to_dict, initial_weights
+from mlx_faceau.core.architectures import ModelConfig, initial_weights
 from mlx_faceau.core.checkpoint import check_weights
 
 from .layers import ACTIVATIONS, ConvNorm, InvertedResidual, LinearHead
@@ -50,7 +50,9 @@ class FaceNet(nn.Module):
     @classmethod
     def from_config(cls, config: ModelConfig) -> Self:
         """A new net of these settings, which must be of this class's kind."""
-        return cls(**config_to_dict(config))
+        net = cls.__new__(cls)
+        FaceNet.__init__(net, config)
+        return net
 
     def to_weights(self) -> dict[str, np.ndarray]:
         """Copies of all weights and BatchNorm statistics, float32, in MLX names and layout."""

@@ -55,10 +55,13 @@ class TorchRanks:
         for tensor, total in zip(tensors, totals, strict=True):
             tensor.copy_(total.view_as(tensor) / self.size)
 
-    def all_rows(self, values: torch.Tensor) -> torch.Tensor:
+    def all_rows(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The rows of all ranks in their order; gradients flow into this rank's own."""
         if self.size == 1:
-            return values
+            return tensors
+        return {name: self._gather(values) for name, values in tensors.items()}
+
+    def _gather(self, values: torch.Tensor) -> torch.Tensor:
         own = values.detach().contiguous()
         everyone = [torch.empty_like(own) for _ in range(self.size)]
         with self._exchange():

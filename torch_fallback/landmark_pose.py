@@ -38,8 +38,6 @@ class UnifiedLandmarkPoseNet(FaceNet):
         super().__init__(
             LandmarkPoseConfig(width_mult, num_landmarks, num_local_params, image_size, dropout)
         )
-        self.num_landmarks = num_landmarks
-        self.image_size = image_size
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Predict landmarks and pose.
@@ -52,9 +50,9 @@ class UnifiedLandmarkPoseNet(FaceNet):
             (radians), tx, ty (px); ``local_params`` (N, 34).
         """
         features = self.backbone(images)
-        landmarks = torch.sigmoid(self.landmark_head(features)) * self.image_size
+        landmarks = torch.sigmoid(self.landmark_head(features)) * self.config.image_size
         return {
-            "landmarks": landmarks.reshape(-1, self.num_landmarks, 2),
+            "landmarks": landmarks.reshape(-1, landmarks.shape[1] // 2, 2),
             "global_params": _global_params(self.global_head(features)),
             "local_params": self.local_head(features),
         }

@@ -1,10 +1,11 @@
 """The training step in torch; epochs, schedule and checkpoints are ``mlx_faceau.train.loop``'s.
 
-Reference:
+References:
     Pascanu et al., On the difficulty of training recurrent neural networks, ICML 2013 (clipping).
+    Loshchilov and Hutter, Decoupled Weight Decay Regularization, ICLR 2019 (AdamW).
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -13,25 +14,26 @@ import torch
 from torch import nn
 
 from mlx_faceau.core.architectures import AUPredictionConfig, LandmarkPoseConfig, ModelConfig
-from mlx_faceau.core.auxiliary_head import TaughtAUConfig
+from mlx_faceau.core.auxiliary_head import AuxiliaryAUConfig
 from mlx_faceau.core.preprocess import PIXEL_MAX
-from mlx_faceau.train.distributed import seed_of_step
-from mlx_faceau.train.gradient_accumulation import parts
+from mlx_faceau.core.training_step import CLIP_NORM, dropout_seed, section, split_batch
 
 from . import build
-from .auxiliary_head import TaughtAULoss
-from .device import MEMORY_FORMAT, check_device, device_rng, pick_device, to_device
+from .device import (
+    MEMORY_FORMAT,
+    check_precision,
+    keep_freed_memory,
+    pick_device,
+    to_device,
+)
 from .distributed import TorchRanks
-from .losses import AUPredictionLoss, LandmarkPoseLoss
-from .memory import keep_freed_memory
-from .optimizer import adamw
+from .losses import AUPredictionLoss, AuxiliaryAULoss, LandmarkPoseLoss
 from .weight_layout import state_dict_from_weights, weights_from_state_dict
 
-CLIP_NORM = 1.0
-LOSSES: dict[type[ModelConfig], Callable[..., nn.Module]] = {
+LOSSES: dict[type[ModelConfig], Callable[..., Any]] = {
     LandmarkPoseConfig: LandmarkPoseLoss,
     AUPredictionConfig: AUPredictionLoss,
-    TaughtAUConfig: TaughtAULoss,
+    AuxiliaryAUConfig: AuxiliaryAULoss,
 }
 
 Arrays = dict[str, np.ndarray]
@@ -54,7 +56,6 @@ class TorchTrainer:
         seed: of dropout.
         precision: of the net's arithmetic: ``float32``, ``bfloat16`` or ``float16``, the latter
             with a scaled loss. Weights, losses and BatchNorm's statistics stay float32.
-        sync_bn: BatchNorm over the faces of all ranks.
         device: ``auto``, ``cpu``, ``gpu``, ``cuda`` or ``mps``.
         ranks: processes that train together; batches are then this one's parts. The loss is that
             of all ranks' faces together, and BatchNorm's statistics are averaged in every step.
@@ -76,20 +77,17 @@ class TorchTrainer:
         accumulate: int = 1,
         averaging: Callable[[int], float] | None = None,
         precision: str = "float32",
-        sync_bn: bool = False,
         device: str = "auto",
         ranks: TorchRanks | None = None,
     ) -> None:
         self.device = pick_device(device)
-        check_device(self.device, precision, sync_bn)
+        check_precision(self.device, precision)
         if self.device.type == "cpu":
             keep_freed_memory()
         self.net = build(config)
-        if sync_bn:
-            nn.SyncBatchNorm.convert_sync_batchnorm(self.net)
         self.net.load_weights_dict(weights)
         self.net.to(self.device, memory_format=MEMORY_FORMAT)  # type: ignore[call-overload]
-        self._loss = LOSSES[type(config)](**loss_options).to(self.device)
+        self._loss = LOSSES[type(config)](**loss_options)
         self._targets = {*config.output_shapes, "global_mask", "local_mask"}
         self._scaling = {
             name: tuple(torch.from_numpy(np.float32(part)).to(self.device) for part in pair)
@@ -117,34 +115,23 @@ class TorchTrainer:
         # Metal tells no peak, but what it took from the system it keeps.
         return torch.mps.driver_allocated_memory() if self.device.type == "mps" else 0
 
-    def train_epoch(
-        self, batches: Iterable[Arrays], learning_rate: Callable[[int], float]
-    ) -> Arrays:
-        """Take one optimizer step for each batch, by the mean gradient of its parts.
+    def step(self, batch: Arrays, learning_rate: float) -> Tensors:
+        """Take one optimizer step by the mean gradient of the batch's parts.
 
         Args:
-            batches: ``images`` (B, 112, 112, 3) uint8 RGB and the targets.
-            learning_rate: of a step, counted from 0 over the whole training.
+            batch: ``images`` (B, 112, 112, 3) uint8 RGB and the targets.
+            learning_rate: of this step.
 
         Returns:
-            The value of every loss term at every step, float32 (steps,) each.
+            The loss terms, scalars; on a GPU they may still be computed.
         """
         self.net.train()
-        seen: list[Tensors] = []
-        for batch in batches:
-            seen.append(self._train_step(batch, learning_rate(self._step)))
-            self._update_average()
-            self._step += 1
-        names = seen[0] if seen else ()
-        return {name: torch.stack([terms[name] for terms in seen]).cpu().numpy() for name in names}
-
-    def _train_step(self, batch: Arrays, learning_rate: float) -> Tensors:
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         self._optimizer.zero_grad()
         if self.ranks.size > 1:
-            torch.manual_seed(seed_of_step(self._seed, self._step, self.ranks.rank))
-        seen = [self._add_gradients(part) for part in parts(batch, self._accumulate)]
+            torch.manual_seed(dropout_seed(self._seed, self._step, self.ranks.rank))
+        seen = [self._add_gradients(part) for part in split_batch(batch, self._accumulate)]
         # One exchange a step: with so small a net, sending while the backward pass still runs
         # (DistributedDataParallel) would gain little, and its loss is not that of all faces.
         self.ranks.average([p.grad for p in self.net.parameters() if p.grad is not None])
@@ -157,28 +144,22 @@ class TorchTrainer:
             self._scaler.step(self._optimizer)
             self._scaler.update()
         self.ranks.average([b for b in self.net.buffers() if b.is_floating_point()])
+        self._update_average()
+        self._step += 1
         return {name: torch.stack([terms[name] for terms in seen]).mean() for name in seen[0]}
 
     def _add_gradients(self, part: Arrays) -> Tensors:
-        with self._autocast():
+        half = self._precision != torch.float32
+        with torch.autocast(self.device.type, self._precision, enabled=half):
             outputs = self.net(self._input(part["images"]))
         targets = self._to_device(part)
-        everyones = [
-            {name: self.ranks.all_rows(value) for name, value in values.items()}
-            for values in (outputs, targets)
-        ]
-        terms = self._terms(*everyones)
+        terms = self._terms(self.ranks.all_rows(outputs), self.ranks.all_rows(targets))
         # A rank's gradients are its share of the sum over ranks, of which the mean is taken.
-        share = self.ranks.size / self._accumulate
-        loss = terms["loss"] * share
+        loss = terms["loss"] * (self.ranks.size / self._accumulate)
         if self._scaler is not None:
             loss = self._scaler.scale(loss)
         loss.backward()
         return {name: value.detach() for name, value in terms.items()}
-
-    def _autocast(self) -> torch.autocast:
-        half = self._precision != torch.float32
-        return torch.autocast(self.device.type, self._precision, enabled=half)
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -227,7 +208,8 @@ class TorchTrainer:
             )
         arrays["rng.torch"] = torch.get_rng_state().numpy()
         if self.device.type != "cpu":
-            arrays[f"rng.torch_{self.device.type}"] = device_rng(self.device).numpy()
+            rng = getattr(torch, self.device.type).get_rng_state()
+            arrays[f"rng.torch_{self.device.type}"] = rng.numpy()
         return arrays
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
@@ -235,9 +217,9 @@ class TorchTrainer:
 
         The other framework's random state cannot be taken over: dropout then starts from the seed.
         """
-        self.net.load_weights_dict(_section(state, "model."))
+        self.net.load_weights_dict(section(state, "model."))
         if self._average is not None:
-            self._average.load_weights_dict(_section(state, "ema."))
+            self._average.load_weights_dict(section(state, "ema."))
         self._step = int(state["optimizer.step"][0])
         skipped = 0
         if self._scaler is not None:
@@ -245,7 +227,7 @@ class TorchTrainer:
             saved = {"scale": scale, "_growth_tracker": int(tracker)}
             self._scaler.load_state_dict({**self._scaler.state_dict(), **saved})
         moments = {
-            key: state_dict_from_weights(_section(state, f"optimizer.{moment}."))
+            key: state_dict_from_weights(section(state, f"optimizer.{moment}."))
             for moment, key in (("m", "exp_avg"), ("v", "exp_avg_sq"))
         }
         for name, parameter in self.net.named_parameters():
@@ -297,7 +279,15 @@ def _floats(net: nn.Module) -> list[torch.Tensor]:
     return [value for value in net.state_dict().values() if value.is_floating_point()]
 
 
-def _section(state: Mapping[str, np.ndarray], prefix: str) -> Arrays:
-    return {
-        name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)
-    }
+def adamw(net: nn.Module, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW; only matrices and kernels decay: biases and BatchNorm have one dimension."""
+    parameters = list(net.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    # One kernel for all parameters takes a quarter of the time on a CPU; torch 2.2 has it on CUDA
+    # alone, where the default is as fast.
+    on_cpu = all(parameter.device.type == "cpu" for parameter in parameters)
+    fused = on_cpu and torch.__version__ >= "2.4"
+    return torch.optim.AdamW(groups, fused=fused or None)

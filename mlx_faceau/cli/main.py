@@ -30,7 +30,7 @@ COMMANDS = {
     "convert": "convert weights: the original tool's .pt to .safetensors, or back",
     "predict": "predict landmarks, pose and action units of faces in images, videos or a webcam",
     "data": "make, check, describe and preview training files",
-    "benchmark": "time every backend on this machine, or verify MLX's kernels on its device",
+    "benchmark": "time every backend on this machine, or verify MLX's results on its device",
     "info": "show what can run on this machine and why the rest cannot, or describe models",
 }
 

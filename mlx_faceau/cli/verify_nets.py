@@ -1,11 +1,10 @@
-"""Compares training and prediction on this device with the CPU, for ``benchmark --verify``.
+"""Compares both nets on MLX's default device with the CPU, for ``benchmark --verify``.
 
-On a GPU this is the one place that meets the compiled training step, the fused BatchNorm and the
-folded, compiled net of the MLX backend together.
+On a GPU this covers the compiled training step, BatchNorm in training and the folded, compiled net
+of the MLX backend.
 """
 
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +31,7 @@ Arrays = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class NetReport:
-    """How far one figure of one net on this device is from the CPU's."""
+    """The difference of one figure of one net on this device from the CPU's."""
 
     kind: str
     figure: str
@@ -45,48 +44,38 @@ class NetReport:
 
 def verify_nets() -> list[NetReport]:
     """Compare MLX's default device with the CPU: one training step and one batch predicted."""
-    configs = [config_class(width_mult=WIDTH) for config_class in CONFIGS.values()]
-    here = [dict(_figures(config)) for config in configs]
-    device = mx.default_device()
-    mx.set_default_device(mx.Device(mx.cpu))
-    try:
-        wanted = [dict(_figures(config)) for config in configs]
-    finally:
-        mx.set_default_device(device)
-    return [
-        NetReport(config.kind, figure, _error(figure, ours[figure], cpus[figure]))
-        for config, ours, cpus in zip(configs, here, wanted, strict=True)
-        for figure in ours
-    ]
+    device, reports = mx.default_device(), []
+    for config_class in CONFIGS.values():
+        config = config_class(width_mult=WIDTH)
+        here = figures(config)
+        mx.set_default_device(mx.Device(mx.cpu))
+        try:
+            expected = figures(config)
+        finally:
+            mx.set_default_device(device)
+        for name, values in here.items():
+            scale = 1.0 if name in MAX_ERROR else float(np.abs(expected[name]).max())
+            error = float(np.abs(values - expected[name]).max()) / scale
+            reports.append(NetReport(config.kind, name, error))
+    return reports
 
 
-def _error(figure: str, got: np.ndarray, expected: np.ndarray) -> float:
-    """The largest difference: absolute of a net's outputs, relative of what training gives."""
-    scale = 1.0 if figure in MAX_ERROR else float(np.abs(expected).max())
-    return float(np.abs(got - expected).max()) / scale
-
-
-def _figures(config: ModelConfig) -> Iterator[tuple[str, np.ndarray]]:
-    """Name and values of everything compared, computed on the default device."""
-    weights, batch = random_weights(config), _batch(config)
+def figures(config: ModelConfig) -> Arrays:
+    """Everything that is compared, computed on the default device."""
+    weights, rng = random_weights(config), np.random.default_rng(0)
+    batch: Arrays = {"images": rng.integers(0, 256, (FACES, 112, 112, 3), np.uint8)}
+    for name, shape in config.output_shapes.items():
+        batch[name] = rng.uniform(0, 5, (FACES, *shape)).astype(np.float32)
     trainer = MLXTrainer(config, weights, loss_options={}, scaling={}, weight_decay=0.0, seed=0)
     for module in trainer.net.modules():
         if hasattr(module, "dropouts"):
             module.dropouts = [lambda x: x for _ in module.dropouts]
-    yield "loss of the first step", trainer.train_epoch([batch], lambda _: LEARNING_RATE)["loss"]
-    state = trainer.state().items()
-    statistics = [value.ravel() for name, value in sorted(state) if "running_" in name]
-    yield "BatchNorm statistics", np.concatenate(statistics)
+    loss = np.array(trainer.step(batch, LEARNING_RATE)["loss"])
+    state = sorted(trainer.state().items())
+    statistics = np.concatenate([value.ravel() for name, value in state if "running_" in name])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "net.safetensors"
         arrays = {f"model.{name}": value for name, value in weights.items()}
         save_checkpoint(path, arrays, describe(config))
-        yield from MLXBackend(path).run(scale_rgb(batch["images"])).items()
-
-
-def _batch(config: ModelConfig) -> Arrays:
-    rng = np.random.default_rng(0)
-    batch: Arrays = {"images": rng.integers(0, 256, (FACES, 112, 112, 3), np.uint8)}
-    for name, shape in config.output_shapes.items():
-        batch[name] = rng.uniform(0, 5, (FACES, *shape)).astype(np.float32)
-    return batch
+        outputs = MLXBackend(path).run(scale_rgb(batch["images"]))
+    return {"loss of the first step": loss, "BatchNorm statistics": statistics, **outputs}

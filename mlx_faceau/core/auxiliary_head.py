@@ -1,4 +1,4 @@
-"""An action unit net in training that also learns what its labels' teacher looked at.
+"""The auxiliary head of an action unit net in training.
 
 A second, linear head on the same features answers 443 auxiliary questions: where the landmarks are,
 the face's shape, its action units without limits, and its gradients. They teach the backbone far
@@ -23,7 +23,7 @@ _APART = "auxiliary."  # before the head's names in a checkpoint: none of the ne
 
 
 @dataclass(frozen=True)
-class TaughtAUConfig(AUPredictionConfig):
+class AuxiliaryAUConfig(AUPredictionConfig):
     """Settings of ``AUPredictionNet`` with its auxiliary head."""
 
     @property

@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from .checkpoint import Checkpoint, describe
+from .setting_names import current_settings
 
 # Of a training's settings those that a reader wants; paths concern one machine alone.
 ESSENTIALS = (
     *("framework", "epochs", "batch_size", "lr", "augment", "ema", "seed"),
-    *("mirror", "relabel_mirrored", "auxiliary_weight", "compose"),
+    *("horizontal_flip", "relabel_flipped", "auxiliary_weight", "cutmix_faces"),
 )
 
 
@@ -46,7 +47,7 @@ def provenance(metadata: Mapping[str, Any]) -> dict[str, Any]:
     carried: dict[str, Any] = {}
     for stage in reversed(training_stages(metadata)):
         recorded = {key: stage[key] for key in ("hash", "data") if stage.get(key)}
-        training = stage.get("training") or {}
+        training = current_settings(stage.get("training") or {})
         if settings := {key: training[key] for key in ESSENTIALS if key in training}:
             recorded["training"] = settings
         carried = {**recorded, **({"init": carried} if carried else {})}

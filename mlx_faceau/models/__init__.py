@@ -9,8 +9,7 @@ import atexit
 import sys
 
 from mlx_faceau.core import blas
-from mlx_faceau.core.architectures import LandmarkPoseConfig, ModelConfig
-from mlx_faceau.core.auxiliary_head import TaughtAUConfig
+from mlx_faceau.core.architectures import ModelConfig
 from mlx_faceau.errors import MissingDependency
 
 blas.prepare()
@@ -31,7 +30,6 @@ blas.limit_cache()
 atexit.register(mx.synchronize)
 
 from .au_prediction import AUPredictionNet
-from .auxiliary_head import TaughtAUNet
 from .backbone import FaceNet
 from .landmark_pose import UnifiedLandmarkPoseNet
 from .losses import AUPredictionLoss, ConcordanceCorrelationLoss, LandmarkPoseLoss, WingLoss
@@ -54,9 +52,7 @@ __all__ = [
 
 def net_class(config: ModelConfig) -> type[FaceNet]:
     """The class of net that a configuration describes."""
-    if isinstance(config, LandmarkPoseConfig):
-        return UnifiedLandmarkPoseNet
-    return TaughtAUNet if isinstance(config, TaughtAUConfig) else AUPredictionNet
+    return UnifiedLandmarkPoseNet if config.kind == "landmark_pose" else AUPredictionNet
 
 
 def build(config: ModelConfig) -> FaceNet:

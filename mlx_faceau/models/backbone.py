@@ -8,7 +8,7 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from mlx_faceau.core import architectures
-from mlx_faceau.core.architectures import ModelConfig, config_to_dict, initial_weights
+from mlx_faceau.core.architectures import ModelConfig, initial_weights
 from mlx_faceau.core.checkpoint import check_weights
 
 from .fold import fold_weights
@@ -59,7 +59,9 @@ class FaceNet(Layer):
     @classmethod
     def from_config(cls, config: ModelConfig) -> Self:
         """A new net of these settings, which must be of this class's kind."""
-        return cls(**config_to_dict(config))
+        net = cls.__new__(cls)
+        FaceNet.__init__(net, config)
+        return net
 
     @classmethod
     def from_weights(cls, config: ModelConfig, weights: Mapping[str, np.ndarray]) -> Self:

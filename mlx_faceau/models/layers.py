@@ -2,11 +2,11 @@
 
 Attribute names are those of ``architectures.weight_shapes``; arrays are NHWC. Weights are float32;
 feature maps have the precision of the image, in which convolutions are computed. In a folded net a
-convolution carries a bias and no norm, and takes the same path as an evaluating one with norm.
+convolution has a bias and no norm.
 
 References:
     Sandler et al., MobileNetV2, CVPR 2018 (inverted residual). Hu et al., Squeeze-and-Excitation
-    Networks, CVPR 2018.
+    Networks, CVPR 2018. Ioffe and Szegedy, Batch Normalization, ICML 2015.
 """
 
 from collections.abc import Sequence
@@ -19,9 +19,8 @@ from mlx import nn
 from mlx_faceau.core import architectures
 from mlx_faceau.core.architectures import BN_EPS, BN_MOMENTUM
 
-from .activations import activate, logistic
-from .depthwise import PIECES, depthwise3x3, device_name
-from .norm import norm_activate, pointwise_norm_activate
+from .activations import activate, sigmoid
+from .depthwise import depthwise3x3
 
 STATISTICS = ["running_mean", "running_var"]
 
@@ -61,12 +60,18 @@ class Norm(Layer):
         self.running_var = mx.ones(channels)
         self.freeze(keys=STATISTICS)
 
-    def track(self, mean: mx.array, var: mx.array, count: int) -> None:
-        """Move the running statistics towards population moments of ``count`` values."""
+    def by_batch(self, z: mx.array) -> mx.array:
+        """(N, H, W, C) normalised by its own moments, which move the running statistics."""
+        wide = z.astype(mx.float32)
+        mean = wide.mean((1, 2)).mean(0)  # image by image: short float32 sums lose less
+        var = mx.square(wide - mean).mean((1, 2)).mean(0)
+        count = z.size // z.shape[-1]
         unbiased = var * (count / max(count - 1, 1))
         for name, value in zip(STATISTICS, (mean, unbiased), strict=True):
             moved = (1 - BN_MOMENTUM) * self[name] + BN_MOMENTUM * value
             self[name] = mx.stop_gradient(moved)
+        scale = self.weight * mx.rsqrt(var + BN_EPS)
+        return (wide * scale + (self.bias - mean * scale)).astype(z.dtype)
 
 
 class ConvNorm(Layer):
@@ -103,11 +108,11 @@ class ConvNorm(Layer):
 
     def __call__(self, x: mx.array) -> mx.array:
         if "norm" in self and self.norm.training:
-            output, mean, var = self._by_batch(x)
-            self.norm.track(mean, var, output.size // output.shape[-1])
-            return output
+            return activate(
+                self._activation, self.norm.by_batch(self._convolve(x, self.conv.weight))
+            )
         weight, bias = self.folded()
-        return activate(self._activation, self._convolve(x, weight), bias)
+        return activate(self._activation, self._convolve(x, weight) + bias.astype(x.dtype))
 
     def folded(self) -> tuple[mx.array, mx.array]:
         """Weight and bias of the convolution that includes an evaluating BatchNorm."""
@@ -119,23 +124,10 @@ class ConvNorm(Layer):
         return weight, norm.bias - norm.running_mean * scale
 
     def _convolve(self, x: mx.array, weight: mx.array) -> mx.array:
-        if self._depthwise and self.training:
+        if self._depthwise:
             return depthwise3x3(x, weight, self._stride)
-        weight = weight.astype(x.dtype)
-        if self._depthwise:  # evaluating needs no derivative, and saves the detour of untraced.py
-            return PIECES[device_name()].forward(x, weight, self._stride)
-        return self._gather(x) @ _matrix(weight).T
-
-    def _by_batch(self, x: mx.array) -> tuple[mx.array, mx.array, mx.array]:
-        kind, weight, norm = self._activation, self.conv.weight, self.norm
-        if self._depthwise or not _gains_from_moments(weight, x):
-            return norm_activate(kind, self._convolve(x, weight), norm.weight, norm.bias)
-        x = self._gather(x)
-        return pointwise_norm_activate(kind, x, _matrix(weight), norm.weight, norm.bias)
-
-    def _gather(self, x: mx.array) -> mx.array:
-        """What each output pixel of a dense convolution sees: (N, H', W', kh * kw * I)."""
-        return x if self.conv.weight.shape[1] == 1 else _patches3x3(x, self._stride)
+        patches = x if weight.shape[1] == 1 else _patches3x3(x, self._stride)
+        return patches @ _matrix(weight.astype(x.dtype)).T
 
 
 class SqueezeExcite(Layer):
@@ -148,7 +140,7 @@ class SqueezeExcite(Layer):
 
     def __call__(self, x: mx.array) -> mx.array:
         means = x.mean((1, 2)).astype(mx.float32)  # (N, channels)
-        gate = logistic(self.excite.project(nn.relu(self.reduce.project(means))))
+        gate = sigmoid(self.excite.project(nn.relu(self.reduce.project(means))))
         return x * gate.astype(x.dtype)[:, None, None, :]
 
 
@@ -195,15 +187,6 @@ class LinearHead(Layer):
 def _matrix(weight: mx.array) -> mx.array:
     """(O, kh, kw, I) -> (O, kh * kw * I)."""
     return weight.reshape(len(weight), -1)
-
-
-def _gains_from_moments(weight: mx.array, x: mx.array) -> bool:
-    """Whether the moments behind a convolution come cheaper from its input (see ``norm.py``).
-
-    In half precision they would lose too much: a product of covariances is taken.
-    """
-    widens = len(weight) > weight.size // len(weight)
-    return device_name() == "cpu" and x.dtype == mx.float32 and widens
 
 
 def _patches3x3(x: mx.array, stride: int) -> mx.array:

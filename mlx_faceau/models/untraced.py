@@ -3,7 +3,8 @@
 MLX runs a compiled function operation by operation when it is called during a transformation,
 because its graph may have to be differentiated. The body of a custom function has its own
 derivative and needs none of that. The record of running transformations belongs to a thread, so
-the body runs on another one. On GPUs the whole training step is compiled instead.
+the body runs on another one (1.75 times as fast for the AU net's training step). On GPUs the whole
+training step is compiled instead.
 """
 
 import threading
@@ -43,8 +44,9 @@ def untraced(body: Callable[P, R]) -> Callable[P, R]:
 def in_lasting_thread(work: Callable[[], R]) -> R:
     """Do work on the one thread that lives as long as the process; its result or its error.
 
-    MLX gives every thread that calls it a stream of its own, and a thread that ends takes the
-    compiled functions it has called with it, at exit for too long.
+    MLX gives every thread a stream of its own, and a thread that ends drops the compiled functions
+    it has called. For that it needs the interpreter, and one that is shutting down would abort:
+    hence a daemon, which never ends.
     """
     if threading.current_thread().name == _NAME:
         return work()
@@ -56,17 +58,15 @@ def in_lasting_thread(work: Callable[[], R]) -> R:
 @cache
 def _requests() -> Requests:
     requests: Requests = SimpleQueue()
-    # A daemon never ends: an ending thread drops its compiled functions, for which it needs the
-    # interpreter, and one that is shutting down would abort.
-    threading.Thread(target=_serve, args=(requests,), name=_NAME, daemon=True).start()
+
+    def serve() -> None:
+        while True:
+            work, future = requests.get()
+            try:
+                future.set_result(work())
+            except BaseException as error:  # whatever it is, it belongs to the caller
+                future.set_exception(error)
+            del work, future  # or their arrays would live until the next request
+
+    threading.Thread(target=serve, name=_NAME, daemon=True).start()
     return requests
-
-
-def _serve(requests: Requests) -> None:
-    while True:
-        work, future = requests.get()
-        try:
-            future.set_result(work())
-        except BaseException as error:  # whatever it is, it belongs to the caller
-            future.set_exception(error)
-        del work, future  # or their arrays would live until the next request

@@ -26,6 +26,7 @@ from mlx_faceau.core.checkpoint import (
 )
 from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.core.provenance import ESSENTIALS, training_stages
+from mlx_faceau.core.setting_names import current_settings
 from mlx_faceau.errors import CheckpointError
 
 from .recorded_accuracy import recorded_accuracy
@@ -154,7 +155,7 @@ def _section(config: ModelConfig, metadata: Mapping[str, Any], path: Path, folde
             {
                 "hash": training.get("hash"),
                 "data": training.get("data"),
-                "settings": _settings(training.get("training") or {}),
+                "settings": _settings(current_settings(training.get("training") or {})),
             }
             for training in trainings[::-1]
         ],

@@ -27,20 +27,20 @@ FINAL_NAME = "checkpoint_final.safetensors"
 NUMBERED = "checkpoint_epoch_{:03d}.safetensors"
 _LOCK_NAME = ".training.lock"
 _RUNNING = "loop.running."
-TEACHER = "teacher."  # before the names of what answers auxiliary questions
+AU_MODELS = "teacher."  # before the names of the arrays of OpenFaceAUModels
 
 
 @dataclass
-class Progress:
+class TrainingState:
     """Where a training stands: all that the loop itself has to remember.
 
     Attributes:
         epoch: finished epochs.
-        batch: batches of the running epoch that are trained on.
+        batch: batches of the running epoch that were trained on.
         best_epoch: the epoch, counted from 1, with the lowest validation loss; 0 for none yet.
         best_loss: its validation loss.
         epochs: the history's entries so far.
-        running: loss terms of the running epoch, (batch,) each.
+        losses: loss terms of each step of the running epoch, as the framework's scalars.
     """
 
     epoch: int = 0
@@ -48,7 +48,34 @@ class Progress:
     best_epoch: int = 0
     best_loss: float | None = None
     epochs: list[dict[str, Any]] = field(default_factory=list)
-    running: dict[str, np.ndarray] = field(default_factory=dict)
+    losses: list[Mapping[str, Any]] = field(default_factory=list)
+
+    def steps(self, epoch_length: int) -> int:
+        """Optimizer steps taken so far."""
+        return self.epoch * epoch_length + self.batch
+
+    def loss_arrays(self) -> dict[str, np.ndarray]:
+        """Loss terms of the running epoch, (steps,) float32 each."""
+        names = self.losses[0] if self.losses else ()
+        return {
+            name: np.array([float(step[name]) for step in self.losses], np.float32)
+            for name in names
+        }
+
+    def mean_losses(self) -> dict[str, float]:
+        """Means over the running epoch's steps."""
+        terms = self.loss_arrays().items()
+        return {name: float(np.mean(values, dtype=np.float64)) for name, values in terms}
+
+    def end_epoch(self, entry: dict[str, Any]) -> bool:
+        """Close the running epoch with its entry of the history; whether it is the best so far."""
+        loss = entry["validation"]["loss"]
+        self.epoch, self.batch, self.losses = self.epoch + 1, 0, []
+        self.epochs.append(entry)
+        is_best = self.best_loss is None or loss < self.best_loss
+        if is_best:
+            self.best_epoch, self.best_loss = self.epoch, loss
+        return is_best
 
     def metadata(self) -> dict[str, Any]:
         """The part that goes into a checkpoint's metadata, as JSON values."""
@@ -62,25 +89,27 @@ class Progress:
     def arrays(self) -> dict[str, np.ndarray]:
         """The part that goes among its arrays: the history and the running epoch's losses."""
         history = np.frombuffer(json.dumps(self.epochs).encode(), np.uint8)
-        running = {_RUNNING + name: values for name, values in self.running.items()}
+        running = {_RUNNING + name: values for name, values in self.loss_arrays().items()}
         return {"loop.history": history, **running}
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint) -> "Progress":
-        """The position a checkpoint records.
+    def from_checkpoint(cls, checkpoint: Checkpoint) -> "TrainingState":
+        """The state that a checkpoint records.
 
         Raises:
             CheckpointError: if it records none.
         """
         try:
+            terms = checkpoint.section(_RUNNING)
+            steps = zip(*terms.values(), strict=True)
             return cls(
                 **checkpoint.metadata["progress"],
                 epochs=json.loads(checkpoint.arrays["loop.history"].tobytes()),
-                running=checkpoint.section(_RUNNING),
+                losses=[dict(zip(terms, step, strict=True)) for step in steps],
             )
         except (KeyError, TypeError, ValueError):
             raise CheckpointError(
-                f"{checkpoint.path}: holds weights but no training to continue"
+                f"{checkpoint.path}: holds weights but no training to resume"
             ) from None
 
 
@@ -178,23 +207,23 @@ class RunFolder:
         if self.writes:
             write_json(self.path / HISTORY_NAME, content)
 
-    def adopt_best(self, resumed: Path, progress: Progress) -> str | None:
+    def adopt_best(self, resumed: Path, state: TrainingState) -> str | None:
         """See that the folder's best checkpoint is the one a resumed training knows.
 
         Returns:
             A line for the user where it is lost and the resumed one stands in, else None.
         """
-        if not progress.best_epoch or not self.writes:
+        if not state.best_epoch or not self.writes:
             return None
         candidates = (self.path / BEST_NAME, resumed.parent / BEST_NAME, resumed)
         for candidate in candidates:
-            if _epoch_of(candidate) == progress.best_epoch:
+            if _epoch_of(candidate) == state.best_epoch:
                 if candidate != self.path / BEST_NAME:
                     self._copy(candidate, BEST_NAME)
                 return None
         self._copy(resumed, BEST_NAME)
         return (
-            f"the best checkpoint so far (epoch {progress.best_epoch}) is not beside {resumed}: "
+            f"the best checkpoint so far (epoch {state.best_epoch}) is not beside {resumed}: "
             f"that one stands in as {BEST_NAME} until validation improves"
         )
 

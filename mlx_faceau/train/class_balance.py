@@ -1,4 +1,4 @@
-"""Rare action units count more, or are seen more often, so that they are not drowned by smiles.
+"""Class balance: rare action units weigh more in the loss, or are sampled more often.
 
 Reference:
     Gupta et al., LVIS: A Dataset for Large Vocabulary Instance Segmentation, CVPR 2019 (repeat
@@ -16,11 +16,11 @@ from mlx_faceau.errors import UsageError
 from .option_fields import read_object
 
 PRESENT = 1.0  # an intensity above it is an active action unit, as in the metrics' support
-_RAREST = 0.01  # shares of active faces below it count as it: a handful of faces must not rule
+_RAREST = 0.01  # smaller shares count as this one, so that a handful of faces does not dominate
 
 
-def weights_by_rarity(intensities: np.ndarray) -> dict[str, float]:
-    """Weights that fall with the square root of the share of faces that show an action unit.
+def loss_weights(intensities: np.ndarray) -> dict[str, float]:
+    """Loss weights that fall with the square root of the share of faces showing an action unit.
 
     Args:
         intensities: (N, 17) in [0, 5].
@@ -32,8 +32,8 @@ def weights_by_rarity(intensities: np.ndarray) -> dict[str, float]:
     return dict(zip(AU_NAMES, (weights / weights.mean()).tolist(), strict=True))
 
 
-def repeats_by_rarity(intensities: np.ndarray) -> np.ndarray:
-    """How often each face is to be seen, relative to one that shows nothing rare.
+def repeat_factors(intensities: np.ndarray) -> np.ndarray:
+    """How often each face is sampled, relative to one that shows nothing rare.
 
     An action unit's factor is the square root of the median unit's share of faces over its own, at
     least 1; a face takes the largest factor of the action units that it shows.

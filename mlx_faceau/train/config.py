@@ -5,11 +5,12 @@ Nothing heavy is imported before a training starts, so that ``--help`` answers a
 
 import platform
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from mlx_faceau.core.setting_names import current_settings
 from mlx_faceau.errors import CheckpointError, UsageError
 
 from .option_fields import as_option, check_option, flag, option, read_object
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 FRAMEWORKS = ("mlx", "torch")
 DEVICES = ("auto", "cpu", "gpu", "cuda", "mps")
 PRECISIONS = ("float32", "bfloat16", "float16")
-SIDES = (48, 64, 80, 96, 112)  # of images, px: half the nets' whole stride apart
+IMAGE_SIZES = (48, 64, 80, 96, 112)  # px, in steps of half the nets' whole stride
 AUGMENTATIONS = ("none", "light", "strong")  # the levels of data/loading/augment.py
 
 
@@ -33,57 +34,93 @@ def default_framework() -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """What both nets' trainings are told."""
+    """Settings that both nets' trainings share."""
 
     kind: ClassVar[str]  # the net's, in architectures.py
     model_name: ClassVar[str]  # on the command line
 
-    data: tuple[str, ...] = option(MISSING, "HDF5 files with labelled faces", may_change=True)
+    data: tuple[str, ...] = option(
+        MISSING, "HDF5 files with labelled faces", may_change=True, basic=True
+    )
     val_data: tuple[str, ...] = option(
         (),
         "HDF5 files with labelled faces of other people to validate on, instead of a share of "
         "--data",
         may_change=True,
+        basic=True,
     )
     output: str | None = option(
-        None, "folder for checkpoints, history, curves and exports", may_change=True
+        None, "folder for checkpoints, history, curves and exports", may_change=True, basic=True
     )
     init: str | None = option(
         None,
-        "checkpoint, folder with one, or builtin, whose weights are trained on: for fine tuning, "
-        "with a new optimizer and schedule",
+        "fine-tune: start from the weights of this checkpoint, folder, or 'builtin'",
+        basic=True,
     )
-    epochs: int = option(100, "total number of epochs, also on resume", least=1, may_change=True)
-    batch_size: int = option(32, "faces that go through the net together", least=2)
-    accumulate: int = option(
-        1,
-        "batches in one optimizer step, which their mean gradient takes; BatchNorm and concordance "
-        "still see one batch at a time",
-        least=1,
+    epochs: int = option(
+        100, "total number of epochs, also on resume", least=1, may_change=True, basic=True
     )
-    lr: float = option(0.001, "learning rate at the end of the warm-up", least=0.0)
-    weight_decay: float = option(0.0001, "decay of weights (not of biases, BatchNorm)", least=0.0)
+    batch_size: int = option(32, "faces in one forward pass", least=2, basic=True)
+    lr: float = option(0.001, "peak learning rate, after the warm-up", least=0.0, basic=True)
     ema: float = option(
         0.0,
-        "decay of a running average of the weights, such as 0.999, which is then evaluated, chosen "
-        "as best and exported; 0 keeps none",
+        "decay of an exponential moving average of the weights, such as 0.999, which is evaluated "
+        "and exported; 0 keeps none",
         least=0.0,
         below=1.0,
+        basic=True,
     )
-    width_mult: float = option(1.0, "factor on every channel count of the backbone", least=0.0)
+    width_mult: float = option(
+        1.0, "factor on every channel count of the backbone", least=0.0, basic=True
+    )
     val_split: float = option(
-        0.1, "share of the people (else videos) kept for validation", least=0.0, below=1.0
+        0.1, "share of the people (else videos) to validate on", least=0.0, below=1.0, basic=True
     )
     patience: int = option(
-        30, "epochs without a better validation loss before stopping", least=1, may_change=True
+        30,
+        "epochs without a better validation loss before stopping",
+        least=1,
+        may_change=True,
+        basic=True,
     )
-    save_minutes: float = option(
+    # Not "none": training crops are cut from the labels themselves, so every face fills its crop
+    # alike, which the crops of a detector's boxes never do.
+    augment: str = option(
+        "light", "strength of the data augmentation", choices=AUGMENTATIONS, basic=True
+    )
+    framework: str = option(
+        default_framework,
+        "framework to train with",
+        choices=FRAMEWORKS,
+        may_change=True,
+        basic=True,
+    )
+    device: str = option("auto", "device to train on", choices=DEVICES, may_change=True, basic=True)
+
+    accumulate: int = option(
+        1,
+        "batches per optimizer step (gradient accumulation); BatchNorm and concordance still see "
+        "one batch at a time",
+        least=1,
+    )
+    weight_decay: float = option(
+        0.0001, "weight decay (biases and BatchNorm do not decay)", least=0.0
+    )
+    horizontal_flip: float = option(
+        0.5, "probability that augmentation mirrors a face", least=0.0, below=1.0
+    )
+    initial_image_size: int = option(
+        112,
+        "image size of the first epoch in pixels; it grows to 112 in steps of 16 (progressive "
+        "resizing), which takes less time",
+    )
+    save_every: int = option(10, "epochs between numbered checkpoints", least=1, may_change=True)
+    save_every_minutes: float = option(
         10.0,
-        "minutes of an epoch after which the running one is saved; 0 saves only whole ones",
+        "minutes between saves within an epoch; 0 saves after whole epochs only",
         least=0.0,
         may_change=True,
     )
-    save_every: int = option(10, "epochs between numbered checkpoints", least=1, may_change=True)
     keep: int = option(
         0, "newest numbered checkpoints to keep; 0 keeps all", least=0, may_change=True
     )
@@ -91,49 +128,33 @@ class TrainConfig:
     mixed_labels: bool = option(
         False, "allow files whose labellers or shape models (PDMs) differ", may_change=True
     )
-    # Not "none": training crops are cut from the labels themselves, so every face fills its crop
-    # alike, which the crops of a detector's boxes never do.
-    augment: str = option(
-        "light", "how far training faces are varied; validation never is", choices=AUGMENTATIONS
-    )
-    mirror: float = option(
-        0.5, "share of the varied training faces that are mirrored", least=0.0, below=1.0
-    )
-    first_side: int = option(
-        112,
-        "side of the images of the first epoch, in pixels: they grow to 112 by steps of 16, each "
-        "for as many epochs, which takes less time",
-    )
     overfit: int = option(
         0,
-        "train and validate on this many faces alone, unvaried: a net and a recipe that work learn "
-        "them by heart; 0 trains properly",
+        "train and validate on this many faces without augmentation, to check that net and labels "
+        "work; 0 trains normally",
         least=0,
+    )
+    num_workers: int = option(2, "threads that read and augment data", least=0, may_change=True)
+    num_processes: int = option(
+        0,
+        "processes that augment faces instead of the threads, for a GPU that waits for data",
+        least=0,
+        may_change=True,
     )
     rank_timeout: float = option(
         300.0,
-        "seconds without a step after which a rank of several gives up: another is dead or hangs",
+        "distributed training: seconds without a step after which a rank gives up",
         least=1.0,
         may_change=True,
     )
-    num_workers: int = option(2, "threads that read and vary data", least=0, may_change=True)
-    num_processes: int = option(
-        0,
-        "processes that vary training faces in place of the threads, for a GPU that waits for them",
-        least=0,
-        may_change=True,
-    )
-    seed: int = option(42, "of weights, split, data order and dropout", least=0)
-    framework: str = option(default_framework, "what trains", choices=FRAMEWORKS, may_change=True)
-    device: str = option("auto", "where it trains", choices=DEVICES, may_change=True)
+    seed: int = option(42, "seed of weights, split, data order and dropout", least=0)
     precision: str = option(
         "float32",
-        "of the net's arithmetic on a GPU (float16: torch alone); weights and losses stay float32",
+        "arithmetic of the net on a GPU (float16: torch only); weights and losses stay float32",
         choices=PRECISIONS,
     )
-    sync_bn: bool = option(False, "BatchNorm over the faces of all ranks (torch on CUDA)")
     tensorboard: bool = option(
-        False, "write event files for TensorBoard into the output folder", may_change=True
+        False, "write TensorBoard event files into the output folder", may_change=True
     )
     no_export: bool = option(False, "do not export the best checkpoint at the end", may_change=True)
 
@@ -143,23 +164,22 @@ class TrainConfig:
             object.__setattr__(self, item.name, value)
             check_option(item.name, value, item.type, item.metadata)
         if self.num_processes and not self.num_workers:
-            raise UsageError("--num-processes needs --num-workers, at least 1, that feed them")
-        if self.first_side not in SIDES:
+            raise UsageError("--num-processes needs --num-workers of at least 1 to feed them")
+        if self.initial_image_size not in IMAGE_SIZES:
             raise UsageError(
-                f"--first-side is {self.first_side}, expected one of {', '.join(map(str, SIDES))}"
+                f"--initial-image-size is {self.initial_image_size}, expected one of "
+                f"{', '.join(map(str, IMAGE_SIZES))}"
             )
-        if self.overfit and self.balanced:
-            raise UsageError("--overfit shows every face alike; leave --balance-aus out")
         if self.overfit and self.val_data:
-            raise UsageError("--overfit validates on what it trains on; leave --val-data out")
+            raise UsageError("--overfit validates on its training faces; leave --val-data out")
         self.model_config()
 
     def model_config(self) -> "ModelConfig":
-        """Settings of the net that is trained."""
+        """Settings of the net that is exported."""
         raise NotImplementedError
 
     def trained_config(self) -> "ModelConfig":
-        """Settings of the net in training, with what is left behind afterwards."""
+        """Settings of the net during training, with the heads that exports drop."""
         return self.model_config()
 
     def loss_options(self) -> dict[str, float]:
@@ -173,37 +193,12 @@ class TrainConfig:
 
     @property
     def standardised_outputs(self) -> tuple[str, ...]:
-        """Outputs whose loss is taken on standardised values."""
+        """Outputs whose loss is computed on standardised values."""
         return ()
-
-    @property
-    def balanced(self) -> bool:
-        """Whether faces with rare action units are shown more often."""
-        return False
-
-    @property
-    def taught(self) -> bool:
-        """Whether the net also learns what its labels' teacher looked at."""
-        return False
-
-    @property
-    def relabels(self) -> bool:
-        """Whether mirrored faces get intensities of their own."""
-        return False
-
-    @property
-    def composed(self) -> int:
-        """How many composed faces join the training side."""
-        return 0
-
-    @property
-    def shows_aus(self) -> bool:
-        """Whether a table of the action units follows each epoch's line."""
-        return False
 
 
 @dataclass(frozen=True, kw_only=True)
-class LandmarkPoseTraining(TrainConfig):
+class LandmarkPoseTrainConfig(TrainConfig):
     """Train UnifiedLandmarkPoseNet: landmarks, head pose and face shape."""
 
     kind: ClassVar[str] = "landmark_pose"
@@ -212,11 +207,11 @@ class LandmarkPoseTraining(TrainConfig):
     lm_weight: float = option(1.0, "weight of the landmarks' wing loss", least=0.0)
     gp_weight: float = option(0.1, "weight of the global parameters' squared error", least=0.0)
     lp_weight: float = option(0.01, "weight of the local parameters' absolute error", least=0.0)
-    raw_params: bool = option(False, "take the parameters' losses without standardising them")
+    raw_params: bool = option(False, "do not standardise the parameters for their losses")
     dropout: float = option(
         0.2,
-        "dropout in the heads; numbers come out too near their means for it, which epochs without "
-        "it at the end undo",
+        "dropout in the heads; it pulls predictions towards their means, which a few last epochs "
+        "without it correct",
         least=0.0,
         below=1.0,
     )
@@ -239,7 +234,7 @@ class LandmarkPoseTraining(TrainConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AUTraining(TrainConfig):
+class AUTrainConfig(TrainConfig):
     """Train AUPredictionNet: intensities of 17 facial action units."""
 
     kind: ClassVar[str] = "au_prediction"
@@ -249,27 +244,26 @@ class AUTraining(TrainConfig):
     ccc_weight: float = option(0.5, "weight of the concordance loss", least=0.0)
     auxiliary_weight: float = option(
         0.0,
-        "weight of a loss that is dropped with its head after the training: from each face the net "
-        "also learns its landmarks, its shape, its action units beyond 0 and 5 and its gradients, "
-        "which OpenFace's labels are made of; 0 leaves it out",
+        "weight of an auxiliary head's loss: it predicts the features that OpenFace's labels are "
+        "computed from, and is dropped after training; 0 leaves it out",
         least=0.0,
     )
-    mirror: float = option(
+    horizontal_flip: float = option(
         0.0,
-        "share of the varied training faces that are mirrored; they keep their intensities, which "
-        "is right for labels that treat both sides of a face alike, as OpenFace's do not",
+        "probability that augmentation mirrors a face; for labels that treat both sides of a face "
+        "alike, which OpenFace's do not",
         least=0.0,
         below=1.0,
     )
-    relabel_mirrored: bool = option(
+    relabel_flipped: bool = option(
         False,
-        "give mirrored faces other intensities: those that the linear model has for them which "
-        "--auxiliary-weight fits to OpenFace's labels",
+        "relabel mirrored faces with the linear model that --auxiliary-weight fits to OpenFace's "
+        "labels",
     )
-    compose: int = option(
+    cutmix_faces: int = option(
         0,
-        "number of faces to add that are composed of two training people's each, with intensities "
-        "of the same linear model",
+        "number of faces to add that combine two training people's upper and lower halves, "
+        "labelled by the same linear model",
         least=0,
     )
     dropout: float = option(0.3, "dropout in the head", least=0.0, below=1.0)
@@ -278,24 +272,25 @@ class AUTraining(TrainConfig):
         "weights of the action units in both losses: 'auto' weighs rare ones more, a JSON file "
         'names them, such as {"AU09_r": 2}',
     )
-
-    au_table: bool = option(
-        False, "show every action unit's metrics after each epoch", may_change=True
-    )
     balance_aus: bool = option(
-        False, "show faces with rare action units more often, in epochs of the same length"
+        False, "sample faces with rare action units more often, in epochs of the same length"
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.relabel_mirrored and not (self.taught and self.mirror):
-            raise UsageError("--relabel-mirrored needs --mirror and --auxiliary-weight above 0")
-        if self.relabel_mirrored and (self.overfit or self.augment == "none"):
+        auxiliary = self.auxiliary_weight > 0
+        if self.overfit and self.balance_aus:
+            raise UsageError("--overfit shows every face alike; leave --balance-aus out")
+        if self.relabel_flipped and not (auxiliary and self.horizontal_flip):
             raise UsageError(
-                "--relabel-mirrored: --overfit and --augment none mirror no face; leave it out"
+                "--relabel-flipped needs --horizontal-flip and --auxiliary-weight above 0"
             )
-        if self.compose and (self.overfit or not self.taught):
-            raise UsageError("--compose needs --auxiliary-weight above 0, and no --overfit")
+        if self.relabel_flipped and (self.overfit or self.augment == "none"):
+            raise UsageError(
+                "--relabel-flipped: --overfit and --augment none mirror no face; leave it out"
+            )
+        if self.cutmix_faces and (self.overfit or not auxiliary):
+            raise UsageError("--cutmix-faces needs --auxiliary-weight above 0, and no --overfit")
 
     def model_config(self) -> "ModelConfig":
         from mlx_faceau.core.architectures import AUPredictionConfig
@@ -303,53 +298,30 @@ class AUTraining(TrainConfig):
         return AUPredictionConfig(width_mult=self.width_mult, dropout=self.dropout)
 
     def trained_config(self) -> "ModelConfig":
-        from mlx_faceau.core.auxiliary_head import TaughtAUConfig
+        from mlx_faceau.core.auxiliary_head import AuxiliaryAUConfig
 
-        if not self.taught:
+        if not self.auxiliary_weight:
             return self.model_config()
-        return TaughtAUConfig(width_mult=self.width_mult, dropout=self.dropout)
+        return AuxiliaryAUConfig(width_mult=self.width_mult, dropout=self.dropout)
 
     def loss_options(self) -> dict[str, float]:
-        auxiliary = {"auxiliary_weight": self.auxiliary_weight} if self.taught else {}
-        return {"smooth_l1_weight": self.l1_weight, "ccc_weight": self.ccc_weight, **auxiliary}
-
-    @property
-    def taught(self) -> bool:
-        return self.auxiliary_weight > 0
-
-    @property
-    def balanced(self) -> bool:
-        return self.balance_aus
-
-    @property
-    def relabels(self) -> bool:
-        return self.relabel_mirrored
-
-    @property
-    def composed(self) -> int:
-        return self.compose
-
-    @property
-    def shows_aus(self) -> bool:
-        return self.au_table
+        options = {"smooth_l1_weight": self.l1_weight, "ccc_weight": self.ccc_weight}
+        if self.auxiliary_weight:
+            options["auxiliary_weight"] = self.auxiliary_weight
+        return options
 
 
-TRAININGS: tuple[type[TrainConfig], ...] = (LandmarkPoseTraining, AUTraining)
-
-
-def settings_of(config: TrainConfig) -> dict[str, Any]:
-    """All settings as JSON values, as checkpoints and histories record them."""
-    return asdict(config)
+TRAIN_CONFIGS: tuple[type[TrainConfig], ...] = (LandmarkPoseTrainConfig, AUTrainConfig)
 
 
 def read_settings(path: Path | str) -> dict[str, Any]:
-    """Settings from a JSON file of field names and values.
+    """Settings from a JSON file of field names and values, those of older versions included.
 
     Raises:
-        ValueError: if it is no JSON object.
+        UsageError: if it is no JSON object.
         OSError: if it cannot be read.
     """
-    return read_object(path, {"epochs": 100})
+    return current_settings(read_object(path, {"epochs": 100}))
 
 
 def resolve(
@@ -365,7 +337,7 @@ def resolve(
         resumed: the checkpoint's, by field name; None for a new run.
 
     Raises:
-        ValueError: for an unknown name or a value out of range.
+        UsageError: for an unknown name or a value out of range.
         CheckpointError: if a given value contradicts the checkpoint's and may not change.
     """
     known = {item.name: item for item in fields(training)}

@@ -1,4 +1,4 @@
-"""The faces of a training: its files, their two sides, and what the training side looks like."""
+"""The data of a training: its files, their two sides, and the training side's batches."""
 
 import logging
 from collections.abc import Iterator
@@ -24,24 +24,24 @@ from mlx_faceau.data.format.label_provenance import check_same_labels, labellers
 from mlx_faceau.data.labels.openface_au_models import OpenFaceAUModels
 from mlx_faceau.data.loading.augment import augmentation
 from mlx_faceau.data.loading.batches import Batches, Source
-from mlx_faceau.data.loading.concat_dataset import JoinedFaces, open_datasets
-from mlx_faceau.data.loading.cutmix import Extended, composed_faces
+from mlx_faceau.data.loading.concat_dataset import ConcatDataset, open_datasets
+from mlx_faceau.data.loading.cutmix import composed_faces
 from mlx_faceau.data.loading.validation_split import Split, split_at, split_dataset
 from mlx_faceau.errors import DatasetError
 
-from .auxiliary_targets import auxiliary_of
-from .batch_transforms import Finishing
-from .class_balance import PRESENT, repeats_by_rarity
-from .config import TrainConfig
+from .auxiliary_targets import auxiliary_targets
+from .batch_transforms import BatchTransform
+from .class_balance import PRESENT, repeat_factors
+from .config import AUTrainConfig, TrainConfig
 from .target_statistics import TargetStatistics
 
 _LOG = logging.getLogger(__name__)
 _MOST_WARNINGS = 3  # of names; a check of the file tells all
-_VISITS = 20  # of each face in an epoch of a training on a few faces
+_OVERFIT_REPEATS = 20  # of each face in an epoch with --overfit
 
 
 @dataclass(frozen=True)
-class Faces:
+class TrainingData:
     """What the training loop reads.
 
     Attributes:
@@ -50,16 +50,16 @@ class Faces:
         statistics: of the training side's targets.
         batches: of the training side; one holds the faces of a whole optimizer step,
             or this rank's part of them.
-        batch_size: faces that go through the net together.
-        teacher: who answers auxiliary questions about the training side; None if none are asked.
+        batch_size: faces in one forward pass.
+        au_models: linear models of the labels, which the auxiliary head learns; None without one.
     """
 
-    dataset: FaceDataset | JoinedFaces
+    dataset: FaceDataset | ConcatDataset
     split: Split
     statistics: TargetStatistics
     batches: Batches
     batch_size: int
-    teacher: OpenFaceAUModels | None = None
+    au_models: OpenFaceAUModels | None = None
 
     def validation_images(self) -> Iterator[np.ndarray]:
         """Images of the validation side in order, (B, 112, 112, 3) uint8 RGB each."""
@@ -100,7 +100,7 @@ class Faces:
 
     def _training_files(self) -> list[FaceDataset]:
         """The files that the training side takes faces from."""
-        if not isinstance(self.dataset, JoinedFaces):
+        if not isinstance(self.dataset, ConcatDataset):
             return [self.dataset]
         owners = np.searchsorted(self.dataset.starts, self.split.train, side="right") - 1
         return [self.dataset.parts[owner] for owner in np.unique(owners).tolist()]
@@ -116,21 +116,20 @@ class Faces:
         return len(set(names.tolist()) - {""})
 
 
-def open_faces(
-    config: TrainConfig, part: tuple[int, int] = (0, 1), teacher: OpenFaceAUModels | None = None
-) -> Faces:
+def open_data(
+    config: TrainConfig, part: tuple[int, int] = (0, 1), au_models: OpenFaceAUModels | None = None
+) -> TrainingData:
     """Open a training's files and split them, or take those to validate on.
 
     Args:
         config: the settings.
         part: (rank, ranks) of the process; a step takes ``step_size`` faces from each rank.
-        teacher: of a resumed training; else one is fitted to the training side if it is needed,
+        au_models: of a resumed training; else one is fitted to the training side if it is needed,
             under ``--overfit`` to all faces.
 
     Raises:
-        DatasetError: if a file is unusable, they hold one person only, or too few for a batch, or
-            somebody is in the files to validate on too, labellers or PDMs differ, or no teacher
-            fits them.
+        DatasetError: if a file is unusable, they hold one person only or too few faces for a batch,
+            a person is on both sides, labellers or PDMs differ, or no linear model fits the labels.
     """
     files = (*config.data, *config.val_data)
     dataset = open_datasets(files, config.keep_outside)
@@ -142,47 +141,54 @@ def open_faces(
     check_intensities(dataset.labels["au_intensities"], ", ".join(files))
     step = config.step_size * part[1]
     split = _split(dataset, config, step)
-    if config.kind == "au_prediction":
-        _check_units(dataset.labels["au_intensities"], split, config)
     statistics = TargetStatistics.of(
         _rows(dataset.labels, split.train), _rows(dataset.masks, split.train)
     )
     source: Source = dataset
-    shown, auxiliary = split.train, None
-    if config.taught:
-        # A few faces to be learned by heart are too few for a teacher.
-        seen = np.arange(len(dataset)) if config.overfit else split.train
-        with _named_for(config, *_teacher_flags(config)):
-            teacher = teacher or _fitted(dataset, seen)
-        if config.composed:
-            with _named_for(config, "--compose"):
-                source, shown = _with_composed(dataset, split.train, teacher, config)
-        with _named_for(config, *_teacher_flags(config)):
-            auxiliary = auxiliary_of(
-                teacher, source, shown, statistics, config.mirror, config.relabels
-            )
+    rows, auxiliary, weights = split.train, None, None
+    if isinstance(config, AUTrainConfig):
+        _check_units(dataset.labels["au_intensities"], split, config)
+        if config.auxiliary_weight:
+            # With --overfit the training side is too small to fit linear models.
+            seen = np.arange(len(dataset)) if config.overfit else rows
+            with _naming(config, *_au_model_flags(config)):
+                au_models = au_models or _fit_au_models(dataset, seen)
+            if config.cutmix_faces:
+                with _naming(config, "--cutmix-faces"):
+                    source, rows = _with_cutmix(dataset, rows, au_models, config)
+            with _naming(config, *_au_model_flags(config)):
+                auxiliary = auxiliary_targets(
+                    au_models,
+                    source,
+                    rows,
+                    statistics,
+                    config.horizontal_flip,
+                    config.relabel_flipped,
+                )
+        if config.balance_aus:
+            weights = _sampling_weights(source.labels["au_intensities"][rows])
     batches = Batches(
         source,
-        np.repeat(shown, _VISITS) if config.overfit else shown,
+        np.repeat(rows, _OVERFIT_REPEATS) if config.overfit else rows,
         step,
         config.seed,
-        augment=None if config.overfit else augmentation(config.augment, config.mirror),
+        augment=None if config.overfit else augmentation(config.augment, config.horizontal_flip),
         workers=config.num_workers,
         processes=config.num_processes,
-        weights=_weights(source, shown) if config.balanced else None,
+        weights=weights,
         part=part,
-        finish=Finishing(config.epochs, config.first_side, auxiliary),
+        transform=BatchTransform(config.epochs, config.initial_image_size, auxiliary),
     )
-    return Faces(dataset, split, statistics, batches, config.batch_size, teacher)
+    return TrainingData(dataset, split, statistics, batches, config.batch_size, au_models)
 
 
-def _fitted(dataset: FaceDataset | JoinedFaces, rows: np.ndarray) -> OpenFaceAUModels:
-    _LOG.info("fitting a teacher to %d faces", len(rows))
+def _fit_au_models(dataset: FaceDataset | ConcatDataset, rows: np.ndarray) -> OpenFaceAUModels:
+    _LOG.info("fitting a linear model of the labels to %d faces", len(rows))
     return OpenFaceAUModels.fit(dataset, rows)
 
 
 @contextmanager
-def _named_for(config: TrainConfig, *flags: str) -> Iterator[None]:
+def _naming(config: TrainConfig, *flags: str) -> Iterator[None]:
     """A DatasetError in it names the files, and the flags that ask for what failed."""
     try:
         yield
@@ -191,45 +197,44 @@ def _named_for(config: TrainConfig, *flags: str) -> Iterator[None]:
         raise DatasetError(f"{', '.join(config.data)}: {error}; leave {left_out} out") from None
 
 
-def _teacher_flags(config: TrainConfig) -> list[str]:
-    """Those given that need a teacher."""
-    used = {"--relabel-mirrored": config.relabels, "--compose": config.composed}
+def _au_model_flags(config: AUTrainConfig) -> list[str]:
+    """The given options that need linear models of the labels."""
+    used = {"--relabel-flipped": config.relabel_flipped, "--cutmix-faces": config.cutmix_faces}
     return ["--auxiliary-weight", *(name for name in used if used[name])]
 
 
-def _with_composed(
-    dataset: FaceDataset | JoinedFaces,
+def _with_cutmix(
+    dataset: FaceDataset | ConcatDataset,
     rows: np.ndarray,
-    teacher: OpenFaceAUModels,
-    config: TrainConfig,
-) -> tuple[Extended, np.ndarray]:
-    """The files with faces composed of those of ``rows``; those rows and the composed ones'."""
-    _LOG.info("composing %d faces", config.composed)
+    au_models: OpenFaceAUModels,
+    config: AUTrainConfig,
+) -> tuple[Source, np.ndarray]:
+    """The files with composed faces after them; the training rows with those faces' rows."""
+    _LOG.info("composing %d faces", config.cutmix_faces)
     _, people = people_names(dataset, strict=False)
-    composed = composed_faces(dataset, people, rows, teacher, config.composed, config.seed)
-    return Extended(dataset, composed), np.r_[rows, len(dataset) + np.arange(len(composed))]
+    composed = composed_faces(dataset, people, rows, au_models, config.cutmix_faces, config.seed)
+    return ConcatDataset([dataset, composed]), np.r_[rows, len(dataset) + np.arange(len(composed))]
 
 
-def _weights(source: Source, rows: np.ndarray) -> np.ndarray:
-    """(n,) how often each face of the training side is shown, so that rare action units are."""
-    intensities = source.labels["au_intensities"][rows]
-    repeats = repeats_by_rarity(intensities)
+def _sampling_weights(intensities: np.ndarray) -> np.ndarray:
+    """(n,) how often each face is drawn, so that rare action units come up more often."""
+    repeats = repeat_factors(intensities)
     before = (intensities > PRESENT).mean(axis=0)
     after = np.average(intensities > PRESENT, axis=0, weights=repeats)
     rarest = int(np.argmax(after / np.maximum(before, 1e-9)))
     _LOG.info(
-        "faces with rare action units come up to %.1f times as often as others; %s is in %.1f %% "
-        "of the faces and %.1f %% of those shown",
+        "faces with rare action units are drawn up to %.1f times as often as others; %s is in "
+        "%.1f %% of the faces and %.1f %% of those drawn",
         *(repeats.max(), AU_NAMES[rarest], 100 * before[rarest], 100 * after[rarest]),
     )
     return repeats
 
 
-def _split(dataset: FaceDataset | JoinedFaces, config: TrainConfig, step: int) -> Split:
-    """Two sides; or, to be learned by heart, evenly spaced faces that are on both."""
+def _split(dataset: FaceDataset | ConcatDataset, config: TrainConfig, step: int) -> Split:
+    """Two sides; with ``--overfit``, evenly spaced faces that are on both."""
     if not config.overfit:
         digests = face_digests(dataset)
-        if config.val_data and isinstance(dataset, JoinedFaces):
+        if config.val_data and isinstance(dataset, ConcatDataset):
             return split_at(dataset, int(dataset.starts[len(config.data)]), step, digests)
         _warn_of_names(dataset, digests, config)
         return split_dataset(dataset, config.val_split, config.seed, step, digests)
@@ -239,13 +244,13 @@ def _split(dataset: FaceDataset | JoinedFaces, config: TrainConfig, step: int) -
             f"{config.overfit}"
         )
     chosen = np.linspace(0, len(dataset) - 1, config.overfit).astype(np.int64)
-    return Split(chosen, chosen, "nothing: the same faces, to be learned by heart")
+    return Split(chosen, chosen, "nothing: the same faces on both sides")
 
 
 def _warn_of_names(
-    dataset: FaceDataset | JoinedFaces, digests: np.ndarray, config: TrainConfig
+    dataset: FaceDataset | ConcatDataset, digests: np.ndarray, config: TrainConfig
 ) -> None:
-    """Say that people are taken for one, and stay on one side."""
+    """Warn of names that are taken for one person, who stays on one side."""
     by, names = people_names(dataset)
     repeated = {row for rows in duplicate_faces(digests, names) for row in rows.tolist()}
     several = [*spellings(dataset.subjects), *spellings(dataset.videos)]
@@ -275,7 +280,7 @@ def _check_units(intensities: np.ndarray, split: Split, config: TrainConfig) -> 
         )
     if absent:
         _LOG.warning(
-            "%s: no training face shows %s: the net will learn to answer 0 for them",
+            "%s: no training face shows %s: the net will learn to predict 0 for them",
             files, ", ".join(absent),
         )  # fmt: skip
     unseen = [u for u in absent_units(intensities[split.validation]) if u not in absent]

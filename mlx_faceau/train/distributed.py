@@ -6,8 +6,8 @@
 All machines need the data, and a resumed checkpoint, under the same path. ``mlx.launch`` may return
 0 although a rank failed: the line that training finished is what counts.
 
-Every rank sees its own part of each batch and takes the same step; the first one writes. A rank
-that dies or hangs would leave the others waiting for ever: :class:`Watchdog` ends them.
+Every rank sees its own part of each batch and takes the same step; the first one writes files. A
+rank that dies or hangs would leave the others waiting for ever: :class:`Watchdog` ends them.
 """
 
 import os
@@ -16,7 +16,7 @@ import threading
 import time
 from typing import Protocol
 
-GIVEN_UP = 3  # exit status of a rank whose partners are gone
+EXIT_STATUS = 3  # of a rank that gave up waiting for the others
 
 
 class Ranks(Protocol):
@@ -31,23 +31,15 @@ class Ranks(Protocol):
     size: int
 
     def any(self, flag: bool) -> bool:
-        """Whether any rank says yes; all ranks must ask together."""
-
-
-def seed_of_step(seed: int, step: int, rank: int) -> int:
-    """Seed of one rank's dropout in one step, below 2**63.
-
-    Drawn anew for each step, so that a resumed rank needs no random state of its own.
-    """
-    return ((seed * 1_000_003 + step) * 4_096 + rank) % 2**63
+        """Whether the flag is set on any rank; all ranks must call this together."""
 
 
 class Watchdog:
-    """Within the block, ends the process when nothing was told for too long.
+    """Within the block, ends the process when :meth:`reset` was not called for too long.
 
     Args:
-        ranks: alone, a process is never ended.
-        seconds: without a sign of life.
+        ranks: a process that trains alone is never ended.
+        seconds: allowed between two calls.
     """
 
     def __init__(self, ranks: Ranks, seconds: float) -> None:
@@ -57,7 +49,7 @@ class Watchdog:
         self._over = threading.Event()
 
     def __enter__(self) -> "Watchdog":
-        self.alive()
+        self.reset()
         if self.ranks.size > 1:
             threading.Thread(target=self._watch, name="mlx-faceau-watchdog", daemon=True).start()
         return self
@@ -65,20 +57,18 @@ class Watchdog:
     def __exit__(self, *_: object) -> None:
         self._over.set()
 
-    def alive(self) -> None:
-        """A sign of life."""
+    def reset(self) -> None:
+        """Start the time anew."""
         self._last = time.monotonic()
 
     def _watch(self) -> None:
         while not self._over.wait(min(1.0, self.seconds / 4)):
-            if time.monotonic() - self._last > self.seconds:
-                self._end()
-
-    def _end(self) -> None:
-        """The main thread hangs in the framework, where no exception reaches it."""
-        sys.stderr.write(
-            f"mlx-faceau: rank {self.ranks.rank} of {self.ranks.size}: no step for "
-            f"{self.seconds:g} s: another rank is dead or hangs; go on with --resume\n"
-        )
-        sys.stderr.flush()
-        os._exit(GIVEN_UP)
+            if time.monotonic() - self._last <= self.seconds:
+                continue
+            # The main thread hangs in the framework, where no exception reaches it.
+            sys.stderr.write(
+                f"mlx-faceau: rank {self.ranks.rank} of {self.ranks.size}: no step for "
+                f"{self.seconds:g} s: another rank is dead or hangs; continue with --resume\n"
+            )
+            sys.stderr.flush()
+            os._exit(EXIT_STATUS)

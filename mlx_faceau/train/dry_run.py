@@ -12,21 +12,19 @@ import numpy as np
 
 from mlx_faceau.core.architectures import IMAGE_SIZE, count_parameters
 
-from .batch_transforms import side_of_epoch
+from .batch_transforms import image_size_of_epoch
 from .config import TrainConfig, resolve
-from .datasets import Faces, open_faces
+from .datasets import TrainingData, open_data
 from .initial_weights import first_weights
-from .loop import Trainer
-from .resume import saved_teacher
+from .resume import saved_au_models
 from .run import build_trainer
-from .schedule import learning_rate
 
 STEPS = 10
-_WARM_UP = 2
+_WARM_UP = 2  # steps that compile, and fill the loader's buffer
 
 
 @dataclass(frozen=True)
-class Rehearsal:
+class DryRun:
     """Figures of a training that was only tried out.
 
     Attributes:
@@ -36,8 +34,8 @@ class Rehearsal:
         steps: optimizer steps of all epochs.
         images_per_second: in training at full size, reading and augmentation included.
         seconds: estimated for all epochs, validation included, saving not.
-        memory: bytes of the process at most; 0 where the system does not tell (Windows).
-        device_memory: bytes on the GPU at most; 0 on a CPU.
+        memory: peak of the process in bytes; 0 where the system does not report it (Windows).
+        device_memory: peak on the GPU in bytes; 0 on a CPU.
     """
 
     parameters: int
@@ -50,70 +48,57 @@ class Rehearsal:
     device_memory: int
 
 
-def rehearse(training: type[TrainConfig], given: Mapping[str, Any]) -> Rehearsal:
+def dry_run(training: type[TrainConfig], given: Mapping[str, Any]) -> DryRun:
     """Take ten steps of a training at full size and write nothing.
 
     Args:
-        training: ``LandmarkPoseTraining`` or ``AUTraining``.
+        training: ``LandmarkPoseTrainConfig`` or ``AUTrainConfig``.
         given: explicit settings by field name.
 
     Raises:
-        ValueError, DatasetError, BackendError, MissingDependency: as the training would.
+        UsageError, DatasetError, BackendError, MissingDependency: as the training would.
     """
     config = resolve(training, given)
-    faces = open_faces(config, teacher=saved_teacher(config, None))
-    trainer = build_trainer(
-        config, faces, first_weights(config, faces.statistics, faces.pdm).weights
-    )
-    steps = config.epochs * len(faces.batches)
-    step = _seconds_of_a_step(trainer, faces, config, steps)
-    usual = step * _mean_size(config.epochs, config.first_side)
-    validation = len(faces.split.validation)
-    return Rehearsal(
+    data = open_data(config, au_models=saved_au_models(config, None))
+    weights = first_weights(config, data.statistics, data.pdm).weights
+    trainer = build_trainer(config, data, weights)
+    with closing(_batches(data, config.epochs - 1)) as batches:
+        for batch in islice(batches, _WARM_UP):
+            trainer.step(batch, config.lr)
+        started = time.perf_counter()
+        for batch in islice(batches, STEPS):
+            terms = trainer.step(batch, config.lr)
+        float(terms["loss"])  # waits for the device
+        step_seconds = (time.perf_counter() - started) / STEPS
+    images = next(data.validation_images())
+    trainer.predict(images)
+    started = time.perf_counter()
+    trainer.predict(images)
+    prediction_seconds = (time.perf_counter() - started) / len(images)
+    # Smaller images take a share of the time that is nearly their share of the pixels.
+    sizes = [
+        image_size_of_epoch(epoch, config.epochs, config.initial_image_size)
+        for epoch in range(config.epochs)
+    ]
+    pixels = float(np.mean(np.square(np.array(sizes) / IMAGE_SIZE)))
+    steps = config.epochs * len(data.batches)
+    validation = len(data.split.validation)
+    return DryRun(
         parameters=count_parameters(config.trained_config()),
-        training=len(faces.split.train) + config.composed,
+        training=len(data.split.train) + getattr(config, "cutmix_faces", 0),
         validation=validation,
         steps=steps,
-        images_per_second=faces.batches.batch_size / step,
-        seconds=steps * usual
-        + config.epochs * validation * _seconds_of_a_prediction(trainer, faces),
+        images_per_second=data.batches.batch_size / step_seconds,
+        seconds=steps * step_seconds * pixels + config.epochs * validation * prediction_seconds,
         memory=_process_memory(),
         device_memory=trainer.device_memory(),
     )
 
 
-def _seconds_of_a_step(trainer: Trainer, faces: Faces, config: TrainConfig, steps: int) -> float:
-    """Mean of ten, after the first ones, which compile and fill the loader's buffer."""
-
-    def rate(step: int) -> float:
-        return learning_rate(step, steps, config.lr)
-
-    with closing(_batches(faces, config.epochs - 1)) as batches:
-        trainer.train_epoch(islice(batches, _WARM_UP), rate)
-        started = time.perf_counter()
-        trainer.train_epoch(islice(batches, STEPS), rate)
-        return (time.perf_counter() - started) / STEPS
-
-
-def _seconds_of_a_prediction(trainer: Trainer, faces: Faces) -> float:
-    images = next(faces.validation_images())
-    trainer.predict(images)
-    started = time.perf_counter()
-    trainer.predict(images)
-    return (time.perf_counter() - started) / len(images)
-
-
-def _mean_size(epochs: int, first_side: int) -> float:
-    """Pixels of all epochs' images as a share of full ones: what their steps take, nearly."""
-    sides = [side_of_epoch(epoch, epochs, first_side) for epoch in range(epochs)]
-    return float(np.mean(np.square(np.array(sides) / IMAGE_SIZE)))
-
-
-def _batches(faces: Faces, epoch: int) -> Generator[dict[str, np.ndarray]]:
-    """Batches from an epoch on."""
+def _batches(data: TrainingData, epoch: int) -> Generator[dict[str, np.ndarray]]:
+    """Batches from an epoch on, without end."""
     while True:
-        source: Any = faces.batches.epoch(epoch)
-        with closing(source) as batches:
+        with closing(data.batches.epoch(epoch)) as batches:
             yield from batches
         epoch += 1
 

@@ -1,10 +1,6 @@
-"""The deployable files of a finished training and their model card.
-
-What cannot be made never fails it.
-"""
+"""The deployable files of a finished training and their model card."""
 
 import logging
-from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
@@ -29,27 +25,22 @@ def export_best(folder: Path, kind: str) -> dict[str, str]:
         kind: of net; the files are named after it.
 
     Returns:
-        By file name: ``"written"``, or the one line that says why not and what would help.
+        By file name: ``"written"``, or the one line that says why not and what would help. A
+        training never fails because a file cannot be made.
     """
     results = {}
-    for suffix, (module, function) in FORMATS.items():
-        path = folder / f"{kind}{suffix}"
-        results[path.name] = _written(path, _exporter(module, function, folder / BEST_NAME, path))
-    card = folder / CARD_NAME
-    results[card.name] = _written(card, lambda: write_model_card(folder / BEST_NAME, folder))
+    for name in (*(f"{kind}{suffix}" for suffix in FORMATS), CARD_NAME):
+        path = folder / name
+        try:
+            if name == CARD_NAME:
+                write_model_card(folder / BEST_NAME, folder)
+            else:
+                module, function = FORMATS[path.suffix]
+                getattr(import_module(module), function)(folder / BEST_NAME, path)
+        except (FaceauError, ImportError, OSError, ValueError, RuntimeError) as error:
+            _LOG.warning("%s not written: %s", path, error)
+            results[name] = str(error)
+        else:
+            _LOG.info("%s written", path)
+            results[name] = "written"
     return results
-
-
-def _exporter(module: str, function: str, checkpoint: Path, path: Path) -> Callable[[], object]:
-    """The exporter's module is imported when it runs: its library may be missing."""
-    return lambda: getattr(import_module(module), function)(checkpoint, path)
-
-
-def _written(path: Path, write: Callable[[], object]) -> str:
-    try:
-        write()
-    except (FaceauError, ImportError, OSError, ValueError, RuntimeError) as error:
-        _LOG.warning("%s not written: %s", path, error)
-        return str(error)
-    _LOG.info("%s written", path)
-    return "written"

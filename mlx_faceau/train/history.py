@@ -1,4 +1,4 @@
-"""``training_history.json``: what happened so far, complete at any moment.
+"""``training_history.json``: a training so far, rewritten as a whole after every epoch.
 
 Keys: ``config`` (all settings), ``net``, ``data``, ``environment``, ``au_weights``
 (null where they weigh alike), ``init`` (file and hash of the checkpoint whose weights it started
@@ -37,6 +37,26 @@ def environment() -> dict[str, str]:
         "numpy": np.__version__,
         "platform": platform.platform(),
     }
+
+
+def epoch_line(entry: Mapping[str, Any], epochs: int, best: bool) -> str:
+    """The line that is logged after an epoch, from its entry in the history."""
+    metrics = entry["metrics"]
+    if "aus" in metrics:
+        constant = metrics["constant"]
+        figures = f"mean r {metrics['correlation']:.3f}  MAE {metrics['mae']:.3f}"
+        names = f" ({', '.join(constant)})" if constant else ""
+        figures += f"  constant AUs {len(constant)}{names}"
+    else:
+        figures = (
+            f"MAE {metrics['mae']:.2f} px  r {metrics['correlation']:.4f}"
+            f"  r without mean face {metrics['correlation_without_mean']:.3f}"
+        )
+    return (
+        f"epoch {entry['epoch']}/{epochs}  loss {entry['training']['loss']:.4f}"
+        f"  validation {entry['validation']['loss']:.4f}{' (best)' if best else ''}  {figures}"
+        f"  {entry['images_per_second']:.0f} images/s  {entry['seconds']:.0f} s"
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mlx_faceau.core.architectures import ModelConfig, initial_weights, output_biases
+from mlx_faceau.core.architectures import initial_weights, output_biases
 from mlx_faceau.core.auxiliary_head import auxiliary_weights
 from mlx_faceau.core.checkpoint import Checkpoint, load_checkpoint
 from mlx_faceau.core.provenance import pdm_of, provenance
@@ -15,22 +15,21 @@ from mlx_faceau.errors import CheckpointError
 from mlx_faceau.weights import builtin
 
 from .config import TrainConfig
-from .option_fields import flag
 from .target_statistics import TargetStatistics
 
 _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Start:
-    """A net before its first step.
+class InitialWeights:
+    """Weights of a net before its first step.
 
     Attributes:
         weights: in MLX names and layout.
         origin: the ``file`` they come from, its ``hash``, and its own training's ``data``,
             ``training`` and ``init`` where it records them (see
             :mod:`mlx_faceau.core.provenance`): what checkpoints and the history record. None for
-            weights drawn at random.
+            random weights.
     """
 
     weights: dict[str, np.ndarray]
@@ -39,11 +38,12 @@ class Start:
 
 def first_weights(
     config: TrainConfig, statistics: TargetStatistics, pdm: Mapping[str, str] | None = None
-) -> Start:
-    """Weights by the seed, or those that ``--init`` names: averaged ones where it has any.
+) -> InitialWeights:
+    """Random weights by the seed, or those that ``--init`` names: averaged ones where it has any.
 
-    Shape parameters mean something with the PDM of their labels alone: the local head of a net
-    that was taught with another one starts anew.
+    Random weights predict nearly the mean targets before the first step.
+    Shape parameters have a meaning only with the PDM of their labels: the local head of a net that
+    was trained with another one starts from random weights.
 
     Args:
         config: the settings.
@@ -54,26 +54,30 @@ def first_weights(
         CheckpointError: if that file is no checkpoint, or of another net or width.
     """
     net = config.trained_config()
+    fresh = initial_weights(net, config.seed)
     if config.init is None:
-        return Start(starting_weights(net, config.seed, statistics))
+        return InitialWeights({**fresh, **output_biases(net, statistics.means)})
     checkpoint = load_init(config)
     _check_same_net(checkpoint, config)
     file = {"file": str(checkpoint.path), "hash": checkpoint.hash}
     origin = {**provenance(checkpoint.metadata), **file}
-    drawn, apart = initial_weights(net, config.seed), auxiliary_weights(checkpoint.arrays)
-    fits = drawn.keys() & apart.keys()
-    head = {name: apart[name] for name in fits if apart[name].shape == drawn[name].shape}
-    weights = {**drawn, **head, **checkpoint.weights()}
+    auxiliary = {
+        name: array
+        for name, array in auxiliary_weights(checkpoint.arrays).items()
+        if name in fresh and array.shape == fresh[name].shape
+    }
+    weights = {**fresh, **auxiliary, **checkpoint.weights()}
     before = pdm_of(checkpoint.metadata)
     if config.kind == "landmark_pose" and before and before != pdm:
         now = f"the {pdm['name']} one" if pdm else "none that is recorded"
         _LOG.warning(
-            "%s was taught with the %s PDM, these labels with %s: its local head starts anew",
+            "%s was trained with the %s PDM, these labels come with %s: its local head starts "
+            "from random weights",
             *(checkpoint.path, before["name"], now),
         )
-        anew = starting_weights(net, config.seed, statistics)
-        weights |= {name: anew[name] for name in anew if name.startswith("local_head.")}
-    return Start(weights, origin)
+        fresh |= output_biases(net, statistics.means)
+        weights |= {name: fresh[name] for name in fresh if name.startswith("local_head.")}
+    return InitialWeights(weights, origin)
 
 
 def load_init(config: TrainConfig) -> Checkpoint:
@@ -87,15 +91,8 @@ def load_init(config: TrainConfig) -> Checkpoint:
     return load_checkpoint(str(config.init))
 
 
-def starting_weights(
-    config: ModelConfig, seed: int, statistics: TargetStatistics
-) -> dict[str, np.ndarray]:
-    """Weights of a net that predicts nearly the mean target before it has learned anything."""
-    return {**initial_weights(config, seed), **output_biases(config, statistics.means)}
-
-
 def _check_same_net(checkpoint: Checkpoint, config: TrainConfig) -> None:
-    """A net's dropout may differ: it has no weights."""
+    """Dropout may differ: it has no weights."""
     wanted: Any = config.model_config()
     given: Any = checkpoint.config
     if given.kind != wanted.kind:
@@ -106,5 +103,5 @@ def _check_same_net(checkpoint: Checkpoint, config: TrainConfig) -> None:
     if given.width_mult != wanted.width_mult:
         raise CheckpointError(
             f"{checkpoint.path}: its net has width {given.width_mult:g}, this training's "
-            f"{wanted.width_mult:g}; say {flag('width_mult')} {given.width_mult:g}"
+            f"{wanted.width_mult:g}; use --width-mult {given.width_mult:g}"
         )

@@ -1,11 +1,11 @@
-"""Ctrl-C as a request: finish the running step, save, and say how to go on."""
+"""Ctrl-C as a request to stop after the running step."""
 
 import signal
 import threading
 from types import FrameType
 
 
-class Interruption:
+class StopRequest:
     """Within the block the first SIGINT sets ``requested``; a second one raises KeyboardInterrupt.
 
     Outside the main thread, where Python delivers no signals, it is never set.
@@ -15,16 +15,16 @@ class Interruption:
         self.requested = False
         self._main = threading.current_thread() is threading.main_thread()
 
-    def __enter__(self) -> "Interruption":
+    def __enter__(self) -> "StopRequest":
         if self._main:
-            self._previous = signal.signal(signal.SIGINT, self._ask)
+            self._previous = signal.signal(signal.SIGINT, self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._main:
             signal.signal(signal.SIGINT, self._previous)
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True

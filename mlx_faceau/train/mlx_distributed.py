@@ -14,7 +14,7 @@ class MLXRanks:
         self.size = self.group.size()
 
     def any(self, flag: bool) -> bool:
-        """See :class:`.ranks.Ranks`."""
+        """See :class:`.distributed.Ranks`."""
         if self.size == 1:
             return flag
         votes = mx.distributed.all_sum(mx.array(float(flag)), group=self.group, stream=mx.cpu)
@@ -24,10 +24,13 @@ class MLXRanks:
         """The mean of every array over the ranks."""
         return nn.average_gradients(tree, self.group) if self.size > 1 else tree
 
-    def all_rows(self, values: mx.array) -> mx.array:
+    def all_rows(self, arrays: dict[str, mx.array]) -> dict[str, mx.array]:
         """The rows of all ranks in their order; gradients flow into this rank's own."""
         if self.size == 1:
-            return values
+            return arrays
+        return {name: self._gather(values) for name, values in arrays.items()}
+
+    def _gather(self, values: mx.array) -> mx.array:
         rows, stop = len(values), mx.stop_gradient
         everyone = stop(mx.distributed.all_gather(stop(values), group=self.group, stream=mx.cpu))
         before, after = everyone[: self.rank * rows], everyone[(self.rank + 1) * rows :]

@@ -1,10 +1,11 @@
 """The training step in MLX; epochs, schedule and checkpoints are ``loop.py``'s.
 
-Reference:
+References:
     Pascanu et al., On the difficulty of training recurrent neural networks, ICML 2013 (clipping).
+    Loshchilov and Hutter, Decoupled Weight Decay Regularization, ICLR 2019 (AdamW).
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -21,28 +22,44 @@ from mlx_faceau.core.architectures import (
     ModelConfig,
     is_statistic,
 )
-from mlx_faceau.core.auxiliary_head import TaughtAUConfig
+from mlx_faceau.core.auxiliary_head import AuxiliaryAUConfig
 from mlx_faceau.core.preprocess import PIXEL_MAX
-from mlx_faceau.models.auxiliary_head import TaughtAULoss
-from mlx_faceau.models.losses import AUPredictionLoss, LandmarkPoseLoss
+from mlx_faceau.core.training_step import CLIP_NORM, dropout_seed, section, split_batch
+from mlx_faceau.errors import BackendError
+from mlx_faceau.models.losses import AUPredictionLoss, AuxiliaryAULoss, LandmarkPoseLoss
 
-from .distributed import seed_of_step
-from .gradient_accumulation import parts
-from .mlx_device import check_precision, use_device
 from .mlx_distributed import MLXRanks
-from .mlx_optimizer import AdamW
 
-CLIP_NORM = 1.0
 LOSSES: dict[type[ModelConfig], Callable[..., Any]] = {
     LandmarkPoseConfig: LandmarkPoseLoss,
     AUPredictionConfig: AUPredictionLoss,
-    TaughtAUConfig: TaughtAULoss,
+    AuxiliaryAUConfig: AuxiliaryAULoss,
 }
 
 Arrays = dict[str, np.ndarray]
 MXArrays = dict[str, mx.array]
 # (images, targets) -> terms and gradients; gradients -> the optimizer's step
 StepFunctions = tuple[Callable[..., Any], Callable[[Any], None]]
+
+
+class AdamW(optim.Adam):  # type: ignore[misc]
+    """Bias-corrected Adam with decoupled decay, as torch has it, of matrices and kernels only.
+
+    Biases and BatchNorm have one dimension and do not decay.
+    """
+
+    def __init__(self, weight_decay: float) -> None:
+        super().__init__(learning_rate=0.0, bias_correction=True)
+        self.weight_decay = weight_decay
+
+    def apply_single(
+        self, gradient: mx.array, parameter: mx.array, state: dict[str, mx.array]
+    ) -> mx.array:
+        """One parameter after the step; called by MLX."""
+        if parameter.ndim > 1:
+            parameter = parameter * (1 - self.learning_rate * self.weight_decay)
+        updated: mx.array = super().apply_single(gradient, parameter, state)
+        return updated
 
 
 class MLXTrainer:
@@ -61,7 +78,6 @@ class MLXTrainer:
         seed: of dropout.
         precision: of feature maps in training, ``float32`` or ``bfloat16``. Weights, losses,
             BatchNorm's moments, heads and predictions stay float32.
-        sync_bn: False; torch knows BatchNorm over all ranks.
         device: ``auto``, ``cpu`` or ``gpu``.
         ranks: processes that train together; batches are then this one's parts. The loss is that
             of all ranks' faces together, and BatchNorm's statistics are averaged in every step.
@@ -83,12 +99,11 @@ class MLXTrainer:
         accumulate: int = 1,
         averaging: Callable[[int], float] | None = None,
         precision: str = "float32",
-        sync_bn: bool = False,
         device: str = "auto",
         ranks: MLXRanks | None = None,
     ) -> None:
         use_device(device)
-        check_precision(precision, sync_bn)
+        check_precision(precision)
         self._precision = getattr(mx, precision)
         self.ranks = ranks or MLXRanks()
         self._seed = seed
@@ -120,60 +135,42 @@ class MLXTrainer:
         on_cpu = mx.default_device() == mx.Device(mx.cpu)
         return 0 if on_cpu else int(mx.get_peak_memory())
 
-    def train_epoch(
-        self, batches: Iterable[Arrays], learning_rate: Callable[[int], float]
-    ) -> Arrays:
-        """Take one optimizer step for each batch, by the mean gradient of its parts.
+    def step(self, batch: Arrays, learning_rate: float) -> MXArrays:
+        """Take one optimizer step by the mean gradient of the batch's parts.
 
         Args:
-            batches: ``images`` (B, 112, 112, 3) uint8 RGB and the targets.
-            learning_rate: of a step, counted from 0 over the whole training.
+            batch: ``images`` (B, 112, 112, 3) uint8 RGB and the targets.
+            learning_rate: of this step.
 
         Returns:
-            The value of every loss term at every step, float32 (steps,) each.
+            The loss terms, scalars.
         """
-        self.net.train()
+        if not self.net.training:
+            self.net.train()
         if self._functions is None:
             self._functions = self._step_functions()
         gradients_of, apply = self._functions
-        seen: list[MXArrays] = []
-        for batch in batches:
-            self._optimizer.learning_rate = learning_rate(int(self._optimizer.step))
-            self._seed_dropout()
-            terms, gradients = self._mean_gradients(batch, gradients_of)
-            apply(self.ranks.mean(gradients))
-            self._share_statistics()
-            mx.eval(terms, self.net.state, self._optimizer.state)
-            self._update_average()
-            seen.append(terms)
-        names = seen[0] if seen else ()
-        return {name: np.array(mx.stack([terms[name] for terms in seen])) for name in names}
-
-    def _seed_dropout(self) -> None:
+        self._optimizer.learning_rate = learning_rate
         if self.ranks.size > 1:
             step = int(self._optimizer.step)
-            mx.random.seed(seed_of_step(self._seed, step, self.ranks.rank))
-
-    def _share_statistics(self) -> None:
-        """Give all ranks the mean of their BatchNorm statistics."""
-        if self.ranks.size > 1:
-            named = tree_flatten(self.net.parameters())
-            own = {name: value for name, value in named if is_statistic(name)}
-            self.net.update(tree_unflatten(list(self.ranks.mean(own).items())))
-
-    def _mean_gradients(
-        self, batch: Arrays, gradients_of: Callable[..., Any]
-    ) -> tuple[MXArrays, Any]:
-        """Loss terms and gradients, the means over the batch's parts."""
+            mx.random.seed(dropout_seed(self._seed, step, self.ranks.rank))
         total: Any = None
-        for part in parts(batch, self._accumulate):
+        for part in split_batch(batch, self._accumulate):
             new = gradients_of(mx.array(part["images"]), self._arrays(part))
             total = new if total is None else tree_map(mx.add, total, new)
             if self._accumulate > 1:
                 mx.eval(total, self.net.state)  # or all parts would be in memory together
         if self._accumulate > 1:
             total = tree_map(lambda value: value / self._accumulate, total)
-        return dict(total[0]), total[1]
+        terms, gradients = total
+        apply(self.ranks.mean(gradients))
+        if self.ranks.size > 1:
+            named = tree_flatten(self.net.parameters())
+            own = {name: value for name, value in named if is_statistic(name)}
+            self.net.update(tree_unflatten(list(self.ranks.mean(own).items())))
+        mx.eval(terms, self.net.state, self._optimizer.state)
+        self._update_average()
+        return dict(terms)
 
     def _step_functions(self) -> StepFunctions:
         """Gradients, and the step they take.
@@ -182,11 +179,8 @@ class MLXTrainer:
         """
 
         def loss(images: mx.array, targets: MXArrays) -> tuple[mx.array, MXArrays]:
-            everyones = [
-                {name: self.ranks.all_rows(value) for name, value in values.items()}
-                for values in (self.net(scaled(images).astype(self._precision)), targets)
-            ]
-            terms = self._terms(*everyones)
+            predictions = self.net(scaled(images).astype(self._precision))
+            terms = self._terms(self.ranks.all_rows(predictions), self.ranks.all_rows(targets))
             # A rank's gradients are its share of the sum over ranks, of which the mean is taken.
             return terms["loss"] * self.ranks.size, terms
 
@@ -258,20 +252,20 @@ class MLXTrainer:
 
         The other framework's random state cannot be taken over: dropout then starts from the seed.
         """
-        self.net.load_weights_dict(_section(state, "model."))
+        self.net.load_weights_dict(section(state, "model."))
         if self._average is not None:
-            self._average.load_weights_dict(_section(state, "ema."))
+            self._average.load_weights_dict(section(state, "ema."))
         moments = [
             (f"{name}.{moment}", mx.array(value))
             for moment in ("m", "v")
-            for name, value in _section(state, f"optimizer.{moment}.").items()
+            for name, value in section(state, f"optimizer.{moment}.").items()
         ]
         self._optimizer.state = {
             "step": mx.array(int(state["optimizer.step"][0]), mx.uint64),
             "learning_rate": mx.array(0.0),
             **dict(tree_unflatten(moments)),
         }
-        self._functions = None  # compiled ones would go on with the arrays they have captured
+        self._functions = None  # compiled ones hold on to the arrays they captured
         if "rng.mlx" in state:
             first, second = (int(word) for word in state["rng.mlx"])
             mx.random.seed((first << 32) | second)
@@ -301,7 +295,32 @@ def _random_key() -> mx.array:
     return state[0]
 
 
-def _section(state: Mapping[str, np.ndarray], prefix: str) -> Arrays:
-    return {
-        name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)
-    }
+def use_device(name: str) -> None:
+    """Make the device that ``--device`` names MLX's default one.
+
+    Raises:
+        BackendError: if it is missing, or is one of torch's.
+    """
+    if name == "auto":
+        return
+    devices = {"cpu": mx.cpu, "gpu": mx.gpu}
+    if name not in devices:
+        raise BackendError(f"--device {name} is torch's; with --framework mlx choose cpu or gpu")
+    device = mx.Device(devices[name])
+    if not mx.is_available(device):
+        raise BackendError("MLX finds no gpu here; choose --device cpu")
+    mx.set_default_device(device)
+
+
+def check_precision(precision: str) -> None:
+    """Check that MLX supports a precision on its default device.
+
+    Raises:
+        BackendError: if it does not.
+    """
+    if precision == "float16":
+        raise BackendError(
+            "--precision float16 needs loss scaling, which only torch has; with MLX choose bfloat16"
+        )
+    if precision != "float32" and mx.default_device() == mx.Device(mx.cpu):
+        raise BackendError(f"--precision {precision} needs a GPU; on a CPU it is slower")

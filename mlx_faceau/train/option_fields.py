@@ -18,6 +18,7 @@ def option(
     below: float | None = None,
     choices: tuple[str, ...] | None = None,
     may_change: bool = False,
+    basic: bool = False,
 ) -> Any:
     """A field with its help text.
 
@@ -28,6 +29,7 @@ def option(
         below: numbers must stay under it.
         choices: texts allowed.
         may_change: whether a resumed run may be given another value.
+        basic: whether ``--help`` lists it among the options that most users need.
     """
     metadata = {
         "help": help,
@@ -35,6 +37,7 @@ def option(
         "below": below,
         "choices": choices,
         "may_change": may_change,
+        "basic": basic,
     }
     if callable(default):
         return field(default_factory=default, metadata=metadata)

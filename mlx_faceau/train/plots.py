@@ -6,39 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from mlx_faceau.core.atomic_io import atomic_file
-from mlx_faceau.errors import BrokenLibrary, MissingDependency
+from mlx_faceau.errors import FaceauError
 from mlx_faceau.output.plotting import new_figure
 
 _LOG = logging.getLogger(__name__)
 CURVES_NAME = "training_curves.png"
-
-# Title of a panel -> curves in it: legend and path into an epoch's entry.
-Panel = tuple[str, dict[str, tuple[str, ...]]]
-_LOSS: Panel = ("loss", {"training": ("training", "loss"), "validation": ("validation", "loss")})
-# What an auxiliary head learns is in the training's loss and not in the validation's.
-_CONCORDANCE: Panel = (
-    "concordance loss",
-    {"training": ("training", "ccc"), "validation": ("validation", "ccc")},
-)
-_RATE: Panel = ("learning rate", {"last step": ("learning_rate",)})
-_LANDMARKS: tuple[Panel, ...] = (
-    _LOSS,
-    (
-        "landmark correlation (validation)",
-        {
-            "all coordinates": ("metrics", "correlation"),
-            "mean face removed": ("metrics", "correlation_without_mean"),
-        },
-    ),
-    ("landmark MAE, px (validation)", {"MAE": ("metrics", "mae")}),
-    _RATE,
-)
-_AUS: tuple[Panel, ...] = (
-    _LOSS,
-    ("mean AU correlation (validation)", {"Pearson r": ("metrics", "correlation")}),
-    ("AU MAE (validation)", {"MAE": ("metrics", "mae")}),
-    _RATE,
-)
 
 
 def draw_curves(epochs: Sequence[Mapping[str, Any]], folder: Path) -> Path | None:
@@ -55,35 +27,39 @@ def draw_curves(epochs: Sequence[Mapping[str, Any]], folder: Path) -> Path | Non
         return None
     try:
         figure = new_figure(11, 7)
-    except (MissingDependency, BrokenLibrary) as error:
+    except FaceauError as error:
         _LOG.warning("no curves drawn: %s", error)
         return None
-    panels = _AUS if "aus" in epochs[0]["metrics"] else _LANDMARKS
-    if "auxiliary" in epochs[0]["training"]:
-        panels = (_CONCORDANCE, *panels[1:])
-    for axes, (title, curves) in zip(figure.subplots(2, 2).flat, panels, strict=True):
-        _draw_panel(axes, title, curves, epochs)
+    # The auxiliary head's loss is part of the training's loss and not of the validation's.
+    loss = "ccc" if "auxiliary" in epochs[0]["training"] else "loss"
+    net = "AU" if "aus" in epochs[0]["metrics"] else "landmark"
+    # Title -> legend and path into an epoch's entry of each curve.
+    panels: dict[str, dict[str, tuple[str, ...]]] = {
+        "concordance loss" if loss == "ccc" else "loss": {
+            "training": ("training", loss),
+            "validation": ("validation", loss),
+        },
+        f"{net} correlation (validation)": {"Pearson r": ("metrics", "correlation")},
+        f"{net} MAE (validation)": {"MAE": ("metrics", "mae")},
+        "learning rate": {"last step": ("learning_rate",)},
+    }
+    if net == "landmark":
+        curves = panels["landmark correlation (validation)"]
+        curves["mean face removed"] = ("metrics", "correlation_without_mean")
+    numbers = [entry["epoch"] for entry in epochs]
+    for axes, (title, curves) in zip(figure.subplots(2, 2).flat, panels.items(), strict=True):
+        for label, keys in curves.items():
+            values = [_value(entry, keys) for entry in epochs]
+            axes.plot(numbers, values, label=label, marker="o" if len(numbers) < 30 else None, ms=3)
+        axes.set(title=title, xlabel="epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+        if len(curves) > 1:
+            axes.legend()
     path = folder / CURVES_NAME
     with atomic_file(path) as temporary:
         figure.savefig(temporary, dpi=110)
     return path
-
-
-def _draw_panel(
-    axes: Any, title: str, curves: Mapping[str, tuple[str, ...]], epochs: Sequence[Any]
-) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    numbers = [entry["epoch"] for entry in epochs]
-    for label, keys in curves.items():
-        values = [_value(entry, keys) for entry in epochs]
-        axes.plot(numbers, values, label=label, marker="o" if len(numbers) < 30 else None, ms=3)
-    axes.set_title(title)
-    axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(alpha=0.3)
-    if len(curves) > 1:
-        axes.legend()
 
 
 def _value(entry: Any, keys: Sequence[str]) -> float:

@@ -6,18 +6,17 @@ from dataclasses import replace
 from typing import Any
 
 from mlx_faceau.core.checkpoint import Checkpoint
+from mlx_faceau.core.setting_names import current_settings
 from mlx_faceau.data.labels.openface_au_models import OpenFaceAUModels
 from mlx_faceau.errors import CheckpointError, DatasetError
 
-from .checkpoints import TEACHER
-from .config import TrainConfig, resolve
-from .datasets import Faces
+from .checkpoints import AU_MODELS
+from .config import AUTrainConfig, TrainConfig, resolve
+from .datasets import TrainingData
 from .distributed import Ranks
 from .initial_weights import load_init
 
 _LOG = logging.getLogger(__name__)
-# What tells the faces and their sides; older checkpoints record less about them besides.
-_SAME_DATA = ("hash", "training", "validation", "split_by")
 
 
 def run_settings(
@@ -26,7 +25,7 @@ def run_settings(
     """Settings with the output folder filled in: the given one, the checkpoint's, or a default.
 
     Raises:
-        ValueError: for a setting that is unknown or out of range.
+        UsageError: for a setting that is unknown or out of range.
         CheckpointError: if the checkpoint is of the other net, holds no training, or contradicts a
             given setting.
     """
@@ -39,43 +38,44 @@ def run_settings(
             "train it with the other command"
         )
     recorded = checkpoint.metadata.get("training")
-    # Weights alone, which were exported, tell of their training but hold none of its state.
+    # Exported weights record their training's settings, but none of its state.
     if not isinstance(recorded, dict) or "progress" not in checkpoint.metadata:
-        raise CheckpointError(f"{checkpoint.path}: holds weights but no training to continue")
+        raise CheckpointError(f"{checkpoint.path}: holds weights but no training to resume")
     # Before the setting was recorded, half of the faces were mirrored.
-    config = resolve(training, given, {"mirror": 0.5, **recorded})
+    config = resolve(training, given, {"horizontal_flip": 0.5, **current_settings(recorded)})
     return replace(config, output=given.get("output") or str(checkpoint.path.parent))
 
 
-def saved_teacher(config: TrainConfig, checkpoint: Checkpoint | None) -> OpenFaceAUModels | None:
-    """The teacher of a resumed training, or that of the taught one which ``--init`` names.
+def saved_au_models(config: TrainConfig, checkpoint: Checkpoint | None) -> OpenFaceAUModels | None:
+    """The labels' linear models of a resumed training, or of the checkpoint that ``--init`` names.
 
-    The auxiliary head that comes along answers that teacher's questions. None where there is no
-    such teacher, or nobody asks.
+    The auxiliary head that comes along learns their outputs. None where there are no
+    such models, or none are needed.
 
     Raises:
         CheckpointError: if a checkpoint should hold it and does not.
     """
-    if not config.taught:
+    if not isinstance(config, AUTrainConfig) or not config.auxiliary_weight:
         return None
     if checkpoint is None:
         if config.init is None:
             return None
         checkpoint = load_init(config)
-        if not checkpoint.section(TEACHER):
+        if not checkpoint.section(AU_MODELS):
             return None
-        if config.relabels or config.composed:
+        if config.relabel_flipped or config.cutmix_faces:
             _LOG.info("faces without labels are labelled by %s's linear model", checkpoint.path)
     try:
-        return OpenFaceAUModels.from_arrays(checkpoint.section(TEACHER))
+        return OpenFaceAUModels.from_arrays(checkpoint.section(AU_MODELS))
     except KeyError as error:
-        raise CheckpointError(f"{checkpoint.path}: lacks {TEACHER}{error.args[0]}") from None
+        raise CheckpointError(f"{checkpoint.path}: lacks {AU_MODELS}{error.args[0]}") from None
 
 
-def check_same_data(checkpoint: Checkpoint, faces: Faces, config: TrainConfig) -> None:
+def check_same_data(checkpoint: Checkpoint, data: TrainingData, config: TrainConfig) -> None:
     """Raise DatasetError unless both sides' faces are those the checkpoint was trained on."""
-    recorded, here = checkpoint.metadata.get("data") or {}, faces.describe()
-    if any(recorded.get(name) != here[name] for name in _SAME_DATA):
+    recorded, here = checkpoint.metadata.get("data") or {}, data.describe()
+    same = ("hash", "training", "validation", "split_by")  # all that older checkpoints record
+    if any(recorded.get(name) != here[name] for name in same):
         files = [", ".join(paths) for paths in (config.data, config.val_data) if paths]
         raise DatasetError(
             f"{'; '.join(files)}: not the data that {checkpoint.path} was trained and validated "
@@ -88,19 +88,6 @@ def check_same_ranks(checkpoint: Checkpoint, ranks: Ranks) -> None:
     recorded = checkpoint.metadata.get("ranks", 1)
     if recorded != ranks.size:
         raise CheckpointError(
-            f"{checkpoint.path}: was trained by {recorded} ranks together, this are {ranks.size}; "
+            f"{checkpoint.path}: was trained by {recorded} ranks, not {ranks.size}; "
             f"launch {recorded}, or start a new run"
-        )
-
-
-def announce(checkpoint: Checkpoint, config: TrainConfig, line: str | None) -> None:
-    """Log what a resumed training does not have as before; ``line`` is the output folder's."""
-    if line:
-        _LOG.warning(line)
-    recorded = checkpoint.metadata["training"]["framework"]
-    if recorded != config.framework:
-        _LOG.warning(
-            "resuming a %s training in %s: dropout starts from the seed again, so the result "
-            "differs a little from an uninterrupted one",
-            *(recorded, config.framework),
         )

@@ -19,7 +19,7 @@ from conftest import REPOSITORY
 
 from mlx_faceau.cli.main import main as mlx_faceau
 from mlx_faceau.core.checkpoint import BEST_NAME, file_hash, load_checkpoint
-from mlx_faceau.train.config import TRAININGS, resolve
+from mlx_faceau.train.config import TRAIN_CONFIGS, resolve
 from mlx_faceau.train.loop import TrainingLoop
 
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
@@ -197,7 +197,7 @@ def test_neither_paths_nor_digests_of_faces_are_published(tmp_path: Path) -> Non
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "benchmarks/recipes").glob("*.json")))
 def test_every_setting_of_the_recipes_that_come_along_exists(path: Path) -> None:
     recipe = reference.read_recipe(path)
-    training = {kind.model_name: kind for kind in TRAININGS}[recipe["net"]]
+    training = {kind.model_name: kind for kind in TRAIN_CONFIGS}[recipe["net"]]
     for stage in recipe["stages"]:
         assert {*stage["data"]} <= {"train", "mixed", "photographs", "made"}
         resolve(training, {**stage, "data": ["faces.h5"]})

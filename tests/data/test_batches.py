@@ -15,7 +15,7 @@ from training_files import arrays, row_numbers, write
 from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.data.loading.augment import augmentation
 from mlx_faceau.data.loading.batches import Batches
-from mlx_faceau.data.loading.shuffle_buffer import MixingPlan
+from mlx_faceau.data.loading.shuffle_buffer import ShuffleBuffer
 from mlx_faceau.errors import DatasetError, FaceauError
 
 
@@ -27,7 +27,7 @@ def dataset(tmp_path_factory):
 @pytest.fixture
 def small_window(monkeypatch):
     """A buffer smaller than the file, so that samples stream through it."""
-    monkeypatch.setattr("mlx_faceau.data.loading.batches.MIXING_WINDOW", 64)
+    monkeypatch.setattr("mlx_faceau.data.loading.batches.SHUFFLE_WINDOW", 64)
     monkeypatch.setattr("mlx_faceau.data.loading.batches._BLOCKS_IN_WINDOW", 1)
 
 
@@ -323,7 +323,7 @@ def test_memory_is_bounded_by_the_buffer_and_blocks_are_read_whole():
 
 def test_neighbours_in_the_file_are_well_mixed():
     count, size, block = 20_000, 32, 16
-    order = MixingPlan(np.arange(count), np.arange(count) // block, 4096, (0, 0)).order
+    order = ShuffleBuffer(np.arange(count), np.arange(count) // block, 4096, (0, 0)).order
     assert sorted(order.tolist()) == list(range(count))
     correlation = np.corrcoef(np.arange(count), order)[0, 1]
     assert abs(correlation) < 0.05

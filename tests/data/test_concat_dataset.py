@@ -6,7 +6,7 @@ from training_files import arrays, row_numbers, texts, write
 
 from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.data.loading.batches import Batches
-from mlx_faceau.data.loading.concat_dataset import JoinedFaces, open_datasets
+from mlx_faceau.data.loading.concat_dataset import ConcatDataset, open_datasets
 from mlx_faceau.data.loading.validation_split import split_at, split_dataset
 from mlx_faceau.errors import DatasetError
 
@@ -54,7 +54,7 @@ def test_no_block_holds_samples_of_two_files_or_of_two_chunks(joined):
 
 
 def test_an_epoch_mixes_the_files_and_holds_every_sample_once(joined, monkeypatch):
-    monkeypatch.setattr("mlx_faceau.data.loading.batches.MIXING_WINDOW", 32)
+    monkeypatch.setattr("mlx_faceau.data.loading.batches.SHUFFLE_WINDOW", 32)
     monkeypatch.setattr("mlx_faceau.data.loading.batches._BLOCKS_IN_WINDOW", 1)
     batches = Batches(joined, np.arange(111), 37, workers=0)
     seen = list(batches.epoch(0))
@@ -101,7 +101,7 @@ def test_people_on_both_sides_of_given_files_are_refused_by_name(joined):
 def test_given_files_of_other_people_are_the_two_sides(paths, tmp_path):
     others = arrays(20, 4)
     others["metadata/subjects"] = texts([f"other{i}" for i in range(20)])
-    joined = JoinedFaces([FaceDataset(paths[0]), FaceDataset(write(tmp_path / "o.h5", others))])
+    joined = ConcatDataset([FaceDataset(paths[0]), FaceDataset(write(tmp_path / "o.h5", others))])
     split = split_at(joined, 70, batch_size=70)
     assert (split.train.tolist(), split.validation.tolist()) == (
         list(range(70)),

@@ -13,11 +13,12 @@ from mlx_faceau.core.geometry import project, similarity_matrix, transform_point
 from mlx_faceau.core.metrics import pearson
 from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.data.labels.openface_au_models import OpenFaceAUModels
-from mlx_faceau.data.loading.cutmix import ComposedFaces, Extended, compose, composed_faces
+from mlx_faceau.data.loading.concat_dataset import ConcatDataset
+from mlx_faceau.data.loading.cutmix import ComposedFaces, compose, composed_faces
 from mlx_faceau.data.synthetic.people import write_synthetic
 from mlx_faceau.errors import DatasetError
-from mlx_faceau.train.config import AUTraining
-from mlx_faceau.train.datasets import open_faces
+from mlx_faceau.train.config import AUTrainConfig
+from mlx_faceau.train.datasets import open_data
 
 COUNT, MADE = 240, 120
 ROWS = np.arange(0, COUNT, 2)
@@ -39,13 +40,13 @@ def faces(path: Path) -> FaceDataset:
 
 
 @pytest.fixture(scope="module")
-def teacher(faces: FaceDataset) -> OpenFaceAUModels:
+def au_models(faces: FaceDataset) -> OpenFaceAUModels:
     return OpenFaceAUModels.fit(faces, np.arange(COUNT))
 
 
 @pytest.fixture(scope="module")
-def composed(faces: FaceDataset, teacher: OpenFaceAUModels) -> ComposedFaces:
-    return composed_faces(faces, faces.subjects, ROWS, teacher, MADE, seed=5)
+def composed(faces: FaceDataset, au_models: OpenFaceAUModels) -> ComposedFaces:
+    return composed_faces(faces, faces.subjects, ROWS, au_models, MADE, seed=5)
 
 
 def picture(faces: FaceDataset, row: int) -> tuple[np.ndarray, np.ndarray]:
@@ -95,9 +96,9 @@ def test_pairs_are_of_different_people_on_the_side_that_was_given(
 
 
 def test_landmarks_are_the_parameters_projection_near_both_faces_landmarks(
-    faces: FaceDataset, teacher: OpenFaceAUModels, composed: ComposedFaces
+    faces: FaceDataset, au_models: OpenFaceAUModels, composed: ComposedFaces
 ) -> None:
-    pdm, labels = teacher.pdm, composed.labels
+    pdm, labels = au_models.pdm, composed.labels
     for row in range(0, MADE, 10):
         pose, shape = labels["global_params"][row], labels["local_params"][row]
         drawn = project(pdm.mean, pdm.basis, pose, shape)
@@ -121,16 +122,16 @@ def test_each_part_shows_the_units_of_the_person_that_it_is_from(
         its, the_other_s = (
             np.nanmean(pearson(said[:, units], person[:, units])) for person in (own, other)
         )
-        # Units of an expression come together in synthetic people: the teacher looks at all of it.
+        # Units of an expression come together in synthetic people: the models see all of it.
         assert its > 0.7
         assert the_other_s < its - 0.3
 
 
 def test_the_same_seed_composes_the_same_faces(
-    faces: FaceDataset, teacher: OpenFaceAUModels, composed: ComposedFaces
+    faces: FaceDataset, au_models: OpenFaceAUModels, composed: ComposedFaces
 ) -> None:
     again, other = (
-        composed_faces(faces, faces.subjects, ROWS, teacher, MADE, seed) for seed in (5, 6)
+        composed_faces(faces, faces.subjects, ROWS, au_models, MADE, seed) for seed in (5, 6)
     )
     np.testing.assert_array_equal(again.images, composed.images)
     for name, values in composed.labels.items():
@@ -141,7 +142,7 @@ def test_the_same_seed_composes_the_same_faces(
 def test_composed_faces_come_after_those_of_the_files(
     faces: FaceDataset, composed: ComposedFaces
 ) -> None:
-    both = Extended(faces, composed)
+    both = ConcatDataset([faces, composed])
     wanted = np.array([COUNT + 7, 3, COUNT, 9])
     expected = [composed.images[7], *faces.read_images([3]), composed.images[0]]
     expected += [*faces.read_images([9])]
@@ -154,26 +155,26 @@ def test_composed_faces_come_after_those_of_the_files(
 
 
 def test_faces_that_leave_the_crop_are_replaced_however_few_are_wanted(
-    path: Path, teacher: OpenFaceAUModels
+    path: Path, au_models: OpenFaceAUModels
 ) -> None:
     faces = FaceDataset(path)
     gone = np.arange(0, COUNT, 6)
     faces.labels["landmarks"][gone, :, 0] += 60
     faces.labels["global_params"][gone, 4] += 60
     for seed in range(6):
-        made = composed_faces(faces, faces.subjects, np.arange(COUNT), teacher, 4, seed)
+        made = composed_faces(faces, faces.subjects, np.arange(COUNT), au_models, 4, seed)
         assert not {*made.pairs.ravel().tolist()} & {*gone.tolist()}
     everyone = np.arange(0, COUNT, 6)
     with pytest.raises(DatasetError, match="only 0 of 4 faces could be composed"):
-        composed_faces(faces, faces.subjects, everyone, teacher, 4, seed=0)
+        composed_faces(faces, faces.subjects, everyone, au_models, 4, seed=0)
 
 
 def test_one_of_many_faces_that_is_another_person_s_is_found(
-    faces: FaceDataset, teacher: OpenFaceAUModels
+    faces: FaceDataset, au_models: OpenFaceAUModels
 ) -> None:
     names = np.full(COUNT, "s:anna")
     names[6] = "s:bert"
-    made = composed_faces(faces, names, ROWS, teacher, 30, seed=0)
+    made = composed_faces(faces, names, ROWS, au_models, 30, seed=0)
     assert ((made.pairs == 6).sum(axis=1) == 1).all()
 
 
@@ -187,19 +188,24 @@ def test_one_of_many_faces_that_is_another_person_s_is_found(
     ],
 )
 def test_what_cannot_be_composed_is_told(
-    path: Path, teacher: OpenFaceAUModels, people: str | None, params: dict, message: str
+    path: Path, au_models: OpenFaceAUModels, people: str | None, params: dict, message: str
 ) -> None:
     faces = FaceDataset(path)
     faces.masks["global_mask"][:] = params.get("mask", 1)
     faces.labels["global_params"][:, 0] *= params.get("scale", 1)
     names = faces.subjects if people is None else np.full(COUNT, people)
     with pytest.raises(DatasetError, match=message):
-        composed_faces(faces, names, ROWS, teacher, 3, seed=0)
+        composed_faces(faces, names, ROWS, au_models, 3, seed=0)
 
 
 @pytest.mark.parametrize(
     "more",
-    [{}, {"balance_aus": True}, {"mirror": 0.5, "relabel_mirrored": True}, {"val_data": "others"}],
+    [
+        {},
+        {"balance_aus": True},
+        {"horizontal_flip": 0.5, "relabel_flipped": True},
+        {"val_data": "others"},
+    ],
 )
 def test_a_training_shows_composed_faces_of_its_own_side(
     path: Path, more: dict, tmp_path: Path
@@ -207,11 +213,11 @@ def test_a_training_shows_composed_faces_of_its_own_side(
     if "val_data" in more:
         write_synthetic(tmp_path / "others.h5", 24, seed=9)
         more = {"val_data": str(tmp_path / "others.h5")}
-    config = AUTraining(
-        data=str(path), batch_size=20, val_split=0.1, auxiliary_weight=4.0, compose=60, **more
+    config = AUTrainConfig(
+        data=str(path), batch_size=20, val_split=0.1, auxiliary_weight=4.0, cutmix_faces=60, **more
     )
-    first = open_faces(config)
-    resumed = open_faces(config, teacher=first.teacher)
+    first = open_data(config)
+    resumed = open_data(config, au_models=first.au_models)
     side, count = len(first.split.train), len(first.dataset)
     assert len(first.batches) == (side + 60) // 20
     assert first.describe() == resumed.describe()
@@ -233,6 +239,6 @@ def test_a_training_shows_composed_faces_of_its_own_side(
 
 
 @pytest.mark.parametrize("given", [{}, {"auxiliary_weight": 4.0, "overfit": 8}])
-def test_composing_needs_a_teacher(given: dict) -> None:
-    with pytest.raises(ValueError, match="--compose needs --auxiliary-weight above 0, and no"):
-        AUTraining(data="faces.h5", compose=10, **given)
+def test_composing_needs_linear_models(given: dict) -> None:
+    with pytest.raises(ValueError, match="--cutmix-faces needs --auxiliary-weight above 0, and no"):
+        AUTrainConfig(data="faces.h5", cutmix_faces=10, **given)

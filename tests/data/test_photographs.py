@@ -21,8 +21,8 @@ from mlx_faceau.data.format.merge import merge_files
 from mlx_faceau.data.labels.generate_files import GeneratorSettings, InputFile, generate_file
 from mlx_faceau.data.labels.quality import Limits
 from mlx_faceau.errors import DatasetError
-from mlx_faceau.train.config import LandmarkPoseTraining
-from mlx_faceau.train.datasets import open_faces
+from mlx_faceau.train.config import LandmarkPoseTrainConfig
+from mlx_faceau.train.datasets import open_data
 
 LABELS = "callable:labelled_videos:label"
 
@@ -175,12 +175,12 @@ def test_a_training_on_files_of_other_labellers_is_refused_unless_told(tmp_path:
     files = [str(labelled_file(tmp_path, name)) for name in ("a", "bb")]
     other = str(labelled_file(tmp_path, "ccc", LABELS))
     options = {"batch_size": 2, "val_split": 0.4, "output": str(tmp_path / "run")}
-    open_faces(LandmarkPoseTraining(data=tuple(files), **options))
+    open_data(LandmarkPoseTrainConfig(data=tuple(files), **options))
     with pytest.raises(DatasetError, match=r"labelled by openface-csv, .*ccc\.h5 by callable"):
-        open_faces(LandmarkPoseTraining(data=(files[0], other), **options))
+        open_data(LandmarkPoseTrainConfig(data=(files[0], other), **options))
     with pytest.raises(DatasetError, match="--mixed-labels"):
-        open_faces(LandmarkPoseTraining(data=(files[0],), val_data=(other,), **options))
-    faces = open_faces(LandmarkPoseTraining(data=(files[0], other), mixed_labels=True, **options))
+        open_data(LandmarkPoseTrainConfig(data=(files[0],), val_data=(other,), **options))
+    faces = open_data(LandmarkPoseTrainConfig(data=(files[0], other), mixed_labels=True, **options))
     assert len(faces.dataset) == 8
 
 

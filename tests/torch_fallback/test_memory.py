@@ -10,7 +10,7 @@ pytest.importorskip("torch")
 
 PROGRAM = """
 import resource, sys, torch
-from mlx_faceau.torch_fallback.memory import keep_freed_memory
+from mlx_faceau.torch_fallback.device import keep_freed_memory
 
 def step():
     for size in (4, 16, 40):  # MiB

@@ -11,8 +11,8 @@ import numpy as np
 
 from mlx_faceau.cli.main import main
 from mlx_faceau.core.architectures import AUPredictionConfig, initial_weights
-from mlx_faceau.train.config import AUTraining
-from mlx_faceau.train.run import _trainer_class, join_ranks
+from mlx_faceau.train.config import AUTrainConfig
+from mlx_faceau.train.run import join_ranks, trainer_class
 
 NET = AUPredictionConfig(width_mult=0.1, dropout=0.0)
 PART = 3  # faces of one rank in a step
@@ -25,7 +25,7 @@ def faces(seed: int, count: int = PART) -> dict[str, np.ndarray]:
 
 
 def trainer_of(framework: str, ranks: Any = None) -> Any:
-    return _trainer_class(framework)(
+    return trainer_class(framework)(
         NET,
         initial_weights(NET, 0),
         loss_options={},
@@ -40,21 +40,20 @@ def trainer_of(framework: str, ranks: Any = None) -> Any:
 
 def take_steps(framework: str, folder: Path) -> None:
     """One step on faces that all ranks share, then two on this rank's own."""
-    ranks = join_ranks(AUTraining(data="", framework=framework, rank_timeout=60.0))
+    ranks = join_ranks(AUTrainConfig(data="", framework=framework, rank_timeout=60.0))
     trainer = trainer_of(framework, ranks)
-    shared = trainer.train_epoch([faces(0)], lambda step: 1e-3)
+    shared = float(trainer.step(faces(0), 1e-3)["loss"])
     first = {f"first.{name}": array for name, array in trainer.state().items()}
     own = [faces(10 * step + ranks.rank) for step in (1, 2)]
-    later = trainer.train_epoch(own, lambda step: 1e-3)
-    losses = np.concatenate([shared["loss"], later["loss"]])
+    later = [float(trainer.step(batch, 1e-3)["loss"]) for batch in own]
+    losses = np.float32([shared, *later])
     np.savez(folder / f"{ranks.rank}.npz", losses=losses, **first, **trainer.state())
 
 
 def spoil(framework: str, ending: str) -> None:
     """Let the second rank die or hang in its third step."""
-    trainer: Any = _trainer_class(framework)
-    name = "_train_step" if framework == "torch" else "_mean_gradients"
-    step, taken = getattr(trainer, name), []
+    trainer: Any = trainer_class(framework)
+    step, taken = trainer.step, []
 
     def spoiled(self: Any, *arguments: Any) -> Any:
         taken.append(1)
@@ -64,7 +63,7 @@ def spoil(framework: str, ending: str) -> None:
             time.sleep(3600)
         return step(self, *arguments)
 
-    setattr(trainer, name, spoiled)
+    trainer.step = spoiled
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mlx_faceau.train.batch_transforms import Finishing, side_of_epoch
+from mlx_faceau.train.batch_transforms import BatchTransform, image_size_of_epoch
 
 COUNT = 40
 
@@ -20,11 +20,11 @@ COUNT = 40
 def test_images_grow_in_equal_parts_of_the_training(
     first: int, epochs: int, expected: list[int]
 ) -> None:
-    assert [side_of_epoch(epoch, epochs, first) for epoch in range(epochs)] == expected
+    assert [image_size_of_epoch(epoch, epochs, first) for epoch in range(epochs)] == expected
 
 
 def test_epochs_beyond_the_last_keep_full_size() -> None:
-    assert side_of_epoch(9, 8, 64) == 112
+    assert image_size_of_epoch(9, 8, 64) == 112
 
 
 def images() -> np.ndarray:
@@ -34,13 +34,13 @@ def images() -> np.ndarray:
 class Answers:
     """Stands for the auxiliary answers."""
 
-    def added_to(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def add_to(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         return {**batch, "auxiliary": batch["index"] * 2}
 
 
 def test_small_images_show_the_same_face() -> None:
     batch = {"images": np.repeat(np.repeat(images()[:, ::16, ::16], 16, 1), 16, 2)}
-    finished = Finishing(8, 64)({**batch}, 3)
+    finished = BatchTransform(8, 64)({**batch}, 3)
     assert finished["images"].shape == (COUNT, 80, 80, 3)
     assert "auxiliary" not in finished
     # 7 x 7 blocks of 16 pixels: the middle of each keeps its colour
@@ -52,6 +52,6 @@ def test_small_images_show_the_same_face() -> None:
 
 def test_full_size_images_are_left_alone_and_answers_added() -> None:
     batch = {"images": images(), "index": np.arange(COUNT)}
-    finished = Finishing(8, 64, Answers())({**batch}, 7)
+    finished = BatchTransform(8, 64, Answers())({**batch}, 7)
     assert finished["images"] is batch["images"]
     np.testing.assert_array_equal(finished["auxiliary"], 2 * batch["index"])

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from mlx_faceau.core.facs import AU_NAMES
-from mlx_faceau.train.class_balance import read_weights, repeats_by_rarity, weights_by_rarity
+from mlx_faceau.train.class_balance import loss_weights, read_weights, repeat_factors
 
 
 def test_weights_fall_with_the_root_of_the_share_of_faces_and_have_mean_one() -> None:
     intensities = np.zeros((100, 17))
     intensities[:, :] = np.where(np.arange(100)[:, None] < 64, 3.0, 0.0)  # 64 % show most of them
     intensities[16:, 2] = 0.5  # 16 % show AU04
-    weights = weights_by_rarity(intensities)
+    weights = loss_weights(intensities)
     assert list(weights) == list(AU_NAMES)
     assert weights["AU04_r"] == pytest.approx(2 * weights["AU01_r"])
     assert np.mean(list(weights.values())) == pytest.approx(1.0)
@@ -22,7 +22,7 @@ def test_weights_fall_with_the_root_of_the_share_of_faces_and_have_mean_one() ->
 def test_an_action_unit_that_nobody_shows_weighs_at_most_ten_times_the_most_common() -> None:
     intensities = np.full((50, 17), 4.0)
     intensities[:, 0] = 0.0
-    weights = weights_by_rarity(intensities)
+    weights = loss_weights(intensities)
     assert weights["AU01_r"] == pytest.approx(10 * weights["AU02_r"])
 
 
@@ -32,14 +32,14 @@ def test_a_face_repeats_by_the_rarest_action_unit_that_it_shows() -> None:
     intensities[:, [2, 6]] = 0.5
     intensities[:16, 2] = 3.0  # 16 % show AU04
     intensities[:4, 6] = 3.0  # 4 % show AU09 too
-    repeats = repeats_by_rarity(intensities)
+    repeats = repeat_factors(intensities)
     assert repeats[[0, 4, 16, 64]] == pytest.approx([4, 2, 1, 1])
 
 
 def test_a_face_alone_with_its_action_unit_comes_at_most_ten_times() -> None:
     intensities = np.full((10_000, 17), 4.0)
     intensities[1:, 0] = 0.0
-    assert repeats_by_rarity(intensities)[:2] == pytest.approx([10, 1])
+    assert repeat_factors(intensities)[:2] == pytest.approx([10, 1])
 
 
 def test_a_file_names_the_weights_that_are_not_one(tmp_path: Path) -> None:

@@ -2,18 +2,18 @@
 
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mlx_faceau.errors import CheckpointError
-from mlx_faceau.train import config
-from mlx_faceau.train.config import AUTraining, LandmarkPoseTraining, read_settings, resolve
+from mlx_faceau.train.config import AUTrainConfig, LandmarkPoseTrainConfig, read_settings, resolve
 
 
 def test_the_defaults_are_the_documented_ones() -> None:
-    settings = config.settings_of(AUTraining(data="x.h5"))
+    settings = asdict(AUTrainConfig(data="x.h5"))
     expected = {
         "epochs": 100,
         "batch_size": 32,
@@ -55,7 +55,7 @@ def test_mlx_trains_by_default_on_apple_silicon_and_where_torch_is_missing(
     monkeypatch.setattr("platform.machine", lambda: machine)
     found = "mlx_faceau.train.config.find_spec"
     monkeypatch.setattr(found, lambda name: name if name in installed else None)
-    assert AUTraining(data="x.h5").framework == framework
+    assert AUTrainConfig(data="x.h5").framework == framework
 
 
 @pytest.mark.parametrize(
@@ -67,8 +67,12 @@ def test_mlx_trains_by_default_on_apple_silicon_and_where_torch_is_missing(
         ("lr", "fast", "--lr is 'fast', expected a number"),
         ("val_split", 1.0, "--val-split is 1.0, expected less than 1.0"),
         ("framework", "jax", "--framework is 'jax', expected mlx, torch"),
-        ("first_side", 100, "--first-side is 100, expected one of 48, 64, 80, 96, 112"),
-        ("first_side", 64.5, "--first-side is 64.5, expected a whole number"),
+        (
+            "initial_image_size",
+            100,
+            "--initial-image-size is 100, expected one of 48, 64, 80, 96, 112",
+        ),
+        ("initial_image_size", 64.5, "--initial-image-size is 64.5, expected a whole number"),
         ("raw_params", 1, "--raw-params is 1, expected true or false"),
         ("width_mult", 0.01, "leaves a stage without channels"),
         ("data", None, "--data is missing"),
@@ -81,42 +85,42 @@ def test_a_setting_out_of_range_is_named_with_what_is_expected(
     setting: str, value: Any, words: str
 ) -> None:
     with pytest.raises(ValueError, match=words):
-        resolve(LandmarkPoseTraining, {"data": "x.h5", setting: value})
+        resolve(LandmarkPoseTrainConfig, {"data": "x.h5", setting: value})
 
 
 def test_an_unknown_setting_is_an_error() -> None:
     with pytest.raises(ValueError, match="unknown setting learning_rate"):
-        resolve(AUTraining, {"data": "x.h5", "learning_rate": 0.1})
+        resolve(AUTrainConfig, {"data": "x.h5", "learning_rate": 0.1})
 
 
 @pytest.mark.parametrize("files", ["x.h5", ["x.h5"], ("x.h5",)], ids=("text", "list", "tuple"))
 def test_one_file_may_be_written_as_a_text_or_as_a_list(files: Any) -> None:
-    assert AUTraining(data=files).data == ("x.h5",)
+    assert AUTrainConfig(data=files).data == ("x.h5",)
 
 
-def test_learning_by_heart_takes_no_other_faces_to_validate_on() -> None:
+def test_overfit_takes_no_other_faces_to_validate_on() -> None:
     with pytest.raises(ValueError, match="leave --val-data out"):
-        AUTraining(data=("x.h5",), val_data=("y.h5",), overfit=4)
+        AUTrainConfig(data=("x.h5",), val_data=("y.h5",), overfit=4)
     with pytest.raises(ValueError, match="leave --balance-aus out"):
-        AUTraining(data=("x.h5",), balance_aus=True, overfit=4)
+        AUTrainConfig(data=("x.h5",), balance_aus=True, overfit=4)
 
 
 def test_processes_need_a_thread_that_feeds_them() -> None:
     with pytest.raises(ValueError, match="--num-processes needs --num-workers"):
-        AUTraining(data=("x.h5",), num_workers=0, num_processes=2)
+        AUTrainConfig(data=("x.h5",), num_workers=0, num_processes=2)
 
 
 def test_a_resumed_run_keeps_the_recorded_settings() -> None:
-    recorded = config.settings_of(AUTraining(data="x.h5", batch_size=16, epochs=5))
-    resumed = resolve(AUTraining, {"epochs": 9}, recorded)
+    recorded = asdict(AUTrainConfig(data="x.h5", batch_size=16, epochs=5))
+    resumed = resolve(AUTrainConfig, {"epochs": 9}, recorded)
     assert (resumed.batch_size, resumed.epochs) == (16, 9)
 
 
 def test_a_resumed_run_may_repeat_but_not_contradict_a_setting() -> None:
-    recorded = config.settings_of(AUTraining(data="x.h5", batch_size=16))
-    assert resolve(AUTraining, {"batch_size": 16}, recorded).batch_size == 16
+    recorded = asdict(AUTrainConfig(data="x.h5", batch_size=16))
+    assert resolve(AUTrainConfig, {"batch_size": 16}, recorded).batch_size == 16
     with pytest.raises(CheckpointError, match="--batch-size 32 contradicts the checkpoint's 16"):
-        resolve(AUTraining, {"batch_size": 32}, recorded)
+        resolve(AUTrainConfig, {"batch_size": 32}, recorded)
 
 
 def test_settings_come_from_a_json_file(tmp_path: Path) -> None:
@@ -137,9 +141,25 @@ def test_the_settings_import_nothing_heavy() -> None:
 
 
 def test_dropout_reaches_the_heads_of_both_nets() -> None:
-    for training, usual in ((LandmarkPoseTraining, 0.2), (AUTraining, 0.3)):
+    for training, usual in ((LandmarkPoseTrainConfig, 0.2), (AUTrainConfig, 0.3)):
         for given, expected in (({}, usual), ({"dropout": 0.0}, 0.0)):
             config = training(data="x", **given).model_config()
             assert {head.dropouts[0] for head in config.heads} == {expected}
         with pytest.raises(ValueError, match="--dropout"):
             training(data="x", dropout=1.0)
+
+
+def test_recipes_of_earlier_versions_are_read_under_todays_names(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.json"
+    path.write_text(
+        '{"data": "x.h5", "first_side": 64, "mirror": 0.5, "relabel_mirrored": true, '
+        '"compose": 10, "save_minutes": 3, "au_table": true, "sync_bn": false, '
+        '"auxiliary_weight": 4.0}'
+    )
+    settings = resolve(AUTrainConfig, read_settings(path))
+    assert (settings.initial_image_size, settings.horizontal_flip) == (64, 0.5)
+    assert (settings.relabel_flipped, settings.cutmix_faces) == (True, 10)
+    assert settings.save_every_minutes == 3
+    path.write_text('{"data": "x.h5", "sync_bn": true}')
+    with pytest.raises(ValueError, match="unknown setting sync_bn"):
+        resolve(AUTrainConfig, read_settings(path))

@@ -15,8 +15,8 @@ from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.data.loading.augment import LEVELS
 from mlx_faceau.data.synthetic.people import write_synthetic
 from mlx_faceau.errors import DatasetError
-from mlx_faceau.train.config import AUGMENTATIONS, AUTraining, LandmarkPoseTraining
-from mlx_faceau.train.datasets import Faces, open_faces
+from mlx_faceau.train.config import AUGMENTATIONS, AUTrainConfig, LandmarkPoseTrainConfig
+from mlx_faceau.train.datasets import TrainingData, open_data
 
 LABELS = ("landmarks", "global_params", "local_params", "au_intensities")
 
@@ -26,9 +26,9 @@ def faces_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_faces(tmp_path_factory.mktemp("faces") / "faces.h5")
 
 
-def opened(path: Path, level: str) -> Faces:
-    return open_faces(
-        LandmarkPoseTraining(data=str(path), batch_size=4, val_split=0.17, augment=level)
+def opened(path: Path, level: str) -> TrainingData:
+    return open_data(
+        LandmarkPoseTrainConfig(data=str(path), batch_size=4, val_split=0.17, augment=level)
     )
 
 
@@ -57,15 +57,15 @@ def test_training_faces_are_augmented_as_asked(faces_file: Path, level: str) -> 
 @pytest.mark.parametrize(
     ("training", "given", "least", "most"),
     [
-        (LandmarkPoseTraining, {}, 0.3, 0.7),
-        (AUTraining, {}, 0.0, 0.0),  # OpenFace says something else of a mirror image
-        (AUTraining, {"mirror": 0.99}, 0.9, 1.0),
+        (LandmarkPoseTrainConfig, {}, 0.3, 0.7),
+        (AUTrainConfig, {}, 0.0, 0.0),  # OpenFace says something else of a mirror image
+        (AUTrainConfig, {"horizontal_flip": 0.99}, 0.9, 1.0),
     ],
 )
 def test_faces_are_mirrored_as_often_as_suits_the_labels(
     faces_file: Path, training: type, given: dict[str, float], least: float, most: float
 ) -> None:
-    faces = open_faces(training(data=str(faces_file), batch_size=4, val_split=0.17, **given))
+    faces = open_data(training(data=str(faces_file), batch_size=4, val_split=0.17, **given))
     masks = [batch["local_mask"] for epoch in range(4) for batch in faces.batches.epoch(epoch)]
     assert least <= np.mean(np.concatenate(masks) == 0) <= most
 
@@ -79,8 +79,8 @@ def test_balanced_faces_with_a_rare_action_unit_are_shown_more_often(
     caplog.set_level("INFO")
     shown = {}
     for balance in (False, True):
-        config = AUTraining(data=(str(path),), batch_size=4, balance_aus=balance)
-        batches = open_faces(config).batches
+        config = AUTrainConfig(data=(str(path),), batch_size=4, balance_aus=balance)
+        batches = open_data(config).batches
         order = np.concatenate([batches.order(epoch) for epoch in range(5)])
         shown[balance] = (order % 20 == 0).mean()
         assert len(order) == 5 * 180
@@ -89,23 +89,23 @@ def test_balanced_faces_with_a_rare_action_unit_are_shown_more_often(
     assert "AU09_r is in 5.0 % of the faces" in caplog.text
 
 
-def test_faces_to_be_learned_by_heart_are_taught_by_a_teacher_of_all(tmp_path: Path) -> None:
+def test_faces_to_be_learned_by_heart_are_taught_by_linear_models_of_all(tmp_path: Path) -> None:
     write_synthetic(tmp_path / "faces.h5", 224, seed=0)
-    config = AUTraining(
+    config = AUTrainConfig(
         data=str(tmp_path / "faces.h5"), batch_size=4, overfit=4, auxiliary_weight=4.0
     )
-    batch = next(open_faces(config).batches.epoch(0))
+    batch = next(open_data(config).batches.epoch(0))
     assert np.isfinite(batch["auxiliary"]).all()
 
 
-def test_faces_that_no_teacher_fits_are_refused_with_the_flag_s_name(faces_file: Path) -> None:
-    config = AUTraining(data=str(faces_file), batch_size=4, val_split=0.17, auxiliary_weight=4.0)
+def test_faces_that_no_model_fits_are_refused_with_the_flag_s_name(faces_file: Path) -> None:
+    config = AUTrainConfig(data=str(faces_file), batch_size=4, val_split=0.17, auxiliary_weight=4.0)
     with pytest.raises(DatasetError, match=r"h5: .* too few .* 210; leave --auxiliary-weight out$"):
-        open_faces(config)
-    relabelling = replace(config, mirror=0.5, relabel_mirrored=True)
-    both = "leave --auxiliary-weight and --relabel-mirrored out$"
+        open_data(config)
+    relabelling = replace(config, horizontal_flip=0.5, relabel_flipped=True)
+    both = "leave --auxiliary-weight and --relabel-flipped out$"
     with pytest.raises(DatasetError, match=both):
-        open_faces(relabelling)
+        open_data(relabelling)
 
 
 def test_validation_faces_are_never_augmented(faces_file: Path) -> None:
@@ -123,8 +123,8 @@ def test_the_files_trained_on_are_recorded_without_those_validated_on(tmp_path: 
         str(write_faces(tmp_path / f"{name}.h5", people=n, seed=n)) for name, n in counts.items()
     ]
     rename_people(Path(paths[2]))
-    faces = open_faces(
-        LandmarkPoseTraining(data=tuple(paths[:2]), val_data=(paths[2],), batch_size=4)
+    faces = open_data(
+        LandmarkPoseTrainConfig(data=tuple(paths[:2]), val_data=(paths[2],), batch_size=4)
     )
     described = faces.describe()
     assert described["files"] == [FaceDataset(path).hash for path in paths[:2]]
@@ -147,8 +147,8 @@ def with_copies(tmp_path: Path) -> Path:
 def test_people_with_the_same_faces_stay_on_one_side_and_are_said(tmp_path, caplog) -> None:
     path = with_copies(tmp_path)
     for seed in range(4):
-        config = AUTraining(data=str(path), val_split=0.3, batch_size=4, seed=seed)
-        split = open_faces(config).split
+        config = AUTrainConfig(data=str(path), val_split=0.3, batch_size=4, seed=seed)
+        split = open_data(config).split
         half = (len(split.train) + len(split.validation)) // 2
         assert not set((split.train % half).tolist()) & set((split.validation % half).tolist())
     assert "faces are there under several subject names: these are kept on one side" in caplog.text
@@ -159,15 +159,15 @@ def test_the_same_faces_under_other_names_are_not_validated_on(tmp_path, same) -
     """Their pictures with other labels, their labels with other pictures, or both."""
     path = write_faces(tmp_path / "faces.h5", people=4)
     other = write_faces(tmp_path / "other.h5", people=3, name="stranger", seed=1)
-    config = AUTraining(data=str(path), val_data=str(other), batch_size=4)
-    open_faces(config)
+    config = AUTrainConfig(data=str(path), val_data=str(other), batch_size=4)
+    open_data(config)
     with h5py.File(path) as source, h5py.File(other, "r+") as target:
         for name in same:
             target[name][2:4] = source[name][5:7]
     with pytest.raises(
         DatasetError, match=r"share 2 faces under other names \(person\d = stranger"
     ):
-        open_faces(config)
+        open_data(config)
 
 
 @pytest.mark.parametrize("name", ["PERSON0", " person 0", "person_0", "person-0", "\uff50erson0"])
@@ -177,7 +177,7 @@ def test_a_name_in_another_spelling_is_not_validated_on(tmp_path, name: str) -> 
     with h5py.File(other, "r+") as file:
         file["metadata/subjects"][0] = name
     with pytest.raises(DatasetError, match="share 1 subjects"):
-        open_faces(AUTraining(data=str(path), val_data=str(other), batch_size=4))
+        open_data(AUTrainConfig(data=str(path), val_data=str(other), batch_size=4))
 
 
 def zero(path: Path, units: object, rows: object = slice(None)) -> Path:
@@ -192,23 +192,23 @@ def test_units_that_no_face_shows_are_named_before_an_action_unit_training(
     tmp_path, caplog
 ) -> None:
     path = zero(write_faces(tmp_path / "faces.h5", people=8), [3, 12])
-    split = open_faces(AUTraining(data=str(path), batch_size=4)).split
-    assert "no training face shows AU05_r, AU20_r: the net will learn to answer 0" in caplog.text
+    split = open_data(AUTrainConfig(data=str(path), batch_size=4)).split
+    assert "no training face shows AU05_r, AU20_r: the net will learn to predict 0" in caplog.text
     assert "validate on" not in caplog.text
     caplog.clear()
     zero(path, 8, split.validation)
-    open_faces(AUTraining(data=str(path), batch_size=4))
+    open_data(AUTrainConfig(data=str(path), batch_size=4))
     assert "no face to validate on shows AU12_r" in caplog.text
     caplog.clear()
-    open_faces(LandmarkPoseTraining(data=str(path), batch_size=4))
+    open_data(LandmarkPoseTrainConfig(data=str(path), batch_size=4))
     assert "shows" not in caplog.text
 
 
 def test_nothing_but_zeros_is_refused_by_an_action_unit_training_alone(tmp_path) -> None:
     path = str(zero(write_faces(tmp_path / "faces.h5", people=8), slice(None)))
     with pytest.raises(DatasetError, match="all action units are 0 in all"):
-        open_faces(AUTraining(data=path, batch_size=4))
-    assert len(open_faces(LandmarkPoseTraining(data=path, batch_size=4)).split.train)
+        open_data(AUTrainConfig(data=path, batch_size=4))
+    assert len(open_data(LandmarkPoseTrainConfig(data=path, batch_size=4)).split.train)
 
 
 def rename_people(path: Path) -> None:

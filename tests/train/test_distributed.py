@@ -22,11 +22,12 @@ from rank_worker import faces, trainer_of
 from tiny_training import Alone, write_faces
 
 from mlx_faceau.core.checkpoint import load_checkpoint
+from mlx_faceau.core.training_step import dropout_seed
 from mlx_faceau.errors import CheckpointError
 from mlx_faceau.train import distributed as ranks_module
-from mlx_faceau.train.config import AUTraining
-from mlx_faceau.train.datasets import open_faces
-from mlx_faceau.train.distributed import Watchdog, seed_of_step
+from mlx_faceau.train.config import AUTrainConfig
+from mlx_faceau.train.datasets import open_data
+from mlx_faceau.train.distributed import Watchdog
 from mlx_faceau.train.run import run_training
 
 WORKER = Path(__file__).with_name("rank_worker.py")
@@ -84,7 +85,7 @@ def test_two_ranks_take_the_step_of_one_with_the_batches_of_both(
 
     alone = trainer_of(framework)  # both ranks saw the same faces first, so BatchNorm did too
     whole = {name: np.concatenate([values, values]) for name, values in faces(0).items()}
-    loss = alone.train_epoch([whole], lambda step: 1e-3)["loss"][0]
+    loss = float(alone.step(whole, 1e-3)["loss"])
     assert first["losses"][0] == pytest.approx(loss, rel=1e-6)
     for name, expected in alone.state().items():
         if name.startswith("optimizer.m.au_head.layers.2"):  # a tenth of the gradient
@@ -97,7 +98,7 @@ def test_two_ranks_leave_the_files_of_one_and_resumed_after_a_death_the_same_bit
     launch: Launch, tmp_path: Path
 ) -> None:
     data = str(write_faces(tmp_path / "faces.h5"))
-    settings = ("--data", data, *SETTINGS, "--ema", "0.9", "--save-minutes", "1e-9")
+    settings = ("--data", data, *SETTINGS, "--ema", "0.9", "--save-every-minutes", "1e-9")
     done = launch("train", *settings, folder="whole")
     assert done.returncode == 0, done.stderr
     whole, broken = tmp_path / "whole", tmp_path / "broken"
@@ -123,7 +124,7 @@ def assert_one_wrote(done: subprocess.CompletedProcess[str], folder: Path) -> No
     assert [entry["epoch"] for entry in history["epochs"]] == [1, 2]
     assert load_checkpoint(folder).metadata["ranks"] == 2
     with pytest.raises(CheckpointError, match="trained by 2 ranks together"):
-        run_training(AUTraining, {"epochs": 3}, resume=folder)
+        run_training(AUTrainConfig, {"epochs": 3}, resume=folder)
 
 
 @pytest.mark.slow
@@ -143,9 +144,9 @@ def assert_gave_up(done: subprocess.CompletedProcess[str]) -> None:
 
 def test_the_parts_of_all_ranks_are_the_batch_of_one(tmp_path: Path) -> None:
     data = str(write_faces(tmp_path / "faces.h5"))
-    config = AUTraining(data=data, batch_size=2, val_split=0.17)
-    shares = [open_faces(config, (rank, 2)).batches for rank in (0, 1)]
-    whole = open_faces(AUTraining(data=data, batch_size=4, val_split=0.17)).batches
+    config = AUTrainConfig(data=data, batch_size=2, val_split=0.17)
+    shares = [open_data(config, (rank, 2)).batches for rank in (0, 1)]
+    whole = open_data(AUTrainConfig(data=data, batch_size=4, val_split=0.17)).batches
     for *parts, batch in zip(*(b.epoch(1) for b in (*shares, whole)), strict=True):
         for name, expected in batch.items():
             together = np.concatenate([part[name] for part in parts])
@@ -153,7 +154,7 @@ def test_the_parts_of_all_ranks_are_the_batch_of_one(tmp_path: Path) -> None:
 
 
 def test_dropout_differs_between_ranks_and_steps() -> None:
-    seeds = {seed_of_step(42, step, rank) for step in range(100) for rank in range(8)}
+    seeds = {dropout_seed(42, step, rank) for step in range(100) for rank in range(8)}
     assert len(seeds) == 800
     assert max(seeds) < 2**63
 
@@ -174,7 +175,7 @@ def test_the_watchdog_ends_a_rank_that_shows_no_life(
         deadline = time.monotonic() + 10
         while not ended and time.monotonic() < deadline:
             time.sleep(0.01)
-    assert ended[0] == ranks_module.GIVEN_UP
+    assert ended[0] == ranks_module.EXIT_STATUS
     assert "rank 1 of 2: no step for 0.05 s" in capsys.readouterr().err
 
 

@@ -18,10 +18,10 @@ from mlx_faceau.core.checkpoint import describe, file_hash, load_checkpoint, sav
 from mlx_faceau.core.pdm import PDM
 from mlx_faceau.data.labels.openface_au_models import OpenFaceAUModels
 from mlx_faceau.errors import CheckpointError
-from mlx_faceau.train.checkpoints import TEACHER
-from mlx_faceau.train.config import AUTraining, LandmarkPoseTraining
+from mlx_faceau.train.checkpoints import AU_MODELS
+from mlx_faceau.train.config import AUTrainConfig, LandmarkPoseTrainConfig
 from mlx_faceau.train.initial_weights import first_weights
-from mlx_faceau.train.resume import saved_teacher
+from mlx_faceau.train.resume import saved_au_models
 from mlx_faceau.train.run import run_training
 from mlx_faceau.train.target_statistics import TargetStatistics
 
@@ -45,10 +45,10 @@ def settings(data: Path, output: Path, framework: str = "torch", **more: Any) ->
 def test_a_net_starts_from_the_averaged_weights_of_a_checkpoint_with_a_new_optimizer(
     faces_file: Path, tmp_path: Path, framework: str
 ) -> None:
-    run_training(AUTraining, settings(faces_file, tmp_path / "old", ema=0.9))
+    run_training(AUTrainConfig, settings(faces_file, tmp_path / "old", ema=0.9))
     new, old = tmp_path / "new", tmp_path / "old"
     more = {"init": str(old), "dropout": 0.1, "lr": 0.0}  # a rate of 0 leaves weights as they are
-    run_training(AUTraining, settings(faces_file, new, framework, **more))
+    run_training(AUTrainConfig, settings(faces_file, new, framework, **more))
     first, last = load_checkpoint(old), load_checkpoint(new / LAST)
     for name, value in first.weights().items():
         if "running" not in name:  # BatchNorm's statistics move whatever the rate
@@ -64,7 +64,7 @@ def test_a_net_starts_from_the_averaged_weights_of_a_checkpoint_with_a_new_optim
 
 
 def test_the_trainings_before_the_one_that_is_started_from_are_recorded_too(tmp_path: Path) -> None:
-    config = AUTraining(data="x", width_mult=0.1)
+    config = AUTrainConfig(data="x", width_mult=0.1)
     drawn = first_weights(config, TargetStatistics(0, {}, {})).weights
     arrays = {f"model.{name}": value for name, value in drawn.items()}
     labels = [{"labeller": "OpenFace CSV", "licence": "for research only"}]
@@ -84,8 +84,8 @@ def test_the_trainings_before_the_one_that_is_started_from_are_recorded_too(tmp_
 def test_a_taught_training_starts_from_a_plain_net_and_a_fresh_auxiliary_head(
     faces_file: Path, tmp_path: Path
 ) -> None:
-    run_training(AUTraining, settings(faces_file, tmp_path))
-    config = AUTraining(data="x", init=str(tmp_path), width_mult=0.1, auxiliary_weight=1.0)
+    run_training(AUTrainConfig, settings(faces_file, tmp_path))
+    config = AUTrainConfig(data="x", init=str(tmp_path), width_mult=0.1, auxiliary_weight=1.0)
     plain = load_checkpoint(tmp_path).weights()
     statistics = TargetStatistics(0, {}, {})
     start = first_weights(config, statistics).weights
@@ -99,75 +99,77 @@ def test_a_taught_training_starts_from_a_plain_net_and_a_fresh_auxiliary_head(
 def test_the_auxiliary_head_of_a_taught_checkpoint_comes_along_if_it_fits(
     faces_file: Path, tmp_path: Path, outputs: int
 ) -> None:
-    run_training(AUTraining, settings(faces_file, tmp_path))
+    run_training(AUTrainConfig, settings(faces_file, tmp_path))
     checkpoint = load_checkpoint(tmp_path)
     bias = {part: np.full(outputs, i + 1.0, np.float32) for i, part in enumerate(("model", "ema"))}
     apart = {f"{part}.auxiliary_head.layers.0.bias": value for part, value in bias.items()}
     taught = tmp_path / "taught.safetensors"
     save_checkpoint(taught, {**checkpoint.arrays, **set_apart(apart)}, checkpoint.metadata)
-    config = AUTraining(data="x", init=str(taught), width_mult=0.1, auxiliary_weight=1.0)
+    config = AUTrainConfig(data="x", init=str(taught), width_mult=0.1, auxiliary_weight=1.0)
     start = first_weights(config, TargetStatistics(0, {}, {})).weights
     drawn = first_weights(replace(config, init=str(tmp_path)), TargetStatistics(0, {}, {})).weights
     name = "auxiliary_head.layers.0.bias"
     kept = bias["ema"] if outputs == NUM_AUXILIARY else drawn[name]
     np.testing.assert_array_equal(start[name], kept)
-    plain = AUTraining(data="x", init=str(taught), width_mult=0.1)
+    plain = AUTrainConfig(data="x", init=str(taught), width_mult=0.1)
     assert name not in first_weights(plain, TargetStatistics(0, {}, {})).weights
 
 
-def test_the_teacher_of_a_taught_checkpoint_comes_along_too(
+def test_the_models_of_a_taught_checkpoint_comes_along_too(
     faces_file: Path, tmp_path: Path
 ) -> None:
-    run_training(AUTraining, settings(faces_file, tmp_path))
+    run_training(AUTrainConfig, settings(faces_file, tmp_path))
     checkpoint = load_checkpoint(tmp_path)
     rng = np.random.default_rng(0)
     pdm = PDM(rng.normal(size=(68, 3)), rng.normal(size=(68, 3, 34)), rng.random(34))
-    teacher = OpenFaceAUModels(pdm, *(rng.normal(size=n).astype(np.float32) for n in (5, 4, 3, 2)))
-    apart = {TEACHER + name: array for name, array in teacher.arrays().items()}
+    au_models = OpenFaceAUModels(
+        pdm, *(rng.normal(size=n).astype(np.float32) for n in (5, 4, 3, 2))
+    )
+    apart = {AU_MODELS + name: array for name, array in au_models.arrays().items()}
     taught = tmp_path / "taught.safetensors"
     save_checkpoint(taught, {**checkpoint.arrays, **apart}, checkpoint.metadata)
-    config = AUTraining(data="x", init=str(taught), width_mult=0.1, auxiliary_weight=1.0)
-    found = saved_teacher(config, None)
+    config = AUTrainConfig(data="x", init=str(taught), width_mult=0.1, auxiliary_weight=1.0)
+    found = saved_au_models(config, None)
     assert found is not None
-    np.testing.assert_array_equal(found.weights, teacher.weights)
+    np.testing.assert_array_equal(found.weights, au_models.weights)
     for plain in ({"init": str(tmp_path)}, {"init": None}, {"auxiliary_weight": 0.0}):
-        assert saved_teacher(replace(config, **plain), None) is None
+        assert saved_au_models(replace(config, **plain), None) is None
     with pytest.raises(CheckpointError, match=r"lacks teacher\."):
-        saved_teacher(config, checkpoint)
+        saved_au_models(config, checkpoint)
 
 
 @pytest.mark.parametrize("older", [False, True])
 def test_a_fine_tuned_net_is_resumed_without_the_file_that_it_started_from(
     faces_file: Path, tmp_path: Path, older: bool
 ) -> None:
-    run_training(AUTraining, settings(faces_file, tmp_path / "old"))
+    run_training(AUTrainConfig, settings(faces_file, tmp_path / "old"))
     init = tmp_path / "start.safetensors"
     (tmp_path / "old" / LAST).rename(init)
-    run_training(AUTraining, settings(faces_file, tmp_path / "new", init=str(init)))
+    run_training(AUTrainConfig, settings(faces_file, tmp_path / "new", init=str(init)))
     init.unlink()
     saved = load_checkpoint(tmp_path / "new" / LAST)
     origin = saved.metadata["init"]
     if older:  # which recorded no more of it
         origin = {key: origin[key] for key in ("file", "hash")}
         save_checkpoint(saved.path, saved.arrays, {**saved.metadata, "init": origin})
-    run_training(AUTraining, {"epochs": 2}, resume=tmp_path / "new")
+    run_training(AUTrainConfig, {"epochs": 2}, resume=tmp_path / "new")
     resumed = load_checkpoint(tmp_path / "new" / LAST)
     assert resumed.metadata["init"] == origin
     assert origin["file"] == str(init)
     assert resumed.metadata["progress"]["epoch"] == 2
     with pytest.raises(CheckpointError, match="--init elsewhere contradicts"):
-        run_training(AUTraining, {"init": "elsewhere"}, resume=tmp_path / "new")
+        run_training(AUTrainConfig, {"init": "elsewhere"}, resume=tmp_path / "new")
 
 
 def test_another_net_and_another_width_are_refused_before_anything_is_written(
     faces_file: Path, tmp_path: Path
 ) -> None:
-    run_training(AUTraining, settings(faces_file, tmp_path / "au"))
+    run_training(AUTrainConfig, settings(faces_file, tmp_path / "au"))
     wrong, new = str(tmp_path / "au"), tmp_path / "new"
     with pytest.raises(CheckpointError, match="au_prediction net, expected landmark_pose"):
-        run_training(LandmarkPoseTraining, settings(faces_file, new, init=wrong))
-    with pytest.raises(CheckpointError, match=r"width 0\.1, .* 0\.25; say --width-mult 0\.1"):
-        run_training(AUTraining, settings(faces_file, new, init=wrong, width_mult=0.25))
+        run_training(LandmarkPoseTrainConfig, settings(faces_file, new, init=wrong))
+    with pytest.raises(CheckpointError, match=r"width 0\.1, .* 0\.25; use --width-mult 0\.1"):
+        run_training(AUTrainConfig, settings(faces_file, new, init=wrong, width_mult=0.25))
     with pytest.raises(CheckpointError, match="no such file"):
-        run_training(AUTraining, settings(faces_file, new, init=str(tmp_path / "nothing")))
+        run_training(AUTrainConfig, settings(faces_file, new, init=str(tmp_path / "nothing")))
     assert not new.exists()

@@ -22,7 +22,7 @@ LAST, FINAL = "checkpoint_last.safetensors", "checkpoint_final.safetensors"
 SETTINGS = [
     *("--epochs", "3", "--batch-size", "4", "--width-mult", "0.1", "--val-split", "0.17"),
     *("--ema", "0.9", "--device", "cpu", "--num-workers", "1", "--no-export"),
-    *("--save-minutes", "1e-9"),  # after every step
+    *("--save-every-minutes", "1e-9"),  # after every step
 ]
 
 

@@ -16,11 +16,10 @@ pytest.importorskip("h5py")
 
 from tiny_training import FakeTrainer, write_faces
 
-from mlx_faceau.train.checkpoints import Progress, RunFolder, find_resumable
-from mlx_faceau.train.config import LandmarkPoseTraining
-from mlx_faceau.train.datasets import open_faces
+from mlx_faceau.train.checkpoints import RunFolder, TrainingState, find_resumable
+from mlx_faceau.train.config import LandmarkPoseTrainConfig
+from mlx_faceau.train.datasets import open_data
 from mlx_faceau.train.loop import TrainingLoop
-from mlx_faceau.train.tensorboard import NoBoard
 
 NET = LandmarkPoseConfig(width_mult=0.25)
 BATCHES = 5  # 20 training faces in batches of 4
@@ -35,16 +34,16 @@ def make_loop(
     data: Path,
     folder: Path,
     validation_losses: list[float],
-    progress: Progress | None = None,
+    state: TrainingState | None = None,
     **settings: Any,
 ) -> TrainingLoop:
     values = {"epochs": 6, "batch_size": 4, "val_split": 0.17, "num_workers": 0, **settings}
-    config = LandmarkPoseTraining(data=str(data), width_mult=0.25, **values)
+    config = LandmarkPoseTrainConfig(data=str(data), width_mult=0.25, **values)
     trainer = FakeTrainer(validation_losses, NET)
     run_folder = RunFolder(folder, config.keep)
     metadata = describe(NET, training={})
-    places = run_folder, progress or Progress()
-    return TrainingLoop(trainer, open_faces(config), config, *places, metadata, {}, NoBoard())
+    places = run_folder, state or TrainingState()
+    return TrainingLoop(trainer, open_data(config), config, *places, metadata, {})
 
 
 def names(folder: Path) -> set[str]:
@@ -53,8 +52,8 @@ def names(folder: Path) -> set[str]:
 
 def test_training_takes_every_batch_of_every_epoch(faces_file: Path, tmp_path: Path) -> None:
     loop = make_loop(faces_file, tmp_path, [3.0, 2.0, 1.0], epochs=3)
-    outcome = loop.run()
-    assert (outcome.stopped, outcome.epochs, outcome.best_epoch) == ("finished", 3, 3)
+    assert loop.run() == "finished"
+    assert (loop.state.epoch, loop.state.best_epoch) == (3, 3)
     assert len(loop.trainer.rates) == 3 * BATCHES
     assert names(tmp_path) == {
         "checkpoint_best.safetensors",
@@ -67,8 +66,9 @@ def test_training_takes_every_batch_of_every_epoch(faces_file: Path, tmp_path: P
 def test_the_best_checkpoint_is_of_the_epoch_with_the_lowest_validation_loss(
     faces_file: Path, tmp_path: Path
 ) -> None:
-    outcome = make_loop(faces_file, tmp_path, [3.0, 1.0, 2.0], epochs=3).run()
-    assert (outcome.best_epoch, outcome.best_loss) == (2, 1.0)
+    loop = make_loop(faces_file, tmp_path, [3.0, 1.0, 2.0], epochs=3)
+    loop.run()
+    assert (loop.state.best_epoch, loop.state.best_loss) == (2, 1.0)
     assert load_checkpoint(tmp_path).metadata["progress"]["epoch"] == 2
 
 
@@ -95,14 +95,14 @@ def test_validation_is_one_loss_over_all_faces_not_a_mean_over_batches(
     assert [len(part) for part in brightness] == [2, 2]
     ((predicted, truth),) = judged
     np.testing.assert_array_equal(predicted, np.concatenate(brightness))
-    faces = loop.faces
+    faces = loop.data
     np.testing.assert_array_equal(truth, faces.dataset.labels["landmarks"][faces.split.validation])
 
 
 def test_training_stops_when_patience_runs_out(faces_file: Path, tmp_path: Path) -> None:
     loop = make_loop(faces_file, tmp_path, [2.0, 1.0, 1.0, 1.5, 0.5], patience=2)
-    outcome = loop.run()
-    assert (outcome.stopped, outcome.epochs, outcome.best_epoch) == ("patience", 4, 2)
+    assert loop.run() == "patience"
+    assert (loop.state.epoch, loop.state.best_epoch) == (4, 2)
 
 
 def test_the_newest_numbered_checkpoints_are_kept(faces_file: Path, tmp_path: Path) -> None:
@@ -130,16 +130,17 @@ def test_ctrl_c_finishes_the_step_saves_and_the_run_goes_on_from_there(
     broken.trainer.on_step = lambda step: (
         signal.raise_signal(signal.SIGINT) if step == BATCHES + 2 else None
     )
-    assert broken.run().stopped == "interrupted"
+    assert broken.run() == "interrupted"
     checkpoint = find_resumable(tmp_path / "broken")
     assert checkpoint.metadata["progress"]["batch"] == 2
 
-    progress = Progress.of(checkpoint)
-    resumed = make_loop(faces_file, tmp_path / "broken", [2.0, 1.0], progress, epochs=3)
+    state = TrainingState.from_checkpoint(checkpoint)
+    resumed = make_loop(faces_file, tmp_path / "broken", [2.0, 1.0], state, epochs=3)
     resumed.trainer.restore(checkpoint.arrays)
-    assert resumed.run().stopped == "finished"
+    assert resumed.run() == "finished"
     np.testing.assert_array_equal(resumed.trainer.seen, whole.trainer.seen)
-    losses = [[e["training"]["loss"] for e in loop.progress.epochs] for loop in (whole, resumed)]
+    assert resumed.trainer.rates[BATCHES + 2 :] == whole.trainer.rates[BATCHES + 2 :]
+    losses = [[e["training"]["loss"] for e in loop.state.epochs] for loop in (whole, resumed)]
     assert losses[0] == losses[1]
 
 
@@ -150,7 +151,7 @@ def test_the_running_epoch_is_saved_every_few_minutes_and_goes_on_from_any_save(
     whole.run()
 
     saved: list[int] = []
-    died = make_loop(faces_file, tmp_path / "died", [2.0], epochs=2, save_minutes=1e-9)
+    died = make_loop(faces_file, tmp_path / "died", [2.0], epochs=2, save_every_minutes=1e-9)
 
     def note_and_die(step: int) -> None:
         saved.append(find_resumable(tmp_path / "died").metadata["progress"]["batch"])
@@ -163,12 +164,12 @@ def test_the_running_epoch_is_saved_every_few_minutes_and_goes_on_from_any_save(
     assert saved == [0, 1, 2, 3, 4, 0, 1, 2]
 
     checkpoint = find_resumable(tmp_path / "died")
-    progress = Progress.of(checkpoint)
-    resumed = make_loop(faces_file, tmp_path / "died", [1.0], progress, epochs=2)
+    state = TrainingState.from_checkpoint(checkpoint)
+    resumed = make_loop(faces_file, tmp_path / "died", [1.0], state, epochs=2)
     resumed.trainer.restore(checkpoint.arrays)
     resumed.run()
     np.testing.assert_array_equal(resumed.trainer.seen, whole.trainer.seen)
-    losses = [[e["training"]["loss"] for e in loop.progress.epochs] for loop in (whole, resumed)]
+    losses = [[e["training"]["loss"] for e in loop.state.epochs] for loop in (whole, resumed)]
     assert losses[0] == losses[1]
 
 
@@ -220,7 +221,7 @@ def test_a_best_checkpoint_lost_between_two_writes_is_made_up_for(
     make_loop(faces_file, tmp_path, [2.0, 1.0], epochs=2).run()
     (tmp_path / "checkpoint_best.safetensors").unlink()
     last = find_resumable(tmp_path)
-    assert RunFolder(tmp_path).adopt_best(last.path, Progress.of(last)) is None
+    assert RunFolder(tmp_path).adopt_best(last.path, TrainingState.from_checkpoint(last)) is None
     assert load_checkpoint(tmp_path).hash == last.hash
 
 
@@ -231,10 +232,10 @@ def test_resuming_elsewhere_takes_the_best_checkpoint_along_or_says_that_it_is_l
     make_loop(faces_file, old, [1.0, 2.0], epochs=2).run()
     last = find_resumable(old)
     new = RunFolder(tmp_path / "new")
-    assert new.adopt_best(last.path, Progress.of(last)) is None
+    assert new.adopt_best(last.path, TrainingState.from_checkpoint(last)) is None
     assert load_checkpoint(new.path).metadata["progress"]["epoch"] == 1
     (old / "checkpoint_best.safetensors").unlink()
-    line = RunFolder(tmp_path / "newer").adopt_best(last.path, Progress.of(last))
+    line = RunFolder(tmp_path / "newer").adopt_best(last.path, TrainingState.from_checkpoint(last))
     assert line is not None
     assert "epoch 1" in line
 
@@ -244,8 +245,8 @@ def test_a_checkpoint_without_a_training_cannot_be_resumed(
 ) -> None:
     loop = make_loop(faces_file, tmp_path, [])
     RunFolder(tmp_path).save(loop.trainer.state(), describe(NET))
-    with pytest.raises(CheckpointError, match="no training to continue"):
-        Progress.of(find_resumable(tmp_path))
+    with pytest.raises(CheckpointError, match="no training to resume"):
+        TrainingState.from_checkpoint(find_resumable(tmp_path))
 
 
 def test_a_folder_without_a_last_checkpoint_cannot_be_resumed(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """A few faces learned by heart: the quickest sign that net, loss and optimizer fit together."""
 
 import importlib.util
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,9 +13,9 @@ from tiny_training import write_faces
 
 from mlx_faceau.cli.main import main
 from mlx_faceau.errors import DatasetError
-from mlx_faceau.train.config import AUTraining, LandmarkPoseTraining
-from mlx_faceau.train.datasets import open_faces
-from mlx_faceau.train.dry_run import rehearse
+from mlx_faceau.train.config import AUTrainConfig, LandmarkPoseTrainConfig
+from mlx_faceau.train.datasets import open_data
+from mlx_faceau.train.dry_run import dry_run
 from mlx_faceau.train.run import OVERFIT_SHARE
 
 TINY = ["--batch-size", "4", "--width-mult", "0.1", "--save-every", "100", "--no-export"]
@@ -59,7 +58,7 @@ def test_what_is_not_learned_by_heart_is_exit_status_one_and_every_action_unit_i
 
 
 def test_the_few_faces_are_on_both_sides_and_unvaried(faces_file: Path) -> None:
-    faces = open_faces(LandmarkPoseTraining(data=str(faces_file), batch_size=4, overfit=3))
+    faces = open_data(LandmarkPoseTrainConfig(data=str(faces_file), batch_size=4, overfit=3))
     assert faces.split.train.tolist() == faces.split.validation.tolist() == [0, 11, 23]
     batch = next(faces.batches.epoch(0))
     expected = faces.dataset.read_images(batch["index"])
@@ -68,7 +67,7 @@ def test_the_few_faces_are_on_both_sides_and_unvaried(faces_file: Path) -> None:
 
 def test_more_faces_than_there_are_cannot_be_asked_for(faces_file: Path) -> None:
     with pytest.raises(DatasetError, match="holds 24 faces, fewer than --overfit 25"):
-        open_faces(AUTraining(data=str(faces_file), overfit=25))
+        open_data(AUTrainConfig(data=str(faces_file), overfit=25))
 
 
 @pytest.mark.parametrize("framework", ["torch", "mlx"])
@@ -92,18 +91,21 @@ def test_a_dry_run_is_of_full_images_and_counts_small_ones_by_their_pixels(
 ) -> None:
     sides = []
 
-    def steps(_: object, batches: Iterator[dict[str, np.ndarray]], rate: object) -> None:
-        sides.extend(batch["images"].shape[1] for batch in batches)
+    def step(_: object, batch: dict[str, np.ndarray], rate: float) -> dict[str, float]:
+        sides.append(batch["images"].shape[1])
+        return {"loss": 0.0}
 
     clock = SimpleNamespace(perf_counter=lambda: 0.05 * len(sides))  # a step's time, none between
     monkeypatch.setattr("mlx_faceau.train.dry_run.time", clock)
 
     pytest.importorskip("torch")
     trainer = importlib.import_module("mlx_faceau.torch_fallback.trainer").TorchTrainer
-    monkeypatch.setattr(trainer, "train_epoch", steps)
+    monkeypatch.setattr(trainer, "step", step)
     given = {"data": [str(faces_file)], "framework": "torch", "device": "cpu", "batch_size": 4}
     given |= {"width_mult": 0.1, "val_split": 0.17, "epochs": 8, "output": "run"}
-    whole, growing = (rehearse(AUTraining, {**given, "first_side": side}) for side in (112, 64))
+    whole, growing = (
+        dry_run(AUTrainConfig, {**given, "initial_image_size": side}) for side in (112, 64)
+    )
     assert set(sides) == {112}
     share = np.mean([(side / 112) ** 2 for side in (64, 80, 96, 112)])
     assert growing.steps == whole.steps

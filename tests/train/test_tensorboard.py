@@ -14,9 +14,9 @@ pytest.importorskip("h5py")
 from tiny_training import write_faces
 
 from mlx_faceau.errors import MissingDependency
-from mlx_faceau.train.config import AUTraining
+from mlx_faceau.train.config import AUTrainConfig
 from mlx_faceau.train.run import run_training
-from mlx_faceau.train.tensorboard import FOLDER_NAME, Board, numbers
+from mlx_faceau.train.tensorboard import FOLDER_NAME, open_writer, scalars
 
 
 def settings(folder: Path) -> dict[str, Any]:
@@ -44,16 +44,16 @@ def test_every_number_of_an_epoch_is_there_and_a_resumed_training_voids_what_it_
     if importlib.util.find_spec("torch") is None:
         pytest.skip("torch is not installed")
     write_faces(tmp_path / "faces.h5")
-    run_training(AUTraining, settings(tmp_path))
-    session = run_training(AUTraining, {"epochs": 2}, resume=tmp_path / "run")
+    run_training(AUTrainConfig, settings(tmp_path))
+    result = run_training(AUTrainConfig, {"epochs": 2}, resume=tmp_path / "run")
     written = list(events(tmp_path / "run" / FOLDER_NAME))
     by_epoch: dict[int, dict[str, float]] = {1: {}, 2: {}}
     for event in written:
         for value in event.summary.value:
             by_epoch[event.step][value.tag] = value.simple_value
-    for name, value in numbers(session.best):
+    for name, value in scalars(result.best):
         if name != "epoch":
-            assert by_epoch[session.outcome.best_epoch][name] == pytest.approx(value, rel=1e-6)
+            assert by_epoch[result.state.best_epoch][name] == pytest.approx(value, rel=1e-6)
     assert {"training/loss", "validation/loss", "learning_rate", "metrics/mae"} <= set(by_epoch[2])
     assert "metrics/aus/AU12_r/ccc" in by_epoch[2]
     assert [event.step for event in written if event.HasField("session_log")] == [1, 2]
@@ -64,10 +64,10 @@ def test_without_the_library_its_extra_is_named_before_anything_is_trained(
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with pytest.raises(MissingDependency, match=r"mlx-faceau\[tensorboard\]"):
-        Board(tmp_path / "board", 1)
+        open_writer(tmp_path / "board", 1)
     assert not (tmp_path / "board").exists()
 
 
 def test_what_is_no_finite_number_is_left_out() -> None:
     entry = {"epoch": 3, "metrics": {"aus": {"AU01_r": {"r": float("nan"), "mae": 0.5}}, "x": [1]}}
-    assert dict(numbers(entry)) == {"epoch": 3.0, "metrics/aus/AU01_r/mae": 0.5}
+    assert dict(scalars(entry)) == {"epoch": 3.0, "metrics/aus/AU01_r/mae": 0.5}

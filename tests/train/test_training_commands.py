@@ -22,7 +22,7 @@ from tiny_training import write_faces
 
 from mlx_faceau.cli.main import build_parser, main
 from mlx_faceau.core.checkpoint import BEST_NAME, file_hash
-from mlx_faceau.train.config import TRAININGS
+from mlx_faceau.train.config import TRAIN_CONFIGS
 from mlx_faceau.train.option_fields import flag
 
 TINY = ["--epochs", "1", "--batch-size", "8", "--width-mult", "0.1", "--val-split", "0.17"]
@@ -51,7 +51,7 @@ def flags_of(net: str) -> set[str]:
     return {option for action in parser._actions for option in action.option_strings}
 
 
-@pytest.mark.parametrize("training", TRAININGS)
+@pytest.mark.parametrize("training", TRAIN_CONFIGS)
 def test_every_setting_is_a_flag(training: Any) -> None:
     flags = flags_of(training.model_name)
     assert {flag(item.name) for item in fields(training)} | {"--resume", "--config"} <= flags
@@ -160,13 +160,13 @@ def ctrl_c_at_first_step(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     pytest.importorskip("torch")
     from mlx_faceau.torch_fallback.trainer import TorchTrainer
 
-    step = TorchTrainer._train_step
+    step = TorchTrainer.step
 
     def interrupted(self: TorchTrainer, *arguments: Any) -> Any:
         signal.raise_signal(signal.SIGINT)
         return step(self, *arguments)
 
-    monkeypatch.setattr(TorchTrainer, "_train_step", interrupted)
+    monkeypatch.setattr(TorchTrainer, "step", interrupted)
     return
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -38,6 +39,14 @@ def write_faces(
     return path
 
 
+def take_steps(
+    trainer: Any, batches: Iterable[Arrays], rate: Callable[[int], float], first: int = 0
+) -> Arrays:
+    """One optimizer step a batch; every loss term at every step, (steps,) float32 each."""
+    seen = [trainer.step(batch, rate(first + number)) for number, batch in enumerate(batches)]
+    return {name: np.float32([float(terms[name]) for terms in seen]) for name in seen[0]}
+
+
 class Alone:
     """The ranks of a training in one process."""
 
@@ -60,16 +69,11 @@ class FakeTrainer:
         self.seen = np.zeros(1, np.float64)
         self.on_step: Callable[[int], None] = lambda step: None
 
-    def train_epoch(
-        self, batches: Iterable[Arrays], learning_rate: Callable[[int], float]
-    ) -> Arrays:
-        losses = []
-        for batch in batches:
-            self.rates.append(learning_rate(len(self.rates)))
-            self.seen = self.seen * 0.9 + batch["landmarks"].sum(dtype=np.float64)
-            losses.append(float(batch["landmarks"].mean()))
-            self.on_step(len(self.rates))
-        return {"loss": np.float32(losses)}
+    def step(self, batch: Arrays, learning_rate: float) -> dict[str, float]:
+        self.rates.append(learning_rate)
+        self.seen = self.seen * 0.9 + batch["landmarks"].sum(dtype=np.float64)
+        self.on_step(len(self.rates))
+        return {"loss": float(batch["landmarks"].mean())}
 
     def predict(self, images: np.ndarray) -> Arrays:
         count = len(images)

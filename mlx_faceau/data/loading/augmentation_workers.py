@@ -1,7 +1,7 @@
-"""Varying the faces of a batch, in the caller's thread or in processes of their own.
+"""Augmentation of a batch, in the caller's thread or in processes.
 
 Augmentation holds Python's lock most of the time, so threads share one core; a GPU that trains on
-thousands of faces a second wants processes.
+thousands of faces a second needs processes.
 """
 
 import multiprocessing
@@ -23,7 +23,7 @@ Augment = Callable[[np.ndarray, Batch, np.random.Generator], tuple[np.ndarray, B
 Seeds = Sequence[tuple[int, ...]]  # (seed of the run, epoch, sample, earlier visits)
 
 
-def vary(
+def augment_batch(
     augment: Augment, images: np.ndarray, labels: Batch, seeds: Seeds
 ) -> tuple[np.ndarray, Batch]:
     """Change the faces of a batch in place, each by a generator of its own.
@@ -45,8 +45,8 @@ def vary(
     return images, labels
 
 
-class Varying:
-    """Does :func:`vary` in processes that start with the first batch and live until forgotten.
+class AugmentationPool:
+    """Runs :func:`augment_batch` in processes, which start with the first batch.
 
     The function that changes a face must be importable there. A program that starts them guards its
     entry with ``if __name__ == "__main__"``, as Python's multiprocessing asks.
@@ -56,48 +56,44 @@ class Varying:
     """
 
     def __init__(self, count: int) -> None:
-        self._pool = ProcessPoolExecutor(
-            count, multiprocessing.get_context("spawn"), initializer=_settle
-        )
+        context = multiprocessing.get_context("spawn")
+        self._pool = ProcessPoolExecutor(count, context, initializer=_start_worker)
         # A process that was itself started by multiprocessing waits for its children before the
         # executor would end them; and it first closes, with priority 10, the queue that tells them.
-        Finalize(self, _end, (self._pool,), exitpriority=20)
+        Finalize(self, _shut_down, (self._pool,), exitpriority=20)
 
-    def vary(
+    def augment_batch(
         self, augment: Augment, images: np.ndarray, labels: Batch, seeds: Seeds
     ) -> tuple[np.ndarray, Batch]:
-        """New arrays, as :func:`vary` leaves them.
+        """New arrays, as :func:`augment_batch` returns them.
 
         Raises:
             FaceauError: if a process was killed.
         """
         try:
-            return self._pool.submit(vary, augment, images, labels, seeds).result()
+            return self._pool.submit(augment_batch, augment, images, labels, seeds).result()
         except BrokenProcessPool:
             raise FaceauError(
-                "a process that varies training faces was killed, perhaps because memory ran "
-                "short; go on with --resume and fewer --num-processes"
+                "an augmentation process was killed, perhaps because memory ran short; continue "
+                "with --resume and fewer --num-processes"
             ) from None
 
 
-def _end(pool: ProcessPoolExecutor) -> None:
-    """End the processes. The last reference may go in the executor's own thread, which cannot wait
-    for itself; at the exit, where waiting matters, it is the main thread that comes here."""
+def _shut_down(pool: ProcessPoolExecutor) -> None:
+    # The last reference may go in the executor's own thread, which cannot wait for itself; at the
+    # exit, where waiting matters, it is the main thread that comes here.
     pool.shutdown(wait=threading.current_thread() is threading.main_thread())
 
 
-def _settle() -> None:
-    """In a new process: leave Ctrl-C to the parent, take one core, and end when the parent does."""
+def _start_worker() -> None:
+    """Leave Ctrl-C to the parent, take one core, and end when the parent is killed."""
     import cv2
+
+    def end_with(parent: "multiprocessing.process.BaseProcess") -> None:
+        parent.join()
+        os._exit(1)
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A killed parent closes nothing that the process waits for."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    if parent := multiprocessing.parent_process():
+        threading.Thread(target=end_with, args=(parent,), daemon=True).start()

@@ -1,11 +1,11 @@
 """Batches of a training file: shuffled with bounded memory, resumable, read ahead by threads.
 
-The order of an epoch is a pure function of (seed, epoch). How whole blocks are read and mixed is
-:mod:`~mlx_faceau.data.loading.shuffle_buffer`'s part.
+The order of an epoch is a pure function of (seed, epoch). Blocks are read and shuffled by
+:mod:`~mlx_faceau.data.loading.shuffle_buffer`.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
@@ -13,14 +13,14 @@ import numpy as np
 
 from mlx_faceau.errors import UsageError
 
-from .augmentation_workers import Augment, Batch, Varying, vary
-from .shuffle_buffer import MixingPlan, count_visits, draw_systematically
+from .augmentation_workers import Augment, AugmentationPool, Batch, augment_batch
+from .shuffle_buffer import ShuffleBuffer, count_visits, draw_systematically
 from .validation_split import check_batch
 
-Finish = Callable[[Batch, int], Batch]  # a batch and its epoch
+Transform = Callable[[Batch, int], Batch]  # a batch and its epoch
 Read = tuple[np.ndarray, np.ndarray, np.ndarray]  # images, indices, earlier visits in the epoch
 
-MIXING_WINDOW = 4096  # samples in the buffer: 154 MB
+SHUFFLE_WINDOW = 4096  # samples in the buffer: 154 MB
 _BLOCKS_IN_WINDOW = 8  # at least, for files whose blocks are large
 
 
@@ -43,7 +43,7 @@ class Batches:
     """Batches of some samples of a data set, epoch by epoch.
 
     Args:
-        dataset: a :class:`~mlx_faceau.data.format.dataset.FaceDataset`, or several joined.
+        dataset: a :class:`~mlx_faceau.data.format.dataset.FaceDataset`, or several.
         indices: (n,) samples to use.
         batch_size: samples in a batch.
         seed: of the order and of the augmentation.
@@ -58,7 +58,7 @@ class Batches:
             up or down at random. None draws each once.
         part: (rank, ranks): only this one of as many equal parts of each batch is given out. The
             images of all parts are read, those of one are augmented.
-        finish: changes a whole batch last, by its epoch; None leaves it as it is.
+        transform: changes a whole batch last, by its epoch; None leaves it as it is.
 
     Raises:
         ValueError: for a batch size below 1, a negative number of workers, or processes without
@@ -79,7 +79,7 @@ class Batches:
         processes: int = 0,
         weights: np.ndarray | None = None,
         part: tuple[int, int] = (0, 1),
-        finish: Finish | None = None,
+        transform: Transform | None = None,
     ) -> None:
         if batch_size < 1 or workers < 0:
             raise UsageError(f"batch_size {batch_size} must be >= 1 and workers {workers} >= 0")
@@ -95,9 +95,11 @@ class Batches:
         self.shuffle = shuffle
         self.drop_last = drop_last
         self.under_way = max(workers, processes)
-        self._vary = Varying(processes).vary if processes and augment else vary
+        self._augment_batch = (
+            AugmentationPool(processes).augment_batch if processes and augment else augment_batch
+        )
         self.part = part
-        self.finish = finish
+        self.transform = transform
         if batch_size % part[1]:
             raise UsageError(f"batch_size {batch_size} cannot be divided among {part[1]} ranks")
         check_batch(len(self.indices), batch_size if drop_last else 1)
@@ -107,7 +109,7 @@ class Batches:
         whole, rest = divmod(len(self.indices), self.batch_size)
         return whole + (rest > 0 and not self.drop_last)
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+    def epoch(self, epoch: int, start: int = 0) -> Generator[Batch]:
         """The batches of an epoch, from batch ``start`` on exactly as in the whole epoch.
 
         Threads end when the iterator is used up, closed, or forgotten. What goes wrong in them is
@@ -120,7 +122,7 @@ class Batches:
         Yields:
             ``images`` (B, 112, 112, 3) uint8 RGB, ``landmarks``, ``global_params``,
             ``local_params``, ``au_intensities``, ``global_mask``, ``local_mask`` (float32) and
-            ``index`` (B,) int64, the samples' numbers in the data set; what ``finish`` adds.
+            ``index`` (B,) int64, the samples' numbers in the data set; what ``transform`` adds.
         """
         if not 0 <= start <= len(self):
             raise UsageError(f"start is {start}, expected 0..{len(self)}")
@@ -141,12 +143,12 @@ class Batches:
         places = draw_systematically(self.weights, np.random.default_rng(stream))
         return np.asarray(self.indices[places])
 
-    def _plan(self, epoch: int) -> MixingPlan:
+    def _plan(self, epoch: int) -> ShuffleBuffer:
         drawn = self._drawn(epoch)
         blocks = self.dataset.blocks[drawn]
         largest = int(np.unique(blocks, return_counts=True)[1].max())
-        window = max(MIXING_WINDOW, _BLOCKS_IN_WINDOW * largest)
-        return MixingPlan(drawn, blocks, window, (self.seed, epoch))
+        window = max(SHUFFLE_WINDOW, _BLOCKS_IN_WINDOW * largest)
+        return ShuffleBuffer(drawn, blocks, window, (self.seed, epoch))
 
     def _read(self, epoch: int, start: int) -> Iterator[Read]:
         """Images, indices and earlier visits, batch by batch."""
@@ -182,11 +184,11 @@ class Batches:
         if self.augment is not None:
             pairs = zip(index.tolist(), visits.tolist(), strict=True)
             seeds = [(self.seed, epoch, *pair) for pair in pairs]
-            images, labels = self._vary(self.augment, images, labels, seeds)
+            images, labels = self._augment_batch(self.augment, images, labels, seeds)
         batch = {"images": images, **labels, "index": index}
-        return batch if self.finish is None else self.finish(batch, epoch)
+        return batch if self.transform is None else self.transform(batch, epoch)
 
-    def _ahead(self, raw: Iterator[Read], epoch: int) -> Iterator[Batch]:
+    def _ahead(self, raw: Iterator[Read], epoch: int) -> Generator[Batch]:
         """One thread reads, others finish; a fixed number of batches is under way."""
         reader = ThreadPoolExecutor(1, "mlx-faceau-reader")
         finishers = ThreadPoolExecutor(self.under_way, "mlx-faceau-batch")

@@ -1,9 +1,10 @@
-"""Several training files as one data set."""
+"""Several data sets as one."""
 
 import hashlib
 import os
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -11,30 +12,56 @@ from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.errors import UsageError
 
 
-class JoinedFaces:
-    """Training files one after the other, with the attributes of a single one.
+class Dataset(Protocol):
+    """Labelled faces, such as a :class:`~mlx_faceau.data.format.dataset.FaceDataset`."""
 
-    A subject, or a video, that several files name is the same one.
+    @property
+    def labels(self) -> dict[str, np.ndarray]: ...
+
+    @property
+    def masks(self) -> dict[str, np.ndarray]: ...
+
+    @property
+    def subjects(self) -> np.ndarray | None: ...
+
+    @property
+    def videos(self) -> np.ndarray | None: ...
+
+    @property
+    def blocks(self) -> np.ndarray: ...
+
+    def __len__(self) -> int: ...
+
+    def read_images(self, indices: np.ndarray) -> np.ndarray: ...
+
+
+class ConcatDataset:
+    """Data sets one after the other, with the attributes of a single one.
+
+    A subject, or a video, that several of them name is the same one.
 
     Attributes:
-        parts: the files.
-        starts: (files + 1,) number of the first sample of each, and the number of all.
-        labels, masks: as :class:`~mlx_faceau.data.format.dataset.FaceDataset` has them, of all
-            files.
-        subjects, videos: (N,) str; empty where a file names none.
-        blocks: (N,) int64; none holds samples of two files.
+        parts: the data sets; all but the last ones of a training's are files.
+        starts: (parts + 1,) number of the first sample of each, and the number of all.
+        labels, masks: as :class:`~mlx_faceau.data.format.dataset.FaceDataset` has them, of all.
+        subjects, videos: (N,) str; empty where a part names none.
+        blocks: (N,) int64; none holds samples of two parts.
 
     Args:
-        parts: the opened files, at least one.
+        parts: at least one.
     """
 
-    def __init__(self, parts: Sequence[FaceDataset]) -> None:
-        self.parts = tuple(parts)
+    def __init__(self, parts: Sequence[Dataset]) -> None:
+        self.parts: tuple[Any, ...] = tuple(parts)
         self.starts = np.cumsum([0, *map(len, parts)])
-        self.labels = _joined([part.labels for part in parts])
-        self.masks = _joined([part.masks for part in parts])
-        self.subjects = _joined_texts([part.subjects for part in parts], self.starts)
-        self.videos = _joined_texts([part.videos for part in parts], self.starts)
+        self.labels = {
+            name: np.concatenate([part.labels[name] for part in parts]) for name in parts[0].labels
+        }
+        self.masks = {
+            name: np.concatenate([part.masks[name] for part in parts]) for name in parts[0].masks
+        }
+        self.subjects = _concatenated_texts([part.subjects for part in parts], self.starts)
+        self.videos = _concatenated_texts([part.videos for part in parts], self.starts)
         firsts = np.cumsum([0, *(int(part.blocks[-1]) + 1 for part in parts)])
         numbered = zip(parts, firsts.tolist(), strict=False)
         self.blocks = np.concatenate([part.blocks + first for part, first in numbered])
@@ -43,7 +70,7 @@ class JoinedFaces:
         return int(self.starts[-1])
 
     def read_images(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Read images by index, as :meth:`FaceDataset.read_images` does."""
+        """(n, 112, 112, 3) uint8 RGB images by index."""
         wanted = np.asarray(indices, np.int64).reshape(-1)
         if wanted.size and not (wanted.min() >= 0 and wanted.max() < len(self)):
             raise UsageError(f"indices must lie in [0, {len(self)}), got {wanted.tolist()[:8]}")
@@ -67,7 +94,7 @@ class JoinedFaces:
 
 def open_datasets(
     paths: Sequence[str | os.PathLike[str]], keep_outside: bool = False
-) -> FaceDataset | JoinedFaces:
+) -> FaceDataset | ConcatDataset:
     """Open one training file, or several as one data set.
 
     Args:
@@ -78,14 +105,10 @@ def open_datasets(
         DatasetError: as :class:`FaceDataset` raises it.
     """
     parts = [FaceDataset(path, keep_outside) for path in paths]
-    return parts[0] if len(parts) == 1 else JoinedFaces(parts)
+    return parts[0] if len(parts) == 1 else ConcatDataset(parts)
 
 
-def _joined(columns: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    return {name: np.concatenate([part[name] for part in columns]) for name in columns[0]}
-
-
-def _joined_texts(texts: Sequence[np.ndarray | None], starts: np.ndarray) -> np.ndarray:
+def _concatenated_texts(texts: Sequence[np.ndarray | None], starts: np.ndarray) -> np.ndarray:
     counts = np.diff(starts).tolist()
     filled = [
         np.full(count, "", object) if text is None else text

@@ -12,7 +12,6 @@ References:
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import cv2
 import numpy as np
@@ -44,7 +43,7 @@ _READ_AT_ONCE = 256
 
 @dataclass(frozen=True)
 class ComposedFaces:
-    """Faces of two people each, in memory.
+    """Faces of two people each, in memory: a part of a data set like a file's.
 
     Attributes:
         images: (n, 112, 112, 3) uint8 RGB.
@@ -56,6 +55,8 @@ class ComposedFaces:
     images: np.ndarray
     labels: dict[str, np.ndarray]
     pairs: np.ndarray
+    subjects: None = None
+    videos: None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -65,58 +66,21 @@ class ComposedFaces:
         """All parameters are usable."""
         return {name: np.ones(len(self), np.float32) for name in ("global_mask", "local_mask")}
 
+    @property
+    def blocks(self) -> np.ndarray:
+        """(n,) int64; each face is read by itself."""
+        return np.arange(len(self))
+
     def read_images(self, indices: np.ndarray) -> np.ndarray:
         """(k, 112, 112, 3) uint8 RGB."""
         return np.asarray(self.images[indices])
-
-
-@dataclass(frozen=True)
-class Extended:
-    """A data set with composed faces after its own: what batches and teachers look at.
-
-    Attributes:
-        faces: the data set.
-        composed: the faces after them, labelled.
-    """
-
-    faces: Source
-    composed: ComposedFaces
-
-    @cached_property
-    def labels(self) -> dict[str, np.ndarray]:
-        """By name, (N + n, ...)."""
-        return _after(self.faces.labels, self.composed.labels)
-
-    @cached_property
-    def masks(self) -> dict[str, np.ndarray]:
-        """By name, (N + n,)."""
-        return _after(self.faces.masks, self.composed.masks)
-
-    @cached_property
-    def blocks(self) -> np.ndarray:
-        """(N + n,) int64; composed faces are read one by one."""
-        first = int(self.faces.blocks.max()) + 1
-        return np.concatenate([self.faces.blocks, first + np.arange(len(self.composed))])
-
-    def read_images(self, indices: np.ndarray) -> np.ndarray:
-        """(k, 112, 112, 3) uint8 RGB."""
-        wanted, count = np.asarray(indices, np.int64), len(self.faces.blocks)
-        own = wanted < count
-        images = np.empty((len(wanted), IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
-        images[own] = self.faces.read_images(wanted[own])
-        images[~own] = self.composed.read_images(wanted[~own] - count)
-        return images
-
-
-def _after(first: dict[str, np.ndarray], then: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {name: np.concatenate([values, then[name]]) for name, values in first.items()}
 
 
 def composed_faces(
     faces: Source,
     people: np.ndarray,
     rows: np.ndarray,
-    teacher: OpenFaceAUModels,
+    au_models: OpenFaceAUModels,
     count: int,
     seed: int,
 ) -> ComposedFaces:
@@ -127,7 +91,7 @@ def composed_faces(
         people: (N,) who each is; nobody is paired with a face of the same name, those without
             one count as one person.
         rows: (m,) those to take, such as a training side; the others stay unseen.
-        teacher: says what the labeller of those would have said.
+        au_models: linear models of the labels.
         count: how many to compose, >= 1.
         seed: decides the pairs; the same arguments give the same faces.
 
@@ -142,7 +106,7 @@ def composed_faces(
     at_once = min(_READ_AT_ONCE, count)
     made: list[_Made] = []
     for _ in range(-(-_MOST_TRIES * count // at_once)):
-        for image, of in _composed_of(faces, pairs.some(at_once), teacher.pdm):
+        for image, of in _composed_of(faces, pairs.some(at_once), au_models.pdm):
             if len(made) < count:
                 images[len(made)] = image
                 made.append(of)
@@ -156,7 +120,7 @@ def composed_faces(
     landmarks, pose, shape, kept = map(np.stack, zip(*made, strict=True))
     labels = {"landmarks": landmarks, "global_params": pose, "local_params": shape}
     unlabelled = ComposedFaces(images, labels, kept)
-    said = teacher.predict(unlabelled, np.arange(count))
+    said = au_models.predict(unlabelled, np.arange(count))
     return replace(unlabelled, labels={**labels, "au_intensities": said})
 
 

@@ -1,6 +1,6 @@
 """Order of a shuffled epoch whose images are read block by block, with bounded memory.
 
-Blocks of neighbouring samples come in random order, each read in one go, and stream into a mixing
+Blocks of neighbouring samples come in random order, each read in one go, and stream into a shuffle
 buffer; every sample leaves the buffer from a random slot, into which the next one of the stream
 moves. At the end the buffer empties in random order.
 
@@ -15,7 +15,7 @@ import numpy as np
 Read = Callable[[np.ndarray], np.ndarray]  # (n,) indices -> (n, 112, 112, 3) uint8
 
 
-class MixingPlan:
+class ShuffleBuffer:
     """The order of one epoch, a pure function of its arguments.
 
     Attributes:

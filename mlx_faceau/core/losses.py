@@ -1,0 +1,259 @@
+"""Training losses, written once for MLX and torch.
+
+Each is called with two dictionaries and returns named scalars whose weighted sum is ``"loss"``.
+Terms are computed in the targets' precision. ``models/losses.py`` and ``torch_fallback/losses.py``
+give the classes their framework.
+
+References:
+    Feng et al., Wing Loss for Robust Facial Landmark Localisation, CVPR 2018.
+    Lin, A concordance correlation coefficient to evaluate reproducibility, Biometrics 1989.
+    Girshick, Fast R-CNN, ICCV 2015 (smooth L1).
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+from mlx_faceau.errors import UsageError
+
+from .facs import NUM_AUS
+
+Array = Any  # of the framework
+Arrays = Mapping[str, Any]
+
+
+class Loss:
+    """What all losses share.
+
+    Attributes:
+        xp: the framework's module of functions.
+    """
+
+    xp: ClassVar[Any]
+
+    @staticmethod
+    def cast(x: Array, like: Array) -> Array:
+        """An array in another one's precision."""
+        raise NotImplementedError
+
+    @staticmethod
+    def constant(values: Sequence[float], like: Array) -> Array:
+        """Numbers as an array of another one's precision and device."""
+        raise NotImplementedError
+
+    def _prediction(self, predictions: Arrays, targets: Arrays, name: str) -> Array:
+        """The prediction in its target's precision, so that half precision ends here."""
+        prediction, target = predictions[name], targets[name]
+        if prediction.shape != target.shape:
+            raise UsageError(
+                f"{name}: prediction has shape {tuple(prediction.shape)}, "
+                f"target {tuple(target.shape)}"
+            )
+        return self.cast(prediction, target)
+
+    def _wing(self, predictions: Arrays, targets: Arrays, w: float, epsilon: float) -> Array:
+        """The mean wing loss of ``landmarks``."""
+        error = self._prediction(predictions, targets, "landmarks") - targets["landmarks"]
+        error = error.abs()
+        curved = w * self.xp.log1p(error / epsilon)
+        offset = w - w * math.log1p(w / epsilon)
+        return _mean(self.xp.where(error < w, curved, error - offset))
+
+    def _concordance(
+        self, prediction: Array, target: Array, eps: float, weights: Array | None
+    ) -> Array:
+        """Mean of 1 - CCC over the kept columns, weighted if ``weights`` (columns,) are given."""
+        predicted, predicted_mean = _centred(prediction)
+        wanted, wanted_mean = _centred(target)
+        variance = wanted.square().mean(0)
+        kept = variance > eps
+        covariance = (predicted * wanted).mean(0)
+        spread = variance + predicted.square().mean(0) + (predicted_mean - wanted_mean).square()
+        # The division must stay finite where it is not used: its gradient is multiplied by 0.
+        cost = 1.0 - 2.0 * covariance / self.xp.where(kept, spread, 1.0)
+        shares = self.xp.where(kept, 1.0, 0.0) if weights is None else kept * weights
+        return self._weighted_mean(self.xp.where(kept, cost, 0.0), shares)
+
+    def _weighted_mean(self, values: Array, weights: Array) -> Array:
+        """Mean of (columns,) values; 0 if all weights are."""
+        total = weights.sum()
+        return (values * weights).sum() / self.xp.where(total > 0, total, 1.0)
+
+
+class WingLoss(Loss):
+    """Logarithmic near zero, linear beyond ``w``: keeps small landmark errors in play.
+
+    Args:
+        w: error in pixels where the linear part starts, > 0.
+        epsilon: curvature of the logarithmic part in pixels, > 0.
+    """
+
+    def __init__(self, w: float = 10.0, epsilon: float = 2.0) -> None:
+        if w <= 0 or epsilon <= 0:
+            raise UsageError(f"w is {w} and epsilon is {epsilon}, expected both > 0")
+        self.w = w
+        self.epsilon = epsilon
+
+    def __call__(self, predictions: Arrays, targets: Arrays) -> dict[str, Array]:
+        """Mean over all coordinates of ``landmarks`` (N, any, 2): ``wing`` and ``loss``."""
+        wing = self._wing(predictions, targets, self.w, self.epsilon)
+        return {"wing": wing, "loss": wing}
+
+
+class LandmarkPoseLoss(Loss):
+    """Wing loss of landmarks, squared error of global and absolute error of local parameters.
+
+    Args:
+        landmark_weight: of the mean wing loss.
+        global_params_weight: of the mean squared error of the pose parameters.
+        local_params_weight: of the mean absolute error of the shape parameters.
+    """
+
+    def __init__(
+        self,
+        landmark_weight: float = 1.0,
+        global_params_weight: float = 0.1,
+        local_params_weight: float = 0.01,
+    ) -> None:
+        self.landmark_weight = landmark_weight
+        self.global_params_weight = global_params_weight
+        self.local_params_weight = local_params_weight
+
+    def __call__(self, predictions: Arrays, targets: Arrays) -> dict[str, Array]:
+        """Terms ``landmarks``, ``global_params``, ``local_params`` and their sum ``loss``.
+
+        Args:
+            predictions: the outputs of the net.
+            targets: the same names and shapes; optionally ``global_mask`` and ``local_mask`` (N,),
+                0 for samples whose parameters are unknown (they may then be anything, NaN
+                included). A term is the mean over kept samples, 0 if none is kept.
+        """
+        xp = self.xp
+        landmarks = self._wing(predictions, targets, w=10.0, epsilon=2.0)
+        pose = self._kept_mean(xp.square, predictions, targets, "global_params", "global_mask")
+        shape = self._kept_mean(xp.abs, predictions, targets, "local_params", "local_mask")
+        loss = (
+            self.landmark_weight * landmarks
+            + self.global_params_weight * pose
+            + self.local_params_weight * shape
+        )
+        return {
+            "landmarks": landmarks,
+            "global_params": pose,
+            "local_params": shape,
+            "loss": loss,
+        }
+
+    def _kept_mean(
+        self,
+        cost: Callable[[Array], Array],
+        predictions: Arrays,
+        targets: Arrays,
+        name: str,
+        mask_name: str,
+    ) -> Array:
+        difference = self._prediction(predictions, targets, name) - targets[name]
+        if mask_name not in targets:
+            return _mean(cost(difference))
+        kept = targets[mask_name] > 0  # (N,)
+        difference = self.xp.where(kept[:, None], difference, 0.0)
+        return cost(difference).mean(1).sum() / self.xp.clip(kept.sum(), 1, None)
+
+
+class ConcordanceCorrelationLoss(Loss):
+    """1 - CCC of each action unit over the batch, from population moments.
+
+    Args:
+        eps: action units whose target variance in the batch is not above it are left out.
+    """
+
+    def __init__(self, eps: float = 1e-8) -> None:
+        self.eps = eps
+
+    def __call__(self, predictions: Arrays, targets: Arrays) -> dict[str, Array]:
+        """Mean over the kept columns of ``au_intensities`` (N, any): ``ccc`` and ``loss``.
+
+        0, with zero gradients, if no column is kept.
+        """
+        prediction = self._prediction(predictions, targets, "au_intensities")
+        ccc = self._concordance(prediction, targets["au_intensities"], self.eps, None)
+        return {"ccc": ccc, "loss": ccc}
+
+
+class AUPredictionLoss(Loss):
+    """Smooth L1 (beta 1) plus concordance loss of action unit intensities.
+
+    Args:
+        smooth_l1_weight: of the mean smooth L1.
+        ccc_weight: of the mean concordance loss.
+        au_weights: a weight >= 0 for each action unit, which weighs the mean of both terms.
+    """
+
+    def __init__(
+        self,
+        smooth_l1_weight: float = 1.0,
+        ccc_weight: float = 0.5,
+        au_weights: Sequence[float] | None = None,
+    ) -> None:
+        self.smooth_l1_weight = smooth_l1_weight
+        self.ccc_weight = ccc_weight
+        self.au_weights = None if au_weights is None else [float(w) for w in au_weights]
+        if self.au_weights is not None:
+            valid = all(0 <= w < math.inf for w in self.au_weights) and sum(self.au_weights) > 0
+            if len(self.au_weights) != NUM_AUS or not valid:
+                raise UsageError(
+                    f"au_weights is {self.au_weights}, expected {NUM_AUS} numbers >= 0, not all 0"
+                )
+
+    def __call__(self, predictions: Arrays, targets: Arrays) -> dict[str, Array]:
+        """Terms ``smooth_l1`` and ``ccc`` of ``au_intensities`` (N, 17), and their sum ``loss``."""
+        target = targets["au_intensities"]
+        prediction = self._prediction(predictions, targets, "au_intensities")
+        weights = None if self.au_weights is None else self.constant(self.au_weights, target)
+        error = (prediction - target).abs()
+        error = self.xp.where(error < 1.0, 0.5 * error.square(), error - 0.5).mean(0)  # (17,)
+        smooth_l1 = error.mean() if weights is None else self._weighted_mean(error, weights)
+        ccc = self._concordance(prediction, target, 1e-8, weights)
+        loss = self.smooth_l1_weight * smooth_l1 + self.ccc_weight * ccc
+        return {"smooth_l1": smooth_l1, "ccc": ccc, "loss": loss}
+
+
+class AuxiliaryAULoss(AUPredictionLoss):
+    """The action units' loss plus the weighted squared error of the auxiliary head.
+
+    Args:
+        auxiliary_weight: of the squared error, summed over the head's outputs of a face; targets
+            are scaled so that predicting the mean costs 1 on training faces without augmentation.
+        smooth_l1_weight, ccc_weight, au_weights: as :class:`AUPredictionLoss` takes them.
+    """
+
+    def __init__(self, auxiliary_weight: float, **options: Any) -> None:
+        super().__init__(**options)
+        self.auxiliary_weight = auxiliary_weight
+
+    def __call__(self, predictions: Arrays, targets: Arrays) -> dict[str, Array]:
+        """Terms ``smooth_l1``, ``ccc`` and, where it is predicted, ``auxiliary``; ``loss``.
+
+        A target that is NaN is unknown and costs nothing.
+        """
+        terms = super().__call__(predictions, targets)
+        if "auxiliary" not in predictions:
+            return terms
+        target = targets["auxiliary"]
+        error = self.cast(predictions["auxiliary"], target) - target
+        auxiliary = self.xp.where(self.xp.isnan(target), 0.0, error).square().sum(1).mean()
+        loss = terms["loss"] + self.auxiliary_weight * auxiliary
+        return {**terms, "auxiliary": auxiliary, "loss": loss}
+
+
+def _mean(error: Array) -> Array:
+    """Mean over all elements, first within samples: short float32 sums lose less."""
+    return error.reshape(error.shape[0], -1).mean(1).mean()
+
+
+def _centred(x: Array) -> tuple[Array, Array]:
+    """Columns without their means, and the means."""
+    mean = x.mean(0)
+    # Twice: the float32 mean of a large constant column is off by more than its variance.
+    rest = (x - mean).mean(0)
+    return x - mean - rest, mean + rest
