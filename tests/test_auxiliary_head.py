@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 
 from mlx_faceau.core.architectures import AUPredictionConfig, initial_weights, weight_shapes
-from mlx_faceau.core.auxiliary_head import NUM_AUXILIARY, AuxiliaryAUConfig, put_back, set_apart
+from mlx_faceau.core.auxiliary_head import (
+    NUM_AUXILIARY,
+    AuxiliaryAUConfig,
+    with_auxiliary_prefix,
+    without_auxiliary_prefix,
+)
 
 CONFIG = AuxiliaryAUConfig(width_mult=0.1, dropout=0.0)
 PLAIN = AUPredictionConfig(width_mult=0.1, dropout=0.0)
@@ -118,10 +123,10 @@ def test_what_stands_apart_in_a_checkpoint_is_put_back() -> None:
         f"{part}.{name}": value for part in ("model", "ema") for name, value in weights.items()
     }
     state["optimizer.step"] = np.array([3])
-    saved = set_apart(state)
+    saved = with_auxiliary_prefix(state)
     for part in ("model.", "ema."):
         names = {name.removeprefix(part) for name in saved if name.startswith(part)}
         assert names == weight_shapes(PLAIN).keys()
-    restored = put_back(saved)
+    restored = without_auxiliary_prefix(saved)
     assert restored.keys() == state.keys()
     assert all(restored[name] is value for name, value in state.items())

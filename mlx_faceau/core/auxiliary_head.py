@@ -1,8 +1,8 @@
 """The auxiliary head of an action unit net in training.
 
-A second, linear head on the same features answers 443 auxiliary questions: where the landmarks are,
-the face's shape, its action units without limits, and its gradients. They teach the backbone far
-more about a face than 17 numbers, half of which are 0; the head is left behind after the training.
+A second, linear head on the same features predicts 443 values: the landmarks, the face's shape, its
+action units without limits, and main components of its gradients. They carry far more information
+about a face than 17 numbers, half of which are 0; the head is dropped after training.
 
 Reference:
     Caruana, Multitask learning, Machine Learning 1997.
@@ -19,7 +19,7 @@ from .architectures import AUPredictionConfig, Head
 
 NUM_AUXILIARY = 443  # 136 landmark coordinates, 34 shape parameters, 17 scores, 256 components
 HEAD_NAME = "auxiliary_head"
-_APART = "auxiliary."  # before the head's names in a checkpoint: none of the net's own
+_PREFIX = "auxiliary."  # of the head's arrays in a checkpoint
 
 
 @dataclass(frozen=True)
@@ -36,19 +36,19 @@ class AuxiliaryAUConfig(AUPredictionConfig):
         return {**super().output_shapes, "auxiliary": (NUM_AUXILIARY,)}
 
 
-def set_apart(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """A training's arrays as a checkpoint names them: what is no part of the net stands apart."""
-    return {_APART + name if HEAD_NAME in name else name: array for name, array in arrays.items()}
+def with_auxiliary_prefix(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A training's arrays as a checkpoint names them: the head's get a prefix of their own."""
+    return {_PREFIX + name if HEAD_NAME in name else name: array for name, array in arrays.items()}
 
 
-def put_back(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The arrays that :func:`set_apart` was given."""
-    return {name.removeprefix(_APART): array for name, array in arrays.items()}
+def without_auxiliary_prefix(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays as they were before :func:`with_auxiliary_prefix`."""
+    return {name.removeprefix(_PREFIX): array for name, array in arrays.items()}
 
 
 def auxiliary_weights(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The auxiliary head of a checkpoint, averaged where it can be; nothing where it has none."""
-    whole = put_back(arrays)
+    whole = without_auxiliary_prefix(arrays)
     return {
         name.removeprefix(prefix): array
         for prefix in ("model.", "ema.")

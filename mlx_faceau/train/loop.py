@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mlx_faceau.core.auxiliary_head import set_apart
+from mlx_faceau.core.auxiliary_head import with_auxiliary_prefix
 from mlx_faceau.core.metrics import au_metrics, landmark_pose_metrics
 from mlx_faceau.errors import FaceauError
 
@@ -215,7 +215,7 @@ class TrainingLoop:
         self._check_finite(losses.get("loss", 0.0))
         au_models = self.data.au_models.arrays() if self.data.au_models else {}
         arrays = {
-            **set_apart(self.trainer.state()),
+            **with_auxiliary_prefix(self.trainer.state()),
             **{AU_MODELS + name: array for name, array in au_models.items()},
             **self.state.arrays(),
         }

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mlx_faceau.core.auxiliary_head import put_back
+from mlx_faceau.core.auxiliary_head import without_auxiliary_prefix
 from mlx_faceau.core.checkpoint import Checkpoint, describe
 from mlx_faceau.core.facs import AU_NAMES
 
@@ -125,7 +125,7 @@ def _prepare(
         state = TrainingState.from_checkpoint(checkpoint)
     trainer = build_trainer(config, data, initial.weights, au_weights, ranks)
     if checkpoint is not None:
-        trainer.restore(put_back(checkpoint.arrays))
+        trainer.restore(without_auxiliary_prefix(checkpoint.arrays))
         folder.clear_unfinished()
         if warning := folder.adopt_best(checkpoint.path, state):
             _LOG.warning(warning)

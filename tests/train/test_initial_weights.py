@@ -13,7 +13,7 @@ pytest.importorskip("h5py")
 
 from tiny_training import write_faces
 
-from mlx_faceau.core.auxiliary_head import NUM_AUXILIARY, set_apart
+from mlx_faceau.core.auxiliary_head import NUM_AUXILIARY, with_auxiliary_prefix
 from mlx_faceau.core.checkpoint import describe, file_hash, load_checkpoint, save_checkpoint
 from mlx_faceau.core.pdm import PDM
 from mlx_faceau.data.labels.openface_au_models import OpenFaceAUModels
@@ -104,7 +104,9 @@ def test_the_auxiliary_head_of_a_taught_checkpoint_comes_along_if_it_fits(
     bias = {part: np.full(outputs, i + 1.0, np.float32) for i, part in enumerate(("model", "ema"))}
     apart = {f"{part}.auxiliary_head.layers.0.bias": value for part, value in bias.items()}
     taught = tmp_path / "taught.safetensors"
-    save_checkpoint(taught, {**checkpoint.arrays, **set_apart(apart)}, checkpoint.metadata)
+    save_checkpoint(
+        taught, {**checkpoint.arrays, **with_auxiliary_prefix(apart)}, checkpoint.metadata
+    )
     config = AUTrainConfig(data="x", init=str(taught), width_mult=0.1, auxiliary_weight=1.0)
     start = first_weights(config, TargetStatistics(0, {}, {})).weights
     drawn = first_weights(replace(config, init=str(tmp_path)), TargetStatistics(0, {}, {})).weights
