@@ -41,8 +41,8 @@ def same(first, second):
 def test_an_epoch_holds_every_sample_once_with_its_own_image_and_labels(
     dataset, small_window, workers
 ):
-    indices = np.setdiff1d(np.arange(300), [0, 17, 18, 299])
-    batches = Batches(dataset, indices, 32, drop_last=False, workers=workers)
+    indices = np.setdiff1d(np.arange(300), [0, 17, 18, 299])  # 296 = 8 * 37
+    batches = Batches(dataset, indices, 37, workers=workers)
     seen = []
     for batch in batches.epoch(0):
         rows = batch["index"]
@@ -53,7 +53,7 @@ def test_an_epoch_holds_every_sample_once_with_its_own_image_and_labels(
         assert batch["images"].flags.c_contiguous
         seen += rows.tolist()
     assert sorted(seen) == indices.tolist()
-    assert len(batches) == 10
+    assert len(batches) == 8
 
 
 def test_the_last_short_batch_is_dropped_in_training(dataset):
@@ -72,8 +72,8 @@ def test_order_depends_on_seed_and_epoch_alone(dataset, small_window):
 
 
 def test_without_shuffling_samples_come_in_order(dataset):
-    batches = Batches(dataset, np.array([9, 2, 250, 40]), 3, shuffle=False, drop_last=False)
-    assert [batch["index"].tolist() for batch in batches.epoch(0)] == [[2, 9, 40], [250]]
+    batches = Batches(dataset, np.array([9, 2, 250, 40]), 2, shuffle=False)
+    assert [batch["index"].tolist() for batch in batches.epoch(0)] == [[2, 9], [40, 250]]
 
 
 @pytest.mark.parametrize("start", [0, 1, 5, 8, 9])
@@ -284,7 +284,7 @@ def test_too_few_samples_and_bad_numbers_are_refused(dataset):
     with pytest.raises(DatasetError, match="fewer than a batch of 32"):
         Batches(dataset, np.arange(31), 32)
     with pytest.raises(DatasetError, match="0 samples"):
-        Batches(dataset, np.arange(0), 32, drop_last=False)
+        Batches(dataset, np.arange(0), 32)
     with pytest.raises(ValueError, match="processes need workers"):
         Batches(dataset, np.arange(64), 32, workers=0, processes=1)
     with pytest.raises(ValueError, match="batch_size"):

@@ -50,7 +50,6 @@ class Batches:
         augment: changes one sample; its generator depends on (seed, epoch, sample index) alone,
             and on how often the sample came before in the epoch.
         shuffle: mix the samples; else they come in ascending order.
-        drop_last: leave out the last batch when it is short.
         workers: threads that read ahead and augment; 0 does it in the caller's thread.
         processes: that augment in place of the threads; they start with the first batch.
         weights: (n,) how often each sample is drawn relative to the others; an epoch is as long as
@@ -63,7 +62,7 @@ class Batches:
     Raises:
         ValueError: for a batch size below 1, a negative number of workers, or processes without
             threads that feed them.
-        DatasetError: if ``drop_last`` would leave no batch, or there are no samples.
+        DatasetError: if the samples do not fill a batch.
     """
 
     def __init__(
@@ -74,7 +73,6 @@ class Batches:
         seed: int = 42,
         augment: Augment | None = None,
         shuffle: bool = True,
-        drop_last: bool = True,
         workers: int = 2,
         processes: int = 0,
         weights: np.ndarray | None = None,
@@ -93,7 +91,6 @@ class Batches:
         self.seed = seed
         self.augment = augment
         self.shuffle = shuffle
-        self.drop_last = drop_last
         self.under_way = max(workers, processes)
         self._augment_batch = (
             AugmentationPool(processes).augment_batch if processes and augment else augment_batch
@@ -102,12 +99,11 @@ class Batches:
         self.transform = transform
         if batch_size % part[1]:
             raise UsageError(f"batch_size {batch_size} cannot be divided among {part[1]} ranks")
-        check_batch(len(self.indices), batch_size if drop_last else 1)
+        check_batch(len(self.indices), batch_size)
 
     def __len__(self) -> int:
-        """Number of batches in an epoch."""
-        whole, rest = divmod(len(self.indices), self.batch_size)
-        return whole + (rest > 0 and not self.drop_last)
+        """Number of batches in an epoch; a last short one is left out."""
+        return len(self.indices) // self.batch_size
 
     def epoch(self, epoch: int, start: int = 0) -> Generator[Batch]:
         """The batches of an epoch, from batch ``start`` on exactly as in the whole epoch.
