@@ -52,7 +52,7 @@ class UnifiedLandmarkPoseNet(FaceNet):
         features = self.backbone(images)
         landmarks = torch.sigmoid(self.landmark_head(features)) * self.config.image_size
         return {
-            "landmarks": landmarks.reshape(-1, landmarks.shape[1] // 2, 2),
+            "landmarks": landmarks.reshape(-1, self.landmark_head.layers[-1].out_features // 2, 2),
             "global_params": _global_params(self.global_head(features)),
             "local_params": self.local_head(features),
         }

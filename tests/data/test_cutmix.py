@@ -230,7 +230,7 @@ def test_a_training_shows_composed_faces_of_its_own_side(
     index = np.concatenate([own["index"] for own, _ in shown])
     assert (index >= count).sum() > 40
     assert not {*index.tolist()} & {*first.split.validation.tolist()}
-    composed = first.batches.dataset.composed
+    composed = first.batches.dataset.parts[-1]
     assert {*composed.pairs.ravel().tolist()} <= {*first.split.train.tolist()}
     said = np.concatenate([own["au_intensities"] for own, _ in shown])
     plain = (index >= count) & (np.concatenate([own["local_mask"] for own, _ in shown]) > 0)
