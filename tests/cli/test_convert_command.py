@@ -72,7 +72,7 @@ def test_what_cannot_be_converted_is_one_line_and_writes_nothing(tmp_path, capsy
         (str(source), "--output", str(tmp_path / "out.bin")): "must be .safetensors or .pt",
         (str(source), "--output", str(source)): "exists already; give --force",
         (str(broken), "--output", str(tmp_path / "out.pt")): "both files are .pt",
-        (str(source), "--output", str(target), "--width-mult", "1"): "a checkpoint knows its width",
+        (str(source), "--output", str(target), "--width-mult", "1"): "a checkpoint records its own",
         (str(broken), "--output", str(target)): "broken.pt: ",
         (str(tmp_path / "none.safetensors"), "--output", str(target)): "none.safetensors: ",
         (str(source), "--output", str(broken / "out.pt")): "broken.pt: ",
