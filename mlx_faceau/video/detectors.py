@@ -324,7 +324,7 @@ def open_detector(
     """
     if not isinstance(choice, (str, Path)):
         if hasattr(choice, "detect") and hasattr(choice, "calibration"):
-            return choice
+            return choice  # type: ignore[return-value]
         if callable(choice):
             return CallableDetector(choice)
         raise UsageError(f"a detector is a name, a file or a function, got {choice!r}")
