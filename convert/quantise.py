@@ -32,8 +32,10 @@ from .source_model import CombinedModel, SourceModel
 # A face whose activations reach further than twice what 95 of 100 faces reach saturates: one
 # outlier would otherwise coarsen the steps for all.
 _QUANTILE, _BEYOND_QUANTILE = 0.95, 2.0
-_OPERATIONS = ("Conv", "Gemm", "Clip", "Relu", "Sigmoid", "Mul", "Add", "GlobalAveragePool")
-_OPERATIONS += ("Flatten",)
+_OPERATIONS = (
+    *("Conv", "Gemm", "Clip", "Relu", "Sigmoid", "Mul", "Add", "GlobalAveragePool"),
+    "Flatten",
+)
 
 
 def quantise(

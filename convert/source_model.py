@@ -27,8 +27,10 @@ from .variants import HALF_WEIGHTS
 
 COMBINED = "combined"  # kind of a file that holds both nets
 # Metadata of one net, whatever the other's is.
-_OWN = ("kind", "model", "source_hash", "target_statistics", "data", "training", "init")
-_OWN += ("confidence",)
+_OWN = (
+    *("kind", "model", "source_hash", "target_statistics", "data", "training", "init"),
+    "confidence",
+)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -104,8 +105,8 @@ def _print_table(title: str, model: Path | str, kind: str, crops: "np.ndarray") 
         try:
             load = load_predictor if kind == "landmark_pose" else load_au_predictor
             predictor = load(model, name)
-            single = _median_seconds(lambda p=predictor: p.predict(crops[0]))
-            batch = _median_seconds(lambda p=predictor: p.predict_batch(crops))
+            single = _median_seconds(partial(predictor.predict, crops[0]))
+            batch = _median_seconds(partial(predictor.predict_batch, crops))
         except BackendError as error:
             print(f"  {name:10}{'-':>12}{'-':>24}  {error}")
         else:

@@ -151,7 +151,7 @@ def _export_model(args: argparse.Namespace, formats: list[str]) -> int:
             variants[form] = Variant(form)
         check_variant(variants[form])
     checkpoints = args.combine or [args.checkpoint]
-    sources = [
+    sources: list[Any] = [
         read_source(path, args.width_mult if not args.combine or path.endswith(".pt") else None)
         for path in checkpoints
     ]

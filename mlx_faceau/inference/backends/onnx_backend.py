@@ -121,14 +121,16 @@ class ONNXBackend:
         self._session = self._open(providers, threads)
         try:
             text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
-            self._metadata = None if text is None else parse_metadata(text, self._path)
+            metadata = None if text is None else parse_metadata(text, self._path)
             self._outputs = self._session.get_outputs()
-            nets = (self._metadata or {}).get("nets")
-            if isinstance(nets, dict) and isinstance(nets.get(kind), dict):
-                common = {key: value for key, value in self._metadata.items() if key != "nets"}
-                self._metadata = {**common, **nets[kind]}
+            nets = metadata.get("nets") if metadata else None
+            own_metadata = nets.get(kind) if isinstance(nets, dict) else None
+            if metadata and kind in CONFIGS and isinstance(own_metadata, dict):
+                common = {key: value for key, value in metadata.items() if key != "nets"}
+                metadata = {**common, **own_metadata}
                 own = CONFIGS[kind]().output_shapes
                 self._outputs = [port for port in self._outputs if port.name in own]
+            self._metadata = metadata
             self._config = self._read_config()
         except UnicodeDecodeError as error:
             raise CheckpointError(f"{self._path}: not a readable ONNX file: {error}") from None
