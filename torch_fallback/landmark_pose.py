@@ -26,6 +26,7 @@ class UnifiedLandmarkPoseNet(FaceNet):
     landmark_head: LinearHead
     global_head: LinearHead
     local_head: LinearHead
+    config: LandmarkPoseConfig
 
     def __init__(
         self,
@@ -38,7 +39,6 @@ class UnifiedLandmarkPoseNet(FaceNet):
         super().__init__(
             LandmarkPoseConfig(width_mult, num_landmarks, num_local_params, image_size, dropout)
         )
-        self._num_landmarks = num_landmarks  # a constant in exported graphs
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Predict landmarks and pose.
@@ -53,7 +53,7 @@ class UnifiedLandmarkPoseNet(FaceNet):
         features = self.backbone(images)
         landmarks = torch.sigmoid(self.landmark_head(features)) * self.config.image_size
         return {
-            "landmarks": landmarks.reshape(-1, self._num_landmarks, 2),
+            "landmarks": landmarks.reshape(-1, self.config.num_landmarks, 2),
             "global_params": _global_params(self.global_head(features)),
             "local_params": self.local_head(features),
         }
