@@ -37,6 +37,17 @@ def test_what_a_killed_program_left_is_taken_over(tmp_path: Path) -> None:
     assert is_complete(path)
 
 
+def test_an_unfinished_file_that_cannot_be_opened_stays_unfinished(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    with another_program(HOLD, path):
+        pass
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(OSError, match="directory"):
+        RowFile(path)
+    assert marker_of(path).exists()
+
+
 def test_a_file_that_cannot_be_made_leaves_no_marker(tmp_path: Path) -> None:
     (tmp_path / "a.csv").mkdir()
     with pytest.raises(OSError, match="directory") as caught:

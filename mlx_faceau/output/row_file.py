@@ -59,11 +59,12 @@ class RowFile:
             if not self.path.parent.is_dir():
                 raise FileNotFoundError(errno.ENOENT, "no such folder", str(self.path.parent))
             # First the marker: an empty file without one would count as complete.
+            unfinished = marker_of(self.path).exists()
             self._marker = _locked_marker(self.path)
             try:
                 self._file = self.path.open("wb", buffering=0)
             except OSError:
-                self._release(complete=True)
+                self._release(complete=not unfinished)
                 raise
         if header is not None:
             self.write([header])
