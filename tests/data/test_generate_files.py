@@ -10,6 +10,7 @@ from labelled_videos import film, moving_face, write_csv
 
 from mlx_faceau.cli.main import main
 from mlx_faceau.data.format.dataset import FaceDataset
+from mlx_faceau.data.format.writer import TrainingDataWriter
 from mlx_faceau.data.labels.generate import TrainingDataGenerator
 from mlx_faceau.data.labels.generate_files import GeneratorSettings, InputFile, generate_file
 from mlx_faceau.data.labels.quality import Limits
@@ -99,6 +100,37 @@ def test_a_full_disk_is_no_fault_of_the_video_which_is_tried_again(tmp_path, mon
             generate_file(inputs, settings, tmp_path / "out.h5", workers=0)
     (report,) = generate_file(inputs, settings, tmp_path / "out.h5", workers=0)
     assert (report.kept, report.error) == (4, "")
+
+
+def test_a_missing_input_and_refused_samples_are_reported(tmp_path):
+    good = good_video(tmp_path, "a", 5)
+    inputs = [
+        InputFile(good, "a"),
+        InputFile(tmp_path / "absent.mp4", "absent"),
+        InputFile(good_video(tmp_path, "b", 3), "nul\0"),
+    ]
+    settings = GeneratorSettings("openface-csv", limits=KEEP_ALIKE)
+    a, absent, refused = generate_file(inputs, settings, tmp_path / "out.h5", workers=0)
+    assert (a.kept, a.error) == (5, "")
+    assert absent.error
+    assert "video_name" in refused.error
+    assert FaceDataset(tmp_path / "out.h5").videos.tolist() == ["a"] * 5
+
+
+def test_a_second_run_on_the_same_file_is_refused(tmp_path):
+    inputs = [InputFile(good_video(tmp_path, "a", 5), "a")]
+    settings = GeneratorSettings("openface-csv", limits=KEEP_ALIKE)
+    output = tmp_path / "out.h5"
+
+    def second(files: int, frames: int) -> None:
+        with pytest.raises(DatasetError, match="another program is writing it"):
+            generate_file(inputs, settings, output, workers=0)
+        with pytest.raises(DatasetError, match="another writer has it open"):
+            TrainingDataWriter(output)
+
+    (report,) = generate_file(inputs, settings, output, workers=0, progress=second)
+    assert report.kept == 5
+    assert {path.name for path in tmp_path.iterdir()} == {"a.csv", "a.mp4", "out.h5"}
 
 
 def test_other_settings_make_a_part_anew(tmp_path):

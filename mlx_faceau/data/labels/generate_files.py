@@ -26,7 +26,9 @@ from typing import Any
 
 import cv2
 
+from mlx_faceau.core.file_lock import Lock
 from mlx_faceau.data.format import schema
+from mlx_faceau.data.format.columns import Block
 from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.data.format.label_provenance import GENERATION, check_same_labels, video_reports
 from mlx_faceau.data.format.row_io import check_target, create_file, read_blocks
@@ -117,13 +119,30 @@ def generate_file(
     Raises:
         UsageError: if two inputs have one name, ``workers`` is below 0, or the labeller is unknown.
         BackendError: if the labeller cannot run here.
-        DatasetError: if ``output`` cannot be written or extended, or its labels would be mixed.
+        DatasetError: if ``output`` cannot be written or extended, another program is writing it, or
+            its labels would be mixed.
     """
     repeated = [name for name, count in Counter(file.name for file in inputs).items() if count > 1]
     if repeated or workers < 0:
         raise UsageError(f"{workers} workers (expected >= 0); inputs named twice: {repeated}")
     check_target(output)
     _cached_generator(settings)  # raises what no input can change
+    busy = DatasetError(f"{output}: another program is writing it; wait until it is done")
+    lock = Lock(Path(f"{output}.lock"), busy)
+    try:
+        return _generate(inputs, settings, output, workers, progress)
+    finally:
+        lock.release()
+
+
+def _generate(
+    inputs: Sequence[InputFile],
+    settings: GeneratorSettings,
+    output: Path,
+    workers: int,
+    progress: Progress,
+) -> list[VideoReport]:
+    """:func:`generate_file`, while no other program writes the output."""
     reports = _recorded_reports(output)
     extended = bool(reports)
     folder = output.with_name(output.name + ".shards")
@@ -186,11 +205,12 @@ def _shard(folder: Path, inputs: tuple[InputFile, ...]) -> Shard:
 
 
 def _signature(shard: Shard, settings: GeneratorSettings) -> str:
-    stats = [file.path.stat() for file in shard.inputs]
+    # A file that is not there is reported when it is read.
+    stats = [file.path.stat() if file.path.exists() else None for file in shard.inputs]
     made_of: dict[str, Any] = {
         **asdict(settings),
         "inputs": [(file.name, file.subject) for file in shard.inputs],
-        "files": [(stat.st_size, stat.st_mtime_ns) for stat in stats],
+        "files": [stat and (stat.st_size, stat.st_mtime_ns) for stat in stats],
     }
     return json.dumps(made_of)
 
@@ -219,10 +239,11 @@ def make_shard(
     with create_file(shard.path, allow_empty=True) as file:
         for source in shard.inputs:
             errors: list[str] = []
-            for sample in _samples(generator, source.path, on_frame, errors):
-                arguments = writer_arguments(sample, source.name, source.subject)
-                file.append(checked_block(batch_of_one(arguments)))
-            reports.append(replace(generator.report, video=source.name, error="".join(errors)))
+            before = file.rows
+            for block in _blocks(generator, source, on_frame, errors):
+                file.append(block)
+            found = {"kept": file.rows - before, "error": "".join(errors)}
+            reports.append(replace(generator.report, video=source.name, **found))
         file.write_text(GENERATION, json.dumps([report.as_json() for report in reports]))
         file.write_text(_SIGNATURE, signature)
     return reports
@@ -234,16 +255,21 @@ def _cached_generator(settings: GeneratorSettings) -> TrainingDataGenerator:
     return settings.generator()
 
 
-def _samples(
-    generator: TrainingDataGenerator, path: Path, on_frame: Callable[[], None], errors: list[str]
-) -> Iterator[dict[str, Any]]:
+def _blocks(
+    generator: TrainingDataGenerator,
+    source: InputFile,
+    on_frame: Callable[[], None],
+    errors: list[str],
+) -> Iterator[Block]:
     """Samples up to the first error, which is appended: a video may be damaged at its end."""
     try:
-        yield from generator.process_video(path, lambda _: on_frame())
+        for sample in generator.process_video(source.path, lambda _: on_frame()):
+            arguments = writer_arguments(sample, source.name, source.subject)
+            yield checked_block(batch_of_one(arguments))
     except (FaceauError, OSError, cv2.error) as error:
         if isinstance(error, FunctionError):
-            _LOG.info("the traceback of %s", path, exc_info=error)
-        errors.append(" ".join(str(error).split()).removeprefix(f"{path}: "))
+            _LOG.info("the traceback of %s", source.path, exc_info=error)
+        errors.append(" ".join(str(error).split()).removeprefix(f"{source.path}: "))
 
 
 def _merge(output: Path, sources: Sequence[Path], reports: Sequence[VideoReport]) -> None:
