@@ -1,4 +1,4 @@
-"""Errors that the user can mend: every text says what, where and what to do.
+"""Errors that the user can correct: every text says what, where and what to do.
 
 The command line turns each into one line and exit status 2. Any other exception is a defect of the
 package, a plain ``ValueError`` or ``TypeError`` too.

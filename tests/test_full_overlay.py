@@ -13,13 +13,13 @@ RECORD = """
 import resource, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from test_result_files import lively_results
+from test_result_files import varying_results
 from mlx_faceau.output.result_files import OutputFiles, write_results
 from mlx_faceau.errors import VideoError
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 folder = Path(sys.argv[1])
 try:
-    write_results(lively_results(60), OutputFiles(folder / "a.csv", overlay=folder / "a.mp4"), "a")
+    write_results(varying_results(60), OutputFiles(folder / "a.csv", overlay=folder / "a.mp4"), "a")
 except VideoError as error:
     print(error)
 """

@@ -37,7 +37,7 @@ def results(count: int = 60, intensities: np.ndarray | None = None) -> Iterator[
         yield FrameResult(Frame(i, i / 30, IMAGE), (face(au_intensities=values),))
 
 
-def lively_results(count: int) -> Iterator[FrameResult]:
+def varying_results(count: int) -> Iterator[FrameResult]:
     """With pictures that do not compress away."""
     noise = np.random.default_rng(0).integers(0, 255, (8, 120, 160, 3), dtype=np.uint8)
     for i, found in enumerate(results(count)):
@@ -83,7 +83,7 @@ def test_a_killed_program_leaves_every_finished_row_and_frame(tmp_path: Path) ->
 import sys, time
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
-from test_result_files import lively_results
+from test_result_files import varying_results
 from mlx_faceau.output.result_files import OutputFiles, write_results
 def progress(found):
     if found.frame.index == 299:
@@ -91,7 +91,7 @@ def progress(found):
         time.sleep(60)
 folder = Path({str(tmp_path)!r})
 files = OutputFiles(folder / "a.csv", overlay=folder / "a.mp4")
-write_results(lively_results(400), files, "a", progress=progress)
+write_results(varying_results(400), files, "a", progress=progress)
 """
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
     assert process.stdout is not None

@@ -1,6 +1,6 @@
 """A lock that one process holds at a time, for training and its files.
 
-It needs filelock, which predicting must do without: result files have :mod:`.claim`.
+It needs filelock, which predicting must do without: result files have a lock of their own.
 """
 
 import os

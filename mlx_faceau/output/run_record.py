@@ -20,7 +20,7 @@ def run_record(description: Mapping[str, Any], settings: Mapping[str, Any]) -> d
     """The record of a run, as JSON values.
 
     Args:
-        description: from :meth:`mlx_faceau.FacePipeline.describe`, or the like.
+        description: from :meth:`mlx_faceau.video.pipeline.FacePipeline.describe`, or the like.
         settings: name and value of each option.
 
     Returns:

@@ -136,7 +136,7 @@ def open_data(
     if len(files) > 1 and not config.mixed_labels:
         check_same_labels(
             {name: labellers(Path(name)) for name in files},
-            "keep them apart, or say --mixed-labels",
+            "train on one kind alone, or give --mixed-labels",
         )
     check_intensities(dataset.labels["au_intensities"], ", ".join(files))
     step = config.step_size * part[1]

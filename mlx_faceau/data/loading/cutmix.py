@@ -120,8 +120,8 @@ def composed_faces(
     landmarks, pose, shape, kept = map(np.stack, zip(*made, strict=True))
     labels = {"landmarks": landmarks, "global_params": pose, "local_params": shape}
     unlabelled = ComposedFaces(images, labels, kept)
-    said = au_models.predict(unlabelled, np.arange(count))
-    return replace(unlabelled, labels={**labels, "au_intensities": said})
+    intensities = au_models.predict(unlabelled, np.arange(count))
+    return replace(unlabelled, labels={**labels, "au_intensities": intensities})
 
 
 def _check(faces: Source, people: np.ndarray, rows: np.ndarray) -> None:
@@ -233,11 +233,11 @@ class _Pairs:
         self._rows, self._rng = rows, rng
         self._person = np.unique(people[rows], return_inverse=True)[1]
         pose = faces.labels["global_params"][rows]
-        looks = [
-            _looks(faces.read_images(rows[start : start + _READ_AT_ONCE]))
+        appearance = [
+            _appearance(faces.read_images(rows[start : start + _READ_AT_ONCE]))
             for start in range(0, len(rows), _READ_AT_ONCE)
         ]
-        columns = [pose[:, [2, 1]], np.concatenate([np.zeros((0, 2)), *looks])]
+        columns = [pose[:, [2, 1]], np.concatenate([np.zeros((0, 2)), *appearance])]
         self._likeness = np.concatenate(columns, axis=1) / _ALIKE
 
     def some(self, count: int) -> np.ndarray:
@@ -257,7 +257,7 @@ class _Pairs:
         return one, int(self._rng.choice(nearest))
 
 
-def _looks(images: np.ndarray) -> np.ndarray:
+def _appearance(images: np.ndarray) -> np.ndarray:
     """(n, 2) brightness of the face and colourfulness, grey values."""
     brightness = images[:, 40:80, 30:80].mean(axis=(1, 2, 3))
     small = images[:, ::4, ::4].astype(np.float32)

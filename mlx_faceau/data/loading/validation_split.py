@@ -40,8 +40,9 @@ def split_dataset(
         val_fraction: share of the samples for validation, in (0, 1).
         seed: the same seed on the same data gives the same split.
         batch_size: the training side must fill one batch.
-        digests: (N, 2) of the faces, see :func:`.identity.face_digests`; people who share a face
-            are then kept on one side. None goes by names alone.
+        digests: (N, 2) of the faces, see
+            :func:`mlx_faceau.data.format.identity.face_digests`; people who share a face are then
+            kept on one side. None goes by names alone.
 
     Raises:
         ValueError: if ``val_fraction`` is not in (0, 1).
@@ -74,7 +75,7 @@ def split_at(
         dataset: both, one after the other.
         start: number of the first sample to validate on.
         batch_size: the training side must fill one batch.
-        digests: (N, 2) of the faces, see :func:`.identity.face_digests`; None goes by names alone.
+        digests: (N, 2) of the faces, as for :func:`split_dataset`; None goes by names alone.
 
     Raises:
         DatasetError: if somebody is on both sides, as far as names and faces tell, or the training
