@@ -4,8 +4,8 @@ import argparse
 import logging
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
@@ -24,7 +24,7 @@ from mlx_faceau.video.overlay import LiveWindow
 from mlx_faceau.video.pipeline import FacePipeline
 from mlx_faceau.video.pose import Camera
 from mlx_faceau.video.reader import Span, Video
-from mlx_faceau.video.results import FrameResult
+from mlx_faceau.video.results import FrameResult, ResultStream
 from mlx_faceau.weights.builtin import is_builtin, pdm_for
 
 from .inputs import Input, find_inputs, shard
@@ -114,7 +114,7 @@ def _run_job(
         FaceauError: from a video or webcam, or the only input.
     """
     first = job.inputs[0]
-    results: Iterable[FrameResult]
+    results: ResultStream | Generator[FrameResult, None, None]
     rate, frames = _WEBCAM_RATE, None
     if first.is_image:
         results = _image_results(pipeline, job.inputs, failed if total > 1 else None)
@@ -126,7 +126,7 @@ def _run_job(
         rate, frames = video.rate / span.every, _expected(video, span)
         results = pipeline.video(video, span)
     window = LiveWindow(job.name) if show else None
-    results = takewhile(lambda _: window is None or window.is_open, results)
+    shown = takewhile(lambda _: window is None or window.is_open, results)
     written = 0
 
     def count(result: FrameResult) -> None:
@@ -136,19 +136,19 @@ def _run_job(
         if window is not None:
             window.show(result)
 
-    with _progress_bar(job.name, frames, "images" if first.is_image else "frames") as advance:
+    unit = "images" if first.is_image else "frames"
+    with closing(results), _progress_bar(job.name, frames, unit) as advance:
         try:
-            return write_results(results, job.files, job.name, rate, count)
+            return write_results(shown, job.files, job.name, rate, count)
         except BaseException:
             if written and str(job.files.table) != "-":
-                what = "images" if first.is_image else "frames"
-                sys.stderr.write(f"{job.files.rows}: {written} finished {what} are in it\n")
+                sys.stderr.write(f"{job.files.rows}: {written} finished {unit} are in it\n")
             raise
 
 
 def _image_results(
     pipeline: FacePipeline, inputs: Sequence[Input], failed: list[Input] | None
-) -> Iterator[FrameResult]:
+) -> Generator[FrameResult, None, None]:
     """The images' results, numbered; one that fails is added to ``failed``, or raises for None."""
     count = 0
     for source in inputs:
@@ -266,11 +266,13 @@ def _jobs(inputs: list[Input], args: argparse.Namespace, layout: Layout) -> list
     if len(groups) + (0 if alone else len(images)) < len(inputs):
         double = Counter(s.name for s in inputs if alone or not s.is_image).most_common(1)[0][0]
         raise UsageError(f"{double}: two inputs of this name; run their folders separately")
+    stems = {name: Path(name).stem for name in groups}
     if images and not alone:
         # Named after the one folder that was given.
         table_name = Path(args.inputs[0]).resolve().name if folder_named else "images"
         part = "" if args.shard is None else f"-{args.shard.replace('/', '-of-')}"
         groups[table_name + part] = images
+        stems[table_name + part] = table_name + part  # a folder's name has no ending
         if args.smooth or args.subtract_neutral:
             sys.stderr.write("--smooth and --subtract-neutral change videos alone, not images\n")
     single = args.output == "-" or ending in FORMATS
@@ -282,11 +284,10 @@ def _jobs(inputs: list[Input], args: argparse.Namespace, layout: Layout) -> list
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--output {folder}: not a folder, and no ending {', '.join(FORMATS)}")
     folder.mkdir(parents=True, exist_ok=True)
-    stems = Counter(Path(name).stem for name in groups)
+    shared = Counter(stems.values())
     jobs = []
     for name, own in groups.items():
-        stem = Path(name).stem
-        base = folder / (stem if stems[stem] == 1 else name)
+        base = folder / (stems[name] if shared[stems[name]] == 1 else name)
         table = args.output if single else Path(f"{base}.{form}")
         if single and args.output != "-":
             base = Path(args.output).with_suffix("")

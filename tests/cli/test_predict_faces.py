@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import cv2
+import numpy as np
 import pytest
 from blobs import Blob, BlobAUs, BlobLandmarks, boxes_of, draw_frame, write_video
 
@@ -20,8 +21,10 @@ from mlx_faceau.cli.inputs import Input, find_inputs, shard
 from mlx_faceau.cli.main import main
 from mlx_faceau.inference import predictor
 from mlx_faceau.output.openface_csv import read_openface_csv
+from mlx_faceau.output.result_files import OutputFiles
 from mlx_faceau.output.row_file import RowFile, is_complete, marker_of
-from mlx_faceau.video.reader import Webcam
+from mlx_faceau.video.reader import Span, Webcam
+from mlx_faceau.video.results import Frame, FrameResult, ResultStream
 
 MODELS = ["--landmark-model", "lm", "--au-model", "au", "--detector", "drawn:find"]
 
@@ -120,11 +123,31 @@ def test_each_image_gets_a_table_only_on_request(tmp_path: Path, photos: Path) -
 
 def test_images_beside_videos_share_a_table_of_their_own(tmp_path: Path, photos: Path) -> None:
     clip(photos / "film.mp4", 4)
-    assert predict("wedding", "--output", "out", "--shard", "2/2") == 0
-    assert sorted(path.name for path in (tmp_path / "out").glob("*.csv")) == ["wedding-2-of-2.csv"]
+    photos.rename(tmp_path / "may.2024")
+    assert predict("may.2024", "--output", "out", "--shard", "2/2") == 0
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.csv")) == ["may.2024-2-of-2.csv"]
+    (tmp_path / "may.2024").rename(photos)
     assert predict("wedding/a.png", "wedding/b.png", "wedding/film.mp4", "--output", "out") == 0
     assert frames_in(tmp_path / "out" / "images.csv") == 2
     assert frames_in(tmp_path / "out" / "film.csv") == 4
+
+
+def test_an_error_of_writing_ends_the_reading(tmp_path: Path) -> None:
+    closed = []
+
+    def results() -> Iterator[FrameResult]:
+        try:
+            yield FrameResult(Frame(0, 0.0, np.zeros((8, 8, 3), np.uint8)))
+        finally:
+            closed.append(True)
+
+    pipeline: Any = SimpleNamespace(video=lambda *_: ResultStream(results()))
+    clip(tmp_path / "film.mp4", 2)
+    source = Input(tmp_path / "film.mp4")
+    job = predict_faces.Job("film", [source], OutputFiles(tmp_path / "absent" / "film.csv"))
+    with pytest.raises(FileNotFoundError):  # which holds the results through its traceback
+        predict_faces._run_job(pipeline, job, Span(), [], total=2, show=False)
+    assert closed
 
 
 def test_without_one_good_image_there_is_no_table(
