@@ -47,7 +47,7 @@ def _print_result(table: Path) -> int:
         return 1
     angles = [np.degrees(rows[f"pose_R{axis}"][0]) for axis in "xyz"]
     print(f"\n{_PERSON}")
-    print("  head pose: pitch {:.0f}, yaw {:.0f}, roll {:.0f} degrees".format(*angles))
+    print("  head pose: pitch {:z.0f}, yaw {:z.0f}, roll {:z.0f} degrees".format(*angles))
     print("  action units above 1, of 5:")
     for name in AU_NAMES:
         if rows[name][0] > 1:

@@ -52,6 +52,7 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Unknown flags are refused by the subcommand's own parser, which knows its flags."""
+        self._words = list(args or ())
         known, unknown = super().parse_known_args(args, namespace)
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
@@ -59,15 +60,29 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End the program with usage and message, and the nearest flag or choice of a typo."""
+        choices = [str(c) for action in self._actions for c in action.choices or ()]
+        words = [*self._option_string_actions, *choices]
+        if "arguments are required" in message:  # argparse does not look for typos then
+            flags = [w.partition("=")[0] for w in self._words if w[:2] == "--" != w]
+            unknown = [f for f in flags if not any(word.startswith(f) for word in words)]
+            message += "".join(f"; unknown {f}{_did_you_mean(f, words)}" for f in unknown)
         if found := re.search(r"(?:unrecognized arguments: |invalid choice: ')([^'= ]+)", message):
-            choices = [str(c) for action in self._actions for c in action.choices or ()]
-            message += _did_you_mean(found[1], [*self._option_string_actions, *choices])
+            hint = _did_you_mean(found[1], words)
+            if not hint and found[0].startswith("invalid") and _is_input(found[1]):
+                hint = f"; did you mean predict {found[1]}?"
+            elif not hint and not found[1].startswith("-"):
+                hint = "; name all inputs side by side, and no value after a flag that takes none"
+            message += hint
         super().error(message)
 
 
 def _did_you_mean(word: str, known: Iterable[str]) -> str:
     near = get_close_matches(word, known, n=1)
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def _is_input(word: str) -> bool:
+    return word.partition(":")[0] == "webcam" or Path(word).exists()
 
 
 def build_parser(only: str | None = None) -> argparse.ArgumentParser:
@@ -128,6 +143,9 @@ def main(arguments: list[str] | None = None) -> int:
         The exit status.
     """
     given = sys.argv[1:] if arguments is None else arguments
+    if not given:
+        build_parser("").print_help(sys.stderr)
+        sys.exit(2)
     verbose = False
     try:
         args = build_parser(_command_of(given)).parse_args(given)

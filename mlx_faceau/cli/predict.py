@@ -10,6 +10,7 @@ _NO_SETTINGS = ("columns", "overlay", "report", "file_per_image", "resume", "sha
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "%(prog)s INPUT [INPUT ...] [options]"
     parser.add_argument(
         "inputs",
         nargs="+",

@@ -15,7 +15,8 @@ _QUESTIONS = {
     "coreml": "import coremltools; print('Core ML')",
     "mlx": "import mlx.core as mx; print(mx.default_device().type.name)",
     "onnx": "import onnxruntime as o; print(', '.join(sorted("
-    "p.removesuffix('ExecutionProvider') for p in o.get_available_providers())))",
+    "p.removesuffix('ExecutionProvider') for p in o.get_available_providers() "
+    "if p != 'AzureExecutionProvider')))",  # that one calls models over the network
     "torch": "import torch; print('cuda' if torch.cuda.is_available() else "
     "'mps' if torch.backends.mps.is_available() else 'cpu')",
 }

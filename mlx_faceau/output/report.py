@@ -216,7 +216,7 @@ def _face(face: FaceResult) -> dict[str, Any]:
         "id": face.face_id,
         "success": face.success,
         "confidence": f"{face.confidence:.2f}",
-        "pose": f"pitch {pose.pitch:.0f}°, yaw {pose.yaw:.0f}°, roll {pose.roll:.0f}°",
+        "pose": f"pitch {pose.pitch:z.0f}°, yaw {pose.yaw:z.0f}°, roll {pose.roll:z.0f}°",
         "has_aus": face.au_intensities is not None,
         "aus": [(au_label(name), f"{value:.1f}") for name, value in active],
     }

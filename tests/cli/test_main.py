@@ -58,6 +58,9 @@ def test_each_kind_of_error_is_one_line_and_a_status(failing, capsys, error, sta
         (["export", "net", "--presicion", "int8"], "mlx-faceau export", "--precision"),
         (["export", "net", "--too=onnx"], "mlx-faceau export", "--to"),
         (["exprot", "net"], "mlx-faceau ", "export"),
+        (["--verison"], "mlx-faceau ", "--version"),
+        (["predict", "--ovrlay"], "mlx-faceau predict", "--overlay"),
+        (["webcam"], "mlx-faceau ", "predict webcam"),
     ],
 )
 def test_a_typo_gets_the_usage_of_its_command_and_a_suggestion(capsys, words, usage, hint):
@@ -69,10 +72,23 @@ def test_a_typo_gets_the_usage_of_its_command_and_a_suggestion(capsys, words, us
     assert told.endswith(f"; did you mean {hint}?\n")
 
 
+def test_a_value_after_a_flag_that_takes_none_is_explained(capsys):
+    with pytest.raises(SystemExit):
+        main(["predict", "photo.jpg", "--report", "out.html"])
+    assert "unrecognized arguments: out.html; name all inputs side by" in capsys.readouterr().err
+
+
+def test_without_arguments_the_help_is_shown(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main([])
+    assert caught.value.code == 2
+    assert "measure a portrait" in capsys.readouterr().err
+
+
 def test_a_misspelt_file_gets_the_name_beside_it(tmp_path, capsys):
     (tmp_path / "checkpoint_best.safetensors").touch()
     assert main(["info", str(tmp_path / "chekpoint_best.safetensor")]) == 2
-    assert "; did you mean checkpoint_best.safetensors?\n" in capsys.readouterr().err
+    assert capsys.readouterr().err.count("; did you mean checkpoint_best.safetensors?") == 1
 
 
 def test_a_library_that_a_command_needs_is_named_with_its_extra(failing, capsys):
