@@ -18,6 +18,7 @@ SUFFIXES = {"onnx": ".onnx", "coreml": ".mlpackage", "safetensors": ".safetensor
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "%(prog)s CHECKPOINT [options]\n       %(prog)s --combine LANDMARKS AU [options]"
     parser.add_argument(
         "checkpoint",
         metavar="CHECKPOINT",
@@ -26,9 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--combine",
-        nargs=2,
-        metavar=("LANDMARKS", "AU"),
-        help="instead of one checkpoint: both nets in one file, with all outputs",
+        nargs="*",
+        metavar="LANDMARKS AU",
+        help="both nets in one file, with all outputs: two checkpoints, or builtin",
     )
     parser.add_argument(
         "--to",
@@ -97,7 +98,14 @@ def run(args: argparse.Namespace) -> int:
     from mlx_faceau.core.architectures import CONFIGS
     from mlx_faceau.weights import builtin
 
-    if (args.checkpoint is None) == (args.combine is None):
+    if args.combine is not None:
+        if (args.combine, args.checkpoint) in (([builtin.BUILTIN], None), ([], builtin.BUILTIN)):
+            args.combine, args.checkpoint = [builtin.BUILTIN] * 2, None
+        if len(args.combine) != 2 or args.checkpoint is not None:
+            raise UsageError("--combine takes both nets, LANDMARKS AU, or builtin")
+        if args.output is None and builtin.is_builtin(args.combine[0]):
+            raise UsageError("builtin: give --output, a folder or the file to write")
+    elif args.checkpoint is None:
         raise UsageError("give one checkpoint, or --combine LANDMARKS AU")
     formats = _formats(args)
     if args.combine:
@@ -108,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
     if not builtin.is_builtin(args.checkpoint):
         return _export_model(args, formats)
     if args.output is None and formats != ["coreml"]:
-        raise UsageError("builtin: give --output DIR for any other file than --to coreml")
+        raise UsageError("builtin: give --output DIR; only --to coreml has a folder of its own")
     if args.output and Path(args.output).suffix in SUFFIXES.values():
         raise UsageError(f"--output {args.output}: builtin is two nets; name a folder")
     status = 0
