@@ -4,7 +4,6 @@ import glob
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
 from mlx_faceau.errors import UsageError, printable
@@ -58,23 +57,21 @@ def _expand(name: str, suffixes: Sequence[str]) -> Iterator[Input]:
     else:
         paths = [Path(p) for p in sorted(glob.glob(name, recursive=True)) if Path(p).is_file()]
         if not paths:
-            siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-            near = get_close_matches(path.name, siblings, 1)
-            hint = f"; did you mean {path.with_name(near[0])}?" if near else ""
-            raise UsageError(f"{name}: no such file or folder{hint}")
+            raise UsageError(f"{name}: no such file or folder")
         yield from map(Input, paths)
 
 
 def _in_folder(folder: Path, suffixes: Sequence[str]) -> list[Path]:
     files = [p for p in sorted(folder.iterdir()) if p.is_file() and p.name[0] != "."]
-    paths = [p for p in files if p.suffix.lower() in suffixes]
+    # Overlays of an earlier run are not measured again.
+    paths = [p for p in files if p.suffix.lower() in suffixes and ".overlay" not in p.suffixes[-2:]]
     if not paths:
         kinds = (("images", IMAGE_SUFFIXES), ("videos", VIDEO_SUFFIXES))
         what = " or ".join(kind for kind, own in kinds if own[0] in suffixes)
         raise UsageError(f"{folder}: no {what} in this folder")
     # Where videos alone are wanted OpenFace's files lie beside them, which are not inputs.
     beside = (".csv", ".hog") if IMAGE_SUFFIXES[0] not in suffixes else ()
-    skipped = [p.name for p in files if p.suffix.lower() not in (*suffixes, *beside)]
+    skipped = [p.name for p in files if p not in paths and p.suffix.lower() not in beside]
     if skipped:
         named = ", ".join(map(printable, skipped[:_NAMED])) + ", ..." * (len(skipped) > _NAMED)
         count = f"{len(skipped)} other file{'' if len(skipped) == 1 else 's'}"

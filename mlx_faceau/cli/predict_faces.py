@@ -197,8 +197,10 @@ def _print_summary(job: Job, summary: Summary, record: dict[str, Any]) -> None:
     without = f", {summary.faceless} without a face" if summary.faceless else ""
     files = [str(path) for path in summary.written] or ["standard output"]
     if len(files) > _NAMED:
-        folder = Path(files[-1]).parent
-        files = [*files[: _NAMED - 2], f"{len(files) - _NAMED + 2} overlay images in {folder}"]
+        overlays = [name for name in files if name.endswith(".overlay.png")]
+        pattern = Path(overlays[0]).parent / "*.overlay.png"
+        files = [name for name in files if name not in overlays]
+        files.append(f"{pattern} ({len(overlays)} images)")
     models = sorted({f"{m['name']}" for m in record["models"].values()})
     by = ", ".join([*models, f"detector {record['detector']}"])
     stream.write(f"{job.name}: {frames}{without} -> {', '.join(files)} ({by})\n")
@@ -283,6 +285,11 @@ def _jobs(inputs: list[Input], args: argparse.Namespace, layout: Layout) -> list
     folder = Path("." if args.output is None or single else args.output)
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--output {folder}: not a folder, and no ending {', '.join(FORMATS)}")
+    if ending[:1].isalpha() and not single and not folder.exists() and args.output[-1] not in "/\\":
+        raise UsageError(
+            f"--output {args.output}: a table ends with .{', .'.join(FORMATS)}; for a folder of "
+            f"this name, write {args.output}/"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     shared = Counter(stems.values())
     jobs = []

@@ -405,6 +405,7 @@ def test_a_webcam_is_read_until_the_end_that_was_asked_for(
         (["clip.mp4", "--camera-intrinsics", "1,2"], "FX,FY,CX,CY"),
         (["clip.mp4", "--camera-intrinsics", "0,500,160,120"], "focal lengths are positive"),
         (["clip.mp4", "other.mp4", "--output", "broken.mp4"], "not a folder"),
+        (["clip.mp4", "--output", "drawn.png"], "for a folder of this name, write drawn.png/"),
         (["clip.mp4", "--format", "json"], "json is for --aligned"),
         (["clip.mp4", "clip.mp4"], "two inputs of this name"),
         (["clip.mp4", "other.mp4", "--output", "x.csv"], "need a folder"),
@@ -423,7 +424,8 @@ def test_bad_input_is_one_line_and_exit_status_2(
     assert predict(*arguments) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("mlx-")]
     assert len(lines) == 1
-    assert message in lines[0]
+    assert lines[0].count(message) == 1
+    assert lines[0].count("did you mean") <= 1
 
 
 @pytest.mark.parametrize("more", [(), ("--resume",), ("--format", "parquet")])
@@ -445,6 +447,15 @@ def test_another_program_s_csv_is_neither_replaced_nor_taken_for_a_result(
     ours = tmp_path / "results" / "clip.csv"
     ours.write_text(ours.read_text(), encoding="utf-8-sig")  # as a spreadsheet saves it
     assert predict("clip.mp4", "--output", "results/") == 0
+
+
+def test_overlays_of_an_earlier_run_are_not_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.mp4", "a.overlay.mp4", "b.v2.png", "b.v2.overlay.png"):
+        (tmp_path / name).touch()
+    assert [found.name for found in find_inputs([str(tmp_path)])] == ["a.mp4", "b.v2.png"]
+    assert "2 other files skipped (a.overlay.mp4, b.v2.overlay.png)" in capsys.readouterr().err
 
 
 def test_shards_share_all_inputs_out() -> None:
