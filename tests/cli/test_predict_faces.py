@@ -137,7 +137,8 @@ def test_an_error_of_writing_ends_the_reading(tmp_path: Path) -> None:
 
     def results() -> Iterator[FrameResult]:
         try:
-            yield FrameResult(Frame(0, 0.0, np.zeros((8, 8, 3), np.uint8)))
+            for index in range(100):
+                yield FrameResult(Frame(index, 0.0, np.zeros((8, 8, 3), np.uint8)))
         finally:
             closed.append(True)
 
@@ -145,9 +146,10 @@ def test_an_error_of_writing_ends_the_reading(tmp_path: Path) -> None:
     clip(tmp_path / "film.mp4", 2)
     source = Input(tmp_path / "film.mp4")
     job = predict_faces.Job("film", [source], OutputFiles(tmp_path / "absent" / "film.csv"))
-    with pytest.raises(FileNotFoundError):  # which holds the results through its traceback
+    with pytest.raises(FileNotFoundError) as caught:
         predict_faces._run_job(pipeline, job, Span(), [], total=2, show=False)
     assert closed
+    assert caught.tb is not None  # which has kept the results from being collected
 
 
 def test_without_one_good_image_there_is_no_table(
