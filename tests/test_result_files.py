@@ -226,7 +226,7 @@ def test_calibration_subtracts_the_resting_face_and_keeps_expressions(
 def test_offsets_are_the_persons_quantile_and_zero_for_one_who_was_hardly_seen() -> None:
     generator = np.random.default_rng(0)
     values = generator.uniform(0, 5, (400, 17))
-    calibration = NeutralCalibration(0.3)
+    calibration = NeutralCalibration()
     for found in results(400, values):
         calibration.add(found)
         other = face(1, au_intensities=np.full(17, 2.0))

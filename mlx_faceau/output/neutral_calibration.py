@@ -23,20 +23,15 @@ from mlx_faceau.video.results import FrameResult
 
 from .openface_csv import FIRST_COLUMNS, PRESENCE_NAMES, presences
 
-QUANTILE = 0.3  # of a person's successful frames: below the median, which a smile may reach
+_QUANTILE = 0.3  # of a person's successful frames: below the median, which a smile may reach
 MIN_FRAMES = 30  # with fewer nothing is subtracted
 _STEPS = 500  # steps of the histogram: 0.01 on the scale of 0 to 5
 
 
 class NeutralCalibration:
-    """Histograms of intensities by person, so that memory stays flat; and the offsets from them.
+    """Histograms of intensities by person, so that memory stays flat; and the offsets from them."""
 
-    Args:
-        quantile: in [0, 1): of each action unit over a person's successful frames.
-    """
-
-    def __init__(self, quantile: float = QUANTILE) -> None:
-        self.quantile = quantile
+    def __init__(self) -> None:
         self._counts: dict[int, np.ndarray] = {}
 
     def add(self, result: FrameResult) -> None:
@@ -64,7 +59,7 @@ class NeutralCalibration:
         counts = self._counts.get(face_id)
         if counts is None or counts[0].sum() < MIN_FRAMES:
             return np.zeros(NUM_AUS)
-        rank = self.quantile * counts.sum(axis=1, keepdims=True)
+        rank = _QUANTILE * counts.sum(axis=1, keepdims=True)
         reached = np.cumsum(counts, axis=1) > rank
         return np.asarray(reached.argmax(axis=1) * (MAX_INTENSITY / _STEPS))
 
