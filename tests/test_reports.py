@@ -146,6 +146,7 @@ def test_a_page_of_photographs_shows_each_with_its_faces_and_no_timelines(tmp_pa
     text = (tmp_path / "a.html").read_text("utf-8")
     assert all(reference.startswith("data:image/jpeg") for reference in Page(text).loaded)
     assert text.count("<figure>") == 2
+    assert re.findall(r'class="close-up" alt="face (\d)"', text) == ["0", "1"]
     assert "0 &lt;a&gt;.jpg" in text
     assert "AU01 Inner Brow Raiser <b>3.2</b>" in text
     pose = face().pose

@@ -183,6 +183,9 @@ class ImageReport:
         if len(self._cards) < _MOST_IMAGES:
             picture = base64.b64encode(_jpeg(_scaled_drawing(result))).decode()
             faces = [_face(face) for face in result.faces]
+            if len(faces) > 1:  # each is small in the sheet
+                for text, face in zip(faces, result.faces, strict=True):
+                    text["image"] = base64.b64encode(_jpeg(_thumbnail(result, face))).decode()
             name = Path(result.source).name
             card = {"name": name, "path": result.source, "image": picture, "faces": faces}
             self._cards.append(card)
@@ -238,7 +241,9 @@ def _thumbnail(result: FrameResult, face: FaceResult) -> np.ndarray:
     """The drawn face with some of what is around it, as far as it is in the frame."""
     low, high = face.landmarks.min(axis=0), face.landmarks.max(axis=0)
     half = 0.75 * float((high - low).max())
-    left, top = np.maximum((low + high) / 2 - half - (0, 0.25 * half), 0).astype(int).tolist()
+    inside = np.maximum(np.array(result.frame.image.shape[1::-1]) - half / 8, 0)
+    corner = np.clip((low + high) / 2 - half - (0, 0.25 * half), 0, inside)
+    left, top = corner.astype(int).tolist()
     alone = FrameResult(result.frame, (replace(face, au_intensities=None),), result.source)
     drawn = alone.draw()[top : top + round(2 * half), left : left + round(2 * half)]
     scale = _THUMBNAIL / max(drawn.shape[:2])
