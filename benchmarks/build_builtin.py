@@ -234,6 +234,9 @@ def _training(source: SourceModel) -> str:
         faces = f"{data['training']:,} faces (SHA-256 `{data['hash']}`)" if data else "not recorded"
         shown = (f"{key} {value}" for key, value in settings.items() if value is not None)
         trainings.append(", ".join([faces, *shown]))
+    if averaged := source.metadata.get("averaged"):
+        shares = ", ".join(f"{part['share']:g}" for part in averaged)
+        trainings.append(f"the mean of {len(averaged)} checkpoints' weights (shares {shares})")
     return "; then ".join(trainings)
 
 
