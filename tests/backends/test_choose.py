@@ -4,6 +4,7 @@ import itertools
 import logging
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from random_nets import AU, LANDMARK, write_checkpoint
@@ -255,6 +256,16 @@ def on_linux(monkeypatch) -> None:
     monkeypatch.setattr(backends, "installed_libraries", lambda machine: ALL_LIBRARIES)
 
 
+def replace_backends(monkeypatch, **classes) -> None:
+    """Stand-ins for backends' classes, whose modules are not imported."""
+
+    def module_of(name: str, package: str) -> SimpleNamespace:
+        backend = name.removeprefix(".").removesuffix("_backend")
+        return SimpleNamespace(**{BACKENDS[backend].class_name: classes[backend]})
+
+    monkeypatch.setattr(backends, "import_module", module_of)
+
+
 def half_a_library(path, **options):
     text = "libonnxruntime.so: cannot open shared object file"
     raise ImportError(text, name="onnxruntime.capi.onnxruntime_pybind11_state")
@@ -264,8 +275,7 @@ def half_a_library(path, **options):
 def test_auto_passes_over_a_library_that_is_installed_but_does_not_load(
     folder, monkeypatch, caplog
 ):
-    monkeypatch.setitem(backends._OPENERS, "onnx", half_a_library)
-    monkeypatch.setitem(backends._OPENERS, "torch", Opened)
+    replace_backends(monkeypatch, onnx=half_a_library, torch=Opened)
     with caplog.at_level(logging.INFO):
         backend = open_backend(folder, "au_prediction")
     assert backend.path == folder / "checkpoint_best.safetensors"
@@ -275,7 +285,7 @@ def test_auto_passes_over_a_library_that_is_installed_but_does_not_load(
 
 @pytest.mark.usefixtures("on_linux")
 def test_an_explicit_library_that_does_not_load_raises(folder, monkeypatch):
-    monkeypatch.setitem(backends._OPENERS, "onnx", half_a_library)
+    replace_backends(monkeypatch, onnx=half_a_library)
     with pytest.raises(
         BackendError, match=r"does not load \(libonnx.*\); run: pip install --force"
     ):
@@ -285,7 +295,7 @@ def test_an_explicit_library_that_does_not_load_raises(folder, monkeypatch):
 @pytest.mark.usefixtures("on_linux")
 def test_a_stale_export_is_passed_over_with_a_logged_line(folder, monkeypatch, caplog):
     write_checkpoint(folder / "checkpoint_best.safetensors", AU, seed=1)
-    monkeypatch.setitem(backends._OPENERS, "torch", Opened)
+    replace_backends(monkeypatch, torch=Opened)
     with caplog.at_level(logging.INFO):
         open_backend(folder, "au_prediction")
     assert "was exported from another checkpoint" in caplog.text
@@ -295,6 +305,6 @@ def test_a_stale_export_is_passed_over_with_a_logged_line(folder, monkeypatch, c
 
 @pytest.mark.usefixtures("on_linux")
 def test_a_file_of_the_other_net_is_refused(folder, monkeypatch):
-    monkeypatch.setitem(backends._OPENERS, "torch", Opened)
+    replace_backends(monkeypatch, torch=Opened)
     with pytest.raises(CheckpointError, match="expected landmark_pose; open it with load_au_pred"):
         open_backend(folder / "checkpoint_best.safetensors", "landmark_pose")
