@@ -35,4 +35,4 @@ def page_faults(how: str) -> int:
 def test_large_arrays_are_not_taken_from_the_system_anew_in_every_step() -> None:
     plain = page_faults("plain")
     assert plain > 40_000  # 10,240 pages of the largest alone, five times
-    assert page_faults("keep") < plain / 10
+    assert page_faults("keep") < plain / 5  # the heap may grow once more, by the largest array
