@@ -242,8 +242,8 @@ def make_shard(
             before = file.rows
             for block in _blocks(generator, source, on_frame, errors):
                 file.append(block)
-            found = {"kept": file.rows - before, "error": "".join(errors)}
-            reports.append(replace(generator.report, video=source.name, **found))
+            kept, error = file.rows - before, "".join(errors)
+            reports.append(replace(generator.report, video=source.name, kept=kept, error=error))
         file.write_text(GENERATION, json.dumps([report.as_json() for report in reports]))
         file.write_text(_SIGNATURE, signature)
     return reports
