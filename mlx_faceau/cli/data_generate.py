@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     settings = GeneratorSettings(
         args.labeller, args.frame_step, args.pdm, _limits(args.limit), args.label_model
     )
-    inputs = list(_inputs(_find_files(args), _subjects(args.subjects)))
+    inputs = list(_inputs(_find_files(args), read_subjects(args.subjects)))
     with _progress(len(inputs)) as progress:
         reports = generate_file(inputs, settings, Path(args.output), args.workers, progress)
     if args.report:
@@ -152,7 +152,12 @@ def _inputs(paths: Sequence[Path], subjects: dict[str, str]) -> Iterator["InputF
         yield InputFile(path, name, subject)
 
 
-def _subjects(path: str | None) -> dict[str, str]:
+def read_subjects(path: str | None) -> dict[str, str]:
+    """Subjects by file from lines ``file,subject``; none without a path.
+
+    Raises:
+        DatasetError: naming the first line that is something else.
+    """
     if path is None:
         return {}
     with open(path, newline="", encoding="utf-8-sig") as file:
