@@ -113,6 +113,8 @@ def _save(
 
 def _convert(source: SourceModel | CombinedModel, variant: Variant) -> Any:
     ct = load_coremltools()
+    # coremltools numbers the operations that it adds on and on, through all models of a process.
+    ct.converters.mil.Builder.name_count.clear()
     shape = (int(variant.batch or 1), 3, IMAGE_SIZE, IMAGE_SIZE)
     compute = ct.precision.FLOAT32 if variant.precision == "float32" else ct.precision.FLOAT16
     image = ct.TensorType("image", shape, dtype=np.float32)
