@@ -23,17 +23,16 @@ class AUPredictionNet(FaceNet):
     def __init__(self, width_mult: float = 1.0, dropout: float = 0.3) -> None:
         super().__init__(AUPredictionConfig(width_mult, dropout))
 
-    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Predict action units.
+    def heads(self, features: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Action units.
 
         Args:
-            images: (N, 3, 112, 112) RGB in [0, 1].
+            features: (N, channels) of the backbone.
 
         Returns:
             ``au_intensities`` (N, 17) >= 0, in the order of ``AU_NAMES``; not clamped to 5. A net
             with an auxiliary head also gives ``auxiliary`` (N, 443) in training.
         """
-        features = self.backbone(images)
         outputs = {"au_intensities": F.relu(self.au_head(features))}
         if self.training and hasattr(self, "auxiliary_head"):
             outputs["auxiliary"] = self.auxiliary_head(features)

@@ -47,6 +47,14 @@ class FaceNet(nn.Module):
         seed = int(torch.randint(2**31 - 1, ()))
         self.load_weights_dict(initial_weights(config, seed))
 
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Outputs by name of images (N, 3, 112, 112), RGB in [0, 1]; see :meth:`heads`."""
+        return self.heads(self.backbone(images))
+
+    def heads(self, features: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Outputs by name of the backbone's features (N, channels)."""
+        raise NotImplementedError
+
     @classmethod
     def from_config(cls, config: ModelConfig) -> Self:
         """A new net of these settings, which must be of this class's kind."""

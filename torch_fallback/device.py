@@ -28,13 +28,19 @@ def pick_device(name: str) -> torch.device:
 
 
 def check_precision(device: torch.device, precision: str) -> None:
-    """Check that a precision pays on a device.
+    """Check that a precision is faster on a device than float32.
 
     Raises:
-        BackendError: if it does not.
+        BackendError: if it is not.
     """
-    if precision != "float32" and device.type == "cpu":
-        raise BackendError(f"--precision {precision} needs a GPU; on a CPU it is slower")
+    if precision == "float32" or device.type != "cpu":
+        return
+    if precision == "bfloat16" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return
+    raise BackendError(
+        f"--precision {precision} is slower than float32 on this CPU; it needs a GPU"
+        + (", or a CPU with bfloat16 instructions" if precision == "bfloat16" else "")
+    )
 
 
 def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:

@@ -40,17 +40,16 @@ class UnifiedLandmarkPoseNet(FaceNet):
             LandmarkPoseConfig(width_mult, num_landmarks, num_local_params, image_size, dropout)
         )
 
-    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Predict landmarks and pose.
+    def heads(self, features: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Landmarks and pose.
 
         Args:
-            images: (N, 3, 112, 112) RGB in [0, 1].
+            features: (N, channels) of the backbone.
 
         Returns:
             ``landmarks`` (N, 68, 2) px in [0, 112]; ``global_params`` (N, 6) scale, rx, ry, rz
             (radians), tx, ty (px); ``local_params`` (N, 34).
         """
-        features = self.backbone(images)
         landmarks = torch.sigmoid(self.landmark_head(features)) * self.config.image_size
         return {
             "landmarks": landmarks.reshape(-1, self.config.num_landmarks, 2),

@@ -151,7 +151,9 @@ class TorchTrainer:
     def _add_gradients(self, part: Arrays) -> Tensors:
         half = self._precision != torch.float32
         with torch.autocast(self.device.type, self._precision, enabled=half):
-            outputs = self.net(self._input(part["images"]))
+            features = self.net.backbone(self._input(part["images"]))
+        # In float32: bfloat16 would place a landmark within a quarter of a pixel.
+        outputs = self.net.heads(features.float())
         targets = self._to_device(part)
         terms = self._terms(self.ranks.all_rows(outputs), self.ranks.all_rows(targets))
         # A rank's gradients are its share of the sum over ranks, of which the mean is taken.

@@ -20,6 +20,9 @@ UNCHANGED = Appearance(
 MOVED = Level(replace(STRONG.movement, flip=0.0), UNCHANGED)
 MIRRORED = Level(Movement(rotation=0.0, scale=1.0, shift=0.0, flip=1.0), UNCHANGED)
 MIRRORED_AND_MOVED = Level(replace(STRONG.movement, flip=1.0), UNCHANGED)
+UNSTRETCHED, MIRRORED_AND_UNSTRETCHED = (
+    Level(replace(level.movement, stretch=1.0), UNCHANGED) for level in (MOVED, MIRRORED_AND_MOVED)
+)
 
 
 def blob(x: float, y: float, sigma: float = 2.0) -> np.ndarray:
@@ -99,9 +102,33 @@ def test_global_params_project_to_the_moved_landmarks() -> None:
     for seed in range(20):
         params = np.concatenate([[1.2], rng.uniform(-0.5, 0.5, 3), [55, 52]])
         before = labels(project(mean, basis, params, local), params)
-        _, after = augment_face(random_image(), before, np.random.default_rng(seed), MOVED)
+        _, after = augment_face(random_image(), before, np.random.default_rng(seed), UNSTRETCHED)
         projected = project(mean, basis, after["global_params"], local)
         np.testing.assert_allclose(projected, after["landmarks"], atol=1e-3)
+
+
+def test_three_faces_of_ten_are_stretched_and_no_global_params_describe_them() -> None:
+    points = project(
+        np.random.default_rng(3).normal(0, 12, (68, 3)),
+        np.zeros((68, 3, 1)),
+        np.array([1, 0, 0, 0, 55.5, 55.5]),
+        np.zeros(1),
+    )
+    before = labels(points)
+    stretched = 0
+    for seed in range(200):
+        _, after = augment_face(random_image(), before, np.random.default_rng(seed), MOVED)
+        # A similarity multiplies all singular values of the centred points by one factor.
+        old, new = (
+            np.linalg.svd(face - face.mean(axis=0), compute_uv=False)
+            for face in (points, after["landmarks"])
+        )
+        ratio = (new[0] / old[0]) / (new[1] / old[1])
+        assert (after["global_mask"] == 1) == (abs(np.log(ratio)) < 1e-5)
+        assert abs(np.log(ratio)) <= np.log(MOVED.movement.stretch) + 1e-5
+        assert after["local_mask"] == 1
+        stretched += after["global_mask"] == 0
+    assert 40 <= stretched <= 80
 
 
 def test_global_params_of_a_symmetric_face_project_to_the_mirrored_landmarks() -> None:
@@ -112,7 +139,7 @@ def test_global_params_of_a_symmetric_face_project_to_the_mirrored_landmarks() -
         params = np.concatenate([[1.2], rng.uniform(-0.5, 0.5, 3), [55, 52]])
         before = labels(project(mean, np.zeros((68, 3, 1)), params, np.zeros(1)), params)
         _, after = augment_face(
-            random_image(), before, np.random.default_rng(seed), MIRRORED_AND_MOVED
+            random_image(), before, np.random.default_rng(seed), MIRRORED_AND_UNSTRETCHED
         )
         projected = project(mean, np.zeros((68, 3, 1)), after["global_params"], np.zeros(1))
         np.testing.assert_allclose(projected, after["landmarks"], atol=1e-3)

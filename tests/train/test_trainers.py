@@ -229,7 +229,7 @@ def test_a_device_that_is_not_there_is_named(framework: str) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"precision": "bfloat16"}, "--precision bfloat16"),
+        ({"precision": "float16"}, "--precision float16"),
     ],
 )
 def test_what_a_device_cannot_do_is_refused(

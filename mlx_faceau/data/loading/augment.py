@@ -1,7 +1,10 @@
 """Augmentation of training faces: image and labels change together, one seeded sample at a time.
 
 A flip and one similarity (rotation, scale and shift) move image, landmarks and global parameters
-together, by the formulas of :mod:`mlx_faceau.core.geometry`; everything else only changes the look.
+together, by the formulas of :mod:`mlx_faceau.core.geometry`. Some faces are also stretched, as
+pictures with a wrong aspect ratio show them: landmarks follow, shape parameters and action units
+remain the true face's, and the global parameters, which cannot say a stretch, are masked.
+Everything else only changes the appearance.
 Action units stay what they are, which is right for a mirrored face only if its labels treat both
 sides of a face alike.
 """
@@ -25,6 +28,8 @@ from mlx_faceau.errors import UsageError
 from .augmentation_workers import Augment, Batch
 from .photometric import Appearance, change_appearance, draw_factors
 
+_STRETCHED = 0.3  # share of faces that are stretched
+_UNSTRETCHED = np.eye(2, 3)
 _INSIDE = (2.0, 110.0)  # where moved landmarks may lie: the sigmoid cannot reach 0 and 112
 
 
@@ -36,12 +41,14 @@ class Movement:
         rotation: largest angle, radians, either way.
         scale: largest factor; at least its inverse.
         shift: largest shift in x and in y, pixels, either way.
+        stretch: largest factor of the width to the height; at least its inverse.
         flip: share of samples that are mirrored.
     """
 
     rotation: float
     scale: float
     shift: float
+    stretch: float = 1.0
     flip: float = 0.0
 
 
@@ -57,7 +64,7 @@ LEVELS: dict[str, Level | None] = {
     "none": None,
     # The jitter of an evaluation's crops (10 degrees, 10 %, 5 %), and good photographs.
     "light": Level(
-        Movement(rotation=np.radians(10), scale=1.1, shift=5.6),
+        Movement(rotation=np.radians(10), scale=1.1, shift=5.6, stretch=1.15),
         Appearance(
             brightness=0.08,
             contrast=1.2,
@@ -82,7 +89,7 @@ LEVELS: dict[str, Level | None] = {
     ),
     # Tilted heads, loose detector boxes, and poor video; the face can still be read by eye.
     "strong": Level(
-        Movement(rotation=np.radians(20), scale=1.2, shift=9.0),
+        Movement(rotation=np.radians(20), scale=1.2, shift=9.0, stretch=1.3),
         Appearance(
             brightness=0.15,
             contrast=1.5,
@@ -143,12 +150,15 @@ def augment_face(
         level: how far to go.
 
     Returns:
-        The new image and labels. Landmarks lie in [2, 110]; ``local_mask`` is 0 where mirrored.
+        The new image and labels. Landmarks lie in [2, 110]; ``local_mask`` is 0 where mirrored,
+        ``global_mask`` where stretched.
     """
     if rng.random() < level.movement.flip:
         image, labels = flip_face(image, labels)
-    matrix = draw_similarity(labels["landmarks"], level.movement, rng)
-    image, labels = move_face(image, labels, matrix)
+    stretch = draw_stretch(level.movement.stretch, rng)
+    stretched = transform_points(stretch, labels["landmarks"])
+    matrix = draw_similarity(stretched, level.movement, rng)
+    image, labels = move_face(image, labels, matrix, stretch)
     return change_appearance(image, level.appearance, rng), labels
 
 
@@ -162,19 +172,43 @@ def flip_face(image: np.ndarray, labels: Batch) -> tuple[np.ndarray, Batch]:
     return cv2.flip(image, 1), {**labels, **flipped}
 
 
-def move_face(image: np.ndarray, labels: Batch, matrix: np.ndarray) -> tuple[np.ndarray, Batch]:
-    """Image, landmarks and global parameters under a similarity (2, 3); borders are replicated."""
+def move_face(
+    image: np.ndarray, labels: Batch, matrix: np.ndarray, stretch: np.ndarray = _UNSTRETCHED
+) -> tuple[np.ndarray, Batch]:
+    """Image, landmarks and global parameters under a stretch, then a similarity (2, 3) each.
+
+    Borders are replicated. The global parameters of a stretched face are masked.
+    """
+    whole = matrix @ np.vstack([stretch, (0.0, 0.0, 1.0)])
+    params = transform_global_params(matrix, labels["global_params"])
     moved = {
-        "landmarks": transform_points(matrix, labels["landmarks"]).astype(np.float32),
-        "global_params": transform_global_params(matrix, labels["global_params"]).astype(
-            np.float32
-        ),
+        "landmarks": transform_points(whole, labels["landmarks"]).astype(np.float32),
+        "global_params": params.astype(np.float32),
     }
+    if not np.array_equal(stretch, _UNSTRETCHED):
+        moved["global_mask"] = np.zeros((), np.float32)
     size = image.shape[1], image.shape[0]
     warped = cv2.warpAffine(
-        image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        image, whole, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
     return warped, {**labels, **moved}
+
+
+def draw_stretch(largest: float, rng: np.random.Generator) -> np.ndarray:
+    """Width by a random factor and height by its inverse, about the crop's centre; mostly neither.
+
+    Args:
+        largest: factor of the width to the height, at least 1; drawn for a share of the faces.
+        rng: decides.
+
+    Returns:
+        (2, 3) float64.
+    """
+    if largest == 1.0 or rng.random() >= _STRETCHED:
+        return _UNSTRETCHED
+    width = np.sqrt(draw_factors(largest, rng)[0])
+    factors = np.array([width, 1 / width])
+    return np.column_stack([np.diag(factors), CROP_CENTRE * (1 - factors)])
 
 
 def draw_similarity(
