@@ -150,7 +150,8 @@ class TrainConfig:
     seed: int = option(42, "seed of weights, split, data order and dropout", least=0)
     precision: str = option(
         "float32",
-        "arithmetic of the net on a GPU (float16: torch only); weights and losses stay float32",
+        "arithmetic of the backbone; weights, heads and losses stay float32. bfloat16: on a GPU, "
+        "with torch also on a CPU that has it; float16: torch on a GPU",
         choices=PRECISIONS,
     )
     tensorboard: bool = option(
