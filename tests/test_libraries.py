@@ -115,7 +115,7 @@ def test_two_opencvs_are_told(monkeypatch):
     ("error", "said"),
     [
         (ModuleNotFoundError("No module named 'h5py'", name="no_h5"), "no_h5 is not installed"),
-        (UsageError("--every is 0"), None),
+        (UsageError("--frame-step is 0"), None),
         (OSError("a full disk"), None),
         (ValueError("a defect"), None),
         (ImportError("cannot import name 'x'", name="mlx_faceau.core"), None),

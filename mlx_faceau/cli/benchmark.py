@@ -13,6 +13,8 @@ from mlx_faceau.errors import UsageError
 if TYPE_CHECKING:
     import numpy as np
 
+    from mlx_faceau.core.architectures import ModelConfig
+
 _SECONDS_EACH = 2.0
 _MOST_CALLS = 50
 
@@ -38,58 +40,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    return _verify() if args.verify else _time_backends(args)
+    if args.verify:
+        from .verify_nets import print_comparison
 
-
-def _verify() -> int:
-    from mlx_faceau.core import blas
-    from mlx_faceau.models.depthwise import device_name
-
-    from .verify_nets import WIDTH, verify_nets
-
-    nets = verify_nets()
-    print(f"nets of width {WIDTH:g} on {device_name()} against the CPU; BLAS: {blas.prepare()}")
-    for net in nets:
-        verdict = "passed" if net.passed else "FAILED"
-        print(f"  {net.kind:15}{net.figure:24}{net.error:9.1e}  {verdict}")
-    return 0 if all(net.passed for net in nets) else 1
-
-
-def _time_backends(args: argparse.Namespace) -> int:
+        return print_comparison()
     import numpy as np
 
     from mlx_faceau.core.architectures import CONFIGS
-    from mlx_faceau.weights.builtin import is_builtin
 
-    from .model_metadata import read_description
+    from .model_metadata import read_models
 
     if args.batch < 1:
         raise UsageError(f"--batch is {args.batch}, expected at least 1")
     crops = np.random.default_rng(0).integers(0, 256, (args.batch, 112, 112, 3), np.uint8)
     for model in args.models:
-        kinds = CONFIGS if is_builtin(model) else [read_description(Path(model))["kind"]]
-        for kind in kinds:
+        for metadata in read_models(model):
+            kind = metadata["kind"]
             _print_table(f"{kind}, {model}", model, kind, crops)
     if not args.models:
         with tempfile.TemporaryDirectory() as folder:
-            for kind in CONFIGS:
-                model = _untrained(kind, args.width_mult, Path(folder) / kind)
+            for kind, config_class in CONFIGS.items():
+                untrained = write_untrained(config_class(args.width_mult), Path(folder) / kind)
                 title = f"{kind}, width {args.width_mult:g}, untrained weights"
-                _print_table(title, model, kind, crops)
+                _print_table(title, untrained, kind, crops)
     return 0
 
 
-def _untrained(kind: str, width_mult: float, folder: Path) -> Path:
-    """A model folder with untrained weights in every format that can be written here."""
-    from mlx_faceau.core.architectures import CONFIGS, initial_weights
+def write_untrained(config: "ModelConfig", folder: Path) -> Path:
+    """Make a model folder with untrained weights in every format that can be written here."""
+    from mlx_faceau.core.architectures import initial_weights
     from mlx_faceau.core.checkpoint import BEST_NAME, describe, save_checkpoint
     from mlx_faceau.train.exports import export_best
 
-    config = CONFIGS[kind](width_mult=width_mult)
     folder.mkdir()
     arrays = {f"model.{name}": value for name, value in initial_weights(config, 0).items()}
     save_checkpoint(folder / BEST_NAME, arrays, describe(config))
-    export_best(folder, kind)
+    export_best(folder, config.kind)
     return folder
 
 
@@ -101,9 +87,9 @@ def _print_table(title: str, model: Path | str, kind: str, crops: "np.ndarray") 
 
     print(title)
     print(f"  {'backend':10}{'ms a face':>12}{f'faces/s, batch {len(crops)}':>24}")
+    load = load_predictor if kind == "landmark_pose" else load_au_predictor
     for name in BACKENDS:
         try:
-            load = load_predictor if kind == "landmark_pose" else load_au_predictor
             predictor = load(model, name)
             single = _median_seconds(partial(predictor.predict, crops[0]))
             batch = _median_seconds(partial(predictor.predict_batch, crops))

@@ -6,15 +6,11 @@ import sys
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from mlx_faceau.errors import UsageError
 from mlx_faceau.train.config import AUGMENTATIONS
 
 from . import data_generate
-
-if TYPE_CHECKING:
-    from mlx_faceau.data.format.check import CheckReport
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,107 +18,94 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     def add(
         name: str, act: Callable[[argparse.Namespace], int], text: str
-    ) -> argparse.ArgumentParser:
-        action: argparse.ArgumentParser = actions.add_parser(name, help=text, description=text)
+    ) -> Callable[..., argparse.Action]:
+        action = actions.add_parser(name, help=text, description=text)
         action.set_defaults(act=act)
-        return action
+        return action.add_argument
 
-    data_generate.add_arguments(add("generate", data_generate.run, data_generate.HELP))
+    def add_storage(option: Callable[..., argparse.Action]) -> None:
+        option("--compress", action="store_const", const="lzf", help="compress the images (lzf)")
+        option(
+            "--drop-outside",
+            action="store_true",
+            help="leave out samples with landmarks outside the crop, which no net can reach",
+        )
 
-    check = add(
+    output = {"required": True, "metavar": "FILE", "help": "HDF5 file to write"}
+    option = add("generate", data_generate.run, data_generate.HELP)
+    data_generate.add_arguments(option)
+
+    option = add(
         "check",
         _check,
         "check schema, ranges, NaN, landmark space and action units; exit status 1 on failure",
     )
-    check.add_argument("file", metavar="FILE")
-    check.add_argument(
+    option("file", metavar="FILE")
+    option(
         "--against", metavar="FILE", help="another file, which must share neither people nor faces"
     )
-    check.add_argument("--json", action="store_true", help="print JSON")
+    option("--json", action="store_true", help="print JSON")
 
-    stats = add("stats", _stats, "describe the people, poses and action units of a file")
-    stats.add_argument("file", metavar="FILE")
-    stats.add_argument("--json", action="store_true", help="print JSON")
-    stats.add_argument("--output", metavar="PNG", help="plot them as well")
+    option = add("stats", _stats, "describe the people, poses and action units of a file")
+    option("file", metavar="FILE")
+    option("--json", action="store_true", help="print JSON")
+    option("--output", metavar="PNG", help="plot them as well")
 
-    preview = add("preview", _preview, "draw faces with their landmarks on a contact sheet")
-    preview.add_argument("file", metavar="FILE")
-    preview.add_argument("--output", required=True, metavar="PNG", help="image to write")
-    preview.add_argument("--count", type=int, default=60, help="number of faces (default: 60)")
-    preview.add_argument("--seed", type=int, default=42, help="selects the faces (default: 42)")
-    preview.add_argument(
+    option = add("preview", _preview, "draw faces with their landmarks on a contact sheet")
+    option("file", metavar="FILE")
+    option("--output", required=True, metavar="PNG", help="image to write")
+    option("--count", type=int, default=60, help="number of faces (default: 60)")
+    option("--seed", type=int, default=42, help="selects the faces (default: 42)")
+    option(
         "--augment",
         choices=AUGMENTATIONS,
         default="none",
         help="augment the faces as training does (default: none)",
     )
 
-    synth = add("synth", _synth, "draw synthetic people with exact labels")
-    _add_output(synth)
-    synth.add_argument("--count", type=int, default=4096, help="number of faces (default: 4096)")
-    synth.add_argument("--people", type=int, help="number of people (default: count / 8)")
-    synth.add_argument("--seed", type=int, default=42, help="another seed gives other people")
+    option = add("synth", _synth, "draw synthetic people with exact labels")
+    option("--output", **output)
+    option("--count", type=int, default=4096, help="number of faces (default: 4096)")
+    option("--people", type=int, help="number of people (default: count / 8)")
+    option("--seed", type=int, default=42, help="another seed gives other people")
 
-    merge = add(
+    option = add(
         "merge",
         _merge,
         "merge training files; a subject of one name is the same in all, HOG features are kept if "
         "all files have them",
     )
-    merge.add_argument("files", nargs="+", metavar="FILE", help="also files of the original tool")
-    _add_output(merge)
-    merge.add_argument(
+    option("files", nargs="+", metavar="FILE", help="also files of the original tool")
+    option("--output", **output)
+    option(
         "--mixed-labels",
         action="store_true",
         help="allow files whose labellers or shape models (PDMs) differ",
     )
-    _add_storage(merge)
+    add_storage(option)
 
-    split = add("split", _split, "split a file by people into train.h5, val.h5 and perhaps test.h5")
-    split.add_argument("file", metavar="FILE")
-    split.add_argument("--output", required=True, metavar="FOLDER", help="for train.h5, val.h5 ..")
-    split.add_argument("--val", type=float, default=0.1, help="share of val.h5 (default: 0.1)")
-    split.add_argument("--test", type=float, default=0.0, help="share of test.h5 (default: none)")
-    split.add_argument(
-        "--by",
-        choices=("subject", "video"),
-        help="what is kept in one part (default: subjects if named)",
+    option = add(
+        "split", _split, "split a file by people into train.h5, val.h5 and perhaps test.h5"
     )
-    split.add_argument(
-        "--list", metavar="CSV", help="the parts: lines 'name,part', a subject or a video each"
-    )
-    split.add_argument(
-        "--no-stratify", action="store_true", help="balance samples alone, not action units"
-    )
-    split.add_argument("--seed", type=int, default=42, help="another seed gives other parts")
-    _add_storage(split)
+    option("file", metavar="FILE")
+    option("--output", required=True, metavar="FOLDER", help="for train.h5, val.h5 ..")
+    option("--val", type=float, default=0.1, help="share of val.h5 (default: 0.1)")
+    option("--test", type=float, default=0.0, help="share of test.h5 (default: none)")
+    option("--list", metavar="CSV", help="the parts: lines 'name,part', a subject or a video each")
+    option("--seed", type=int, default=42, help="another seed gives other parts")
+    add_storage(option)
 
-    convert = add(
+    option = add(
         "convert",
         _convert,
         "rewrite a file, ours or the original tool's, for fast reading, with labels in the crop",
     )
-    convert.add_argument("file", metavar="FILE")
-    _add_output(convert)
-    convert.add_argument(
+    option("file", metavar="FILE")
+    option("--output", **output)
+    option(
         "--pdm", metavar="FILE", help="OpenFace's PDM: fits parameters that are in no known space"
     )
-    _add_storage(convert)
-
-
-def _add_output(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--output", required=True, metavar="FILE", help="HDF5 file to write")
-
-
-def _add_storage(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--compress", action="store_const", const="lzf", help="compress the images (lzf)"
-    )
-    parser.add_argument(
-        "--drop-outside",
-        action="store_true",
-        help="leave out samples with landmarks outside the crop, which no net can reach",
-    )
+    add_storage(option)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -130,73 +113,61 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from mlx_faceau.data.format.check import check_file
+    from mlx_faceau.core.facs import AU_NAMES
+    from mlx_faceau.data.format.check import HISTOGRAM_EDGES, check_file
     from mlx_faceau.data.format.subprocess_guard import run_in_subprocess
+    from mlx_faceau.output.tables import Table
 
     report = run_in_subprocess(check_file, Path(args.file), args.against)
-    print(json.dumps(_as_json(report), indent=1) if args.json else _as_text(args.file, report))
-    return 1 if report.failures else 0
-
-
-def _as_json(report: "CheckReport") -> dict[str, Any]:
-    from mlx_faceau.core.facs import AU_NAMES
-    from mlx_faceau.data.format.check import HISTOGRAM_EDGES
-
     counts = [] if report.histogram is None else report.histogram.tolist()
-    return {
-        "failures": report.failures,
-        "warnings": report.warnings,
-        "samples": report.samples,
-        "histogram_edges": HISTOGRAM_EDGES,
-        "histogram": dict(zip(AU_NAMES, counts, strict=False)),
-    }
-
-
-def _as_text(name: str, report: "CheckReport") -> str:
-    from mlx_faceau.core.facs import AU_NAMES
-    from mlx_faceau.data.format.check import HISTOGRAM_EDGES
-
-    lines = [f"failed   {text}" for text in report.failures]
-    lines += [f"warning  {text}" for text in report.warnings]
-    if report.histogram is not None:
-        edges = pairwise(HISTOGRAM_EDGES)
-        lines.append("".join(["samples by intensity", *(f"{f'{a:g}-{b:g}':>9}" for a, b in edges)]))
-        for unit, counts in zip(AU_NAMES, report.histogram.tolist(), strict=True):
-            lines.append("".join([f"{unit:20}", *(f"{count:9d}" for count in counts)]))
+    if args.json:
+        histogram = dict(zip(AU_NAMES, counts, strict=False))
+        found = {**vars(report), "histogram_edges": HISTOGRAM_EDGES, "histogram": histogram}
+        print(json.dumps(found, indent=1))
+        return 1 if report.failures else 0
+    for text in report.failures:
+        print(f"failed   {text}")
+    for text in report.warnings:
+        print(f"warning  {text}")
+    if counts:
+        classes = [f"{low:g}-{high:g}" for low, high in pairwise(HISTOGRAM_EDGES)]
+        rows = [[name, *map(str, row)] for name, row in zip(AU_NAMES, counts, strict=True)]
+        print(Table(["samples by intensity", *classes], rows).text())
     sound = "usable; see the warnings" if report.warnings else "sound"
     verdict = "not fit for training" if report.failures else f"{report.samples} samples, {sound}"
-    return "\n".join([*lines, f"{name}: {verdict}"])
+    print(f"{args.file}: {verdict}")
+    return 1 if report.failures else 0
 
 
 def _stats(args: argparse.Namespace) -> int:
     from mlx_faceau.data.format.dataset import FaceDataset
     from mlx_faceau.data.format.statistics import describe_dataset, draw_statistics
+    from mlx_faceau.output.tables import Table
 
     dataset = FaceDataset(args.file, keep_outside=True)
     report = describe_dataset(dataset)
     if args.output:
         draw_statistics(dataset, Path(args.output))
-    print(json.dumps(report, indent=1) if args.json else _stats_text(report))
-    return 0
-
-
-def _stats_text(report: dict[str, Any]) -> str:
-    low_x, low_y, high_x, high_y = report["landmark_box"]
-    lines = [
+    if args.json:
+        print(json.dumps(report, indent=1))
+        return 0
+    print(
         f"{report['samples']} samples, {report['subjects']} subjects, {report['videos']} videos, "
         f"{report['outside']} with landmarks outside the crop"
-    ]
+    )
     if report["groups"]:
         groups = sorted(report["groups"].items())
-        lines.append(", ".join(f"{count} {name or 'of no group'}" for name, count in groups))
-    lines += [
-        f"landmarks: x {low_x:.1f} to {high_x:.1f}, y {low_y:.1f} to {high_y:.1f} px",
-        f"{'':14}{'mean':>9}{'std':>9}{'min':>9}{'max':>9}{'above 1':>9}",
-    ]
+        print(", ".join(f"{count} {name or 'of no group'}" for name, count in groups))
+    low_x, low_y, high_x, high_y = report["landmark_box"]
+    print(f"landmarks: x {low_x:.1f} to {high_x:.1f}, y {low_y:.1f} to {high_y:.1f} px")
+    columns = ("mean", "std", "min", "max")
+    rows = []
     for name, row in {**report["pose"], **report["action_units"], **report["quality"]}.items():
-        numbers = "".join(f"{row[key]:9.3f}" for key in ("mean", "std", "min", "max"))
-        lines.append(f"{name:14}{numbers}{row.get('above_1', ''):>9}")
-    return "\n".join([*lines, "angles in degrees, scale in pixels per unit of the shape model"])
+        figures = [f"{row[key]:.3f}" for key in columns]
+        rows.append([name, *figures, str(row.get("above_1", ""))])
+    print(Table(["", *columns, "above 1"], rows).text())
+    print("angles in degrees, scale in pixels per unit of the shape model")
+    return 0
 
 
 def _preview(args: argparse.Namespace) -> int:
@@ -260,7 +231,7 @@ def _split(args: argparse.Namespace) -> int:
     else:
         shares = {"train": 1 - args.val - args.test, "val": args.val, "test": args.test}
         used = {name: share for name, share in shares.items() if share != 0}
-        partition = partition_dataset(dataset, used, args.by, args.seed, not args.no_stratify)
+        partition = partition_dataset(dataset, used, seed=args.seed)
     folder = Path(args.output)
     folder.mkdir(parents=True, exist_ok=True)
     for name in partition.parts:

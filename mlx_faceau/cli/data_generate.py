@@ -10,7 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlx_faceau.errors import DatasetError, MissingDependency, UsageError
+from mlx_faceau.errors import DatasetError, UsageError
 
 if TYPE_CHECKING:
     from mlx_faceau.data.labels.generate import VideoReport
@@ -22,41 +22,30 @@ HELP = (
 )
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "videos", nargs="+", metavar="INPUT", help="videos, photographs, folders or patterns"
-    )
-    parser.add_argument("--output", required=True, metavar="FILE", help="HDF5 file to write")
-    parser.add_argument(
+def add_arguments(option: Callable[..., argparse.Action]) -> None:
+    option("videos", nargs="+", metavar="INPUT", help="videos, photographs, folders or patterns")
+    option("--output", required=True, metavar="FILE", help="HDF5 file to write")
+    option(
         "--labels",
-        "--labeller",
-        dest="labeller",
         default="auto",
         metavar="NAME",
         help="openface-csv (NAME.csv beside each video), mediapipe (--label-model), pyfaceau, "
         "callable:package.module:function or auto: a CSV, else mediapipe where its model is given, "
         "else pyfaceau (default: auto)",
     )
-    parser.add_argument(
+    option(
         "--label-model",
         metavar="FILE",
         help="MediaPipe's face_landmarker.task (float16, version 1)",
     )
-    parser.add_argument(
+    option(
         "--frame-step", type=int, default=1, metavar="N", help="take every Nth frame (default: 1)"
     )
-    parser.add_argument(
-        "--every", dest="frame_step", type=int, default=argparse.SUPPRESS, help=argparse.SUPPRESS
-    )
-    parser.add_argument(
-        "--workers", type=int, default=1, metavar="N", help="processes (default: 1)"
-    )
-    parser.add_argument(
-        "--pdm", metavar="FILE", help="shape model to check and fit parameters with"
-    )
-    parser.add_argument("--subjects", metavar="CSV", help="who is shown: lines 'file,subject'")
-    parser.add_argument("--report", metavar="CSV", help="write the report of each file there")
-    parser.add_argument(
+    option("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
+    option("--pdm", metavar="FILE", help="shape model to check and fit parameters with")
+    option("--subjects", metavar="CSV", help="the person of each file: lines 'file,subject'")
+    option("--report", metavar="CSV", help="write the report of each file there")
+    option(
         "--limit",
         action="append",
         default=[],
@@ -77,9 +66,9 @@ def run(args: argparse.Namespace) -> int:
             print(f"{limit.name:20}{limit.default!s:>7}  {limit.metadata['help']}")
         return 0
     settings = GeneratorSettings(
-        args.labeller, args.frame_step, args.pdm, _limits(args.limit), args.label_model
+        args.labels, args.frame_step, args.pdm, _limits(args.limit), args.label_model
     )
-    inputs = list(_inputs(_find_files(args), read_subjects(args.subjects)))
+    inputs = _inputs(_find_files(args), read_subjects(args.subjects))
     with _progress(len(inputs)) as progress:
         reports = generate_file(inputs, settings, Path(args.output), args.workers, progress)
     if args.report:
@@ -124,32 +113,27 @@ def _find_files(args: argparse.Namespace) -> list[Path]:
 
     from .inputs import find_inputs
 
-    csv_alone = args.labeller == "openface-csv" or (
-        args.labeller == "auto" and args.label_model is None
-    )
     # OpenFace's CSV belongs to videos; the open labeller labels images too.
+    csv_alone = args.labels in ("openface-csv", "auto") and args.label_model is None
     kinds = VIDEO_SUFFIXES if csv_alone else (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES)
-    found = find_inputs(list(args.videos), kinds)
-    named = {Path(name) for name in args.videos}
+    found = [source.path for source in find_inputs(args.videos, kinds) if source.path]
     # Patterns match other files too; a file that is named itself is tried whatever it is.
-    return [
-        source.path
-        for source in found
-        if source.path and (source.path in named or source.path.suffix.lower() in kinds)
-    ]
+    named = {Path(name) for name in args.videos}
+    return [path for path in found if path in named or path.suffix.lower() in kinds]
 
 
-def _inputs(paths: Sequence[Path], subjects: dict[str, str]) -> Iterator["InputFile"]:
+def _inputs(paths: Sequence[Path], subjects: dict[str, str]) -> list["InputFile"]:
     """Inputs named by their file names, or by their paths where two have one name."""
     from mlx_faceau.data.labels.generate_files import InputFile
 
     if not paths:
         raise UsageError("no videos or photographs among the inputs")
-    names = Counter(path.name for path in paths)
+    names, inputs = Counter(path.name for path in paths), []
     for path in paths:
         name = path.name if names[path.name] == 1 else path.as_posix()
         subject = subjects.get(name) or subjects.get(path.name) or subjects.get(path.stem)
-        yield InputFile(path, name, subject)
+        inputs.append(InputFile(path, name, subject))
+    return inputs
 
 
 def read_subjects(path: str | None) -> dict[str, str]:
@@ -171,10 +155,8 @@ def read_subjects(path: str | None) -> dict[str, str]:
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[[int, int], None]]:
     """One line on a terminal: finished files, frames, frames a second."""
-    try:
-        from tqdm import tqdm
-    except ModuleNotFoundError:
-        raise MissingDependency("tqdm") from None
+    from tqdm import tqdm
+
     form = "{desc}, {n_fmt} frames, {rate_fmt}, {elapsed}"
     with tqdm(unit=" frames", bar_format=form, disable=not sys.stderr.isatty()) as bar:
 

@@ -43,18 +43,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from mlx_faceau.core.architectures import CONFIGS
     from mlx_faceau.weights.builtin import is_builtin
 
-    from .model_metadata import read_builtin, read_description
+    from .model_metadata import read_models
 
-    if not is_builtin(args.model):
-        return _run(args, args.output, read_description(Path(args.model)))
-    folders = {kind: args.output and str(Path(args.output) / kind) for kind in CONFIGS}
-    return max(_run(args, folders[kind], read_builtin(kind)) for kind in CONFIGS)
+    statuses = []
+    for metadata in read_models(args.model):
+        output = Path(args.output) if args.output else None
+        if output and is_builtin(args.model):
+            output /= metadata["kind"]
+        statuses.append(_evaluate(args, output, metadata))
+    return max(statuses)
 
 
-def _run(args: argparse.Namespace, output: str | None, metadata: dict[str, Any]) -> int:
+def _evaluate(args: argparse.Namespace, output: Path | None, metadata: dict[str, Any]) -> int:
     from mlx_faceau.core.architectures import CONFIGS
     from mlx_faceau.core.atomic_io import prepare_output_folder
     from mlx_faceau.core.provenance import training_hashes
@@ -76,7 +78,7 @@ def _run(args: argparse.Namespace, output: str | None, metadata: dict[str, Any])
     load = load_predictor if kind == "landmark_pose" else load_au_predictor
     predictor: Any = load(args.model, backend=args.backend)
     if output:
-        prepare_output_folder(output, (EVALUATION_NAME, *_RENDERED))
+        prepare_output_folder(str(output), (EVALUATION_NAME, *_RENDERED))
     recorded = metadata.get("target_statistics")
     evaluation = evaluate(
         lambda images: _arrays(predictor.predict_batch(images[..., ::-1])),
@@ -89,9 +91,12 @@ def _run(args: argparse.Namespace, output: str | None, metadata: dict[str, Any])
     title = f"{args.model} ({predictor.backend}) on {args.data}"
     print(f"{title}\n{as_text(evaluation)}")
     if output:
-        data = {"path": args.data, "hash": dataset.hash}
-        model = {"path": args.model, **_model(predictor.describe())}
-        _write(Path(output), title, evaluation, {"model": model, "data": data}, args)
+        about = {
+            "model": {"path": args.model, **_model(predictor.describe())},
+            "data": {"path": args.data, "hash": dataset.hash},
+            "options": {name: vars(args)[name] for name in ("backend", "boxes", "keep_outside")},
+        }
+        _write(output, title, evaluation, about)
     return 1 if args.require_targets and not evaluation.passed else 0
 
 
@@ -114,13 +119,7 @@ def _arrays(prediction: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in prediction.items() if hasattr(value, "shape")}
 
 
-def _write(
-    folder: Path,
-    title: str,
-    evaluation: "Evaluation",
-    about: dict[str, Any],
-    args: argparse.Namespace,
-) -> None:
+def _write(folder: Path, title: str, evaluation: "Evaluation", about: dict[str, Any]) -> None:
     from mlx_faceau.core.atomic_io import atomic_file
     from mlx_faceau.core.libraries import package_version
     from mlx_faceau.evaluation.crop_jitter import ROLL, SCALE, SHIFT
@@ -130,11 +129,9 @@ def _write(
     from mlx_faceau.output.recorded_accuracy import EVALUATION_NAME
     from mlx_faceau.train.history import write_json
 
-    options = {name: vars(args)[name] for name in ("backend", "boxes", "keep_outside")}
     record = {
         **about,
         "package_version": package_version(),
-        "options": options,
         "jitter": {"shift": SHIFT, "scale": SCALE, "roll": ROLL, "seed": JITTER_SEED},
         **evaluation.to_json(),
         "summary": header(evaluation),

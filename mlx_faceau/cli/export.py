@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from mlx_faceau.convert.source_model import CombinedModel, SourceModel
     from mlx_faceau.convert.variants import Variant
 
+CALIBRATION_FACES, MEASURED_FACES = 256, 512
 BOXES_NAME = "detector_boxes.json"  # how each detector's box maps to the crop
 SUFFIXES = {"onnx": ".onnx", "coreml": ".mlpackage", "safetensors": ".safetensors"}
 
@@ -95,36 +97,9 @@ def _batch(text: str) -> int | str:
 
 
 def run(args: argparse.Namespace) -> int:
-    from mlx_faceau.core.architectures import CONFIGS
-    from mlx_faceau.weights import builtin
-
-    if args.combine is not None:
-        if (args.combine, args.checkpoint) in (([builtin.BUILTIN], None), ([], builtin.BUILTIN)):
-            args.combine, args.checkpoint = [builtin.BUILTIN] * 2, None
-        if len(args.combine) != 2 or args.checkpoint is not None:
-            raise UsageError("--combine takes both nets, LANDMARKS AU, or builtin")
-        if args.output is None and builtin.is_builtin(args.combine[0]):
-            raise UsageError("builtin: give --output, a folder or the file to write")
-    elif args.checkpoint is None:
-        raise UsageError("give one checkpoint, or --combine LANDMARKS AU")
     formats = _formats(args)
-    if args.combine:
-        args.combine = [
-            str(builtin.checkpoint_of(kind)) if builtin.is_builtin(path) else path
-            for path, kind in zip(args.combine, CONFIGS, strict=True)
-        ]
-    if not builtin.is_builtin(args.checkpoint):
-        return _export_model(args, formats)
-    if args.output is None and formats != ["coreml"]:
-        raise UsageError("builtin: give --output DIR; only --to coreml has a folder of its own")
-    if args.output and Path(args.output).suffix in SUFFIXES.values():
-        raise UsageError(f"--output {args.output}: builtin is two nets; name a folder")
-    status = 0
-    for kind in CONFIGS:
-        output = args.output or str(builtin.coreml_file(kind).parent)
-        one = {**vars(args), "checkpoint": str(builtin.checkpoint_of(kind)), "output": output}
-        status = max(status, _export_model(argparse.Namespace(**one), formats))
-    return status
+    models = _models(args, formats)
+    return max([_export_model(paths, output, formats, args) for paths, output in models])
 
 
 def _formats(args: argparse.Namespace) -> list[str]:
@@ -142,7 +117,39 @@ def _formats(args: argparse.Namespace) -> list[str]:
     return formats
 
 
-def _export_model(args: argparse.Namespace, formats: list[str]) -> int:
+def _models(args: argparse.Namespace, formats: list[str]) -> list[tuple[list[str], str | None]]:
+    """The checkpoints of each model to write, two of a combined one, and its --output."""
+    from mlx_faceau.core.architectures import CONFIGS
+    from mlx_faceau.weights.builtin import BUILTIN, checkpoint_of, coreml_file, is_builtin
+
+    checkpoint, pair = args.checkpoint, args.combine
+    if pair is not None:
+        if (pair, checkpoint) in (([BUILTIN], None), ([], BUILTIN)):
+            pair, checkpoint = [BUILTIN, BUILTIN], None
+        if len(pair) != 2 or checkpoint is not None:
+            raise UsageError("--combine takes both nets, LANDMARKS AU, or builtin")
+        if args.output is None and is_builtin(pair[0]):
+            raise UsageError("builtin: give --output, a folder or the file to write")
+        both = zip(pair, CONFIGS, strict=True)
+        pair = [str(checkpoint_of(kind)) if is_builtin(path) else path for path, kind in both]
+        return [(pair, args.output)]
+    if checkpoint is None:
+        raise UsageError("give one checkpoint, or --combine LANDMARKS AU")
+    if not is_builtin(checkpoint):
+        return [([checkpoint], args.output)]
+    if args.output is None and formats != ["coreml"]:
+        raise UsageError("builtin: give --output DIR; only --to coreml has a folder of its own")
+    if args.output and Path(args.output).suffix in SUFFIXES.values():
+        raise UsageError(f"--output {args.output}: builtin is two nets; name a folder")
+    return [
+        ([str(checkpoint_of(kind))], args.output or str(coreml_file(kind).parent))
+        for kind in CONFIGS
+    ]
+
+
+def _export_model(
+    checkpoints: list[str], output: str | None, formats: list[str], args: argparse.Namespace
+) -> int:
     """Write one model in every format; the exit status."""
     from mlx_faceau.convert.check import AccuracyLost, CheckFailed
     from mlx_faceau.convert.source_model import CombinedModel, read_source
@@ -158,17 +165,15 @@ def _export_model(args: argparse.Namespace, formats: list[str]) -> int:
         if form == "safetensors" and len(formats) > 1:
             variants[form] = Variant(form)
         check_variant(variants[form])
-    checkpoints = args.combine or [args.checkpoint]
+    combined = len(checkpoints) > 1
     sources: list[Any] = [
-        read_source(path, args.width_mult if not args.combine or path.endswith(".pt") else None)
+        read_source(path, args.width_mult if not combined or path.endswith(".pt") else None)
         for path in checkpoints
     ]
-    source = CombinedModel(*sources) if args.combine else sources[0]
-    targets = _targets(args, formats, source.kind)
+    source = CombinedModel(*sources) if combined else sources[0]
+    targets = _targets(Path(checkpoints[0]), output, formats, source.kind)
     faces, status = None, 0
     if args.calibration:
-        from .export_faces import read_faces
-
         faces = read_faces(args.calibration, args.validation, source.output_shapes)
     for form, path in targets.items():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -184,28 +189,71 @@ def _export_model(args: argparse.Namespace, formats: list[str]) -> int:
             print(f"{path}: {size / 1e6:.1f} MB")
             if check is not None:
                 print(check.table())
-        for checkpoint in checkpoints if path.exists() else ():
-            write_model_card(checkpoint, path.parent, args.width_mult)
-        if form != "safetensors" and path.exists():
-            save_calibrations(path.parent / BOXES_NAME)
+        if path.exists():
+            for checkpoint in checkpoints:
+                write_model_card(checkpoint, path.parent, args.width_mult)
+            if form != "safetensors":
+                save_calibrations(path.parent / BOXES_NAME)
     return status
 
 
-def _targets(args: argparse.Namespace, formats: list[str], kind: str) -> dict[str, Path]:
+def _targets(
+    checkpoint: Path, output: str | None, formats: list[str], kind: str
+) -> dict[str, Path]:
     """The file of each format."""
     from mlx_faceau.core.checkpoint import BEST_NAME
 
-    checkpoint = Path(args.combine[0] if args.combine else args.checkpoint)
-    folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
-    output = Path(args.output) if args.output else folder
-    if output.suffix in SUFFIXES.values():
-        if [output.suffix] != [SUFFIXES[form] for form in formats]:
-            raise UsageError(f"--output {output} is not the one file of --to {args.to}")
-        source = checkpoint / BEST_NAME if checkpoint.is_dir() else checkpoint
-        if output.exists() and output.samefile(source):
-            raise UsageError(f"--output {output} is the checkpoint itself")
-        return {formats[0]: output}
-    return {form: output / f"{kind}{SUFFIXES[form]}" for form in formats}
+    target = Path(output or (checkpoint if checkpoint.is_dir() else checkpoint.parent))
+    if target.suffix not in SUFFIXES.values():
+        return {form: target / f"{kind}{SUFFIXES[form]}" for form in formats}
+    if [target.suffix] != [SUFFIXES[form] for form in formats]:
+        raise UsageError(f"--output {target} is not the one file of --to {','.join(formats)}")
+    source = checkpoint / BEST_NAME if checkpoint.is_dir() else checkpoint
+    if target.exists() and target.samefile(source):
+        raise UsageError(f"--output {target} is the checkpoint itself")
+    return {formats[0]: target}
+
+
+def read_faces(
+    calibration: str, validation: str | None, outputs: Iterable[str]
+) -> "CalibrationFaces":
+    """Evenly spaced faces for int8: to set the scales, and to measure the loss of accuracy on.
+
+    Args:
+        calibration: a training file.
+        validation: another one, of other subjects; None holds a tenth of the first one's subjects
+            out, by the split that training makes by default.
+        outputs: names of the labels.
+
+    Raises:
+        DatasetError: if a file cannot be read, or its subjects cannot be told apart for a split.
+    """
+    import numpy as np
+
+    from mlx_faceau.convert.int8_accuracy import CalibrationFaces
+    from mlx_faceau.data.format.dataset import FaceDataset
+    from mlx_faceau.data.loading.validation_split import split_dataset
+
+    def spaced(rows: np.ndarray, count: int) -> np.ndarray:
+        return rows[np.unique(np.linspace(0, len(rows) - 1, count).astype(int))]
+
+    def crops(dataset: FaceDataset, rows: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(dataset.read_images(rows)[..., ::-1])
+
+    training = FaceDataset(calibration)
+    if validation is None:
+        split = split_dataset(training)
+        rows, others, other_rows = split.train, training, split.validation
+    else:
+        others = FaceDataset(validation)
+        rows, other_rows = np.arange(len(training)), np.arange(len(others))
+    measured = spaced(other_rows, MEASURED_FACES)
+    return CalibrationFaces(
+        calibration=crops(training, spaced(rows, CALIBRATION_FACES)),
+        crops=crops(others, measured),
+        labels={name: others.labels[name][measured] for name in outputs},
+        hash=training.hash,
+    )
 
 
 def _write(
@@ -221,17 +269,12 @@ def _write(
         (part,) = source.parts
         save_weights(part, path, str(variant.precision))
         return None
-    options: dict[str, Any] = {
-        "precision": variant.precision,
-        "input": variant.input,
-        "batch": variant.batch,
-        "faces": faces,
-        "force": force,
-    }
+    shared = {"precision": variant.precision, "input": variant.input, "batch": variant.batch}
     if variant.form == "onnx":
         from mlx_faceau.convert.export_onnx import export_to_onnx
 
-        return export_to_onnx(source, path, int(variant.opset or 0), **options)
+        opset = int(variant.opset or 0)
+        return export_to_onnx(source, path, opset, **shared, faces=faces, force=force)
     from mlx_faceau.convert.export_coreml import export_to_coreml
 
-    return export_to_coreml(source, path, **options)
+    return export_to_coreml(source, path, **shared, faces=faces, force=force)

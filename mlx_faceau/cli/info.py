@@ -4,8 +4,10 @@ import argparse
 import json
 import os
 import shutil
+import subprocess
+import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,30 +22,24 @@ from mlx_faceau.core.libraries import (
 from mlx_faceau.errors import MissingDependency
 
 LIBRARIES = (
-    "numpy",
-    *OPENCV,
-    "av",
-    "pillow",
-    "pillow-heif",
-    "safetensors",
-    "mlx",
-    "torch",
-    "onnx",
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "coremltools",
-    "h5py",
-    "filelock",
-    "matplotlib",
-    "tqdm",
-    "dlib-bin",
-    "ai-edge-litert",
-    "pyarrow",
-    "tensorboardX",
-    "shtab",
-)
+    "numpy", *OPENCV, "av", "pillow", "pillow-heif", "safetensors", "mlx", "torch", "onnx",
+    "onnxruntime", "onnxruntime-gpu", "coremltools", "h5py", "filelock", "jinja2", "matplotlib",
+    "tqdm", "dlib-bin", "ai-edge-litert", "pyarrow", "tensorboardX", "shtab",
+)  # fmt: skip
 # Modules of compiled code beside the backends' libraries, which may be installed and not load.
 _MODULES = ("cv2", "safetensors", "h5py", "matplotlib", "dlib", "pyarrow")
+# What a fresh interpreter runs: for a backend it prints what that would compute on, of another
+# library it only imports the module.
+_PROBES = {
+    "coreml": "import coremltools; print('Core ML')",
+    "mlx": "import mlx.core as mx; print(mx.default_device().type.name)",
+    "onnx": "import onnxruntime as o; print(', '.join(sorted("
+    "p.removesuffix('ExecutionProvider') for p in o.get_available_providers() "
+    "if p != 'AzureExecutionProvider')))",  # that one calls models over the network
+    "torch": "import torch; print('cuda' if torch.cuda.is_available() else "
+    "'mps' if torch.backends.mps.is_available() else 'cpu')",
+}
+_PROBE_SECONDS = 60  # a first import from a slow disk may take long
 _WIDTH = 96
 
 
@@ -59,11 +55,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     if args.models:
-        models = {name: about for path in args.models for name, about in _described(path)}
-        report: dict[str, Any] = {"models": models}
+        report = {"models": {name: about for path in args.models for name, about in _models(path)}}
         lines = [
             line
-            for name, about in models.items()
+            for name, about in report["models"].items()
             for line in (name, *(f"  {key:16} {value}" for key, value in about.items()))
         ]
     else:
@@ -73,37 +68,28 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _described(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Name and description of the net of a path, or of both nets of the built-in pair."""
-    from mlx_faceau.core.architectures import CONFIGS
-    from mlx_faceau.weights.builtin import is_builtin
-
-    from .model_metadata import read_builtin, read_description
-
-    if is_builtin(path):
-        for kind in CONFIGS:
-            yield f"{path} {kind}", _about(path, read_builtin(kind))
-    else:
-        yield path, _about(path, read_description(Path(path)))
-
-
-def _about(path: str, metadata: dict[str, Any]) -> dict[str, Any]:
-    """Kind, width and origin of a model, and what runs it here and why not the others."""
+def _models(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Name and description of each net of a path: kind, width, origin, and what runs it here."""
     from mlx_faceau.core.provenance import pdm_of
     from mlx_faceau.errors import BackendError
     from mlx_faceau.inference.backends import choose, find_files, installed_libraries, this_machine
 
+    from .model_metadata import read_models
+
+    machine, models = this_machine(), read_models(path)
     keys = ("builtin", "kind", "model", "package_version", "crop", "color_order", "licence_note")
-    about = {key: metadata[key] for key in keys if key in metadata}
-    if pdm := pdm_of(metadata):
-        about["pdm"] = f"{pdm['name']}, SHA-256 {pdm['hash'] or 'unknown'}"
-    machine = this_machine()
-    try:
-        choice = choose(machine, find_files(path, metadata["kind"]), installed_libraries(machine))
-    except BackendError as error:
-        return {**about, "runs with": str(error)}
-    over = {f"not with {name}": reason for name, reason in choice.passed_over}
-    return {**about, "runs with": f"{choice.backend} ({choice.path.name})", **over}
+    for metadata in models:
+        about = {key: metadata[key] for key in keys if key in metadata}
+        if pdm := pdm_of(metadata):
+            about["pdm"] = f"{pdm['name']}, SHA-256 {pdm['hash'] or 'unknown'}"
+        files = find_files(path, metadata["kind"])
+        try:
+            choice = choose(machine, files, installed_libraries(machine))
+            about["runs with"] = f"{choice.backend} ({choice.path.name})"
+            about |= {f"not with {name}": reason for name, reason in choice.passed_over}
+        except BackendError as error:
+            about["runs with"] = str(error)
+        yield path if len(models) == 1 else f"{path} {metadata['kind']}", about
 
 
 def installation() -> dict[str, Any]:
@@ -113,7 +99,7 @@ def installation() -> dict[str, Any]:
     from mlx_faceau.inference.backends import this_machine
 
     machine = this_machine()
-    backends, problems = _states(machine)
+    backends, problems = _backend_states(machine)
     accelerators = ["Apple GPU (Metal)", "Neural Engine (Core ML)"] if machine.apple_silicon else []
     accelerators += ["NVIDIA GPU (CUDA)"] if machine.nvidia else []
     blas = None
@@ -138,15 +124,13 @@ def installation() -> dict[str, Any]:
     }
 
 
-def _states(machine: Any) -> tuple[dict[str, str], dict[str, str]]:
+def _backend_states(machine: Any) -> tuple[dict[str, str], dict[str, str]]:
     """For each backend "usable" and on what, or why not; and what is wrong with other libraries.
 
     What chooses backends decides first; then each library is loaded in a process of its own.
     """
     from mlx_faceau.errors import BackendError
     from mlx_faceau.inference.backends import BACKENDS, Files, choose, installed_libraries
-
-    from .probe import probe
 
     libraries = installed_libraries(machine)
     states = {}
@@ -155,19 +139,45 @@ def _states(machine: Any) -> tuple[dict[str, str], dict[str, str]]:
             choose(machine, Files({name: Path("any")}), libraries, name)
         except BackendError as error:
             states[name] = str(error).removeprefix(f"{BACKENDS[name].title}: ")
-    asked = [name for name in BACKENDS if name not in states]
-    answers = probe([*asked, *(name for name in _MODULES if find_spec(name) is not None)])
-    for name in asked:
-        loads, text = answers.pop(name)
-        states[name] = (
-            f"usable, sees {text}" if loads else str(broken(BACKENDS[name].library, text))
-        )
-    problems = {
-        name: str(broken(name, text)) for name, (loads, text) in answers.items() if not loads
-    }
+    modules = [name for name in _MODULES if find_spec(name) is not None]
+    found = probe([*(name for name in BACKENDS if name not in states), *modules])
+    for name in BACKENDS:
+        if name not in states:
+            loads, text = found[name]
+            reason = f"usable, sees {text}" if loads else broken(BACKENDS[name].library, text)
+            states[name] = str(reason)
+    problems = {name: str(broken(name, found[name][1])) for name in modules if not found[name][0]}
     if conflict := opencv_conflict():
         problems.setdefault("cv2", str(conflict))
     return {name: states[name] for name in BACKENDS}, problems
+
+
+def probe(names: Iterable[str]) -> dict[str, tuple[bool, str]]:
+    """Whether each backend's library or module loads, and what it sees, or why it does not load.
+
+    An installed library may still not load (a wheel for another machine), or end the whole process
+    (instructions that this processor lacks), or find no GPU although there is one: so each is
+    loaded in a process of its own, all at the same time.
+    """
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    processes = {}
+    for name in names:
+        command = [sys.executable, "-c", _PROBES.get(name, f"import {name}")]
+        processes[name] = subprocess.Popen(command, **pipes, text=True, errors="replace")
+    found = {}
+    for name, process in processes.items():
+        try:
+            out, error = process.communicate(timeout=_PROBE_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            found[name] = False, f"no answer within {_PROBE_SECONDS} s"
+            continue
+        loads = process.returncode == 0
+        last = ((out if loads else error).strip().splitlines() or [""])[-1]
+        ended = "" if loads else f"its process ended with status {process.returncode}"
+        found[name] = loads, last or ended
+    return found
 
 
 def _training_states(backends: dict[str, str], problems: dict[str, str]) -> dict[str, str]:
@@ -175,20 +185,20 @@ def _training_states(backends: dict[str, str], problems: dict[str, str]) -> dict
     missing = [name for name in ("h5py", "filelock", "tqdm") if find_spec(name) is None]
     common = [str(MissingDependency(missing[0], extra="train"))] if missing else []
     common += [problems[name] for name in ("cv2", "h5py") if name in problems]
-    own = {
-        name: [] if backends[name].startswith("usable") else [backends[name]]
-        for name in ("mlx", "torch")
-    }
-    return {name: "; ".join([*reasons, *common]) or "usable" for name, reasons in own.items()}
+    states = {}
+    for name in ("mlx", "torch"):
+        own = [] if backends[name].startswith("usable") else [backends[name]]
+        states[name] = "; ".join([*own, *common]) or "usable"
+    return states
 
 
 def _detector_states(system: str, problems: dict[str, str]) -> dict[str, str]:
     yunet = "needs its file: face_detection_yunet_*.onnx beside the landmark model"
-    states = {"yunet": problems.get("cv2", yunet)}
-    for name, module, there in (("vision", "Vision", system == "Darwin"), ("dlib", "dlib", True)):
-        if not there:
-            states[name] = "macOS only"
-        elif find_spec(module) is None:
+    states = {"yunet": problems.get("cv2", yunet), "vision": "macOS only"}
+    for name, module in (("vision", "Vision"), ("dlib", "dlib")):
+        if name == "vision" and system != "Darwin":
+            continue
+        if find_spec(module) is None:
             states[name] = str(MissingDependency(module, extra="detect"))
         else:
             states[name] = problems.get("cv2") or problems.get(module, "usable")
@@ -203,8 +213,8 @@ def _builtin_state() -> str:
 
     try:
         for kind in CONFIGS:
-            for path in (builtin.onnx_file(kind), builtin.checkpoint_file(kind)):
-                builtin.check(path)
+            builtin.check(builtin.onnx_file(kind))
+            builtin.check(builtin.checkpoint_file(kind))
         return str(builtin.read_index()["name"])
     except CheckpointError as error:
         return str(error)
@@ -218,27 +228,19 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
     yield f"MLX's BLAS     {report['mlx blas'] or 'MLX is not installed'}"
     compiler = report["c++ compiler"]
     yield f"C++ compiler   {compiler or 'none: mx.compile runs uncompiled on CPU'}"
-    for title, key in (("predicting", "backends"), ("training", "training")):
+    sections = {"predicting": "backends", "training": "training", "face detectors": None}
+    for title, key in sections.items():
         yield title
-        yield from (f"  {name:8} {state}" for name, state in report[key].items())
-    yield "face detectors"
-    yield from (f"  {name:8} {state}" for name, state in report["face detectors"].items())
+        yield from (f"  {name:8} {state}" for name, state in report[key or title].items())
     libraries = report["libraries"]
-    there = ", ".join(f"{name} {number}" for name, number in libraries.items() if number)
-    yield from _wrapped("libraries", there)
-    for name, text in report["problems"].items():
-        yield from _wrapped(f"! {name}", text)
-    absent = [name for name, number in libraries.items() if not number and name not in OPENCV[1:]]
-    if absent:
-        yield from _wrapped("not installed", ", ".join(absent))
-    yield from _wrapped("built-in pair", report["built-in pair"])
-
-
-def _wrapped(title: str, text: str) -> list[str]:
-    return textwrap.wrap(
-        text,
-        _WIDTH,
-        initial_indent=f"{title:15}",
-        subsequent_indent=" " * 15,
-        break_on_hyphens=False,
-    )
+    versions = ", ".join(f"{name} {number}" for name, number in libraries.items() if number)
+    missing = [name for name, number in libraries.items() if not number and name not in OPENCV[1:]]
+    paragraphs = {
+        "libraries": versions,
+        **{f"! {name}": text for name, text in report["problems"].items()},
+        "not installed": ", ".join(missing),
+        "built-in pair": report["built-in pair"],
+    }
+    for title, text in paragraphs.items():
+        indents = {"initial_indent": f"{title:15}", "subsequent_indent": " " * 15}
+        yield from textwrap.wrap(text, _WIDTH, break_on_hyphens=False, **indents)

@@ -17,9 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mlx_faceau.core.libraries import library_error
-from mlx_faceau.errors import FaceauError, FunctionError, printable
-
-from .completion import SHELLS, PrintCompletion
+from mlx_faceau.errors import FaceauError, FunctionError, MissingDependency, printable
 
 # Subcommand, which is its module's name too -> what it does; the order is the order of --help.
 COMMANDS = {
@@ -101,9 +99,8 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--print-completion",
-        action=PrintCompletion,
-        const=build_parser,
-        choices=SHELLS,
+        action=_PrintCompletion,
+        choices=("bash", "zsh", "tcsh"),
         help="print a script that completes commands and flags in the shell, and exit",
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -116,13 +113,6 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     return parser
 
 
-def _command_of(arguments: list[str]) -> str:
-    """The subcommand of a command line, "" where there is none; no flag before it takes a value,
-    but for one that ends the program."""
-    words = (word for word in arguments if not word.startswith("-"))
-    return next(words, "")
-
-
 class _ShowVersion(argparse.Action):
     """Reads the version only when it is asked for: that alone takes longer than all the flags."""
 
@@ -131,6 +121,31 @@ class _ShowVersion(argparse.Action):
 
         print(f"mlx-faceau {package_version()}")
         parser.exit()
+
+
+class _PrintCompletion(argparse.Action):
+    """Prints a completion script for the shell that is named, of all subcommands."""
+
+    def __call__(self, parser: argparse.ArgumentParser, _: Any, shell: Any, *__: Any) -> None:
+        try:
+            import shtab
+        except ModuleNotFoundError:
+            error = MissingDependency("shtab", extra="completion")
+            parser.exit(2, f"mlx-faceau: {error}\n")
+        whole = build_parser()
+        _complete_files(whole, shtab.FILE)
+        print(shtab.complete(whole, shell))
+        parser.exit()
+
+
+def _complete_files(parser: argparse.ArgumentParser, files: dict[str, str]) -> None:
+    """Let free text be completed as names of files."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                _complete_files(command, files)
+        elif action.type in (None, str) and action.choices is None and action.nargs != 0:
+            action.complete = files  # type: ignore[attr-defined]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -148,7 +163,9 @@ def main(arguments: list[str] | None = None) -> int:
         sys.exit(2)
     verbose = False
     try:
-        args = build_parser(_command_of(given)).parse_args(given)
+        # No flag before the subcommand takes a value, but for one that ends the program.
+        command = next((word for word in given if not word.startswith("-")), "")
+        args = build_parser(command).parse_args(given)
         verbose = hasattr(args, "verbose")
         level = logging.INFO if verbose else logging.WARNING
         logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
@@ -184,7 +201,9 @@ def explain(error: Exception) -> tuple[int, str]:
         if "no such file" in text.lower() and path.name and path.parent.is_dir():
             text += _did_you_mean(path.name, (entry.name for entry in path.parent.iterdir()))
         return 2, text
-    if ran_out_of_memory(error):
+    text = str(error).lower()
+    signs = ("out of memory", "metal::malloc", "bad_alloc", "allocate memory")  # torch's, MLX's
+    if isinstance(error, MemoryError) or any(sign in text for sign in signs):
         return 2, (
             f"out of memory ({one_line(error)[:200]}); close other programs, or train with a "
             "smaller --batch-size and as much larger --accumulate, which keeps the step"
@@ -194,13 +213,6 @@ def explain(error: Exception) -> tuple[int, str]:
         f"internal error: {type(error).__name__}: {one_line(error)} ({Path(place.filename).name}, "
         f"line {place.lineno}); {REPORT}; run with -v for the traceback"
     )
-
-
-def ran_out_of_memory(error: BaseException) -> bool:
-    """Whether an error is Python's, torch's or MLX's way of saying so."""
-    text = str(error).lower()
-    signs = ("out of memory", "metal::malloc", "bad_alloc", "allocate memory")
-    return isinstance(error, MemoryError) or any(sign in text for sign in signs)
 
 
 def one_line(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""What a model that a command names says about itself, without opening it for prediction."""
+"""What a model that a command names records about itself, read without opening its backend."""
 
 from pathlib import Path
 from typing import Any
@@ -10,16 +10,18 @@ from mlx_faceau.errors import CheckpointError
 from mlx_faceau.weights import builtin
 
 
-def read_builtin(kind: str) -> dict[str, Any]:
-    """The metadata of a net of the built-in pair.
+def read_models(model: str) -> list[dict[str, Any]]:
+    """The metadata of each net that a model path names: of ``builtin``, both nets.
 
     Raises:
-        CheckpointError: if it is missing or damaged.
+        CheckpointError: if there is no model, or it does not record its ``kind``.
     """
-    return read_metadata(builtin.check(builtin.checkpoint_file(kind)))
+    if builtin.is_builtin(model):
+        return [read_metadata(builtin.checkpoint_of(kind)) for kind in CONFIGS]
+    return [read_model(Path(model))]
 
 
-def read_description(path: Path) -> dict[str, Any]:
+def read_model(path: Path) -> dict[str, Any]:
     """The metadata of a model's folder or file: at least its ``kind``.
 
     Raises:
@@ -31,8 +33,8 @@ def read_description(path: Path) -> dict[str, Any]:
         return {"kind": read_pyfaceau(path)[0].kind}
     if path.is_dir() and path.suffix != COREML_SUFFIX and not (path / BEST_NAME).is_file():
         path = _exported_in(path)
-    exported_file = path.suffix in (ONNX_SUFFIX, COREML_SUFFIX)
-    metadata = read_exported_metadata(path) if exported_file else read_metadata(path)
+    exported = path.suffix in (ONNX_SUFFIX, COREML_SUFFIX)
+    metadata = read_exported_metadata(path) if exported else read_metadata(path)
     if metadata is None or "kind" not in metadata:
         raise CheckpointError(f"{path}: does not say which net it is; export it again")
     return metadata
@@ -40,13 +42,12 @@ def read_description(path: Path) -> dict[str, Any]:
 
 def _exported_in(folder: Path) -> Path:
     """The exported file of the one net that a folder without a checkpoint holds."""
-    names = [[f"{kind}{suffix}" for suffix in (ONNX_SUFFIX, COREML_SUFFIX)] for kind in CONFIGS]
-    there = [[folder / name for name in of_kind if (folder / name).exists()] for of_kind in names]
-    found = [of_kind[0] for of_kind in there if of_kind]
+    names = [f"{kind}{suffix}" for kind in CONFIGS for suffix in (ONNX_SUFFIX, COREML_SUFFIX)]
+    found = [folder / name for name in names if (folder / name).exists()]
     if not found:
-        wanted = ", ".join(name for of_kind in names for name in of_kind)
+        wanted = ", ".join(names)
         raise CheckpointError(f"{folder}: holds neither {BEST_NAME} nor an exported net ({wanted})")
-    if len(found) > 1:
-        both = " and ".join(path.name for path in found)
+    if len({path.stem for path in found}) > 1:
+        both = f"{found[0].name} and {found[-1].name}"
         raise CheckpointError(f"{folder}: holds two nets, {both}; name one of these files")
     return found[0]

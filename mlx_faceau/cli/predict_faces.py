@@ -25,10 +25,10 @@ from mlx_faceau.video.pipeline import FacePipeline
 from mlx_faceau.video.pose import Camera
 from mlx_faceau.video.reader import Span, Video
 from mlx_faceau.video.results import FrameResult, ResultStream
-from mlx_faceau.weights.builtin import is_builtin, pdm_for
+from mlx_faceau.weights.builtin import pdm_for
 
 from .inputs import Input, find_inputs, shard
-from .model_metadata import read_builtin, read_description
+from .model_metadata import read_models
 
 logger = logging.getLogger(__name__)
 
@@ -66,8 +66,7 @@ def run_faces(args: argparse.Namespace, settings: dict[str, Any]) -> int:
     jobs = _jobs(shard(find_inputs(args.inputs), args.shard), args, layout)
     for job in jobs:
         _check_replaceable(job.files)
-    if args.resume:
-        jobs = [job for job in jobs if not job.files.is_done]
+    jobs = [job for job in jobs if not (args.resume and job.files.is_done)]
     if not jobs:
         sys.stderr.write("nothing left to do\n")
         return 0
@@ -98,8 +97,8 @@ def run_faces(args: argparse.Namespace, settings: dict[str, Any]) -> int:
             if rest := [source for source in job.inputs if source not in failed]:
                 _report_failure(job.name, error)
                 failed += rest
-            continue
-        _print_summary(job, summary, record)
+        else:
+            _print_summary(job, summary, record)
     if failed:
         sys.stderr.write(f"{len(failed)} of {total} inputs could not be read\n")
     return 0 if not failed else 1 if len(failed) < total else 2
@@ -197,13 +196,10 @@ def _print_summary(job: Job, summary: Summary, record: dict[str, Any]) -> None:
     without = f", {summary.faceless} without a face" if summary.faceless else ""
     files = [str(path) for path in summary.written] or ["standard output"]
     if len(files) > _NAMED:
-        overlays = [name for name in files if name.endswith(".overlay.png")]
-        pattern = Path(overlays[0]).parent / "*.overlay.png"
-        files = [name for name in files if name not in overlays]
-        files.append(f"{pattern} ({len(overlays)} images)")
-    models = sorted({f"{m['name']}" for m in record["models"].values()})
-    by = ", ".join([*models, f"detector {record['detector']}"])
-    stream.write(f"{job.name}: {frames}{without} -> {', '.join(files)} ({by})\n")
+        files[_NAMED:] = [f"and {len(files) - _NAMED} more"]
+    models = sorted({str(model["name"]) for model in record["models"].values()})
+    made_by = ", ".join([*models, f"detector {record['detector']}"])
+    stream.write(f"{job.name}: {frames}{without} -> {', '.join(files)} ({made_by})\n")
     for note in summary.notes:
         sys.stderr.write(note + "\n")
 
@@ -236,12 +232,7 @@ def _pdm(args: argparse.Namespace) -> PDM | None:
         UsageError: if the landmark net was trained with another one.
     """
     try:
-        builtin = is_builtin(args.landmark_model)
-        metadata = (
-            read_builtin("landmark_pose")
-            if builtin
-            else read_description(Path(args.landmark_model))
-        )
+        metadata = read_models(args.landmark_model)[0]
     except CheckpointError:
         metadata = {}  # opening the net raises it again
     if args.pdm is None:

@@ -5,17 +5,19 @@ of the MLX backend.
 """
 
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from mlx_faceau.core import blas
 from mlx_faceau.core.architectures import CONFIGS, ModelConfig, random_weights
 from mlx_faceau.core.checkpoint import describe, save_checkpoint
 from mlx_faceau.core.preprocess import scale_rgb
 from mlx_faceau.core.tolerances import FIRST_LOSS, MAX_ERROR, RUNNING_STATISTICS
 from mlx_faceau.inference.backends.mlx_backend import MLXBackend
 from mlx_faceau.models import mx
+from mlx_faceau.models.depthwise import device_name
 from mlx_faceau.train.mlx_trainer import MLXTrainer
 
 WIDTH, FACES, LEARNING_RATE = 0.25, 8, 1e-3
@@ -26,44 +28,39 @@ BOUNDS = {
     **MAX_ERROR,
 }
 
-Arrays = dict[str, np.ndarray]
+
+def print_comparison() -> int:
+    """Print every difference; the exit status is 1 where one is too large."""
+    print(f"nets of width {WIDTH:g} on {device_name()} against the CPU; BLAS: {blas.prepare()}")
+    passed = True
+    for kind, name, error in differences():
+        passed &= error <= BOUNDS[name]
+        print(
+            f"  {kind:15}{name:24}{error:9.1e}  {'passed' if error <= BOUNDS[name] else 'FAILED'}"
+        )
+    return 0 if passed else 1
 
 
-@dataclass(frozen=True)
-class NetReport:
-    """The difference of one figure of one net on this device from the CPU's."""
-
-    kind: str
-    figure: str
-    error: float
-
-    @property
-    def passed(self) -> bool:
-        return self.error <= BOUNDS[self.figure]
-
-
-def verify_nets() -> list[NetReport]:
-    """Compare MLX's default device with the CPU: one training step and one batch predicted."""
-    device, reports = mx.default_device(), []
+def differences() -> Iterator[tuple[str, str, float]]:
+    """Kind of net, name of a figure (of ``BOUNDS``), and how far it is from the CPU's."""
+    device = mx.default_device()
     for config_class in CONFIGS.values():
         config = config_class(width_mult=WIDTH)
-        here = figures(config)
+        found = figures(config)
         mx.set_default_device(mx.Device(mx.cpu))
         try:
             expected = figures(config)
         finally:
             mx.set_default_device(device)
-        for name, values in here.items():
+        for name, values in found.items():
             scale = 1.0 if name in MAX_ERROR else float(np.abs(expected[name]).max())
-            error = float(np.abs(values - expected[name]).max()) / scale
-            reports.append(NetReport(config.kind, name, error))
-    return reports
+            yield config.kind, name, float(np.abs(values - expected[name]).max()) / scale
 
 
-def figures(config: ModelConfig) -> Arrays:
+def figures(config: ModelConfig) -> dict[str, np.ndarray]:
     """Everything that is compared, computed on the default device."""
     weights, rng = random_weights(config), np.random.default_rng(0)
-    batch: Arrays = {"images": rng.integers(0, 256, (FACES, 112, 112, 3), np.uint8)}
+    batch = {"images": rng.integers(0, 256, (FACES, 112, 112, 3), np.uint8)}
     for name, shape in config.output_shapes.items():
         batch[name] = rng.uniform(0, 5, (FACES, *shape)).astype(np.float32)
     trainer = MLXTrainer(config, weights, loss_options={}, scaling={}, weight_decay=0.0, seed=0)

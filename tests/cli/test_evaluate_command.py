@@ -12,7 +12,7 @@ pytest.importorskip("torch")
 pytest.importorskip("onnx")
 
 from mlx_faceau.cli.main import main
-from mlx_faceau.cli.model_metadata import read_description
+from mlx_faceau.cli.model_metadata import read_model
 from mlx_faceau.core.architectures import LandmarkPoseConfig
 from mlx_faceau.core.checkpoint import describe
 from mlx_faceau.errors import CheckpointError
@@ -25,13 +25,13 @@ def test_every_form_of_a_model_tells_its_kind(tmp_path: Path) -> None:
     assert main(["convert", str(best), "--output", str(theirs)]) == 0
     assert main(["export", str(best), "--to", "onnx", "--output", str(exported)]) == 0
     files = [best, best.parent, theirs, exported / "au_prediction.onnx", exported]
-    assert {read_description(path)["kind"] for path in files} == {"au_prediction"}
+    assert {read_model(path)["kind"] for path in files} == {"au_prediction"}
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(CheckpointError, match="holds neither checkpoint_best"):
-        read_description(tmp_path / "empty")
+        read_model(tmp_path / "empty")
 
 
 @pytest.mark.parametrize("write", [write_onnx, write_mlpackage])
@@ -41,9 +41,9 @@ def test_other_exported_files_beside_the_net_s_own_do_not_matter(
     ending = ".onnx" if write is write_onnx else ".mlpackage"
     write(tmp_path / f"a_yunet{ending}", None)
     with pytest.raises(CheckpointError, match=r"nor an exported net \(landmark_pose\.onnx, "):
-        read_description(tmp_path)
+        read_model(tmp_path)
     write(tmp_path / f"landmark_pose{ending}", describe(LANDMARK))
-    assert read_description(tmp_path)["kind"] == "landmark_pose"
+    assert read_model(tmp_path)["kind"] == "landmark_pose"
 
 
 def test_a_folder_of_both_nets_is_refused_with_the_names_of_their_files(
@@ -55,7 +55,7 @@ def test_a_folder_of_both_nets_is_refused_with_the_names_of_their_files(
     error = capsys.readouterr().err.strip()
     assert "landmark_pose.onnx and au_prediction.onnx; name one of these files" in error
     assert "\n" not in error
-    assert read_description(tmp_path / "au_prediction.onnx")["kind"] == "au_prediction"
+    assert read_model(tmp_path / "au_prediction.onnx")["kind"] == "au_prediction"
 
 
 def test_a_pt_file_of_unusual_width_is_refused_with_a_way_that_works(
@@ -67,18 +67,18 @@ def test_a_pt_file_of_unusual_width_is_refused_with_a_way_that_works(
     assert main(["evaluate", str(theirs), "--data", "faces.h5"]) == 2
     assert "--width-mult of 'mlx-faceau convert'" in capsys.readouterr().err
     assert main(["convert", str(theirs), "--width-mult", "0.3", "--output", str(ours)]) == 0
-    assert read_description(ours)["kind"] == "landmark_pose"
+    assert read_model(ours)["kind"] == "landmark_pose"
 
 
 def test_a_checkpoint_stands_before_exported_files_of_another_net(tmp_path: Path) -> None:
     other = write_checkpoint(tmp_path / "other.safetensors", LANDMARK)
     folder = tmp_path / "run"
     assert main(["export", str(other), "--to", "onnx", "--output", str(folder)]) == 0
-    assert read_description(folder)["kind"] == "landmark_pose"
+    assert read_model(folder)["kind"] == "landmark_pose"
     shutil.copy(
         write_checkpoint(tmp_path / "au.safetensors", AU), folder / "checkpoint_best.safetensors"
     )
-    assert read_description(folder)["kind"] == "au_prediction"
+    assert read_model(folder)["kind"] == "au_prediction"
 
 
 def test_what_cannot_be_written_is_told_before_the_evaluation(

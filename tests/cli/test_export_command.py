@@ -187,7 +187,7 @@ def test_int8_is_calibrated_and_measured_on_people_of_the_file(
 
 
 def test_held_out_people_are_not_calibrated_on(tmp_path):
-    from mlx_faceau.cli.export_faces import read_faces
+    from mlx_faceau.cli.export import read_faces
     from mlx_faceau.data.format.dataset import FaceDataset
     from mlx_faceau.data.synthetic.people import write_synthetic
 

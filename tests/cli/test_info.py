@@ -9,7 +9,7 @@ import pytest
 from random_nets import AU, LANDMARK, write_checkpoint
 from wire import write_onnx
 
-from mlx_faceau.cli import info, probe
+from mlx_faceau.cli import info
 from mlx_faceau.cli.main import main
 from mlx_faceau.core.checkpoint import describe
 
@@ -17,16 +17,18 @@ SCREEN = (32, 160)  # lines and characters of a terminal window that is not maxi
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[bool, str]]:
+def probed(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[bool, str]]:
     """What the libraries answer, to be set by a test: no process is started."""
     answers: dict[str, tuple[bool, str]] = {}
     monkeypatch.setattr(
-        probe, "probe", lambda names: {name: answers.get(name, (True, "cpu")) for name in names}
+        info, "probe", lambda names: {name: answers.get(name, (True, "cpu")) for name in names}
     )
     return answers
 
 
-def test_the_installation_is_told_as_json_and_on_one_screen(tmp_path, monkeypatch, capsys) -> None:
+def test_the_installation_is_printed_as_json_and_on_one_screen(
+    tmp_path, monkeypatch, capsys
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["info", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
@@ -44,9 +46,9 @@ def test_the_installation_is_told_as_json_and_on_one_screen(tmp_path, monkeypatc
     assert max(len(line) for line in lines if "BLAS" not in line) <= SCREEN[1]
 
 
-def test_a_library_that_does_not_load_is_named_with_a_remedy(told, tmp_path, monkeypatch) -> None:
+def test_a_library_that_does_not_load_is_named_with_a_remedy(probed, tmp_path, monkeypatch) -> None:
     pytest.importorskip("onnxruntime")
-    told["onnx"] = (False, "ImportError: wrong machine")
+    probed["onnx"] = (False, "ImportError: wrong machine")
     monkeypatch.chdir(tmp_path)
     state = info.installation()["backends"]["onnx"]
     assert state == (
@@ -56,7 +58,7 @@ def test_a_library_that_does_not_load_is_named_with_a_remedy(told, tmp_path, mon
 
 
 def test_training_without_its_extra_names_the_line_that_installs_it(
-    told, tmp_path, monkeypatch
+    probed, tmp_path, monkeypatch
 ) -> None:
     pytest.importorskip("torch")
     monkeypatch.setitem(sys.modules, "h5py", None)
@@ -81,8 +83,8 @@ def test_training_without_its_extra_names_the_line_that_installs_it(
     ids=["fine", "missing", "killed"],
 )
 def test_a_library_is_asked_in_a_process_of_its_own(monkeypatch, question, answer) -> None:
-    monkeypatch.setitem(probe._QUESTIONS, "onnx", question)
-    loads, text = probe.probe(["onnx"])["onnx"]
+    monkeypatch.setitem(info._PROBES, "onnx", question)
+    loads, text = info.probe(["onnx"])["onnx"]
     assert (loads, text[: len(answer[1])]) == answer
 
 

@@ -34,7 +34,7 @@ def failing(monkeypatch):
     ("error", "status", "line"),
     [
         (BackendError("no file\n that   it reads"), 2, "mlx-faceau: no file that it reads\n"),
-        (UsageError("--every is 0"), 2, "mlx-faceau: --every is 0\n"),
+        (UsageError("--frame-step is 0"), 2, "mlx-faceau: --frame-step is 0\n"),
         (FileNotFoundError(2, "No such file", "a.h5"), 2, "mlx-faceau: a.h5: No such file\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
         (

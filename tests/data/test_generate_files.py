@@ -39,7 +39,7 @@ def test_hostile_videos_are_reported_and_the_others_are_used(tmp_path, capsys):
     (tmp_path / "notes.txt").write_text("not looked at")
     (tmp_path / "who.csv").write_text("a,Anna\nz.mp4, Zoë\n")
     output, table = tmp_path / "out.h5", tmp_path / "report.csv"
-    options = ["--labeller", "openface-csv", "--subjects", tmp_path / "who.csv"]
+    options = ["--labels", "openface-csv", "--subjects", tmp_path / "who.csv"]
     arguments = [tmp_path, "--output", output, "--workers", 2, "--report", table, *options]
     assert generate(*arguments) == 1
     out, err = capsys.readouterr()
@@ -164,14 +164,13 @@ def test_a_video_that_kills_its_process_is_lost_alone(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--labeller", "nobody"], "labeller 'nobody'"),
+        (["--labels", "nobody"], "labeller 'nobody'"),
         (["--frame-step", "0"], "every"),
-        (["--every", "0"], "every"),
         (["--workers", "-1"], "-1 workers"),
         (["--limit", "min_sise=3"], "min_size"),
         (["--limit", "min_size"], "NAME=VALUE"),
         (["--pdm", "absent.txt"], "absent.txt"),
-        (["--labeller", "pyfaceau"], "pyfaceau"),
+        (["--labels", "pyfaceau"], "pyfaceau"),
     ],
 )
 def test_bad_options_are_one_line_before_anything_is_read(tmp_path, capsys, arguments, message):

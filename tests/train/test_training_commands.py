@@ -93,7 +93,7 @@ def test_a_file_of_both_nets_is_not_evaluated(
 ) -> None:
     from mlx_faceau.cli import model_metadata
 
-    monkeypatch.setattr(model_metadata, "read_description", lambda path: {"kind": "combined"})
+    monkeypatch.setattr(model_metadata, "read_models", lambda model: [{"kind": "combined"}])
     assert main(["evaluate", "both.onnx", "--data", str(faces_file)]) == 2
     assert "both.onnx: a combined model; evaluate one net at a time" in capsys.readouterr().err
 
