@@ -82,13 +82,14 @@ def backends(model: Path, kind: str) -> Iterator[tuple[str, str, str, Run]]:
 
 def files(model: Path, kind: str, folders: list[Path]) -> Iterator[tuple[str, str, str, Run]]:
     """Exported files of this very checkpoint, in every runtime that this machine has for them."""
-    source = file_hash(find_checkpoint(model))
+    # Exported weights record the checkpoint that they are from.
+    sources = {file_hash(find_checkpoint(model)), read_metadata(model).get("source_hash")}
     folders = [*folders, model] if model.is_dir() else folders
     found = {path.resolve() for folder in folders for path in folder.iterdir()}
     for path in sorted(p for p in found if p.suffix in (ONNX_SUFFIX, COREML_SUFFIX)):
         metadata = read_exported_metadata(path) or {}
         own = metadata.get("nets", {}).get(kind, metadata)
-        if own.get("source_hash") != source:
+        if own.get("source_hash", "") not in sources:
             print(f"{path.name}: not of this checkpoint")
             continue
         for exported in open_exported(path):

@@ -33,19 +33,20 @@ from mlx_faceau.convert.source_model import (
 from mlx_faceau.convert.variants import HALF_WEIGHTS
 from mlx_faceau.core.architectures import count_parameters
 from mlx_faceau.core.checkpoint import file_hash, load_checkpoint
-from mlx_faceau.core.facs import AU_DESCRIPTIONS
+from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.core.libraries import package_version
 from mlx_faceau.core.pdm import read_pdm
 from mlx_faceau.core.provenance import pdm_of, training_stages
 from mlx_faceau.data.synthetic.people import synthesize
 from mlx_faceau.errors import FaceauError
+from mlx_faceau.output.tables import Table, au_label, number
 from mlx_faceau.weights import builtin
 
 CARD = Path(__file__).with_name("builtin_model_card.md")
 CARD_NAME = "MODEL_CARD.md"
 LICENCE_NOTE = "MIT: these weights may be used for any purpose; see MODEL_CARD.md."
 STRONG, FAIR = (0.85, 0.8), (0.7, 0.65)  # least r with the labeller, and AUC on posed faces
-CROPS = 64  # of each kind that the files are checked on
+CROPS = 64  # of noise, and of synthetic people, that the files are checked on
 NETS = {
     "landmark_pose": "UnifiedLandmarkPoseNet | 68 landmarks, pose, 34 shape parameters",
     "au_prediction": "AUPredictionNet | intensities of 17 action units",
@@ -99,7 +100,9 @@ def build(pair: CombinedModel, folder: Path, version: str) -> None:
     for name in (builtin.PDM_NAME, *(path.name for path in own.glob("NOTICE-*")), "LICENSE"):
         if not (folder / name).exists():
             shutil.copy(own / name, folder)
-    crops = check_crops()
+    noise = np.random.default_rng(0).integers(0, 256, (CROPS, 112, 112, 3), np.uint8)
+    crops = np.concatenate([noise, synthesize(CROPS, 0)["images"][..., ::-1]])
+    files = [builtin.PDM_NAME]
     for part in pair.parts:
         source = named(part, folder, version)
         onnx, checkpoint = (folder / f"{part.kind}{end}" for end in (".onnx", ".safetensors"))
@@ -110,14 +113,13 @@ def build(pair: CombinedModel, folder: Path, version: str) -> None:
             onnx.unlink()
             raise CheckFailed(check)
         save_weights(source, checkpoint, HALF_WEIGHTS)
-        check_saved(source, checkpoint)
-    files = {path.name: file_hash(path) for path in sorted(folder.iterdir()) if _is_data(path)}
-    index = {"name": version, "files": files}
+        saved, stored = load_checkpoint(checkpoint).weights(), source.rounded_to_half().weights
+        if any(not np.array_equal(saved[name], stored[name]) for name in stored):
+            raise ValueError(f"{checkpoint}: reads back as other weights")
+        files += [onnx.name, checkpoint.name]
+    hashes = {name: file_hash(folder / name) for name in sorted(files)}
+    index = {"name": version, "files": hashes}
     (folder / builtin.INDEX_NAME).write_text(json.dumps(index, indent=1) + "\n", "utf-8")
-
-
-def _is_data(path: Path) -> bool:
-    return path.suffix in (".onnx", ".safetensors") or path.name == builtin.PDM_NAME
 
 
 def named(source: SourceModel, folder: Path, version: str) -> SourceModel:
@@ -143,20 +145,6 @@ def named(source: SourceModel, folder: Path, version: str) -> SourceModel:
     return replace(source, metadata={**source.metadata, **more})
 
 
-def check_crops() -> np.ndarray:
-    """Noise and drawn people, (2 CROPS, 112, 112, 3) uint8 BGR."""
-    noise = np.random.default_rng(0).integers(0, 256, (CROPS, 112, 112, 3), np.uint8)
-    people = synthesize(CROPS, 0)["images"][..., ::-1]
-    return np.concatenate([noise, people])
-
-
-def check_saved(source: SourceModel, path: Path) -> None:
-    """See that a checkpoint reads back as the stored weights, to the bit."""
-    saved, wanted = load_checkpoint(path).weights(), source.rounded_to_half().weights
-    if any(not np.array_equal(saved[name], wanted[name]) for name in wanted):
-        raise ValueError(f"{path}: reads back as other weights")
-
-
 def write_card(
     pair: CombinedModel,
     folder: Path,
@@ -175,17 +163,16 @@ def write_card(
         f"| `{part.metadata['source_hash']}` |"
         for part in pair.parts
     ]
-    rows = [{"source": what, "licence as stated": licence} for what, licence in SOURCES[sources]]
     accuracy = units = "Not measured."
     if figures is not None:
         # The first of its tables; the second one is by unit.
         accuracy = figures.with_suffix(".md").read_text("utf-8").split("\n\n")[0]
-        units = _table(unit_rows(json.loads(figures.read_text("utf-8"))))
+        units = unit_table(json.loads(figures.read_text("utf-8"))).markdown()
     text = Template(CARD.read_text("utf-8")).substitute(
         version=version,
         nets="\n".join(nets),
         package_version=package_version(),
-        sources=_table(rows),
+        sources=Table(["source", "licence as stated"], SOURCES[sources]).markdown(),
         why=f"\n{reason}\n" if reason else "",
         training="\n\n".join(f"{part.kind}: {_training(part)}." for part in pair.parts),
         accuracy=accuracy,
@@ -194,28 +181,27 @@ def write_card(
     (folder / CARD_NAME).write_text(text, "utf-8")
 
 
-def unit_rows(evaluation: dict) -> list[dict]:
+def unit_table(evaluation: dict) -> Table:
     """One row an action unit, with its grade."""
+    rows = []
     try:
-        people, posed = evaluation["people"], evaluation["posed"]
-        rows = []
-        for name, what in AU_DESCRIPTIONS.items():
+        people = evaluation["people"]
+        net, labeller = (evaluation["posed"][name] for name in ("net", "labeller"))
+        for name in AU_NAMES:
             unit = name.removesuffix("_r")
-            r, area = people["au_r"][unit], posed["net"]["auc"].get(unit)
-            ceiling = posed["labeller"]["auc"].get(unit)
-            rows.append(
-                {
-                    "unit": f"{unit} {what}",
-                    "grade": grade(r, area),
-                    "net against labeller, r": f"{r:.2f}",
-                    "posed faces, AUC of the net": "-" if area is None else f"{area:.2f}",
-                    "of the labeller": "-" if ceiling is None else f"{ceiling:.2f}",
-                    "mean of neutral faces": f"{posed['net']['mean_of_neutral_faces'][unit]:.2f}",
-                }
-            )
+            r, area = people["au_r"][unit], net["auc"].get(unit)
+            areas = (number(found, 2) for found in (area, labeller["auc"].get(unit)))
+            neutral = f"{net['mean_of_neutral_faces'][unit]:.2f}"
+            rows.append([au_label(name), grade(r, area), f"{r:.2f}", *areas, neutral])
     except (KeyError, TypeError) as error:
         raise ValueError(f"no evaluation of builtin_evaluation.py: {error!r}") from None
-    return rows
+    return Table(
+        [
+            *("unit", "grade", "net against labeller, r", "posed faces, AUC of the net"),
+            *("of the labeller", "mean of neutral faces"),
+        ],
+        rows,
+    )
 
 
 def grade(r: float, area: float | None) -> str:
@@ -238,12 +224,6 @@ def _training(source: SourceModel) -> str:
         shares = ", ".join(f"{part['share']:g}" for part in averaged)
         trainings.append(f"the mean of {len(averaged)} checkpoints' weights (shares {shares})")
     return "; then ".join(trainings)
-
-
-def _table(rows: list[dict]) -> str:
-    columns = list(rows[0])
-    lines = [columns, ["---"] * len(columns), *(row.values() for row in rows)]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
 if __name__ == "__main__":

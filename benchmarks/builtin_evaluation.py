@@ -23,8 +23,10 @@ from mlx_faceau.core.geometry import standard_crop_matrix, transform_points
 from mlx_faceau.core.metrics import mean_absolute_error, nme, pearson
 from mlx_faceau.data.labels.mediapipe import MediaPipeLabeller
 from mlx_faceau.evaluation.crop_jitter import jitter_matrices, warp_images
+from mlx_faceau.output.tables import Table, number
 from mlx_faceau.video.align import crop_frame
 from mlx_faceau.video.results import Frame
+from mlx_faceau.weights.builtin import identity
 
 UNITS = [name.removesuffix("_r") for name in AU_NAMES]
 # Ekman's criteria of the posed emotions: the emotions that contain each unit.
@@ -62,21 +64,15 @@ def main() -> None:
     labeller = MediaPipeLabeller(given.label_model)
     nets = (load_predictor(given.landmark_model), load_au_predictor(given.au_model))
     record = {
-        "nets": [identity(net) for net in nets],
+        "nets": [identity(net.describe()) for net in nets],
         "people": on_people(labeller, nets, np.load(given.people)),
         "posed": on_posed(labeller, nets[1], np.load(given.posed)),
     }
     given.output.mkdir(parents=True, exist_ok=True)
     (given.output / "evaluation.json").write_text(json.dumps(record, indent=1, default=str) + "\n")
-    (given.output / "evaluation.md").write_text(text := as_text(record))
+    text = "\n\n".join(table.markdown() for table in tables(record)) + "\n"
+    (given.output / "evaluation.md").write_text(text)
     print(text)
-
-
-def identity(net: Any) -> dict[str, Any]:
-    """Which net it is: name of its file, backend, and hash of its training's checkpoint."""
-    about = net.describe()
-    source = about.get("metadata", {}).get("source_hash")
-    return {"file": Path(about["path"]).name, "backend": about["backend"], "checkpoint": source}
 
 
 def images_of(file: Any) -> Iterator[np.ndarray]:
@@ -109,27 +105,27 @@ def on_people(labeller: MediaPipeLabeller, nets: tuple[Any, Any], file: Any) -> 
     faces = labelled(labeller, file)
     rows, truth, aus = faces["row"], faces["landmarks"], faces["aus"]
     moves = jitter_matrices(len(rows), seed=0)
-    read = {
-        "": (faces["crop"], truth),
-        "jittered ": (warp_images(moves, faces["crop"]), transform_points(moves, truth)),
-    }
     figures: dict[str, Any] = {
         "faces": len(rows),
         "missed": len(file["jpeg_offsets"]) - 1 - len(rows),
     }
     judged = (aus > ACTIVE).sum(0) >= LEAST_ACTIVE
-    for name, (crops, points) in read.items():
+    for name, crops, points in (
+        ("", faces["crop"], truth),
+        ("jittered ", warp_images(moves, faces["crop"]), transform_points(moves, truth)),
+    ):
         predicted = nets[0].predict_batch(crops)["landmarks"]
-        figures[f"{name}landmark_mae_px"] = float(np.abs(predicted - points).mean())
-        figures[f"{name}landmark_error_px"] = float(
-            np.linalg.norm(predicted - points, axis=2).mean()
-        )
-        figures[f"{name}nme"] = float(nme(points, predicted).mean())
         units = nets[1].predict_batch(crops)["au_intensities"]
         r = pearson(aus, units)
+        found = {
+            "landmark_mae_px": np.abs(predicted - points).mean(),
+            "landmark_error_px": np.linalg.norm(predicted - points, axis=2).mean(),
+            "nme": nme(points, predicted).mean(),
+            "au_mean_r": r[judged].mean(),
+            "au_mae": mean_absolute_error(aus, units).mean(),
+        }
+        figures |= {f"{name}{key}": float(value) for key, value in found.items()}
         figures[f"{name}au_r"] = by_unit(r)
-        figures[f"{name}au_mean_r"] = float(r[judged].mean())
-        figures[f"{name}au_mae"] = float(mean_absolute_error(aus, units).mean())
         if not name:
             figures["au_net_openface_r"] = by_unit(pearson(file["au"][rows], units))
     figures["au_faces_above_1"] = by_unit((aus > ACTIVE).sum(0))
@@ -187,65 +183,53 @@ def by_unit(values: np.ndarray) -> dict[str, float]:
     return {unit: round(float(value), 4) for unit, value in zip(UNITS, values, strict=True)}
 
 
-def as_text(record: dict[str, Any]) -> str:
-    """Two Markdown tables: the main figures, and one row a unit."""
+def tables(record: dict[str, Any]) -> list[Table]:
+    """The main figures, and one row a unit."""
     people, posed = record["people"], record["posed"]
     both = [posed[name] for name in ("labeller", "net")]
     openface = [people[f"{name}_openface_r"] for name in ("labeller", "au_net")]
 
-    def moved(name: str, form: str, factor: float = 1.0) -> str:
+    def on_both(name: str, unit: str = "", factor: float = 1.0) -> str:
         """A figure of the nets, and the same on jittered crops."""
-        return ", jittered ".join(
-            form.format(factor * people[f"{j}{name}"]) for j in ("", "jittered ")
-        )
+        moved = factor * people[f"jittered {name}"]
+        return f"{factor * people[name]:.3f}{unit}, jittered {moved:.3f}{unit}"
 
     main = [
-        ("figure", "labeller", "nets"),
-        ("---", "---", "---"),
-        (
+        [
             f"posed faces, mean AUC of {len(CONTAINS)} action units",
             *(f"{each['mean_auc']:.3f}" for each in both),
-        ),
-        (
+        ],
+        [
             "posed faces, accuracy of 7 emotions",
             *(f"{each['emotion_accuracy']:.3f}" for each in both),
-        ),
-        ("landmarks against the labeller, MAE", "", moved("landmark_mae_px", "{:.3f} px")),
-        ("landmarks against the labeller, NME", "", moved("nme", "{:.2f} %", 100)),
-        ("action units against the labeller, mean r", "", moved("au_mean_r", "{:.3f}")),
-        (
+        ],
+        ["landmarks against the labeller, MAE", "", on_both("landmark_mae_px", " px")],
+        ["landmarks against the labeller, NME", "", on_both("nme", " %", 100)],
+        ["action units against the labeller, mean r", "", on_both("au_mean_r")],
+        [
             "landmarks against OpenFace's, offset removed",
             f"{people['labeller_openface_landmark_mae_px']:.3f} px",
             "",
-        ),
-        (
+        ],
+        [
             "action units against OpenFace's, mean r",
             *(f"{np.nanmean(list(each.values())):.3f}" for each in openface),
-        ),
+        ],
     ]
-    by = [
-        (
-            *("unit", "posed AUC: labeller", "net", "net against labeller, r", "faces above 1"),
-            *("OpenFace r: labeller", "net", "neutral mean: labeller", "net"),
-        ),
-        ("---",) * 9,
+    columns = ["unit", "posed AUC: labeller", "net", "net against labeller, r", "faces above 1"]
+    columns += ["OpenFace r: labeller", "net", "neutral mean: labeller", "net"]
+    by_unit = [
+        [
+            unit,
+            *(number(each["auc"].get(unit), 2) for each in both),
+            number(people["au_r"][unit], 2),
+            number(people["au_faces_above_1"][unit], 0),
+            *(number(each[unit], 2) for each in openface),
+            *(number(each["mean_of_neutral_faces"][unit], 2) for each in both),
+        ]
+        for unit in UNITS
     ]
-    for unit in UNITS:
-        areas = [each["auc"].get(unit) for each in both]
-        by.append(
-            (
-                unit,
-                *("-" if area is None else f"{area:.2f}" for area in areas),
-                f"{people['au_r'][unit]:.2f}",
-                f"{people['au_faces_above_1'][unit]:.0f}",
-                *(f"{each[unit]:.2f}" for each in openface),
-                *(f"{each['mean_of_neutral_faces'][unit]:.2f}" for each in both),
-            )
-        )
-    return (
-        "\n\n".join("\n".join(f"| {' | '.join(row)} |" for row in rows) for rows in (main, by))
-        + "\n"
-    )
+    return [Table(["figure", "labeller", "nets"], main), Table(columns, by_unit)]
 
 
 if __name__ == "__main__":

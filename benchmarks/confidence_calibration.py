@@ -56,7 +56,6 @@ _TURNED = np.radians(60)  # either way
 class Fits:
     """What is measured of each fit, (N,) each; ``marks`` is NaN where the detector saw no face."""
 
-    case: np.ndarray
     agreement: np.ndarray
     marks: np.ndarray
     good: np.ndarray
@@ -97,13 +96,13 @@ def measure(net: Predictor, detector: Detector, faces: FaceDataset, count: int) 
     people = np.unique(subjects_of(faces)[1], return_inverse=True)[1]
     rows = []
     for number, index in enumerate(chosen):
-        case = number % len(CASES)
         image = faces.read_images([index])[0, ..., ::-1]
         points = faces.labels["landmarks"][index].astype(np.float64)
-        frame, points, square = make_case(CASES[case], image, points, generator)
-        rows.append((case, *fit_of(net, detector, frame, points, square), people[index]))
-    case, agreement, marks, good, person = map(np.array, zip(*rows, strict=True))
-    return Fits(case, agreement, marks, good.astype(bool), person)
+        case = CASES[number % len(CASES)]
+        frame, points, square = make_case(case, image, points, generator)
+        rows.append((*fit_of(net, detector, frame, points, square), people[index]))
+    agreement, marks, good, person = map(np.array, zip(*rows, strict=True))
+    return Fits(agreement, marks, good.astype(bool), person)
 
 
 def make_case(
@@ -120,18 +119,18 @@ def make_case(
         matrix = similarity_matrix(1.0, float(generator.uniform(-_TURNED, _TURNED)), (0.0, 0.0))
         matrix[:, 2] = true.centre - matrix[:, :2] @ true.centre
         frame = cv2.warpAffine(frame, matrix, frame.shape[1::-1], borderMode=cv2.BORDER_REPLICATE)
-        return frame, transform_points(matrix[None], points[None])[0], square
-    if case == "covered":
+        points = transform_points(matrix[None], points[None])[0]
+    elif case == "covered":
         left, top = _BORDER + generator.integers(0, 80, 2)
         width, height = generator.integers(30, 80, 2)
         frame[top : top + height, left : left + width] = generator.integers(0, 256, 3)
-    if case == "no face":
+    elif case == "no face":
         size = image.shape[0] // 4
         blocks = image.reshape(4, size, 4, size, 3).swapaxes(1, 2).reshape(16, size, size, 3)
         blocks = generator.permutation(blocks).reshape(4, 4, size, size, 3).swapaxes(1, 2)
         inner = slice(_BORDER, _BORDER + image.shape[0])
         frame[inner, inner] = blocks.reshape(image.shape)
-        return frame, None, square
+        points = None
     return frame, points, square
 
 
@@ -185,24 +184,24 @@ def fitted_curve(signal: np.ndarray, good: np.ndarray) -> Curve:
 
 def table(name: str, curves: ConfidenceCurves, fits: Fits) -> list[Row]:
     """The reliability of either signal; Brier score: mean square of confidence less outcome."""
-    marked = ~np.isnan(fits.marks)
     rows = []
-    for signal, curve, values, good in (
-        ("marks", curves.marks, fits.marks[marked], fits.good[marked]),
-        ("agreement", curves.agreement, fits.agreement, fits.good),
-    ):
-        confidence = np.array([curve(value) for value in values])
+    for signal in ("marks", "agreement"):
+        values, curve = getattr(fits, signal), getattr(curves, signal)
+        known = ~np.isnan(values)
+        confidence = np.array([curve(value) for value in values[known]])
+        good = fits.good[known]
         brier = np.square(confidence - good).mean()
         bins = np.minimum((confidence * 10).astype(int), 9)
         for i in np.unique(bins):
+            inside = bins == i
             rows.append(
                 {
                     "signal": signal,
                     "curve": name,
                     "bin": f"{i / 10:.1f}-{(i + 1) / 10:.1f}",
-                    "fits": str((bins == i).sum()),
-                    "confidence": f"{confidence[bins == i].mean():.3f}",
-                    "measured_good": f"{good[bins == i].mean():.3f}",
+                    "fits": str(inside.sum()),
+                    "confidence": f"{confidence[inside].mean():.3f}",
+                    "measured_good": f"{good[inside].mean():.3f}",
                     "brier": f"{brier:.3f}",
                 }
             )

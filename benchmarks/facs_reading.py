@@ -5,17 +5,16 @@
 SHARED holds ``open/ict_facekit.npz``, ``open/posed_dev.npz``, ``open/emotions_train.npz``,
 ``open/faces_open.npz`` and ``data/faces_train.npz``. MESHES holds ``train.npz, open.npz,
 posed.npz`` (``mesh (N, 478, 3)`` in pixels, ``scores (N, 52)``, NaN for a missed face: MediaPipe
-Face Landmarker on those files' faces) and ``ict478.npz`` of mesh_correspondence.py. ``--save``
-writes ``mlx_faceau/weights/facs_reading.npz``; without it the table in the package is measured
-(``results/facs-reading.csv``).
+Face Landmarker on those files' faces). ``--save`` fits ``mlx_faceau/weights/facs_reading.npz``
+anew; without it the table in the package is measured (``results/facs-reading.csv``). The mean
+face, its mirror pairs and the correspondence with ICT-FaceKit stay those of the package's table.
 
-Neutral population: faces of the word "neutral" (muxspace, udacity, liveportrait) with closed lips
-and generated faces (SFHQ-T2I) with closed lips and no smile.
+Neutral population: faces labelled "neutral" (muxspace, udacity, liveportrait) with closed lips and
+generated faces (SFHQ-T2I) with closed lips and no smile.
 """
 
 import argparse
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +32,6 @@ from mlx_faceau.data.labels.facs_reading import (
     STABLE_POINTS,
     TABLE,
     Table,
-    align,
     features,
     raw_channels,
     read_action_units,
@@ -84,12 +82,13 @@ class Faces:
 
 
 class Ict:
-    """ICT-FaceKit's shapes at the mesh points, turned as the mean neutral mesh stands."""
+    """ICT-FaceKit's shapes at the mesh points, turned as the table's mean neutral mesh stands."""
 
-    def __init__(self, model: Path, vertices: np.ndarray, weights: np.ndarray, mean: np.ndarray):
+    def __init__(self, model: Path, table: Table) -> None:
         with np.load(model) as file:
             parts = {key: file[key] for key in ("neutral", "expression", "identity")}
             names = [str(name) for name in file["expression_names"]]
+        weights, vertices, mean = table.ict_weights, table.ict_vertices, table.mean
         carried = {
             key: np.einsum("pk,...pkd->...pd", weights, value[..., vertices, :].astype(np.float64))
             for key, value in parts.items()
@@ -118,52 +117,14 @@ def in_pixels(mesh: np.ndarray) -> np.ndarray:
     return mesh * [1.0, -1.0, -1.0]
 
 
-def procrustes_mean(mesh: np.ndarray) -> np.ndarray:
-    """(478, 3) mean of meshes aligned to their own mean, y up, eye distance 9 (about cm)."""
-    upright = in_pixels(mesh)
-    mean = upright[0]
-    for _ in range(6):
-        mean = mean - mean[list(STABLE_POINTS)].mean(0)
-        mean *= 9.0 / np.linalg.norm(mean[33] - mean[263])
-        mean = align(upright, mean)[0].mean(0)
-    return mean
-
-
-def symmetric(mean: np.ndarray, mirror: np.ndarray) -> np.ndarray:
-    """A mesh turned until its left and right mirror each other at x = 0, and averaged."""
-    across = (mean - mean[mirror])[np.linalg.norm(mean - mean[mirror], axis=1) > 1.0]
-    axis = np.linalg.svd(across)[2][0]
-    axis *= np.sign(axis[0])
-    depth = np.cross(axis, [0.0, 1.0, 0.0])
-    depth /= np.linalg.norm(depth)
-    mean = (mean - mean[list(STABLE_POINTS)].mean(0)) @ np.stack(
-        [axis, np.cross(depth, axis), depth], 1
-    )
-    return (mean + mean[mirror] * [-1.0, 1.0, 1.0]) / 2
-
-
 class Builder:
-    """Makes the table from a population of neutral faces and ICT-FaceKit's shapes."""
+    """Fits the table to a population of neutral faces and ICT-FaceKit's shapes."""
 
-    def __init__(self, neutral: Faces, correspondence: Mapping[str, np.ndarray], model: Path):
-        mirror = correspondence["mirror478"].astype(int)
-        mean = symmetric(procrustes_mean(neutral.mesh), mirror)
-        half = np.flatnonzero(mean[:468, 0] < 0.02)
-        pairs = sorted({n.removesuffix("Left").removesuffix("Right") for n in NAMES if n[0] != "_"})
-        self.pairs = [n for n in pairs if n not in ("mouth", "jaw")]  # sideways movements
-        left, right = (
-            np.array([NAMES.index(n + side if n + side in NAMES else n) for n in self.pairs])
-            for side in ("Left", "Right")
-        )
-        empty = np.zeros(0)
-        weights = correspondence["bary"].astype(np.float64)
-        vertices = correspondence["tri"].astype(int)
-        self.table = Table(
-            mean, mirror, half, left, right, empty, (), (), empty, empty, empty, empty, empty,
-            np.median(neutral.scores, 0), vertices, weights,
-        )  # fmt: skip
-        self.ict = Ict(model, vertices, weights, mean)
-        self.neutral, self.half, self.points = neutral, half, 3 * len(half)
+    def __init__(self, neutral: Faces, before: Table, ict: Ict) -> None:
+        self.neutral, self.ict = neutral, ict
+        self.table = dataclasses.replace(before, neutral_scores=np.median(neutral.scores, 0))
+        self.half, self.points = before.half, 3 * len(before.half)
+        self.pairs = [NAMES[i].removesuffix("Left") for i in before.score_left]
         self.values, self.pose = features(neutral.mesh, neutral.scores, self.table)
         self.size = self.values.shape[1]
 
@@ -303,18 +264,20 @@ def generated_r(table: Table, ict: Ict, count: int = 1200) -> np.ndarray:
 
 def neutral_faces(shared: Path, meshes: Path) -> Faces:
     """The population that the reading is measured in deviations of."""
-    words, made = (Faces.load(meshes / f"{name}.npz") for name in ("train", "open"))
-    with np.load(shared / "open/emotions_train.npz") as emotions, \
-         np.load(shared / "data/faces_train.npz") as faces, \
-         np.load(shared / "open/faces_open.npz") as generated:  # fmt: skip
-        neutral = emotions["emotion"][words.rows].astype(str) == "neutral"
-        neutral &= np.isin(faces["source"][words.rows].astype(str), OPEN_SOURCES)
-        resting = generated["source"][made.rows].astype(str) == "sfhq_t2i"
-    smile = made.scores[:, [NAMES.index(f"mouthSmile{side}") for side in ("Left", "Right")]]
-    resting &= (made.lip_distance() < CLOSED) & (smile.mean(1) < 0.15)
-    parts = (words[neutral & (words.lip_distance() < CLOSED)], made[resting])
-    names = (field.name for field in dataclasses.fields(Faces))
-    return Faces(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+    labelled, generated = (Faces.load(meshes / f"{name}.npz") for name in ("train", "open"))
+    with np.load(shared / "open/emotions_train.npz") as file:
+        neutral = file["emotion"][labelled.rows].astype(str) == "neutral"
+    with np.load(shared / "data/faces_train.npz") as file:
+        neutral &= np.isin(file["source"][labelled.rows].astype(str), OPEN_SOURCES)
+    with np.load(shared / "open/faces_open.npz") as file:
+        resting = file["source"][generated.rows].astype(str) == "sfhq_t2i"
+    smile = generated.scores[:, [NAMES.index(f"mouthSmile{side}") for side in ("Left", "Right")]]
+    resting &= smile.mean(1) < 0.15
+    first = labelled[neutral & (labelled.lip_distance() < CLOSED)]
+    second = generated[resting & (generated.lip_distance() < CLOSED)]
+    return Faces(
+        *map(np.concatenate, zip(vars(first).values(), vars(second).values(), strict=True))
+    )
 
 
 def main() -> None:
@@ -323,14 +286,12 @@ def main() -> None:
     parser.add_argument("meshes", type=Path)
     parser.add_argument("--save", action="store_true", help="write the package's table anew")
     args = parser.parse_args()
-    model = args.shared / "open/ict_facekit.npz"
-    if args.save:
-        neutral = neutral_faces(args.shared, args.meshes)
-        with np.load(args.meshes / "ict478.npz") as file:
-            save(Builder(neutral, dict(file), model).build(), TABLE)
-        facs_reading.load_table.cache_clear()
     table = facs_reading.load_table()
-    ict = Ict(model, table.ict_vertices, table.ict_weights, table.mean)
+    ict = Ict(args.shared / "open/ict_facekit.npz", table)
+    if args.save:
+        save(Builder(neutral_faces(args.shared, args.meshes), table, ict).build(), TABLE)
+        facs_reading.load_table.cache_clear()
+        table = facs_reading.load_table()
     posed = Faces.load(args.meshes / "posed.npz")
     with np.load(args.shared / "open/posed_dev.npz") as file:
         emotion, performer = (file[key][posed.rows].astype(str) for key in ("emotion", "performer"))

@@ -25,7 +25,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -47,6 +46,7 @@ from mlx_faceau.data.format.dataset import FaceDataset
 
 NETS = {"landmark-pose": LandmarkPoseConfig(0.0625), "au": AUPredictionConfig(0.0625)}
 MODELS = ("--landmark-model", "IN/landmark-pose.onnx", "--au-model", "IN/au.onnx")
+MODELS += ("--detector", "faults:find_faces", "--backend", "onnx")
 TRAINING = ("--data", "IN/faces.h5", "--output", "OUT/run", "--epochs", "2", "--batch-size", "4")
 TRAINING += ("--width-mult", "0.0625", "--val-split", "0.17", "--framework", "torch")
 TRAINING += ("--device", "cpu", "--num-workers", "0", "--no-export", "--save-every-minutes", "1e-6")
@@ -55,38 +55,18 @@ TIMEOUT = 300  # seconds of a command
 PROGRAM = (sys.executable, "-m", "mlx_faceau")
 
 
-@dataclass(frozen=True)
-class Command:
-    """A command line; ``IN`` and ``OUT`` stand for the folders of inputs and results.
-
-    Args:
-        arguments: of the first run.
-        kills: how many of 200.
-        resume: what is run instead once ``OUT/run/checkpoint_last.safetensors`` is there.
-    """
-
-    arguments: tuple[str, ...]
-    kills: int
-    resume: tuple[str, ...] = ()
-
-
+# Command line, where IN and OUT stand for the folders of inputs and results; and how many of 200
+# kills it gets. A training resumes where OUT/run holds a checkpoint.
 COMMANDS = {
-    "train landmark-pose": Command(
-        ("train", "landmark-pose", *TRAINING), 40, ("train", "landmark-pose", "--resume", "OUT/run")
-    ),
-    "train au": Command(("train", "au", *TRAINING), 40, ("train", "au", "--resume", "OUT/run")),
-    "export onnx": Command(("export", "IN/au.safetensors", "--to", "onnx", "--output", "OUT"), 30),
-    "export coreml": Command(
-        ("export", "IN/au.safetensors", "--to", "coreml", "--output", "OUT"), 10
-    ),
-    "predict": Command(
-        (
-            *("predict", "IN/clip.mp4", *MODELS, "--detector", "faults:find_faces"),
-            *("--backend", "onnx", "--report", "--output", "OUT/clip.csv"),
-        ),
+    "train landmark-pose": (("train", "landmark-pose", *TRAINING), 40),
+    "train au": (("train", "au", *TRAINING), 40),
+    "export onnx": (("export", "IN/au.safetensors", "--to", "onnx", "--output", "OUT"), 30),
+    "export coreml": (("export", "IN/au.safetensors", "--to", "coreml", "--output", "OUT"), 10),
+    "predict": (
+        ("predict", "IN/clip.mp4", *MODELS, "--report", "--output", "OUT/clip.csv"),
         40,
     ),
-    "data generate": Command(("data", "generate", "IN/videos", "--output", "OUT/faces.h5"), 40),
+    "data generate": (("data", "generate", "IN/videos", "--output", "OUT/faces.h5"), 40),
 }
 
 
@@ -100,62 +80,71 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--only", nargs="*", default=[*COMMANDS], choices=[*COMMANDS])
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--output", type=Path, default=RESULTS / "faults.csv")
     args = parser.parse_args()
     rng, rows = random.Random(args.seed), []
     # In memory where there is such a disk: what is killed is the process, not the machine.
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
-        stage = Stage(Path(folder))
+        write_inputs(Path(folder) / "in")
         for name in args.only:
-            command = COMMANDS[name]
-            seconds = stage.run_undisturbed(name, command)
-            count = round(args.kills * command.kills / 200)
-            rows.append(row("kill", name, stage.kills(command, count, seconds, rng)))
-            rows.append(row("refusal", name, stage.refusals(command, rng)))
-    write_csv(args.output, rows)
+            words, kills = COMMANDS[name]
+            trial = Trial(words, Path(folder), rng)
+            for kind, run in (
+                ("kill", trial.kills(round(args.kills * kills / 200))),
+                ("refusal", trial.refusals()),
+            ):
+                started, faults = time.monotonic(), list(run)
+                problems = [problem for found in faults for problem in found]
+                print(*(f"{name}: {problem}\n" for problem in problems), sep="", end="", flush=True)
+                row: Row = {"kind": kind, "case": name, "faults": len(faults)}
+                row |= {key: sum(p.startswith(key) for p in problems) for key in DAMAGE}
+                seconds = round(time.monotonic() - started, 1)
+                rows.append({**row, "seconds": seconds, "load": load()})
+    write_csv(RESULTS / "faults.csv", rows)
     sys.exit(1 if any(row[key] for row in rows for key in DAMAGE) else 0)
 
 
-def row(kind: str, case: str, run: Iterator[list[str]]) -> Row:
-    """Run a case, which gives the problems of each of its faults."""
-    started, faults = time.monotonic(), list(run)
-    problems = [problem for of in faults for problem in of]
-    for problem in problems:
-        print(f"{case}: {problem}", flush=True)
-    counts = {key: sum(problem.startswith(key) for problem in problems) for key in DAMAGE}
-    seconds = round(time.monotonic() - started, 1)
-    return {"kind": kind, "case": case, "faults": len(faults), **counts, "seconds": seconds,
-            "load": load()}  # fmt: skip
+def write_inputs(folder: Path) -> None:
+    """Faces, films, labels and untrained nets for all commands."""
+    videos = folder / "videos"
+    videos.mkdir(parents=True)
+    write_faces(folder / "faces.h5")
+    labelled_videos.film(folder / "clip.mp4", labelled_videos.moving_face(30) * 5)
+    for number in range(3):
+        faces = labelled_videos.moving_face(20, number)
+        labelled_videos.film(videos / f"{number}.mp4", faces)
+        labelled_videos.write_csv(videos / f"{number}.csv", faces)
+    for name, config in NETS.items():
+        write_checkpoint(folder / f"{name}.safetensors", config)
+        files = [str(folder / f"{name}.{suffix}") for suffix in ("safetensors", "onnx")]
+        command = ["export", files[0], "--to", "onnx", "--output", files[1]]
+        subprocess.run([*PROGRAM, *command], check=True, capture_output=True)
 
 
-class Stage:
-    """Folders of inputs and results, and what the undisturbed command under test gave."""
+class Trial:
+    """A command under test, and what it writes undisturbed."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, words: tuple[str, ...], folder: Path, rng: random.Random) -> None:
+        self.words, self.rng = words, rng
         self.inputs, self.outputs, self.log = (folder / n for n in ("in", "out", "stderr.txt"))
-        self.expected: dict[str, str] = {}
-        videos = self.inputs / "videos"
-        videos.mkdir(parents=True)
-        write_faces(self.inputs / "faces.h5")
-        labelled_videos.film(self.inputs / "clip.mp4", labelled_videos.moving_face(30) * 5)
-        for number in range(3):
-            faces = labelled_videos.moving_face(20, number)
-            labelled_videos.film(videos / f"{number}.mp4", faces)
-            labelled_videos.write_csv(videos / f"{number}.csv", faces)
-        for name, config in NETS.items():
-            write_checkpoint(self.inputs / f"{name}.safetensors", config)
-            files = [str(self.inputs / f"{name}.{suffix}") for suffix in ("safetensors", "onnx")]
-            command = ["export", files[0], "--to", "onnx", "--output", files[1]]
-            subprocess.run([*PROGRAM, *command], check=True, capture_output=True)
+        shutil.rmtree(self.outputs, ignore_errors=True)
+        started = time.monotonic()
+        if self.start().wait(TIMEOUT):
+            raise SystemExit(f"{' '.join(words)}: {self.log.read_text(errors='replace')}")
+        self.seconds = time.monotonic() - started
+        self.expected = dict(results(self.outputs))
+        self.largest = max(p.stat().st_size for p in self.outputs.rglob("*") if p.is_file())
+        shutil.rmtree(self.outputs)
 
-    def start(self, command: Command, fault: Callable[[], object] | None = None, out=None):
+    def start(self, fault: Callable[[], object] | None = None, out=None, words=None):
+        """The command's process, or that of other words; ``fault`` runs in it first."""
         self.outputs.mkdir(exist_ok=True)
-        resumed = command.resume and (self.outputs / "run/checkpoint_last.safetensors").exists()
-        words = [
-            word.replace("IN/", f"{self.inputs}/").replace("OUT", str(self.outputs))
-            for word in (command.resume if resumed else command.arguments)
-        ]
+        words = words or self.words
+        if words[0] == "train" and (self.outputs / "run/checkpoint_last.safetensors").exists():
+            words = (*words[:2], "--resume", "OUT/run")
+        paths = {"IN/": f"{self.inputs}/", "OUT": str(self.outputs)}
+        for short, path in paths.items():
+            words = [word.replace(short, path) for word in words]
         with self.log.open("wb") as log:
             return subprocess.Popen(
                 [*PROGRAM, *words],
@@ -166,27 +155,14 @@ class Stage:
                 preexec_fn=fault,
             )
 
-    def run_undisturbed(self, name: str, command: Command) -> float:
-        shutil.rmtree(self.outputs, ignore_errors=True)
-        started = time.monotonic()
-        if self.start(command).wait(TIMEOUT):
-            raise SystemExit(f"{name}: {self.log.read_text(errors='replace')}")
-        seconds = time.monotonic() - started
-        self.expected = dict(results(self.outputs))
-        self.largest = max(p.stat().st_size for p in self.outputs.rglob("*") if p.is_file())
-        shutil.rmtree(self.outputs)
-        return seconds
-
-    def kills(
-        self, command: Command, count: int, seconds: float, rng: random.Random
-    ) -> Iterator[list[str]]:
+    def kills(self, count: int) -> Iterator[list[str]]:
         """Problems after each kill; a run that ends before its kill is compared and not counted."""
         killed = 0
         while killed < count:
             before = progress(self.outputs)
-            process = self.start(command)
+            process = self.start()
             try:
-                status = process.wait(rng.uniform(0.05, 1.1) * seconds)
+                status = process.wait(self.rng.uniform(0.05, 1.1) * self.seconds)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
@@ -203,37 +179,31 @@ class Stage:
                 yield problems
             shutil.rmtree(self.outputs)
 
-    def refusals(self, command: Command, rng: random.Random) -> Iterator[list[str]]:
-        sizes = [round(self.largest * rng.uniform(0, 0.95)) for _ in range(4)]
-        for size in sizes:  # files end there, as on a full disk
-            yield self.refuse(
-                command, lambda n=size: resource.setrlimit(resource.RLIMIT_FSIZE, (n, n))
-            )
-        yield self.refuse(command, lambda: make_read_only(self.outputs))
-        for word in dict.fromkeys(w for w in command.arguments if w.startswith("IN/")):
+    def refusals(self) -> Iterator[list[str]]:
+        for _ in range(4):  # files end at this size, as on a full disk
+            size = round(self.largest * self.rng.uniform(0, 0.95))
+            yield self.refuse(lambda n=size: resource.setrlimit(resource.RLIMIT_FSIZE, (n, n)))
+        yield self.refuse(lambda: make_read_only(self.outputs))
+        for word in dict.fromkeys(w for w in self.words if w.startswith("IN/")):
             missing = self.inputs / word.removeprefix("IN/")
             hidden = missing.rename(missing.with_name("hidden"))
-            yield self.refuse(command, None)
+            yield self.refuse()
             hidden.rename(missing)
-        if "predict" in command.arguments:
-            words = tuple(w for w in command.arguments if w != "--report")
-            to_output = Command((*words[:-1], "-"), 0)
+        if self.words[0] == "predict":
+            words = tuple(w for w in self.words if w != "--report")
             with Path("/dev/full").open("w") as full:
-                yield self.refuse(to_output, None, full)
+                yield self.refuse(None, full, (*words[:-1], "-"))
 
-    def refuse(self, command: Command, fault: Callable[[], object] | None, out=None) -> list[str]:
+    def refuse(self, fault: Callable[[], object] | None = None, *changes) -> list[str]:
         """A command that fails ends with status 2 and one line, and leaves nothing half-written."""
         shutil.rmtree(self.outputs, ignore_errors=True)
-        status = self.start(command, fault, out).wait(TIMEOUT)
+        status = self.start(fault, *changes).wait(TIMEOUT)
         self.outputs.chmod(0o755)
         text = self.log.read_text(errors="replace")
         lines = [line for line in text.splitlines() if line.startswith("mlx-faceau: ")]
         problems = list(damage(self.outputs, self.expected))
-        problems += [
-            f"other: {path.name} is left"
-            for path in self.outputs.rglob(".*")
-            if not list(self.outputs.rglob("*.incomplete"))
-        ]
+        if not list(self.outputs.rglob("*.incomplete")):
+            problems += [f"other: {path.name} is left" for path in self.outputs.rglob(".*")]
         if status and (status != 2 or len(lines) != 1 or "Traceback" in text):
             problems.append(f"other: status {status}, {text[-900:]!r}")
         shutil.rmtree(self.outputs)

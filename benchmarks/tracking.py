@@ -11,7 +11,7 @@ that is seen most counts; without tracks, the largest.
 import argparse
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -24,9 +24,7 @@ from mlx_faceau.output.openface_csv import read_openface_csv
 from mlx_faceau.video.fitting import standard_square
 from mlx_faceau.video.pipeline import FacePipeline
 from mlx_faceau.video.reader import Video
-from mlx_faceau.video.results import FaceResult, FrameResult
-
-COLUMNS = ("step_max_px", "at_frame", "step_max_%_of_crop", "step_p95_px", "step_median_px")
+from mlx_faceau.video.results import FaceResult
 
 
 def main() -> None:
@@ -48,64 +46,54 @@ def measure(pipeline: FacePipeline, path: Path) -> Iterator[Row]:
     cpu = time.process_time() - start
     ids = Counter(face.face_id for result in tracked for face in result.faces)
     most = ids.most_common(1)[0][0] if ids else None
-    yield row(path, "tracked", tracked, lambda f: f.face_id == most, cpu, len(ids))
+    faces = [[face for face in result.faces if face.face_id == most] for result in tracked]
+    yield {"video": path.name, "crops": "tracked", **figures(faces, cpu), "face_ids": len(ids)}
     start = time.process_time()
-    detected = [pipeline.image(frame.image) for frame in Video(path).frames()]
+    faces = [pipeline.image(frame.image).faces for frame in Video(path).frames()]
     cpu = time.process_time() - start
-    yield row(path, "detected in every frame", detected, lambda f: True, cpu)
+    yield {"video": path.name, "crops": "detected in every frame", **figures(faces, cpu)}
     beside = path.with_suffix(".openface.csv")
     if beside.is_file():
         columns = read_openface_csv(beside)
         points = [[columns[f"{axis}_{i}"] for axis in "xy"] for i in range(NUM_LANDMARKS)]
-        yield {**common(path, "OpenFace"), **steps(dict(enumerate(np.moveaxis(points, 2, 0))))}
+        moved = steps(dict(enumerate(np.moveaxis(points, 2, 0))))
+        yield {"video": path.name, "crops": "OpenFace", **moved}
 
 
-def row(
-    path: Path,
-    name: str,
-    results: Iterable[FrameResult],
-    wanted: Callable[[FaceResult], bool],
-    cpu: float,
-    faces: int | None = None,
-) -> Row:
-    shown: dict[int, FaceResult] = {}
-    for index, result in enumerate(results):
-        largest = max(filter(wanted, result.faces), key=lambda f: f.global_params[0], default=None)
-        if largest is not None:
-            shown[index] = largest
-    confidence = [face.confidence for face in shown.values()] or [0.0]
+def figures(results: list[Sequence[FaceResult]], cpu: float) -> Row:
+    """Figures of the largest face of each frame."""
+    largest = {
+        index: max(faces, key=lambda face: face.global_params[0])
+        for index, faces in enumerate(results)
+        if faces
+    }
+    confidence = [face.confidence for face in largest.values()] or [0.0]
     return {
-        **common(path, name),
-        **steps({index: face.landmarks for index, face in shown.items()}),
-        "success": f"{np.mean([face.success for face in shown.values()] or [0]):.3f}",
+        **steps({index: face.landmarks for index, face in largest.items()}),
+        "success": f"{np.mean([face.success for face in largest.values()] or [0]):.3f}",
         "confidence_min": f"{min(confidence):.2f}",
         "confidence_median": f"{np.median(confidence):.2f}",
-        "face_ids": "" if faces is None else str(faces),
-        "cpu_ms_a_frame": f"{1e3 * cpu / max(1, index + 1):.1f}",
+        "cpu_ms_a_frame": f"{1e3 * cpu / max(1, len(results)):.1f}",
     }
-
-
-def common(path: Path, name: str) -> Row:
-    return {"video": path.name, "crops": name}
 
 
 def steps(landmarks: dict[int, np.ndarray]) -> Row:
     """Steps of the mean landmark from a frame to the next one, where both show the face."""
+    frames = {"frames": str(len(landmarks))}
     pairs = [index for index in landmarks if index - 1 in landmarks]
     if not pairs:
-        return {"frames": str(len(landmarks)), **dict.fromkeys(COLUMNS, "")}
-    sizes = [
-        np.linalg.norm(landmarks[i].mean(axis=0) - landmarks[i - 1].mean(axis=0)) for i in pairs
-    ]
+        return frames
+    centres = {index: points.mean(axis=0) for index, points in landmarks.items()}
+    sizes = [np.linalg.norm(centres[i] - centres[i - 1]) for i in pairs]
     side = float(np.median([standard_square(points).side for points in landmarks.values()]))
-    values = (
-        f"{max(sizes):.2f}",
-        str(pairs[int(np.argmax(sizes))]),
-        f"{100 * max(sizes) / side:.2f}",
-        f"{np.percentile(sizes, 95):.2f}",
-        f"{np.median(sizes):.2f}",
-    )
-    return {"frames": str(len(landmarks)), **dict(zip(COLUMNS, values, strict=True))}
+    return {
+        **frames,
+        "step_max_px": f"{max(sizes):.2f}",
+        "at_frame": str(pairs[int(np.argmax(sizes))]),
+        "step_max_%_of_crop": f"{100 * max(sizes) / side:.2f}",
+        "step_p95_px": f"{np.percentile(sizes, 95):.2f}",
+        "step_median_px": f"{np.median(sizes):.2f}",
+    }
 
 
 if __name__ == "__main__":

@@ -25,9 +25,8 @@ def test_active_faces_noise_counts_as_often_as_faces_are_active() -> None:
     middle = np.where(active, 4.0, 0.0)[:, None, None]
     spread = np.sqrt(np.where(active, 0.5, 0.1))[:, None, None]
     noisy = middle + rng.normal(0, 1, (4000, 2, 17)) * spread
-    pairs = label_noise.Pairs(np.arange(4000), noisy)
     faces = np.repeat([[0.0], [4.0]], 500, axis=0) * np.ones(17)  # variance 4
-    rows = label_noise.figures(pairs, faces)
+    rows = label_noise.figures(np.arange(4000), noisy, faces)
     active_share, near_share = (
         np.mean([float(row[f"{kind}_share"]) for row in rows]) for kind in ("active", "near")
     )
@@ -41,22 +40,19 @@ def test_active_faces_noise_counts_as_often_as_faces_are_active() -> None:
 
 
 def test_a_unit_that_few_pairs_or_one_person_show_has_no_figure_of_its_own() -> None:
-    labels = np.zeros((40, 2, 17))
-    labels[:10, :, 0], labels[:9, :, 1], labels[:10, :, 2] = 2.0, 2.0, 2.0
+    noise, active, share = np.ones((40, 17)), np.zeros((40, 17), bool), np.ones(17)
+    active[:10, 0], active[:9, 1], active[:10, 2] = True, True, True
     people = np.r_[np.zeros(5), np.ones(35)].astype(int)
-    found = label_noise.as_active_as(np.full((8, 17), 2.0), label_noise.Pairs(people, labels))
+    found = label_noise.balanced_means(noise, active, people, share)
     assert np.isfinite(found[0, [0, 2]]).all()
     assert np.isnan(found[0, 1])
-    one = label_noise.Pairs(np.ones(40, int), labels)
-    assert np.isnan(label_noise.as_active_as(np.full((8, 17), 2.0), one)[0]).all()
+    assert np.isnan(label_noise.balanced_means(noise, active, np.ones(40), share)[0]).all()
     assert label_noise.share_columns("active", found[:, 1])["active_ceiling"] == "-"
 
 
-def test_every_person_counts_alike() -> None:
-    labels = np.zeros((5, 2, 17))
-    labels[:4, 0] = 2.0  # one person's four pairs: half a square of 2; the other's pair agrees
-    pairs = label_noise.Pairs(np.array([0, 0, 0, 0, 1]), labels)
-    assert label_noise.person_means(pairs.half_squares, pairs.person)[0] == pytest.approx(1.0)
+def test_all_people_have_equal_weight() -> None:
+    noise = np.repeat([[2.0], [0.0]], [4, 1], axis=0)  # one person's four pairs; another's pair
+    assert label_noise.person_means(noise, np.array([0, 0, 0, 0, 1]))[0] == pytest.approx(1.0)
 
 
 def written(path: Path, copies: int) -> FaceDataset:
@@ -74,9 +70,9 @@ def written(path: Path, copies: int) -> FaceDataset:
 
 
 def test_pairs_are_one_persons_nearly_equal_images(tmp_path: Path) -> None:
-    found = label_noise.pairs(written(tmp_path / "faces.h5", copies=3))
-    assert sorted(np.unique(found.person, return_counts=True)[1].tolist()) == [3] * 6
-    assert found.labels.shape == (18, 2, 17)
+    people, pairs = label_noise.find_pairs(written(tmp_path / "faces.h5", copies=3))
+    assert sorted(np.unique(people, return_counts=True)[1].tolist()) == [3] * 6
+    assert pairs.shape == (18, 2, 17)
 
 
 def test_a_file_without_such_pairs_is_refused(

@@ -17,7 +17,7 @@ from .ict_facekit import ICTFaceKit
 
 NUM_MODES = 34
 # Vertices of ICT-FaceKit that lie where MediaPipe puts the 68 points on photographs:
-# ``benchmarks/ict_vertices.py`` finds them.
+# found by a script of commit b175419, ``benchmarks/ict_vertices.py``.
 OPEN_VERTICES = np.array(
     [
         *(1885, 1889, 1051, 376, 1900, 763, 1673, 801, 966),  # jaw

@@ -1,0 +1,134 @@
+"""How long do predictions and training steps take in each framework?
+
+    python benchmarks/speed.py latency|throughput|train_step [--threads 1 2] [--rounds 20]
+
+``latency`` predicts one face, ``throughput`` a batch, ``train_step`` trains on one. Networks are
+untrained: times do not depend on the weights. Every case has a process of its own, which loads
+nothing but what it needs; calls alternate A B C A B C ..., so that a change of the machine's speed
+affects all cases alike.
+"""
+
+import argparse
+import itertools
+import multiprocessing
+import os
+import statistics
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from timing import RESULTS, Row, load, timed, write_csv
+
+from mlx_faceau.cli.benchmark import write_untrained
+from mlx_faceau.core.architectures import CONFIGS, ModelConfig, initial_weights
+from mlx_faceau.core.preprocess import scale_rgb
+
+TASKS = {"latency": ("mlx", "torch", "onnx"), "throughput": ("mlx", "torch", "onnx")}
+TASKS |= {"train_step": ("mlx", "torch")}
+WARM_UP_CALLS = 3
+MIN_SECONDS = 0.02  # shorter calls are repeated within one measurement
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("task", choices=[*TASKS])
+    parser.add_argument("--nets", nargs="+", default=[*CONFIGS], choices=[*CONFIGS])
+    parser.add_argument("--frameworks", nargs="+", choices=TASKS["latency"])
+    parser.add_argument("--batch", type=int, help="default: 32, of latency 1")
+    parser.add_argument("--threads", nargs="+", type=int, default=[1, os.cpu_count()])
+    parser.add_argument("--rounds", type=int, help="default: 20, of train_step 5")
+    parser.add_argument("--width-mult", type=float, default=1.0)
+    args = parser.parse_args()
+    batch = args.batch or (1 if args.task == "latency" else 32)
+    rounds = args.rounds or (5 if args.task == "train_step" else 20)
+    rows: list[Row] = []
+    for net, threads in itertools.product(args.nets, args.threads):
+        shared = {"net": net, "task": args.task, "batch": batch, "threads": threads}
+        shared["width_mult"] = args.width_mult
+        frameworks = args.frameworks or TASKS[args.task]
+        rows += measure([{"case": name, **shared} for name in frameworks], rounds)
+    write_csv(RESULTS / f"{args.task}.csv", rows)
+
+
+def measure(cases: list[Row], rounds: int) -> Iterator[Row]:
+    """One row for each of the cases that are compared."""
+    load_at_start = load()
+    # Libraries read these when they are loaded, which is in the new processes.
+    os.environ |= dict.fromkeys(THREAD_VARIABLES, str(cases[0]["threads"]))
+    spawn = multiprocessing.get_context("spawn")
+    workers = [ProcessPoolExecutor(1, spawn) for _ in cases]
+    with tempfile.TemporaryDirectory() as folder:
+        config = CONFIGS[cases[0]["net"]](width_mult=cases[0]["width_mult"])
+        model = write_untrained(config, Path(folder) / "model")
+        for worker, case in zip(workers, cases, strict=True):
+            worker.submit(prepare, case, config, model).result()
+    times = [[worker.submit(time_call).result() for worker in workers] for _ in range(rounds)]
+    for case, worker, found in zip(cases, workers, zip(*times, strict=True), strict=True):
+        worker.shutdown()
+        cpu, wall = zip(*found, strict=True)
+        yield {
+            **case,
+            "rounds": rounds,
+            "cpu_ms_median": round(1000 * statistics.median(cpu), 3),
+            "wall_ms_median": round(1000 * statistics.median(wall), 3),
+            "wall_ms_p95": round(1000 * float(np.percentile(wall, 95)), 3),
+            "images_per_second": round(case["batch"] / statistics.median(wall), 1),
+            "load_at_start": load_at_start,
+        }
+
+
+def prepare(case: Row, config: ModelConfig, model: Path) -> None:
+    """In a case's process: build and warm up what :func:`time_call` measures."""
+    global call, repeats
+    images = np.random.default_rng(0).integers(0, 256, (case["batch"], 112, 112, 3), np.uint8)
+    if case["task"] == "train_step":
+        call = train_call(case["case"], config, images)
+    else:
+        call = predict_call(case, model, images)
+    for _ in range(WARM_UP_CALLS):
+        call()
+    repeats = max(1, round(MIN_SECONDS / timed(call)[1]))
+
+
+def time_call() -> tuple[float, float]:
+    """CPU and wall seconds of one call."""
+    cpu, wall = timed(lambda: [call() for _ in range(repeats)])
+    return cpu / repeats, wall / repeats
+
+
+def predict_call(case: Row, model: Path, images: np.ndarray) -> Callable[[], object]:
+    from mlx_faceau.inference.backends import open_backend
+
+    if case["case"] == "torch":
+        import torch
+
+        torch.set_num_threads(case["threads"])
+    threads = case["threads"] if case["case"] == "onnx" else None
+    backend = open_backend(model, case["net"], case["case"], threads=threads)
+    pixels, size = scale_rgb(images), backend.max_batch
+    parts = [pixels[start : start + size] for start in range(0, len(pixels), size)]
+    return lambda: [backend.run(part) for part in parts]
+
+
+def train_call(framework: str, config: ModelConfig, images: np.ndarray) -> Callable[[], object]:
+    from mlx_faceau.train.run import trainer_class
+
+    rng, batch = np.random.default_rng(1), {"images": images}
+    for name, shape in config.output_shapes.items():  # their values do not change the work
+        batch[name] = rng.uniform(1, 5, (len(images), *shape)).astype(np.float32)
+    trainer = trainer_class(framework)(
+        config,
+        initial_weights(config, seed=0),
+        loss_options={},
+        scaling={},
+        weight_decay=1e-4,
+        seed=0,
+    )
+    return lambda: float(trainer.step(batch, 1e-3)["loss"])  # waits for a GPU
+
+
+if __name__ == "__main__":
+    main()
