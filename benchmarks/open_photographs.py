@@ -5,6 +5,10 @@
         --subjects photographs/subjects.csv --output photographs.h5
 
 The archive holds ``jpeg``, ``jpeg_offsets``, ``source``, ``subject`` and, where known, ``name``.
+With ``--openface faces_open_openface.npz`` (for research alone) only faces that it labels well are
+written, each with OpenFace's CSV beside it, for ``data generate photographs/*.jpg --labels
+openface-csv``. ``--people faces_train.npz`` gives people of its names its subjects, so that a
+training on both files keeps a person on one side.
 Many portraits of early members of Congress are engravings or paintings: they are left out by a rule
 that was looked at on contact sheets. It keeps more paintings than it should rather than teach a net
 what lines of an engraver look like.
@@ -18,11 +22,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from mlx_faceau.core.facs import AU_NAMES
+from mlx_faceau.core.geometry import transform_global_params, transform_points
+from mlx_faceau.output.openface_csv import GROUPS
+
 STRICT = ("voteview", "house", "senate", "governors", "sfhq_t2i")
 _FACE = 1.4 / 2.2  # side of the standard crop / side of the square
 # Members of Congress are numbered by when they entered; later ones were photographed.
 _LAST_DRAWN_MEMBER = 10700
 _GRAIN_LIMIT = -0.0785  # of grain - 0.3 mid-tones; engravings have much grain and no mid-tones
+_MAX_NME = 0.08  # of OpenFace's landmarks from an independent detector's
 _PAINTED_SATURATION = 45  # mean of the face; early photographs have no colour
 
 
@@ -30,16 +39,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("archives", type=Path, nargs="+", help=".npz of JPEG squares")
     parser.add_argument("--sources", nargs="+", default=STRICT)
+    parser.add_argument("--openface", type=Path, help=".npz of OpenFace's labels of one archive")
+    parser.add_argument("--people", type=Path, help=".npz whose subjects end in people's names")
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
     args = parser.parse_args()
     args.output.mkdir(parents=True)
-    rows, drawn = [], 0
+    rows, drawn, known = [], 0, {}
+    if args.people:
+        with np.load(args.people) as archive:
+            known = {str(who).split(":", 1)[1]: str(who) for who in archive["subject"]}
     for path in args.archives:
         with np.load(path) as archive:
             jpeg, offsets = archive["jpeg"], archive["jpeg_offsets"]
             sources, subjects = archive["source"], archive["subject"]
             names = archive["name"] if "name" in archive else np.full(len(subjects), "")
+            labels = read_openface(args.openface, archive["warp"]) if args.openface else None
         for row in np.flatnonzero(np.isin(sources, args.sources)):
+            if labels is not None and row not in labels:
+                continue
             data = jpeg[offsets[row] : offsets[row + 1]]
             subject = str(subjects[row])
             if is_drawn(cv2.imdecode(data, cv2.IMREAD_COLOR), subject):
@@ -47,10 +64,41 @@ def main() -> None:
                 continue
             file = args.output / f"{sources[row]}-{row:05d}.jpg"
             data.tofile(file)
-            rows.append((file.name, str(names[row]) or subject))
+            if labels is not None:
+                write_table(file.with_suffix(".csv"), labels[row])
+            name = str(names[row])
+            rows.append((file.name, known.get(name, name or subject)))
     with (args.output / "subjects.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(rows)
     print(f"{args.output}: {len(rows)} photographs, {drawn} engravings and paintings left out")
+
+
+def read_openface(path: Path, warps: np.ndarray) -> dict[int, np.ndarray]:
+    """By row of the archive (193,) landmarks x, y, PDM parameters and intensities, in the square.
+
+    Args:
+        path: ``index`` (N,) rows of the archive, ``nme``, and labels in source pixels.
+        warps: (rows, 2, 3) source pixels to the square's.
+    """
+    with np.load(path) as archive:
+        labels = {name: archive[name] for name in archive.files}
+    faces = {}
+    for n in np.flatnonzero(labels["nme"] < _MAX_NME).tolist():
+        warp = warps[labels["index"][n]].astype(float)
+        points = transform_points(warp, labels["landmarks"][n])
+        pose = transform_global_params(warp, labels["global_params"][n])
+        parts = [*points.T, pose, labels["local_params"][n], labels["au"][n]]
+        faces[int(labels["index"][n])] = np.concatenate(parts)
+    return faces
+
+
+def write_table(path: Path, values: np.ndarray) -> None:
+    """The values of one face as OpenFace's CSV of one frame."""
+    columns = [*GROUPS["2d"], *GROUPS["params"], *AU_NAMES]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["frame", "timestamp", "confidence", "success", *columns])
+        writer.writerow([1, 0, 1, 1, *(f"{value:.6f}" for value in values)])
 
 
 def is_drawn(square: np.ndarray, subject: str) -> bool:
