@@ -23,7 +23,7 @@ from mlx_faceau.core.checkpoint import load_checkpoint, save_checkpoint
 from mlx_faceau.core.geometry import similarity_matrix, transform_points
 from mlx_faceau.core.landmarks import OUTER_EYE_CORNERS
 from mlx_faceau.data.format.dataset import FaceDataset
-from mlx_faceau.evaluation.subjects import subjects_of
+from mlx_faceau.evaluation.bootstrap import subjects_of
 from mlx_faceau.inference.predictor import load_predictor
 from mlx_faceau.video.align import FrameCrops
 from mlx_faceau.video.confidence import (

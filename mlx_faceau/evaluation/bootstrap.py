@@ -14,13 +14,27 @@ import numpy as np
 from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.core.metrics import ANGLES, MINIMUM_SUPPORT, angle_errors, au_support, nme
 from mlx_faceau.core.moments import Moments
+from mlx_faceau.data.format.identity import Named, people_names
 
+BY_FACE = "face"
 RESAMPLES = 2000
 CONFIDENCE = 0.95
 _SEED = 11
 _BLOCK = 200  # resamples at once
 
 Arrays = dict[str, np.ndarray]
+
+
+def subjects_of(dataset: Named) -> tuple[str, np.ndarray]:
+    """What the bootstrap resamples.
+
+    Returns:
+        ``"subject"`` or ``"video"``, ``"face"`` where the file names neither; and (N,) names.
+        A face without a name counts as a subject of its own.
+    """
+    by, names = people_names(dataset, strict=False)
+    own = [f"row:{row}" for row in range(len(dataset))]
+    return by if (names != "").any() else BY_FACE, np.where(names != "", names, own)
 
 
 def resampled_means(

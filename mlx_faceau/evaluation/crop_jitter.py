@@ -9,7 +9,6 @@ import numpy as np
 from mlx_faceau.core.architectures import IMAGE_SIZE
 from mlx_faceau.core.geometry import (
     CROP_CENTRE,
-    invert,
     similarity_matrix,
     transform_global_params,
     transform_points,
@@ -53,14 +52,6 @@ def warp_labels(matrices: np.ndarray, labels: dict[str, np.ndarray]) -> dict[str
         "landmarks": transform_points(matrices, labels["landmarks"]),
         "global_params": transform_global_params(matrices, labels["global_params"]),
     }
-
-
-def replicated_share(matrices: np.ndarray) -> float:
-    """Mean share of the moved crops' pixels that lie beyond the stored crop."""
-    axis = np.arange(0.5, IMAGE_SIZE, 2.0)
-    grid = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
-    source = transform_points(invert(matrices), np.broadcast_to(grid, (len(matrices), *grid.shape)))
-    return float(((source < -0.5) | (source > IMAGE_SIZE - 0.5)).any(-1).mean())
 
 
 def _about_centre(shift: tuple[float, float], scale: float, turn: float) -> np.ndarray:

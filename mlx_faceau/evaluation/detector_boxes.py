@@ -1,7 +1,6 @@
 """Crops cut from a detector's boxes: those of the file, or boxes with errors as measured."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,37 +18,22 @@ from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.errors import DatasetError, UsageError
 from mlx_faceau.video.box_calibration import CALIBRATIONS
 
-from .crop_jitter import box_error_matrices, replicated_share
+from .crop_jitter import box_error_matrices
 
 _SEED = 13
 _WORST_FIT = 2.0  # times a detector's measured error, up to which boxes are taken for its own
 _NO_ERROR = 1e-2  # of the side: boxes that cut the stored crop so nearly were made from its labels
+# Median over standard deviation: of the length of a normal vector in the plane (Rayleigh's
+# distribution), and of the absolute value of a normal number. The measured 95th percentiles agree
+# with those of these distributions within 7 %.
+_SHIFT_MEDIAN, _SCALE_MEDIAN = float(np.sqrt(2 * np.log(2))), 0.67449
 
 
-@dataclass(frozen=True)
-class BoxError:
-    """How far a detector's calibrated box is from the standard square, on validation subjects.
+class BoxError(NamedTuple):
+    """How far a detector's calibrated box is from the standard square: medians over subjects."""
 
-    Both errors are close to normal: from the medians, Rayleigh's 95th percentile of the shift and
-    the half-normal's of the scale agree with the measured ones within 7 %.
-
-    Args:
-        shift_median: of the centres' distance, in sides of the square.
-        scale_median: of the absolute logarithm of the sides' ratio.
-    """
-
-    shift_median: float
-    scale_median: float
-
-    @property
-    def shift_deviation(self) -> float:
-        """Along each axis."""
-        return self.shift_median / float(np.sqrt(2 * np.log(2)))
-
-    @property
-    def scale_deviation(self) -> float:
-        """Of the logarithm of the sides' ratio."""
-        return self.scale_median / 0.67449  # the half-normal distribution's median
+    shift: float  # distance of the centres, in sides of the square
+    scale: float  # absolute logarithm of the sides' ratio
 
 
 # benchmarks/results/box-calibration.csv; MTCNN's of the boxes in OpenFace's files.
@@ -61,19 +45,12 @@ MEASURED = {
 SOURCES = ("auto", "file", *MEASURED, "none")
 
 
-@dataclass(frozen=True)
-class BoxCrops:
-    """Crops from boxes.
+class BoxCrops(NamedTuple):
+    """Crops from boxes."""
 
-    Attributes:
-        name: short, such as ``"mtcnn boxes"``.
-        about: one line, where the boxes are from.
-        matrices: (N, 2, 3) from the stored crop to the one that the box gives.
-    """
-
-    name: str
-    about: str
-    matrices: np.ndarray
+    name: str  # short, such as "mtcnn boxes"
+    about: str  # one line, where the boxes are from
+    matrices: np.ndarray  # (N, 2, 3) from the stored crop to the one that the box gives
 
 
 def box_crops(dataset: FaceDataset, source: str = "auto") -> BoxCrops | None:
@@ -93,86 +70,71 @@ def box_crops(dataset: FaceDataset, source: str = "auto") -> BoxCrops | None:
         raise UsageError(f"boxes are {', '.join(SOURCES)}; got {source!r}")
     if source == "none":
         return None
-    if source in MEASURED:
-        return _simulated(source, len(dataset))
-    crops, reason = _from_file(dataset)
-    if crops is None and source == "file":
-        raise DatasetError(
-            f"{dataset.path}: {reason}; use --boxes yunet to simulate a detector's errors"
-        )
-    return crops or _simulated("yunet", len(dataset), f"; {reason}")
-
-
-def _simulated(detector: str, count: int, reason: str = "") -> BoxCrops:
-    error = MEASURED[detector]
-    matrices = box_error_matrices(count, error.shift_deviation, error.scale_deviation, _SEED)
+    reason = ""
+    if source not in MEASURED:
+        found = _from_file(dataset)
+        if isinstance(found, BoxCrops):
+            return found
+        if source == "file":
+            raise DatasetError(
+                f"{dataset.path}: {found}; use --boxes yunet to simulate a detector's errors"
+            )
+        source, reason = "yunet", f"; {found}"
+    error = MEASURED[source]
     return BoxCrops(
-        f"{detector} boxes",
-        f"simulated: random shifts and scales as measured for {detector}'s calibrated boxes "
-        f"(median shift {100 * error.shift_median:.1f} % of the side, scale "
-        f"{100 * error.scale_median:.1f} %), independent of the face, where real boxes have "
-        f"similar errors on similar faces: rather too hard a test{_edges(matrices)}{reason}",
-        matrices,
+        f"{source} boxes",
+        f"simulated: random shifts and scales as measured for {source}'s calibrated boxes "
+        f"(median shift {100 * error.shift:.1f} % of the side, scale {100 * error.scale:.1f} %), "
+        "independent of the face, where real boxes have similar errors on similar faces: rather "
+        f"too hard a test{reason}",
+        box_error_matrices(
+            len(dataset), error.shift / _SHIFT_MEDIAN, error.scale / _SCALE_MEDIAN, _SEED
+        ),
     )
 
 
-def _from_file(dataset: FaceDataset) -> tuple[BoxCrops | None, str]:
-    """Crops from the file's boxes; or None, and why there are none."""
+def _from_file(dataset: FaceDataset) -> BoxCrops | str:
+    """Crops from the file's boxes; or why there are none."""
     with schema.opened(dataset.path) as file:
         if "bboxes" not in file or "warp_matrices" not in file:
-            return None, "the file has no boxes with warp matrices"
+            return "the file has no boxes with warp matrices"
         boxes = file["bboxes"][:][dataset.rows].astype(np.float64)
         warps = file["warp_matrices"][:][dataset.rows].astype(np.float64)
     if not (np.isfinite(boxes).all() and np.isfinite(warps).all()):
-        return None, "the file has no boxes with warp matrices"
+        return "the file has no boxes with warp matrices"
     if not (boxes[:, 2:] > 0).all():
-        return None, "some of the file's boxes have no area"
-    for square in (_calibrated("square"), _around_landmarks):
-        _, shift, scale = _crops_of(square, boxes, warps)
-        if max(shift, scale) < _NO_ERROR:
-            return None, "the file's boxes were made from the labels, not by a detector"
-    fits = {name: _crops_of(_calibrated(name), boxes, warps) for name in MEASURED}
-    # The larger of both errors, relative to those that were measured for the detector.
-    misfits = {
-        name: max(shift / MEASURED[name].shift_median, scale / MEASURED[name].scale_median)
-        for name, (_, shift, scale) in fits.items()
-    }
-    name = min(fits, key=lambda name: sum(fits[name][1:]))
-    if misfits[name] > _WORST_FIT:
-        return None, "the file's boxes fit no calibrated detector"
-    matrices, shift, scale = fits[name]
+        return "some of the file's boxes have no area"
+    # Standard crops of landmarks that the boxes bound.
+    corners = np.stack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+    bounding = [standard_crop_matrix(pair[np.arange(NUM_LANDMARKS) % 2]) for pair in corners]
+    for squares in (_calibrated("square", boxes), np.stack(bounding)):
+        if max(_crops_of(squares, warps)[1]) < _NO_ERROR:
+            return "the file's boxes were made from the labels, not by a detector"
+    fits = {name: _crops_of(_calibrated(name, boxes), warps) for name in MEASURED}
+    name = min(fits, key=lambda name: sum(fits[name][1]))
+    matrices, error = fits[name]
+    if max(np.divide(error, MEASURED[name])) > _WORST_FIT:
+        return "the file's boxes fit no calibrated detector"
     about = (
-        f"the file's own boxes, which fit {name}'s calibration (median shift {100 * shift:.1f} % "
-        f"of the side, scale {100 * scale:.1f} %){_edges(matrices)}"
+        f"the file's own boxes, which fit {name}'s calibration (median shift "
+        f"{100 * error.shift:.1f} % of the side, scale {100 * error.scale:.1f} %), cut again from "
+        "the stored crops"
     )
-    return BoxCrops(f"{name} boxes", about, matrices), ""
+    return BoxCrops(f"{name} boxes", about, matrices)
 
 
-def _edges(matrices: np.ndarray) -> str:
-    share = 100 * replicated_share(matrices)
-    return f", cut again from the stored crops: {share:.1f} % of pixels are replicated edge"
+def _calibrated(detector: str, boxes: np.ndarray) -> np.ndarray:
+    """(N, 2, 3) from the frame to the crops of the boxes."""
+    calibration = CALIBRATIONS[detector]
+    return np.stack([square_crop_matrix(*calibration.square(box)) for box in boxes.tolist()])
 
 
-def _crops_of(
-    square: Callable[[np.ndarray], np.ndarray], boxes: np.ndarray, warps: np.ndarray
-) -> tuple[np.ndarray, float, float]:
-    """(N, 2, 3) from the stored crops to those of the boxes; the median errors of shift, in
-    sides, and scale, the logarithm of the sides' ratio."""
-    squares, inverse = np.stack([square(box) for box in boxes]), invert(warps)
-    matrices = squares[:, :, :2] @ inverse
+def _crops_of(squares: np.ndarray, warps: np.ndarray) -> tuple[np.ndarray, BoxError]:
+    """(N, 2, 3) from the stored crops to those of the squares, and the squares' errors."""
+    matrices = squares[:, :, :2] @ invert(warps)
     matrices[:, :, 2] += squares[:, :, 2]
-    centre = np.full((len(boxes), 1, 2), CROP_CENTRE)
-    moved = transform_points(invert(matrices), centre)[:, 0] - CROP_CENTRE
+    centre = np.full((len(matrices), 1, 2), CROP_CENTRE)
+    shifts = (transform_points(invert(matrices), centre)[:, 0] - CROP_CENTRE) / IMAGE_SIZE
     scales = np.hypot(matrices[:, 0, 0], matrices[:, 1, 0])
-    shift = float(np.median(np.hypot(*moved.T))) / IMAGE_SIZE
-    return matrices, shift, float(np.median(np.abs(np.log(scales))))
-
-
-def _calibrated(calibration: str) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda box: square_crop_matrix(*CALIBRATIONS[calibration].square(box.tolist()))
-
-
-def _around_landmarks(box: np.ndarray) -> np.ndarray:
-    """The standard crop of landmarks that the box bounds."""
-    corners = np.array([box[:2], box[:2] + box[2:]])
-    return standard_crop_matrix(corners[np.arange(NUM_LANDMARKS) % 2])
+    shift = float(np.median(np.hypot(*shifts.T)))
+    return matrices, BoxError(shift, float(np.median(np.abs(np.log(scales)))))

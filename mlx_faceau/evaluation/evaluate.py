@@ -15,12 +15,11 @@ from mlx_faceau.data.format.dataset_fingerprint import shares_faces
 from mlx_faceau.errors import CheckpointError, DatasetError
 from mlx_faceau.train.target_statistics import TargetStatistics
 
-from .bootstrap import au_intervals, landmark_pose_intervals
+from .bootstrap import au_intervals, landmark_pose_intervals, subjects_of
 from .breakdown import breakdown
 from .ced import CURVE_END, ced, ced_summary
 from .crop_jitter import jitter_matrices, warp_images, warp_labels
 from .detector_boxes import box_crops
-from .subjects import subjects_of
 from .targets import JITTERED_MAE, MISSED, TARGETS, UNMEASURED
 
 _BATCH = 32
@@ -50,7 +49,6 @@ class Evaluation:
         jittered: its metrics on jittered crops.
         boxes: ``name``, ``about`` and ``metrics`` on crops cut from a detector's boxes, or None.
         constant: metrics of the constant predictor, which outputs the training means.
-        constant_moved: the same on the moved crops: ``jittered`` and, where there are, ``boxes``.
         intervals: 95 % bootstrap confidence intervals of ``net``, subjects resampled; empty for
             one subject.
         breakdown: metrics of parts of the faces.
@@ -72,7 +70,6 @@ class Evaluation:
     jittered: dict[str, Any]
     boxes: dict[str, Any] | None
     constant: dict[str, Any]
-    constant_moved: dict[str, dict[str, Any]]
     intervals: dict[str, Any]
     breakdown: list[dict[str, Any]]
     curves: dict[str, Any]
@@ -127,7 +124,17 @@ def evaluate(
         DatasetError: if the file holds fewer than two faces, or one without an extent, or not the
             boxes asked for; for an action unit net, if intensities leave [0, 5].
     """
-    _check_faces(dataset, kind)
+    if len(dataset) < 2:
+        raise DatasetError(f"{dataset.path}: holds one face; an evaluation needs two or more")
+    if kind == "au_prediction":
+        check_intensities(dataset.labels["au_intensities"], dataset.path)
+    right, left = (dataset.labels["landmarks"][:, corner] for corner in OUTER_EYE_CORNERS)
+    flat = np.flatnonzero((right == left).all(1))
+    if len(flat):
+        raise DatasetError(
+            f"{dataset.path}: both eyes are in one place in {len(flat)} of {len(dataset)} faces "
+            f"(first in row {dataset.rows[flat[0]]}); drop those rows"
+        )
     means = (statistics or TargetStatistics.of(dataset.labels, dataset.masks)).means
     detector = box_crops(dataset, boxes)
     warps = {"net": None, "jittered": jitter_matrices(len(dataset), JITTER_SEED)}
@@ -138,8 +145,6 @@ def evaluate(
     predictions = _predict_all(predict, dataset, warps)
     constant = {name: np.broadcast_to(m, (len(dataset), *m.shape)) for name, m in means.items()}
     metrics = {name: _metrics(kind, truths[name], predictions[name], means) for name in warps}
-    constants = {name: _metrics(kind, truths[name], constant, means) for name in warps}
-    constant_metrics = constants.pop("net")
     subjects_by, subjects = subjects_of(dataset)
     net = predictions["net"]
     return Evaluation(
@@ -155,8 +160,7 @@ def evaluate(
         boxes=None
         if detector is None
         else {"name": detector.name, "about": detector.about, "metrics": metrics["boxes"]},
-        constant=constant_metrics,
-        constant_moved=constants,
+        constant=_metrics(kind, labels, constant, means),
         intervals=au_intervals(labels["au_intensities"], net["au_intensities"], subjects)
         if kind == "au_prediction"
         else landmark_pose_intervals(labels, net, means["landmarks"], subjects),
@@ -166,20 +170,6 @@ def evaluate(
         else _ced_curves({**truths, "constant": labels}, {**predictions, "constant": constant}),
         worst=_worst(kind, labels, net, dataset.rows),
     )
-
-
-def _check_faces(dataset: FaceDataset, kind: str) -> None:
-    if len(dataset) < 2:
-        raise DatasetError(f"{dataset.path}: holds one face; an evaluation needs two or more")
-    if kind == "au_prediction":
-        check_intensities(dataset.labels["au_intensities"], dataset.path)
-    right, left = (dataset.labels["landmarks"][:, corner] for corner in OUTER_EYE_CORNERS)
-    flat = np.flatnonzero((right == left).all(1))
-    if len(flat):
-        raise DatasetError(
-            f"{dataset.path}: both eyes are in one place in {len(flat)} of {len(dataset)} faces "
-            f"(first in row {dataset.rows[flat[0]]}); drop those rows"
-        )
 
 
 def _predict_all(

@@ -1,4 +1,4 @@
-"""An evaluation as one picture of four panels."""
+"""An evaluation as one picture: a curve over all faces, and bars by part or action unit."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -34,72 +34,54 @@ def draw_evaluation(evaluation: Evaluation, path: Path) -> Path | None:
         The path; None without matplotlib (which is logged).
     """
     try:
-        figure = new_figure(13, 9.5)
+        figure = new_figure(13, 5)
     except (MissingDependency, BrokenLibrary) as error:
         _LOG.warning("no picture drawn: %s", error)
         return None
-    panels = list(figure.subplots(2, 2).flat)
+    curves, bars = figure.subplots(1, 2)
     if evaluation.kind == "landmark_pose":
-        _draw_landmark_panels(panels, evaluation)
+        _draw_error_curves(curves, evaluation)
+        groups = {name: metrics["groups"] for name, metrics in evaluation.conditions().items()}
+        columns = {name: [m["mae"] for m in parts.values()] for name, parts in groups.items()}
+        labels = [group.replace("_", " ") for group in groups["net"]]
+        _draw_columns(bars, "landmark MAE, px", labels, columns)
     else:
-        _draw_au_panels(panels, evaluation)
-    yaw = [row for row in evaluation.breakdown if row["by"] == "yaw"]
-    parts = [
-        f"{row['part'].replace(' degrees', '°')}\n{row['faces']} face{'s' * (row['faces'] > 1)}"
-        for row in yaw
-    ]
-    columns = {"net": [r["mae"] for r in yaw], "constant": [r["constant_mae"] for r in yaw]}
-    unit = "px" if evaluation.kind == "landmark_pose" else "of 5"
-    _draw_columns(panels[3], f"MAE by yaw, to either side, {unit}", parts, columns)
+        _draw_responses(curves, evaluation)
+        names = list(evaluation.net["aus"])
+        columns = {
+            name: [np.nan_to_num(metrics["aus"][au]["r"]) for au in names]
+            for name, metrics in evaluation.conditions().items()
+            if name != "constant"
+        }
+        within = evaluation.intervals.get("aus", {})
+        intervals = [within.get(au, {}).get("r") for au in names]
+        few = [evaluation.net["aus"][au]["support"] < MINIMUM_SUPPORT for au in names]
+        labels = [au.removesuffix("_r") + "*" * rare for au, rare in zip(names, few, strict=True)]
+        title = "Pearson's r (* too few faces for the mean)"
+        _draw_columns(bars, title, labels, columns, intervals)
     figure.suptitle(header(evaluation))
     with atomic_file(path) as temporary:
         figure.savefig(temporary, dpi=110)
     return path
 
 
-def _draw_landmark_panels(panels: Sequence[Any], evaluation: Evaluation) -> None:
-    conditions = evaluation.conditions()
+def _draw_error_curves(axes: Any, evaluation: Evaluation) -> None:
     curves = {key: 100 * np.array(curve) for key, curve in evaluation.curves.items()}
     bounds = curves.pop("nme")
+    conditions = evaluation.conditions()
     for (name, metrics), shares in zip(conditions.items(), curves.values(), strict=True):
         label = f"{name}: {100 * metrics['failure_rate_8']:.1f} % over {100 * BOUNDS[0]:.0f} %"
-        panels[0].plot(bounds, shares, color=_COLOURS.get(name, _BOXES), label=label)
+        axes.plot(bounds, shares, color=_COLOURS.get(name, _BOXES), label=label)
     for bound in BOUNDS:
-        panels[0].axvline(100 * bound, color="#bbbbbb", lw=0.8, ls="--")
-    panels[0].set(xlim=(0, 100 * CURVE_END), ylim=(0, 100.5), title="cumulative error distribution")
-    panels[0].set(xlabel="NME, % of the inter-ocular distance", ylabel="faces, %")
-    panels[0].legend(fontsize=8)
-    groups = list(evaluation.net["groups"])
-    errors = {
-        name: [*(m["groups"][group]["mae"] for group in groups), m["mae"]]
-        for name, m in conditions.items()
-    }
-    labels = [*(group.replace("_", " ") for group in groups), "all"]
-    _draw_columns(panels[1], "landmark MAE, px", labels, errors)
-    angles = list(evaluation.net["pose"])
-    pose = {name: [m["pose"][angle] for angle in angles] for name, m in conditions.items()}
-    intervals = [evaluation.intervals.get("pose", {}).get(angle) for angle in angles]
-    title = "pose error, degrees" if angles else "no pose is known"
-    _draw_columns(panels[2], title, angles, pose, intervals)
+        axes.axvline(100 * bound, color="#bbbbbb", lw=0.8, ls="--")
+    axes.set(xlim=(0, 100 * CURVE_END), ylim=(0, 100.5), title="cumulative error distribution")
+    axes.set(xlabel="NME, % of the inter-ocular distance", ylabel="faces, %")
+    axes.legend(fontsize=8)
 
 
-def _draw_au_panels(panels: Sequence[Any], evaluation: Evaluation) -> None:
-    """Correlation, error, and the mean prediction by true intensity."""
-    within = evaluation.intervals.get("aus", {})
-    labels = [
-        name.removesuffix("_r") + ("*" if figures["support"] < MINIMUM_SUPPORT else "")
-        for name, figures in evaluation.net["aus"].items()
-    ]
-    titles = {"r": "Pearson's r (* too few faces for the mean)", "mae": "MAE, of 5"}
-    for axes, (key, title) in zip(panels, titles.items(), strict=False):
-        columns = {
-            name: [np.nan_to_num(figures[key]) for figures in metrics["aus"].values()]
-            for name, metrics in evaluation.conditions().items()
-            if not (key == "r" and name == "constant")
-        }
-        intervals = [within.get(name, {}).get(key) for name in evaluation.net["aus"]]
-        _draw_columns(axes, title, labels, columns, intervals)
-    axes, levels = panels[2], np.arange(MAX_INTENSITY + 1)
+def _draw_responses(axes: Any, evaluation: Evaluation) -> None:
+    """Mean prediction by true intensity: of each action unit, and of all."""
+    levels = np.arange(MAX_INTENSITY + 1)
     counts = np.array([curve["count"] for curve in evaluation.curves.values()])
     means = np.array([curve["mean"] for curve in evaluation.curves.values()])
     for count, mean in zip(counts, means, strict=True):
@@ -133,8 +115,8 @@ def _draw_columns(
     for place, ends in enumerate(intervals):
         if ends is not None:
             axes.plot([place, place], ends, color="black", lw=1.2)
-    axes.set_xticks(places, labels, rotation=45 if len(labels) > 6 else 0)
-    axes.set(title=title, xlim=(-0.6, max(len(labels), 1) - 0.4))
+    axes.set_xticks(places, labels, rotation=45)
+    axes.set(title=title, xlim=(-0.6, len(labels) - 0.4))
     axes.grid(axis="y", alpha=0.3)
     axes.set_axisbelow(True)
     axes.legend(fontsize=8)

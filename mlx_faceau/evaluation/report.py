@@ -7,9 +7,8 @@ from mlx_faceau.core.atomic_io import atomic_file
 from mlx_faceau.output.tables import Table, accuracy_tables, number, with_interval
 from mlx_faceau.output.templates import render
 
-from .bootstrap import RESAMPLES
+from .bootstrap import BY_FACE, RESAMPLES
 from .evaluate import Evaluation
-from .subjects import BY_FACE
 from .targets import JITTERED_MAE, TARGETS
 
 VERDICTS = {
@@ -39,9 +38,7 @@ _BREAKDOWN = {
 def tables(evaluation: Evaluation) -> list[Table]:
     """All tables, the targets first."""
     found = accuracy_tables(evaluation.kind, evaluation.conditions(), evaluation.intervals)
-    if evaluation.kind == "landmark_pose":
-        found.append(_constant_table(evaluation))
-    else:
+    if evaluation.kind == "au_prediction":
         del found[0]  # the targets name the same figures
     return [_target_table(evaluation), *found, _breakdown_table(evaluation)]
 
@@ -150,16 +147,6 @@ def _target_table(evaluation: Evaluation) -> Table:
         verdict = VERDICTS[grades[JITTERED_MAE.metric]]
         rows.append([JITTERED_MAE.label, *values, f"< {JITTERED_MAE.must:g}", "", verdict])
     return Table(["target", *conditions, "must", "aim", "verdict"], rows)
-
-
-def _constant_table(evaluation: Evaluation) -> Table:
-    """Errors of the constant predictor on the moved crops, MAE in px and angles in degrees."""
-    rows = []
-    for name, metrics in evaluation.constant_moved.items():
-        label = evaluation.boxes["name"] if name == "boxes" and evaluation.boxes else name
-        values = [metrics["mae"], *metrics["pose"].values()]
-        rows.append([label, *(number(value, 2) for value in values)])
-    return Table(["constant predictor on", "MAE px", *evaluation.constant["pose"]], rows)
 
 
 def _breakdown_table(evaluation: Evaluation) -> Table:

@@ -6,7 +6,6 @@ import pytest
 from mlx_faceau.evaluation.crop_jitter import (
     box_error_matrices,
     jitter_matrices,
-    replicated_share,
     warp_images,
     warp_labels,
 )
@@ -52,11 +51,3 @@ def test_a_dot_moves_to_where_its_landmark_moves() -> None:
 
 def test_the_same_seed_moves_crops_the_same_way() -> None:
     np.testing.assert_array_equal(jitter_matrices(3, seed=5), jitter_matrices(3, seed=5))
-
-
-def test_the_replicated_share_of_a_crop_moved_by_a_quarter_is_a_quarter() -> None:
-    shifted = np.array([[[1.0, 0, 28], [0, 1.0, 0]]])
-    assert replicated_share(shifted) == pytest.approx(0.25)
-    assert replicated_share(np.array([[[1.0, 0, 0], [0, 1.0, 0]]])) == 0.0
-    halved = np.array([[[0.5, 0, 27.75], [0, 0.5, 27.75]]])  # about the centre
-    assert replicated_share(halved) == pytest.approx(0.75)

@@ -15,7 +15,6 @@ from mlx_faceau.core.metrics import nme
 from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.errors import CheckpointError, DatasetError
 from mlx_faceau.evaluation.crop_jitter import jitter_matrices, warp_images
-from mlx_faceau.evaluation.detector_boxes import box_crops
 from mlx_faceau.evaluation.evaluate import JITTER_SEED, evaluate
 from mlx_faceau.evaluation.targets import TARGETS
 from mlx_faceau.train.target_statistics import TargetStatistics
@@ -224,33 +223,6 @@ def test_intensities_that_are_none_are_refused_where_they_are_what_is_measured(
     with pytest.raises(DatasetError, match=r"faces\.h5: .* leave \[0, 5\] in 2 of 120 faces"):
         evaluate(Oracle(dataset), dataset, "au_prediction", None)
     assert evaluate(Oracle(dataset), dataset, "landmark_pose", None).net["mae"] == 0.0
-
-
-def test_the_constant_predictor_is_measured_on_the_crops_that_the_net_is(
-    dataset: FaceDataset, statistics: TargetStatistics
-) -> None:
-    report = evaluate(Oracle(dataset), dataset, "landmark_pose", statistics, boxes="yunet")
-    boxes = box_crops(dataset, "yunet")
-    assert boxes is not None
-    landmarks = dataset.labels["landmarks"].astype(np.float64)
-    mean_face = landmarks.mean(0)
-    assert report.constant["mae"] == pytest.approx(np.abs(landmarks - mean_face).mean())
-    matrices = {"jittered": jitter_matrices(len(dataset), JITTER_SEED), "boxes": boxes.matrices}
-    assert report.constant_moved.keys() == matrices.keys()
-    for name, matrix in matrices.items():
-        moved = np.einsum("nij,npj->npi", matrix[:, :, :2], landmarks) + matrix[:, None, :, 2]
-        expected = np.abs(moved - mean_face).mean()
-        assert report.constant_moved[name]["mae"] == pytest.approx(expected)
-        assert expected > report.constant["mae"]
-    rolls = [figures["pose"]["roll"] for figures in report.constant_moved.values()]
-    assert rolls[0] > report.constant["pose"]["roll"]  # jitter turns crops, boxes do not
-    assert rolls[1] == pytest.approx(report.constant["pose"]["roll"])
-
-
-def test_intensities_do_not_move_with_the_crop(dataset: FaceDataset) -> None:
-    report = evaluate(Oracle(dataset), dataset, "au_prediction", None, boxes="none")
-    assert report.constant_moved.keys() == {"jittered"}
-    assert report.constant_moved["jittered"]["mae"] == report.constant["mae"]
 
 
 def test_a_single_face_is_refused(tmp_path: Path) -> None:

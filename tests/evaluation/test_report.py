@@ -148,38 +148,6 @@ def test_a_part_of_one_face_is_shown_without_figures(
     assert set(row[2:]) == {"-"}
 
 
-def test_the_picture_has_a_place_for_a_part_of_one_face(
-    partial: dict[str, Evaluation], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    matplotlib = pytest.importorskip("matplotlib.figure")
-    drawn: list[Any] = []
-    savefig = matplotlib.Figure.savefig
-    monkeypatch.setattr(
-        matplotlib.Figure,
-        "savefig",
-        lambda figure, *args, **kwargs: (drawn.append(figure), savefig(figure, *args, **kwargs)),
-    )
-    evaluation = partial["landmark_pose"]
-    assert [row["faces"] for row in evaluation.breakdown] == [6, 1]
-    draw_evaluation(evaluation, tmp_path / "picture.png")
-    axes = drawn[0].axes[-1]
-    shown = [label.get_text() for label in axes.get_xticklabels()]
-    assert shown == ["0 to 10°\n6 faces", "10 to 20°\n1 face"]
-    left, right = axes.get_xlim()
-    assert all(left < place < right for place in axes.get_xticks())
-
-
-def test_the_constant_predictor_on_moved_crops_is_shown(
-    evaluations: dict[str, Evaluation],
-) -> None:
-    evaluation = evaluations["landmark_pose"]
-    for name, key in (("jittered", "jittered"), ("yunet boxes", "boxes")):
-        figures = evaluation.constant_moved[key]
-        row = rows_of(evaluation)["constant predictor on", name]
-        expected = {"MAE px": figures["mae"], **figures["pose"]}
-        assert row == {title: f"{value:.2f}" for title, value in expected.items()}
-
-
 def test_a_file_the_net_was_trained_on_is_named_as_such(tmp_path: Path) -> None:
     dataset = FaceDataset(write_faces(tmp_path / "faces.h5", people=4))
     evaluation = evaluate(
@@ -208,16 +176,13 @@ def test_the_page_is_well_formed_needs_no_other_file_and_shows_every_cell(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_picture_has_four_panels_with_something_in_each(
+def test_the_picture_has_two_panels_with_something_in_each(
     kind: str, evaluations: dict[str, Evaluation], tmp_path: Path
 ) -> None:
     pytest.importorskip("matplotlib")
     path = draw_evaluation(evaluations[kind], tmp_path / "picture.png")
     assert path is not None
     image = cv2.imread(str(path))
-    height, width = image.shape[:2]
-    for top in (0, height // 2):
-        for left in (0, width // 2):
-            panel = image[top : top + height // 2, left : left + width // 2]
-            blue = np.abs(panel.astype(int) - (178, 114, 0)).sum(-1) < 12  # the net's colour, BGR
-            assert blue.sum() > 150
+    for panel in np.array_split(image, 2, axis=1):
+        blue = np.abs(panel.astype(int) - (178, 114, 0)).sum(-1) < 12  # the net's colour, BGR
+        assert blue.sum() > 150
