@@ -88,29 +88,28 @@ class Decoder:
     def __init__(self, path: Path, threaded: bool, start: KeyFrame | None = None) -> None:
         self._path, self._threaded, self._start = path, threaded, start
         self.damaged = self.missing = 0
-        self._container = _open(path)
+        self._container = container = _open(path)
         try:
-            self.stream = _picture_stream(self._container, path)
+            self.stream = stream = _picture_stream(container, path)
         except VideoError:
-            self._container.close()
+            container.close()
             raise
-        self.stream.thread_type = "AUTO" if threaded else "SLICE"
-        self.stream.codec_context.options = {"max_pixels": str(_MAX_PIXELS)}
-        self.rate = _rate(self.stream)
-        self.count = _count(self.stream, self._container, self.rate)
-        self.time_base = self.stream.time_base
-        self._tells_duration = self._container.format.name in _WITH_DURATION
-        self._begun = False
-        self._hole = False  # bytes that no packet covers lie before the next one
-        self._read_to = -1  # end of the last packet in the file; -1 before the first
+        stream.thread_type = "AUTO" if threaded else "SLICE"
+        stream.codec_context.options = {"max_pixels": str(_MAX_PIXELS)}
+        self.time_base = stream.time_base
+        rates = (stream.average_rate, stream.guessed_rate)
+        self.rate = next((float(r) for r in rates if r and 0 < r <= 1000), _USUAL_RATE)
+        self._tells_duration = container.format.name in _WITH_DURATION
+        seconds = 0.0
+        if stream.duration and stream.time_base:
+            seconds = float(stream.duration * stream.time_base)
+        elif container.duration:
+            # Headers that tell a duration tell when the last frame ends, wherever the first begins.
+            begin = (container.start_time or 0) if self._tells_duration else 0
+            seconds = float(container.duration - begin) / av.time_base
+        self.count = max(1, round(seconds * self.rate)) if seconds else None
         self._end = 0.0  # seconds, of the last packet of any stream
         self._converter = VideoReformatter()
-
-    @property
-    def is_indexed(self) -> bool:
-        """Whether packets tell the times of all displayed frames, from any place of the file."""
-        hides_frames = self.stream.codec_context.name in ("vp8", "libvpx")
-        return not hides_frames and self._container.format.name != "mpeg"  # times guessed on seeks
 
     def close(self) -> None:
         """Close the file."""
@@ -151,51 +150,44 @@ class Decoder:
 
     def _packets(self) -> Iterator[Packet]:
         """The stream's packets from the first key frame on; None at the end flushes."""
-        passed = 0
-        if self._start is not None:
-            self._container.seek(self._start.dts, stream=self.stream)
+        start, begun, passed = self._start, False, 0
+        if start is not None:
+            self._container.seek(start.dts, stream=self.stream)
         newest: int | None = None
+        # Matroska's demuxer skips clusters that it cannot read without a word. Between packets lie
+        # a few bytes of the container's own. Other data may follow a packet (an alpha channel), so
+        # a hole counts only where frames are missing in time as well.
+        matroska = self._container.format.name.startswith("matroska")
+        hole, read_to = False, -1  # bytes without a packet before this one; end of the last packet
         for packet in _demux(self._container):
-            if self._tells_duration:
-                self._note_end(packet)
-            self._note_hole(packet)
+            if packet.pts is not None and packet.time_base:
+                end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+                self._end = max(self._end, end)
+            if matroska and packet.pos is not None:
+                hole |= 0 <= read_to < packet.pos - _MOST_OVERHEAD
+                read_to = packet.pos + packet.size
             if packet.stream_index != self.stream.index or _is_empty(packet):
                 continue
-            if not self._begun:
-                self._begun = self._begins(packet, passed)
+            if not begun:
+                key = packet.is_keyframe
+                begun = (
+                    key or passed >= _WAIT_FOR_KEY
+                    if start is None
+                    else key and packet.pts == start.pts
+                )
                 passed += 1
-            if self._begun:
-                if self._hole and newest is not None and packet.pts is not None:
+                if not begun:
+                    continue
+            if packet.pts is not None:
+                if hole and newest is not None:
                     gap = float((packet.pts - newest) * (packet.time_base or self.time_base))
                     self.damaged += max(0, round(gap * self.rate) - 1)
-                if packet.pts is not None:
-                    newest = packet.pts if newest is None else max(newest, packet.pts)
-                self._hole = False
-                yield packet
-        if self._start is not None and not self._begun:
+                newest = packet.pts if newest is None else max(newest, packet.pts)
+            hole = False
+            yield packet
+        if start is not None and not begun:
             raise DecoderError  # it was not found again
         yield None
-
-    def _note_hole(self, packet: Packet) -> None:
-        """Matroska's demuxer skips clusters that it cannot read without a word.
-
-        Between packets lie a few bytes of the container's own. Other data may follow a packet (an
-        alpha channel), so a hole counts only where frames are missing in time as well.
-        """
-        if not self._container.format.name.startswith("matroska") or packet.pos is None:
-            return
-        self._hole |= 0 <= self._read_to < packet.pos - _MOST_OVERHEAD
-        self._read_to = packet.pos + packet.size
-
-    def _begins(self, packet: Packet, passed: int) -> bool:
-        if self._start is None:
-            return bool(packet.is_keyframe) or passed >= _WAIT_FOR_KEY
-        return bool(packet.is_keyframe) and packet.pts == self._start.pts
-
-    def _note_end(self, packet: Packet) -> None:
-        if packet.pts is not None and packet.time_base:
-            end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
-            self._end = max(self._end, end)
 
     def _count_missing(self) -> int:
         """Frames that the file promises behind its own end."""
@@ -263,8 +255,11 @@ def find_key_frame(decoder: Decoder, first: Picture, seconds: float) -> KeyFrame
     Returns:
         None where decoding from the start is as good, or frames cannot be told from packets.
     """
-    if first.pts is None or first.frame.interlaced_frame or not decoder.is_indexed:
-        return None  # the fields of a frame may be packets of their own
+    # The fields of an interlaced frame may be packets of their own, VP8 hides frames, and after a
+    # seek in MPEG times are guesses.
+    kinds = decoder.stream.codec_context.name, decoder._container.format.name
+    if {"vp8", "libvpx", "mpeg"} & set(kinds) or first.pts is None or first.frame.interlaced_frame:
+        return None
     wanted = first.pts + int(seconds / decoder.time_base)
     times: list[int] = []
     key: KeyFrame | None = None
@@ -370,22 +365,6 @@ def _demux(container: Any) -> Iterator[Packet]:
 def _is_empty(packet: Packet) -> bool:
     """Whether a packet is only PyAV's own mark of the end."""
     return packet.size == 0 and packet.dts is None
-
-
-def _rate(stream: Any) -> float:
-    rates = (stream.average_rate, stream.guessed_rate)
-    return next((float(r) for r in rates if r and 0 < r <= 1000), _USUAL_RATE)
-
-
-def _count(stream: Any, container: Any, rate: float) -> int | None:
-    """About how many frames there are; None where the file does not say."""
-    if stream.duration and stream.time_base:
-        return max(1, round(float(stream.duration * stream.time_base) * rate))
-    if not container.duration:
-        return None
-    # Headers that tell a duration tell when the last frame ends, wherever the first begins.
-    begin = container.start_time if container.format.name in _WITH_DURATION else 0
-    return max(1, round(float(container.duration - (begin or 0)) / av.time_base * rate))
 
 
 def _display_matrix(frame: av.VideoFrame) -> np.ndarray | None:

@@ -142,7 +142,17 @@ class Video:
                     found = True
                     yield Frame(picture.index, seconds, self._decoder.image(picture))
             else:
-                self._report(seconds)
+                if lost := self._decoder.damaged:
+                    logger.warning(
+                        "%s: damaged; %d frame%s could not be decoded and %s left out; what "
+                        "follows up to the next key frame may show traces of it",
+                        self.path, lost, *(("", "is") if lost == 1 else ("s", "are")),
+                    )  # fmt: skip
+                if self._decoder.missing:
+                    logger.warning(
+                        "%s: cut short after %.2f s; about %d frames are missing",
+                        self.path, seconds, self._decoder.missing,
+                    )  # fmt: skip
             if not found:
                 raise VideoError(
                     f"{self.path}: no frame from {span.start:g} s on; the last one is at "
@@ -188,19 +198,6 @@ class Video:
                 seconds = max(picture.index / self.rate, last + _LEAST_STEP)
             last = seconds
             yield picture, seconds
-
-    def _report(self, seconds: float) -> None:
-        if lost := self._decoder.damaged:
-            logger.warning(
-                "%s: damaged; %d frame%s could not be decoded and %s left out; what follows up to "
-                "the next key frame may show traces of it",
-                self.path, lost, *(("", "is") if lost == 1 else ("s", "are")),
-            )  # fmt: skip
-        if self._decoder.missing:
-            logger.warning(
-                "%s: cut short after %.2f s; about %d frames are missing",
-                self.path, seconds, self._decoder.missing,
-            )  # fmt: skip
 
 
 class Webcam:
