@@ -8,13 +8,19 @@ import pytest
 from blobs import Blob, BlobDetector, BlobLandmarks, draw_frame, template
 
 from mlx_faceau.video.appearance import SceneCuts, appearance_of
-from mlx_faceau.video.association import FaceDetection, active_cost, associate, lost_cost
+from mlx_faceau.video.association import (
+    FaceDetection,
+    Track,
+    active_cost,
+    associate,
+    lost_cost,
+)
 from mlx_faceau.video.box_calibration import CALIBRATIONS
 from mlx_faceau.video.detectors import Detection
 from mlx_faceau.video.fitting import Square
 from mlx_faceau.video.results import FaceResult, Frame
 from mlx_faceau.video.square_filter import SquareFilter
-from mlx_faceau.video.tracking import Track, Tracker
+from mlx_faceau.video.tracking import Tracker
 
 SIZE = 250
 Path = Callable[[int], tuple[float, float, float] | None]  # frame -> x, y, half size of the face
@@ -260,15 +266,23 @@ def track(x: float | None, who: int = 0, side: float = 100.0) -> Track:
     return Track(0, SquareFilter(square), VECTORS[who], 0, elsewhere=x is None)
 
 
+def pairs(tracks: list[Track], found: list[FaceDetection], cost: Any) -> dict[int, int]:
+    taken = associate(tracks, left := list(found), cost)
+    assert len(left) == len(found) - len(taken)
+    assert not any(detection is other for _, detection in taken for other in left)
+    indices = [[id(item) for item in items] for items in (tracks, found)]
+    return {indices[0].index(id(t)): indices[1].index(id(d)) for t, d in taken}
+
+
 def test_each_detection_goes_to_the_nearest_track_of_its_appearance() -> None:
     tracks = [track(100), track(140, 1)]
-    assert associate(tracks, [detection(130, 0), detection(110, 1)], active_cost) == {0: 0, 1: 1}
-    assert associate(tracks, [detection(900)], active_cost) == {}
-    assert associate(tracks, [], active_cost) == {}
+    assert pairs(tracks, [detection(130, 0), detection(110, 1)], active_cost) == {0: 0, 1: 1}
+    assert pairs(tracks, [detection(900)], active_cost) == {}
+    assert pairs(tracks, [], active_cost) == {}
 
 
 def test_a_track_whose_size_ran_away_is_still_on_its_face() -> None:
-    assert associate([track(105, side=40)], [detection(100)], active_cost) == {0: 0}
+    assert pairs([track(105, side=40)], [detection(100)], active_cost) == {0: 0}
 
 
 @pytest.mark.parametrize(
@@ -285,7 +299,7 @@ def test_a_track_whose_size_ran_away_is_still_on_its_face() -> None:
 def test_a_lost_face_is_recognised_by_appearance_and_place(
     last: float | None, found: FaceDetection, known: bool
 ) -> None:
-    assert bool(associate([track(last)], [found], lost_cost)) is known
+    assert bool(pairs([track(last)], [found], lost_cost)) is known
 
 
 def test_a_displaced_square_is_larger_and_beside() -> None:

@@ -28,14 +28,6 @@ def appearance_of(crop: np.ndarray) -> np.ndarray:
     return np.asarray(np.concatenate(halves) / np.sqrt(2))
 
 
-def scene_signature(frame: np.ndarray) -> np.ndarray:
-    """A thumbnail (18, 32) float32 grey that two frames of one shot have nearly in common."""
-    sampled = cv2.resize(frame, (64, 36), interpolation=cv2.INTER_NEAREST)
-    grey = cv2.cvtColor(sampled, cv2.COLOR_BGR2GRAY)
-    small = cv2.resize(grey, (32, 18), interpolation=cv2.INTER_AREA)
-    return np.asarray(small, np.float32)
-
-
 class SceneCuts:
     """Notices the first frame of a new shot: it differs far more than frames did before."""
 
@@ -45,7 +37,11 @@ class SceneCuts:
 
     def is_cut(self, frame: np.ndarray) -> bool:
         """Whether an (H, W, 3) uint8 BGR frame begins a new shot; frames come in their order."""
-        signature = scene_signature(frame)
+        # A thumbnail that two frames of one shot have nearly in common.
+        sampled = cv2.resize(frame, (64, 36), interpolation=cv2.INTER_NEAREST)
+        grey = cv2.cvtColor(sampled, cv2.COLOR_BGR2GRAY)
+        small = cv2.resize(grey, (32, 18), interpolation=cv2.INTER_AREA)
+        signature = np.asarray(small, np.float32)
         last, self._last = self._last, signature
         if last is None:
             return False

@@ -1,16 +1,17 @@
-"""Association of detections with tracks: pure functions of places and appearances.
+"""Tracks, and association of detections with them by place and appearance.
 
 Pairs are taken greedily in the order of their cost.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from .fitting import Square
+from .fitting import UNKNOWN, Agreement, Square
+from .square_filter import SquareFilter
 
+NEVER = -1_000_000  # a frame before all others
 SAME_PLACE = 0.9  # cost below which a detection and an active track are one face
 _SAME_APPEARANCE = 0.80  # similarity from which a lost face is recognised wherever it is
 _PLAUSIBLE_APPEARANCE = 0.45  # similarity that a lost face needs near its last place
@@ -35,16 +36,38 @@ class FaceDetection:
     marks: np.ndarray | None = None
 
 
-class Tracked(Protocol):
-    """What association needs of a track; ``last_place`` is None when that is unknown."""
+@dataclass
+class Track:
+    """One person; only :class:`mlx_faceau.video.tracking.Tracker` changes it.
+
+    Args:
+        face_id: from 0, never used again.
+        filter: where the face is, or was last.
+        appearance: unit vector.
+        last_frame: index of the last frame with a fit.
+    """
+
+    face_id: int
+    filter: SquareFilter
+    appearance: np.ndarray
+    last_frame: int
+    lost: bool = False
+    elsewhere: bool = False  # since a scene cut it may be anywhere
+    weak: int = 0  # frames in a row without success
+    placed: int = NEVER  # frame in which the detector placed it
+    detected: int = NEVER  # frame of the last detection, of the whole frame or near the track
+    detection: FaceDetection | None = None  # what that was; None where it saw no face
+    evidence: float = 0.0  # what that detection says about the fit, in [0, 1]
+    agreed: int = NEVER  # frame of the last fit of a displaced crop
+    agreement: Agreement = UNKNOWN
+    similarity: float = 1.0  # usual one of crops to the appearance
+    fitted: Square | None = None  # the landmarks' square of the last frame
+    offset: np.ndarray = field(default_factory=lambda: np.zeros(3))  # from there to the crop's
 
     @property
-    def last_place(self) -> Square | None: ...
-    @property
-    def appearance(self) -> np.ndarray: ...
-
-
-Cost = Callable[[Tracked, FaceDetection], float]
+    def square(self) -> Square:
+        """The part of the frame that the next crop is cut from."""
+        return self.filter.square
 
 
 def place_cost(square: Square, other: Square) -> float:
@@ -54,30 +77,34 @@ def place_cost(square: Square, other: Square) -> float:
     return shift + 0.5 * abs(float(np.log(other.side / square.side)))
 
 
-def active_cost(track: Tracked, detection: FaceDetection) -> float:
+def active_cost(track: Track, detection: FaceDetection) -> float:
     """Cost of a detection for a track in sight; infinite where they cannot be one face."""
-    place = np.inf if track.last_place is None else place_cost(track.last_place, detection.square)
+    place = place_cost(track.square, detection.square)
     if place >= SAME_PLACE:
         return np.inf
     return place + 0.5 * (1 - float(track.appearance @ detection.appearance))
 
 
-def lost_cost(track: Tracked, detection: FaceDetection) -> float:
+def lost_cost(track: Track, detection: FaceDetection) -> float:
     """Cost of a detection for a lost track; infinite where they cannot be one face."""
     similarity = float(track.appearance @ detection.appearance)
-    place = np.inf if track.last_place is None else track.last_place.distance(detection.square)
+    place = np.inf if track.elsewhere else track.square.distance(detection.square)
     if similarity < (_PLAUSIBLE_APPEARANCE if place <= _NEAR else _SAME_APPEARANCE):
         return np.inf
-    return (0.3 * place if np.isfinite(place) else 0.0) + (1 - similarity)
+    return (0.0 if track.elsewhere else 0.3 * place) + (1 - similarity)
 
 
 def associate(
-    tracks: Sequence[Tracked], detections: Sequence[FaceDetection], cost: Cost
-) -> dict[int, int]:
-    """The cheapest pairs.
+    tracks: Sequence[Track],
+    detections: list[FaceDetection],
+    cost: Callable[[Track, FaceDetection], float],
+) -> list[tuple[Track, FaceDetection]]:
+    """The cheapest pairs, in which neither a track nor a detection occurs twice.
 
-    Returns:
-        Index of a track -> index of its detection; neither occurs twice.
+    Args:
+        tracks: the candidates.
+        detections: of a frame; those of the pairs are removed from the list.
+        cost: of a pair.
     """
     costs = sorted(
         (cost(track, detection), i, j)
@@ -88,4 +115,6 @@ def associate(
     for value, i, j in costs:
         if np.isfinite(value) and i not in pairs and j not in pairs.values():
             pairs[i] = j
-    return pairs
+    taken = [(tracks[i], detections[j]) for i, j in pairs.items()]
+    detections[:] = [d for j, d in enumerate(detections) if j not in pairs.values()]
+    return taken

@@ -9,7 +9,8 @@ face and not the crop. Where detections disagree a little with it, it is moved t
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
+from itertools import combinations
 
 import cv2
 import numpy as np
@@ -21,9 +22,10 @@ from mlx_faceau.core.preprocess import CROP_SHAPE
 from .align import FrameCrops
 from .appearance import SceneCuts, appearance_of, unit
 from .association import (
+    NEVER,
     SAME_PLACE,
-    Cost,
     FaceDetection,
+    Track,
     active_cost,
     associate,
     lost_cost,
@@ -31,20 +33,11 @@ from .association import (
 )
 from .confidence import ConfidenceCurves, agreement_signal, box_signal, marks_signal, share_inside
 from .detectors import Detector
-from .fitting import (
-    UNKNOWN,
-    Agreement,
-    LandmarkFit,
-    Predictor,
-    Square,
-    agreement_of,
-    fit_landmarks,
-)
+from .fitting import LandmarkFit, Predictor, Square, agreement_of, fit_landmarks
 from .pose import Camera
 from .results import FaceResult, Frame, FrameResult
 from .square_filter import SquareFilter
 
-_NEVER = -1_000_000  # a frame before all others
 _NEAR_EVERY = 2  # frames between detections near a track, where the detector is quick there
 _NEAR_SIDES = 1.6  # sides of the region for it
 _SEARCH_EVERY = 5  # frames between detections while a track is lost or doubtful
@@ -58,45 +51,6 @@ _UNLIKE = 0.15  # fall of similarity below its usual value at which a fit is sus
 # Share of a displacement that landmarks follow: below the first the crop is cut around them, above
 # the second it keeps the place that the detector gave it relative to them.
 _SEES, _BLIND = 0.2, 0.6
-
-
-@dataclass
-class Track:
-    """One person; only :class:`Tracker` changes it.
-
-    Args:
-        face_id: from 0, never used again.
-        filter: where the face is, or was last.
-        appearance: unit vector.
-        last_frame: index of the last frame with a fit.
-    """
-
-    face_id: int
-    filter: SquareFilter
-    appearance: np.ndarray
-    last_frame: int
-    lost: bool = False
-    elsewhere: bool = False  # since a scene cut it may be anywhere
-    weak: int = 0  # frames in a row without success
-    placed: int = _NEVER  # frame in which the detector placed it
-    detected: int = _NEVER  # frame of the last detection, of the whole frame or near the track
-    detection: FaceDetection | None = None  # what that was; None where it saw no face
-    evidence: float = 0.0  # what that detection says about the fit, in [0, 1]
-    agreed: int = _NEVER  # frame of the last fit of a displaced crop
-    agreement: Agreement = UNKNOWN
-    similarity: float = 1.0  # usual one of crops to the appearance
-    fitted: Square | None = None  # the landmarks' square of the last frame
-    offset: np.ndarray = field(default_factory=lambda: np.zeros(3))  # from there to the crop's
-
-    @property
-    def square(self) -> Square:
-        """That the next crop is cut from."""
-        return self.filter.square
-
-    @property
-    def last_place(self) -> Square | None:
-        """See :class:`mlx_faceau.video.association.Tracked`."""
-        return None if self.elsewhere else self.square
 
 
 @dataclass(frozen=True)
@@ -117,16 +71,6 @@ class _Fit:
     crop: np.ndarray
     appearance: np.ndarray
     suspect: bool
-
-
-def detect_faces(detector: Detector, frame: FrameCrops) -> list[FaceDetection]:
-    """The faces that a detector sees in a whole frame."""
-    found = []
-    for detection in detector.detect(frame.frame):
-        square = Square(*detector.calibration.square(detection.box))
-        appearance = appearance_of(frame.crop(square_crop_matrix(*square)))
-        found.append(FaceDetection(square, detection.score, appearance, detection.marks))
-    return found
 
 
 def detect_near(
@@ -167,6 +111,7 @@ def detect_near(
     return nearest
 
 
+@dataclass(eq=False)
 class Tracker:
     """Tracks the faces of one video.
 
@@ -174,7 +119,7 @@ class Tracker:
         predictor: the landmark net.
         detector: finds faces. Where it has a ``region_side``, the pixels of a region in which it
             is quick, it is asked near each track every other frame as well.
-        curves: from signals to confidences; None takes the signals themselves.
+        curves: from signals to confidences; the default takes the signals themselves.
         lock: held while the detector works; several trackers may share a detector.
         detect_every: frames between detections in the whole frame while all is well.
         memory: frames of the source for which a lost track is remembered.
@@ -185,36 +130,24 @@ class Tracker:
         pdm: of the landmark net, for the poses; None where it is not known.
     """
 
-    def __init__(
-        self,
-        predictor: Predictor,
-        detector: Detector,
-        curves: ConfidenceCurves | None = None,
-        lock: "threading.Lock | None" = None,
-        *,
-        detect_every: int = 30,
-        memory: int = 150,
-        max_faces: int | None = None,
-        min_confidence: float = 0.5,
-        source: str = "",
-        camera: Camera | None = None,
-        pdm: PDM | None = None,
-    ) -> None:
+    predictor: Predictor
+    detector: Detector
+    curves: ConfidenceCurves = field(default_factory=ConfidenceCurves)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    _: KW_ONLY
+    detect_every: int = 30
+    memory: int = 150
+    max_faces: int | None = None
+    min_confidence: float = 0.5
+    source: str = ""
+    camera: Camera | None = None
+    pdm: PDM | None = None
+
+    def __post_init__(self) -> None:
         self.tracks: list[Track] = []
-        self._predictor = predictor
-        self._detector = detector
-        self._curves = curves or ConfidenceCurves()
-        self._lock = lock or threading.Lock()
-        self._detect_every = detect_every
-        self._memory = memory
-        self._max_faces = max_faces
-        self._min_confidence = min_confidence
-        self._source = source
-        self._camera = camera
-        self._pdm = pdm
-        self._region_side = int(getattr(detector, "region_side", 0))
+        self._region_side = int(getattr(self.detector, "region_side", 0))
         self._cuts = SceneCuts()
-        self._detected = _NEVER
+        self._detected = NEVER
         self._next_id = 0
 
     @property
@@ -225,11 +158,11 @@ class Tracker:
     def update(self, frame: Frame) -> TrackedFrame:
         """The faces of the next frame; frames come in order."""
         index, crops = frame.index, FrameCrops(frame.image)
-        self.tracks = [t for t in self.tracks if not t.lost or index - t.last_frame <= self._memory]
+        self.tracks = [t for t in self.tracks if not t.lost or index - t.last_frame <= self.memory]
         if self._cuts.is_cut(frame.image):
             for track in self.tracks:
                 track.lost = track.elsewhere = True
-            self._detected = _NEVER
+            self._detected = NEVER
         for track in self.active:
             track.filter.predict(index - track.last_frame)
         if self._is_detection_due(index):
@@ -243,27 +176,34 @@ class Tracker:
         fits = self._without_duplicates(fits)
         faces = tuple(self._finish(fit, index, frame.image.shape[:2]) for fit in fits)
         shown = [fit.crop for fit in fits] or np.zeros((0, *CROP_SHAPE), np.uint8)
-        return TrackedFrame(FrameResult(frame, faces, self._source), np.asarray(shown))
+        return TrackedFrame(FrameResult(frame, faces, self.source), np.asarray(shown))
 
     # Detection and association
 
     def _is_detection_due(self, index: int) -> bool:
         since = index - self._detected
-        if not self.active or since >= self._detect_every:
+        if not self.active or since >= self.detect_every:
             return True
         unsure = any(t.lost or (t.weak and not self._region_side) for t in self.tracks)
         return since >= _SEARCH_EVERY and unsure
 
     def _detect(self, frame: FrameCrops, index: int) -> None:
         self._detected = index
-        with self._lock:
-            detections = detect_faces(self._detector, frame)
+        with self.lock:
+            seen = self.detector.detect(frame.frame)
+        detections = []
+        for detection in seen:
+            square = Square(*self.detector.calibration.square(detection.box))
+            appearance = appearance_of(frame.crop(square_crop_matrix(*square)))
+            detections.append(FaceDetection(square, detection.score, appearance, detection.marks))
         for track in self.active:
             self._observe(track, None, index)
-        for track, found in self._take(self.active, detections, active_cost):
+        for track, found in associate(self.active, detections, active_cost):
+            # Boxes of a small region differ a little from those of a whole frame: a track is
+            # measured by the first alone, or each change of them would move it.
             self._observe(track, self._near(frame, track) or found, index)
         lost = [track for track in self.tracks if track.lost]
-        for track, found in self._take(lost, detections, lost_cost):
+        for track, found in associate(lost, detections, lost_cost):
             if self._has_room():
                 self._place(track, found, index)
         for found in sorted(detections, key=lambda d: -d.score):
@@ -273,29 +213,15 @@ class Tracker:
                 self.tracks.append(track)
                 self._next_id += 1
 
-    @staticmethod
-    def _take(
-        tracks: Sequence[Track], detections: list[FaceDetection], cost: Cost
-    ) -> list[tuple[Track, FaceDetection]]:
-        """Associated pairs; their detections leave the list."""
-        pairs = associate(tracks, detections, cost)
-        taken = [(tracks[i], detections[j]) for i, j in pairs.items()]
-        detections[:] = [d for j, d in enumerate(detections) if j not in pairs.values()]
-        return taken
-
     def _near(self, frame: FrameCrops, track: Track) -> FaceDetection | None:
-        """The detection near a track, where the detector is quick there.
-
-        Boxes of a small region differ a little from those of a whole frame: a track is measured by
-        the first alone, or each change from one to the other would move it.
-        """
+        """The detection near a track, where the detector is quick there."""
         if not self._region_side:
             return None
-        with self._lock:
-            return detect_near(self._detector, frame.frame, track.square, self._region_side)
+        with self.lock:
+            return detect_near(self.detector, frame.frame, track.square, self._region_side)
 
     def _has_room(self) -> bool:
-        return self._max_faces is None or len(self.active) < self._max_faces
+        return self.max_faces is None or len(self.active) < self.max_faces
 
     def _place(self, track: Track, found: FaceDetection, index: int) -> None:
         track.filter, track.weak = SquareFilter(found.square), 0
@@ -350,7 +276,7 @@ class Tracker:
         """Fits by ``face_id``, in one pass; of the tracks that are due, also the agreement."""
         squares = {track.face_id: square for track, square in wanted}
         second = [squares[track.face_id].moved() for track in due]
-        found = fit_landmarks(self._predictor, frame, [*squares.values(), *second])
+        found = fit_landmarks(self.predictor, frame, [*squares.values(), *second])
         fits = dict(zip(squares, found, strict=False))
         for track, other in zip(due, found[len(squares) :], strict=True):
             own = fits[track.face_id]
@@ -391,15 +317,9 @@ class Tracker:
 
     def _without_duplicates(self, fits: Sequence[_Fit]) -> list[_Fit]:
         """Of two tracks on one face, the one that looks less like it is lost: it is hidden."""
-        for i, one in enumerate(fits):
-            for other in fits[i + 1 :]:
-                squares = (one.landmarks.square, other.landmarks.square)
-                if (
-                    one.track.lost
-                    or other.track.lost
-                    or squares[0].distance(squares[1]) >= _DUPLICATES
-                ):
-                    continue
+        for one, other in combinations(fits, 2):
+            both = not (one.track.lost or other.track.lost)
+            if both and one.landmarks.square.distance(other.landmarks.square) < _DUPLICATES:
                 hidden = min(
                     one,
                     other,
@@ -413,7 +333,7 @@ class Tracker:
     def _finish(self, fit: _Fit, index: int, size: tuple[int, int]) -> FaceResult:
         track, landmarks = fit.track, fit.landmarks.landmarks
         confidence = self._confidence(track, fit.landmarks, index) * share_inside(landmarks, size)
-        success = confidence >= self._min_confidence
+        success = confidence >= self.min_confidence
         self._advance(fit, index, success, size)
         return FaceResult(
             face_id=track.face_id,
@@ -423,8 +343,8 @@ class Tracker:
             global_params=fit.landmarks.global_params,
             local_params=fit.landmarks.local_params,
             warp_matrix=fit.matrix,
-            camera=self._camera or Camera.from_size(size[1], size[0]),
-            pdm=self._pdm,
+            camera=self.camera or Camera.from_size(size[1], size[0]),
+            pdm=self.pdm,
         )
 
     def _confidence(self, track: Track, fit: LandmarkFit, index: int) -> float:
@@ -435,9 +355,9 @@ class Tracker:
             else:
                 track.evidence = box_signal(fit.square, found.square) * found.score
         if found is not None and found.marks is not None:
-            return self._curves.marks(track.evidence)
+            return self.curves.marks(track.evidence)
         evidence = 0.0 if found is None else track.evidence
-        agreement = self._curves.agreement(agreement_signal(track.agreement))
+        agreement = self.curves.agreement(agreement_signal(track.agreement))
         return 1 - (1 - agreement) * (1 - evidence)
 
     def _advance(self, fit: _Fit, index: int, success: bool, size: tuple[int, int]) -> None:
