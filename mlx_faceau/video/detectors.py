@@ -38,10 +38,10 @@ _YUNET_SIDE, _DLIB_SIDE = 480, 640
 # Photographs are searched at a second scale as well, and by dlib, which knows upright faces alone,
 # tilted by these degrees.
 _LARGE_SIDE, _MOST_ENLARGED, _TILTS = 1280, 2.0, (0.0, -12.0, 12.0)
-# Margins of dlib's support vector machine: of what counts as a hit of a pass, and of what a pass at
-# the larger scale, which mistakes patterns for faces, is sure of. Its own threshold is 0.
-_HIT, _SURE = -0.8, 0.5
-_YUNET_SURE = 0.8  # the same of YuNet's scores
+# Score from which a pass at the larger scale, which mistakes patterns for faces, is sure; and the
+# margin of dlib's support vector machine from which it counts as a hit. Its own threshold is 0.
+_SURE, _HIT = 0.8, -0.8
+_YUNET_LEAST = 0.6  # score below which YuNet's faces are left out
 _YUNET_PATTERN = "*yunet*.onnx"
 
 
@@ -77,7 +77,6 @@ class YuNetDetector:
 
     Args:
         path: ``face_detection_yunet_*.onnx`` of OpenCV's model zoo.
-        min_score: faces below it are left out.
 
     Raises:
         BackendError: if the file is missing or no YuNet model.
@@ -90,12 +89,12 @@ class YuNetDetector:
     calibration = CALIBRATIONS["yunet"]
     region_side = 128  # px of a region around one face, where it is quick
 
-    def __init__(self, path: Path | str, min_score: float = 0.6) -> None:
+    def __init__(self, path: Path | str) -> None:
         if not Path(path).is_file():
             raise BackendError(f"{path}: no such file; YuNet needs its .onnx model")
         try:
             with opencv_says(ERRORS):  # OpenCV 5 warns of every net that it opens
-                self._net = cv2.FaceDetectorYN.create(str(path), "", (320, 320), min_score)
+                self._net = cv2.FaceDetectorYN.create(str(path), "", (320, 320), _YUNET_LEAST)
                 self._net.detect(np.zeros((320, 320, 3), np.uint8))
         except cv2.error as error:
             raise BackendError(f"{path}: OpenCV cannot run it as YuNet: {error.err}") from None
@@ -107,7 +106,7 @@ class YuNetDetector:
     def search(self, frame: np.ndarray) -> list[Detection]:
         """Faces of a photograph, at two scales."""
         enlarged = self._pass(*_resized(frame, _LARGE_SIDE, _MOST_ENLARGED))
-        return _merged(self.detect(frame) + [d for d in enlarged if d.score >= _YUNET_SURE])
+        return _merged(self.detect(frame) + [d for d in enlarged if d.score >= _SURE])
 
     def _pass(self, small: np.ndarray, scale: float) -> list[Detection]:
         with opencv_says(ERRORS):
@@ -143,16 +142,7 @@ class DlibDetector:
 
     def detect(self, frame: np.ndarray) -> list[Detection]:
         """See :class:`Detector`."""
-        small, scale = _resized(frame, _DLIB_SIDE)
-        rectangles, margins, _ = self._find.run(cv2.cvtColor(small, cv2.COLOR_BGR2GRAY), 0, 0.0)
-        return [
-            _detection(
-                np.array([box.left(), box.top(), box.width(), box.height()], np.float64),
-                _dlib_score(margin),
-                scale,
-            )
-            for box, margin in zip(rectangles, margins, strict=True)
-        ]
+        return [replace(hit, score=min(hit.score, 1.0)) for hit in self._pass(frame)]
 
     def search(self, frame: np.ndarray) -> list[Detection]:
         """Faces of a photograph, at two scales, upright and tilted.
@@ -160,15 +150,13 @@ class DlibDetector:
         Score 0 marks doubtful ones: no upright pass is sure of them, but every pass hits them.
         """
         passes = [
-            self._pass(frame, side, tilt) for side in (_DLIB_SIDE, _LARGE_SIDE) for tilt in _TILTS
+            self._pass(frame, side, tilt, _MOST_ENLARGED, _HIT)
+            for side in (_DLIB_SIDE, _LARGE_SIDE)
+            for tilt in _TILTS
         ]
-        least = _dlib_score(_SURE)
-        enlarged = [
-            replace(hit, score=min(hit.score, 1.0))
-            for hit in passes[len(_TILTS)]  # the upright one
-            if hit.score >= least
-        ]
-        sure = _merged(self.detect(frame) + enlarged)
+        enlarged = passes[len(_TILTS)]  # the upright one
+        clear = [replace(hit, score=min(hit.score, 1.0)) for hit in enlarged if hit.score >= _SURE]
+        sure = _merged(self.detect(frame) + clear)
         doubtful = [
             replace(hit, score=0.0)
             for hit in _merged([hit for hits in passes for hit in hits])
@@ -177,15 +165,22 @@ class DlibDetector:
         ]
         return sure + doubtful
 
-    def _pass(self, frame: np.ndarray, side: int, tilt: float) -> list[Detection]:
-        """Hits of one scale and tilt, far below dlib's own threshold; scores are not clipped."""
-        small, scale = _resized(frame, side, _MOST_ENLARGED)
+    def _pass(
+        self,
+        frame: np.ndarray,
+        side: int = _DLIB_SIDE,
+        tilt: float = 0.0,
+        enlarged: float = 1.0,
+        least_margin: float = 0.0,
+    ) -> list[Detection]:
+        """Faces at one scale and tilt; scores are 0.6 at dlib's own threshold, and not clipped."""
+        small, scale = _resized(frame, side, enlarged)
         height, width = small.shape[:2]
-        centre = ((width - 1) / 2, (height - 1) / 2)
-        turn = cv2.getRotationMatrix2D(centre, tilt, 1.0)
+        turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), tilt, 1.0)
         if tilt:
             small = cv2.warpAffine(small, turn, (width, height))
-        boxes, margins, _ = self._find.run(cv2.cvtColor(small, cv2.COLOR_BGR2GRAY), 0, _HIT)
+        grey = cv2.cvtColor(small, cv2.COLOR_BGR2GRAY)
+        boxes, margins, _ = self._find.run(grey, 0, least_margin)
         back = cv2.invertAffineTransform(turn)
         found = []
         for box, margin in zip(boxes, margins, strict=True):
@@ -194,11 +189,6 @@ class DlibDetector:
             corner = middle - (size - 1) / 2
             found.append(_detection(np.r_[corner, size], 0.6 + 0.4 * margin, scale))
         return found
-
-
-def _dlib_score(margin: float) -> float:
-    """Of a support vector machine's margin: 0 at the threshold, above 1 for clear faces."""
-    return float(np.clip(0.6 + 0.4 * margin, 0.0, 1.0))
 
 
 class VisionDetector:
