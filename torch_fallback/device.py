@@ -1,4 +1,4 @@
-"""The device that torch trains on."""
+"""The device that torch runs on."""
 
 import ctypes
 import sys
@@ -13,7 +13,11 @@ MEMORY_FORMAT = torch.channels_last
 
 
 def pick_device(name: str) -> torch.device:
-    """The torch device that ``--device`` means.
+    """The torch device that a name means here.
+
+    Args:
+        name: ``"auto"`` (CUDA, then MPS, then the CPU), ``"gpu"`` (CUDA or MPS), ``"cpu"``,
+            ``"mps"``, or ``"cuda"``, also ``"cuda:1"``.
 
     Raises:
         BackendError: if it is not there, naming what is.
@@ -22,7 +26,7 @@ def pick_device(name: str) -> torch.device:
     there.append("cpu")
     wanted = there if name == "auto" else there[:-1] if name == "gpu" else [name]
     for kind in wanted:
-        if kind in there:
+        if kind.partition(":")[0] in there:
             return torch.device(kind)
     raise BackendError(f"no {name} device for torch here; available: {', '.join(there)}")
 

@@ -1,7 +1,6 @@
 """Runs an exported ``.onnx`` file with ONNX Runtime, on the CPU or on CUDA where its build can."""
 
 import logging
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -138,22 +137,18 @@ class ONNXBackend:
         self._input, self._uint8 = port.name, port.type == _UINT8[0]
         self._batch: int | None = port.shape[0] if isinstance(port.shape[0], int) else None
         self.max_batch = self._batch or 64
-        self._bound = None
-        if self._session.get_providers()[0] == CUDA:
-            self._bound = BoundRun(self._session, self._config, self._outputs)
+        self._cuda = self._session.get_providers()[0] == CUDA
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """See :class:`~mlx_faceau.inference.backends.Backend`."""
         count = len(images)
-        size = self._batch or (padded_size(count) if self._bound else count)
+        # cuDNN chooses its algorithms anew for every batch size.
+        size = self._batch or (padded_size(count) if self._cuda else count)
         values = to_crops(images) if self._uint8 else images.transpose(0, 3, 1, 2)
         values = np.ascontiguousarray(fill_batch(values, size))
         # By position, not by name: the original tool's files call their outputs otherwise.
-        if self._bound is None:
-            names = [port.name for port in self._outputs]
-            outputs = self._session.run(names, {self._input: values})
-        else:
-            outputs = self._bound.run(values)
+        names = [port.name for port in self._outputs]
+        outputs = self._session.run(names, {self._input: values})
         return {
             name: output[:count]
             for name, output in zip(self._config.output_shapes, outputs, strict=True)
@@ -215,45 +210,6 @@ class ONNXBackend:
             f"{', '.join(f'{port.name} {port.type} {port.shape}' for port in ports)}, "
             f"not those of a {kinds} net"
         )
-
-
-class BoundRun:
-    """Runs a session on a GPU with arrays that stay there: one set for each batch size.
-
-    Safe to call from several threads; one runs at a time.
-    """
-
-    def __init__(self, session: Any, config: ModelConfig, outputs: list[Any]) -> None:
-        self._session = session
-        self._config = config
-        self._outputs = outputs
-        options = session.get_provider_options().get(CUDA, {})
-        self._device = int(options.get("device_id", 0))
-        self._bindings: dict[int, tuple[Any, Any]] = {}  # by batch size: binding, its input
-        self._lock = threading.Lock()
-
-    def run(self, values: np.ndarray) -> list[np.ndarray]:
-        """(N, ...) input to the outputs in order."""
-        with self._lock:
-            if len(values) not in self._bindings:
-                self._bindings[len(values)] = self._bind(values)
-            binding, image = self._bindings[len(values)]
-            image.update_inplace(values)
-            self._session.run_with_iobinding(binding)
-            outputs: list[np.ndarray] = binding.copy_outputs_to_cpu()
-        return outputs
-
-    def _bind(self, values: np.ndarray) -> tuple[Any, Any]:
-        binding = self._session.io_binding()
-        image = onnxruntime.OrtValue.ortvalue_from_numpy(values, "cuda", self._device)
-        binding.bind_ortvalue_input(self._session.get_inputs()[0].name, image)
-        shapes = self._config.output_shapes.values()
-        for port, shape in zip(self._outputs, shapes, strict=True):
-            output = onnxruntime.OrtValue.ortvalue_from_shape_and_type(
-                [len(values), *shape], np.float32, "cuda", self._device
-            )
-            binding.bind_ortvalue_output(port.name, output)
-        return binding, image
 
 
 def session_options(threads: int | None = None) -> onnxruntime.SessionOptions:

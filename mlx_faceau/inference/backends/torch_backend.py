@@ -11,11 +11,10 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from mlx_faceau.convert.pyfaceau import read_pyfaceau
 from mlx_faceau.core.architectures import ModelConfig
 from mlx_faceau.core.checkpoint import load_checkpoint
-from mlx_faceau.errors import BackendError, CheckpointError, UsageError
+from mlx_faceau.errors import CheckpointError
 from mlx_faceau.torch_fallback import build
+from mlx_faceau.torch_fallback.device import pick_device
 from mlx_faceau.torch_fallback.layers import ConvNorm
-
-DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 class TorchBackend:
@@ -31,8 +30,7 @@ class TorchBackend:
 
     Raises:
         CheckpointError: if the file is missing or damaged, or contradicts an argument.
-        BackendError: if the device is not there.
-        ValueError: for an unknown device.
+        BackendError: if the device is unknown, or not there.
     """
 
     max_batch = 64
@@ -45,7 +43,7 @@ class TorchBackend:
         dropout: float | None = None,
     ) -> None:
         self._path = Path(path)
-        self._device = pick_device(device)
+        self._device = pick_device(device or "auto")
         self._config, weights, self._metadata = self._read(width_mult, dropout)
         self._net = _folded_net(self._config, weights).to(self._device)
 
@@ -82,30 +80,6 @@ class TorchBackend:
                     f"{recorded}; leave the argument out"
                 )
         return checkpoint.config, checkpoint.weights(), checkpoint.metadata
-
-
-def pick_device(device: str | None) -> torch.device:
-    """The torch device that a name means here.
-
-    Raises:
-        ValueError: for an unknown name.
-        BackendError: if it is not there.
-    """
-    there = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if device is None or device == "auto":
-        return torch.device(next(name for name in ("cuda", "mps", "cpu") if there[name]))
-    if device.split(":")[0] not in DEVICES[1:]:
-        raise UsageError(f"unknown device {device!r}, expected one of {', '.join(DEVICES)}")
-    if not there[device.split(":")[0]]:
-        raise BackendError(
-            f"torch {torch.__version__} finds no {device} device here; "
-            "use device='cpu', or install the torch build for it"
-        )
-    return torch.device(device)
 
 
 def _folded_net(config: ModelConfig, weights: Mapping[str, np.ndarray]) -> torch.nn.Module:
