@@ -125,7 +125,7 @@ def _write(folder: Path, title: str, evaluation: "Evaluation", about: dict[str, 
     from mlx_faceau.evaluation.crop_jitter import ROLL, SCALE, SHIFT
     from mlx_faceau.evaluation.evaluate import JITTER_SEED
     from mlx_faceau.evaluation.plots import draw_evaluation
-    from mlx_faceau.evaluation.report import as_text, header, notes, tables, write_page
+    from mlx_faceau.evaluation.report import as_text, header, notes, tables, write_report
     from mlx_faceau.output.recorded_accuracy import EVALUATION_NAME
     from mlx_faceau.train.history import write_json
 
@@ -142,7 +142,7 @@ def _write(folder: Path, title: str, evaluation: "Evaluation", about: dict[str, 
     write_json(folder / EVALUATION_NAME, record)
     with atomic_file(text) as temporary:
         temporary.write_text(f"{title}\n{as_text(evaluation)}\n", "utf-8")
-    write_page(evaluation, title, page, draw_evaluation(evaluation, picture))
+    write_report(evaluation, title, page, draw_evaluation(evaluation, picture))
     for path in (folder / EVALUATION_NAME, text, picture, page):
         if path.exists():
             print(f"written: {path}")

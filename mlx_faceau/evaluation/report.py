@@ -3,9 +3,8 @@
 import base64
 from pathlib import Path
 
-from mlx_faceau.core.atomic_io import atomic_file
 from mlx_faceau.output.tables import Table, accuracy_tables, number, with_interval
-from mlx_faceau.output.templates import render
+from mlx_faceau.output.templates import write_page
 
 from .bootstrap import BY_FACE, RESAMPLES
 from .evaluate import Evaluation
@@ -49,7 +48,7 @@ def as_text(evaluation: Evaluation) -> str:
     return "\n\n".join([header(evaluation), *shown, "\n".join(notes(evaluation))])
 
 
-def write_page(evaluation: Evaluation, title: str, path: Path, picture: Path | None) -> None:
+def write_report(evaluation: Evaluation, title: str, path: Path, picture: Path | None) -> None:
     """Write one HTML page that needs no other file; whole or not at all.
 
     Args:
@@ -62,7 +61,8 @@ def write_page(evaluation: Evaluation, title: str, path: Path, picture: Path | N
         MissingDependency: without jinja2.
         OSError: if it cannot be written.
     """
-    page = render(
+    write_page(
+        path,
         "evaluation.html",
         title=title,
         header=header(evaluation),
@@ -71,8 +71,6 @@ def write_page(evaluation: Evaluation, title: str, path: Path, picture: Path | N
         text=as_text(evaluation),
         picture=picture and base64.b64encode(picture.read_bytes()).decode(),
     )
-    with atomic_file(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
 
 
 def header(evaluation: Evaluation) -> str:

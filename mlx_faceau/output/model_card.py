@@ -109,10 +109,8 @@ def _old_card(card: Path) -> str | None:
     """The card's text, to the byte; None where the file has no section of ours."""
     if not card.exists():
         return ""
-    if not card.is_file():
-        return None
     try:
-        old = card.read_bytes().decode("utf-8")
+        old = card.read_bytes().decode("utf-8") if card.is_file() else None
     except UnicodeDecodeError:
         return None
     return old if not old or _SECTION.search(old) else None
@@ -125,12 +123,10 @@ def _with_section(old: str, kind: str, section: str) -> str:
         return _SECTION.sub(lambda found: section if found[1] == kind else found[0], old)
     if not there:
         return f"{section}\n"
-    kinds = list(CONFIGS)
-    later = [there[other].start() for other in kinds[kinds.index(kind) :] if other in there]
-    if later:
-        return f"{old[: later[0]]}{section}\n\n{old[later[0] :]}"
-    end = max(found.end() for found in there.values())
-    return f"{old[:end]}\n\n{section}{old[end:]}"
+    other = next(iter(there.values()))
+    if kind == next(iter(CONFIGS)):
+        return f"{old[: other.start()]}{section}\n\n{old[other.start() :]}"
+    return f"{old[: other.end()]}\n\n{section}{old[other.end() :]}"
 
 
 def _section(config: ModelConfig, metadata: Mapping[str, Any], path: Path, folder: Path) -> str:
@@ -140,6 +136,12 @@ def _section(config: ModelConfig, metadata: Mapping[str, Any], path: Path, folde
     sources = {own, metadata.get("source_hash", own)}
     trainings = training_stages(metadata)
     known = [training["data"] for training in trainings if training.get("data")]
+    stages = []
+    for training in trainings[::-1]:
+        settings = current_settings(training.get("training") or {})
+        shown = [f"{k} {settings[k]}" for k in ESSENTIALS if settings.get(k) is not None]
+        stage = {"hash": training.get("hash"), "data": training.get("data")}
+        stages.append({**stage, "settings": ", ".join(shown)})
     labellers = [who for data in known for who in data.get("labellers") or ()]
     return render(
         "model_card.md",
@@ -151,14 +153,7 @@ def _section(config: ModelConfig, metadata: Mapping[str, Any], path: Path, folde
         outputs=[(name, shape, _OUTPUTS[name]) for name, shape in config.output_shapes.items()],
         hash=own,
         files=_exported_files(config.kind, sources, folder),
-        stages=[
-            {
-                "hash": training.get("hash"),
-                "data": training.get("data"),
-                "settings": _settings(current_settings(training.get("training") or {})),
-            }
-            for training in trainings[::-1]
-        ],
+        stages=stages,
         spread=_spread(metadata),
         accuracy=recorded_accuracy(metadata, sources, path.parent, folder),
         licence_note=metadata.get("licence_note", LICENCE_NOTE),
@@ -193,11 +188,6 @@ def _exported_files(kind: str, sources: Collection[str], folder: Path) -> list[d
                 }
             )
     return rows
-
-
-def _settings(training: Mapping[str, Any]) -> str:
-    shown = (f"{key} {training[key]}" for key in ESSENTIALS if training.get(key) is not None)
-    return ", ".join(shown)
 
 
 def _spread(metadata: Mapping[str, Any]) -> str:

@@ -10,14 +10,13 @@ from typing import Any
 import cv2
 import numpy as np
 
-from mlx_faceau.core.atomic_io import atomic_file
 from mlx_faceau.core.facs import AU_NAMES, MAX_INTENSITY, NUM_AUS
 from mlx_faceau.video.results import FaceResult, FrameResult
 
 from .neutral_calibration import NeutralCalibration
 from .report_charts import au_chart, pose_chart, quality_chart, visibility_chart
 from .tables import au_label
-from .templates import render
+from .templates import write_page
 
 _COLUMNS = NUM_AUS + 6  # of a person's values
 _MOST_POINTS = 2000  # of a timeline
@@ -98,15 +97,14 @@ class VideoReport:
             **self._about,
         }
         times = {i: timeline(p.values)[:, 0] for i, p in shown.items()}
-        page = render(
+        write_page(
+            path,
             "video_report.html",
             title=self._title,
             facts=facts,
             visibility=visibility_chart(times, seconds) if len(shown) > 1 else None,
             people=[_person(i, p, seconds, calibration) for i, p in shown.items()],
         )
-        with atomic_file(path) as temporary:
-            temporary.write_text(page, encoding="utf-8")
 
 
 def _person(
@@ -205,9 +203,7 @@ class ImageReport:
             "photographs without a face": f"{self._faceless}",
             **self._about,
         }
-        page = render("image_report.html", title=self._title, facts=facts, cards=self._cards)
-        with atomic_file(path) as temporary:
-            temporary.write_text(page, encoding="utf-8")
+        write_page(path, "image_report.html", title=self._title, facts=facts, cards=self._cards)
 
 
 def _face(face: FaceResult) -> dict[str, Any]:

@@ -8,7 +8,7 @@ Reference:
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -19,36 +19,27 @@ _SPEED_CUTOFF = 1.0  # Hz, of the low-pass over the speed (the paper's d_cutoff)
 _FORGET_AFTER = 0.5  # seconds without a face after which its filters are reset
 
 
-@dataclass(frozen=True)
-class FilterSettings:
-    """Parameters of the filter, as the paper names them.
+# By quantity the filter's min_cutoff and beta. Units: landmarks in face sizes, angles in radians,
+# action units in intensity steps.
+SETTINGS = {
+    "landmarks": (1.5, 8.0),
+    "pose": (1.5, 6.0),
+    "local_params": (1.0, 0.05),
+    "au_intensities": (1.0, 0.7),
+}
+
+
+class OneEuroFilter:
+    """The filter over arrays of one shape, for unequal time steps.
 
     Args:
         min_cutoff: Hz while the value does not change; lower means smoother and later.
         beta: Hz added for each unit a second of the value's speed.
     """
 
-    min_cutoff: float
-    beta: float
-
-
-# Units: landmarks in face sizes, angles in radians, action units in intensity steps.
-SETTINGS = {
-    "landmarks": FilterSettings(1.5, 8.0),
-    "pose": FilterSettings(1.5, 6.0),
-    "local_params": FilterSettings(1.0, 0.05),
-    "au_intensities": FilterSettings(1.0, 0.7),
-}
-
-
-class OneEuroFilter:
-    """The filter over arrays of one shape, for unequal time steps."""
-
-    def __init__(self, settings: FilterSettings) -> None:
-        self._settings = settings
+    def __init__(self, min_cutoff: float, beta: float) -> None:
+        self._min_cutoff, self._beta = min_cutoff, beta
         self._value: np.ndarray | None = None
-        self._speed: np.ndarray | None = None
-        self._time = 0.0
 
     def __call__(
         self, value: np.ndarray, time: float, unit: float | np.ndarray = 1.0
@@ -61,14 +52,14 @@ class OneEuroFilter:
             unit: what counts as a speed of 1 a second, in the value's own unit.
         """
         value = np.asarray(value, np.float64)
-        if self._value is None or self._speed is None:
+        if self._value is None:
             self._value, self._speed, self._time = value, np.zeros_like(value), time
             return value
         step = max(time - self._time, 1e-6)
         self._time = time
         speed = (value - self._value) / step
         self._speed = self._speed + _share(_SPEED_CUTOFF, step) * (speed - self._speed)
-        cutoff = self._settings.min_cutoff + self._settings.beta * np.abs(self._speed) / unit
+        cutoff = self._min_cutoff + self._beta * np.abs(self._speed) / unit
         self._value = self._value + _share(cutoff, step) * (value - self._value)
         return self._value
 
@@ -83,7 +74,7 @@ class FaceSmoother:
     """One-Euro filters for one face."""
 
     def __init__(self) -> None:
-        self._filters = {name: OneEuroFilter(settings) for name, settings in SETTINGS.items()}
+        self._filters = {name: OneEuroFilter(*settings) for name, settings in SETTINGS.items()}
         self.last = 0.0
 
     def __call__(self, face: FaceResult, time: float) -> FaceResult:

@@ -145,30 +145,21 @@ def _summary(
     labels: Mapping[str, str], conditions: Mapping[str, Metrics], intervals: Metrics
 ) -> Table:
     net = next(iter(conditions.values()))
-    rows = []
+    # Label, values, confidence interval of the first, factor, digits.
+    figures: list[tuple[str, list[float | None], Sequence[float | None], int, int]] = []
     for key, label in labels.items():
-        if key not in net:
-            continue
-        factor, digits = (100, 2) if key in _PERCENT else (1, 3)
-        values = [_scaled(metrics[key], factor) for metrics in conditions.values()]
-        interval = [_scaled(end, factor) for end in intervals.get(key) or ()]
-        rows.append(_row(label, values, interval, digits))
+        if key in net:
+            values = [metrics[key] for metrics in conditions.values()]
+            form = (100, 2) if key in _PERCENT else (1, 3)
+            figures.append((label, values, intervals.get(key) or (), *form))
     for angle in net.get("pose") or ():
         values = [metrics["pose"][angle] for metrics in conditions.values()]
-        within = (intervals.get("pose") or {}).get(angle)
-        rows.append(_row(f"pose error, {angle}, degrees", values, within, 2))
+        ends = (intervals.get("pose") or {}).get(angle) or ()
+        figures.append((f"pose error, {angle}, degrees", values, ends, 1, 2))
+    rows = []
+    for label, values, ends, factor, digits in figures:
+        first, *others = (None if v is None else factor * v for v in values)
+        interval = [None if end is None else factor * end for end in ends]
+        shown = [with_interval(first, interval, digits), *(number(v, digits) for v in others)]
+        rows.append([label, *shown])
     return Table(["accuracy", *conditions], rows)
-
-
-def _row(
-    label: str,
-    values: Sequence[float | None],
-    interval: Sequence[float | None] | None,
-    digits: int,
-) -> list[str]:
-    first, *others = values
-    return [label, with_interval(first, interval, digits), *(number(v, digits) for v in others)]
-
-
-def _scaled(value: float | None, factor: int) -> float | None:
-    return None if value is None else factor * value

@@ -4,6 +4,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from mlx_faceau.core.atomic_io import atomic_file
 from mlx_faceau.core.libraries import LOAD_ERRORS, load_error
 
 _FOLDER = Path(__file__).with_name("templates")
@@ -20,6 +21,18 @@ def render(name: str, **values: Any) -> str:
         MissingDependency: without jinja2.
     """
     return str(_environment().get_template(name).render(**values))
+
+
+def write_page(path: Path | str, template: str, **values: Any) -> None:
+    """Write a filled ``.html`` template, whole or not at all; see :func:`render`.
+
+    Raises:
+        MissingDependency: without jinja2.
+        OSError: if it cannot be written.
+    """
+    page = render(template, **values)
+    with atomic_file(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
 
 
 @cache

@@ -2,7 +2,6 @@
 
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -15,7 +14,7 @@ from labelled_faces import Oracle, move_every_second_outside, write_faces
 from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.evaluation.evaluate import Evaluation, evaluate
 from mlx_faceau.evaluation.plots import draw_evaluation
-from mlx_faceau.evaluation.report import as_text, tables, write_page
+from mlx_faceau.evaluation.report import as_text, tables, write_report
 from mlx_faceau.evaluation.targets import TARGETS
 from mlx_faceau.train.target_statistics import TargetStatistics
 
@@ -135,7 +134,7 @@ def test_text_page_and_picture_say_how_many_faces_were_left_out(
     assert any(line.startswith("left out: ") and "--keep-outside" in line for line in lines)
     picture = draw_evaluation(evaluation, tmp_path / "picture.png")
     assert titles == [expected]
-    write_page(evaluation, "title", tmp_path / "page.html", picture)
+    write_report(evaluation, "title", tmp_path / "page.html", picture)
     assert "7 faces of 3 subjects; 8 of the file&#39;s 15" in (tmp_path / "page.html").read_text()
 
 
@@ -165,7 +164,7 @@ def test_the_page_is_well_formed_needs_no_other_file_and_shows_every_cell(
 ) -> None:
     evaluation, path = evaluations[kind], tmp_path / "page.html"
     picture = draw_evaluation(evaluation, tmp_path / "picture.png") if drawn else None
-    write_page(evaluation, "a < b on faces.h5", path, picture)
+    write_report(evaluation, "a < b on faces.h5", path, picture)
     page = Page(path.read_text("utf-8"))
     assert page.open == []
     assert len(page.references) == drawn
