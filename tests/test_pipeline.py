@@ -26,7 +26,6 @@ from mlx_faceau import AU_NAMES, FacePipeline
 from mlx_faceau.core.geometry import standard_crop_matrix, to_frame
 from mlx_faceau.core.landmarks import FIVE_POINTS
 from mlx_faceau.errors import VideoError
-from mlx_faceau.video.box_calibration import CALIBRATIONS
 from mlx_faceau.video.detectors import Detection
 from mlx_faceau.video.reader import Span
 from mlx_faceau.video.results import Frame, FrameResult
@@ -76,17 +75,8 @@ def test_action_units_are_read_from_the_standard_crop_of_the_landmarks() -> None
 
 def test_a_box_that_is_off_by_a_fifth_is_mended_by_the_second_pass() -> None:
     frame = draw_frame([Blob(150, 120, 40)])
-    found = pipeline().image(frame, boxes=[(125, 95, 80, 80)])
+    found = pipeline(detector=lambda _: [(125, 95, 80, 80)]).image(frame)
     np.testing.assert_allclose(found.faces[0].landmarks, Blob(150, 120, 40).landmarks, atol=1.0)
-
-
-def test_given_boxes_replace_the_detector() -> None:
-    detector = BlobDetector()
-    frame = draw_frame([Blob(80, 90, 40), Blob(230, 120, 30, 3)])
-    faces = pipeline(detector=detector).image(frame, [(40, 50, 80, 80)]).faces
-    square = pipeline().image(frame, [(24, 34, 112, 112)], CALIBRATIONS["square"]).faces
-    assert detector.calls == 0
-    assert len(faces) == len(square) == 1
 
 
 def test_the_detector_runs_at_the_start_and_every_so_many_frames(tmp_path: Path) -> None:

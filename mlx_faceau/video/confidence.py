@@ -80,12 +80,11 @@ class ConfidenceCurves:
 
     def to_json(self) -> dict[str, Any]:
         """The value under ``METADATA_KEY`` of a checkpoint's metadata."""
-        curves = {"marks": self.marks, "agreement": self.agreement}
-        plain = {
+        rounded = {
             name: {key: np.round(values, 4).tolist() for key, values in vars(curve).items()}
-            for name, curve in curves.items()
+            for name, curve in vars(self).items()
         }
-        return {"good_nme": GOOD_NME, **plain}
+        return {"good_nme": GOOD_NME, **rounded}
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any] | None, source: str) -> "ConfidenceCurves":
@@ -100,16 +99,13 @@ class ConfidenceCurves:
         curves = {}
         try:
             for name in ("marks", "agreement"):
-                signal, confidence = (
-                    np.array(recorded[name][key], np.float64) for key in ("signal", "confidence")
-                )
-                both = np.stack([signal, confidence])  # of one length
-                ascending = both.shape[1] > 0 and (np.diff(both) >= 0).all()
-                if not (ascending and np.isfinite(both).all()):
+                points = recorded[name]
+                both = np.array([points["signal"], points["confidence"]], np.float64)
+                if both.size == 0 or not np.isfinite(both).all() or (np.diff(both) < 0).any():
                     raise UsageError(name)
-                if not 0 <= confidence[0] <= confidence[-1] <= 1:
+                if both[1, 0] < 0 or both[1, -1] > 1:
                     raise UsageError(name)
-                curves[name] = Curve(tuple(signal.tolist()), tuple(confidence.tolist()))
+                curves[name] = Curve(*(tuple(values) for values in both.tolist()))
         except (KeyError, TypeError, ValueError):
             raise CheckpointError(f"{source}: malformed {METADATA_KEY!r} curves") from None
         return cls(**curves)

@@ -5,7 +5,7 @@ import logging
 import struct
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,14 +51,13 @@ def read_image(path: Path | str) -> np.ndarray:
         raise VideoError(f"{path}: {error.strerror}") from None
     if not data.startswith(_OPENCV):
         return _read_with_pillow(path, data)
-    frames = _check_header(path, data)
+    _check_header(path, data)
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     except cv2.error:
         image = None
     if image is None:
         raise VideoError(f"{path}: not a readable picture")
-    _warn_of_frames(path, frames)
     return _as_bytes(path, image)
 
 
@@ -78,8 +77,8 @@ def is_image(path: Path) -> bool:
     return head.startswith(starts) or head[8:] == b"WEBP" or head[4:].startswith(brands)
 
 
-def _check_header(path: Path, data: bytes) -> int:
-    """Frames or pages of a file for OpenCV, which takes memory for all that the header claims.
+def _check_header(path: Path, data: bytes) -> None:
+    """Check a file for OpenCV, which takes memory for all that the header claims.
 
     Without Pillow the size is not known, and OpenCV's own limit of a gigapixel holds.
     """
@@ -91,16 +90,15 @@ def _check_header(path: Path, data: bytes) -> int:
             position += 12 + struct.unpack_from(">I", data, position)[0]
         if position > len(data):
             raise VideoError(f"{path}: not a readable picture: it is cut short")
-    try:
-        with _opened(path, data, _OPENCV_FORMATS) as picture:
-            _check_size(path, picture.size, len(data))
-            return int(getattr(picture, "n_frames", 1))
-    except (ModuleNotFoundError, OSError, ValueError, SyntaxError, RuntimeError, struct.error):
-        return 1  # no Pillow, or a kind of TIFF that it does not know
+    # There may be no Pillow, or the file a kind of TIFF that it does not know.
+    ignored = (ModuleNotFoundError, OSError, ValueError, SyntaxError, RuntimeError, struct.error)
+    with suppress(*ignored), _opened(path, data, _OPENCV_FORMATS):
+        pass
 
 
 @contextmanager
 def _opened(path: Path, data: bytes, formats: tuple[str, ...]) -> Iterator[Any]:
+    """Pillow's image of a file that is not too large; a warning counts its further frames."""
     from PIL import Image
 
     Image.init()
@@ -109,19 +107,16 @@ def _opened(path: Path, data: bytes, formats: tuple[str, ...]) -> Iterator[Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of large sizes: ours are checked here
             with Image.open(io.BytesIO(data), formats=known) as picture:
+                width, height = picture.size
+                if width * height > min(_MAX_PIXELS, _FREE_PIXELS + _PIXELS_A_BYTE * len(data)):
+                    raise VideoError(
+                        f"{path}: it claims {width} x {height} pixels, too many for its bytes"
+                    )
+                if (frames := getattr(picture, "n_frames", 1)) > 1:
+                    logger.warning("%s: the first of %d pictures in it is read", path, frames)
                 yield picture
     except Image.DecompressionBombError:
         raise VideoError(f"{path}: it claims too many pixels") from None
-
-
-def _check_size(path: Path, size: tuple[int, int], count: int) -> None:
-    if size[0] * size[1] > min(_MAX_PIXELS, _FREE_PIXELS + _PIXELS_A_BYTE * count):
-        raise VideoError(f"{path}: it claims {size[0]} x {size[1]} pixels, too many for its bytes")
-
-
-def _warn_of_frames(path: Path, frames: int) -> None:
-    if frames > 1:
-        logger.warning("%s: the first of %d pictures in it is read", path, frames)
 
 
 def _as_bytes(path: Path, image: np.ndarray) -> np.ndarray:
@@ -158,8 +153,6 @@ def _read_with_pillow(path: Path, data: bytes) -> np.ndarray:
         pillow_heif.register_heif_opener()
     try:
         with _opened(path, data, _PILLOW_FORMATS) as picture:
-            _check_size(path, picture.size, len(data))
-            frames = int(getattr(picture, "n_frames", 1))
             upright: Any = ImageOps.exif_transpose(picture)
             if upright.mode.startswith("I"):
                 samples = np.asarray(upright).clip(0, 65535).astype(np.uint16)
@@ -168,5 +161,4 @@ def _read_with_pillow(path: Path, data: bytes) -> np.ndarray:
                 image = np.ascontiguousarray(np.asarray(upright.convert("RGB"))[..., ::-1])
     except (OSError, ValueError, SyntaxError, RuntimeError):
         raise VideoError(f"{path}: not a readable picture") from None
-    _warn_of_frames(path, frames)
     return image

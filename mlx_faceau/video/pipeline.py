@@ -9,6 +9,7 @@ them, so that they overlap and memory stays flat.
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +19,8 @@ from mlx_faceau.core.pdm import PDM
 from mlx_faceau.errors import UsageError
 from mlx_faceau.weights.builtin import BUILTIN, is_builtin, pdm_for
 
-from .box_calibration import BoxCalibration
 from .confidence import ConfidenceCurves
-from .detectors import CallableDetector, Detector, open_detector
+from .detectors import Detector, open_detector
 from .fitting import Predictor
 from .images import IMAGE_SUFFIXES, read_image
 from .photographs import PhotographDetector
@@ -40,6 +40,7 @@ Model = str | Path | Predictor
 _NET_THREADS = 1
 # Frames of a file whose action units are read in one batch: a fifth less CPU time than one by one.
 _BATCH = 4
+_MEMORY = 5.0  # seconds for which a lost face is remembered
 _AHEAD = 4  # frames of a file whose landmarks may wait for their action units
 
 
@@ -96,43 +97,43 @@ class FacePipeline:
                 "no landmark_model, by which faces are cut out for the au_model; "
                 f"give one, or {BUILTIN!r}"
             )
-        self.detector = open_detector(detector, _folders(landmark_model, au_model))
+        # A detector's model file may lie beside the nets.
+        nets = [m for m in (landmark_model, au_model) if isinstance(m, (str, Path))]
+        paths = [Path(net) for net in nets if not is_builtin(net)]
+        folders = [path if path.is_dir() else path.parent for path in paths]
+        self.detector = open_detector(detector, folders)
         self._landmarks = _open(landmark_model, "load_predictor", backend, providers)
         self._aus = None
         if au_model is not None:
             self._aus = _open(au_model, "load_au_predictor", backend, providers)
-        metadata, name = _metadata_of(self._landmarks)
-        self._curves = ConfidenceCurves.from_metadata(metadata, name)
-        self._pdm = pdm_for(metadata) if pdm is None else pdm
-        self._camera = camera
-        self._lock = threading.Lock()  # detectors are not made for several threads
-        self._detect_every = detect_every
-        self._max_faces = max_faces
-        self._min_confidence = min_confidence
+        net: Any = self._landmarks
+        about = net.describe() if hasattr(net, "describe") else {}
+        metadata = about.get("metadata")  # of the net's file
+        self._tracker = partial(
+            Tracker,
+            self._landmarks,
+            curves=ConfidenceCurves.from_metadata(metadata, str(about.get("path", ""))),
+            lock=threading.Lock(),  # detectors are not made for several threads
+            detect_every=detect_every,
+            max_faces=max_faces,
+            min_confidence=min_confidence,
+            camera=camera,
+            pdm=pdm_for(metadata) if pdm is None else pdm,
+        )
 
-    def image(
-        self,
-        image: "str | Path | np.ndarray | Image",
-        boxes: Sequence[Sequence[float]] | None = None,
-        calibration: BoxCalibration | None = None,
-    ) -> FrameResult:
+    def image(self, image: "str | Path | np.ndarray | Image") -> FrameResult:
         """The faces of one image, which is searched more thoroughly than a frame of a video.
 
         Args:
             image: a file, an (H, W, 3) uint8 BGR array, or a PIL image.
-            boxes: known faces as x, y, width, height in pixels; None asks the detector.
-            calibration: how the boxes map to the standard crop; None takes the detector's.
 
         Raises:
-            UsageError: if the array is no BGR image or a box has no area.
+            UsageError: if the array is no BGR image.
             VideoError: if the file cannot be read.
         """
         source = str(image) if isinstance(image, (str, Path)) else ""
-        detector: Detector = PhotographDetector(self.detector, self._landmarks)
-        if boxes is not None:
-            calibration = calibration or detector.calibration
-            detector = CallableDetector(lambda _: boxes, calibration, "boxes")
-        tracker = self._tracker(detector, 30.0, source)
+        detector = PhotographDetector(self.detector, self._landmarks)
+        tracker = self._tracker(detector=detector, source=source)
         return self._add_aus([tracker.update(Frame(0, 0.0, to_bgr(image)))])[0]
 
     def images(
@@ -190,9 +191,10 @@ class FacePipeline:
         return {"detector": self.detector.name, **described}
 
     def _stream(
-        self, source: Video | Webcam, span: Span, name: str = "", live: bool = False
+        self, source: Video | Webcam, span: Span, name: str, live: bool = False
     ) -> ResultStream:
-        tracker = self._tracker(self.detector, source.rate, name)
+        memory = max(1, round(_MEMORY * source.rate))
+        tracker = self._tracker(detector=self.detector, memory=memory, source=name)
 
         def track() -> Iterator[TrackedFrame]:
             frames = source.frames(span)
@@ -205,21 +207,6 @@ class FacePipeline:
                     yield from self._add_aus(batch)
 
         return ResultStream(results(), source.rate / span.every)
-
-    def _tracker(self, detector: Detector, rate: float, source: str) -> Tracker:
-        return Tracker(
-            self._landmarks,
-            detector,
-            self._curves,
-            self._lock,
-            detect_every=self._detect_every,
-            memory=max(1, round(5 * rate)),
-            max_faces=self._max_faces,
-            min_confidence=self._min_confidence,
-            source=source,
-            camera=self._camera,
-            pdm=self._pdm,
-        )
 
     def _add_aus(self, tracked: Sequence[TrackedFrame]) -> list[FrameResult]:
         """The frames' faces with their action units, all in one batch."""
@@ -262,16 +249,3 @@ def _open(model: Model, loader: str, backend: str, providers: Sequence[Any] | No
     load = getattr(predictor, loader)
     opened = load(model, backend=backend, providers=providers, threads=_NET_THREADS)
     return opened  # type: ignore[no-any-return]
-
-
-def _metadata_of(net: Predictor) -> tuple[dict[str, Any] | None, str]:
-    """What the net's file says about itself, and its name; None of a predictor that does not."""
-    about = net.describe() if hasattr(net, "describe") else {}
-    return about.get("metadata"), str(about.get("path", ""))
-
-
-def _folders(*models: Model | None) -> list[Path]:
-    """Where a detector's model file may lie: beside the nets."""
-    named = [m for m in models if isinstance(m, (str, Path)) and not is_builtin(m)]
-    paths = [Path(model) for model in named]
-    return [path if path.is_dir() else path.parent for path in paths]
