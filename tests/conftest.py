@@ -9,6 +9,7 @@ import pytest
 # times as long. Processes that tests start inherit it.
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
+os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")  # it would hide what parity tests look for
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -31,17 +32,6 @@ def shared_folder() -> Path:
     if not (folder / "reference").is_dir():
         pytest.skip("the folder of real faces and reference checkpoints is not here")
     return folder
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _exact_float32() -> None:
-    """TF32 would hide differences that the parity tests look for."""
-    try:
-        import torch
-    except ImportError:
-        return
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
 
 
 @pytest.fixture(scope="session")

@@ -75,6 +75,8 @@ def test_containers_and_codecs_are_read(
     path = tmp_path / name
     write(path, numbered(30), codec, pixels=pixels, container=container, **options)
     check_all_there(path, 30)
+    if name == "a.mp4":
+        assert (Video(path).rate, Video(path).count) == (25.0, 30)
     if "gray" not in pixels and "gif" not in codec:
         colour = read(path)[7].image[40:, :].reshape(-1, 3).mean(axis=0)
         np.testing.assert_allclose(colour, (160, 90, 40), atol=6)
@@ -223,9 +225,7 @@ def test_pixels_are_square_as_displayed(
     picture = np.zeros((96, 128, 3), np.uint8)
     centre = (80, 48)
     cv2.circle(picture, centre, 12, (255, 255, 255), -1)
-    video = Video(write(tmp_path / "a.mkv", [picture] * 3, setup=stretch))
-    assert video.size == (width, 96)
-    image = next(video.frames()).image
+    image = read(write(tmp_path / "a.mkv", [picture] * 3, setup=stretch))[0].image
     assert image.shape == (96, width, 3)
     y, x = np.argwhere(image[..., 0] > 127).mean(axis=0)
     np.testing.assert_allclose(
@@ -260,9 +260,8 @@ def test_a_turned_or_mirrored_picture_is_shown_upright(
         turned = np.eye(2)
     corners = np.array([[0, 0], [128, 96]]) @ turned
     expected = np.array([30.5, 20.5]) @ turned - corners.min(axis=0)
-    video = Video(path)
-    image = next(video.frames()).image
-    assert image.shape[1::-1] == video.size == tuple(np.ptp(corners, axis=0).astype(int))
+    image = read(path)[0].image
+    assert image.shape[1::-1] == tuple(np.ptp(corners, axis=0).astype(int))
     y, x = np.argwhere(image[..., 0] > 127).mean(axis=0) + 0.5
     np.testing.assert_allclose([x, y], expected, atol=0.6)
 
@@ -339,7 +338,7 @@ def test_clusters_that_cannot_be_read_are_counted(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, codec: str
 ) -> None:
     """Matroska's demuxer skips to the next cluster without a word."""
-    pictures = np.random.default_rng(0).integers(0, 255, (90, 96, 128, 3), np.uint8)
+    pictures = np.random.default_rng(0).integers(0, 255, (90, 48, 64, 3), np.uint8)
     path = write(
         tmp_path / name, list(pictures), codec, g="15", bf="0", mux_cluster_time_limit="500"
     )
@@ -453,7 +452,7 @@ def test_a_part_is_the_same_as_that_part_of_the_whole(
     path = write(tmp_path / name, numbered(80), codec, times=times, **options)
     whole = read(path)
     assert len(whole) == 80
-    for _ in range(6):
+    for _ in range(3):
         start = rng.uniform(0.01, whole[-1].timestamp - 0.3)
         end = None if rng.random() < 0.5 else start + 0.7
         span = Span(start, end, int(rng.integers(1, 3)))

@@ -20,6 +20,7 @@ from mlx_faceau.video.detectors import (
     YuNetDetector,
     open_detector,
 )
+from mlx_faceau.weights.builtin import onnx_file
 
 
 def test_a_calibration_shifts_and_scales_in_sizes_of_the_box() -> None:
@@ -131,13 +132,13 @@ def test_auto_takes_a_yunet_file_beside_the_models_first(
 
 
 @pytest.fixture
-def damaged_yunet(model_folders: dict[str, Path], tmp_path: Path) -> Path:
+def damaged_yunet(tmp_path: Path) -> Path:
     """A folder of files that are called YuNet and are none."""
     for name, data in (
         ("._face_detection_yunet.onnx", b"\0\5\x16\7"),  # what macOS leaves on other file systems
         ("yunet_empty.onnx", b""),
         ("yunet_pointer.onnx", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"),
-        ("yunet_net.onnx", (model_folders["landmark_pose"] / "landmark_pose.onnx").read_bytes()),
+        ("yunet_net.onnx", onnx_file("landmark_pose").read_bytes()),  # of another net
     ):
         (tmp_path / name).write_bytes(data)
     (tmp_path / "yunet_folder.onnx").mkdir()

@@ -15,7 +15,6 @@ from mlx_faceau.video.detectors import (
     DlibDetector,
     VisionDetector,
     YuNetDetector,
-    open_detector,
 )
 from mlx_faceau.video.photographs import PhotographDetector
 
@@ -83,6 +82,12 @@ class FakeDlib:
         return [box], [margin], None
 
 
+@pytest.fixture(scope="module")
+def dlib_detector() -> DlibDetector:
+    pytest.importorskip("dlib")
+    return DlibDetector()
+
+
 @pytest.mark.parametrize(
     ("margins", "tilted", "scores"),
     [
@@ -96,34 +101,34 @@ class FakeDlib:
 )
 def test_dlib_is_sure_of_its_upright_passes_and_doubts_what_all_passes_see(
     monkeypatch: pytest.MonkeyPatch,
+    dlib_detector: DlibDetector,
     margins: dict[int, float],
     tilted: float,
     scores: list[float],
 ) -> None:
-    pytest.importorskip("dlib")
-    detector = DlibDetector()
-    monkeypatch.setattr(detector, "_find", FakeDlib(margins, tilted))
-    found = detector.search(np.full((640, 640, 3), 200, np.uint8))
+    monkeypatch.setattr(dlib_detector, "_find", FakeDlib(margins, tilted))
+    found = dlib_detector.search(np.full((640, 640, 3), 200, np.uint8))
     assert [detection.score for detection in found] == pytest.approx(scores)
     for detection in found:
         assert np.allclose(detection.box, (239.5, 239.5, 161, 161), atol=2.5)
 
 
-def test_a_tilted_hit_is_mapped_back_to_the_upright_picture(shared_folder: Path) -> None:
+def test_a_tilted_hit_is_mapped_back_to_the_upright_picture(
+    shared_folder: Path, dlib_detector: DlibDetector
+) -> None:
     """A real face, turned: dlib's tilted pass puts its box where the turned face is."""
-    pytest.importorskip("dlib")
     image = cv2.imread(str(shared_folder / "data" / "images" / "single_face.jpg"))
-    detector = DlibDetector()
-    upright = detector.detect(image)[0].box
-    (hit,) = [h for h in detector._pass(image, 640, 12.0) if h.score > 0.6]
+    upright = dlib_detector.detect(image)[0].box
+    (hit,) = [h for h in dlib_detector._pass(image, 640, 12.0, 2.0) if h.score > 0.6]
     middles = [np.array(box[:2]) + np.array(box[2:]) / 2 for box in (upright, hit.box)]
     assert np.linalg.norm(middles[0] - middles[1]) < 0.15 * upright[2]
 
 
-def test_dlib_proposes_all_five_faces_of_a_group(shared_folder: Path) -> None:
-    pytest.importorskip("dlib")
+def test_dlib_proposes_all_five_faces_of_a_group(
+    shared_folder: Path, dlib_detector: DlibDetector
+) -> None:
     image = cv2.imread(str(shared_folder / "data" / "images" / "multi_face.jpg"))
-    found = open_detector("dlib").search(image)
+    found = dlib_detector.search(image)
     sure, doubted = [[d for d in found if (d.score > 0) == yes] for yes in (True, False)]
     assert len(sure) == 4
     ((x, y, width, height),) = [d.box for d in doubted]  # the man with sunglasses

@@ -130,13 +130,13 @@ def _backend_states(machine: Any) -> tuple[dict[str, str], dict[str, str]]:
     What chooses backends decides first; then each library is loaded in a process of its own.
     """
     from mlx_faceau.errors import BackendError
-    from mlx_faceau.inference.backends import BACKENDS, Files, choose, installed_libraries
+    from mlx_faceau.inference.backends import BACKENDS, choose, installed_libraries
 
     libraries = installed_libraries(machine)
     states = {}
     for name in BACKENDS:
         try:
-            choose(machine, Files({name: Path("any")}), libraries, name)
+            choose(machine, {name: Path("any")}, libraries, name)
         except BackendError as error:
             states[name] = str(error).removeprefix(f"{BACKENDS[name].title}: ")
     modules = [name for name in _MODULES if find_spec(name) is not None]

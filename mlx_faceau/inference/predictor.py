@@ -85,11 +85,12 @@ class _Predictor:
         if batch and isinstance(crops, (list, tuple)):
             crops = np.concatenate([_NO_CROPS, *map(check_crops, crops)])
         if getattr(crops, "ndim", 3 + batch) != 3 + batch:
-            expected = "(N, 112, 112, 3) crops" if batch else f"one crop {CROP_SHAPE}"
-            other = "predict for one crop" if batch else "predict_batch"
-            name = "predict_batch" if batch else "predict"
-            shape = np.shape(crops)
-            raise UsageError(f"{name} takes {expected}, got shape {shape}; use {other}")
+            one, many = (
+                f"predict takes one crop {CROP_SHAPE}",
+                "predict_batch takes (N, 112, 112, 3)",
+            )
+            takes, other = (many, "predict for one crop") if batch else (one, "predict_batch")
+            raise UsageError(f"{takes}, got shape {np.shape(crops)}; use {other}")
         crops = check_crops(crops)  # type: ignore[arg-type]  # which refuses all but arrays
         count, size = len(crops), self._backend.max_batch
         if count == 0:  # a blank face shows the shapes
@@ -250,7 +251,9 @@ def load_predictor(
         ValueError: for an unknown backend, providers for another one than ``"onnx"``, or less than
             one thread.
     """
-    return LandmarkPosePredictor(_open(model_path, "landmark_pose", backend, providers, threads))
+    path = BUILTIN if model_path is None else model_path
+    opened = open_backend(path, "landmark_pose", backend, providers=providers, threads=threads)
+    return LandmarkPosePredictor(opened)
 
 
 def load_au_predictor(
@@ -260,22 +263,9 @@ def load_au_predictor(
     threads: int | None = None,
 ) -> AUPredictor:
     """Open an action unit net; see :func:`load_predictor`."""
-    return AUPredictor(_open(model_path, "au_prediction", backend, providers, threads))
-
-
-def _open(
-    path: ModelPath | None,
-    kind: str,
-    backend: str | None,
-    providers: Sequence[Any] | None,
-    threads: int | None,
-) -> Backend:
-    path = BUILTIN if path is None else path
-    if providers is None:
-        return open_backend(path, kind, backend, threads=threads)
-    if backend not in (None, "auto", "onnx"):
-        raise UsageError(f"providers are of ONNX Runtime, but the backend is {backend!r}")
-    return open_backend(path, kind, "onnx", providers=providers, threads=threads)
+    path = BUILTIN if model_path is None else model_path
+    opened = open_backend(path, "au_prediction", backend, providers=providers, threads=threads)
+    return AUPredictor(opened)
 
 
 def _by_name(intensities: np.ndarray) -> dict[str, float]:

@@ -31,12 +31,15 @@ _THUMBNAIL, _SHEET_WIDTH = 192, 560  # px
 
 @dataclass
 class _Person:
-    """Of one face; values: time, 17 action units, 3 angles in degrees, confidence, success."""
+    """One face.
 
-    values: "array[float]" = field(default_factory=lambda: array("f"))  # 10 MB for an hour
-    frames: int = 0
-    successes: int = 0
-    has_aus: bool = False
+    Attributes:
+        values: of each frame: time, 17 action units (NaN without a net for them), 3 angles in
+            degrees, confidence, success; 10 MB for an hour.
+        peaks: by action unit the highest intensity so far, its time and its picture (JPEG).
+    """
+
+    values: "array[float]" = field(default_factory=lambda: array("f"))
     peaks: dict[int, tuple[float, float, bytes]] = field(default_factory=dict)
 
 
@@ -63,10 +66,8 @@ class VideoReport:
         time = self._seconds = result.frame.timestamp
         for face in result.faces:
             person = self._people.setdefault(face.face_id, _Person())
-            person.frames += 1
-            person.successes += face.success
-            person.has_aus |= face.au_intensities is not None
-            aus = np.zeros(NUM_AUS) if face.au_intensities is None else face.au_intensities
+            missing = np.full(NUM_AUS, np.nan)
+            aus = missing if face.au_intensities is None else face.au_intensities
             angles = (face.pose.pitch, face.pose.yaw, face.pose.roll)
             person.values.extend((time, *aus.tolist(), *angles, face.confidence, face.success))
             if face.success:
@@ -86,7 +87,7 @@ class VideoReport:
             MissingDependency: without jinja2 or matplotlib.
             OSError: if it cannot be written.
         """
-        by_length = sorted(self._people.items(), key=lambda item: -item[1].frames)
+        by_length = sorted(self._people.items(), key=lambda item: -len(item[1].values))
         shown = dict(sorted(by_length[:_MOST_FACES]))
         seconds = max(self._seconds, 1e-3)
         facts = {
@@ -115,17 +116,19 @@ def _person(
     times, aus, angles = rows[:, 0], rows[:, 1 : 1 + NUM_AUS], rows[:, -5:-2]
     offsets = np.zeros(NUM_AUS) if calibration is None else calibration.offsets(face_id)
     aus = np.clip(aus - offsets, 0, MAX_INTENSITY)
-    active = np.nanmax(aus, axis=0) > _QUIET
+    has_aus = bool(np.isfinite(aus).any())
+    active = np.nanmax(aus, axis=0) > _QUIET if has_aus else np.zeros(NUM_AUS, bool)
     names = [name.removesuffix("_r") for name in AU_NAMES]
+    successes = person.values[_COLUMNS - 1 :: _COLUMNS]
     peaks = [(i, value - offsets[i], t, jpeg) for i, (value, t, jpeg) in person.peaks.items()]
     peaks = sorted((p for p in peaks if p[1] >= _ACTIVE), key=lambda peak: -peak[1])
     return {
         "id": face_id,
-        "frames": _count(person.frames, "frame"),
-        "success": f"{100 * person.successes / person.frames:.0f} %",
-        "has_aus": person.has_aus,
+        "frames": _count(len(successes), "frame"),
+        "success": f"{100 * sum(successes) / len(successes):.0f} %",
+        "has_aus": has_aus,
         "aus": au_chart(times, aus, np.flatnonzero(active).tolist(), seconds)
-        if person.has_aus and active.any()
+        if active.any()
         else None,
         "quiet": [name for name, moves in zip(names, active, strict=True) if not moves],
         "quiet_below": _QUIET,

@@ -90,12 +90,12 @@ def crop_frame(frame: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Region:
-    """A blurred part of a frame, and the span of squares that may be sampled from it."""
+    """A blurred part of a frame: crops may sample up to ``reach`` from the centre to each side."""
 
     pixels: np.ndarray
     origin: tuple[int, int]  # x, y of its first pixel
-    low: tuple[float, float]
-    high: tuple[float, float]
+    centre: tuple[float, float]
+    reach: float
     sigma: float
 
 
@@ -130,7 +130,14 @@ class FrameCrops:
         x, y = CROP_CENTRE - dx, CROP_CENTRE - dy
         centre = ((a * x + b * y) / square, (a * y - b * x) / square)
         reach = CROP_CENTRE * (abs(a) + abs(b)) / square
-        region = self._kept(centre, reach, sigma) or self._cut(centre, reach, sigma)
+        for region in self._regions:
+            away = max(abs(centre[i] - region.centre[i]) for i in (0, 1))
+            same_blur = abs(region.sigma - sigma) <= _SAME_BLUR * sigma
+            if same_blur and away + reach <= region.reach:
+                break
+        else:
+            region = self._blurred_region(centre, (1 + 2 * _ROOM) * reach, sigma)
+            self._regions.append(region)
         left, top = region.origin
         moved = np.array([[a, -b, dx + a * left - b * top], [b, a, dy + b * left + a * top]])
         return cv2.warpAffine(
@@ -141,34 +148,17 @@ class FrameCrops:
             borderMode=cv2.BORDER_REPLICATE,
         )
 
-    def _kept(self, centre: tuple[float, float], reach: float, sigma: float) -> _Region | None:
-        for region in self._regions:
-            spans = zip(region.low, centre, region.high, strict=True)
-            inside = all(low <= c - reach and c + reach <= high for low, c, high in spans)
-            if inside and abs(region.sigma - sigma) <= _SAME_BLUR * sigma:
-                return region
-        return None
-
-    def _cut(self, centre: tuple[float, float], reach: float, sigma: float) -> _Region:
-        """The part of the frame that a crop samples, with room for others near it."""
-        reach *= 1 + 2 * _ROOM
+    def _blurred_region(self, centre: tuple[float, float], reach: float, sigma: float) -> _Region:
+        """The part of the frame around a centre."""
         margin = math.ceil(_REACH * sigma) + 2
         height, width = self.frame.shape[:2]
         left, right = _span(centre[0] - reach, centre[0] + reach, margin, width)
         top, bottom = _span(centre[1] - reach, centre[1] + reach, margin, height)
         pixels = self.frame[top:bottom, left:right]
-        if sigma:
-            pixels = _blurred(pixels, sigma)
-        low, high = ((centre[0] + sign * reach, centre[1] + sign * reach) for sign in (-1, 1))
-        region = _Region(pixels, (left, top), low, high, sigma)
-        self._regions.append(region)
-        return region
-
-
-def _blurred(pixels: np.ndarray, sigma: float) -> np.ndarray:
-    """A Gaussian blur: as exact as ``cv2.GaussianBlur`` for 8 bits, and in half its time."""
-    kernel = cv2.getGaussianKernel(2 * math.ceil(_REACH * sigma) + 1, sigma)
-    return cv2.sepFilter2D(pixels, -1, kernel, kernel, borderType=cv2.BORDER_REPLICATE)
+        if sigma:  # as exact as cv2.GaussianBlur for 8 bits, and in half its time
+            kernel = cv2.getGaussianKernel(2 * math.ceil(_REACH * sigma) + 1, sigma)
+            pixels = cv2.sepFilter2D(pixels, -1, kernel, kernel, borderType=cv2.BORDER_REPLICATE)
+        return _Region(pixels, (left, top), centre, reach, sigma)
 
 
 def _span(low: float, high: float, margin: int, size: int) -> tuple[int, int]:

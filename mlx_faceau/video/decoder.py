@@ -51,7 +51,7 @@ class Picture:
         index: from 0, counted in the file's frames that can be decoded and are displayed.
         pts: time of display in the stream's time base; None where the file gives no times.
         frame: PyAV's.
-        matrix: (3, 3) int32 16.16 display matrix; None where the picture is upright.
+        matrix: (9,) int32 16.16 display matrix; None where the file has none.
     """
 
     index: int
@@ -137,7 +137,9 @@ class Decoder:
                 if frame.is_corrupt:
                     self._complain()
                 else:
-                    yield Picture(index, shown, frame, _display_matrix(frame))
+                    data: Any = frame.side_data.get("DISPLAYMATRIX")
+                    matrix = None if data is None else np.frombuffer(bytes(data), np.int32)
+                    yield Picture(index, shown, frame, matrix)
                     index += 1
         if self._threaded and shown is not None and newest is not None and newest > shown:
             raise DecoderError  # PyAV drops what is behind a complaint at the end
@@ -202,18 +204,18 @@ class Decoder:
             return round(lacking * self.rate) if lacking > _ENDS_EARLY else 0
         return 0
 
-    def size(self, picture: Picture) -> tuple[int, int]:
-        """Width and height in pixels as displayed."""
-        width, height = self._stretched_width(picture.frame), picture.frame.height
-        return (height, width) if _is_transposed(picture.matrix) else (width, height)
-
     def image(self, picture: Picture) -> np.ndarray:
         """(H, W, 3) uint8 BGR as displayed: square pixels, upright. The array is the caller's.
 
         Raises:
             VideoError: if the frame is too large.
         """
-        frame, width = picture.frame, self._stretched_width(picture.frame)
+        frame = picture.frame
+        aspect = self.stream.sample_aspect_ratio or self.stream.codec_context.sample_aspect_ratio
+        ratio = float(aspect) if aspect else 1.0
+        if abs(ratio - 1) <= _SQUARE or not 1 / _MAX_ASPECT <= ratio <= _MAX_ASPECT:
+            ratio = 1.0
+        width = max(1, round(frame.width * ratio))
         if width * frame.height > _MAX_PIXELS:
             raise VideoError(
                 f"{self._path}: frames of {width} x {frame.height} pixels are too large"
@@ -235,13 +237,6 @@ class Decoder:
         if target == "rgb24":
             image = image[..., ::-1]
         return _upright(np.ascontiguousarray(image), picture.matrix)
-
-    def _stretched_width(self, frame: av.VideoFrame) -> int:
-        aspect = self.stream.sample_aspect_ratio or self.stream.codec_context.sample_aspect_ratio
-        ratio = float(aspect) if aspect else 1.0
-        if abs(ratio - 1) <= _SQUARE or not 1 / _MAX_ASPECT <= ratio <= _MAX_ASPECT:
-            return frame.width
-        return max(1, round(frame.width * ratio))
 
 
 def find_key_frame(decoder: Decoder, first: Picture, seconds: float) -> KeyFrame | None:
@@ -288,29 +283,28 @@ def deinterlaced(pictures: Iterable[Picture]) -> Iterator[Picture]:
     kind: Any = None
     waiting: deque[Picture] = deque()
 
-    def finished() -> Iterator[Picture]:
+    def filtered(frame: av.VideoFrame | None) -> Iterator[Picture]:
+        graph.vpush(frame)
         with suppress(av.error.BlockingIOError, av.error.EOFError):
-            while graph is not None:
-                frame = graph.vpull()
-                yield replace(waiting.popleft(), frame=frame)
+            while True:
+                pulled = graph.vpull()
+                yield replace(waiting.popleft(), frame=pulled)
 
     for picture in pictures:
         frame = picture.frame
-        if graph is None and not frame.interlaced_frame:
+        form = (frame.width, frame.height, frame.format.name)
+        if graph is not None and form != kind:
+            yield from filtered(None)
+            graph = None
+        if graph is None and frame.interlaced_frame:
+            kind, graph = form, _deinterlacer(frame)
+        if graph is None:
             yield picture
-            continue
-        if kind != (frame.width, frame.height, frame.format.name):
-            if graph is not None:
-                graph.vpush(None)
-                yield from finished()
-            kind = (frame.width, frame.height, frame.format.name)
-            graph = _deinterlacer(frame)
-        waiting.append(picture)
-        graph.vpush(frame)
-        yield from finished()
+        else:
+            waiting.append(picture)
+            yield from filtered(frame)
     if graph is not None:
-        graph.vpush(None)
-        yield from finished()
+        yield from filtered(None)
 
 
 def _deinterlacer(frame: av.VideoFrame) -> Graph:
@@ -367,25 +361,13 @@ def _is_empty(packet: Packet) -> bool:
     return packet.size == 0 and packet.dts is None
 
 
-def _display_matrix(frame: av.VideoFrame) -> np.ndarray | None:
-    data: Any = frame.side_data.get("DISPLAYMATRIX")
-    if data is None:
-        return None
-    matrix = np.frombuffer(bytes(data), np.int32).reshape(3, 3)
-    return None if (matrix[:2, :2] == np.diag([1 << 16] * 2)).all() else matrix
-
-
-def _is_transposed(matrix: np.ndarray | None) -> bool:
-    return matrix is not None and abs(int(matrix[0, 1])) > abs(int(matrix[0, 0]))
-
-
 def _upright(image: np.ndarray, matrix: np.ndarray | None) -> np.ndarray:
     """Turned and mirrored as players show it, to the nearest quarter; a stored point (x, y)
-    is shown at (x, y) times the matrix's upper left (2, 2)."""
+    is shown at (x, y) times the upper left (2, 2) of the matrix, written as (3, 3)."""
     if matrix is None:
         return image
-    (x_to_x, x_to_y), (y_to_x, y_to_y) = matrix[:2, :2].tolist()
-    if _is_transposed(matrix):
+    x_to_x, x_to_y, _, y_to_x, y_to_y = matrix.tolist()[:5]
+    if abs(x_to_y) > abs(x_to_x):
         image, mirrored, upended = cv2.transpose(image), y_to_x < 0, x_to_y < 0
     else:
         mirrored, upended = x_to_x < 0, y_to_y < 0

@@ -191,7 +191,7 @@ class FacePipeline:
         return {"detector": self.detector.name, **described}
 
     def _stream(
-        self, source: Video | Webcam, span: Span, name: str, live: bool = False
+        self, source: Video | Webcam, span: Span, name: str = "", live: bool = False
     ) -> ResultStream:
         memory = max(1, round(_MEMORY * source.rate))
         tracker = self._tracker(detector=self.detector, memory=memory, source=name)

@@ -13,12 +13,6 @@ logger = logging.getLogger(__name__)
 _POLL = 0.1  # seconds after which a waiting thread checks whether the other side has ended
 
 
-class _End:
-    """Last message of a producer: the error that ended it, or None, until somebody raises it."""
-
-    error: BaseException | None = None
-
-
 @contextlib.contextmanager
 def prefetch(
     items: Iterable[Item], size: int = 4, newest: bool = False
@@ -37,9 +31,10 @@ def prefetch(
             sources need it.
     """
     waiting: queue.Queue[Any] = queue.Queue(size)
-    stopped, end = threading.Event(), _End()
+    stopped, end = threading.Event(), object()
+    errors: list[BaseException] = []  # of the producer, until somebody raises them
 
-    def put(item: Any, replace: bool = newest) -> bool:
+    def put(item: Any, replace: bool) -> bool:
         """False when the consumer has gone."""
         while not stopped.is_set():
             try:
@@ -54,41 +49,38 @@ def prefetch(
     def produce() -> None:
         try:
             for item in items:
-                if not put(item):
+                if not put(item, newest):
                     break
         except BaseException as error:  # handed over to the consumer, who raises it
-            end.error = error
+            errors.append(error)
         try:
-            close = getattr(items, "close", None)
-            if close is not None:
-                close()
+            if hasattr(items, "close"):
+                items.close()
         except BaseException as error:
-            end.error = end.error or error
-        put(end, replace=False)
+            errors.append(error)
+        put(end, False)
+
+    def consume() -> Iterator[Item]:
+        while True:
+            try:  # with a limit, because Windows cannot interrupt a wait without one
+                item = waiting.get(timeout=_POLL)
+            except queue.Empty:
+                continue
+            if item is end:
+                break
+            yield item
+        if errors:
+            raise errors.pop(0)
 
     thread = threading.Thread(target=produce, daemon=True)
     thread.start()
     try:
-        yield _consume(waiting)
+        yield consume()
     finally:
         stopped.set()
         thread.join()
-        if end.error is not None:
-            logger.warning("error behind the last item that was taken: %r", end.error)
-
-
-def _consume(waiting: "queue.Queue[Any]") -> Iterator[Any]:
-    while True:
-        try:  # with a limit, because Windows cannot interrupt a wait without one
-            item = waiting.get(timeout=_POLL)
-        except queue.Empty:
-            continue
-        if isinstance(item, _End):
-            error, item.error = item.error, None
-            if error is not None:
-                raise error
-            return
-        yield item
+        for error in errors:
+            logger.warning("error behind the last item that was taken: %r", error)
 
 
 def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

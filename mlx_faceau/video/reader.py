@@ -82,7 +82,6 @@ class Video:
     Attributes:
         rate: frames a second, on average.
         count: about how many frames the file promises; None where it does not say.
-        size: width and height of the first frame in pixels as displayed.
         damaged: frames so far that are known to be missing: the decoder refused them, or they lie
             behind the place where the file breaks off.
 
@@ -112,7 +111,6 @@ class Video:
                 f"{path}: not one frame can be decoded; the file is damaged, or holds no pictures"
             )
         self._first: Picture = first
-        self.size = self._decoder.size(first)
 
     @property
     def damaged(self) -> int:
@@ -237,16 +235,12 @@ class Webcam:
                 if span.ends(seconds):
                     return
                 if span.takes(index, seconds):
-                    yield Frame(index, seconds, _as_bgr(image))
+                    grey = image.ndim == 2 or image.shape[2] == 1
+                    colours = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR) if grey else image[..., :3]
+                    yield Frame(index, seconds, colours)
                 index += 1
         finally:
             self._capture.release()
         if index == 0:
             raise VideoError(f"{self.name}: it opens but gives no pictures")
         logger.warning("%s: it disappeared after %d frames", self.name, index)
-
-
-def _as_bgr(image: np.ndarray) -> np.ndarray:
-    if image.ndim == 2 or image.shape[2] == 1:
-        return cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
-    return image[..., :3]

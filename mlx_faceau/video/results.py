@@ -27,7 +27,6 @@ _COLUMNS = (
     "position_x", "position_y", "position_z", "pitch", "yaw", "roll", *_AUS,
     *(f"{axis}_{i}" for axis in "xy" for i in range(NUM_LANDMARKS)),
 )  # fmt: skip
-_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
@@ -169,7 +168,7 @@ class FrameResult:
             OSError: if it cannot be written.
         """
         path = Path(path)
-        if path.suffix.lower() in _PICTURES:
+        if cv2.haveImageWriter(path.name):
             write_picture(path, self.draw())
         else:
             _write_table(path, [self])
@@ -250,14 +249,10 @@ def write_picture(path: Path, image: np.ndarray) -> None:
         VideoError: if its ending names no picture format.
         OSError: if it cannot be written.
     """
-    try:
-        encoded, data = cv2.imencode(path.suffix, image)
-    except cv2.error:
-        encoded = False
-    if not encoded:
+    if not cv2.haveImageWriter(path.name):
         raise VideoError(f"{path}: no picture format has this ending; use .png or .jpg")
     with atomic_file(path) as temporary:
-        temporary.write_bytes(data.tobytes())
+        temporary.write_bytes(cv2.imencode(path.suffix, image)[1].tobytes())
 
 
 def _dataframe(results: Iterable[FrameResult]) -> Any:

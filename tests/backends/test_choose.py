@@ -13,7 +13,7 @@ from wire import write_mlpackage, write_onnx
 from mlx_faceau.core.checkpoint import describe, file_hash
 from mlx_faceau.errors import BackendError, CheckpointError
 from mlx_faceau.inference import backends
-from mlx_faceau.inference.backends import BACKENDS, Files, Machine, choose, find_files, open_backend
+from mlx_faceau.inference.backends import BACKENDS, Machine, choose, find_files, open_backend
 from mlx_faceau.inference.backends.discovery import installed_libraries
 
 APPLE = Machine("Darwin", "arm64")
@@ -70,9 +70,9 @@ def test_auto_takes_the_first_that_has_platform_library_and_file(machine, reques
         able = [n for n in ORDERS[machine] if n in found and libraries[n] is None]
         if not able:
             with pytest.raises(BackendError, match="no backend can run this model here: "):
-                choose(machine, Files(found), libraries, requested)
+                choose(machine, found, libraries, requested)
             continue
-        choice = choose(machine, Files(found), libraries, requested)
+        choice = choose(machine, found, libraries, requested)
         assert (choice.backend, choice.path) == (able[0], found[able[0]])
         before = ORDERS[machine][: ORDERS[machine].index(able[0])]
         assert tuple(name for name, _ in choice.passed_over) == before
@@ -86,11 +86,11 @@ def test_an_explicit_backend_runs_or_raises_and_nothing_takes_its_place(machine,
     possible = requested in ORDERS[machine] or (machine, requested) == (INTEL_MAC, "coreml")
     for found, libraries in itertools.product(FILE_SETS, LIBRARY_SETS):
         if possible and requested in found and libraries[requested] is None:
-            choice = choose(machine, Files(found), libraries, requested)
+            choice = choose(machine, found, libraries, requested)
             assert (choice.backend, choice.passed_over) == (requested, ())
         else:
             with pytest.raises(BackendError, match=BACKENDS[requested].title):
-                choose(machine, Files(found), libraries, requested)
+                choose(machine, found, libraries, requested)
 
 
 @pytest.mark.parametrize(
@@ -104,20 +104,20 @@ def test_an_explicit_backend_runs_or_raises_and_nothing_takes_its_place(machine,
 )
 def test_the_error_names_the_cause_and_the_remedy(machine, requested, libraries, files, message):
     with pytest.raises(BackendError) as caught:
-        choose(machine, Files(files), ALL_LIBRARIES | libraries, requested)
+        choose(machine, files, ALL_LIBRARIES | libraries, requested)
     assert str(caught.value).startswith(message)
 
 
 def test_without_preference_core_ml_comes_last():
-    choice = choose(APPLE, Files(FILES_OF), ALL_LIBRARIES, prefer_coreml=False)
+    choice = choose(APPLE, FILES_OF, ALL_LIBRARIES, prefer_coreml=False)
     assert choice.backend == "mlx"
-    only = Files({"coreml": FILES_OF["coreml"]})
+    only = {"coreml": FILES_OF["coreml"]}
     assert choose(APPLE, only, ALL_LIBRARIES, prefer_coreml=False).backend == "coreml"
 
 
 def test_an_unknown_backend_is_a_bad_argument():
     with pytest.raises(ValueError, match="expected one of auto, coreml, mlx, onnx, torch"):
-        choose(LINUX, Files(FILES_OF), ALL_LIBRARIES, "tensorflow")
+        choose(LINUX, FILES_OF, ALL_LIBRARIES, "tensorflow")
 
 
 @pytest.mark.parametrize(
@@ -150,10 +150,13 @@ def folder(tmp_path) -> Path:
     return tmp_path
 
 
+def found_in(files: dict) -> set[str]:
+    return {name for name, found in files.items() if isinstance(found, Path)}
+
+
 def test_a_directory_offers_each_backend_its_file(folder):
     files = find_files(folder, "au_prediction")
-    assert files.missing == {}
-    assert {name: path.name for name, path in files.found.items()} == {
+    assert {name: path.name for name, path in files.items()} == {
         "coreml": "au_prediction.mlpackage",
         "mlx": "checkpoint_best.safetensors",
         "onnx": "au_prediction.onnx",
@@ -164,9 +167,9 @@ def test_a_directory_offers_each_backend_its_file(folder):
 def test_exports_of_another_checkpoint_than_the_one_beside_them_are_passed_over(folder):
     write_checkpoint(folder / "checkpoint_best.safetensors", AU, seed=1)
     files = find_files(folder, "au_prediction")
-    assert set(files.found) == {"mlx", "torch"}
+    assert found_in(files) == {"mlx", "torch"}
     for name in ("onnx", "coreml"):
-        assert "was exported from another checkpoint" in files.missing[name]
+        assert "was exported from another checkpoint" in files[name]
 
 
 def test_exports_of_the_file_that_the_checkpoint_came_from_are_good(tmp_path):
@@ -177,29 +180,29 @@ def test_exports_of_the_file_that_the_checkpoint_came_from_are_good(tmp_path):
     arrays = {f"model.{name}": value for name, value in random_weights(AU).items()}
     save_checkpoint(tmp_path / "checkpoint_best.safetensors", arrays, describe(AU, source_hash="1"))
     write_onnx(tmp_path / "au_prediction.onnx", describe(AU, source_hash="1"))
-    assert "onnx" in find_files(tmp_path, "au_prediction").found
+    assert "onnx" in found_in(find_files(tmp_path, "au_prediction"))
 
 
 def test_exports_without_a_checkpoint_beside_them_are_good(folder):
     (folder / "checkpoint_best.safetensors").unlink()
     files = find_files(folder, "au_prediction")
-    assert set(files.found) == {"coreml", "onnx"}
-    assert "no checkpoint_best.safetensors" in files.missing["mlx"]
+    assert found_in(files) == {"coreml", "onnx"}
+    assert "no checkpoint_best.safetensors" in files["mlx"]
 
 
 def test_damaged_exports_are_passed_over_with_the_reason(folder):
     (folder / "au_prediction.onnx").write_bytes(b"\x0b")
     shutil.rmtree(folder / "au_prediction.mlpackage" / "Data")
     files = find_files(folder, "au_prediction")
-    assert set(files.found) == {"mlx", "torch"}
-    assert "not a readable ONNX file" in files.missing["onnx"]
+    assert found_in(files) == {"mlx", "torch"}
+    assert "not a readable ONNX file" in files["onnx"]
 
 
 def test_one_directory_can_hold_both_nets(folder):
     write_onnx(folder / "landmark_pose.onnx", describe(LANDMARK))
     files = find_files(folder, "landmark_pose")
-    assert set(files.found) == {"onnx"}
-    assert "holds a net of kind au_prediction" in files.missing["torch"]
+    assert found_in(files) == {"onnx"}
+    assert "holds a net of kind au_prediction" in files["torch"]
 
 
 def test_a_directory_of_the_other_net_names_the_function_that_opens_it(folder):
@@ -223,9 +226,9 @@ def test_a_single_file_goes_to_the_backends_that_read_it(tmp_path, name, readers
     path = tmp_path / name
     path.mkdir() if path.suffix == ".mlpackage" else path.touch()
     files = find_files(path, "au_prediction")
-    assert files.found == dict.fromkeys(readers, path)
-    assert set(files.missing) == set(BACKENDS).difference(readers)
-    assert all(f"not {name}" in reason for reason in files.missing.values())
+    assert {backend: files[backend] for backend in found_in(files)} == dict.fromkeys(readers, path)
+    reasons = [files[backend] for backend in BACKENDS if backend not in readers]
+    assert all(f"not {name}" in reason for reason in reasons)
 
 
 def test_what_is_no_model_is_refused(tmp_path):
@@ -235,8 +238,8 @@ def test_what_is_no_model_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="no such file or directory"):
         find_files(tmp_path / "none", "au_prediction")
     files = find_files(tmp_path, "au_prediction")
-    assert files.found == {}
-    assert "'mlx-faceau export' makes it" in files.missing["onnx"]
+    assert found_in(files) == set()
+    assert "'mlx-faceau export' makes it" in files["onnx"]
 
 
 # --- opening

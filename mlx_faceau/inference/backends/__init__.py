@@ -5,6 +5,7 @@ A backend's library is imported in its own file alone, and that file only when i
 
 import logging
 import os
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -14,7 +15,7 @@ from mlx_faceau.core.libraries import LOAD_ERRORS, library_error
 from mlx_faceau.errors import UsageError
 from mlx_faceau.weights import builtin
 
-from .choice import AUTO, BACKENDS, Choice, Files, Machine, choose
+from .choice import AUTO, BACKENDS, Choice, Machine, choose
 from .discovery import check_kind, find_files, installed_libraries, this_machine
 
 __all__ = [
@@ -22,7 +23,6 @@ __all__ = [
     "BACKENDS",
     "Backend",
     "Choice",
-    "Files",
     "Machine",
     "choose",
     "find_files",
@@ -56,6 +56,7 @@ def open_backend(
     kind: str,
     requested: str | None = None,
     prefer_coreml: bool = True,
+    providers: Sequence[Any] | None = None,
     threads: int | None = None,
     **options: Any,
 ) -> Backend:
@@ -66,16 +67,21 @@ def open_backend(
         kind: ``"landmark_pose"`` or ``"au_prediction"``: what the model must be.
         requested: a backend's name; None or ``"auto"`` takes the first that can run.
         prefer_coreml: see :func:`choose`.
+        providers: execution providers of ONNX Runtime, which is then the backend.
         threads: that ONNX Runtime computes on; None takes all cores. Other backends take what
             their library is set to.
-        options: of the requested backend: ``providers`` (onnx); ``device``, ``width_mult`` and
-            ``dropout`` (torch).
+        options: of the torch backend: ``device``, ``width_mult`` and ``dropout``.
 
     Raises:
         BackendError: if it cannot run here.
         CheckpointError: if the model is missing, malformed or of the other kind.
-        ValueError: for an unknown backend, or less than one thread.
+        ValueError: for an unknown backend, providers for another one than ``"onnx"``, or less
+            than one thread.
     """
+    if providers is not None:
+        if requested not in (None, AUTO, "onnx"):
+            raise UsageError(f"providers are of ONNX Runtime, but the backend is {requested!r}")
+        requested = "onnx"
     if threads is not None and threads < 1:
         raise UsageError(f"threads {threads}: expected at least 1, or None for all cores")
     machine, files = this_machine(), find_files(path, kind)
@@ -86,9 +92,11 @@ def open_backend(
             builtin.check(choice.path)
         try:
             module = import_module(f".{choice.backend}_backend", __name__)
-            own = {"threads": threads, "kind": kind} if choice.backend == "onnx" else {}
             backend_class = getattr(module, BACKENDS[choice.backend].class_name)
-            backend: Backend = backend_class(choice.path, **options, **own)
+            own = {"providers": providers, "threads": threads, "kind": kind}
+            backend: Backend = backend_class(
+                choice.path, **(own if choice.backend == "onnx" else options)
+            )
             break
         except LOAD_ERRORS as error:
             if (problem := library_error(error)) is None:

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from mlx_faceau.core.artifact_metadata import COREML_SUFFIX, ONNX_SUFFIX
@@ -49,12 +49,8 @@ class Machine:
         return self.system == "Darwin" and self.processor == "arm64"
 
 
-@dataclass(frozen=True)
-class Files:
-    """Which file of a model each backend would open, and why one would open none."""
-
-    found: Mapping[str, Path]
-    missing: Mapping[str, str] = field(default_factory=dict)
+# By backend the file of a model that it would open, or why it would open none.
+Files = Mapping[str, Path | str]
 
 
 @dataclass(frozen=True)
@@ -93,7 +89,7 @@ def choose(
 
     Args:
         machine: platform facts.
-        files: the model's files by backend.
+        files: of the model.
         libraries: for each backend why its library cannot be used, None where it can.
         requested: a backend's name; None or ``"auto"`` takes the first that can run.
         prefer_coreml: whether ``auto`` tries Core ML first, or last, on Apple Silicon.
@@ -109,24 +105,20 @@ def choose(
     order = auto_order(machine, prefer_coreml) if automatic else (str(requested),)
     passed_over: list[tuple[str, str]] = []
     for name in order:
-        obstacle = _obstacle(name, machine, files, libraries)
-        if obstacle is None:
-            return Choice(name, files.found[name], tuple(passed_over))
-        passed_over.append((name, obstacle))
+        found = _file_or_obstacle(name, machine, files, libraries)
+        if isinstance(found, Path):
+            return Choice(name, found, tuple(passed_over))
+        passed_over.append((name, found))
     reasons = "; ".join(f"{BACKENDS[name].title}: {reason}" for name, reason in passed_over)
     raise BackendError(f"no backend can run this model here: {reasons}" if automatic else reasons)
 
 
-def _obstacle(
+def _file_or_obstacle(
     name: str, machine: Machine, files: Files, libraries: Mapping[str, str | None]
-) -> str | None:
-    """Why a backend cannot run, by platform, then library, then file; None where it can."""
+) -> Path | str:
+    """What a backend opens; or why it cannot run, by platform, then library, then file."""
     if name == "coreml" and machine.system != "Darwin":
         return f"predicts on macOS only, this is {machine.system}; use the .onnx file here"
     if name == "mlx" and machine.system == "Darwin" and not machine.apple_silicon:
         return "has no build for Intel Macs; use the .onnx file here"
-    if libraries.get(name):
-        return libraries[name]
-    if name not in files.found:
-        return files.missing.get(name, "no file that it reads")
-    return None
+    return libraries.get(name) or files.get(name, "no file that it reads")

@@ -49,8 +49,17 @@ class CoreMLBackend:
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """See :class:`~mlx_faceau.inference.backends.Backend`."""
         # Core ML batches over a list of inputs, each of as many faces as the package takes.
+        parts: list[Any]
+        if self._images:
+            from PIL import Image  # what coremltools takes images as
+
+            parts = [Image.fromarray(crop[..., ::-1]) for crop in to_crops(images)]
+        else:
+            whole = fill_batch(images, len(images) + -len(images) % self._batch)
+            nchw = np.ascontiguousarray(whole.transpose(0, 3, 1, 2))
+            parts = np.split(nchw, len(nchw) // self._batch)
         with self._lock:
-            outputs = self._model.predict([{INPUT_NAME: part} for part in self._inputs(images)])
+            outputs = self._model.predict([{INPUT_NAME: part} for part in parts])
         return {
             name: np.concatenate([output[name] for output in outputs])
             .astype(np.float32)
@@ -68,12 +77,3 @@ class CoreMLBackend:
             "library": f"coremltools {coremltools.__version__}",
             "metadata": self._metadata,
         }
-
-    def _inputs(self, images: np.ndarray) -> list[Any]:
-        if self._images:
-            from PIL import Image  # what coremltools takes images as
-
-            return [Image.fromarray(crop[..., ::-1]) for crop in to_crops(images)]
-        whole = fill_batch(images, len(images) + -len(images) % self._batch)
-        nchw = np.ascontiguousarray(whole.transpose(0, 3, 1, 2))
-        return [nchw[start : start + self._batch] for start in range(0, len(nchw), self._batch)]

@@ -65,14 +65,20 @@ def find_files(path: str | os.PathLike[str], kind: str) -> Files:
         kind: ``"landmark_pose"`` or ``"au_prediction"``.
 
     Returns:
-        Files by backend. An exported file that was made from another checkpoint than the one
-        beside it counts as missing, with that as the reason.
+        By backend its file, or why it has none. An exported file that was made from another
+        checkpoint than the one beside it counts as missing.
 
     Raises:
         CheckpointError: if nothing is there, or only a net of the other kind.
     """
     if builtin.is_builtin(path):
-        return _builtin_files(kind)
+        checkpoint, package = builtin.checkpoint_file(kind), builtin.coreml_file(kind)
+        own: Path | str = "'mlx-faceau export builtin --to coreml' makes its file"
+        if package.exists():
+            own = _exported_file(package, _hashes(builtin.check(checkpoint)))
+        # ``open_backend`` checks the file that it opens.
+        onnx = builtin.onnx_file(kind)
+        return {"coreml": own, "mlx": checkpoint, "onnx": onnx, "torch": checkpoint}
     path = Path(path)
     if path.is_dir() and path.suffix != COREML_SUFFIX:
         return _directory_files(path, kind)
@@ -80,57 +86,43 @@ def find_files(path: str | os.PathLike[str], kind: str) -> Files:
         raise CheckpointError(
             f"{path}: no such file or directory; name a training's folder or a model file"
         )
-    found = {name: path for name, info in BACKENDS.items() if path.suffix in info.suffixes}
-    if not found:
-        endings = sorted({suffix for info in BACKENDS.values() for suffix in info.suffixes})
+    endings = sorted({suffix for info in BACKENDS.values() for suffix in info.suffixes})
+    if path.suffix not in endings:
         raise CheckpointError(f"{path}: not a model file; expected one of {', '.join(endings)}")
-    missing = {
-        name: f"reads {' or '.join(info.suffixes)}, not {path.name}; see 'mlx-faceau export'"
+    return {
+        name: path
+        if path.suffix in info.suffixes
+        else f"reads {' or '.join(info.suffixes)}, not {path.name}; see 'mlx-faceau export'"
         for name, info in BACKENDS.items()
-        if name not in found
     }
-    return Files(found, missing)
-
-
-def _builtin_files(kind: str) -> Files:
-    """The built-in net's files; ``open_backend`` checks the one that it opens."""
-    checkpoint, package = builtin.checkpoint_file(kind), builtin.coreml_file(kind)
-    found = {"mlx": checkpoint, "torch": checkpoint, "onnx": builtin.onnx_file(kind)}
-    reason: str | None = "'mlx-faceau export builtin --to coreml' makes its file"
-    if package.exists():
-        reason = _reason_against(package, _hashes(builtin.check(checkpoint)))
-    return Files(found, {"coreml": reason}) if reason else Files({**found, "coreml": package})
 
 
 def _directory_files(folder: Path, kind: str) -> Files:
-    found: dict[str, Path] = {}
-    missing: dict[str, str] = {}
     checkpoint, holds, sources = folder / BEST_NAME, None, None
-    reason = f"no {BEST_NAME} in {folder}; train a net there or import one"
+    own: Path | str = f"no {BEST_NAME} in {folder}; train a net there or import one"
     if checkpoint.is_file():
         try:
             holds = read_metadata(checkpoint).get("kind")
-            reason = f"{checkpoint} holds a net of kind {holds}, expected {kind}"
+            own = f"{checkpoint} holds a net of kind {holds}, expected {kind}"
         except CheckpointError as error:
-            reason = str(error)
+            own = str(error)
     if holds == kind:
-        found, sources = dict.fromkeys(("mlx", "torch"), checkpoint), _hashes(checkpoint)
-    else:
-        missing = dict.fromkeys(("mlx", "torch"), reason)
-    for name, suffix in (("coreml", COREML_SUFFIX), ("onnx", ONNX_SUFFIX)):
-        path = folder / f"{kind}{suffix}"
-        if against := _reason_against(path, sources):
-            missing[name] = against
-        else:
-            found[name] = path
-    if not found:  # a net of the other kind is refused by the name of what opens it
+        own, sources = checkpoint, _hashes(checkpoint)
+    files = {
+        "coreml": _exported_file(folder / f"{kind}{COREML_SUFFIX}", sources),
+        "mlx": own,
+        "onnx": _exported_file(folder / f"{kind}{ONNX_SUFFIX}", sources),
+        "torch": own,
+    }
+    if all(isinstance(found, str) for found in files.values()):
+        # A net of the other kind is refused by the name of what opens it.
         suffixes = (ONNX_SUFFIX, COREML_SUFFIX)
         others = [
             other for other in CONFIGS if any((folder / f"{other}{s}").exists() for s in suffixes)
         ]
         for other in [holds, *others] if holds else others:
             check_kind(folder, other, kind)
-    return Files(found, missing)
+    return files
 
 
 def _hashes(checkpoint: Path) -> set[str]:
@@ -139,8 +131,8 @@ def _hashes(checkpoint: Path) -> set[str]:
     return {file_hash(checkpoint), *([origin] if isinstance(origin, str) else [])}
 
 
-def _reason_against(path: Path, sources: set[str] | None) -> str | None:
-    """Why an exported file of a model directory is passed over; None where it is good."""
+def _exported_file(path: Path, sources: set[str] | None) -> Path | str:
+    """An exported file of a model directory; or why it is passed over."""
     if not (is_mlpackage(path) if path.suffix == COREML_SUFFIX else path.is_file()):
         return f"no {path.name} in {path.parent}; 'mlx-faceau export' makes it"
     try:
@@ -152,7 +144,7 @@ def _reason_against(path: Path, sources: set[str] | None) -> str | None:
             f"{path} was exported from another checkpoint than the {BEST_NAME} beside it; "
             "export it again"
         )
-    return None
+    return path
 
 
 def check_kind(path: Path, holds: object, kind: str) -> None:

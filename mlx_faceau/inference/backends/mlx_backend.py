@@ -44,7 +44,19 @@ class MLXBackend:
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """See :class:`~mlx_faceau.inference.backends.Backend`."""
-        return in_lasting_thread(lambda: self._compute(images))
+        count = len(images)
+        if self._device != "cpu":  # a GPU compiles the net anew for every size
+            images = fill_batch(images, padded_size(count))
+
+        def compute() -> dict[str, np.ndarray]:
+            with mx.stream(self._place):
+                outputs = self._net(mx.array(images))
+                mx.eval(outputs)
+                return {
+                    name: np.array(outputs[name])[:count] for name in self._config.output_shapes
+                }
+
+        return in_lasting_thread(compute)
 
     def describe(self) -> dict[str, Any]:
         """``blas`` says which library computes matrix products on a CPU."""
@@ -57,13 +69,3 @@ class MLXBackend:
             "blas": str(blas.prepare()),
             "metadata": self._metadata,
         }
-
-    def _compute(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """The outputs; on a GPU, which compiles the net anew for every size, of a padded batch."""
-        count = len(images)
-        if self._device != "cpu":
-            images = fill_batch(images, padded_size(count))
-        with mx.stream(self._place):
-            outputs = self._net(mx.array(images))
-            mx.eval(outputs)
-            return {name: np.array(outputs[name])[:count] for name in self._config.output_shapes}

@@ -7,15 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from onnxruntime.capi.onnxruntime_pybind11_state import (
-    EPFail,
-    Fail,
-    InvalidArgument,
-    InvalidGraph,
-    InvalidProtobuf,
-    NotImplemented,
-    RuntimeException,
-)
+from onnxruntime.capi import onnxruntime_pybind11_state
 
 from mlx_faceau.core.architectures import CONFIGS, IMAGE_SIZE, ModelConfig
 from mlx_faceau.core.artifact_metadata import METADATA_KEY, check_self_contained, parse_metadata
@@ -34,16 +26,14 @@ CUDA_OPTIONS = {
     "use_tf32": "0",
 }
 _MAX_BATCH = 1024  # images of a file's fixed batch: one image is filled up to it
-_OPEN_ERRORS = (
+_OPEN_ERRORS: tuple[type[Exception], ...] = (
     MemoryError,
     UnicodeDecodeError,
-    EPFail,
-    Fail,
-    InvalidArgument,
-    InvalidGraph,
-    InvalidProtobuf,
-    NotImplemented,
-    RuntimeException,
+    *(
+        kind
+        for kind in vars(onnxruntime_pybind11_state).values()
+        if isinstance(kind, type) and issubclass(kind, Exception)
+    ),
 )
 # What a net reads: type and shape of one image. Which one a file has is in its shapes.
 _TENSOR = ("tensor(float)", (3, IMAGE_SIZE, IMAGE_SIZE))
