@@ -36,21 +36,15 @@ class _Predictor:
         return cls(open_backend(path, cls.kind, "mlx"))
 
     @classmethod
-    def from_onnx(
-        cls,
-        path: ModelPath,
-        providers: Sequence[Any] | None = None,
-        threads: int | None = None,
-    ) -> Self:
+    def from_onnx(cls, path: ModelPath, providers: Sequence[Any] | None = None) -> Self:
         """An ``.onnx`` file, or a folder's, run by ONNX Runtime.
 
         Args:
             path: the file or folder; files of the original tool work too.
             providers: execution providers, best first: names, or pairs of name and options.
                 None takes CUDA where this build has it, else the CPU.
-            threads: see :func:`load_predictor`.
         """
-        return cls(open_backend(path, cls.kind, "onnx", providers=providers, threads=threads))
+        return cls(open_backend(path, cls.kind, "onnx", providers=providers))
 
     @classmethod
     def from_coreml(cls, path: ModelPath) -> Self:

@@ -260,7 +260,6 @@ class CallableDetector:
             (N, 4) array or a list, each optionally followed by a score in [0, 1].
         calibration: how its boxes map to the standard crop; the default fits boxes that enclose
             brows to chin.
-        what: its name in errors; None takes the function's.
     """
 
     name = "callable"
@@ -269,10 +268,9 @@ class CallableDetector:
         self,
         function: Callable[[np.ndarray], Any],
         calibration: BoxCalibration = CALIBRATIONS["landmarks"],
-        what: str | None = None,
     ) -> None:
         self._function = function
-        self._what = what or f"detector {name_of(function)}"
+        self._what = f"detector {name_of(function)}"
         self.calibration = calibration
 
     def detect(self, frame: np.ndarray) -> list[Detection]:
@@ -360,13 +358,8 @@ def _open_first(model_folders: Sequence[Path | str]) -> Detector:
 
 
 def _resized(frame: np.ndarray, longest: int, enlarged: float = 1.0) -> tuple[np.ndarray, float]:
-    """The frame with about so many pixels on its longer side, and its scale.
-
-    Args:
-        frame: (H, W, 3).
-        longest: px.
-        enlarged: smaller frames are enlarged by this at most.
-    """
+    """The frame with its longer side reduced to ``longest`` px, or ``enlarged`` by so much at most;
+    and its scale."""
     scale = min(enlarged, longest / max(frame.shape[:2]))
     if scale == 1.0:
         return frame, scale
