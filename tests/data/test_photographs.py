@@ -15,12 +15,14 @@ from blobs import Blob, draw_frame
 from labelled_videos import film, moving_face, write_csv
 
 from mlx_faceau.cli.main import main
+from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.data.format.label_provenance import check_same_labels, labellers
 from mlx_faceau.data.format.merge import merge_files
 from mlx_faceau.data.labels.generate_files import GeneratorSettings, InputFile, generate_file
 from mlx_faceau.data.labels.quality import Limits
 from mlx_faceau.errors import DatasetError
+from mlx_faceau.output.openface_csv import GROUPS
 from mlx_faceau.train.config import LandmarkPoseTrainConfig
 from mlx_faceau.train.datasets import open_data
 
@@ -214,3 +216,18 @@ def test_measures_of_a_photograph_are_stored(tmp_path: Path) -> None:
         size = file["metadata/measures/face_size"][0]
         assert size == pytest.approx(1.4 * 80, rel=0.03)  # of a disc of 80 px
         assert np.isfinite(file["metadata/quality_scores"][0])
+
+
+def test_photographs_take_labels_from_a_csv_of_one_frame_beside_each(tmp_path: Path) -> None:
+    picture = photograph(tmp_path, "anna.jpg", 0)
+    landmarks = np.random.default_rng(0).uniform((35, 75), (105, 145), (68, 2)).round(3)
+    values = [1, 0.0, *landmarks.T.ravel(), 1.2, 0.1, 0.2, 0.3, 70, 110, *range(34), *[2.5] * 17]
+    columns = [*GROUPS["2d"], *GROUPS["params"], *AU_NAMES]
+    header = ",".join(["frame", "timestamp", *columns])
+    (tmp_path / "anna.csv").write_text(f"{header}\n{','.join(map(str, values))}\n")
+    output = tmp_path / "faces.h5"
+    assert generate(picture, "--labels", "openface-csv", "--output", output) == 0
+    dataset = FaceDataset(output)
+    assert dataset.videos.tolist() == ["anna.jpg"]
+    np.testing.assert_array_equal(dataset.labels["au_intensities"], np.full((1, 17), 2.5))
+    np.testing.assert_array_equal(dataset.labels["local_params"][0], np.arange(34))

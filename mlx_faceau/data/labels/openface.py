@@ -18,7 +18,7 @@ from mlx_faceau.output.openface_csv import FIRST_COLUMNS, GROUPS, read_openface_
 from mlx_faceau.video.reader import Video
 from mlx_faceau.video.results import Frame
 
-from .face_labels import FaceLabels, Labels
+from .face_labels import FaceLabels, Labels, is_photograph
 
 LICENCE = (
     "labels of OpenFace: academic or non-profit, non-commercial research only (its licence), and "
@@ -103,7 +103,7 @@ class _Table:
         for row in np.flatnonzero(usable).tolist():
             self._rows.setdefault(int(frames[row] - (frames.min() != 0)), []).append(row)
         self._hog = _read_hog(path.with_suffix(".hog"), count)
-        self._rate = Video(video).rate
+        self._rate = 1.0 if is_photograph(video) else Video(video).rate
         self._place_checked = self._count_checked = False
 
     def labels(self, frame: Frame) -> list[FaceLabels]:
