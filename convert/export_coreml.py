@@ -77,8 +77,8 @@ def export_to_coreml(
 
     Raises:
         ValueError: for another ending, precision, input or batch; for int8 without faces.
-        ExportError: if there is no such package, it fails its check (``CheckFailed``), int8 costs
-            too much (``AccuracyLost``), where coremltools has no build, or if something else
+        ExportError: if there is no such package, it fails its check or int8 costs too much
+            (``CheckFailed``), where coremltools has no build, or if something else
             stands under the name.
         MissingDependency: without coremltools.
         CheckpointError: if the checkpoint cannot be read.
@@ -94,21 +94,15 @@ def export_to_coreml(
         raise ExportError(f"{path}: exists and is no Core ML package; move it away")
     source = read_source(model_or_checkpoint)
     with _atomic_package(path) as temporary:
-        _save(source, variant, temporary, path)
+        try:
+            _convert(source, variant).save(str(temporary))
+        except RuntimeError as error:
+            if "FileWriter" not in str(error):
+                raise
+            text = "cannot be written; is its disk, or that of temporary files, full?"
+            raise ExportError(f"{path}: {text}") from error
         _finish(temporary, source, variant)
         return verify_export(temporary, path, source, faces, force)
-
-
-def _save(
-    source: SourceModel | CombinedModel, variant: Variant, temporary: Path, path: Path
-) -> None:
-    try:
-        _convert(source, variant).save(str(temporary))
-    except RuntimeError as error:
-        if "FileWriter" not in str(error):
-            raise
-        text = "cannot be written; is its disk, or that of temporary files, full?"
-        raise ExportError(f"{path}: {text}") from error
 
 
 def _convert(source: SourceModel | CombinedModel, variant: Variant) -> Any:

@@ -73,8 +73,8 @@ def export_to_onnx(
 
     Raises:
         ValueError: for another ending, opset, precision, input or batch; for int8 without faces.
-        ExportError: if there is no such file, it fails its check (``CheckFailed``), int8 costs
-            too much (``AccuracyLost``), or it cannot be made.
+        ExportError: if there is no such file, it fails its check or int8 costs too much
+            (``CheckFailed``), or it cannot be made.
         CheckpointError: if the checkpoint cannot be read.
     """
     path = Path(path)

@@ -5,7 +5,7 @@ itself on macOS.
 """
 
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ def open_exported(path: Path) -> list[ExportedModel]:
     """The file in each runtime that this machine has for it.
 
     Raises:
-        CheckpointError: if a Core ML package cannot be read.
+        CheckpointError: if the file is no Core ML package.
         MissingDependency: without onnxruntime for an ``.onnx`` file, coremltools for a package.
     """
     if path.suffix == ONNX_SUFFIX:
@@ -69,23 +69,24 @@ def open_exported(path: Path) -> list[ExportedModel]:
     program = read_mlpackage(path)
     (image,), names = program.inputs, [port.name for port in program.outputs]
 
-    def by(predict: Callable[[dict[str, Any]], Mapping[str, np.ndarray]], pil: bool) -> Any:
-        def call(batch: np.ndarray) -> list[np.ndarray]:
+    def evaluate(batch: np.ndarray) -> list[np.ndarray]:
+        outputs = program.run({image.name: batch})
+        return [outputs[name] for name in names]
+
+    opened = [ExportedModel(EVALUATOR, program.inputs, program.outputs, evaluate)]
+    if platform.system() == "Darwin":
+        predict = load_coremltools().models.MLModel(str(path)).predict
+
+        def run_core_ml(batch: np.ndarray) -> list[np.ndarray]:
             value: Any = batch
-            if pil:  # what coremltools takes images as
+            if image.dtype == IMAGE:
                 from PIL import Image
 
                 value = Image.fromarray(batch[0].transpose(1, 2, 0).astype(np.uint8))
             outputs = predict({image.name: value})
             return [outputs[name] for name in names]
 
-        return call
-
-    opened = [ExportedModel(EVALUATOR, program.inputs, program.outputs, by(program.run, False))]
-    if platform.system() == "Darwin":
-        predict = load_coremltools().models.MLModel(str(path)).predict
-        call = by(predict, image.dtype == IMAGE)
-        opened.append(ExportedModel("Core ML", program.inputs, program.outputs, call))
+        opened.append(ExportedModel("Core ML", program.inputs, program.outputs, run_core_ml))
     return opened
 
 

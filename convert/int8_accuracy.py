@@ -2,20 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import torch
 
-from mlx_faceau.core.facs import MAX_INTENSITY
-from mlx_faceau.core.tolerances import INT8_CHANGE
 from mlx_faceau.errors import UsageError
 
-from .exported_model import network_input, open_exported
-from .source_model import CombinedModel, SourceModel
-
 MINIMUM_FACES = 2  # to measure on: one differs from nothing
-_BATCH = 32
 _RECOLOURED = 32  # crops, of many
 
 
@@ -74,30 +66,3 @@ class AccuracyChange:
             f"{self.output:<20} {self.before:9.4f} {self.after:9.4f} "
             f"{self.after - self.before:+9.4f} {bound:>7}  {'ok' if self.passed else 'LOST'}"
         )
-
-
-def measure_change(
-    path: Path, source: SourceModel | CombinedModel, faces: CalibrationFaces
-) -> tuple[AccuracyChange, ...]:
-    """Errors of a net and of a file made from it on the same labelled faces.
-
-    Returns:
-        One entry for each output that has labels, intensities clamped to [0, 5] as predictors do.
-    """
-    net, batches = source.net(), []
-    with torch.inference_mode():
-        for start in range(0, len(faces.crops), _BATCH):
-            images = torch.from_numpy(network_input(faces.crops[start : start + _BATCH]))
-            batches.append([output.numpy() for output in net(images)])
-    float32 = [np.concatenate(parts) for parts in zip(*batches, strict=True)]
-    changes = []
-    for name, *outputs in zip(
-        source.output_shapes, float32, open_exported(path)[0].run(faces.crops), strict=True
-    ):
-        if name not in faces.labels:
-            continue
-        if name == "au_intensities":
-            outputs = [values.clip(0, MAX_INTENSITY) for values in outputs]
-        before, after = (float(np.abs(v - faces.labels[name]).mean()) for v in outputs)
-        changes.append(AccuracyChange(name, before, after, INT8_CHANGE.get(name)))
-    return tuple(changes)

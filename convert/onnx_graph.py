@@ -1,7 +1,7 @@
 """Changes to a traced ONNX graph: crops as uint8, computation or storage in float16.
 
 They work on names that torch gives nodes after the modules they come from: ``/net/backbone/...``,
-with the kind of net before it where a graph holds both.
+with the kind of net instead of ``net`` where a graph holds both.
 """
 
 import re

@@ -107,7 +107,7 @@ def _quantised_nodes(
 ) -> list[onnx.NodeProto]:
     """Nodes of the backbones and heads but for the first layers and each head's last."""
     first = [
-        f"{'' if len(source.parts) == 1 else '/' + part.kind}/net/backbone/{name}/"
+        f"/{'net' if len(source.parts) == 1 else part.kind}/backbone/{name}/"
         for part in source.parts
         for name in ("stem", *(f"blocks.{i}" for i in range(float_blocks(part.config))))
     ]

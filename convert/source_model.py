@@ -33,6 +33,23 @@ _OWN = (
 )
 
 
+class TupleNet(torch.nn.Module):
+    """Nets on one image, with one tuple of outputs in the order of exported files.
+
+    Dictionaries do not trace. Nodes of a traced graph are named after the nets' names.
+    """
+
+    def __init__(self, nets: Mapping[str, Any]) -> None:
+        super().__init__()
+        for name, net in nets.items():
+            self.add_module(name, net)
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """(N, 3, 112, 112) RGB in [0, 1] to the outputs in order."""
+        outputs = [(net(image), net.config) for net in self.children()]
+        return tuple(values[name] for values, config in outputs for name in config.output_shapes)
+
+
 @dataclass(frozen=True)
 class SourceModel:
     """A net to export: its settings, its weights (MLX names and layout) and its metadata."""
@@ -78,12 +95,16 @@ class SourceModel:
         weights = {name: a.astype(np.float32) for name, a in self.half_weights().items()}
         return replace(self, weights=weights)
 
-    def net(self, dtype: torch.dtype = torch.float32) -> "TupleNet":
-        """The net in torch, for evaluation; torch's random state is left as it was."""
+    def net(self, dtype: torch.dtype = torch.float32) -> TupleNet:
+        """The net in torch, for evaluation."""
+        return TupleNet({"net": self.mirror()}).to(dtype).eval()
+
+    def mirror(self) -> Any:
+        """The net of ``torch_fallback``; torch's random state is left as it was."""
         with torch.random.fork_rng(devices=[]):
             net = build(self.config)
-        net.load_weights_dict(dict(self.weights))
-        return TupleNet(net).to(dtype).eval()
+        net.load_weights_dict(self.weights)
+        return net
 
 
 @dataclass(frozen=True)
@@ -132,36 +153,9 @@ class CombinedModel:
         """See :meth:`SourceModel.rounded_to_half`."""
         return CombinedModel(*(part.rounded_to_half() for part in self.parts))
 
-    def net(self, dtype: torch.dtype = torch.float32) -> "CombinedNet":
+    def net(self, dtype: torch.dtype = torch.float32) -> TupleNet:
         """Both nets in torch, for evaluation."""
-        return CombinedNet(*(part.net(dtype) for part in self.parts)).eval()
-
-
-class TupleNet(torch.nn.Module):
-    """A net with a tuple of outputs, in the order of exported files: dictionaries do not trace."""
-
-    def __init__(self, net: Any) -> None:
-        super().__init__()
-        self.net = net
-        self.names = tuple(net.config.output_shapes)
-
-    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """(N, 3, 112, 112) RGB in [0, 1] to the outputs in order."""
-        outputs = self.net(image)
-        return tuple(outputs[name] for name in self.names)
-
-
-class CombinedNet(torch.nn.Module):
-    """Two nets on one image, with one tuple of outputs."""
-
-    def __init__(self, landmark_pose: TupleNet, au_prediction: TupleNet) -> None:
-        super().__init__()
-        self.landmark_pose = landmark_pose
-        self.au_prediction = au_prediction
-
-    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """(N, 3, 112, 112) RGB in [0, 1] to the outputs in order."""
-        return (*self.landmark_pose(image), *self.au_prediction(image))
+        return TupleNet({part.kind: part.mirror() for part in self.parts}).to(dtype).eval()
 
 
 def read_source(

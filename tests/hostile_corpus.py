@@ -34,10 +34,7 @@ class Target:
 
 
 _CHECKPOINT, _DATASET = (CheckpointError,), (DatasetError,)
-_PT, _MIL = (
-    ("mlx_faceau.convert.pyfaceau",),
-    ("mlx_faceau.convert.mil", "coremltools.converters.mil.frontend.milproto.load"),
-)
+_PT = ("mlx_faceau.convert.pyfaceau",)
 
 TARGETS = {
     target.name: target
@@ -80,22 +77,6 @@ TARGETS = {
         Target("manifest", models.manifests, models.read_manifest, _CHECKPOINT),
         Target(
             "core ml metadata", models.core_ml_metadata, models.read_core_ml_metadata, _CHECKPOINT
-        ),
-        Target(
-            "core ml model",
-            models.core_ml_models,
-            models.read_core_ml_model,
-            _CHECKPOINT,
-            native=True,
-            modules=_MIL,
-        ),
-        Target(
-            "core ml weights",
-            models.weight_files,
-            models.read_core_ml_weights,
-            _CHECKPOINT,
-            native=True,
-            modules=_MIL,
         ),
         Target(
             "hdf5",

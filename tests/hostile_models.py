@@ -220,7 +220,7 @@ def read_manifest(folder: Path, data: bytes) -> None:
 def core_ml_metadata() -> list[bytes]:
     with tempfile.TemporaryDirectory() as folder:
         package = wire.write_mlpackage(Path(folder) / "net.mlpackage", describe(CONFIG))
-        return [(package / "Data" / "model.mlmodel").read_bytes(), *core_ml_models()]
+        return [(package / "Data" / "model.mlmodel").read_bytes()]
 
 
 def read_core_ml_metadata(folder: Path, data: bytes) -> None:
@@ -229,42 +229,3 @@ def read_core_ml_metadata(folder: Path, data: bytes) -> None:
     package = wire.write_mlpackage(folder / "net.mlpackage", None)
     (package / "Data" / "model.mlmodel").write_bytes(data)
     read_exported_metadata(package)
-
-
-@cache
-def core_ml_models() -> list[bytes]:
-    """A program of three operations, with constants in place and in the weights' file."""
-    from mlx_faceau.convert.mil import load_coremltools
-
-    load_coremltools()
-    from core_ml_program import tiny_model
-
-    return [tiny_model(blob=blob).SerializeToString(deterministic=True) for blob in (True, False)]
-
-
-WEIGHT_RECORD = struct.pack("<IIQQ", 0xDEADBEEF, 2, 17 * 3 * 4, 128)
-
-
-def weight_files() -> list[bytes]:
-    """A storage header, one record's 64 bytes at 64, and its 51 numbers at 128."""
-    head = struct.pack("<II", 1, 2).ljust(64, b"\0")
-    return [head + WEIGHT_RECORD.ljust(64, b"\0") + bytes(17 * 3 * 4)]
-
-
-def read_core_ml_model(folder: Path, data: bytes) -> None:
-    read_package(folder, data, weight_files()[0])
-
-
-def read_core_ml_weights(folder: Path, data: bytes) -> None:
-    read_package(folder, core_ml_models()[0], data)
-
-
-def read_package(folder: Path, model: bytes, weights: bytes) -> None:
-    from mlx_faceau.convert.mil import read_mlpackage
-
-    package = folder / "net.mlpackage"
-    (package / "Data" / "weights").mkdir(parents=True)
-    (package / "Data" / "model.mlmodel").write_bytes(model)
-    (package / "Data" / "weights" / "weight.bin").write_bytes(weights)
-    (package / "Manifest.json").write_bytes(manifests()[0])
-    read_mlpackage(package)

@@ -103,7 +103,6 @@ def refusal(name: str, folder: Path, data: bytes) -> str:
             "no JSON",
         ),
         ("onnx metadata", b"\x08\x01" * 200_000, "more than 100000 fields"),
-        ("core ml weights", b"", "not a Core ML package"),
         ("short checkpoint", b"\x88\x13\0\0\0\0\0\0" + b"9" * 5000, "no mlx-faceau settings"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,

@@ -151,7 +151,7 @@ def _export_model(
     checkpoints: list[str], output: str | None, formats: list[str], args: argparse.Namespace
 ) -> int:
     """Write one model in every format; the exit status."""
-    from mlx_faceau.convert.check import AccuracyLost, CheckFailed
+    from mlx_faceau.convert.check import CheckFailed
     from mlx_faceau.convert.source_model import CombinedModel, read_source
     from mlx_faceau.convert.variants import Variant, check_variant
     from mlx_faceau.output.model_card import write_model_card
@@ -179,7 +179,7 @@ def _export_model(
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             check = _write(source, path, variants[form], faces, args.force)
-        except (CheckFailed, AccuracyLost) as error:
+        except CheckFailed as error:
             print(error.check.table())
             print(f"mlx-faceau: {error}", file=sys.stderr)
             status = 1

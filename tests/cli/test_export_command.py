@@ -98,7 +98,7 @@ def test_a_failed_check_exits_with_1_prints_the_table_and_leaves_nothing(
     run_folder, monkeypatch, capsys
 ):
     def failing(path, source, crops):
-        row = Row("ONNX Runtime", "au_intensities", 0.5, 0.2, 1e-6, 1.0, 1e-4, "max")
+        row = Row("ONNX Runtime", "au_intensities", 0.5, 0.2, 0.3, 1e-6, 1e-4, "max")
         return Check(path, "float32", (row,))
 
     monkeypatch.setattr(accuracy, "check_export", failing)

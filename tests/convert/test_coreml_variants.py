@@ -14,11 +14,10 @@ from mlx_faceau.convert import check, export_coreml  # noqa: E402
 from mlx_faceau.convert.check import CheckFailed, check_export  # noqa: E402
 from mlx_faceau.convert.export_coreml import export_to_coreml  # noqa: E402
 from mlx_faceau.convert.int8_accuracy import CalibrationFaces  # noqa: E402
-from mlx_faceau.convert.mil import IMAGE, Port, _dtype, load_coremltools, read_mlpackage  # noqa: E402
+from mlx_faceau.convert.mil import IMAGE, Port, load_coremltools, read_mlpackage, torch_dtype  # noqa: E402
 from mlx_faceau.convert.source_model import CombinedModel, SourceModel  # noqa: E402
 from mlx_faceau.core.artifact_metadata import find_mlmodel, read_exported_metadata  # noqa: E402
 from mlx_faceau.core.checkpoint import describe  # noqa: E402
-from mlx_faceau.errors import CheckpointError  # noqa: E402
 
 
 def source(config) -> SourceModel:
@@ -87,9 +86,8 @@ def test_int8_packages_hold_a_quarter_of_the_bytes_and_float16_computation(int8_
     ]
     assert sizes[0] < 0.35 * sizes[1]
     program = read_mlpackage(int8_package)
-    assert {_dtype(op.outputs[0]) for op in program.operations if op.op_type == "conv"} == {
-        "float16"
-    }
+    convolutions = [op for op in program.operations if op.op_type == "conv"]
+    assert {torch_dtype(op.outputs[0]) for op in convolutions} == {torch.float16}
     assert read_exported_metadata(int8_package)["precision"] == "int8"
 
 
@@ -145,26 +143,9 @@ def test_a_picture_that_is_scaled_twice_is_not_written(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_picture_in_other_colours_is_refused(packages, tmp_path):
+def test_a_picture_in_other_colours_fails(packages, tmp_path):
     package = shutil.copytree(packages / "picture.mlpackage", tmp_path / "a.mlpackage")
     model = model_of(package)
     model.description.input[0].type.imageType.colorSpace = 30  # BGR
     find_mlmodel(package).write_bytes(model.SerializeToString())
-    with pytest.raises(CheckpointError, match="image is no RGB image of one size"):
-        read_mlpackage(package)
-
-
-@pytest.mark.parametrize("part", ["scale", "zero_point", "axis"])
-def test_a_weight_without_all_its_parts_is_refused(int8_package, tmp_path, part):
-    package = shutil.copytree(int8_package, tmp_path / "a.mlpackage")
-    model = model_of(package)
-    main = model.mlProgram.functions["main"]
-    operation = next(
-        op
-        for op in main.block_specializations[main.opset].operations
-        if op.type == "constexpr_affine_dequantize"
-    )
-    del operation.attributes[part]
-    find_mlmodel(package).write_bytes(model.SerializeToString())
-    with pytest.raises(CheckpointError, match="not a Core ML package that can be read"):
-        read_mlpackage(package)
+    assert "input image is image of other colours" in check_export(package, source(AU)).failures()

@@ -217,7 +217,7 @@ def test_an_int8_file_is_not_checked_on_fewer_than_two_faces(model_folders, tmp_
 
 
 def test_nan_fails():
-    row = check_module.Row("ONNX Runtime", "landmarks", np.nan, np.nan, 1e-6, 1.0, 1e-3, "max")
+    row = check_module.Row("ONNX Runtime", "landmarks", np.nan, np.nan, np.nan, 1e-6, 1e-3, "max")
     assert not row.passed
 
 

@@ -13,12 +13,11 @@ import pytest
 onnx = pytest.importorskip("onnx")
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
-pytest.importorskip("coremltools")
 
 # ruff: noqa: E402
 import wire
 from hostile_corpus import TARGETS
-from hostile_models import onnx_files, pt_archives, read_package, weight_files
+from hostile_models import onnx_files, pt_archives
 
 from mlx_faceau.errors import CheckpointError
 
@@ -128,21 +127,3 @@ def test_a_manifest_names_no_file_outside(place: str, tmp_path: Path) -> None:
 
     with pytest.raises(CheckpointError, match="names no file of the package"):
         find_mlmodel(package)
-
-
-def test_a_weight_record_names_no_other_file(tmp_path: Path) -> None:
-    from core_ml_program import tiny_model
-
-    model = tiny_model(blob=True)
-    block = model.mlProgram.functions["main"].block_specializations["CoreML6"]
-    blobs = [
-        operation.attributes["val"].blobFileValue
-        for operation in block.operations
-        if operation.type == "const"
-        and operation.attributes["val"].WhichOneof("value") == "blobFileValue"
-    ]
-    (blob,) = blobs
-    read_package(tmp_path / "sound", model.SerializeToString(), weight_files()[0])
-    blob.fileName = "/etc/passwd"  # read as weights/passwd of the package
-    with pytest.raises(CheckpointError, match=r"Could not open .*weights/passwd"):
-        read_package(tmp_path / "hostile", model.SerializeToString(), weight_files()[0])

@@ -10,11 +10,11 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 from onnx import numpy_helper  # noqa: E402
 
-from mlx_faceau.convert import check, int8_accuracy, quantise  # noqa: E402
-from mlx_faceau.convert.check import AccuracyLost, CheckFailed, check_export  # noqa: E402
+from mlx_faceau.convert import check, quantise  # noqa: E402
+from mlx_faceau.convert.check import CheckFailed, check_export, measure_change  # noqa: E402
 from mlx_faceau.convert.export_onnx import export_to_onnx, onnx_bytes  # noqa: E402
 from mlx_faceau.convert.exported_model import network_input  # noqa: E402
-from mlx_faceau.convert.int8_accuracy import AccuracyChange, CalibrationFaces, measure_change  # noqa: E402
+from mlx_faceau.convert.int8_accuracy import AccuracyChange, CalibrationFaces  # noqa: E402
 from mlx_faceau.convert.quantise import float_blocks  # noqa: E402
 from mlx_faceau.convert.source_model import SourceModel, read_source  # noqa: E402
 from mlx_faceau.convert.variants import Variant  # noqa: E402
@@ -204,10 +204,10 @@ def test_the_change_is_of_the_mean_absolute_error_of_clamped_intensities(monkeyp
             return [rounded]
 
     class FakeSource(SourceModel):
-        def net(self):
+        def net(self, dtype):
             return lambda images: [torch.from_numpy(rounded - 2.5)]
 
-    monkeypatch.setattr(int8_accuracy, "open_exported", lambda path: [Fake()])
+    monkeypatch.setattr(check, "open_exported", lambda path: [Fake()])
     net = FakeSource(AU, {}, {})
     (change,) = measure_change(tmp_path, net, some_faces(labels))
     assert (change.output, change.before, change.after) == ("au_intensities", 0.5, 1.0)
@@ -233,7 +233,7 @@ def test_lost_accuracy_is_refused_unless_forced(tmp_path, monkeypatch):
     with torch.inference_mode():
         (exact,) = net.net()(torch.from_numpy(network_input(random_crops(3, seed=1))))
     faces = some_faces({"au_intensities": exact.numpy()})
-    with pytest.raises(AccuracyLost, match=r"au_intensities from 0\.0\d+ to .* give --force"):
+    with pytest.raises(CheckFailed, match=r"au_intensities from 0\.0\d+ to .* give --force"):
         export_to_onnx(net, tmp_path / "a.onnx", precision="int8", faces=faces)
     assert not list(tmp_path.iterdir())
     kept = export_to_onnx(net, tmp_path / "a.onnx", precision="int8", faces=faces, force=True)
