@@ -15,6 +15,7 @@ from mlx_faceau.core.architectures import CONFIGS, ModelConfig, random_weights
 from mlx_faceau.core.checkpoint import describe, save_checkpoint
 from mlx_faceau.core.preprocess import scale_rgb
 from mlx_faceau.core.tolerances import FIRST_LOSS, MAX_ERROR, RUNNING_STATISTICS
+from mlx_faceau.core.trainer import TrainerSettings
 from mlx_faceau.inference.backends.mlx_backend import MLXBackend
 from mlx_faceau.models import mx
 from mlx_faceau.models.depthwise import device_name
@@ -63,7 +64,7 @@ def figures(config: ModelConfig) -> dict[str, np.ndarray]:
     batch = {"images": rng.integers(0, 256, (FACES, 112, 112, 3), np.uint8)}
     for name, shape in config.output_shapes.items():
         batch[name] = rng.uniform(0, 5, (FACES, *shape)).astype(np.float32)
-    trainer = MLXTrainer(config, weights, loss_options={}, scaling={}, weight_decay=0.0, seed=0)
+    trainer = MLXTrainer(TrainerSettings(config, weights))
     for module in trainer.net.modules():
         if hasattr(module, "dropouts"):
             module.dropouts = [lambda x: x for _ in module.dropouts]

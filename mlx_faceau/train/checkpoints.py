@@ -1,6 +1,7 @@
 """The files of a training in its output folder, and the position in the training they record."""
 
 import json
+import logging
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ from mlx_faceau.core.checkpoint import (
 from mlx_faceau.errors import CheckpointError
 
 from .history import HISTORY_NAME, write_json
+
+_LOG = logging.getLogger(__name__)
 
 LAST_NAME = "checkpoint_last.safetensors"
 FINAL_NAME = "checkpoint_final.safetensors"
@@ -185,12 +188,16 @@ class RunFolder:
         if not self.writes:
             return
         self.path.mkdir(parents=True, exist_ok=True)
-        save_checkpoint(self.path / LAST_NAME, arrays, metadata)
+        last = self.path / LAST_NAME
+        save_checkpoint(last, arrays, metadata)
         if best:
-            self._copy_last(BEST_NAME)
+            self._copy(last, BEST_NAME)
         if number is not None:
-            self._copy_last(NUMBERED.format(number))
-            self._drop_old()
+            self._copy(last, NUMBERED.format(number))
+            numbered = self.path.glob("checkpoint_epoch_*.safetensors")
+            oldest_first = sorted(numbered, key=lambda path: (len(path.name), path.name))
+            for path in oldest_first[: -self.keep] if self.keep else ():
+                path.unlink()
 
     def clear_unfinished(self) -> None:
         """Remove the half-written files of a training that was killed while it saved."""
@@ -200,48 +207,37 @@ class RunFolder:
     def finish(self) -> None:
         """Name the last checkpoint the final one."""
         if self.writes:
-            self._copy_last(FINAL_NAME)
+            self._copy(self.path / LAST_NAME, FINAL_NAME)
 
     def write_history(self, content: Mapping[str, Any]) -> None:
         """Replace the history file as a whole."""
         if self.writes:
             write_json(self.path / HISTORY_NAME, content)
 
-    def adopt_best(self, resumed: Path, state: TrainingState) -> str | None:
+    def adopt_best(self, resumed: Path, state: TrainingState) -> None:
         """See that the folder's best checkpoint is the one a resumed training knows.
 
-        Returns:
-            A line for the user where it is lost and the resumed one stands in, else None.
+        Where that one is lost, the resumed one stands in, and a warning says so.
         """
         if not state.best_epoch or not self.writes:
-            return None
-        candidates = (self.path / BEST_NAME, resumed.parent / BEST_NAME, resumed)
-        for candidate in candidates:
+            return
+        own = self.path / BEST_NAME
+        for candidate in (own, resumed.parent / BEST_NAME, resumed):
             if _epoch_of(candidate) == state.best_epoch:
-                if candidate != self.path / BEST_NAME:
+                if candidate != own:
                     self._copy(candidate, BEST_NAME)
-                return None
+                return
         self._copy(resumed, BEST_NAME)
-        return (
-            f"the best checkpoint so far (epoch {state.best_epoch}) is not beside {resumed}: "
-            f"that one stands in as {BEST_NAME} until validation improves"
+        _LOG.warning(
+            "the best checkpoint so far (epoch %d) is not beside %s: that one stands in as %s "
+            "until validation improves",
+            *(state.best_epoch, resumed, BEST_NAME),
         )
-
-    def _copy_last(self, name: str) -> None:
-        self._copy(self.path / LAST_NAME, name)
 
     def _copy(self, source: Path, name: str) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
         with atomic_file(self.path / name) as temporary:
             shutil.copyfile(source, temporary)
-
-    def _drop_old(self) -> None:
-        numbered = sorted(
-            self.path.glob("checkpoint_epoch_*.safetensors"),
-            key=lambda path: (len(path.name), path.name),
-        )
-        for path in numbered[: -self.keep] if self.keep else ():
-            path.unlink()
 
 
 def find_resumable(path: Path | str) -> Checkpoint:

@@ -14,24 +14,10 @@ import os
 import sys
 import threading
 import time
-from typing import Protocol
+
+from mlx_faceau.core.trainer import Ranks
 
 EXIT_STATUS = 3  # of a rank that gave up waiting for the others
-
-
-class Ranks(Protocol):
-    """A process among those that train together.
-
-    Attributes:
-        rank: counted from 0.
-        size: number of processes.
-    """
-
-    rank: int
-    size: int
-
-    def any(self, flag: bool) -> bool:
-        """Whether the flag is set on any rank; all ranks must call this together."""
 
 
 class Watchdog:

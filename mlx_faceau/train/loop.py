@@ -4,18 +4,20 @@ import logging
 import time
 from collections.abc import Mapping
 from contextlib import closing
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from mlx_faceau.core.auxiliary_head import with_auxiliary_prefix
 from mlx_faceau.core.metrics import au_metrics, landmark_pose_metrics
+from mlx_faceau.core.trainer import Trainer
 from mlx_faceau.errors import FaceauError
 
 from .checkpoints import AU_MODELS, RunFolder, TrainingState
 from .config import TrainConfig
 from .datasets import TrainingData
-from .distributed import Ranks, Watchdog
+from .distributed import Watchdog
 from .history import epoch_line
 from .interruption import StopRequest
 from .schedule import learning_rate
@@ -23,42 +25,14 @@ from .tensorboard import write_scalars
 
 _LOG = logging.getLogger(__name__)
 
-Arrays = dict[str, np.ndarray]
-
 _CLOCK_TICK = 1e-9  # seconds; a coarse clock may show the same time twice
 
 
-class Trainer(Protocol):
-    """A net, its loss and its optimizer in one framework."""
-
-    ranks: Ranks
-
-    def step(self, batch: Arrays, learning_rate: float) -> Mapping[str, Any]:
-        """Take one optimizer step; the loss terms, as the framework's scalars."""
-
-    def predict(self, images: np.ndarray) -> Arrays:
-        """Outputs of (N, 112, 112, 3) uint8 RGB images in evaluation mode."""
-
-    def losses(self, predictions: Arrays, targets: Arrays) -> dict[str, float]:
-        """Loss terms of all predictions taken as one batch."""
-
-    def describe(self) -> dict[str, str]:
-        """Framework, its version and the device."""
-
-    def device_memory(self) -> int:
-        """Peak memory on a GPU in bytes; 0 on a CPU."""
-
-    def state(self) -> Arrays:
-        """Weights (``model.``), optimizer (``optimizer.``) and random state (``rng.``)."""
-
-    def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Continue from :meth:`state`."""
-
-
+@dataclass
 class TrainingLoop:
     """Trains one net until its last epoch, until patience runs out, or until Ctrl-C.
 
-    Args:
+    Attributes:
         trainer: the net in its framework.
         data: training and validation side.
         config: the settings.
@@ -66,33 +40,23 @@ class TrainingLoop:
         state: where to start; changed as training goes on.
         metadata: what every checkpoint of this run records.
         history: what the history file holds besides the epochs.
-        writer: a TensorBoard writer that gets every epoch's figures; None for none.
         show_progress: draw a progress bar.
+        writer: a TensorBoard writer that gets every epoch's figures; None for none.
     """
 
-    def __init__(
-        self,
-        trainer: Trainer,
-        data: TrainingData,
-        config: TrainConfig,
-        folder: RunFolder,
-        state: TrainingState,
-        metadata: Mapping[str, Any],
-        history: dict[str, Any],
-        writer: Any = None,
-        show_progress: bool = False,
-    ) -> None:
-        self.trainer = trainer
-        self.data = data
-        self.config = config
-        self.folder = folder
-        self.state = state
-        self.metadata = metadata
-        self.history = history
-        self.writer = writer
-        self.show_progress = show_progress
+    trainer: Trainer
+    data: TrainingData
+    config: TrainConfig
+    folder: RunFolder
+    state: TrainingState
+    metadata: Mapping[str, Any]
+    history: dict[str, Any]
+    show_progress: bool = False
+    writer: Any = None
+
+    def __post_init__(self) -> None:
         self._stop_request = StopRequest()
-        self._watchdog = Watchdog(trainer.ranks, config.rank_timeout)
+        self._watchdog = Watchdog(self.trainer.ranks, self.config.rank_timeout)
         self._last_save = time.monotonic()
 
     def run(self) -> str:
@@ -119,7 +83,7 @@ class TrainingLoop:
 
     def _reason_to_stop(self) -> str | None:
         state = self.state
-        if self._any_rank(self._stop_request.requested):
+        if self.trainer.ranks.any(self._stop_request.requested):
             return "interrupted"
         if state.epoch >= self.config.epochs:
             return "finished"
@@ -151,10 +115,11 @@ class TrainingLoop:
                 state.batch += 1
                 bar.update(size)
                 self._watchdog.reset()
-                stop = self._stop_request.requested
-                if self._any_rank(stop or self._is_save_due()):
+                stop, minutes = self._stop_request.requested, config.save_every_minutes
+                due = 0 < 60 * minutes < time.monotonic() - self._last_save
+                if self.trainer.ranks.any(stop or due):
                     self._save()
-                    if self._any_rank(stop):
+                    if self.trainer.ranks.any(stop):
                         break
         seconds = max(time.monotonic() - started, _CLOCK_TICK)
         return {
@@ -202,13 +167,6 @@ class TrainingLoop:
                 f"training diverged in epoch {self.state.epoch + 1}: the loss is not finite; "
                 "start again with a lower --lr, into another --output"
             )
-
-    def _any_rank(self, flag: bool) -> bool:
-        return self.trainer.ranks.any(flag)
-
-    def _is_save_due(self) -> bool:
-        minutes = (time.monotonic() - self._last_save) / 60
-        return 0 < self.config.save_every_minutes < minutes
 
     def _save(self, **copies: Any) -> None:
         losses = self.state.loss_arrays()

@@ -14,7 +14,7 @@ class MLXRanks:
         self.size = self.group.size()
 
     def any(self, flag: bool) -> bool:
-        """See :class:`.distributed.Ranks`."""
+        """See :class:`mlx_faceau.core.trainer.Ranks`."""
         if self.size == 1:
             return flag
         votes = mx.distributed.all_sum(mx.array(float(flag)), group=self.group, stream=mx.cpu)

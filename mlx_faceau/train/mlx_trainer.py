@@ -1,9 +1,4 @@
-"""The training step in MLX; epochs, schedule and checkpoints are ``loop.py``'s.
-
-References:
-    Pascanu et al., On the difficulty of training recurrent neural networks, ICML 2013 (clipping).
-    Loshchilov and Hutter, Decoupled Weight Decay Regularization, ICLR 2019 (AdamW).
-"""
+"""The training step in MLX; see :mod:`mlx_faceau.core.trainer`."""
 
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
@@ -24,7 +19,15 @@ from mlx_faceau.core.architectures import (
 )
 from mlx_faceau.core.auxiliary_head import AuxiliaryAUConfig
 from mlx_faceau.core.preprocess import PIXEL_MAX
-from mlx_faceau.core.training_step import CLIP_NORM, dropout_seed, section, split_batch
+from mlx_faceau.core.trainer import (
+    CLIP_NORM,
+    Arrays,
+    Trainer,
+    TrainerSettings,
+    dropout_seed,
+    section,
+    split_batch,
+)
 from mlx_faceau.errors import BackendError
 from mlx_faceau.models.losses import AUPredictionLoss, AuxiliaryAULoss, LandmarkPoseLoss
 
@@ -36,7 +39,6 @@ LOSSES: dict[type[ModelConfig], Callable[..., Any]] = {
     AuxiliaryAUConfig: AuxiliaryAULoss,
 }
 
-Arrays = dict[str, np.ndarray]
 MXArrays = dict[str, mx.array]
 # (images, targets) -> terms and gradients; gradients -> the optimizer's step
 StepFunctions = tuple[Callable[..., Any], Callable[[Any], None]]
@@ -62,106 +64,56 @@ class AdamW(optim.Adam):  # type: ignore[misc]
         return updated
 
 
-class MLXTrainer:
-    """One net, its loss and its AdamW on one device.
+class MLXTrainer(Trainer):
+    """See :class:`mlx_faceau.core.trainer.Trainer`."""
 
-    Args:
-        config: settings of the net.
-        weights: its first weights.
-        loss_options: arguments of the net's loss.
-        scaling: mean and standard deviation of the outputs whose loss is standardised.
-        weight_decay: of weights; biases and BatchNorm do not decay.
-        accumulate: equal parts of a batch that go through the net one after the other.
-        averaging: share of the old average of the weights that stays after a step, counted from
-            0; None keeps no average. BatchNorm's statistics are averaged with the weights, so that
-            they belong to weights of the same age; predictions come from the average.
-        seed: of dropout.
-        precision: of feature maps in training, ``float32`` or ``bfloat16``. Weights, losses,
-            BatchNorm's moments, heads and predictions stay float32.
-        device: ``auto``, ``cpu`` or ``gpu``.
-        ranks: processes that train together; batches are then this one's parts. The loss is that
-            of all ranks' faces together, and BatchNorm's statistics are averaged in every step.
+    ranks: MLXRanks
 
-    Raises:
-        BackendError: if the device is not there, not one of MLX's, or cannot do what is asked.
-        CheckpointError: if the weights are not this net's.
-    """
-
-    def __init__(
-        self,
-        config: ModelConfig,
-        weights: Mapping[str, np.ndarray],
-        *,
-        loss_options: Mapping[str, Any],
-        scaling: Mapping[str, tuple[np.ndarray, np.ndarray]],
-        weight_decay: float,
-        seed: int,
-        accumulate: int = 1,
-        averaging: Callable[[int], float] | None = None,
-        precision: str = "float32",
-        device: str = "auto",
-        ranks: MLXRanks | None = None,
-    ) -> None:
-        use_device(device)
-        check_precision(precision)
-        self._precision = getattr(mx, precision)
+    def __init__(self, settings: TrainerSettings, ranks: MLXRanks | None = None) -> None:
+        use_device(settings.device)
+        check_precision(settings.precision)
+        self.settings = settings
         self.ranks = ranks or MLXRanks()
-        self._seed = seed
-        self.net = build(config)
-        self.net.load_weights_dict(weights)
-        self._loss = LOSSES[type(config)](**loss_options)
-        self._targets = {*config.output_shapes, "global_mask", "local_mask"}
-        self._scaling = {
-            name: tuple(mx.array(np.asarray(part, np.float32)) for part in pair)
-            for name, pair in scaling.items()
+        self.net = build(settings.config)
+        self.net.load_weights_dict(settings.weights)
+        self.average = build(settings.config).eval() if settings.averaging else None
+        if self.average is not None:
+            self.average.load_weights_dict(settings.weights)
+        self.loss = LOSSES[type(settings.config)](**settings.loss_options)
+        self.scaling = {
+            name: (mx.array(np.float32(mean)), mx.array(np.float32(deviation)))
+            for name, (mean, deviation) in settings.scaling.items()
         }
-        self._optimizer = AdamW(weight_decay)
+        self._precision = getattr(mx, settings.precision)
+        self._optimizer = AdamW(settings.weight_decay)
         self._optimizer.init(self.net.trainable_parameters())
-        self._accumulate = accumulate
-        self._averaging = averaging
-        self._average = build(config).eval() if averaging else None
-        if self._average is not None:
-            self._average.load_weights_dict(weights)
         self._functions: StepFunctions | None = None
-        mx.random.seed(seed)
+        mx.random.seed(settings.seed)
 
     def describe(self) -> dict[str, str]:
-        """What the history records about where training ran."""
-        device = "cpu" if mx.default_device() == mx.Device(mx.cpu) else "gpu"
-        return {"framework": "mlx", "mlx": version("mlx"), "device": device}
+        return {"framework": "mlx", "mlx": version("mlx"), "device": "cpu" if _on_cpu() else "gpu"}
 
     def device_memory(self) -> int:
-        """Bytes that were in use at most on a GPU; 0 on a CPU."""
-        on_cpu = mx.default_device() == mx.Device(mx.cpu)
-        return 0 if on_cpu else int(mx.get_peak_memory())
+        return 0 if _on_cpu() else int(mx.get_peak_memory())
 
     def step(self, batch: Arrays, learning_rate: float) -> MXArrays:
-        """Take one optimizer step by the mean gradient of the batch's parts.
-
-        Args:
-            batch: ``images`` (B, 112, 112, 3) uint8 RGB and the targets.
-            learning_rate: of this step.
-
-        Returns:
-            The loss terms, scalars.
-        """
         if not self.net.training:
             self.net.train()
         if self._functions is None:
             self._functions = self._step_functions()
         gradients_of, apply = self._functions
         self._optimizer.learning_rate = learning_rate
+        step, parts = int(self._optimizer.step), self.settings.accumulate
         if self.ranks.size > 1:
-            step = int(self._optimizer.step)
-            mx.random.seed(dropout_seed(self._seed, step, self.ranks.rank))
+            mx.random.seed(dropout_seed(self.settings.seed, step, self.ranks.rank))
         total: Any = None
-        for part in split_batch(batch, self._accumulate):
+        for part in split_batch(batch, parts):
             new = gradients_of(mx.array(part["images"]), self._arrays(part))
             total = new if total is None else tree_map(mx.add, total, new)
-            if self._accumulate > 1:
+            if parts > 1:
                 mx.eval(total, self.net.state)  # or all parts would be in memory together
-        if self._accumulate > 1:
-            total = tree_map(lambda value: value / self._accumulate, total)
+        if parts > 1:
+            total = tree_map(lambda value: value / parts, total)
         terms, gradients = total
         apply(self.ranks.mean(gradients))
         if self.ranks.size > 1:
@@ -169,7 +121,15 @@ class MLXTrainer:
             own = {name: value for name, value in named if is_statistic(name)}
             self.net.update(tree_unflatten(list(self.ranks.mean(own).items())))
         mx.eval(terms, self.net.state, self._optimizer.state)
-        self._update_average()
+        if self.settings.averaging is not None:
+            share = 1 - self.settings.averaging(step)
+            moved = tree_map(
+                lambda old, new: old + share * (new - old),
+                self.average.parameters(),
+                self.net.parameters(),
+            )
+            self.average.update(moved)
+            mx.eval(moved)
         return dict(terms)
 
     def _step_functions(self) -> StepFunctions:
@@ -180,7 +140,7 @@ class MLXTrainer:
 
         def loss(images: mx.array, targets: MXArrays) -> tuple[mx.array, MXArrays]:
             predictions = self.net(scaled(images).astype(self._precision))
-            terms = self._terms(self.ranks.all_rows(predictions), self.ranks.all_rows(targets))
+            terms = self.loss_terms(self.ranks.all_rows(predictions), self.ranks.all_rows(targets))
             # A rank's gradients are its share of the sum over ranks, of which the mean is taken.
             return terms["loss"] * self.ranks.size, terms
 
@@ -194,7 +154,7 @@ class MLXTrainer:
             gradients, _ = optim.clip_grad_norm(gradients, CLIP_NORM)
             self._optimizer.update(self.net, gradients)
 
-        if mx.default_device() == mx.Device(mx.cpu):
+        if _on_cpu():
             return terms_and_gradients, apply
         random, net, optimizer = mx.random.state, self.net.state, self._optimizer.state
         return (
@@ -202,59 +162,29 @@ class MLXTrainer:
             mx.compile(apply, inputs=[net, optimizer], outputs=[net, optimizer]),
         )
 
-    def _update_average(self) -> None:
-        if self._averaging is None or self._average is None:
-            return
-        share = 1 - self._averaging(int(self._optimizer.step) - 1)
-        moved = tree_map(
-            lambda old, new: old + share * (new - old),
-            self._average.parameters(),
-            self.net.parameters(),
-        )
-        self._average.update(moved)
-        mx.eval(moved)
-
     def predict(self, images: np.ndarray) -> Arrays:
-        """Outputs in evaluation mode, of the averaged weights when there are any.
-
-        Args:
-            images: (N, 112, 112, 3) uint8 RGB.
-
-        Returns:
-            float32 arrays by output name.
-        """
-        net = self.net.eval() if self._average is None else self._average
+        net = self.net.eval() if self.average is None else self.average
         outputs = net(scaled(mx.array(images)))
         mx.eval(outputs)
         return {name: np.array(value) for name, value in outputs.items()}
 
     def losses(self, predictions: Arrays, targets: Arrays) -> dict[str, float]:
-        """Loss terms of all predictions taken as one batch."""
-        terms = self._terms(self._arrays(predictions), self._arrays(targets))
+        terms = self.loss_terms(self._arrays(predictions), self._arrays(targets))
         return {name: float(value) for name, value in terms.items()}
 
     def state(self) -> Arrays:
-        """Everything the next step depends on, under the checkpoint's prefixes."""
-        arrays = {f"model.{name}": value for name, value in self.net.to_weights().items()}
-        if self._average is not None:
-            averages = self._average.to_weights()
-            arrays |= {f"ema.{name}": value for name, value in averages.items()}
+        arrays = self.weight_arrays()
         for name, value in tree_flatten(self._optimizer.state):
             weight, _, moment = name.rpartition(".")
             if weight:
                 arrays[f"optimizer.{moment}.{weight}"] = np.array(value)
         arrays["optimizer.step"] = np.array([int(self._optimizer.step)])
-        arrays["rng.mlx"] = np.array(_random_key())
+        random: list[mx.array] = mx.random.state  # type: ignore[assignment]
+        arrays["rng.mlx"] = np.array(random[0])
         return arrays
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Continue from :meth:`state`, also from the other framework's.
-
-        The other framework's random state cannot be taken over: dropout then starts from the seed.
-        """
-        self.net.load_weights_dict(section(state, "model."))
-        if self._average is not None:
-            self._average.load_weights_dict(section(state, "ema."))
+        self.restore_weights(state)
         moments = [
             (f"{name}.{moment}", mx.array(value))
             for moment in ("m", "v")
@@ -271,18 +201,7 @@ class MLXTrainer:
             mx.random.seed((first << 32) | second)
 
     def _arrays(self, arrays: Arrays) -> MXArrays:
-        return {name: mx.array(value) for name, value in arrays.items() if name in self._targets}
-
-    def _terms(self, predictions: MXArrays, targets: MXArrays) -> MXArrays:
-        terms: MXArrays = self._loss(self._standardised(predictions), self._standardised(targets))
-        return terms
-
-    def _standardised(self, values: MXArrays) -> MXArrays:
-        rescaled = {
-            name: (values[name] - mean) / deviation
-            for name, (mean, deviation) in self._scaling.items()
-        }
-        return {**values, **rescaled}
+        return {name: mx.array(value) for name, value in arrays.items() if self.is_target(name)}
 
 
 def scaled(images: mx.array) -> mx.array:
@@ -290,9 +209,8 @@ def scaled(images: mx.array) -> mx.array:
     return images.astype(mx.float32) / PIXEL_MAX
 
 
-def _random_key() -> mx.array:
-    state: list[mx.array] = mx.random.state  # type: ignore[assignment]
-    return state[0]
+def _on_cpu() -> bool:
+    return bool(mx.default_device() == mx.Device(mx.cpu))
 
 
 def use_device(name: str) -> None:
@@ -322,5 +240,5 @@ def check_precision(precision: str) -> None:
         raise BackendError(
             "--precision float16 needs loss scaling, which only torch has; with MLX choose bfloat16"
         )
-    if precision != "float32" and mx.default_device() == mx.Device(mx.cpu):
+    if precision != "float32" and _on_cpu():
         raise BackendError(f"--precision {precision} needs a GPU; on a CPU it is slower")

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, field
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ def read_object(path: Path | str, example: Mapping[str, Any]) -> dict[str, Any]:
         example: of such an object, for the error.
 
     Raises:
-        ValueError: if it holds something else.
+        UsageError: if it holds something else.
         OSError: if it cannot be read.
     """
     try:
@@ -85,17 +85,11 @@ def check_option(name: str, value: Any, kind: Any, rules: Mapping[str, Any]) -> 
     """Check a field's value by its type and its metadata.
 
     Raises:
-        ValueError: saying what is expected.
+        UsageError: saying what is expected.
     """
-    if kind in (int, float) and not _is_number(value, kind):
-        raise UsageError(f"{flag(name)} is {value!r}, expected a {'whole ' * (kind is int)}number")
-    if kind is bool and not isinstance(value, bool):
-        raise UsageError(f"{flag(name)} is {value!r}, expected true or false")
-    if kind in (str, str | None) and not isinstance(value, str | None):
-        raise UsageError(f"{flag(name)} is {value!r}, expected a text")
-    texts = isinstance(value, tuple) and all(isinstance(text, str) for text in value)
-    if kind == tuple[str, ...] and not texts:
-        raise UsageError(f"{flag(name)} is {value!r}, expected a text or several")
+    expected, is_right = _TYPES[kind]
+    if not is_right(value):
+        raise UsageError(f"{flag(name)} is {value!r}, expected {expected}")
     if rules["least"] is not None and value < rules["least"]:
         raise UsageError(f"{flag(name)} is {value}, expected at least {rules['least']}")
     if rules["below"] is not None and value >= rules["below"]:
@@ -104,11 +98,24 @@ def check_option(name: str, value: Any, kind: Any, rules: Mapping[str, Any]) -> 
         raise UsageError(f"{flag(name)} is {value!r}, expected {', '.join(rules['choices'])}")
 
 
-def _is_number(value: Any, kind: type) -> bool:
-    if isinstance(value, bool):
-        return False
-    return (
-        isinstance(value, int)
-        if kind is int
-        else (isinstance(value, (int, float)) and abs(value) <= sys.float_info.max)
-    )
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_float(value: Any) -> bool:
+    return (_is_int(value) or isinstance(value, float)) and abs(value) <= sys.float_info.max
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, tuple) and all(isinstance(text, str) for text in value)
+
+
+# By the type of a field: what is expected, and whether a value is that.
+_TYPES: dict[Any, tuple[str, Callable[[Any], bool]]] = {
+    int: ("a whole number", _is_int),
+    float: ("a number", _is_float),
+    bool: ("true or false", lambda value: isinstance(value, bool)),
+    str: ("a text", lambda value: isinstance(value, str)),
+    str | None: ("a text", lambda value: isinstance(value, str | None)),
+    tuple[str, ...]: ("a text or several", _is_texts),
+}

@@ -3,26 +3,27 @@
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import closing, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mlx_faceau.core.architectures import initial_weights
 from mlx_faceau.core.auxiliary_head import without_auxiliary_prefix
 from mlx_faceau.core.checkpoint import Checkpoint, describe
 from mlx_faceau.core.facs import AU_NAMES
+from mlx_faceau.core.trainer import Ranks, Trainer, TrainerSettings
 
 from .checkpoints import RunFolder, TrainingState, find_resumable
 from .class_balance import loss_weights, read_weights
 from .config import AUTrainConfig, TrainConfig
 from .datasets import TrainingData, open_data
-from .distributed import Ranks
 from .exports import export_best
 from .history import environment
-from .initial_weights import first_weights
-from .loop import Trainer, TrainingLoop
+from .initial_weights import InitialWeights, first_weights
+from .loop import TrainingLoop
 from .plots import draw_curves
 from .resume import check_same_data, check_same_ranks, run_settings, saved_au_models
 from .schedule import averaging_decay
@@ -102,7 +103,7 @@ def run_training(
         data = open_data(config, (ranks.rank, ranks.size), au_models)
         loop = _prepare(config, checkpoint, ranks, folder, data)
         loop.show_progress = show_progress
-        return _train(loop, config, folder)
+        return _train(loop)
 
 
 def _prepare(
@@ -115,20 +116,18 @@ def _prepare(
     """The loop of a new training, or of one that continues from a checkpoint."""
     au_weights = _au_weights(config, data, checkpoint)
     if checkpoint is None:
-        initial = first_weights(config, data.statistics, data.pdm)
-        state = TrainingState()
+        initial, state = first_weights(config, data.statistics, data.pdm), TrainingState()
     else:
         check_same_data(checkpoint, data, config)
         check_same_ranks(checkpoint, ranks)
-        drawn = first_weights(replace(config, init=None), data.statistics)
-        initial = replace(drawn, origin=checkpoint.metadata.get("init"))
+        drawn = initial_weights(config.trained_config(), config.seed)  # until they are restored
+        initial = InitialWeights(drawn, checkpoint.metadata.get("init"))
         state = TrainingState.from_checkpoint(checkpoint)
     trainer = build_trainer(config, data, initial.weights, au_weights, ranks)
     if checkpoint is not None:
         trainer.restore(without_auxiliary_prefix(checkpoint.arrays))
         folder.clear_unfinished()
-        if warning := folder.adopt_best(checkpoint.path, state):
-            _LOG.warning(warning)
+        folder.adopt_best(checkpoint.path, state)
         recorded = checkpoint.metadata["training"]["framework"]
         if recorded != config.framework:
             _LOG.warning(
@@ -157,9 +156,9 @@ def _prepare(
     return TrainingLoop(trainer, data, config, folder, state, metadata, history)
 
 
-def _train(loop: TrainingLoop, config: TrainConfig, folder: RunFolder) -> TrainingResult:
+def _train(loop: TrainingLoop) -> TrainingResult:
     """Run the loop, then write curves and exports."""
-    trainer, data, state = loop.trainer, loop.data, loop.state
+    trainer, data, config, folder = loop.trainer, loop.data, loop.config, loop.folder
     described, composed = loop.metadata["data"], getattr(config, "cutmix_faces", 0)
     _LOG.info(
         "training on %d faces%s, validating on %d (split by %s); %s",
@@ -169,16 +168,16 @@ def _train(loop: TrainingLoop, config: TrainConfig, folder: RunFolder) -> Traini
         ", ".join(f"{name} {value}" for name, value in trainer.describe().items()),
     )
     if config.tensorboard and folder.writes:
-        loop.writer = open_writer(folder.path / FOLDER_NAME, state.epoch + 1)
+        loop.writer = open_writer(folder.path / FOLDER_NAME, loop.state.epoch + 1)
     with closing(loop.writer) if loop.writer else nullcontext():
         stopped = loop.run()
     if folder.writes:
-        draw_curves(state.epochs, folder.path)
+        draw_curves(loop.state.epochs, folder.path)
         if stopped != "interrupted" and not config.no_export:
             loop.history["exports"] = export_best(folder.path, config.kind)
             loop.write_history(stopped)
-    constant = trainer.losses(data.constant_predictions(), data.validation_targets())
-    return TrainingResult(config, folder.path, stopped, state, constant["loss"], trainer.ranks.rank)
+    constant = trainer.losses(data.constant_predictions(), data.validation_targets())["loss"]
+    return TrainingResult(config, folder.path, stopped, loop.state, constant, trainer.ranks.rank)
 
 
 def build_trainer(
@@ -204,23 +203,23 @@ def build_trainer(
     loss_options: dict[str, Any] = config.loss_options()
     if au_weights is not None:
         loss_options["au_weights"] = [au_weights[name] for name in AU_NAMES]
-    trainer: Trainer = trainer_class(config.framework)(
+    settings = TrainerSettings(
         config.trained_config(),
         weights,
         loss_options=loss_options,
         scaling=data.statistics.scaling(config.standardised_outputs),
         weight_decay=config.weight_decay,
-        accumulate=config.accumulate,
-        precision=config.precision,
-        averaging=partial(averaging_decay, decay=config.ema) if config.ema else None,
         seed=config.seed,
+        accumulate=config.accumulate,
+        averaging=partial(averaging_decay, decay=config.ema) if config.ema else None,
+        precision=config.precision,
         device=config.device,
-        ranks=ranks,
     )
+    trainer: Trainer = trainer_class(config.framework)(settings, ranks)
     return trainer
 
 
-def trainer_class(framework: str) -> Callable[..., Any]:
+def trainer_class(framework: str) -> Callable[..., Trainer]:
     """The class of a framework's trainer."""
     if framework == "mlx":
         from .mlx_trainer import MLXTrainer
@@ -228,8 +227,7 @@ def trainer_class(framework: str) -> Callable[..., Any]:
         return MLXTrainer
     from mlx_faceau.torch_fallback.trainer import TorchTrainer
 
-    trainer: Callable[..., Any] = TorchTrainer
-    return trainer
+    return TorchTrainer
 
 
 def join_ranks(config: TrainConfig) -> Ranks:

@@ -11,6 +11,7 @@ import numpy as np
 
 from mlx_faceau.cli.main import main
 from mlx_faceau.core.architectures import AUPredictionConfig, initial_weights
+from mlx_faceau.core.trainer import TrainerSettings
 from mlx_faceau.train.config import AUTrainConfig
 from mlx_faceau.train.run import join_ranks, trainer_class
 
@@ -25,17 +26,11 @@ def faces(seed: int, count: int = PART) -> dict[str, np.ndarray]:
 
 
 def trainer_of(framework: str, ranks: Any = None) -> Any:
-    return trainer_class(framework)(
-        NET,
-        initial_weights(NET, 0),
-        loss_options={},
-        scaling={},
-        weight_decay=1e-4,
-        seed=0,
-        averaging=lambda step: 0.5,
-        device="cpu",
-        ranks=ranks,
+    weights = initial_weights(NET, 0)
+    settings = TrainerSettings(
+        NET, weights, weight_decay=1e-4, averaging=lambda step: 0.5, device="cpu"
     )
+    return trainer_class(framework)(settings, ranks)
 
 
 def take_steps(framework: str, folder: Path) -> None:

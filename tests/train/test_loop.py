@@ -221,23 +221,23 @@ def test_a_best_checkpoint_lost_between_two_writes_is_made_up_for(
     make_loop(faces_file, tmp_path, [2.0, 1.0], epochs=2).run()
     (tmp_path / "checkpoint_best.safetensors").unlink()
     last = find_resumable(tmp_path)
-    assert RunFolder(tmp_path).adopt_best(last.path, TrainingState.from_checkpoint(last)) is None
+    RunFolder(tmp_path).adopt_best(last.path, TrainingState.from_checkpoint(last))
     assert load_checkpoint(tmp_path).hash == last.hash
 
 
 def test_resuming_elsewhere_takes_the_best_checkpoint_along_or_says_that_it_is_lost(
-    faces_file: Path, tmp_path: Path
+    faces_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     old = tmp_path / "old"
     make_loop(faces_file, old, [1.0, 2.0], epochs=2).run()
     last = find_resumable(old)
     new = RunFolder(tmp_path / "new")
-    assert new.adopt_best(last.path, TrainingState.from_checkpoint(last)) is None
+    new.adopt_best(last.path, TrainingState.from_checkpoint(last))
+    assert not caplog.messages
     assert load_checkpoint(new.path).metadata["progress"]["epoch"] == 1
     (old / "checkpoint_best.safetensors").unlink()
-    line = RunFolder(tmp_path / "newer").adopt_best(last.path, TrainingState.from_checkpoint(last))
-    assert line is not None
-    assert "epoch 1" in line
+    RunFolder(tmp_path / "newer").adopt_best(last.path, TrainingState.from_checkpoint(last))
+    assert "epoch 1" in caplog.messages[-1]
 
 
 def test_a_checkpoint_without_a_training_cannot_be_resumed(

@@ -20,6 +20,7 @@ from mlx_faceau.core.architectures import (
 )
 from mlx_faceau.core.auxiliary_head import AuxiliaryAUConfig
 from mlx_faceau.core.checkpoint import describe, load_checkpoint, save_checkpoint
+from mlx_faceau.core.trainer import TrainerSettings
 from mlx_faceau.errors import BackendError
 from mlx_faceau.train.schedule import averaging_decay
 
@@ -50,9 +51,9 @@ def make(framework: str, config: ModelConfig, **options: Any) -> Any:
     if config.kind == "landmark_pose":
         scaling = {"global_params": (np.full(6, 2.0), np.full(6, 3.0))}
     loss_options = {"auxiliary_weight": 0.5} if isinstance(config, AuxiliaryAUConfig) else {}
-    settings = {"loss_options": loss_options, "scaling": scaling, "weight_decay": 1e-4, "seed": 0}
+    settings = {"loss_options": loss_options, "scaling": scaling, "weight_decay": 1e-4}
     settings |= {"device": "cpu", **options}
-    return Trainer(config, initial_weights(config, 0), **settings)
+    return Trainer(TrainerSettings(config, initial_weights(config, 0), **settings))
 
 
 def batch(config: ModelConfig, size: int = 4, seed: int = 0) -> dict[str, np.ndarray]:

@@ -1,0 +1,188 @@
+"""What the trainers of MLX and torch share: settings, loss terms and the parts of a batch.
+
+References:
+    Pascanu et al., On the difficulty of training recurrent neural networks, ICML 2013 (clipping).
+    Loshchilov and Hutter, Decoupled Weight Decay Regularization, ICLR 2019 (AdamW).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from .architectures import ModelConfig
+
+Arrays = dict[str, np.ndarray]
+
+CLIP_NORM = 1.0  # of all gradients together
+
+
+class Ranks(Protocol):
+    """A process among those that train together.
+
+    Attributes:
+        rank: counted from 0.
+        size: number of processes.
+    """
+
+    rank: int
+    size: int
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set on any rank; all ranks must call this together."""
+
+
+@dataclass(frozen=True)
+class TrainerSettings:
+    """How one net is trained.
+
+    Attributes:
+        config: settings of the net.
+        weights: its first weights, in MLX names and layout.
+        loss_options: arguments of the net's loss.
+        scaling: mean and standard deviation of the outputs whose loss is standardised.
+        weight_decay: of weights; biases and BatchNorm do not decay.
+        seed: of dropout.
+        accumulate: equal parts of a batch that go through the net one after the other.
+        averaging: share of the old average of the weights that stays after a step, counted from
+            0; None keeps no average. BatchNorm's statistics are averaged with the weights, so that
+            they belong to weights of the same age; predictions come from the average.
+        precision: of feature maps in training: ``float32``, ``bfloat16`` or ``float16`` (torch
+            alone, with a scaled loss). Weights, losses, heads and BatchNorm's statistics stay
+            float32.
+        device: ``auto``, ``cpu``, ``gpu``, ``cuda`` or ``mps``.
+    """
+
+    config: ModelConfig
+    weights: Mapping[str, np.ndarray]
+    loss_options: Mapping[str, Any] = field(default_factory=dict)
+    scaling: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    weight_decay: float = 0.0
+    seed: int = 0
+    accumulate: int = 1
+    averaging: Callable[[int], float] | None = None
+    precision: str = "float32"
+    device: str = "auto"
+
+
+class Trainer:
+    """One net, its loss and its AdamW on one device, in one framework.
+
+    Constructors raise BackendError if the device is missing or cannot do what is asked, and
+    CheckpointError if the weights are not the net's.
+
+    Attributes:
+        settings: how it trains.
+        ranks: processes that train together; batches are then this one's parts. The loss is that
+            of all ranks' faces together, and BatchNorm's statistics are averaged in every step.
+        net: the framework's.
+        average: the same net with averaged weights; None where none are kept.
+        loss: of the net, from two dictionaries of the framework's arrays.
+        scaling: the settings' as the framework's arrays.
+    """
+
+    settings: TrainerSettings
+    ranks: Ranks
+    net: Any
+    average: Any
+    loss: Callable[..., Any]
+    scaling: Mapping[str, tuple[Any, Any]]
+
+    def describe(self) -> dict[str, str]:
+        """Framework, its version and the device."""
+        raise NotImplementedError
+
+    def device_memory(self) -> int:
+        """Bytes that were in use at most on a GPU; 0 on a CPU."""
+        raise NotImplementedError
+
+    def step(self, batch: Arrays, learning_rate: float) -> Mapping[str, Any]:
+        """Take one optimizer step by the mean gradient of the batch's parts.
+
+        Args:
+            batch: ``images`` (B, 112, 112, 3) uint8 RGB and the targets.
+            learning_rate: of this step.
+
+        Returns:
+            The loss terms, scalars; on a GPU they may still be computed.
+        """
+        raise NotImplementedError
+
+    def predict(self, images: np.ndarray) -> Arrays:
+        """Outputs in evaluation mode, of the averaged weights when there are any.
+
+        Args:
+            images: (N, 112, 112, 3) uint8 RGB.
+
+        Returns:
+            float32 arrays by output name.
+        """
+        raise NotImplementedError
+
+    def losses(self, predictions: Arrays, targets: Arrays) -> dict[str, float]:
+        """Loss terms of all predictions taken as one batch."""
+        raise NotImplementedError
+
+    def state(self) -> Arrays:
+        """All that the next step depends on: ``model.``, ``ema.``, ``optimizer.``, ``rng.``."""
+        raise NotImplementedError
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Continue from :meth:`state`, also from the other framework's.
+
+        The other framework's random state cannot be taken over: dropout then starts from the seed.
+        """
+        raise NotImplementedError
+
+    def is_target(self, name: str) -> bool:
+        """Whether the loss reads this array of a batch."""
+        return name in (*self.settings.config.output_shapes, "global_mask", "local_mask")
+
+    def loss_terms(self, predictions: Mapping[str, Any], targets: Mapping[str, Any]) -> Any:
+        """The loss terms, scalars, of predictions and targets in the labels' units."""
+        return self.loss(self._standardised(predictions), self._standardised(targets))
+
+    def _standardised(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        scaling = self.scaling.items()
+        scaled = {name: (values[name] - mean) / deviation for name, (mean, deviation) in scaling}
+        return {**values, **scaled}
+
+    def weight_arrays(self) -> Arrays:
+        """The weights' part of :meth:`state`."""
+        nets = {"model": self.net} | ({"ema": self.average} if self.average is not None else {})
+        return {
+            f"{prefix}.{name}": array
+            for prefix, net in nets.items()
+            for name, array in net.to_weights().items()
+        }
+
+    def restore_weights(self, state: Mapping[str, np.ndarray]) -> None:
+        """The weights' part of :meth:`restore`."""
+        self.net.load_weights_dict(section(state, "model."))
+        if self.average is not None:
+            self.average.load_weights_dict(section(state, "ema."))
+
+
+def split_batch(batch: Mapping[str, np.ndarray], count: int) -> list[Arrays]:
+    """A batch of arrays of one length in ``count`` equal parts, in order."""
+    size = len(batch["images"]) // count
+    return [
+        {name: values[i * size : (i + 1) * size] for name, values in batch.items()}
+        for i in range(count)
+    ]
+
+
+def dropout_seed(seed: int, step: int, rank: int) -> int:
+    """Seed of one rank's dropout in one step, below 2**63.
+
+    Drawn anew for each step, so that a resumed rank needs no random state of its own.
+    """
+    return ((seed * 1_000_003 + step) * 4_096 + rank) % 2**63
+
+
+def section(state: Mapping[str, np.ndarray], prefix: str) -> Arrays:
+    """The arrays whose names start with a prefix, without it."""
+    return {
+        name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)
+    }
