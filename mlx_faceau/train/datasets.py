@@ -81,12 +81,13 @@ class TrainingData:
 
     def describe(self) -> dict[str, object]:
         """What checkpoints and the history record about the data."""
+        _, names = people_names(self.dataset, strict=False)
         return {
             "hash": self.dataset.hash,
             "files": [file.hash for file in self._training_files()],
             "labellers": self._labellers(),
             "faces": len(self.dataset),
-            "people": self._people(),
+            "people": len(set(names.tolist()) - {""}),  # by subject, or by video without one
             "training": len(self.split.train),
             "validation": len(self.split.validation),
             "split_by": self.split.by,
@@ -109,11 +110,6 @@ class TrainingData:
         """Who labelled those files, and their licences, where they record it; each once."""
         found = [entry for file in self._training_files() for entry in labellers(file.path)]
         return [entry for i, entry in enumerate(found) if entry not in found[:i]]
-
-    def _people(self) -> int:
-        """How many are named: by subject, or by video where no subject is."""
-        _, names = people_names(self.dataset, strict=False)
-        return len(set(names.tolist()) - {""})
 
 
 def open_data(
@@ -149,14 +145,20 @@ def open_data(
     if isinstance(config, AUTrainConfig):
         _check_units(dataset.labels["au_intensities"], split, config)
         if config.auxiliary_weight:
-            # With --overfit the training side is too small to fit linear models.
-            seen = np.arange(len(dataset)) if config.overfit else rows
-            with _naming(config, *_au_model_flags(config)):
-                au_models = au_models or _fit_au_models(dataset, seen)
-            if config.cutmix_faces:
-                with _naming(config, "--cutmix-faces"):
-                    source, rows = _with_cutmix(dataset, rows, au_models, config)
-            with _naming(config, *_au_model_flags(config)):
+            with _naming_options(config):
+                if au_models is None:
+                    # With --overfit the training side is too small to fit linear models.
+                    seen = np.arange(len(dataset)) if config.overfit else rows
+                    _LOG.info("fitting a linear model of the labels to %d faces", len(seen))
+                    au_models = OpenFaceAUModels.fit(dataset, seen)
+                if config.cutmix_faces:
+                    _LOG.info("composing %d faces", config.cutmix_faces)
+                    _, people = people_names(dataset, strict=False)
+                    composed = composed_faces(
+                        dataset, people, rows, au_models, config.cutmix_faces, config.seed
+                    )
+                    source = ConcatDataset([dataset, composed])
+                    rows = np.r_[rows, len(dataset) + np.arange(len(composed))]
                 auxiliary = auxiliary_targets(
                     au_models,
                     source,
@@ -182,38 +184,17 @@ def open_data(
     return TrainingData(dataset, split, statistics, batches, config.batch_size, au_models)
 
 
-def _fit_au_models(dataset: FaceDataset | ConcatDataset, rows: np.ndarray) -> OpenFaceAUModels:
-    _LOG.info("fitting a linear model of the labels to %d faces", len(rows))
-    return OpenFaceAUModels.fit(dataset, rows)
-
-
 @contextmanager
-def _naming(config: TrainConfig, *flags: str) -> Iterator[None]:
-    """A DatasetError in it names the files, and the flags that ask for what failed."""
+def _naming_options(config: AUTrainConfig) -> Iterator[None]:
+    """A DatasetError in it names the files, and the options that need models of the labels."""
     try:
         yield
     except DatasetError as error:
-        left_out = " and ".join(filter(None, [", ".join(flags[:-1]), flags[-1]]))
-        raise DatasetError(f"{', '.join(config.data)}: {error}; leave {left_out} out") from None
-
-
-def _au_model_flags(config: AUTrainConfig) -> list[str]:
-    """The given options that need linear models of the labels."""
-    used = {"--relabel-flipped": config.relabel_flipped, "--cutmix-faces": config.cutmix_faces}
-    return ["--auxiliary-weight", *(name for name in used if used[name])]
-
-
-def _with_cutmix(
-    dataset: FaceDataset | ConcatDataset,
-    rows: np.ndarray,
-    au_models: OpenFaceAUModels,
-    config: AUTrainConfig,
-) -> tuple[Source, np.ndarray]:
-    """The files with composed faces after them; the training rows with those faces' rows."""
-    _LOG.info("composing %d faces", config.cutmix_faces)
-    _, people = people_names(dataset, strict=False)
-    composed = composed_faces(dataset, people, rows, au_models, config.cutmix_faces, config.seed)
-    return ConcatDataset([dataset, composed]), np.r_[rows, len(dataset) + np.arange(len(composed))]
+        given = ["--auxiliary-weight"]
+        given += ["--relabel-flipped"] * config.relabel_flipped
+        given += ["--cutmix-faces"] * (config.cutmix_faces > 0)
+        options = " and ".join(given)
+        raise DatasetError(f"{', '.join(config.data)}: {error}; leave {options} out") from None
 
 
 def _sampling_weights(intensities: np.ndarray) -> np.ndarray:
@@ -232,37 +213,29 @@ def _sampling_weights(intensities: np.ndarray) -> np.ndarray:
 
 def _split(dataset: FaceDataset | ConcatDataset, config: TrainConfig, step: int) -> Split:
     """Two sides; with ``--overfit``, evenly spaced faces that are on both."""
-    if not config.overfit:
-        digests = face_digests(dataset)
-        if config.val_data and isinstance(dataset, ConcatDataset):
-            return split_at(dataset, int(dataset.starts[len(config.data)]), step, digests)
-        _warn_of_names(dataset, digests, config)
-        return split_dataset(dataset, config.val_split, config.seed, step, digests)
-    if config.overfit > len(dataset):
-        raise DatasetError(
-            f"{', '.join(config.data)}: holds {len(dataset)} faces, fewer than --overfit "
-            f"{config.overfit}"
-        )
-    chosen = np.linspace(0, len(dataset) - 1, config.overfit).astype(np.int64)
-    return Split(chosen, chosen, "nothing: the same faces on both sides")
-
-
-def _warn_of_names(
-    dataset: FaceDataset | ConcatDataset, digests: np.ndarray, config: TrainConfig
-) -> None:
-    """Warn of names that are taken for one person, who stays on one side."""
+    files = ", ".join(config.data)
+    if config.overfit:
+        if config.overfit > len(dataset):
+            raise DatasetError(
+                f"{files}: holds {len(dataset)} faces, fewer than --overfit {config.overfit}"
+            )
+        chosen = np.linspace(0, len(dataset) - 1, config.overfit).astype(np.int64)
+        return Split(chosen, chosen, "nothing: the same faces on both sides")
+    digests = face_digests(dataset)
+    if config.val_data and isinstance(dataset, ConcatDataset):
+        return split_at(dataset, int(dataset.starts[len(config.data)]), step, digests)
+    # Names that are taken for one person, who stays on one side.
     by, names = people_names(dataset)
     repeated = {row for rows in duplicate_faces(digests, names) for row in rows.tolist()}
-    several = [*spellings(dataset.subjects), *spellings(dataset.videos)]
     reasons = [f"{len(repeated)} faces are there under several {by} names"] if repeated else []
     reasons += [
-        f"{' and '.join(map(repr, written))} differ in spelling alone" for written in several
+        f"{' and '.join(map(repr, written))} differ in spelling alone"
+        for written in (*spellings(dataset.subjects), *spellings(dataset.videos))
     ]
     for reason in reasons[:_MOST_WARNINGS]:
-        _LOG.warning(
-            "%s: %s: these are kept on one side; see 'mlx-faceau data check'",
-            ", ".join(config.data), reason,
-        )  # fmt: skip
+        text = "%s: %s: these are kept on one side; see 'mlx-faceau data check'"
+        _LOG.warning(text, files, reason)
+    return split_dataset(dataset, config.val_split, config.seed, step, digests)
 
 
 def _check_units(intensities: np.ndarray, split: Split, config: TrainConfig) -> None:
