@@ -35,12 +35,15 @@ def some_faces(labels=None) -> CalibrationFaces:
 
 
 @pytest.fixture(scope="module")
-def graphs():
-    faces = some_faces()
+def int8_files():
     return {
-        kind: onnx.load_model_from_string(onnx_bytes(source(config), INT8, faces)).graph
-        for kind, config in BY_KIND.items()
+        kind: onnx_bytes(source(config), INT8, some_faces()) for kind, config in BY_KIND.items()
     }
+
+
+@pytest.fixture(scope="module")
+def graphs(int8_files):
+    return {kind: onnx.load_model_from_string(data).graph for kind, data in int8_files.items()}
 
 
 def test_the_landmark_net_keeps_one_block_in_float_the_au_net_those_without_squeeze():
@@ -90,12 +93,12 @@ def test_weights_are_within_half_a_step_of_the_net_s_and_fit_seven_bits(graphs, 
 
 
 @KINDS
-def test_onnxruntime_fuses_every_pair_into_integer_kernels(graphs, kind, tmp_path):
-    model = onnx_bytes(source(BY_KIND[kind]), INT8, some_faces())
+def test_onnxruntime_fuses_every_pair_into_integer_kernels(int8_files, kind, tmp_path):
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
     options.log_severity_level = 3
-    onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    data = int8_files[kind]
+    onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     kinds = [node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node]
     heads = len(BY_KIND[kind].heads)
     assert kinds.count("QuantizeLinear") == 1  # where bytes begin
@@ -149,8 +152,8 @@ def test_one_odd_face_does_not_coarsen_the_steps_of_a_fixed_batch_either(opset):
     assert quantise.activation_ranges(model, [node], faces[:7])["same"] == (0, 1)
 
 
-def test_metadata_says_what_the_scales_were_calibrated_on(tmp_path):
-    model = onnx.load_model_from_string(onnx_bytes(source(AU), INT8, some_faces()))
+def test_metadata_says_what_the_scales_were_calibrated_on(int8_files):
+    model = onnx.load_model_from_string(int8_files["au_prediction"])
     text = model.metadata_props[0].value
     assert '"calibration": {"data_hash": "abc", "faces": 4}' in text
     assert '"precision": "int8"' in text
@@ -176,7 +179,7 @@ def test_a_net_that_overflows_on_its_calibration_is_refused():
         onnx_bytes(SourceModel(AU, weights, describe(AU)), INT8, some_faces())
 
 
-def test_rounding_moves_no_output_s_mean_over_the_calibration_faces(monkeypatch):
+def test_rounding_moves_no_output_s_mean_over_the_calibration_faces(int8_files, monkeypatch):
     """Shape parameters are their last layer's own numbers: nothing behind it hides a shift."""
     faces = some_faces()
     images = network_input(faces.calibration)
@@ -186,7 +189,7 @@ def test_rounding_moves_no_output_s_mean_over_the_calibration_faces(monkeypatch)
         return session.run(["local_params"], {"image": images})[0].mean(axis=0)
 
     true = means(onnx_bytes(source(LANDMARK), Variant("onnx"), None))
-    corrected = np.abs(means(onnx_bytes(source(LANDMARK), INT8, faces)) - true).max()
+    corrected = np.abs(means(int8_files["landmark_pose"]) - true).max()
     monkeypatch.setattr(quantise, "correct_biases", lambda *_: None)
     rounded = np.abs(means(onnx_bytes(source(LANDMARK), INT8, faces)) - true).max()
     assert corrected < 0.02 * rounded
@@ -250,9 +253,8 @@ def test_faces_are_for_int8_and_int8_needs_them(tmp_path):
         CalibrationFaces(random_crops(0), random_crops(1), {})
 
 
-def test_an_int8_file_is_not_judged_on_drawn_patterns(tmp_path):
-    data = onnx_bytes(source(AU), INT8, some_faces())
-    (tmp_path / "a.onnx").write_bytes(data)
+def test_an_int8_file_is_not_judged_on_drawn_patterns(int8_files, tmp_path):
+    (tmp_path / "a.onnx").write_bytes(int8_files["au_prediction"])
     with pytest.raises(ValueError, match="2 or more like those of its calibration"):
         check_export(tmp_path / "a.onnx", source(AU))
 
