@@ -13,17 +13,7 @@ _HEADS = {"global_head": "global_params_head", "local_head": "local_params_head"
 
 def pyfaceau_names(config: ModelConfig) -> dict[str, str]:
     """The original's name of every weight, by ours, in the order of its state dict."""
-    prefixes = _pyfaceau_prefixes(config)
-    names = {}
-    for ours in weight_shapes(config):
-        layer, part = ours.rsplit(".", 1)
-        names[ours] = f"{prefixes[layer]}.{part}"
-    return names
-
-
-def _pyfaceau_prefixes(config: ModelConfig) -> dict[str, str]:
-    """The original's name of every layer that has weights, by ours."""
-    prefixes = {}
+    prefixes = {}  # the original's name of every layer that has weights, by ours
 
     def conv_norm(ours: str, theirs: str, position: int) -> None:
         prefixes[f"{ours}.conv"] = f"{theirs}.{position}"
@@ -48,7 +38,8 @@ def _pyfaceau_prefixes(config: ModelConfig) -> dict[str, str]:
             theirs = _HEADS.get(head.name, head.name)
             prefixes[f"{head.name}.layers.{index}"] = f"{theirs}.fc.{position}"
             position += 3 if dropout else 2  # linear, ReLU, perhaps dropout
-    return prefixes
+    parts = ((ours, *ours.rsplit(".", 1)) for ours in weight_shapes(config))
+    return {ours: f"{prefixes[layer]}.{part}" for ours, layer, part in parts}
 
 
 def pyfaceau_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:

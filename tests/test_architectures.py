@@ -1,3 +1,5 @@
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 
@@ -6,7 +8,6 @@ from mlx_faceau.core.architectures import (
     AUPredictionConfig,
     LandmarkPoseConfig,
     config_from_dict,
-    config_to_dict,
     count_parameters,
     initial_weights,
     output_biases,
@@ -43,7 +44,7 @@ def test_squeeze_width_is_a_quarter_of_the_hidden_width_and_at_least_one() -> No
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_config_survives_a_round_trip_through_a_dict(kind: str) -> None:
     config = CONFIGS[kind](width_mult=0.5)
-    assert config_from_dict(kind, config_to_dict(config)) == config
+    assert config_from_dict(kind, asdict(config)) == config
 
 
 @pytest.mark.parametrize(

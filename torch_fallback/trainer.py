@@ -10,6 +10,7 @@ from torch import nn
 
 from mlx_faceau.core.architectures import AUPredictionConfig, LandmarkPoseConfig, ModelConfig
 from mlx_faceau.core.auxiliary_head import AuxiliaryAUConfig
+from mlx_faceau.core.checkpoint import section
 from mlx_faceau.core.preprocess import PIXEL_MAX
 from mlx_faceau.core.trainer import (
     CLIP_NORM,
@@ -17,7 +18,6 @@ from mlx_faceau.core.trainer import (
     Trainer,
     TrainerSettings,
     dropout_seed,
-    section,
     split_batch,
 )
 

@@ -9,7 +9,7 @@ References:
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -148,8 +148,7 @@ class LandmarkPoseConfig:
     dropout: float = 0.2
 
     def __post_init__(self) -> None:
-        _check_sizes(self)
-        _check_dropout(self)
+        _check(self)
 
     @property
     def heads(self) -> tuple[Head, ...]:
@@ -183,8 +182,7 @@ class AUPredictionConfig:
     dropout: float = 0.3
 
     def __post_init__(self) -> None:
-        _check_sizes(self)
-        _check_dropout(self)
+        _check(self)
 
     @property
     def heads(self) -> tuple[Head, ...]:
@@ -204,21 +202,18 @@ CONFIGS: dict[str, type[LandmarkPoseConfig] | type[AUPredictionConfig]] = {
 }
 
 
-def _check_sizes(config: ModelConfig) -> None:
+def _check(config: ModelConfig) -> None:
     if not np.isfinite(config.width_mult) or not 0 < config.width_mult <= 8:
         raise UsageError(f"width_mult is {config.width_mult}, expected a number in (0, 8]")
     narrowest = min(s.channels for s in config.backbone.stages)
     if int(narrowest * config.width_mult) < 1:
         raise UsageError(f"width_mult {config.width_mult} leaves a stage without channels")
+    if not 0.0 <= config.dropout < 1.0:
+        raise UsageError(f"dropout is {config.dropout}, expected 0 <= dropout < 1")
     for field in fields(config):
         value = getattr(config, field.name)
         if field.type in (int, "int") and (not isinstance(value, int) or not 0 < value <= 4096):
             raise UsageError(f"{field.name} is {value!r}, expected a whole number in [1, 4096]")
-
-
-def _check_dropout(config: ModelConfig) -> None:
-    if not 0.0 <= config.dropout < 1.0:
-        raise UsageError(f"dropout is {config.dropout}, expected 0 <= dropout < 1")
 
 
 def config_from_dict(kind: str, settings: Mapping[str, Any]) -> ModelConfig:
@@ -237,11 +232,6 @@ def config_from_dict(kind: str, settings: Mapping[str, Any]) -> ModelConfig:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise UsageError(f"{name} is {value!r}, expected a number")
     return config(**settings)
-
-
-def config_to_dict(config: ModelConfig) -> dict[str, Any]:
-    """The settings as JSON values, as :func:`config_from_dict` takes them."""
-    return asdict(config)
 
 
 def weight_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
@@ -364,18 +354,15 @@ def output_biases(config: ModelConfig, means: Mapping[str, np.ndarray]) -> dict[
     for head in config.heads:
         if head.output not in means:
             continue
-        mean = np.asarray(means[head.output], np.float64).reshape(-1)
-        bias = _inverse_activation(head.output, mean, config.image_size)
+        mean = bias = np.asarray(means[head.output], np.float64).reshape(-1)
+        if head.output == "landmarks":
+            inside = np.clip(mean / config.image_size, 1e-3, 1 - 1e-3)
+            bias = np.log(inside) - np.log1p(-inside)
+        elif head.output == "global_params":
+            above = np.maximum(mean[:1] - 0.1, 1e-3)
+            angles = np.arctanh(np.clip(mean[1:4] / (np.pi / 2), -0.99, 0.99))
+            bias = np.concatenate([above + np.log(-np.expm1(-above)), angles, mean[4:] / 100])
+        elif head.output == "au_intensities":
+            bias = np.maximum(mean, 0.1)
         biases[f"{head.name}.layers.{len(head.hidden)}.bias"] = bias.astype(np.float32)
     return biases
-
-
-def _inverse_activation(output: str, mean: np.ndarray, image_size: int) -> np.ndarray:
-    if output == "landmarks":
-        inside = np.clip(mean / image_size, 1e-3, 1 - 1e-3)
-        return np.asarray(np.log(inside) - np.log1p(-inside))
-    if output == "global_params":
-        above = np.maximum(mean[:1] - 0.1, 1e-3)
-        angles = np.arctanh(np.clip(mean[1:4] / (np.pi / 2), -0.99, 0.99))
-        return np.concatenate([above + np.log(-np.expm1(-above)), angles, mean[4:] / 100])
-    return np.maximum(mean, 0.1) if output == "au_intensities" else mean

@@ -9,7 +9,7 @@ import hashlib
 import json
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,6 @@ from .architectures import (
     IMAGE_SIZE,
     ModelConfig,
     config_from_dict,
-    config_to_dict,
     is_statistic,
     weight_shapes,
 )
@@ -51,7 +50,7 @@ def describe(config: ModelConfig, **more: Any) -> dict[str, Any]:
         "format": FORMAT,
         "version": VERSION,
         "kind": config.kind,
-        "model": config_to_dict(config),
+        "model": asdict(config),
         "image_size": [IMAGE_SIZE, IMAGE_SIZE],
         "color_order": COLOR_ORDER,
         "crop": "standard",
@@ -116,11 +115,7 @@ class Checkpoint:
 
     def section(self, prefix: str) -> dict[str, np.ndarray]:
         """Arrays whose name starts with ``prefix``, without it."""
-        return {
-            name.removeprefix(prefix): array
-            for name, array in self.arrays.items()
-            if name.startswith(prefix)
-        }
+        return section(self.arrays, prefix)
 
     def weights(self, prefer_ema: bool = True) -> dict[str, np.ndarray]:
         """Weights of the net: the averaged ones when there are any and they are preferred.
@@ -135,6 +130,15 @@ class Checkpoint:
             weights |= self.section("ema.")
         check_weights(self.config, weights, self.path)
         return weights
+
+
+def section(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    """The arrays whose names start with a prefix, without it."""
+    return {
+        name.removeprefix(prefix): array
+        for name, array in arrays.items()
+        if name.startswith(prefix)
+    }
 
 
 def check_weights(

@@ -120,22 +120,17 @@ def transform_global_params(matrix: np.ndarray, global_params: np.ndarray) -> np
     """
     matrix = np.asarray(matrix, np.float64)
     params = np.asarray(global_params, np.float64)
-    scale, angle = _scale_and_angle(matrix)
+    a, b = matrix[..., 0, 0], matrix[..., 1, 0]
+    scale, angle = np.hypot(a, b), np.arctan2(b, a)
+    shear = np.hypot(matrix[..., 1, 1] - a, matrix[..., 0, 1] + b)
+    if not np.all(shear <= 1e-4 * scale) or not np.all(scale > 0):
+        raise UsageError("a crop matrix is no similarity (rotation, scale and shift only)")
     angles = params[..., 1:4]
     if angle.any():  # the standard crop is upright
         turn = euler_to_matrix(np.stack([0 * angle, 0 * angle, angle], axis=-1))
         angles = matrix_to_euler(turn @ euler_to_matrix(angles))
     shift = transform_points(matrix, params[..., None, 4:])[..., 0, :]
     return np.concatenate([scale[..., None] * params[..., :1], angles, shift], axis=-1)
-
-
-def _scale_and_angle(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    a, b = matrix[..., 0, 0], matrix[..., 1, 0]
-    scale = np.hypot(a, b)
-    shear = np.hypot(matrix[..., 1, 1] - a, matrix[..., 0, 1] + b)
-    if not np.all(shear <= 1e-4 * scale) or not np.all(scale > 0):
-        raise UsageError("a crop matrix is no similarity (rotation, scale and shift only)")
-    return scale, np.arctan2(b, a)
 
 
 def invert(matrix: np.ndarray) -> np.ndarray:

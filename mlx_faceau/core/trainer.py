@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from .architectures import ModelConfig
+from .checkpoint import section
 
 Arrays = dict[str, np.ndarray]
 
@@ -179,10 +180,3 @@ def dropout_seed(seed: int, step: int, rank: int) -> int:
     Drawn anew for each step, so that a resumed rank needs no random state of its own.
     """
     return ((seed * 1_000_003 + step) * 4_096 + rank) % 2**63
-
-
-def section(state: Mapping[str, np.ndarray], prefix: str) -> Arrays:
-    """The arrays whose names start with a prefix, without it."""
-    return {
-        name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)
-    }

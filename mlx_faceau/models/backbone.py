@@ -84,7 +84,8 @@ class FaceNet(Layer):
 
     def to_weights(self) -> dict[str, np.ndarray]:
         """Copies of all weights and BatchNorm statistics, float32, in MLX names and layout."""
-        return {name: np.array(value, np.float32) for name, value in self._parameters()}
+        parameters = tree_flatten(self.parameters())
+        return {name: np.array(value, np.float32) for name, value in parameters}
 
     def load_weights_dict(self, weights: Mapping[str, np.ndarray]) -> None:
         """Take over all weights and BatchNorm statistics.
@@ -100,7 +101,3 @@ class FaceNet(Layer):
 
     def _assign(self, weights: Mapping[str, np.ndarray]) -> None:
         self.load_weights([(name, mx.array(value)) for name, value in weights.items()])
-
-    def _parameters(self) -> list[tuple[str, mx.array]]:
-        flat: list[tuple[str, mx.array]] = tree_flatten(self.parameters())
-        return flat

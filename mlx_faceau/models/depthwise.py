@@ -12,8 +12,6 @@ from typing import cast
 
 import mlx.core as mx
 
-from mlx_faceau.errors import UsageError
-
 from .untraced import untraced
 
 # MLX's CPU compiler vectorises a fused loop only if it reads at most ten arrays.
@@ -30,15 +28,10 @@ def depthwise3x3(x: mx.array, w: mx.array, stride: int = 1) -> mx.array:
 
     Returns:
         (N, ceil(H / stride), ceil(W / stride), C).
-
-    Raises:
-        UsageError: for another stride.
     """
-    if stride not in (1, 2):
-        raise UsageError(f"stride is {stride}, expected 1 or 2")
     if device_name() == "cpu":
         return by_slices(stride)(x, w)
-    return by_conv2d(x, w, stride)
+    return mx.conv2d(x, w.astype(x.dtype), stride=stride, padding=1, groups=x.shape[-1])
 
 
 def device_name() -> str:
@@ -46,11 +39,6 @@ def device_name() -> str:
     if mx.default_device() == mx.Device(mx.cpu):
         return "cpu"
     return "metal" if mx.metal.is_available() else "cuda"
-
-
-def by_conv2d(x: mx.array, w: mx.array, stride: int) -> mx.array:
-    """MLX's own convolution."""
-    return mx.conv2d(x, w.astype(x.dtype), stride=stride, padding=1, groups=x.shape[-1])
 
 
 @cache

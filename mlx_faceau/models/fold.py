@@ -23,19 +23,14 @@ def fold_weights(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     for name, value in weights.items():
         layer, inside_norm, part = name.rpartition(".norm.")
         if part == "weight":
-            scale, shift = _affine({p: weights[f"{layer}.norm.{p}"] for p in _PARTS})
+            gamma, beta, mean, var = (
+                weights[f"{layer}.norm.{part}"].astype(np.float64)
+                for part in ("weight", "bias", "running_mean", "running_var")
+            )
+            scale = gamma / np.sqrt(var + BN_EPS)
             kernel = weights[f"{layer}.conv.weight"].astype(np.float64)
             folded[f"{layer}.conv.weight"] = kernel * scale[:, None, None, None]
-            folded[f"{layer}.conv.bias"] = shift
+            folded[f"{layer}.conv.bias"] = beta - mean * scale
         elif not inside_norm and not name.endswith(".conv.weight"):
             folded[name] = value
     return {name: np.asarray(value, np.float32) for name, value in folded.items()}
-
-
-_PARTS = ("weight", "bias", "running_mean", "running_var")
-
-
-def _affine(norm: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    gamma, beta, mean, var = (norm[part].astype(np.float64) for part in _PARTS)
-    scale = gamma / np.sqrt(var + BN_EPS)
-    return scale, beta - mean * scale

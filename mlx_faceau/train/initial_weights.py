@@ -58,7 +58,17 @@ def first_weights(
     if config.init is None:
         return InitialWeights({**fresh, **output_biases(net, statistics.means)})
     checkpoint = load_init(config)
-    _check_same_net(checkpoint, config)
+    given, wanted = checkpoint.config, config.model_config()  # their dropout may differ
+    if given.kind != wanted.kind:
+        raise CheckpointError(
+            f"{checkpoint.path}: holds a {given.kind} net, expected {wanted.kind}; "
+            "name one of the same net with --init"
+        )
+    if given.width_mult != wanted.width_mult:
+        raise CheckpointError(
+            f"{checkpoint.path}: its net has width {given.width_mult:g}, this training's "
+            f"{wanted.width_mult:g}; use --width-mult {given.width_mult:g}"
+        )
     file = {"file": str(checkpoint.path), "hash": checkpoint.hash}
     origin = {**provenance(checkpoint.metadata), **file}
     auxiliary = {
@@ -89,19 +99,3 @@ def load_init(config: TrainConfig) -> Checkpoint:
     if builtin.is_builtin(config.init):
         return load_checkpoint(builtin.check(builtin.checkpoint_file(config.kind)))
     return load_checkpoint(str(config.init))
-
-
-def _check_same_net(checkpoint: Checkpoint, config: TrainConfig) -> None:
-    """Dropout may differ: it has no weights."""
-    wanted: Any = config.model_config()
-    given: Any = checkpoint.config
-    if given.kind != wanted.kind:
-        raise CheckpointError(
-            f"{checkpoint.path}: holds a {given.kind} net, expected {wanted.kind}; "
-            "name one of the same net with --init"
-        )
-    if given.width_mult != wanted.width_mult:
-        raise CheckpointError(
-            f"{checkpoint.path}: its net has width {given.width_mult:g}, this training's "
-            f"{wanted.width_mult:g}; use --width-mult {given.width_mult:g}"
-        )

@@ -18,6 +18,7 @@ from mlx_faceau.core.architectures import (
     is_statistic,
 )
 from mlx_faceau.core.auxiliary_head import AuxiliaryAUConfig
+from mlx_faceau.core.checkpoint import section
 from mlx_faceau.core.preprocess import PIXEL_MAX
 from mlx_faceau.core.trainer import (
     CLIP_NORM,
@@ -25,7 +26,6 @@ from mlx_faceau.core.trainer import (
     Trainer,
     TrainerSettings,
     dropout_seed,
-    section,
     split_batch,
 )
 from mlx_faceau.errors import BackendError

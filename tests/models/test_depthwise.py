@@ -54,8 +54,3 @@ def test_slices_equal_conv2d_at_odd_sizes(stride, shape):
 
 def test_the_default_suits_the_device():
     check_against_conv2d((2, 8, 8, 4), 2, lambda x, w: depthwise3x3(x, w, 2))
-
-
-def test_another_stride_is_refused():
-    with pytest.raises(ValueError, match="stride is 3"):
-        depthwise3x3(mx.zeros((1, 8, 8, 4)), mx.zeros((4, 3, 3, 1)), 3)

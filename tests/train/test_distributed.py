@@ -22,7 +22,7 @@ from rank_worker import faces, trainer_of
 from tiny_training import Alone, write_faces
 
 from mlx_faceau.core.checkpoint import load_checkpoint
-from mlx_faceau.core.training_step import dropout_seed
+from mlx_faceau.core.trainer import dropout_seed
 from mlx_faceau.errors import CheckpointError
 from mlx_faceau.train import distributed as ranks_module
 from mlx_faceau.train.config import AUTrainConfig
