@@ -6,7 +6,7 @@ import sys
 from dataclasses import MISSING, Field, fields
 from typing import TYPE_CHECKING, Any
 
-from mlx_faceau.train.config import TRAIN_CONFIGS, TrainConfig, read_settings
+from mlx_faceau.train.config import BASIC, CHANGEABLE, TRAIN_CONFIGS, TrainConfig, read_settings
 from mlx_faceau.train.option_fields import default_of, flag
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     nets = parser.add_subparsers(dest="net", metavar="landmark-pose|au", required=True)
     for training in TRAIN_CONFIGS:
         summary = (training.__doc__ or "").strip()
-        changeable = (flag(item.name) for item in fields(training) if item.metadata["may_change"])
+        changeable = map(flag, CHANGEABLE)
         net = nets.add_parser(
             training.model_name,
             usage="%(prog)s --data FILE [FILE ...] [options]",
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         basic = net.add_argument_group("basic options")
         advanced = net.add_argument_group("advanced options")
         for item in fields(training):
-            _add_flag(basic if item.metadata["basic"] else advanced, item)
+            _add_flag(basic if item.name in BASIC else advanced, item)
         basic.add_argument(
             "--config", metavar="FILE", help="JSON file of settings; flags override it"
         )

@@ -23,6 +23,17 @@ DEVICES = ("auto", "cpu", "gpu", "cuda", "mps")
 PRECISIONS = ("float32", "bfloat16", "float16")
 IMAGE_SIZES = (48, 64, 80, 96, 112)  # px, in steps of half the nets' whole stride
 AUGMENTATIONS = ("none", "light", "strong")  # the levels of data/loading/augment.py
+# Settings that most users need: ``--help`` lists them first.
+BASIC = (
+    *("data", "val_data", "output", "init", "epochs", "batch_size", "lr", "ema", "width_mult"),
+    *("val_split", "patience", "augment", "framework", "device"),
+)
+# Settings that a resumed run may be given anew.
+CHANGEABLE = (
+    *("data", "val_data", "output", "epochs", "patience", "framework", "device", "save_every"),
+    *("save_every_minutes", "keep", "mixed_labels", "num_workers", "num_processes"),
+    *("rank_timeout", "tensorboard", "no_export"),
+)
 
 
 def default_framework() -> str:
@@ -39,63 +50,36 @@ class TrainConfig:
     kind: ClassVar[str]  # the net's, in architectures.py
     model_name: ClassVar[str]  # on the command line
 
-    data: tuple[str, ...] = option(
-        MISSING, "HDF5 files with labelled faces", may_change=True, basic=True
-    )
+    data: tuple[str, ...] = option(MISSING, "HDF5 files with labelled faces")
     val_data: tuple[str, ...] = option(
         (),
         "HDF5 files with labelled faces of other people to validate on, instead of a share of "
         "--data",
-        may_change=True,
-        basic=True,
     )
-    output: str | None = option(
-        None, "folder for checkpoints, history, curves and exports", may_change=True, basic=True
-    )
+    output: str | None = option(None, "folder for checkpoints, history, curves and exports")
     init: str | None = option(
-        None,
-        "fine-tune: start from the weights of this checkpoint, folder, or 'builtin'",
-        basic=True,
+        None, "fine-tune: start from the weights of this checkpoint, folder, or 'builtin'"
     )
-    epochs: int = option(
-        100, "total number of epochs, also on resume", least=1, may_change=True, basic=True
-    )
-    batch_size: int = option(32, "faces in one forward pass", least=2, basic=True)
-    lr: float = option(0.001, "peak learning rate, after the warm-up", least=0.0, basic=True)
+    epochs: int = option(100, "total number of epochs, also on resume", least=1)
+    batch_size: int = option(32, "faces in one forward pass", least=2)
+    lr: float = option(0.001, "peak learning rate, after the warm-up", least=0.0)
     ema: float = option(
         0.0,
         "decay of an exponential moving average of the weights, such as 0.999, which is evaluated "
         "and exported; 0 keeps none",
         least=0.0,
         below=1.0,
-        basic=True,
     )
-    width_mult: float = option(
-        1.0, "factor on every channel count of the backbone", least=0.0, basic=True
-    )
+    width_mult: float = option(1.0, "factor on every channel count of the backbone", least=0.0)
     val_split: float = option(
-        0.1, "share of the people (else videos) to validate on", least=0.0, below=1.0, basic=True
+        0.1, "share of the people (else videos) to validate on", least=0.0, below=1.0
     )
-    patience: int = option(
-        30,
-        "epochs without a better validation loss before stopping",
-        least=1,
-        may_change=True,
-        basic=True,
-    )
+    patience: int = option(30, "epochs without a better validation loss before stopping", least=1)
     # Not "none": training crops are cut from the labels themselves, so every face fills its crop
     # alike, which the crops of a detector's boxes never do.
-    augment: str = option(
-        "light", "strength of the data augmentation", choices=AUGMENTATIONS, basic=True
-    )
-    framework: str = option(
-        default_framework,
-        "framework to train with",
-        choices=FRAMEWORKS,
-        may_change=True,
-        basic=True,
-    )
-    device: str = option("auto", "device to train on", choices=DEVICES, may_change=True, basic=True)
+    augment: str = option("light", "strength of the data augmentation", choices=AUGMENTATIONS)
+    framework: str = option(default_framework, "framework to train with", choices=FRAMEWORKS)
+    device: str = option("auto", "device to train on", choices=DEVICES)
 
     accumulate: int = option(
         1,
@@ -114,38 +98,27 @@ class TrainConfig:
         "image size of the first epoch in pixels; it grows to 112 in steps of 16 (progressive "
         "resizing), which takes less time",
     )
-    save_every: int = option(10, "epochs between numbered checkpoints", least=1, may_change=True)
+    save_every: int = option(10, "epochs between numbered checkpoints", least=1)
     save_every_minutes: float = option(
-        10.0,
-        "minutes between saves within an epoch; 0 saves after whole epochs only",
-        least=0.0,
-        may_change=True,
+        10.0, "minutes between saves within an epoch; 0 saves after whole epochs only", least=0.0
     )
-    keep: int = option(
-        0, "newest numbered checkpoints to keep; 0 keeps all", least=0, may_change=True
-    )
+    keep: int = option(0, "newest numbered checkpoints to keep; 0 keeps all", least=0)
     keep_outside: bool = option(False, "keep faces with a landmark outside the crop")
-    mixed_labels: bool = option(
-        False, "allow files whose labellers or shape models (PDMs) differ", may_change=True
-    )
+    mixed_labels: bool = option(False, "allow files whose labellers or shape models (PDMs) differ")
     overfit: int = option(
         0,
         "train and validate on this many faces without augmentation, to check that net and labels "
         "work; 0 trains normally",
         least=0,
     )
-    num_workers: int = option(2, "threads that read and augment data", least=0, may_change=True)
+    num_workers: int = option(2, "threads that read and augment data", least=0)
     num_processes: int = option(
         0,
         "processes that augment faces instead of the threads, for a GPU that waits for data",
         least=0,
-        may_change=True,
     )
     rank_timeout: float = option(
-        300.0,
-        "distributed training: seconds without a step after which a rank gives up",
-        least=1.0,
-        may_change=True,
+        300.0, "distributed training: seconds without a step after which a rank gives up", least=1.0
     )
     seed: int = option(42, "seed of weights, split, data order and dropout", least=0)
     precision: str = option(
@@ -154,10 +127,8 @@ class TrainConfig:
         "with torch also on a CPU that has it; float16: torch on a GPU",
         choices=PRECISIONS,
     )
-    tensorboard: bool = option(
-        False, "write TensorBoard event files into the output folder", may_change=True
-    )
-    no_export: bool = option(False, "do not export the best checkpoint at the end", may_change=True)
+    tensorboard: bool = option(False, "write TensorBoard event files into the output folder")
+    no_export: bool = option(False, "do not export the best checkpoint at the end")
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -326,9 +297,7 @@ def read_settings(path: Path | str) -> dict[str, Any]:
 
 
 def resolve(
-    training: type[TrainConfig],
-    given: Mapping[str, Any],
-    resumed: Mapping[str, Any] | None = None,
+    training: type[TrainConfig], given: Mapping[str, Any], resumed: Mapping[str, Any] | None = None
 ) -> TrainConfig:
     """The settings of a run from what was given and what a resumed checkpoint recorded.
 
@@ -348,7 +317,7 @@ def resolve(
                 f"unknown setting {', '.join(unknown)}; known: {', '.join(sorted(known))}"
             )
     for name, value in given.items():
-        if resumed is None or known[name].metadata["may_change"]:
+        if resumed is None or name in CHANGEABLE:
             continue
         recorded = resumed.get(name, known[name].default)  # older ones lack newer settings
         if recorded != value:

@@ -17,8 +17,6 @@ def option(
     least: float | None = None,
     below: float | None = None,
     choices: tuple[str, ...] | None = None,
-    may_change: bool = False,
-    basic: bool = False,
 ) -> Any:
     """A field with its help text.
 
@@ -28,17 +26,8 @@ def option(
         least: smallest number allowed.
         below: numbers must stay under it.
         choices: texts allowed.
-        may_change: whether a resumed run may be given another value.
-        basic: whether ``--help`` lists it among the options that most users need.
     """
-    metadata = {
-        "help": help,
-        "least": least,
-        "below": below,
-        "choices": choices,
-        "may_change": may_change,
-        "basic": basic,
-    }
+    metadata = {"help": help, "least": least, "below": below, "choices": choices}
     if callable(default):
         return field(default_factory=default, metadata=metadata)
     return field(default=default, metadata=metadata)
