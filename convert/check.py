@@ -132,18 +132,11 @@ def verify_export(
     faces: CalibrationFaces | None = None,
     force: bool = False,
 ) -> Check:
-    """Check a file that was just written, and measure it if it is int8.
-
-    Args:
-        written: the temporary file.
-        name: what it will be called.
-        source: the net or nets it was made from.
-        faces: of an int8 file, None for others.
-        force: accept a loss of accuracy.
+    """Check a temporary file that will get a name; measure it if it is int8, which has faces.
 
     Raises:
         CheckFailed: if it does not compute what its net computes, or int8 costs more than the
-            bound.
+            bound and is not forced.
     """
     crops = None if faces is None else faces.recoloured()
     check = replace(check_export(written, source, crops), path=name)

@@ -176,11 +176,6 @@ def _atomic_package(path: Path) -> Iterator[Path]:
         yield new
         if path.exists():
             path.rename(old)
-        try:
-            new.rename(path)
-        except OSError:
-            if old.exists():
-                old.rename(path)
-            raise
+        new.rename(path)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

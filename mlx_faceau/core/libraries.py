@@ -62,12 +62,7 @@ def _anew() -> str:
 
 
 def broken(library: str, reason: object) -> BrokenLibrary:
-    """The error for an installed library that does not load.
-
-    Args:
-        library: the name that is imported, such as ``"cv2"``.
-        reason: the error, or its text.
-    """
+    """The error for an installed library, by the name that is imported, that does not load."""
     from importlib.metadata import packages_distributions
 
     text = " ".join(str(reason).split())[:300] or type(reason).__name__
@@ -94,11 +89,7 @@ def load_error(error: Exception, library: str, extra: str | None = None) -> Face
 
 
 def library_error(error: BaseException) -> FaceauError | None:
-    """The error with its remedy where an exception comes from importing a library.
-
-    Returns:
-        The error with its remedy; None if the exception is of another kind.
-    """
+    """The error with its remedy where an exception comes from importing a library; else None."""
     if isinstance(error, FaceauError):
         return None
     importing = _importing(error.__traceback__)

@@ -39,14 +39,7 @@ def name_of(function: Callable[..., Any]) -> str:
 
 @contextmanager
 def user_code(name: str) -> Iterator[None]:
-    """Turn any error of code that is not ours into a FunctionError.
-
-    Args:
-        name: whose code it is, for the error, which also says where it was raised.
-
-    Raises:
-        FunctionError: caused by the error.
-    """
+    """Turn any error of code that is not ours into a FunctionError: whose it is, and where."""
     try:
         yield
     except Exception as error:  # whatever it is, it is not a defect of this package

@@ -51,12 +51,7 @@ class DryRun:
 def dry_run(training: type[TrainConfig], given: Mapping[str, Any]) -> DryRun:
     """Take ten steps of a training at full size and write nothing.
 
-    Args:
-        training: ``LandmarkPoseTrainConfig`` or ``AUTrainConfig``.
-        given: explicit settings by field name.
-
-    Raises:
-        UsageError, DatasetError, BackendError, MissingDependency: as the training would.
+    It takes settings and raises errors as :func:`.run.run_training` does.
     """
     config = resolve(training, given)
     data = open_data(config, au_models=saved_au_models(config, None))

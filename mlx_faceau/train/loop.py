@@ -1,10 +1,13 @@
 """Epochs, schedule, validation, early stopping and checkpoints, once for both frameworks."""
 
 import logging
+import signal
+import threading
 import time
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -19,7 +22,6 @@ from .config import TrainConfig
 from .datasets import TrainingData
 from .distributed import Watchdog
 from .history import epoch_line
-from .interruption import StopRequest
 from .schedule import learning_rate
 from .tensorboard import write_scalars
 
@@ -184,3 +186,30 @@ class TrainingLoop:
         """Write the history with the reason why the training ended; None while it runs."""
         content = {**self.history, "epochs": self.state.epochs, "stopped": stopped}
         self.folder.write_history(content)
+
+
+class StopRequest:
+    """Ctrl-C as a request to stop after the running step.
+
+    Within the block the first SIGINT sets ``requested``; a second one raises KeyboardInterrupt.
+
+    Outside the main thread, where Python delivers no signals, it is never set.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._main = threading.current_thread() is threading.main_thread()
+
+    def __enter__(self) -> "StopRequest":
+        if self._main:
+            self._previous = signal.signal(signal.SIGINT, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._main:
+            signal.signal(signal.SIGINT, self._previous)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True

@@ -14,14 +14,11 @@ CURVES_NAME = "training_curves.png"
 
 
 def draw_curves(epochs: Sequence[Mapping[str, Any]], folder: Path) -> Path | None:
-    """Draw loss, metrics and learning rate over the epochs.
-
-    Args:
-        epochs: the history's entries.
-        folder: gets ``training_curves.png``.
+    """Draw loss, metrics and learning rate over the history's epochs.
 
     Returns:
-        The picture's path; None without an epoch, or without matplotlib (which is logged).
+        The path of ``training_curves.png``; None without an epoch, or without matplotlib (which is
+        logged).
     """
     if not epochs:
         return None

@@ -187,14 +187,9 @@ def build_trainer(
     au_weights: Mapping[str, float] | None = None,
     ranks: Ranks | None = None,
 ) -> Trainer:
-    """The framework's trainer of a new net.
+    """The framework's trainer of a net with these first weights, in MLX names and layout.
 
-    Args:
-        config: the settings.
-        data: by whose statistics losses are standardised.
-        weights: the net's first ones, in MLX names and layout.
-        au_weights: of every action unit in the loss; None weighs them alike.
-        ranks: the framework's, from :func:`join_ranks`; None trains alone.
+    Action units weigh alike in the loss without ``au_weights``; without ``ranks`` it trains alone.
 
     Raises:
         BackendError: if the device is missing.

@@ -11,11 +11,7 @@ FOLDER_NAME = "tensorboard"
 
 
 def open_writer(folder: Path, epoch: int) -> Any:
-    """A ``tensorboardX.SummaryWriter``.
-
-    Args:
-        folder: of the event files; created.
-        epoch: the first to be written: earlier files' figures from it on are void.
+    """A ``tensorboardX.SummaryWriter`` from an epoch on: earlier figures of it are void.
 
     Raises:
         MissingDependency: if the library is not installed.

@@ -15,7 +15,7 @@ from mlx_faceau.core.architectures import (  # noqa: E402
     weight_shapes,
 )
 from mlx_faceau.errors import CheckpointError  # noqa: E402
-from mlx_faceau.models.fold import fold_weights  # noqa: E402
+from mlx_faceau.models.backbone import fold_weights  # noqa: E402
 
 mx, nn = models.mx, models.nn
 SMALL = [LandmarkPoseConfig(width_mult=0.25), AUPredictionConfig(width_mult=0.25)]
