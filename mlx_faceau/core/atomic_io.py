@@ -18,12 +18,11 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
         OSError: if the system refuses, or ``path`` is a folder or a device; it names ``path``.
     """
     path = Path(os.path.realpath(path))
-    with _refusals_named(path):
+    prefix = f".{path.name}."
+    try:
         if path.exists() and not path.is_file():
             raise OSError(errno.EINVAL, "is no regular file", str(path))
-        handle, name = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix
-        )
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=path.suffix)
         os.close(handle)
         temporary = Path(name)
         try:
@@ -36,15 +35,9 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _refusals_named(path: Path) -> Iterator[None]:
-    """Name the file that was to be written where the system names none, or the temporary one."""
-    try:
-        yield
     except OSError as error:
-        ours = error.filename is None or Path(str(error.filename)).name.startswith(f".{path.name}.")
+        # The user knows the file itself, neither the temporary one nor a nameless error.
+        ours = error.filename is None or Path(str(error.filename)).name.startswith(prefix)
         if error.errno is None or not ours:
             raise
         raise OSError(error.errno, error.strerror, str(path)) from error

@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -129,17 +130,14 @@ def _matrix(words: Iterator[str], path: Path, name: str, rows: int, columns: int
             f"{path}: the {name} is declared as {height} x {width} of type {kind}, expected at "
             f"most {rows} x {columns} of type {_DOUBLE}"
         )
-    values = []
+    size = height * width
+    values = list(islice(words, size))
+    if len(values) < size:
+        raise DatasetError(f"{path}: cut short: the {name} has {len(values)} of {size} numbers")
     try:
-        for _ in range(height * width):
-            values.append(float(next(words)))
-    except StopIteration:
-        raise DatasetError(
-            f"{path}: cut short: the {name} has {len(values)} of {height * width} numbers"
-        ) from None
+        return np.array(values, np.float64).reshape(height, width)
     except ValueError as error:
         raise DatasetError(f"{path}: the {name}: {error}") from None
-    return np.array(values).reshape(height, width)
 
 
 @dataclass(frozen=True)
