@@ -6,16 +6,15 @@ from mlx_faceau.core.architectures import ModelConfig
 from mlx_faceau.errors import MissingDependency
 
 try:
-    from .au_prediction import AUPredictionNet
-    from .landmark_pose import UnifiedLandmarkPoseNet
     from .losses import AUPredictionLoss, ConcordanceCorrelationLoss, LandmarkPoseLoss, WingLoss
+    from .nets import AUPredictionNet, UnifiedLandmarkPoseNet
 except ModuleNotFoundError as error:
     if error.name != "torch":
         raise
     raise MissingDependency("torch", extra="torch") from error
 
 if TYPE_CHECKING:
-    from .backbone import FaceNet
+    from .nets import FaceNet
 
 __all__ = [
     "AUPredictionLoss",

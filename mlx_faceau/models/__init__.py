@@ -29,10 +29,8 @@ blas.limit_cache()
 # an interpreter that is already shutting down would abort.
 atexit.register(mx.synchronize)
 
-from .au_prediction import AUPredictionNet
-from .backbone import FaceNet
-from .landmark_pose import UnifiedLandmarkPoseNet
 from .losses import AUPredictionLoss, ConcordanceCorrelationLoss, LandmarkPoseLoss, WingLoss
+from .nets import AUPredictionNet, FaceNet, UnifiedLandmarkPoseNet
 
 __all__ = [
     "AUPredictionLoss",

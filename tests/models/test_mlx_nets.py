@@ -15,7 +15,7 @@ from mlx_faceau.core.architectures import (  # noqa: E402
     weight_shapes,
 )
 from mlx_faceau.errors import CheckpointError  # noqa: E402
-from mlx_faceau.models.backbone import fold_weights  # noqa: E402
+from mlx_faceau.models.nets import fold_weights  # noqa: E402
 
 mx, nn = models.mx, models.nn
 SMALL = [LandmarkPoseConfig(width_mult=0.25), AUPredictionConfig(width_mult=0.25)]
@@ -76,7 +76,7 @@ def test_outputs_have_the_promised_names_shapes_and_ranges(config):
 
 
 def test_the_scale_stays_finite_and_positive_far_from_zero():
-    from mlx_faceau.models.landmark_pose import _global_params
+    from mlx_faceau.models.nets import _global_params
 
     raw = mx.zeros((3, 6))
     raw[:, 0] = mx.array([-200.0, 0.0, 200.0])

@@ -15,7 +15,7 @@ from mlx_faceau.core.architectures import (  # noqa: E402
 )
 from mlx_faceau.errors import CheckpointError  # noqa: E402
 from mlx_faceau.torch_fallback import AUPredictionNet, UnifiedLandmarkPoseNet, build  # noqa: E402
-from mlx_faceau.torch_fallback.landmark_pose import _global_params  # noqa: E402
+from mlx_faceau.torch_fallback.nets import _global_params  # noqa: E402
 
 SMALL = [LandmarkPoseConfig(width_mult=0.25), AUPredictionConfig(width_mult=0.25)]
 by_kind = pytest.mark.parametrize("config", SMALL, ids=lambda config: config.kind)

@@ -1,15 +1,25 @@
-"""What both MLX nets share: a backbone built from its settings table, heads, and weights."""
+"""The nets in MLX: a backbone built from its settings table, linear heads, and weights."""
 
+import math
 from collections.abc import Mapping
 from typing import Self
 
 import mlx.core as mx
 import numpy as np
+from mlx import nn
 from mlx.utils import tree_flatten
 
 from mlx_faceau.core import architectures
-from mlx_faceau.core.architectures import BN_EPS, ModelConfig, initial_weights
+from mlx_faceau.core.architectures import (
+    BN_EPS,
+    IMAGE_SIZE,
+    AUPredictionConfig,
+    LandmarkPoseConfig,
+    ModelConfig,
+    initial_weights,
+)
 from mlx_faceau.core.checkpoint import check_weights
+from mlx_faceau.core.landmarks import NUM_LANDMARKS
 
 from .layers import ConvNorm, InvertedResidual, Layer, LinearHead
 
@@ -100,6 +110,89 @@ class FaceNet(Layer):
 
     def _assign(self, weights: Mapping[str, np.ndarray]) -> None:
         self.load_weights([(name, mx.array(value)) for name, value in weights.items()])
+
+
+class UnifiedLandmarkPoseNet(FaceNet):
+    """MobileNetV2 with three heads (the twin of ``mlx_faceau.torch_fallback``'s).
+
+    Args:
+        width_mult: factor on every channel count.
+        num_landmarks: points of the landmark head.
+        num_local_params: shape parameters of the point distribution model.
+        image_size: side of the crop in pixels; landmarks lie in [0, image_size].
+        dropout: probability in [0, 1) after the first hidden layer of each head.
+    """
+
+    landmark_head: LinearHead
+    global_head: LinearHead
+    local_head: LinearHead
+
+    def __init__(
+        self,
+        width_mult: float = 1.0,
+        num_landmarks: int = NUM_LANDMARKS,
+        num_local_params: int = 34,
+        image_size: int = IMAGE_SIZE,
+        dropout: float = 0.2,
+    ) -> None:
+        super().__init__(
+            LandmarkPoseConfig(width_mult, num_landmarks, num_local_params, image_size, dropout)
+        )
+
+    def __call__(self, images: mx.array) -> dict[str, mx.array]:
+        """Predict landmarks and pose.
+
+        Args:
+            images: (N, 112, 112, 3) RGB in [0, 1].
+
+        Returns:
+            ``landmarks`` (N, 68, 2) px in [0, 112]; ``global_params`` (N, 6) scale, rx, ry, rz
+            (radians), tx, ty (px); ``local_params`` (N, 34).
+        """
+        features = self.backbone(images)
+        landmarks = mx.sigmoid(self.landmark_head(features)) * self.config.image_size
+        return {
+            "landmarks": landmarks.reshape(len(images), -1, 2),
+            "global_params": _global_params(self.global_head(features)),
+            "local_params": self.local_head(features),
+        }
+
+
+def _global_params(x: mx.array) -> mx.array:
+    scale, angles, shift = x[:, :1], x[:, 1:4], x[:, 4:]
+    positive = mx.logaddexp(scale, 0.0)  # softplus that neither overflows nor loses small values
+    return mx.concatenate([positive + 0.1, mx.tanh(angles) * (math.pi / 2), shift * 100.0], axis=1)
+
+
+class AUPredictionNet(FaceNet):
+    """EfficientNet-like backbone with one head (the twin of ``mlx_faceau.torch_fallback``'s).
+
+    Args:
+        width_mult: factor on every channel count.
+        dropout: probability in [0, 1) after each hidden layer of the head.
+    """
+
+    au_head: LinearHead
+    auxiliary_head: LinearHead  # see :mod:`mlx_faceau.core.auxiliary_head`
+
+    def __init__(self, width_mult: float = 1.0, dropout: float = 0.3) -> None:
+        super().__init__(AUPredictionConfig(width_mult, dropout))
+
+    def __call__(self, images: mx.array) -> dict[str, mx.array]:
+        """Predict action units.
+
+        Args:
+            images: (N, 112, 112, 3) RGB in [0, 1].
+
+        Returns:
+            ``au_intensities`` (N, 17) >= 0, in the order of ``AU_NAMES``; not clamped to 5. A net
+            with an auxiliary head also gives ``auxiliary`` (N, 443) in training.
+        """
+        features = self.backbone(images)
+        outputs = {"au_intensities": nn.relu(self.au_head(features))}
+        if self.training and "auxiliary_head" in self:
+            outputs["auxiliary"] = self.auxiliary_head(features)
+        return outputs
 
 
 def fold_weights(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

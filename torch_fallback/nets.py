@@ -1,0 +1,173 @@
+"""The nets in torch: a backbone built from its settings table, linear heads, and weights."""
+
+import math
+from collections.abc import Mapping
+from typing import Self
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from mlx_faceau.core import architectures
+from mlx_faceau.core.architectures import (
+    IMAGE_SIZE,
+    AUPredictionConfig,
+    LandmarkPoseConfig,
+    ModelConfig,
+    initial_weights,
+)
+from mlx_faceau.core.checkpoint import check_weights
+from mlx_faceau.core.landmarks import NUM_LANDMARKS
+
+from .layers import ACTIVATIONS, ConvNorm, InvertedResidual, LinearHead
+from .weight_layout import state_dict_from_weights, weights_from_state_dict
+
+
+class Backbone(nn.Module):
+    """Image to features: stem, inverted residual blocks, 1x1 convolution, average pool."""
+
+    def __init__(self, table: architectures.Backbone, width_mult: float) -> None:
+        super().__init__()
+        activation = ACTIVATIONS[table.activation]
+        blocks = list(table.blocks(width_mult))
+        self.stem = ConvNorm(3, blocks[0].in_channels, 3, activation, stride=2)
+        self.blocks = nn.ModuleList(InvertedResidual(block, activation) for block in blocks)
+        features = table.head_channels(width_mult)
+        self.head = ConvNorm(blocks[-1].out_channels, features, 1, activation)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)  # (N, stem, 56, 56)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x).mean((2, 3))  # (N, features)
+
+
+class FaceNet(nn.Module):
+    """A backbone and the linear heads of a configuration, with weights drawn from torch's seed."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = Backbone(config.backbone, config.width_mult)
+        features = config.backbone.head_channels(config.width_mult)
+        for head in config.heads:
+            self.add_module(head.name, LinearHead(features, head))
+        seed = int(torch.randint(2**31 - 1, ()))
+        self.load_weights_dict(initial_weights(config, seed))
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Outputs by name of images (N, 3, 112, 112), RGB in [0, 1]; see :meth:`heads`."""
+        return self.heads(self.backbone(images))
+
+    def heads(self, features: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Outputs by name of the backbone's features (N, channels)."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_config(cls, config: ModelConfig) -> Self:
+        """A new net of these settings, which must be of this class's kind."""
+        net = cls.__new__(cls)
+        FaceNet.__init__(net, config)
+        return net
+
+    def to_weights(self) -> dict[str, np.ndarray]:
+        """Copies of all weights and BatchNorm statistics, float32, in MLX names and layout."""
+        weights = weights_from_state_dict(self.state_dict())
+        return {name: value.astype(np.float32, copy=False) for name, value in weights.items()}
+
+    def load_weights_dict(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Take over all weights and BatchNorm statistics.
+
+        Args:
+            weights: arrays in MLX names and layout, exactly those of ``weight_shapes``.
+
+        Raises:
+            CheckpointError: naming every missing, extra and misshapen array.
+        """
+        check_weights(self.config, weights, "weights")
+        # Not strict: BatchNorm's batch counters are no weights; all else has just been checked.
+        self.load_state_dict(state_dict_from_weights(weights), strict=False)
+
+
+class UnifiedLandmarkPoseNet(FaceNet):
+    """MobileNetV2 with three heads (the torch twin of ``mlx_faceau.UnifiedLandmarkPoseNet``).
+
+    Args:
+        width_mult: factor on every channel count.
+        num_landmarks: points of the landmark head.
+        num_local_params: shape parameters of the point distribution model.
+        image_size: side of the crop in pixels; landmarks lie in [0, image_size].
+        dropout: probability in [0, 1) after the first hidden layer of each head.
+    """
+
+    landmark_head: LinearHead
+    global_head: LinearHead
+    local_head: LinearHead
+    config: LandmarkPoseConfig
+
+    def __init__(
+        self,
+        width_mult: float = 1.0,
+        num_landmarks: int = NUM_LANDMARKS,
+        num_local_params: int = 34,
+        image_size: int = IMAGE_SIZE,
+        dropout: float = 0.2,
+    ) -> None:
+        super().__init__(
+            LandmarkPoseConfig(width_mult, num_landmarks, num_local_params, image_size, dropout)
+        )
+
+    def heads(self, features: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Landmarks and pose.
+
+        Args:
+            features: (N, channels) of the backbone.
+
+        Returns:
+            ``landmarks`` (N, 68, 2) px in [0, 112]; ``global_params`` (N, 6) scale, rx, ry, rz
+            (radians), tx, ty (px); ``local_params`` (N, 34).
+        """
+        landmarks = torch.sigmoid(self.landmark_head(features)) * self.config.image_size
+        return {
+            "landmarks": landmarks.reshape(-1, self.config.num_landmarks, 2),
+            "global_params": _global_params(self.global_head(features)),
+            "local_params": self.local_head(features),
+        }
+
+
+def _global_params(x: torch.Tensor) -> torch.Tensor:
+    scale, angles, shift = x[:, :1], x[:, 1:4], x[:, 4:]
+    # softplus, written so that it stays exact where float16 hardware overflows it.
+    positive = F.relu(scale) + torch.log1p(torch.exp(-scale.abs()))
+    return torch.cat([positive + 0.1, torch.tanh(angles) * (math.pi / 2), shift * 100.0], dim=1)
+
+
+class AUPredictionNet(FaceNet):
+    """EfficientNet-like backbone with one head (the torch twin of ``mlx_faceau.AUPredictionNet``).
+
+    Args:
+        width_mult: factor on every channel count.
+        dropout: probability in [0, 1) after each hidden layer of the head.
+    """
+
+    au_head: LinearHead
+    auxiliary_head: LinearHead  # see :mod:`mlx_faceau.core.auxiliary_head`
+
+    def __init__(self, width_mult: float = 1.0, dropout: float = 0.3) -> None:
+        super().__init__(AUPredictionConfig(width_mult, dropout))
+
+    def heads(self, features: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Action units.
+
+        Args:
+            features: (N, channels) of the backbone.
+
+        Returns:
+            ``au_intensities`` (N, 17) >= 0, in the order of ``AU_NAMES``; not clamped to 5. A net
+            with an auxiliary head also gives ``auxiliary`` (N, 443) in training.
+        """
+        outputs = {"au_intensities": F.relu(self.au_head(features))}
+        if self.training and hasattr(self, "auxiliary_head"):
+            outputs["auxiliary"] = self.auxiliary_head(features)
+        return outputs
