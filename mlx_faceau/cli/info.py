@@ -106,7 +106,7 @@ def installation() -> dict[str, Any]:
     if installed_version("mlx") is not None:
         from mlx_faceau.core.blas import prepare
 
-        blas = str(prepare())
+        blas = prepare()
     return {
         "mlx-faceau": package_version(),
         "python": platform.python_version(),

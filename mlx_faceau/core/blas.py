@@ -14,7 +14,6 @@ import importlib.util
 import logging
 import os
 import sys
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -29,51 +28,40 @@ CACHE_BYTES = 4 << 30  # MLX keeps 32 MB of freed memory by default: page faults
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Status:
-    """Which BLAS serves MLX's matrix products in this process."""
-
-    path: Path | None  # the library that was loaded for MLX; None: MLX's own
-    reason: str  # one clause: where it comes from, or why none was loaded
-
-    def __str__(self) -> str:
-        return f"{self.path} ({self.reason})" if self.path else f"MLX's own ({self.reason})"
-
-
 @cache
-def prepare() -> Status:
+def prepare() -> str:
     """Load a fast BLAS where it helps; call it before ``mlx.core`` is imported. Acts once.
 
     Returns:
-        what is in use from now on.
+        which BLAS serves MLX's matrix products from now on, and why.
 
     Raises:
         BackendError: if ``MLX_FACEAU_BLAS`` names a library that cannot serve MLX.
     """
     wish = os.environ.get(VARIABLE, "")
     if wish == "off":
-        return Status(None, f"{VARIABLE}=off")
+        return f"MLX's own ({VARIABLE}=off)"
     if not _helps_here():
-        return Status(None, "only MLX for Linux CPUs gains from another")
+        return "MLX's own (only MLX for Linux CPUs gains from another)"
     if "mlx.core" in sys.modules:
         logger.warning("mlx was imported before mlx_faceau: its slow BLAS stays in use")
-        return Status(None, "mlx was imported before mlx_faceau")
+        return "MLX's own (mlx was imported before mlx_faceau)"
     if wish:
         _load(Path(wish))
-        return Status(Path(wish), VARIABLE)
+        return f"{wish} ({VARIABLE})"
     for path in bundled_libraries():
         try:
             _load(path)
         except BackendError as error:
             logger.debug("%s", error)
         else:
-            return Status(path, "bundled with OpenCV")
+            return f"{path} (bundled with OpenCV)"
     logger.warning(
         "no OpenBLAS found for MLX, matrix products will be slow: "
         "install opencv-python-headless or set %s=/path/to/libopenblas.so",
         VARIABLE,
     )
-    return Status(None, "no OpenBLAS found")
+    return "MLX's own (no OpenBLAS found)"
 
 
 def limit_cache() -> None:

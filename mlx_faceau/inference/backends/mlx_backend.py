@@ -66,6 +66,6 @@ class MLXBackend:
             "kind": self._config.kind,
             "device": self._device,
             "library": f"mlx {metadata.version('mlx')}",
-            "blas": str(blas.prepare()),
+            "blas": blas.prepare(),
             "metadata": self._metadata,
         }
