@@ -38,7 +38,7 @@ def test_averaged_weights_are_preferred_and_raw_ones_can_be_asked_for(tmp_path: 
     path = write(tmp_path / "a.safetensors", **{f"ema.{name}": np.full(17, 3, np.float32)})
     loaded = load_checkpoint(path)
     assert (loaded.weights()[name] == 3).all()
-    assert (loaded.weights(prefer_ema=False)[name] == 0).all()
+    assert (loaded.section("model.")[name] == 0).all()
 
 
 def test_the_same_content_gives_the_same_bytes(tmp_path: Path) -> None:

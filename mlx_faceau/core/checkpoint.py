@@ -117,17 +117,15 @@ class Checkpoint:
         """Arrays whose name starts with ``prefix``, without it."""
         return section(self.arrays, prefix)
 
-    def weights(self, prefer_ema: bool = True) -> dict[str, np.ndarray]:
-        """Weights of the net: the averaged ones when there are any and they are preferred.
+    def weights(self) -> dict[str, np.ndarray]:
+        """Weights of the net: the averaged ones when there are any.
 
         Running statistics that are not averaged come from the raw weights.
 
         Raises:
             CheckpointError: naming every missing, extra and misshapen weight.
         """
-        weights = self.section("model.")
-        if prefer_ema:
-            weights |= self.section("ema.")
+        weights = self.section("model.") | self.section("ema.")
         check_weights(self.config, weights, self.path)
         return weights
 

@@ -9,18 +9,15 @@ training step is compiled instead.
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache, wraps
-from queue import SimpleQueue
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 import mlx.core as mx
 
 P = ParamSpec("P")
 R = TypeVar("R")
 _NAME = "mlx-lasting"
-
-Requests = SimpleQueue[tuple[Callable[[], Any], Future[Any]]]
 
 
 def untraced(body: Callable[P, R]) -> Callable[P, R]:
@@ -45,28 +42,13 @@ def in_lasting_thread(work: Callable[[], R]) -> R:
     """Do work on the one thread that lives as long as the process; its result or its error.
 
     MLX gives every thread a stream of its own, and a thread that ends drops the compiled functions
-    it has called. For that it needs the interpreter, and one that is shutting down would abort:
-    hence a daemon, which never ends.
+    it has called.
     """
-    if threading.current_thread().name == _NAME:
+    if threading.current_thread().name.startswith(_NAME):
         return work()
-    future: Future[R] = Future()
-    _requests().put((work, future))
-    return future.result()
+    return _executor().submit(work).result()
 
 
 @cache
-def _requests() -> Requests:
-    requests: Requests = SimpleQueue()
-
-    def serve() -> None:
-        while True:
-            work, future = requests.get()
-            try:
-                future.set_result(work())
-            except BaseException as error:  # whatever it is, it belongs to the caller
-                future.set_exception(error)
-            del work, future  # or their arrays would live until the next request
-
-    threading.Thread(target=serve, name=_NAME, daemon=True).start()
-    return requests
+def _executor() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix=_NAME)
