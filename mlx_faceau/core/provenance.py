@@ -18,15 +18,10 @@ ESSENTIALS = (
 
 
 def training_stages(metadata: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """What is recorded of each training, the last one first.
+    """The metadata of a net's file, then each ``init`` in it: all its trainings, the last one first.
 
-    Args:
-        metadata: of a checkpoint, or of a file made from one.
-
-    Returns:
-        The metadata, then each ``init`` in it: ``hash`` of that checkpoint's file, and ``data`` and
-        ``training`` where they are known. Older checkpoints know the hash alone; imported weights
-        have neither.
+    An ``init`` has the ``hash`` of that checkpoint's file, and ``data`` and ``training`` where they
+    are known. Older checkpoints know the hash alone; imported weights have neither.
     """
     found = [metadata]
     while isinstance(init := found[-1].get("init"), Mapping):
@@ -37,12 +32,8 @@ def training_stages(metadata: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def provenance(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """What a file made from a checkpoint records about all trainings behind it.
 
-    Args:
-        metadata: of the checkpoint.
-
-    Returns:
-        ``data``, ``training`` (the essential settings) and ``init``, where they are recorded; no
-        paths.
+    ``data``, ``training`` (the essential settings) and ``init``, where the checkpoint's metadata
+    records them; no paths.
     """
     carried: dict[str, Any] = {}
     for stage in reversed(training_stages(metadata)):
@@ -68,12 +59,8 @@ def carried_metadata(checkpoint: Checkpoint) -> dict[str, Any]:
 def pdm_of(metadata: Mapping[str, Any]) -> dict[str, str] | None:
     """The point distribution model that a net's shape parameters belong to.
 
-    Args:
-        metadata: of a checkpoint, or of a file made from one.
-
-    Returns:
-        Its ``name`` and ``hash`` (empty where its file was not at hand), from the labels of the
-        last training; None where that is not recorded, or the labels are of several.
+    Its ``name`` and ``hash`` (empty where its file was not at hand), from the labels of the last
+    training; None where that is not recorded, or the labels are of several.
     """
     if recorded := metadata.get("pdm"):
         return dict(recorded)

@@ -49,8 +49,8 @@ def run_settings(
 def saved_au_models(config: TrainConfig, checkpoint: Checkpoint | None) -> OpenFaceAUModels | None:
     """The labels' linear models of a resumed training, or of the checkpoint that ``--init`` names.
 
-    The auxiliary head that comes along learns their outputs. None where there are no
-    such models, or none are needed.
+    The auxiliary head that comes along learns their outputs. None where there are none, or none
+    are needed.
 
     Raises:
         CheckpointError: if a checkpoint should hold it and does not.

@@ -123,7 +123,7 @@ def assert_one_wrote(done: subprocess.CompletedProcess[str], folder: Path) -> No
     history = json.loads((folder / "training_history.json").read_text())
     assert [entry["epoch"] for entry in history["epochs"]] == [1, 2]
     assert load_checkpoint(folder).metadata["ranks"] == 2
-    with pytest.raises(CheckpointError, match="trained by 2 ranks together"):
+    with pytest.raises(CheckpointError, match="trained by 2 ranks, not 1"):
         run_training(AUTrainConfig, {"epochs": 3}, resume=folder)
 
 
