@@ -76,5 +76,5 @@ class TorchRanks:
         except RuntimeError as error:
             raise FaceauError(
                 f"rank {self.rank} of {self.size}: another rank is dead or hangs "
-                f"({str(error).splitlines()[0]}); go on with --resume"
+                f"({str(error).splitlines()[0]}); continue with --resume"
             ) from None

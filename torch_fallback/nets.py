@@ -44,7 +44,7 @@ class Backbone(nn.Module):
 
 
 class FaceNet(nn.Module):
-    """A backbone and the linear heads of a configuration, with weights drawn from torch's seed."""
+    """A backbone and the linear heads of a configuration, with random weights by torch's seed."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class FaceNet(nn.Module):
 
 
 class UnifiedLandmarkPoseNet(FaceNet):
-    """MobileNetV2 with three heads (the torch twin of ``mlx_faceau.UnifiedLandmarkPoseNet``).
+    """MobileNetV2 with three heads (in MLX: ``mlx_faceau.UnifiedLandmarkPoseNet``).
 
     Args:
         width_mult: factor on every channel count.
@@ -144,7 +144,7 @@ def _global_params(x: torch.Tensor) -> torch.Tensor:
 
 
 class AUPredictionNet(FaceNet):
-    """EfficientNet-like backbone with one head (the torch twin of ``mlx_faceau.AUPredictionNet``).
+    """EfficientNet-like backbone with one head (in MLX: ``mlx_faceau.AUPredictionNet``).
 
     Args:
         width_mult: factor on every channel count.

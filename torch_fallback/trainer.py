@@ -76,7 +76,7 @@ class TorchTrainer(Trainer):
     def device_memory(self) -> int:
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
-        # Metal tells no peak, but what it took from the system it keeps.
+        # Metal reports no peak, but keeps the memory that it took from the system.
         return torch.mps.driver_allocated_memory() if self.device.type == "mps" else 0
 
     def step(self, batch: Arrays, learning_rate: float) -> Tensors:

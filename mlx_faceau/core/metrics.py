@@ -190,7 +190,7 @@ def constant_aus(prediction: np.ndarray) -> list[str]:
 
     A ReLU output that died predicts 0 for every face and receives no gradient any more.
     """
-    return [name for name, lives in zip(AU_NAMES, moves(prediction), strict=True) if not lives]
+    return [name for name, varies in zip(AU_NAMES, moves(prediction), strict=True) if not varies]
 
 
 def landmark_pose_metrics(truth: Arrays, prediction: Arrays, means: Arrays) -> dict[str, Any]:

@@ -18,7 +18,7 @@ ESSENTIALS = (
 
 
 def training_stages(metadata: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The metadata of a net's file, then each ``init`` in it: all its trainings, the last one first.
+    """The metadata of a net's file, then each ``init`` in it: its trainings, the last one first.
 
     An ``init`` has the ``hash`` of that checkpoint's file, and ``data`` and ``training`` where they
     are known. Older checkpoints know the hash alone; imported weights have neither.

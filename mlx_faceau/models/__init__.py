@@ -54,5 +54,5 @@ def net_class(config: ModelConfig) -> type[FaceNet]:
 
 
 def build(config: ModelConfig) -> FaceNet:
-    """An untrained net of a configuration, its weights drawn from MLX's random seed."""
+    """An untrained net of a configuration, with random weights by MLX's seed."""
     return net_class(config).from_config(config)

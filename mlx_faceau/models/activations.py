@@ -9,7 +9,7 @@ from typing import cast
 import mlx.core as mx
 
 from .depthwise import device_name
-from .untraced import untraced
+from .mlx_thread import outside_tracing
 
 # sigmoid(x) - 1/2 = x P(x^2) / Q(x^2) for |x| <= 17: own least-squares fit, error 1.1e-7, with
 # float32 rounding 2.6e-7. Lowest power first.
@@ -44,7 +44,7 @@ def activate(kind: str | None, x: mx.array) -> mx.array:
 
 
 @mx.custom_function
-@untraced
+@outside_tracing
 def _rational_silu(x: mx.array) -> mx.array:
     # A fused loop must not overwrite an argument that it reads.
     bounded = _bounded(x)
@@ -52,7 +52,7 @@ def _rational_silu(x: mx.array) -> mx.array:
 
 
 @_rational_silu.vjp
-@untraced
+@outside_tracing
 def _rational_silu_vjp(x: mx.array, cotangent: mx.array, output: mx.array) -> mx.array:
     bounded = _bounded(x)
     return mx.depends(_fused_silu_vjp(bounded, cotangent), (bounded, cotangent))

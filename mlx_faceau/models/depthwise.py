@@ -12,7 +12,7 @@ from typing import cast
 
 import mlx.core as mx
 
-from .untraced import untraced
+from .mlx_thread import outside_tracing
 
 # MLX's CPU compiler vectorises a fused loop only if it reads at most ten arrays.
 _MOST_PAIRS = 5
@@ -46,12 +46,12 @@ def by_slices(stride: int) -> Callable[[mx.array, mx.array], mx.array]:
     """The convolution of a stride as a sum of slices, with its derivatives."""
 
     @mx.custom_function
-    @untraced
+    @outside_tracing
     def convolve(x: mx.array, w: mx.array) -> mx.array:
         return _sum_of_products(_slices(x, stride), _taps(w.astype(x.dtype)))
 
     @convolve.vjp
-    @untraced
+    @outside_tracing
     def gradients(
         primals: tuple[mx.array, mx.array], cotangent: mx.array, _: mx.array
     ) -> tuple[mx.array, mx.array]:

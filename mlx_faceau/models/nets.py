@@ -44,7 +44,7 @@ class Backbone(Layer):
 
 
 class FaceNet(Layer):
-    """A backbone and the linear heads of a configuration, with weights drawn from MLX's seed."""
+    """A backbone and the linear heads of a configuration, with random weights by MLX's seed."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ class FaceNet(Layer):
 
 
 class UnifiedLandmarkPoseNet(FaceNet):
-    """MobileNetV2 with three heads (the twin of ``mlx_faceau.torch_fallback``'s).
+    """MobileNetV2 with three heads (in torch: ``mlx_faceau.torch_fallback``).
 
     Args:
         width_mult: factor on every channel count.
@@ -165,7 +165,7 @@ def _global_params(x: mx.array) -> mx.array:
 
 
 class AUPredictionNet(FaceNet):
-    """EfficientNet-like backbone with one head (the twin of ``mlx_faceau.torch_fallback``'s).
+    """EfficientNet-like backbone with one head (in torch: ``mlx_faceau.torch_fallback``).
 
     Args:
         width_mult: factor on every channel count.

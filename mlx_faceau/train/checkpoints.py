@@ -142,7 +142,7 @@ class RunFolder:
         check_output_folder(self.path)
         if (self.path / HISTORY_NAME).exists() or list(self.path.glob("checkpoint_*.safetensors")):
             raise CheckpointError(
-                f"{self.path}: already holds a training; go on with --resume {self.path}, "
+                f"{self.path}: already holds a training; continue with --resume {self.path}, "
                 "or name another --output"
             )
 

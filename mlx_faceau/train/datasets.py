@@ -36,7 +36,7 @@ from .config import AUTrainConfig, TrainConfig
 from .target_statistics import TargetStatistics
 
 _LOG = logging.getLogger(__name__)
-_MOST_WARNINGS = 3  # of names; a check of the file tells all
+_MOST_WARNINGS = 3  # of names; 'data check' lists all
 _OVERFIT_REPEATS = 20  # of each face in an epoch with --overfit
 
 
@@ -198,14 +198,14 @@ def _naming_options(config: AUTrainConfig) -> Iterator[None]:
 
 
 def _sampling_weights(intensities: np.ndarray) -> np.ndarray:
-    """(n,) how often each face is drawn, so that rare action units come up more often."""
+    """(n,) how often each face is sampled, so that rare action units are shown more often."""
     repeats = repeat_factors(intensities)
     before = (intensities > PRESENT).mean(axis=0)
     after = np.average(intensities > PRESENT, axis=0, weights=repeats)
     rarest = int(np.argmax(after / np.maximum(before, 1e-9)))
     _LOG.info(
-        "faces with rare action units are drawn up to %.1f times as often as others; %s is in "
-        "%.1f %% of the faces and %.1f %% of those drawn",
+        "faces with rare action units are sampled up to %.1f times as often as others; %s is in "
+        "%.1f %% of the faces and %.1f %% of those sampled",
         *(repeats.max(), AU_NAMES[rarest], 100 * before[rarest], 100 * after[rarest]),
     )
     return repeats

@@ -2,7 +2,7 @@
 
 Keys: ``config`` (all settings), ``net``, ``data``, ``environment``, ``au_weights``
 (null where they weigh alike), ``init`` (file and hash of the checkpoint whose weights it started
-from, and what that one records of its own training; null where they were drawn), ``epochs`` (one
+from, and what that one records of its own training; null for random weights), ``epochs`` (one
 object an epoch), ``stopped`` (why training ended; null while it runs) and ``exports``.
 """
 

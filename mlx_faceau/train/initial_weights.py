@@ -1,4 +1,4 @@
-"""The weights that a training starts from: drawn at random, or another training's."""
+"""The weights that a training starts from: random, or another training's."""
 
 import logging
 from collections.abc import Mapping

@@ -39,7 +39,7 @@ class TrainingLoop:
         data: training and validation side.
         config: the settings.
         folder: where checkpoints and history go.
-        state: where to start; changed as training goes on.
+        state: where to start; updated during training.
         metadata: what every checkpoint of this run records.
         history: what the history file holds besides the epochs.
         show_progress: draw a progress bar.

@@ -1,4 +1,4 @@
-"""Training curves as a picture."""
+"""Training curves as a PNG image."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ def draw_curves(epochs: Sequence[Mapping[str, Any]], folder: Path) -> Path | Non
     try:
         figure = new_figure(11, 7)
     except FaceauError as error:
-        _LOG.warning("no curves drawn: %s", error)
+        _LOG.warning("training curves not written: %s", error)
         return None
     # The auxiliary head's loss is part of the training's loss and not of the validation's.
     loss = "ccc" if "auxiliary" in epochs[0]["training"] else "loss"

@@ -49,7 +49,7 @@ def run_settings(
 def saved_au_models(config: TrainConfig, checkpoint: Checkpoint | None) -> OpenFaceAUModels | None:
     """The labels' linear models of a resumed training, or of the checkpoint that ``--init`` names.
 
-    The auxiliary head that comes along learns their outputs. None where there are none, or none
+    They give the targets of the auxiliary head. None where there are none, or none
     are needed.
 
     Raises:

@@ -56,7 +56,7 @@ def test_without_matplotlib_a_line_says_so_and_nothing_is_drawn(
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert draw_curves(entries({"correlation": 0.9}), tmp_path) is None
-    assert "no curves drawn: matplotlib is not installed" in caplog.text
+    assert "training curves not written: matplotlib is not installed" in caplog.text
     assert list(tmp_path.iterdir()) == []
 
 

@@ -12,7 +12,7 @@ from mlx_faceau.core.checkpoint import load_checkpoint
 from mlx_faceau.core.preprocess import fill_batch, padded_size
 from mlx_faceau.models import mx, net_class
 from mlx_faceau.models.depthwise import device_name
-from mlx_faceau.models.untraced import in_lasting_thread
+from mlx_faceau.models.mlx_thread import in_worker_thread
 
 # Images of one run: on a CPU few enough for its caches.
 _MAX_BATCH = {"cpu": 16, "metal": 64, "cuda": 256}
@@ -56,7 +56,7 @@ class MLXBackend:
                     name: np.array(outputs[name])[:count] for name in self._config.output_shapes
                 }
 
-        return in_lasting_thread(compute)
+        return in_worker_thread(compute)
 
     def describe(self) -> dict[str, Any]:
         """``blas`` says which library computes matrix products on a CPU."""

@@ -17,10 +17,10 @@ import mlx.core as mx
 
 P = ParamSpec("P")
 R = TypeVar("R")
-_NAME = "mlx-lasting"
+_NAME = "mlx-faceau-mlx"
 
 
-def untraced(body: Callable[P, R]) -> Callable[P, R]:
+def outside_tracing(body: Callable[P, R]) -> Callable[P, R]:
     """Decorate the body of a custom function, or its vjp, that calls compiled functions."""
 
     @wraps(body)
@@ -33,12 +33,12 @@ def untraced(body: Callable[P, R]) -> Callable[P, R]:
             with mx.stream(stream):
                 return body(*args, **kwargs)
 
-        return in_lasting_thread(on_this_stream)
+        return in_worker_thread(on_this_stream)
 
     return call
 
 
-def in_lasting_thread(work: Callable[[], R]) -> R:
+def in_worker_thread(work: Callable[[], R]) -> R:
     """Do work on the one thread that lives as long as the process; its result or its error.
 
     MLX gives every thread a stream of its own, and a thread that ends drops the compiled functions

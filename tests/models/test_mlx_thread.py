@@ -7,7 +7,7 @@ import pytest
 
 mx = pytest.importorskip("mlx_faceau.models", exc_type=ImportError).mx
 
-from mlx_faceau.models.untraced import untraced  # noqa: E402
+from mlx_faceau.models.mlx_thread import outside_tracing  # noqa: E402
 
 on_cpu = pytest.mark.skipif(mx.default_device() != mx.Device(mx.cpu), reason="a matter of CPUs")
 
@@ -30,7 +30,7 @@ def test_a_compiled_function_is_traced_once_inside_and_anew_each_time_outside():
         traces.append(x)
         return x * x
 
-    assert differentiate(untraced(lambda x: square(x))) == 6
+    assert differentiate(outside_tracing(lambda x: square(x))) == 6
     assert len(traces) == 1
     differentiate(lambda x: square(x) * 1)
     assert len(traces) > 2  # the reason for all this; if it fails, MLX has learnt to do without
@@ -41,7 +41,7 @@ def test_errors_come_through():
         raise ValueError("this one")
 
     with pytest.raises(ValueError, match="this one"):
-        untraced(fail)()
+        outside_tracing(fail)()
 
 
 def test_a_process_ends_cleanly_right_after_differentiating():
