@@ -12,8 +12,7 @@ Reference:
 import numpy as np
 
 from mlx_faceau.core.facs import AU_NAMES
-from mlx_faceau.core.metrics import ANGLES, MINIMUM_SUPPORT, angle_errors, au_support, nme
-from mlx_faceau.core.moments import Moments
+from mlx_faceau.core.metrics import ANGLES, MINIMUM_SUPPORT, Moments, angle_errors, au_support, nme
 from mlx_faceau.data.format.identity import Named, people_names
 
 BY_FACE = "face"

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from mlx_faceau.core.metrics import (
+    Moments,
     au_metrics,
     ccc,
     icc31,
@@ -14,7 +15,6 @@ from mlx_faceau.core.metrics import (
     pearson,
     pose_errors,
 )
-from mlx_faceau.core.moments import Moments
 from mlx_faceau.evaluation.bootstrap import (
     au_intervals,
     confidence_interval,
