@@ -31,8 +31,6 @@ from mlx_faceau.core.trainer import (
 from mlx_faceau.errors import BackendError
 from mlx_faceau.models.losses import AUPredictionLoss, AuxiliaryAULoss, LandmarkPoseLoss
 
-from .mlx_distributed import MLXRanks
-
 LOSSES: dict[type[ModelConfig], Callable[..., Any]] = {
     LandmarkPoseConfig: LandmarkPoseLoss,
     AUPredictionConfig: AUPredictionLoss,
@@ -62,6 +60,38 @@ class AdamW(optim.Adam):  # type: ignore[misc]
             parameter = parameter * (1 - self.learning_rate * self.weight_decay)
         updated: mx.array = super().apply_single(gradient, parameter, state)
         return updated
+
+
+class MLXRanks:
+    """This process in the group that ``mlx.launch`` started; a group of one without it."""
+
+    def __init__(self) -> None:
+        self.group = mx.distributed.init()
+        self.rank = self.group.rank()
+        self.size = self.group.size()
+
+    def any(self, flag: bool) -> bool:
+        """See :class:`mlx_faceau.core.trainer.Ranks`."""
+        if self.size == 1:
+            return flag
+        votes = mx.distributed.all_sum(mx.array(float(flag)), group=self.group, stream=mx.cpu)
+        return bool(votes.item())
+
+    def mean(self, tree: Any) -> Any:
+        """The mean of every array over the ranks."""
+        return nn.average_gradients(tree, self.group) if self.size > 1 else tree
+
+    def all_rows(self, arrays: dict[str, mx.array]) -> dict[str, mx.array]:
+        """The rows of all ranks in their order; gradients flow into this rank's own."""
+        if self.size == 1:
+            return arrays
+        return {name: self._gather(values) for name, values in arrays.items()}
+
+    def _gather(self, values: mx.array) -> mx.array:
+        rows, stop = len(values), mx.stop_gradient
+        everyone = stop(mx.distributed.all_gather(stop(values), group=self.group, stream=mx.cpu))
+        before, after = everyone[: self.rank * rows], everyone[(self.rank + 1) * rows :]
+        return mx.concatenate([before, values, after])
 
 
 class MLXTrainer(Trainer):

@@ -232,10 +232,10 @@ def join_ranks(config: TrainConfig) -> Ranks:
         MissingDependency: if the framework is not installed.
     """
     if config.framework == "mlx":
-        from .mlx_distributed import MLXRanks
+        from .mlx_trainer import MLXRanks
 
         return MLXRanks()
-    from mlx_faceau.torch_fallback.distributed import TorchRanks
+    from mlx_faceau.torch_fallback.trainer import TorchRanks
 
     ranks: Ranks = TorchRanks.join(config.rank_timeout)
     return ranks
