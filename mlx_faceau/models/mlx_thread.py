@@ -9,15 +9,18 @@ training step is compiled instead.
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import cache, wraps
-from typing import ParamSpec, TypeVar
+from queue import SimpleQueue
+from typing import Any, ParamSpec, TypeVar
 
 import mlx.core as mx
 
 P = ParamSpec("P")
 R = TypeVar("R")
 _NAME = "mlx-faceau-mlx"
+
+Requests = SimpleQueue[tuple[Callable[[], Any], Future[Any]]]
 
 
 def outside_tracing(body: Callable[P, R]) -> Callable[P, R]:
@@ -42,13 +45,28 @@ def in_worker_thread(work: Callable[[], R]) -> R:
     """Do work on the one thread that lives as long as the process; its result or its error.
 
     MLX gives every thread a stream of its own, and a thread that ends drops the compiled functions
-    it has called.
+    it has called. For that it needs the interpreter, and one that is shutting down would abort:
+    hence a daemon, which never ends.
     """
-    if threading.current_thread().name.startswith(_NAME):
+    if threading.current_thread().name == _NAME:
         return work()
-    return _executor().submit(work).result()
+    future: Future[R] = Future()
+    _requests().put((work, future))
+    return future.result()
 
 
 @cache
-def _executor() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(1, thread_name_prefix=_NAME)
+def _requests() -> Requests:
+    requests: Requests = SimpleQueue()
+
+    def serve() -> None:
+        while True:
+            work, future = requests.get()
+            try:
+                future.set_result(work())
+            except BaseException as error:  # whatever it is, it belongs to the caller
+                future.set_exception(error)
+            del work, future  # or their arrays would live until the next request
+
+    threading.Thread(target=serve, name=_NAME, daemon=True).start()
+    return requests
