@@ -243,10 +243,6 @@ def weight_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
         for part in ("weight", "bias", "running_mean", "running_var"):
             shapes[f"{name}.norm.{part}"] = (out,)
 
-    def linear(name: str, out: int, fan_in: int) -> None:
-        shapes[f"{name}.weight"] = (out, fan_in)
-        shapes[f"{name}.bias"] = (out,)
-
     width, backbone = config.width_mult, config.backbone
     conv_norm("backbone.stem", backbone.stem_channels(width), 3, 3)
     channels = 0
@@ -267,7 +263,8 @@ def weight_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     for head in config.heads:
         widths = (features, *head.hidden, head.outputs)
         for index, (fan_in, out) in enumerate(pairwise(widths)):
-            linear(f"{head.name}.layers.{index}", out, fan_in)
+            shapes[f"{head.name}.layers.{index}.weight"] = (out, fan_in)
+            shapes[f"{head.name}.layers.{index}.bias"] = (out,)
     return shapes
 
 

@@ -29,21 +29,22 @@ def run_settings(
         CheckpointError: if the checkpoint is of the other net, holds no training, or contradicts a
             given setting.
     """
-    if checkpoint is None:
-        config = resolve(training, given)
-        return replace(config, output=config.output or f"runs/{training.model_name}")
-    if checkpoint.config.kind != training.kind:
-        raise CheckpointError(
-            f"{checkpoint.path}: holds a {checkpoint.config.kind} net, expected {training.kind}; "
-            "train it with the other command"
-        )
-    recorded = checkpoint.metadata.get("training")
-    # Exported weights record their training's settings, but none of its state.
-    if not isinstance(recorded, dict) or "progress" not in checkpoint.metadata:
-        raise CheckpointError(f"{checkpoint.path}: holds weights but no training to resume")
-    # Before the setting was recorded, half of the faces were mirrored.
-    config = resolve(training, given, {"horizontal_flip": 0.5, **current_settings(recorded)})
-    return replace(config, output=given.get("output") or str(checkpoint.path.parent))
+    output, recorded = f"runs/{training.model_name}", None
+    if checkpoint is not None:
+        if checkpoint.config.kind != training.kind:
+            raise CheckpointError(
+                f"{checkpoint.path}: holds a {checkpoint.config.kind} net, expected "
+                f"{training.kind}; train it with the other command"
+            )
+        recorded = checkpoint.metadata.get("training")
+        # Exported weights record their training's settings, but none of its state.
+        if not isinstance(recorded, dict) or "progress" not in checkpoint.metadata:
+            raise CheckpointError(f"{checkpoint.path}: holds weights but no training to resume")
+        # Before the setting was recorded, half of the faces were mirrored.
+        recorded = {"horizontal_flip": 0.5, **current_settings(recorded)}
+        output = str(checkpoint.path.parent)
+    config = resolve(training, given, recorded)
+    return replace(config, output=given.get("output") or output)
 
 
 def saved_au_models(config: TrainConfig, checkpoint: Checkpoint | None) -> OpenFaceAUModels | None:
