@@ -89,8 +89,8 @@ class Check:
             if not row.passed
         ]
         lost = [
-            f"int8 moves {change.output} from {change.before:.4f} to {change.after:.4f} (error "
-            f"against the labels, bound {change.limit:g})"
+            f"int8 moves the error of {change.output} from {change.before:.4f} to "
+            f"{change.after:.4f} (bound {change.limit:g})"
             for change in self.changes
             if not change.passed
         ]
