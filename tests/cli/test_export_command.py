@@ -173,7 +173,7 @@ def test_int8_is_calibrated_and_measured_on_people_of_the_file(
     from mlx_faceau.data.synthetic.people import write_synthetic
 
     monkeypatch.setattr(check_module, "INT8_SHARE", float("inf"))  # a random net, which it ruins
-    monkeypatch.setattr("mlx_faceau.convert.int8_accuracy.INT8_CHANGE", {"au_intensities": 1e-9})
+    monkeypatch.setattr(check_module, "INT8_CHANGE", {"au_intensities": 1e-9})
     write_synthetic(tmp_path / "faces.h5", 24, seed=0)
     asked = ["--precision", "int8", "--calibration", str(tmp_path / "faces.h5")]
     assert main(["export", str(run_folder), *asked]) == 1
