@@ -280,12 +280,13 @@ def _interface_problems(
 ) -> Iterator[str]:
     """Differences from the names, order, shapes and types that every exported file has."""
     planes, batch = (3, IMAGE_SIZE, IMAGE_SIZE), metadata.get("batch", DYNAMIC)
-    image = {"uint8": ("uint8", (IMAGE_SIZE, IMAGE_SIZE, 3)), "image": (IMAGE, planes)}.get(
-        str(metadata.get("input")), ("float32", planes)
-    )
-    outputs = {name: ("float32", shape) for name, shape in source.output_shapes.items()}
+    images = {"uint8": ("uint8", (IMAGE_SIZE, IMAGE_SIZE, 3)), "image": (IMAGE, planes)}
+    inputs: dict[str, Any] = {"image": images.get(str(metadata.get("input")), ("float32", planes))}
+    outputs: dict[str, Any] = {
+        name: ("float32", shape) for name, shape in source.output_shapes.items()
+    }
     for role, ports, expected in (
-        ("input", exported.inputs, {"image": image}),
+        ("input", exported.inputs, inputs),
         ("output", exported.outputs, outputs),
     ):
         names = [port.name for port in ports]

@@ -46,8 +46,9 @@ class TupleNet(torch.nn.Module):
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """(N, 3, 112, 112) RGB in [0, 1] to the outputs in order."""
-        outputs = [(net(image), net.config) for net in self.children()]
-        return tuple(values[name] for values, config in outputs for name in config.output_shapes)
+        nets: list[Any] = list(self.children())
+        outputs = [(net(image), net.config.output_shapes) for net in nets]
+        return tuple(values[name] for values, names in outputs for name in names)
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ class Trainer:
     net: Any
     average: Any
     loss: Callable[..., Any]
-    scaling: Mapping[str, tuple[Any, Any]]
+    scaling: Mapping[str, tuple[Any, ...]]
 
     def describe(self) -> dict[str, str]:
         """Framework, its version and the device."""

@@ -92,7 +92,8 @@ def _is_int(value: Any) -> bool:
 
 
 def _is_float(value: Any) -> bool:
-    return (_is_int(value) or isinstance(value, float)) and abs(value) <= sys.float_info.max
+    number = _is_int(value) or isinstance(value, float)
+    return number and bool(abs(value) <= sys.float_info.max)
 
 
 def _is_texts(value: Any) -> bool:

@@ -29,7 +29,8 @@ def run_settings(
         CheckpointError: if the checkpoint is of the other net, holds no training, or contradicts a
             given setting.
     """
-    output, recorded = f"runs/{training.model_name}", None
+    output = f"runs/{training.model_name}"
+    recorded: dict[str, Any] | None = None
     if checkpoint is not None:
         if checkpoint.config.kind != training.kind:
             raise CheckpointError(
