@@ -1,13 +1,11 @@
-"""Synthetic people with exact labels, for the demo, tests and experiments.
+"""Synthetic people with exact labels, for tests and first trainings.
 
 Everything is drawn by this project from a seed: no photograph, no third-party shape model. An image
-shows a person (shape and appearance), an expression (action units, each of which moves points,
-draws wrinkles and tints skin), a pose and a light. Landmarks are exactly the parameters'
-projection.
+shows a person (shape and appearance), an expression (action units, which move points, tint skin and
+show in eyes and mouth), a pose and a light. Landmarks are exactly the parameters' projection.
 
 Units mostly occur together, in five expressions: the networks' heads start so small that they learn
-one direction of variation after the other, and five of them fit into the few hundred steps of a
-demo.
+one direction of variation after the other, and five of them fit into a few hundred steps.
 """
 
 import os
@@ -23,7 +21,7 @@ from mlx_faceau.errors import UsageError
 
 from .marks import marks
 from .paint import SIZE, paint_face, sample_appearance
-from .shape import ShapeModel, shape_model
+from .shape import shape_model
 
 # Units that come together, with their share of the expression's intensity.
 _EXPRESSIONS: dict[str, dict[str, float]] = {
@@ -117,7 +115,9 @@ def _block(person: np.ndarray, start: int, seed: int) -> dict[str, np.ndarray]:
     warp = np.stack([geometry.standard_crop_matrix(points) for points in frame_landmarks])
     params = geometry.transform_global_params(warp, frame_params).astype(np.float32)
     landmarks = geometry.project(model.mean, model.basis, params, local)
-    mark_points = _mark_points(model, params, local)
+    followed = np.einsum("mp,pck->mck", marks().weights, model.basis)
+    mark_points = geometry.project(marks().points, followed, params, local)
+    low, high = frame_landmarks.min(axis=1), frame_landmarks.max(axis=1)
     images = np.empty((len(person), SIZE, SIZE, 3), np.uint8)
     for row, number in enumerate(person):
         images[row] = paint_face(
@@ -130,7 +130,7 @@ def _block(person: np.ndarray, start: int, seed: int) -> dict[str, np.ndarray]:
         "global_params": params,
         "local_params": local,
         "au_intensities": units,
-        "bboxes": _boxes(frame_landmarks),
+        "bboxes": np.concatenate([low, high - low], axis=1).astype(np.float32),
         "warp_matrices": warp.astype(np.float32),
         "person": person,
     }
@@ -142,7 +142,11 @@ def _expression(rng: np.random.Generator) -> np.ndarray:
     Units of an expression differ in strength; opposed ones are never active together.
     """
     units = np.zeros(NUM_AUS)
-    for expression in _shown(rng):
+    shown = [name for name in _EXPRESSIONS if rng.random() < _EXPRESSION_CHANCE]
+    for pair in _EXCLUSIVE:
+        if set(pair) <= set(shown):
+            shown.remove(pair[int(rng.integers(2))])
+    for expression in shown:
         strength = rng.uniform(0.8, 4.2)
         for name, share in _EXPRESSIONS[expression].items():
             units[AU_NAMES.index(name)] = strength * share * rng.uniform(0.85, 1.15)
@@ -156,27 +160,7 @@ def _expression(rng: np.random.Generator) -> np.ndarray:
     return units.astype(np.float32)
 
 
-def _shown(rng: np.random.Generator) -> list[str]:
-    shown = [name for name in _EXPRESSIONS if rng.random() < _EXPRESSION_CHANCE]
-    for pair in _EXCLUSIVE:
-        if set(pair) <= set(shown):
-            shown.remove(pair[int(rng.integers(2))])
-    return shown
-
-
 def _pose(rng: np.random.Generator) -> np.ndarray:
     """(6,) global parameters in the frame of an imaginary photograph."""
     angles = rng.normal(0, _POSE_DEVIATION).clip(-_POSE_LIMITS, _POSE_LIMITS)
     return np.array([rng.uniform(0.8, 2.0), *angles, *(rng.uniform(0.35, 0.65, 2) * _FRAME)])
-
-
-def _mark_points(model: ShapeModel, params: np.ndarray, local: np.ndarray) -> np.ndarray:
-    """(N, M, 2) crop pixels of the marks, which follow the landmarks."""
-    followed = np.einsum("mp,pck->mck", marks().weights, model.basis)
-    return geometry.project(marks().points, followed, params, local)
-
-
-def _boxes(landmarks: np.ndarray) -> np.ndarray:
-    """(N, 4) x, y, width, height of the landmarks' bounding boxes."""
-    low, high = landmarks.min(axis=1), landmarks.max(axis=1)
-    return np.concatenate([low, high - low], axis=1).astype(np.float32)

@@ -94,7 +94,10 @@ def shape_model() -> ShapeModel:
     mean = _both_sides(_MEAN_HALF)
     fields = [*_differences(mean), *(_both_sides(_AU_HALF[name]) for name in AU_NAMES)]
     columns = np.stack([field.reshape(-1) for field in fields], axis=1)
-    rigid, _ = np.linalg.qr(_rigid_motions(mean))
+    shifts = [np.broadcast_to(axis, mean.shape) for axis in np.eye(3)]
+    turns = [np.cross(axis, mean) for axis in np.eye(3)]
+    motions = np.stack([field.reshape(-1) for field in (*shifts, *turns, mean)], axis=1)
+    rigid, _ = np.linalg.qr(motions)  # shifting, turning and scaling the mean face
     columns -= rigid @ (rigid.T @ columns)
     basis, _ = np.linalg.qr(columns)
     local = (basis.T @ columns).T
@@ -110,26 +113,13 @@ def shape_model() -> ShapeModel:
 def interpolation(points: np.ndarray) -> np.ndarray:
     """Weights (K, 68) by which other points of the face follow the landmarks' displacements.
 
-    A biharmonic spline with an affine part: a rigid displacement is reproduced exactly.
+    They follow the affine map that is nearest to these; a rigid one is reproduced exactly.
 
     Args:
         points: (K, 3) mm, on the mean face.
     """
     mean = shape_model().mean
-
-    def affine(at: np.ndarray) -> np.ndarray:
-        return np.concatenate([np.ones((len(at), 1)), at / 100], axis=1)
-
-    def distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return np.asarray(np.linalg.norm(a[:, None] - b[None], axis=-1))
-
-    count = len(mean)
-    system = np.zeros((count + 4, count + 4))
-    system[:count, :count] = distance(mean, mean)
-    system[:count, count:] = affine(mean)
-    system[count:, :count] = affine(mean).T
-    rows = np.concatenate([distance(points, mean), affine(points)], axis=1)
-    return np.asarray(np.linalg.solve(system.T, rows.T).T[:, :count])
+    return np.insert(points, 3, 1, axis=1) @ np.linalg.pinv(np.insert(mean, 3, 1, axis=1))
 
 
 def _both_sides(half: dict[int, Point]) -> np.ndarray:
@@ -139,13 +129,6 @@ def _both_sides(half: dict[int, Point]) -> np.ndarray:
         values[index] = value
         values[MIRROR[index]] = (-value[0], value[1], value[2])
     return values
-
-
-def _rigid_motions(mean: np.ndarray) -> np.ndarray:
-    """(204, 7) displacements of shifting, turning and scaling the mean face."""
-    shifts = [np.broadcast_to(axis, mean.shape) for axis in np.eye(3)]
-    turns = [np.cross(axis, mean) for axis in np.eye(3)]
-    return np.stack([field.reshape(-1) for field in (*shifts, *turns, mean)], axis=1)
 
 
 def _differences(mean: np.ndarray) -> list[np.ndarray]:
