@@ -7,8 +7,8 @@ from drawn_mesh import drawn_model, photograph
 
 from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.core.geometry import standard_crop_matrix
+from mlx_faceau.data.labels.facs_reading import align
 from mlx_faceau.data.labels.mediapipe import IBUG
-from mlx_faceau.data.synthetic.expression_model import head_pose
 from mlx_faceau.data.synthetic.expression_motion import head_turn, move_mesh
 from mlx_faceau.data.synthetic.expression_render import make_face
 from mlx_faceau.data.synthetic.expression_sampling import sample_expression
@@ -147,8 +147,7 @@ def test_a_turn_is_a_rotation_of_the_whole_mesh(model):
     moved = move_mesh(model, mesh, np.zeros(len(model.names)), turn).mesh
     centred = mesh - mesh.mean(axis=0)
     np.testing.assert_allclose(moved - moved.mean(axis=0), centred @ turn.T, atol=0.15)
-    _, before, _ = head_pose(model, mesh)
-    _, after, _ = head_pose(model, moved)
+    before, after = align(np.stack([mesh, moved]), model.neutral)[1]
     np.testing.assert_allclose(after @ before.T, turn, atol=1e-6)
     assert (turn @ [0, 0, -1])[0] < 0 < (head_turn(0.0, 0.2) @ [0, 0, -1])[1]
 

@@ -16,7 +16,7 @@ import numpy as np
 from mlx_faceau.core.facs import AU_NAMES, MAX_INTENSITY
 from mlx_faceau.data.labels.ict_facekit import ICTFaceKit
 
-from .mesh_points import EYES, FACE_OVAL, NUM_SKIN_POINTS, RIGID_POINTS, triangulate_skin
+from .mesh_points import EYES, FACE_OVAL, NUM_SKIN_POINTS, triangulate_skin
 
 # Per action unit: shapes and their amounts at intensity 5. Those without a side have only one;
 # the others are taken of both sides.
@@ -171,6 +171,12 @@ def expression_model(
         for name in shape_names(shape, names)
     )
     normals, changes = _frontal_normals(model)
+    # Shading: none in the face's openings, setting in from the outline.
+    solid = cv2.GaussianBlur((np.abs(normals).max(axis=2) > 0).astype(np.float32), (0, 0), 3)
+    inside = np.zeros((_GRID, _GRID), np.uint8)
+    cv2.fillPoly(inside, [np.round(_to_grid(neutral[FACE_OVAL])).astype(np.int32)], 1)
+    depth = cv2.distanceTransform(inside, cv2.DIST_L2, 5) - 1
+    edge = np.clip(depth / (_FADE * (_GRID - 1) / _GRID_SIDE), 0, 1)
     return ExpressionModel(
         neutral,
         shapes,
@@ -180,7 +186,7 @@ def expression_model(
         normals,
         changes,
         np.stack([_wrinkles(name) for name in names]),
-        _fade(normals, _to_grid(neutral[FACE_OVAL])),
+        np.asarray(np.clip((solid - 0.6) / 0.35, 0, 1) * edge),
     )
 
 
@@ -209,46 +215,34 @@ def _lit(normals: np.ndarray) -> np.ndarray:
 
 
 def _frontal_normals(model: ICTFaceKit) -> tuple[np.ndarray, np.ndarray]:
-    """Normals of the neutral face on the grid and their changes by each shape."""
+    """Normals (128, 128, 3) of the neutral face on the grid, 0 outside; (K, ...) their changes."""
     vertices = model.neutral[_FRONT].astype(np.float64)
     quads = model.faces[((model.faces >= 0) & (model.faces < _FRONT.stop)).all(axis=1)]
     triangles = np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
-    resting = _vertex_normals(vertices, triangles)
-    if resting[:, 2].mean() > 0:  # they shall point to the viewer
-        triangles = triangles[:, ::-1]
-        resting = -resting
-    changes = np.stack(
-        [
-            _vertex_normals(vertices + moved[_FRONT], triangles) - resting
-            for moved in model.expression
-        ],
-        axis=1,
-    )
-    values = np.concatenate([resting[:, None], changes], axis=1).reshape(len(vertices), -1)
-    maps = _rasterise(vertices, triangles[(resting[triangles, 2] < -0.05).all(axis=1)], values)
-    maps = maps.reshape(_GRID, _GRID, -1, 3).transpose(2, 0, 1, 3).astype(np.float32)
-    maps[0] /= np.maximum(np.linalg.norm(maps[0], axis=2, keepdims=True), 1e-6)
-    return maps[0], maps[1:]
+    neutral = _vertex_normals(vertices, triangles)
+    if neutral[:, 2].mean() > 0:  # they shall point to the viewer
+        triangles, neutral = triangles[:, ::-1], -neutral
+    moved = (_vertex_normals(vertices + shape[_FRONT], triangles) for shape in model.expression)
+    normals = np.stack([neutral, *(each - neutral for each in moved)], axis=1)
 
-
-def _rasterise(vertices: np.ndarray, triangles: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """(128, 128, V) values (n, V) of vertices (n, 3), the nearest in front; 0 outside."""
+    # The triangle that each cell of the grid shows, the nearest drawn last.
+    triangles = triangles[(neutral[triangles, 2] < -0.05).all(axis=1)]
     triangles = triangles[np.argsort(-vertices[triangles, 2].mean(axis=1))]
     corners = _to_grid(vertices[triangles])
     owner = np.full((_GRID, _GRID), -1, np.int32)
     for index, corner in enumerate(np.rint(corners * 16).astype(np.int32)):
         cv2.fillConvexPoly(owner, corner, index, cv2.LINE_8, 4)
     rows, columns = np.nonzero(owner >= 0)
-    drawn = triangles[owner[rows, columns]]
-    ends = corners[owner[rows, columns]]
-    sides = np.concatenate([ends, np.ones((*ends.shape[:2], 1))], axis=2).transpose(0, 2, 1)
+    shown = owner[rows, columns]
+    sides = np.insert(corners[shown], 2, 1, axis=2).transpose(0, 2, 1)
     places = np.stack([columns, rows, np.ones(len(rows))], axis=1)[..., None]
     weights = np.linalg.pinv(sides) @ places  # a triangle seen edgewise has no inverse
     shares = weights[..., 0].clip(1e-6, 1)
     shares /= shares.sum(axis=1, keepdims=True)
-    found = np.zeros((_GRID, _GRID, values.shape[1]))
-    found[rows, columns] = np.einsum("pc,pcv->pv", shares, values[drawn])
-    return found
+    maps = np.zeros((normals.shape[1], _GRID, _GRID, 3), np.float32)
+    maps[:, rows, columns] = np.einsum("pc,pckd->kpd", shares, normals[triangles[shown]])
+    maps[0] /= np.maximum(np.linalg.norm(maps[0], axis=2, keepdims=True), 1e-6)
+    return maps[0], maps[1:]
 
 
 def _vertex_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
@@ -258,30 +252,3 @@ def _vertex_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
     for corner in range(3):
         np.add.at(normals, triangles[:, corner], of_triangles)
     return np.asarray(normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9))
-
-
-def _fade(normals: np.ndarray, outline: np.ndarray) -> np.ndarray:
-    """1 where the face is closed and well inside the outline, 0 outside and in its openings."""
-    solid = cv2.GaussianBlur((np.abs(normals).max(axis=2) > 0).astype(np.float32), (0, 0), 3)
-    inside = np.zeros(normals.shape[:2], np.uint8)
-    cv2.fillPoly(inside, [np.round(outline).astype(np.int32)], 1)
-    depth = cv2.distanceTransform(inside, cv2.DIST_L2, 5) - 1
-    edge = np.clip(depth / (_FADE * (_GRID - 1) / _GRID_SIDE), 0, 1)
-    return np.asarray(np.clip((solid - 0.6) / 0.35, 0, 1) * edge)
-
-
-def head_pose(model: ExpressionModel, mesh: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-    """Scale, rotation (3, 3) and translation from the neutral head to a mesh (478, 3).
-
-    Least squares over the points that expressions hardly move.
-
-    Reference:
-        Umeyama, Least-squares estimation of transformation parameters, IEEE PAMI 1991.
-    """
-    resting, found = model.neutral[RIGID_POINTS], mesh[RIGID_POINTS]
-    centre, middle = resting.mean(axis=0), found.mean(axis=0)
-    left, strengths, right = np.linalg.svd((found - middle).T @ (resting - centre))
-    signs = np.array([1.0, 1.0, np.sign(np.linalg.det(left @ right))])
-    rotation = (left * signs) @ right
-    scale = float((strengths * signs).sum() / ((resting - centre) ** 2).sum())
-    return scale, rotation, middle - scale * rotation @ centre

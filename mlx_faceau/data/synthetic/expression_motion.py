@@ -4,8 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .expression_model import ExpressionModel, head_pose
-from .mesh_points import EYES, FACE_OVAL, LOWER_LIP, NUM_POINTS, NUM_SKIN_POINTS, UPPER_LIP, Eye
+from mlx_faceau.data.labels.facs_reading import align
+
+from .expression_model import ExpressionModel
+from .mesh_points import EYES, FACE_OVAL, LOWER_LIP, NUM_POINTS, NUM_SKIN_POINTS, UPPER_LIP
 
 _LID_SHARE = 0.85  # of a closing eye's height that the upper lid covers
 _MIN_OPENING = 0.1  # mm between the lids
@@ -83,13 +85,15 @@ def move_mesh(
         turn: (3, 3) rotation of the head, None for none.
         closed_lips: lips part no further than in the photograph.
     """
-    scale, rotation, offset = head_pose(model, mesh)
-    resting = (mesh - offset) @ rotation / scale
+    (resting,), (rotation,) = align(mesh[None], model.neutral)
     moved = _add_shapes(model, resting, amounts)
     if closed_lips:
         _close_lips(model, resting, moved)
     _separate(moved, UPPER_LIP, LOWER_LIP, 0.0)
-    expressed = scale * moved @ rotation.T + offset
+    scale = np.linalg.norm(mesh - mesh.mean(axis=0)) / np.linalg.norm(
+        resting - resting.mean(axis=0)
+    )
+    expressed = mesh + scale * (moved - resting) @ rotation.T
 
     outline = mesh[FACE_OVAL]
     low, high = outline.min(axis=0), outline.max(axis=0)
@@ -124,18 +128,13 @@ def _add_shapes(model: ExpressionModel, resting: np.ndarray, amounts: np.ndarray
     moved = resting + np.tensordot(factors[active], model.shapes[active], 1)
     for eye in EYES:
         blink = model.names.index(f"eyeBlink_{eye.side}")
-        if amounts[blink]:
-            _close_eye(moved, eye, factors[blink] * model.shapes[blink], float(amounts[blink]))
+        if amounts[blink]:  # by a share of the opening instead of by the shape's displacement
+            moved[eye.ring] -= factors[blink] * model.shapes[blink][eye.ring]
+            gap = moved[eye.lower] - moved[eye.upper]
+            moved[eye.upper] += _LID_SHARE * amounts[blink] * gap
+            moved[eye.lower] -= (1 - _LID_SHARE) * amounts[blink] * gap
         _separate(moved, eye.upper, eye.lower, _MIN_OPENING)
     return moved
-
-
-def _close_eye(moved: np.ndarray, eye: Eye, blink: np.ndarray, amount: float) -> None:
-    """Close the lids' edges by the share ``amount`` instead of by the shape's displacement."""
-    moved[eye.ring] -= blink[eye.ring]
-    gap = moved[eye.lower] - moved[eye.upper]
-    moved[eye.upper] += _LID_SHARE * amount * gap
-    moved[eye.lower] -= (1 - _LID_SHARE) * amount * gap
 
 
 def _close_lips(model: ExpressionModel, resting: np.ndarray, moved: np.ndarray) -> None:

@@ -94,8 +94,10 @@ def render_face(
     places = _apply_maps(back[np.maximum(owner, 0)], columns, rows)
     x, y = cv2.split(places)
     canvas.pixels[:] = cv2.remap(photograph, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-    ratio = model.light_ratio(motion.amounts, wrinkles)
-    _shade(canvas, ratio, model.grid_points[skin], corners[len(rings) :], owner - len(rings))
+    lit = owner >= len(rings)  # skin, by the light at its place on the shading's grid
+    to_grid = _affine_maps(corners[len(rings) :], model.grid_points[skin])
+    on_grid = _apply_maps(to_grid[owner[lit] - len(rings)], columns[lit], rows[lit])
+    canvas.pixels[lit] *= _sample(model.light_ratio(motion.amounts, wrinkles), on_grid)
     eyeballs = _uncovered_eyes(photograph, motion.source)
     for number, eye in enumerate(EYES):
         _fill_eye(canvas, eye, eyeballs, *np.nonzero(owner == -3 - number))
@@ -141,23 +143,8 @@ def _apply_maps(maps: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def _sample(image: np.ndarray, places: np.ndarray) -> np.ndarray:
     """(n, channels) float32 at places (n, 2)."""
     x, y = cv2.split(places.astype(np.float32)[None])
-    found = cv2.remap(
-        image,
-        x,
-        y,
-        cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
+    found = cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(found.reshape(len(places), -1).astype(np.float32))
-
-
-def _shade(
-    canvas: _Canvas, ratio: np.ndarray, places: np.ndarray, corners: np.ndarray, owner: np.ndarray
-) -> None:
-    """Multiply skin by the light's ratio, given where triangles (T, 3, 2) lie on its grid."""
-    rows, columns = np.nonzero(owner >= 0)
-    maps = _affine_maps(corners, places)[owner[rows, columns]]
-    canvas.pixels[rows, columns] *= _sample(ratio, _apply_maps(maps, columns, rows))
 
 
 def _uncovered_eyes(photograph: np.ndarray, mesh: np.ndarray) -> np.ndarray:
@@ -269,7 +256,8 @@ def _fill_mouth(canvas: _Canvas, rows: np.ndarray, columns: np.ndarray) -> None:
 
     jaw = float((framed(mesh[[14]]) - framed(rigid[[14]]))[0, 1])
     lip_line = old_upper[5, 1] if was_open >= 0.05 else (old_upper[5, 1] + old_lower[5, 1]) / 2
-    skin = _skin_tone(canvas)
+    patches = canvas.motion.source[_SKIN_PATCHES, :2]
+    skin = _sample(canvas.photograph, patches).mean(axis=0).astype(np.float64)
     painted = _cavity(along, height - lip_line, 0.85 * jaw, skin, teeth_hidden=was_open > 0.06)
     from_lips = np.minimum(
         height - _height_at(along, upper), 1.5 * (_height_at(along, lower) - height)
@@ -278,11 +266,6 @@ def _fill_mouth(canvas: _Canvas, rows: np.ndarray, columns: np.ndarray) -> None:
     painted *= (0.45 + 0.55 * np.clip(from_lips / 0.05, 0, 1))[:, None]
     painted *= (0.35 + 0.65 * np.clip(from_corners / 0.12, 0, 1))[:, None]
     canvas.pixels[rows, columns] = trust[:, None] * photographed + (1 - trust[:, None]) * painted
-
-
-def _skin_tone(canvas: _Canvas) -> np.ndarray:
-    places = canvas.motion.source[_SKIN_PATCHES, :2]
-    return np.asarray(_sample(canvas.photograph, places).mean(axis=0), np.float64)
 
 
 def _cavity(

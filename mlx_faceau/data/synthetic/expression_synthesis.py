@@ -13,6 +13,7 @@ import numpy as np
 from mlx_faceau.core.facs import AU_NAMES, MAX_INTENSITY
 from mlx_faceau.data.labels.facs_reading import (
     SHAPES,
+    align,
     features,
     load_table,
     nonnegative_least_squares,
@@ -20,7 +21,7 @@ from mlx_faceau.data.labels.facs_reading import (
 )
 from mlx_faceau.data.labels.ict_facekit import ICTFaceKit
 
-from .expression_model import ExpressionModel, expression_model, head_pose, shape_names
+from .expression_model import ExpressionModel, expression_model, shape_names
 from .expression_motion import head_turn
 from .expression_render import SyntheticFace, make_face
 from .expression_sampling import Expression, sample_expression
@@ -83,7 +84,7 @@ def make_expressions(
         count: how many, about; >= 1.
         turn: factor on the angles, smaller where the photograph shows little around the face.
     """
-    _, rotation, _ = head_pose(model, mesh)
+    rotation = align(mesh[None], model.neutral)[1][0]
     yaw = float(np.arctan2(rotation[0, 2], rotation[2, 2]))
     if abs(yaw) > _GREATEST_YAW:
         return
@@ -91,6 +92,7 @@ def make_expressions(
     amounts = photograph_amounts(mesh, scores, model)
     smile = float(amounts[model.names.index("mouthSmile_L")])
     opened = smile > _UNSMILING or amounts[model.names.index("jawOpen")] > _JAW_OPEN
+    parted, dropped = AU_NAMES.index("AU25_r"), AU_NAMES.index("AU26_r")
     is_smile = np.isin(model.names, [n for s in _SMILE for n in shape_names(s, model.names)])
     for _ in range(count + 1 if smile <= _UNSMILING else max(count - 1, 1)):
         sampled = sample_expression(rng, smile > _SMILING, yaw, turn)
@@ -107,15 +109,10 @@ def make_expressions(
             sampled.closed_lips and not removed,
             sampled.wrinkles,
         )
+        units = reading * (1 - removed * _SMILE_UNITS) + sampled.mean_intensities
+        units[parted] = max(units[parted], _PARTED * sampled.mean_intensities[dropped])
         if face.landmarks.min() >= _INSIDE[0] and face.landmarks.max() <= _INSIDE[1]:
-            yield LabelledFace(face, sampled, _combined_intensities(reading, removed, sampled))
-
-
-def _combined_intensities(reading: np.ndarray, removed: float, sampled: Expression) -> np.ndarray:
-    units = reading * (1 - removed * _SMILE_UNITS) + sampled.mean_intensities
-    parted, dropped = AU_NAMES.index("AU25_r"), AU_NAMES.index("AU26_r")
-    units[parted] = max(units[parted], _PARTED * sampled.mean_intensities[dropped])
-    return np.asarray(units.clip(0, MAX_INTENSITY), np.float32)
+            yield LabelledFace(face, sampled, units.clip(0, MAX_INTENSITY).astype(np.float32))
 
 
 def photograph_amounts(mesh: np.ndarray, scores: np.ndarray, model: ExpressionModel) -> np.ndarray:

@@ -13,11 +13,6 @@ FACE_OVAL = np.array([
     10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377,
     152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
 ])  # fmt: skip
-# Forehead, temples, nose bridge and eye corners, which hardly move with an expression.
-RIGID_POINTS = np.array([
-    10, 109, 338, 151, 9, 8, 168, 6, 197, 195, 33, 133, 362, 263, 127, 356, 234, 454, 21, 251,
-    54, 284, 103, 332, 67, 297,
-])  # fmt: skip
 MOUTH_CORNERS = np.array([78, 308])
 UPPER_LIP = np.array([191, 80, 81, 82, 13, 312, 311, 310, 415])  # inner edge, image left to right
 LOWER_LIP = np.array([95, 88, 178, 87, 14, 317, 402, 318, 324])
