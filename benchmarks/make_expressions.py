@@ -20,10 +20,9 @@ import numpy as np
 
 from mlx_faceau.cli.data_generate import read_subjects
 from mlx_faceau.core.pdm import OPEN_PDM, OPEN_PDM_NOISE, PDM, fit_pdm, read_pdm
-from mlx_faceau.data.format.columns import Block
+from mlx_faceau.data.format.columns import Block, checked_block
 from mlx_faceau.data.format.label_provenance import GENERATION
 from mlx_faceau.data.format.row_io import create_file
-from mlx_faceau.data.format.sample import checked_block
 from mlx_faceau.data.labels.face_labels import is_photograph
 from mlx_faceau.data.labels.face_mesh import FaceMesh, Pyramid
 from mlx_faceau.data.labels.generate import VideoReport

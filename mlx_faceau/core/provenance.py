@@ -74,7 +74,7 @@ def training_hashes(metadata: Mapping[str, Any]) -> list[str]:
 
     Checkpoints that do not name each file have one hash of all: of a file, or of several in a row.
     Older ones have no fingerprint of their faces
-    (see :mod:`mlx_faceau.data.format.dataset_fingerprint`).
+    (see :mod:`mlx_faceau.data.format.identity`).
     """
     hashes: list[str] = []
     for stage in training_stages(metadata):

@@ -11,7 +11,7 @@ from mlx_faceau.core.landmarks import OUTER_EYE_CORNERS
 from mlx_faceau.core.metrics import au_metrics, landmark_pose_metrics, nme
 from mlx_faceau.data.format.check import check_intensities
 from mlx_faceau.data.format.dataset import FaceDataset
-from mlx_faceau.data.format.dataset_fingerprint import shares_faces
+from mlx_faceau.data.format.identity import shares_faces
 from mlx_faceau.errors import CheckpointError, DatasetError
 from mlx_faceau.train.target_statistics import TargetStatistics
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlx_faceau.core.facs import NUM_AUS
-from mlx_faceau.data.labels.mirror import LabelledFaces
+from mlx_faceau.data.format.labelled_faces import LabelledFaces
 from mlx_faceau.data.labels.openface_au_models import OpenFaceAUModels
 from mlx_faceau.data.loading.augmentation_workers import Batch
 

@@ -13,17 +13,18 @@ from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.core.provenance import pdm_of
 from mlx_faceau.data.format.check import absent_units, check_intensities
 from mlx_faceau.data.format.dataset import FaceDataset
-from mlx_faceau.data.format.dataset_fingerprint import fingerprint
+from mlx_faceau.data.format.identity import fingerprint
 from mlx_faceau.data.format.identity import (
     duplicate_faces,
     face_digests,
     people_names,
     spellings,
 )
+from mlx_faceau.data.format.labelled_faces import Dataset
 from mlx_faceau.data.format.label_provenance import check_same_labels, labellers
 from mlx_faceau.data.labels.openface_au_models import OpenFaceAUModels
 from mlx_faceau.data.loading.augment import augmentation
-from mlx_faceau.data.loading.batches import Batches, Source
+from mlx_faceau.data.loading.batches import Batches
 from mlx_faceau.data.loading.concat_dataset import ConcatDataset, open_datasets
 from mlx_faceau.data.loading.cutmix import composed_faces
 from mlx_faceau.data.loading.validation_split import Split, split_at, split_dataset
@@ -140,7 +141,7 @@ def open_data(
     statistics = TargetStatistics.of(
         _rows(dataset.labels, split.train), _rows(dataset.masks, split.train)
     )
-    source: Source = dataset
+    source: Dataset = dataset
     rows, auxiliary, weights = split.train, None, None
     if isinstance(config, AUTrainConfig):
         _check_units(dataset.labels["au_intensities"], split, config)

@@ -16,7 +16,7 @@ pytest.importorskip("h5py")
 from mlx_faceau.cli.main import main
 from mlx_faceau.core.checkpoint import describe, save_checkpoint
 from mlx_faceau.data.format.dataset import FaceDataset
-from mlx_faceau.data.format.dataset_fingerprint import fingerprint
+from mlx_faceau.data.format.identity import fingerprint
 from mlx_faceau.data.synthetic.people import write_synthetic
 
 TOLD = "THE NET WAS TRAINED ON FACES OF THIS FILE"

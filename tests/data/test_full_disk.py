@@ -16,7 +16,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[3])
 from killing import sample
 from mlx_faceau.data.format.row_io import create_file
-from mlx_faceau.data.format.sample import batch_of_one, checked_block
+from mlx_faceau.data.format.columns import batch_of_one, checked_block
 from mlx_faceau.errors import DatasetError
 size = int(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))

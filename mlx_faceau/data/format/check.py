@@ -69,7 +69,16 @@ def check_file(
             except DatasetError as error:
                 report.failures.append(_without_path(error, path))
         if not report.failures:
-            _check_storage(report, file)
+            images = file["images"]
+            if (rows := images.chunks[0] if images.chunks else 0) > _SLOW_CHUNK_ROWS:
+                report.warnings.append(
+                    f"images lie in chunks of {rows} ({images.compression or 'uncompressed'}): "
+                    "random access is slow"
+                )
+            if not any(f"metadata/{name}" in file for name in ("subjects", "video_names")):
+                report.warnings.append(
+                    "neither subjects nor videos are named: the file cannot be split"
+                )
     if not report.failures:
         try:
             dataset = FaceDataset(path, keep_outside=True)
@@ -98,7 +107,11 @@ def find_overlap(one: FaceDataset, other: FaceDataset) -> list[str]:
     """Lines on people and faces that are in both data sets, as none may be after a split."""
     found = []
     for kind in ("subjects", "videos"):
-        own, others = (_names_by_key(getattr(dataset, kind)) for dataset in (one, other))
+        names = [getattr(dataset, kind) for dataset in (one, other)]
+        own, others = (
+            {} if texts is None else {subject_key(name): name for name in texts.tolist() if name}
+            for texts in names
+        )
         both = sorted(own[key] for key in own.keys() & others.keys())
         if both:
             found.append(f"{len(both)} {kind} are in {other.path} too: {_first_three(both)}")
@@ -109,10 +122,6 @@ def find_overlap(one: FaceDataset, other: FaceDataset) -> list[str]:
     if rows:
         found.append(f"{len(rows)} faces are in {other.path} too, by their image or all labels")
     return found
-
-
-def _names_by_key(texts: np.ndarray | None) -> dict[str, str]:
-    return {subject_key(name): name for name in ([] if texts is None else texts.tolist()) if name}
 
 
 def _first_three(texts: Sequence[str]) -> str:
@@ -144,18 +153,6 @@ def _without_path(error: DatasetError, path: Path) -> str:
 def _check_names(path: Path, file: h5py.File) -> None:
     for name in ("subjects", "video_names", "groups"):
         schema.read_texts(path, file, name)
-
-
-def _check_storage(report: CheckReport, file: h5py.File) -> None:
-    images = file["images"]
-    rows = images.chunks[0] if images.chunks else 0
-    if rows > _SLOW_CHUNK_ROWS:
-        report.warnings.append(
-            f"images lie in chunks of {rows} ({images.compression or 'uncompressed'}): random "
-            "access is slow"
-        )
-    if not any(f"metadata/{name}" in file for name in ("subjects", "video_names")):
-        report.warnings.append("neither subjects nor videos are named: the file cannot be split")
 
 
 def _check_values(report: CheckReport, dataset: FaceDataset) -> None:

@@ -72,8 +72,16 @@ class FaceDataset:
             keep = placement.usable & (inside | keep_outside)
             self.rows = np.flatnonzero(keep)
             self.left_out = count - len(self.rows)
-            if not quiet:
-                self._report(count)
+            if self.outside and not quiet:
+                _LOG.warning(
+                    "%s: %d of %d samples have landmarks outside the crop: %s",
+                    *(self.path, self.outside, count, "kept" if keep_outside else "dropped"),
+                )
+            if not quiet and len(self) == 0:
+                raise DatasetError(
+                    f"{self.path}: no usable sample among {count}: {self.outside} have landmarks "
+                    "outside the crop; crop the faces wider, or keep such samples"
+                )
             self.labels = {name: values[keep] for name, values in labels.items()}
             self.masks = {
                 "global_mask": placement.global_mask[keep],
@@ -89,18 +97,6 @@ class FaceDataset:
         self.subjects, self.videos, self.groups = (
             None if text is None else text[keep] for text in texts.values()
         )
-
-    def _report(self, count: int) -> None:
-        if self.outside:
-            _LOG.warning(
-                "%s: %d of %d samples have landmarks outside the crop: %s",
-                *(self.path, self.outside, count, "kept" if self._keep_outside else "dropped"),
-            )
-        if len(self) == 0:
-            raise DatasetError(
-                f"{self.path}: no usable sample among {count}: {self.outside} have landmarks "
-                "outside the crop; crop the faces wider, or keep such samples"
-            )
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -43,14 +43,24 @@ def place_in_crop(
     Raises:
         DatasetError: without usable matrices, unless 99 % of the points lie in [0, 112].
     """
-    usable = np.zeros(len(landmarks), bool) if warp is None else _similarities(warp)
-    if warp is not None and usable.any():
+    count = len(landmarks)
+    usable = np.zeros(count, bool)
+    if warp is not None:  # a rotation and one positive scale, no shear and no mirror
+        matrix = np.where(np.isfinite(warp), warp, 0).astype(np.float64)
+        a, b = matrix[:, 0, 0], matrix[:, 1, 0]
+        scale, shear = np.hypot(a, b), np.hypot(matrix[:, 1, 1] - a, matrix[:, 0, 1] + b)
+        usable = (scale > 1e-6) & (shear <= _SIMILARITY_TOLERANCE * scale)
+        usable &= np.isfinite(warp).all(axis=(1, 2))
+    if usable.any():
         if not usable.all():
             _LOG.warning(
                 "%s: %d of %d samples have no usable warp matrix: left out",
-                *(path, int((~usable).sum()), len(usable)),
+                *(path, int((~usable).sum()), count),
             )
-        return _mapped(landmarks, global_params, warp, usable)
+        landmarks, global_params, matrix = landmarks.copy(), global_params.copy(), matrix[usable]
+        landmarks[usable] = geometry.transform_points(matrix, landmarks[usable])
+        global_params[usable] = geometry.transform_global_params(matrix, global_params[usable])
+        return Placement(landmarks, global_params, usable.astype(np.float32), usable)
     inside = float(((landmarks >= 0) & (landmarks <= 112)).all(axis=2).mean())
     if inside < _NEARLY_ALL:
         raise DatasetError(
@@ -62,25 +72,4 @@ def place_in_crop(
         "are taken as crop space and the global parameters are left out of the loss",
         *(path, 100 * inside),
     )
-    count = len(landmarks)
     return Placement(landmarks, global_params, np.zeros(count, np.float32), np.ones(count, bool))
-
-
-def _similarities(warp: np.ndarray) -> np.ndarray:
-    """(N,) bool: finite, rotation and one positive scale, no shear and no mirror."""
-    matrix = np.where(np.isfinite(warp), warp, 0).astype(np.float64)
-    a, b = matrix[:, 0, 0], matrix[:, 1, 0]
-    scale = np.hypot(a, b)
-    shear = np.hypot(matrix[:, 1, 1] - a, matrix[:, 0, 1] + b)
-    proper = (scale > 1e-6) & (shear <= _SIMILARITY_TOLERANCE * scale)
-    return np.asarray(proper & np.isfinite(warp).all(axis=(1, 2)))
-
-
-def _mapped(
-    landmarks: np.ndarray, global_params: np.ndarray, warp: np.ndarray, usable: np.ndarray
-) -> Placement:
-    landmarks, global_params = landmarks.copy(), global_params.copy()
-    matrix = warp[usable].astype(np.float64)
-    landmarks[usable] = geometry.transform_points(matrix, landmarks[usable])
-    global_params[usable] = geometry.transform_global_params(matrix, global_params[usable])
-    return Placement(landmarks, global_params, usable.astype(np.float32), usable)

@@ -1,44 +1,26 @@
-"""Subjects in data sets: names with several spellings, and one face under several names.
+"""Subjects and faces of data sets: names with several spellings, and one face under several names.
 
 Splits keep a subject on one side. Files from several sources may spell one name in several ways, or
-hold the same faces twice under other names.
+hold the same faces twice under other names. A fingerprint of a data set recognises its parts and
+the sets that contain it.
+
+Reference:
+    Cohen and Kaplan, Summarizing data using bottom-k sketches, PODC 2007.
 """
 
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from hashlib import blake2b
-from typing import Protocol
 
 import numpy as np
 
 from mlx_faceau.errors import DatasetError
 
-from .dataset_fingerprint import label_digests
+from .labelled_faces import Dataset, LabelledFaces
 
+FINGERPRINT_SIZE = 256  # one part in 500,000 that is a twentieth of a set would hold none of these
 _BATCH = 256  # images read together
-_DIGEST_BYTES = 16  # of an image
 _MAX_NAMES = 8  # what more names share is no face: a black image, labels of failed frames
-
-
-class Named(Protocol):
-    """A data set whose samples may name subjects and videos."""
-
-    @property
-    def subjects(self) -> np.ndarray | None: ...
-
-    @property
-    def videos(self) -> np.ndarray | None: ...
-
-    def __len__(self) -> int: ...
-
-
-class LabelledImages(Protocol):
-    """A data set with labels and images."""
-
-    @property
-    def labels(self) -> dict[str, np.ndarray]: ...
-
-    def read_images(self, indices: np.ndarray) -> np.ndarray: ...
 
 
 def subject_key(name: str) -> str:
@@ -72,7 +54,7 @@ def spellings(names: np.ndarray | None) -> list[list[str]]:
     return [written for written in found.values() if len(written) > 1]
 
 
-def people_names(dataset: Named, strict: bool = True) -> tuple[str, np.ndarray]:
+def people_names(dataset: Dataset, strict: bool = True) -> tuple[str, np.ndarray]:
     """What a split keeps together: each sample's subject, or its video where that names none.
 
     A sample without a subject, in a video where another one has a subject, is that subject's: a
@@ -96,11 +78,11 @@ def people_names(dataset: Named, strict: bool = True) -> tuple[str, np.ndarray]:
     pairs = list(zip(subjects.tolist(), videos.tolist(), strict=True))
     owners = {video: subject for subject, video in pairs if subject and video}
     by = "subject" if np.any(subjects != "") else "video"
-    return by, np.array([_key(subject or owners.get(video, ""), video) for subject, video in pairs])
-
-
-def _key(subject: str, video: str) -> str:
-    return f"s:{subject}" if subject else f"v:{video}" if video else ""
+    found = []
+    for subject, video in pairs:
+        subject = subject or owners.get(video, "")
+        found.append(f"s:{subject}" if subject else f"v:{video}" if video else "")
+    return by, np.array(found)
 
 
 def shown_name(key: str) -> str:
@@ -108,13 +90,13 @@ def shown_name(key: str) -> str:
     return key.partition(":")[2]
 
 
-def face_digests(faces: LabelledImages) -> np.ndarray:
+def face_digests(faces: LabelledFaces) -> np.ndarray:
     """(N, 2) digests of each sample's image and of its labels; reads all images once."""
     rows = np.arange(len(faces.labels["landmarks"]))
     images: list[str] = []
     for start in range(0, len(rows), _BATCH):
         batch = faces.read_images(rows[start : start + _BATCH])
-        images += [blake2b(i.tobytes(), digest_size=_DIGEST_BYTES).hexdigest() for i in batch]
+        images += [blake2b(i.tobytes(), digest_size=16).hexdigest() for i in batch]
     return np.array([images, label_digests(faces, rows)]).T
 
 
@@ -150,3 +132,21 @@ def merge_names(names: np.ndarray, digests: np.ndarray) -> np.ndarray:
         roots = sorted({root(name) for name in names[rows].tolist() if name})
         merged.update(dict.fromkeys(roots[1:], roots[0]) if roots else {})
     return np.array([root(name) for name in names.tolist()], names.dtype)
+
+
+def label_digests(faces: LabelledFaces, rows: np.ndarray) -> list[str]:
+    """One hexadecimal digest of all labels for each sample of ``rows`` (n,)."""
+    columns = [np.ascontiguousarray(faces.labels[name]) for name in sorted(faces.labels)]
+    found = (b"".join(column[row].tobytes() for column in columns) for row in rows.tolist())
+    return [blake2b(face, digest_size=8).hexdigest() for face in found]
+
+
+def fingerprint(faces: LabelledFaces, rows: np.ndarray) -> list[str]:
+    """The 256 smallest digests of the labels of samples ``rows`` (n,), ascending."""
+    return sorted(set(label_digests(faces, rows)))[:FINGERPRINT_SIZE]
+
+
+def shares_faces(faces: LabelledFaces, digests: Collection[str]) -> bool:
+    """Whether a data set holds any face of a fingerprint; other texts in it are ignored."""
+    every = np.arange(len(faces.labels["landmarks"]))
+    return not set(digests).isdisjoint(label_digests(faces, every))

@@ -174,6 +174,14 @@ def check_new(path: Path, expected_samples: int | None = None) -> None:
     check_target(path, expected_samples)
 
 
+def copy_samples(source: Path, file: RowWriter, exclude: Container[str] = ()) -> None:
+    """Append all samples of a training file to a new one, but for some columns."""
+    dataset = FaceDataset(source, keep_outside=True, quiet=True)
+    for block in read_blocks(dataset, exclude=exclude):
+        file.append(block)
+    dataset.close()
+
+
 def read_blocks(
     dataset: FaceDataset, indices: np.ndarray | None = None, exclude: Container[str] = ()
 ) -> Iterator[Block]:
@@ -213,15 +221,13 @@ def read_blocks(
             block: Block = {"images": dataset.read_images(part)}
             block |= {name: values[part] for name, values in columns.items()}
             block |= {n: text[part].tolist() for n, text in texts.items() if text is not None}
-            for name in others:
-                values = _read_rows(file[name], dataset.rows[part])
+            rows = dataset.rows[part]
+            first, last = int(rows.min()), int(rows.max())
+            for name in others:  # one read of the span where the rows lie close together
+                source = file[name]
+                if last - first < 4 * len(rows):
+                    values = source[first : last + 1][rows - first]
+                else:
+                    values = np.stack([source[int(row)] for row in rows])
                 block[name] = values.astype(COLUMNS[name].dtype)
             yield block
-
-
-def _read_rows(source: h5py.Dataset, rows: np.ndarray) -> np.ndarray:
-    """Rows in any order; one read of the span where they lie close together."""
-    first, last = int(rows.min()), int(rows.max())
-    if last - first < 4 * len(rows):
-        return np.asarray(source[first : last + 1][rows - first])
-    return np.stack([source[int(row)] for row in rows])

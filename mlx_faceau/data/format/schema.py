@@ -36,6 +36,15 @@ LABEL_SHAPES: dict[str, tuple[int, ...]] = {
     "au_intensities": (NUM_AUS,),
 }
 FRAME_SHAPES: dict[str, tuple[int, ...]] = {"bboxes": (4,), "warp_matrices": (2, 3)}
+# Root attribute -> its value, and what to do with a file of another one. The original tool's files
+# have the last two alone.
+_ATTRIBUTES: dict[str, tuple[Any, str]] = {
+    "format": (FORMAT, "give a file made by 'mlx-faceau data'"),
+    "version": (VERSION, "update mlx-faceau"),
+    "landmark_space": ("crop", "convert it"),
+    "color_format": ("RGB", "convert the images"),
+    "image_size": ([112, 112], "crop anew"),
+}
 _CHECK_HINT = "see 'mlx-faceau data check'"
 _INFLATION = 1100  # bytes that a byte of the file can stand for: deflate's limit is 1032
 _MAX_MEMBERS = 1000  # of a group; ours have a dozen
@@ -55,9 +64,9 @@ _READ_ERRORS = (
 
 
 @contextmanager
-def opened(path: Path, **options: Any) -> Iterator[h5py.File]:
+def opened(path: Path) -> Iterator[h5py.File]:
     """Open an HDF5 file for reading; any error of the library becomes a one-line DatasetError."""
-    with named_errors(path), open_file(path, **options) as file:
+    with named_errors(path), open_file(path) as file:
         yield file
 
 
@@ -129,20 +138,11 @@ def check_root(path: Path, file: h5py.File) -> bool:
         DatasetError: for another format, version, landmark space, colour order or image size.
     """
     ours = "format" in file.attrs
-    if ours and _text(file.attrs["format"]) != FORMAT:
-        raise DatasetError(f"{path}: format is {file.attrs['format']!r}, expected {FORMAT!r}")
-    if ours and file.attrs.get("version") != VERSION:
-        version = file.attrs.get("version")
-        raise DatasetError(f"{path}: version is {version}, this release reads {VERSION}; update it")
-    if ours and _text(file.attrs.get("landmark_space")) != "crop":
-        space = file.attrs.get("landmark_space")
-        raise DatasetError(f"{path}: landmark_space is {space!r}, expected 'crop'; convert it")
-    color = _text(file.attrs.get("color_format"))
-    if color != "RGB":
-        raise DatasetError(f"{path}: color_format is {color!r}, expected 'RGB'; convert the images")
-    size = np.ravel(file.attrs.get("image_size", ())).tolist()
-    if size != [112, 112]:
-        raise DatasetError(f"{path}: image_size is {size}, expected [112, 112]; crop anew")
+    for name, (expected, remedy) in _ATTRIBUTES.items():
+        found = file.attrs.get(name)
+        found = found.tolist() if isinstance(found, np.ndarray | np.generic) else _text(found)
+        if found != expected and (ours or name in ("color_format", "image_size")):
+            raise DatasetError(f"{path}: {name} is {found!r}, expected {expected!r}; {remedy}")
     return ours
 
 
@@ -174,9 +174,10 @@ def check_datasets(path: Path, file: h5py.File) -> int:
     count = int(file["images"].shape[0])
     if file["images"].dtype != np.uint8:
         raise DatasetError(f"{path}: 'images' is {file['images'].dtype}, expected uint8 RGB")
-    optional = {**FRAME_SHAPES, "metadata/quality_scores": ()}
-    for name, shape in {**LABEL_SHAPES, **optional}.items():
-        if name in file or name not in optional:
+    if count == 0:
+        raise DatasetError(f"{path}: holds no samples")
+    for name, shape in {**LABEL_SHAPES, **FRAME_SHAPES, "metadata/quality_scores": ()}.items():
+        if name in file or name in LABEL_SHAPES:
             check_array(path, file, name, shape, count)
             kind = file[name].dtype
             if not np.issubdtype(kind, np.floating):
@@ -184,8 +185,6 @@ def check_datasets(path: Path, file: h5py.File) -> int:
     for name in ("video_names", "subjects", "groups"):
         if f"metadata/{name}" in file:
             check_array(path, file, f"metadata/{name}", (), count)
-    if count == 0:
-        raise DatasetError(f"{path}: holds no samples")
     return count
 
 
@@ -223,7 +222,7 @@ def _check_members(path: Path, group: h5py.Group, depth: int = 0) -> None:
 
     Nothing is opened before its link is known to stay in this file.
     """
-    names = list(islice(group, _MAX_MEMBERS + 1))
+    names, held = list(islice(group, _MAX_MEMBERS + 1)), path.stat().st_size
     if len(names) > _MAX_MEMBERS:
         raise DatasetError(f"{path}: {group.name} has more than {_MAX_MEMBERS} members")
     for name in names:
@@ -234,20 +233,16 @@ def _check_members(path: Path, group: h5py.Group, depth: int = 0) -> None:
         if not inside:
             raise DatasetError(f"{path}: {name!r} lies in another file; copy it into this one")
         if isinstance(member, h5py.Dataset):
-            _check_size(path, member)
+            width = member.dtype.itemsize
+            size = (member.size or 0) * width
+            chunk = math.prod(map(int, member.chunks or (0,))) * width
+            if size > _INFLATION * held or chunk > min(_INFLATION * held, _MAX_CHUNK):
+                raise DatasetError(
+                    f"{path}: {member.name} claims {size} bytes in chunks of {chunk}, more than a "
+                    f"file of {held} bytes can hold or memory should; write it again"
+                )
         elif isinstance(member, h5py.Group) and depth < _MAX_DEPTH:
             _check_members(path, member, depth + 1)
-
-
-def _check_size(path: Path, dataset: h5py.Dataset) -> None:
-    width, held = dataset.dtype.itemsize, path.stat().st_size
-    size = (dataset.size or 0) * width
-    chunk = math.prod(map(int, dataset.chunks or (0,))) * width
-    if size > _INFLATION * held or chunk > min(_INFLATION * held, _MAX_CHUNK):
-        raise DatasetError(
-            f"{path}: {dataset.name} claims {size} bytes in chunks of {chunk}, more than a file of "
-            f"{held} bytes can hold or memory should; write it again"
-        )
 
 
 def _text(value: Any) -> Any:

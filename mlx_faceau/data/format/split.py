@@ -79,20 +79,15 @@ def partition_dataset(
         raise DatasetError(
             f"{dataset.path}: {len(people)} {kind}s cannot be divided into {len(shares)} parts"
         )
-    contents = _contents(dataset.labels["au_intensities"], person, stratify)
+    counted = np.ones((len(dataset), 1))
+    if stratify:
+        counted = np.concatenate([counted, dataset.labels["au_intensities"] >= ACTIVE], axis=1)
+    contents = np.zeros((len(people), counted.shape[1]))  # samples, and those that show each unit
+    np.add.at(contents, person, counted)
+    contents = contents[:, contents.any(axis=0)]
     chosen = _assign(contents, np.array(list(shares.values())), seed)[person]
     parts = {name: np.flatnonzero(chosen == number) for number, name in enumerate(shares)}
     return Partition(parts, kind)
-
-
-def _contents(units: np.ndarray, person: np.ndarray, stratify: bool) -> np.ndarray:
-    """(P, 1 + 17) samples of each person, and samples that show each unit."""
-    counted = np.ones((len(units), 1))
-    if stratify:
-        counted = np.concatenate([counted, units >= ACTIVE], axis=1)
-    total = np.zeros((person.max() + 1, counted.shape[1]))
-    np.add.at(total, person, counted)
-    return np.asarray(total[:, total.sum(axis=0) > 0])
 
 
 def _assign(contents: np.ndarray, shares: np.ndarray, seed: int) -> np.ndarray:

@@ -28,6 +28,12 @@ def describe_dataset(dataset: FaceDataset) -> dict[str, Any]:
     pose[:, 1:4] = np.degrees(pose[:, 1:4])
     points = dataset.labels["landmarks"].reshape(-1, 2)
     units = dataset.labels["au_intensities"]
+    quality = {"score": dataset.quality}
+    with schema.opened(dataset.path) as file:
+        for name in MEASURES:
+            if f"metadata/measures/{name}" in file:
+                values = file[f"metadata/measures/{name}"][:][dataset.rows]
+                quality[name] = values[np.isfinite(values)]
     return {
         "samples": len(dataset),
         "outside": dataset.outside,
@@ -43,21 +49,8 @@ def describe_dataset(dataset: FaceDataset) -> dict[str, Any]:
             name: {**_statistics(column), "above_1": int((column > 1).sum())}
             for name, column in zip(AU_NAMES, units.T, strict=True)
         },
-        "quality": {
-            name: _statistics(values) for name, values in _quality_columns(dataset).items()
-        },
+        "quality": {name: _statistics(column) for name, column in quality.items() if len(column)},
     }
-
-
-def _quality_columns(dataset: FaceDataset) -> dict[str, np.ndarray]:
-    """The score and the measures of the samples that have them, by name; each (n,) float64."""
-    found = {"score": dataset.quality.astype(np.float64)}
-    with schema.opened(dataset.path) as file:
-        for name in MEASURES:
-            if f"metadata/measures/{name}" in file:
-                values = file[f"metadata/measures/{name}"][:][dataset.rows].astype(np.float64)
-                found[name] = values[np.isfinite(values)]
-    return {name: values for name, values in found.items() if len(values)}
 
 
 def _distinct(texts: np.ndarray | None) -> int:

@@ -1,7 +1,6 @@
 """Writing training files: samples go to small files in a folder, which are merged at the end."""
 
 import contextlib
-import itertools
 import os
 import shutil
 import threading
@@ -17,11 +16,9 @@ from mlx_faceau.core.file_lock import Lock
 from mlx_faceau.errors import DatasetError, UsageError
 
 from . import schema
-from .columns import Block, concatenate_blocks, num_rows
-from .dataset import FaceDataset
+from .columns import Block, batch_of_one, checked_block, concatenate_blocks, num_rows
 from .label_provenance import copy_provenance
-from .row_io import BLOCK_ROWS, check_target, create_file, read_blocks
-from .sample import batch_of_one, checked_block
+from .row_io import BLOCK_ROWS, check_target, copy_samples, create_file
 
 _LOG = getLogger(__name__)
 
@@ -41,36 +38,28 @@ class TrainingDataWriter:
     Args:
         path: the file to make; an existing file of this format is extended.
         expected_samples: if given, the disk must have room for so many.
-        compression: of the images: None, or "lzf" (smaller, slower to read).
 
     Raises:
         DatasetError: if the file is of another format, its folder does not exist, the disk lacks
             room, or another writer has it open.
     """
 
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        expected_samples: int | None = None,
-        compression: str | None = None,
-    ) -> None:
+    def __init__(self, path: str | os.PathLike[str], expected_samples: int | None = None) -> None:
         self.path = Path(path)
         self._folder = self.path.with_name(self.path.name + schema.PARTIAL)
-        self._compression = compression
         self._buffer: list[Block] = []
         self._buffered = 0  # samples in the buffer
-        self._hog: bool | None = None  # whether samples carry HOG features, once known
         self._thread_lock = threading.RLock()
         self._open = False
         check_target(self.path, expected_samples)
         busy = DatasetError(f"{self.path}: another writer has it open; wait until it is done")
         self._lock = Lock(Path(f"{self.path}.lock"), busy)
         try:
-            self._existing = _open_existing(self.path)
-            self._rows = 0 if self._existing is None else len(self._existing)
-            if self._existing is not None:
-                self._hog = schema.has_hog(self.path)
+            self._existing = [self.path] if self.path.exists() else []
+            self._rows = sum(map(_count_rows, self._existing))
             self._shards = self._find_shards()
+            written = [*self._existing, *self._shards]
+            self._hog = schema.has_hog(written[-1]) if written else None  # None: not known yet
         except BaseException:
             self._lock.release()
             raise
@@ -210,20 +199,13 @@ class TrainingDataWriter:
                     raise DatasetError(f"{self.path}: not written, no sample was added")
                 self.flush()
                 if self._shards:
-                    self._merge()
+                    with create_file(self.path) as file:
+                        for path in [*self._existing, *self._shards]:
+                            copy_samples(path, file)
+                        copy_provenance(file, self._existing)
+                    shutil.rmtree(self._folder)
             finally:
                 self._release()
-
-    def _merge(self) -> None:
-        existing = [] if self._existing is None else [self._existing]
-        with create_file(self.path, self._compression) as file:
-            shards = (FaceDataset(path, keep_outside=True, quiet=True) for path in self._shards)
-            for dataset in itertools.chain(existing, shards):
-                for block in read_blocks(dataset):
-                    file.append(block)
-                dataset.close()
-            copy_provenance(file, [dataset.path for dataset in existing])
-        shutil.rmtree(self._folder)
 
     def _find_shards(self) -> list[Path]:
         """The shards of an interrupted writer, in order; those already merged are removed.
@@ -247,11 +229,7 @@ class TrainingDataWriter:
                     f"{shard}: begins at another row than {self._rows}, where {self.path.name} or "
                     "the shard before it ends; move the folder away"
                 )
-            with schema.opened(shard) as file:
-                if not schema.check_root(shard, file):
-                    raise DatasetError(f"{shard}: not written by TrainingDataWriter; move it away")
-                self._rows += schema.check_datasets(shard, file)
-            self._hog = schema.has_hog(shard)
+            self._rows += _count_rows(shard)
             shards.append(shard)
         if not shards:
             with contextlib.suppress(OSError):  # it holds something else
@@ -271,13 +249,11 @@ class TrainingDataWriter:
             raise UsageError(f"{self.path}: the writer is closed")
 
 
-def _open_existing(path: Path) -> FaceDataset | None:
-    """The file to be extended, if there is one."""
-    if not path.exists():
-        return None
+def _count_rows(path: Path) -> int:
+    """Rows of a file of this format."""
     with schema.opened(path) as file:
         if not schema.check_root(path, file):
             raise DatasetError(
                 f"{path}: written by the original tool; run 'mlx-faceau data convert' on it first"
             )
-    return FaceDataset(path, keep_outside=True)
+        return schema.check_datasets(path, file)

@@ -211,9 +211,15 @@ class Pyramid:
     def warp(self, matrix: np.ndarray, size: int) -> np.ndarray:
         """(size, size, 3) uint8 RGB of a map from the image to it; edges replicate."""
         level, ratio = 0, 1 / float(np.hypot(matrix[0, 0], matrix[1, 0]))
-        while ratio >= _REDUCED and min(self._level(level).shape[:2]) > 1:
+        while ratio >= _REDUCED and min(self._levels[level].shape[:2]) > 1:
             level, ratio = level + 1, ratio / 2
-        image = self._level(level)
+            if level == len(self._levels):
+                height, width = self._levels[-1].shape[:2]
+                half = (max(1, width // 2), max(1, height // 2))
+                self._levels.append(
+                    cv2.resize(self._levels[-1], half, interpolation=cv2.INTER_AREA)
+                )
+        image = self._levels[level]
         fx, fy = (a / b for a, b in zip(self.size, image.shape[1::-1], strict=True))
         # Centre x of the level lies at (x + 0.5) f - 0.5 of the image.
         enlarge = np.array([[fx, 0, (fx - 1) / 2], [0, fy, (fy - 1) / 2], [0, 0, 1]])
@@ -225,13 +231,6 @@ class Pyramid:
             borderMode=cv2.BORDER_REPLICATE,
         )
         return crop[..., ::-1]
-
-    def _level(self, number: int) -> np.ndarray:
-        while len(self._levels) <= number:
-            height, width = self._levels[-1].shape[:2]
-            half = (max(1, width // 2), max(1, height // 2))
-            self._levels.append(cv2.resize(self._levels[-1], half, interpolation=cv2.INTER_AREA))
-        return self._levels[number]
 
 
 def anchors() -> np.ndarray:

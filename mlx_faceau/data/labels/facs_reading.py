@@ -245,22 +245,21 @@ def align(mesh: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return (mesh - centre) @ rotation * scale[:, None, None] + target.mean(0), rotation
 
 
-def pose_features(rotation: np.ndarray) -> np.ndarray:
-    """(N, 2) pitch and absolute yaw of rotations of `align`, radians; roll changes neither."""
-    view = rotation[:, 2]  # the camera's axis in the face's frame
-    pitch = np.arctan2(view[:, 1], view[:, 2])
-    return np.stack([pitch, np.abs(np.arcsin(view[:, 0].clip(-1, 1)))], axis=1)
-
-
 def features(mesh: np.ndarray, scores: np.ndarray, table: Table) -> tuple[np.ndarray, np.ndarray]:
-    """(N, F) aligned, mirrored-and-averaged offsets from the mean and log-odds; (N, 2) pose."""
+    """Features (N, F) and pose (N, 2) of meshes and scores.
+
+    Features are offsets of the aligned mesh, averaged with its mirror image, from the mean one, and
+    log-odds of the scores. Pose is pitch and absolute yaw, radians.
+    """
     aligned, rotation = align(mesh * [1.0, -1.0, -1.0], table.mean)
     mirrored = aligned[:, table.mirror] * [-1.0, 1.0, 1.0]
     offsets = ((aligned + mirrored) / 2 - table.mean)[:, table.half].reshape(len(mesh), -1)
     clipped = np.clip(scores, 0, 1)
     odds = np.log((clipped + 0.003) / (1.003 - clipped))
     pairs = (odds[:, table.score_left] + odds[:, table.score_right]) / 2
-    return np.concatenate([offsets, pairs], axis=1), pose_features(rotation)
+    view = rotation[:, 2]  # the camera's axis in the face's frame
+    pitch, yaw = np.arctan2(view[:, 1], view[:, 2]), np.abs(np.arcsin(view[:, 0].clip(-1, 1)))
+    return np.concatenate([offsets, pairs], axis=1), np.stack([pitch, yaw], axis=1)
 
 
 def nonnegative_least_squares(factor: np.ndarray, target: np.ndarray) -> np.ndarray:

@@ -170,7 +170,13 @@ class TrainingDataGenerator:
         small, before = quality.reduced(image), last.get(face.face_id)
         measures["change"] = float("nan") if before is None else quality.change(small, before)
         score = quality.score(measures)
-        broken = _unusable(face, params) or self._limits.broken(measures, score)
+        labels = (params, face.local_params, face.au_intensities)
+        if not all(np.isfinite(value).all() for value in labels) or params[0] <= 0:
+            broken: str | None = "parameters"
+        elif out_of_range(face.au_intensities[np.newaxis]):
+            broken = "au_intensities"
+        else:
+            broken = self._limits.broken(measures, score)
         if broken is not None:
             self.report.dropped[broken] += 1
             return None
@@ -189,16 +195,6 @@ class TrainingDataGenerator:
             "face_id": face.face_id,
             "hog": face.hog,
         }
-
-
-def _unusable(face: FaceLabels, params: np.ndarray) -> str | None:
-    """Labels that no training file may hold."""
-    values = (params, face.local_params, face.au_intensities)
-    if not all(np.isfinite(value).all() for value in values) or params[0] <= 0:
-        return "parameters"
-    if out_of_range(face.au_intensities[np.newaxis]):
-        return "au_intensities"
-    return None
 
 
 def writer_arguments(sample: dict[str, Any], video: str, subject: str | None) -> dict[str, Any]:

@@ -28,11 +28,9 @@ import cv2
 
 from mlx_faceau.core.file_lock import Lock
 from mlx_faceau.data.format import schema
-from mlx_faceau.data.format.columns import Block
-from mlx_faceau.data.format.dataset import FaceDataset
+from mlx_faceau.data.format.columns import batch_of_one, checked_block
 from mlx_faceau.data.format.label_provenance import GENERATION, check_same_labels, video_reports
-from mlx_faceau.data.format.row_io import check_target, create_file, read_blocks
-from mlx_faceau.data.format.sample import batch_of_one, checked_block
+from mlx_faceau.data.format.row_io import check_target, copy_samples, create_file
 from mlx_faceau.errors import DatasetError, FaceauError, FunctionError, UsageError
 
 from .face_labels import is_photograph
@@ -43,7 +41,6 @@ _LOG = logging.getLogger(__name__)
 _SIGNATURE = "metadata/shard_signature"  # what a shard was made of; made anew when this changes
 _PHOTOGRAPHS = 64  # in a shard
 _POLL = 0.3  # seconds between updates of the progress
-_CRASHED = "the process that read it crashed; convert the file and try again"
 
 Progress = Callable[[int, int], None]
 
@@ -73,18 +70,6 @@ class GeneratorSettings:
     limits: Limits = field(default_factory=Limits)
     label_model: str | None = None
 
-    def generator(self) -> TrainingDataGenerator:
-        """The generator of these settings.
-
-        Raises:
-            UsageError: if the labeller is unknown, or ``frame_step`` is below 1.
-            BackendError: if the labeller cannot run here.
-            DatasetError: if the PDM cannot be read.
-        """
-        return TrainingDataGenerator(
-            self.labeller, self.frame_step, self.limits, self.pdm, self.label_model
-        )
-
 
 @dataclass(frozen=True)
 class Shard:
@@ -92,6 +77,37 @@ class Shard:
 
     path: Path
     inputs: tuple[InputFile, ...]
+
+    @classmethod
+    def of(cls, folder: Path, inputs: Sequence[InputFile]) -> "Shard":
+        """The shard of some inputs in a folder."""
+        paths = "\n".join(str(file.path.resolve()) for file in inputs)
+        digest = hashlib.sha256(paths.encode()).hexdigest()[:16]
+        return cls(folder / f"{digest}.h5", tuple(inputs))
+
+    def signature(self, settings: GeneratorSettings) -> str:
+        """All that decides its samples, as JSON."""
+        # A file that is not there is reported when it is read.
+        stats = [file.path.stat() if file.path.exists() else None for file in self.inputs]
+        made_of: dict[str, Any] = {
+            **asdict(settings),
+            "inputs": [(file.name, file.subject) for file in self.inputs],
+            "files": [stat and (stat.st_size, stat.st_mtime_ns) for stat in stats],
+        }
+        return json.dumps(made_of)
+
+    def finished_reports(self, settings: GeneratorSettings) -> list[VideoReport] | None:
+        """The reports, if an earlier run made it of the same inputs; None if not."""
+        if not self.path.is_file():
+            return None
+        with schema.opened(self.path) as file:
+            if file[_SIGNATURE].asstr()[()] != self.signature(settings):
+                return None
+        reports = list(map(VideoReport.from_json, video_reports(self.path)))
+        return reports if any(report.final for report in reports) else None
+
+
+Finished = Iterator[tuple[Shard, list[VideoReport]]]
 
 
 def generate_file(
@@ -126,7 +142,7 @@ def generate_file(
     if repeated or workers < 0:
         raise UsageError(f"{workers} workers (expected >= 0); inputs named twice: {repeated}")
     check_target(output)
-    _cached_generator(settings)  # raises what no input can change
+    _generator(settings)  # raises what no input can change
     busy = DatasetError(f"{output}: another program is writing it; wait until it is done")
     lock = Lock(Path(f"{output}.lock"), busy)
     try:
@@ -143,11 +159,16 @@ def _generate(
     progress: Progress,
 ) -> list[VideoReport]:
     """:func:`generate_file`, while no other program writes the output."""
-    reports = _recorded_reports(output)
-    extended = bool(reports)
+    existing = [output] if output.exists() else []
+    recorded = [VideoReport.from_json(each) for path in existing for each in video_reports(path)]
+    if existing and not recorded:
+        raise DatasetError(
+            f"{output}: exists, and was not made from videos; choose another name and join "
+            "them with 'mlx-faceau data merge'"
+        )
+    reports = {report.video: report for report in recorded}
     folder = output.with_name(output.name + ".shards")
     folder.mkdir(exist_ok=True)
-    shards = _plan_shards(folder, [file for file in inputs if file.name not in reports])
     missing: list[Shard] = []
     filled: list[Shard] = []
 
@@ -158,72 +179,44 @@ def _generate(
         if any(report.kept for report in found):
             filled.append(shard)
 
-    for shard in shards:
-        if (finished := _finished_reports(shard, settings)) is None:
-            missing.append(shard)
-        else:
-            add(shard, finished)
+    # A shard for each video, and for every 64 photographs in a row.
+    new = [file for file in inputs if file.name not in reports]
+    for photographs, run in itertools.groupby(new, lambda file: is_photograph(file.path)):
+        members = list(run)
+        size = _PHOTOGRAPHS if photographs else 1
+        for start in range(0, len(members), size):
+            shard = Shard.of(folder, members[start : start + size])
+            if (finished := shard.finished_reports(settings)) is None:
+                missing.append(shard)
+            else:
+                add(shard, finished)
     process = _process_in_pool if workers else _process_here
     for shard, found in process(missing, settings, workers, progress):
         add(shard, found)
-    order = {file.name: number for number, file in enumerate(inputs)}
-    filled.sort(key=lambda shard: order[shard.inputs[0].name])
     if filled:
-        sources = [*([output] if extended else []), *(shard.path for shard in filled)]
-        _merge(output, sources, list(reports.values()))
+        order = {file.name: number for number, file in enumerate(inputs)}
+        filled.sort(key=lambda shard: order[shard.inputs[0].name])
+        sources = [*existing, *(shard.path for shard in filled)]
+        exclude = set() if all(map(schema.has_hog, sources)) else {schema.HOG}
+        with create_file(output) as file:
+            for path in sources:
+                copy_samples(path, file, exclude)
+            final = [report.as_json() for report in reports.values() if report.final]
+            file.write_text(GENERATION, json.dumps(final))
     shutil.rmtree(folder)
     return [reports[file.name] for file in inputs]
 
 
-def _recorded_reports(output: Path) -> dict[str, VideoReport]:
-    """Reports of the inputs of a training file that exists already, by name."""
-    if not output.exists():
-        return {}
-    reports = list(map(VideoReport.from_json, video_reports(output)))
-    if not reports:
-        raise DatasetError(
-            f"{output}: exists, and was not made from videos; choose another name and join "
-            "them with 'mlx-faceau data merge'"
-        )
-    return {report.video: report for report in reports}
-
-
-def _plan_shards(folder: Path, inputs: Sequence[InputFile]) -> list[Shard]:
-    """A shard for each video, and for every 64 photographs in a row."""
-    shards = []
-    for photographs, run in itertools.groupby(inputs, lambda file: is_photograph(file.path)):
-        members = list(run)
-        size = _PHOTOGRAPHS if photographs else 1
-        groups = [tuple(members[i : i + size]) for i in range(0, len(members), size)]
-        shards += [_shard(folder, group) for group in groups]
-    return shards
-
-
-def _shard(folder: Path, inputs: tuple[InputFile, ...]) -> Shard:
-    paths = "\n".join(str(file.path.resolve()) for file in inputs)
-    return Shard(folder / f"{hashlib.sha256(paths.encode()).hexdigest()[:16]}.h5", inputs)
-
-
-def _signature(shard: Shard, settings: GeneratorSettings) -> str:
-    # A file that is not there is reported when it is read.
-    stats = [file.path.stat() if file.path.exists() else None for file in shard.inputs]
-    made_of: dict[str, Any] = {
-        **asdict(settings),
-        "inputs": [(file.name, file.subject) for file in shard.inputs],
-        "files": [stat and (stat.st_size, stat.st_mtime_ns) for stat in stats],
-    }
-    return json.dumps(made_of)
-
-
-def _finished_reports(shard: Shard, settings: GeneratorSettings) -> list[VideoReport] | None:
-    """The reports of a shard that an earlier run made of the same inputs, None without one."""
-    if not shard.path.is_file():
-        return None
-    with schema.opened(shard.path) as file:
-        if file[_SIGNATURE].asstr()[()] != _signature(shard, settings):
-            return None
-    reports = list(map(VideoReport.from_json, video_reports(shard.path)))
-    return reports if any(report.final for report in reports) else None
+@cache
+def _generator(settings: GeneratorSettings) -> TrainingDataGenerator:
+    """One for all shards of a process: a labeller's models are loaded once."""
+    return TrainingDataGenerator(
+        settings.labeller,
+        settings.frame_step,
+        settings.limits,
+        settings.pdm,
+        settings.label_model,
+    )
 
 
 def make_shard(
@@ -234,59 +227,34 @@ def make_shard(
     Raises:
         DatasetError: if the disk refuses.
     """
-    generator, signature = _cached_generator(settings), _signature(shard, settings)
+    generator, signature = _generator(settings), shard.signature(settings)
     reports = []
     with create_file(shard.path, allow_empty=True) as file:
         for source in shard.inputs:
-            errors: list[str] = []
-            before = file.rows
-            for block in _blocks(generator, source, on_frame, errors):
-                file.append(block)
-            kept, error = file.rows - before, "".join(errors)
+            before, error = file.rows, ""
+            samples = generator.process_video(source.path, lambda _: on_frame())
+            while True:  # up to the first error: a video may be damaged at its end
+                try:
+                    if (sample := next(samples, None)) is None:
+                        break
+                    arguments = writer_arguments(sample, source.name, source.subject)
+                    block = checked_block(batch_of_one(arguments))
+                except (FaceauError, OSError, cv2.error) as failure:
+                    if isinstance(failure, FunctionError):
+                        _LOG.info("the traceback of %s", source.path, exc_info=failure)
+                    error = " ".join(str(failure).split()).removeprefix(f"{source.path}: ")
+                    break
+                file.append(block)  # whose errors are the disk's, not the video's
+            kept = file.rows - before
             reports.append(replace(generator.report, video=source.name, kept=kept, error=error))
         file.write_text(GENERATION, json.dumps([report.as_json() for report in reports]))
         file.write_text(_SIGNATURE, signature)
     return reports
 
 
-@cache
-def _cached_generator(settings: GeneratorSettings) -> TrainingDataGenerator:
-    """One for all shards of a process: a labeller's models are loaded once."""
-    return settings.generator()
-
-
-def _blocks(
-    generator: TrainingDataGenerator,
-    source: InputFile,
-    on_frame: Callable[[], None],
-    errors: list[str],
-) -> Iterator[Block]:
-    """Samples up to the first error, which is appended: a video may be damaged at its end."""
-    try:
-        for sample in generator.process_video(source.path, lambda _: on_frame()):
-            arguments = writer_arguments(sample, source.name, source.subject)
-            yield checked_block(batch_of_one(arguments))
-    except (FaceauError, OSError, cv2.error) as error:
-        if isinstance(error, FunctionError):
-            _LOG.info("the traceback of %s", source.path, exc_info=error)
-        errors.append(" ".join(str(error).split()).removeprefix(f"{source.path}: "))
-
-
-def _merge(output: Path, sources: Sequence[Path], reports: Sequence[VideoReport]) -> None:
-    exclude = set() if all(map(schema.has_hog, sources)) else {schema.HOG}
-    with create_file(output) as file:
-        for path in sources:
-            dataset = FaceDataset(path, keep_outside=True, quiet=True)
-            for block in read_blocks(dataset, exclude=exclude):
-                file.append(block)
-            dataset.close()
-        final = [report.as_json() for report in reports if report.final]
-        file.write_text(GENERATION, json.dumps(final))
-
-
 def _process_here(
     shards: Sequence[Shard], settings: GeneratorSettings, workers: int, progress: Progress
-) -> Iterator[tuple[Shard, list[VideoReport]]]:
+) -> Finished:
     """Shards one after another, in this process."""
     files = frames = 0
     for shard in shards:
@@ -313,74 +281,62 @@ def _start_worker(frames: "Synchronized[int]", stop: Event) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process sets the event
 
 
-def _count_frame() -> None:
-    if _stop.is_set():
-        raise _StoppedError
-    with _frames.get_lock():
-        _frames.value += 1
-
-
 def _work(shard: Shard, settings: GeneratorSettings) -> list[VideoReport]:
-    return make_shard(shard, settings, _count_frame)
+    def count_frame() -> None:
+        if _stop.is_set():
+            raise _StoppedError
+        with _frames.get_lock():
+            _frames.value += 1
+
+    return make_shard(shard, settings, count_frame)
 
 
 def _process_in_pool(
     shards: Sequence[Shard], settings: GeneratorSettings, workers: int, progress: Progress
-) -> Iterator[tuple[Shard, list[VideoReport]]]:
+) -> Finished:
     """Shards in the order in which they are finished.
 
-    A file that crashes its process ends the whole pool: unfinished inputs are then tried again one
-    by one, so that it alone is lost.
+    A file that crashes its process ends the whole pool. What was not finished is then tried again
+    in one process, which takes it in order, input by input: the first that is not finished there is
+    the file that crashes, and is lost alone.
     """
     context = multiprocessing.get_context("spawn")
     frames, stop = context.Value("q", 0), context.Event()
-    files = 0
-
-    def run(shards: Sequence[Shard], workers: int) -> Iterator[tuple[Shard, Any]]:
-        """Each shard with its reports, or with the exception that ended it."""
-        pool = ProcessPoolExecutor(
-            min(workers, len(shards)), context, _start_worker, (frames, stop)
-        )
+    files, todo = 0, list(shards)
+    while todo:
+        size, errors = min(workers, len(todo)), {}
+        pool = ProcessPoolExecutor(size, context, _start_worker, (frames, stop))
         try:
-            futures = {pool.submit(_work, shard, settings): shard for shard in shards}
+            futures = {pool.submit(_work, shard, settings): shard for shard in todo}
             while futures:
                 for future in wait(futures, _POLL, FIRST_COMPLETED).done:
-                    error = future.exception()
+                    shard, error = futures.pop(future), future.exception()
                     if isinstance(error, DatasetError):  # of the disk, not of an input
                         raise error
-                    yield futures.pop(future), error or future.result()
+                    if error is not None:
+                        errors[shard] = error
+                        continue
+                    files += len(shard.inputs)
+                    yield shard, future.result()
                 progress(files, frames.value)
         except BaseException:
             stop.set()
             raise
         finally:
             pool.shutdown(cancel_futures=True)
-
-    again = []
-    for shard, outcome in run(shards, workers) if shards else ():
-        if isinstance(outcome, BaseException):
-            _LOG.info("%s: trying its inputs one by one", shard.path.name, exc_info=outcome)
-            again += [_shard(shard.path.parent, (file,)) for file in shard.inputs]
-        else:
-            files += len(outcome)
-            yield shard, outcome
-    while again:
-        crashed = []
-        for shard, outcome in run(again, 1):
-            if isinstance(outcome, BrokenProcessPool):
-                crashed.append(shard)
-                continue
-            files += 1
-            if isinstance(outcome, BaseException):
-                outcome = _failure(shard, f"{type(outcome).__name__}: {outcome}")
-            yield shard, outcome
-        again = [shard for shard in again if shard in crashed]
-        if again:  # one process takes them in order: the first of them ended it
-            files += 1
-            yield again[0], _failure(again.pop(0), _CRASHED)
+        unfinished, todo = [shard for shard in todo if shard in errors], []
+        for shard in unfinished:
+            error, reason = errors[shard], ""
+            _LOG.info("%s: not finished", shard.path.name, exc_info=error)
+            if not isinstance(error, BrokenProcessPool):
+                reason = f"{type(error).__name__}: {error}"
+            elif size == 1 and shard is unfinished[0]:
+                reason = "the process that read it crashed; convert the file and try again"
+            if len(shard.inputs) > 1 or not reason:
+                todo += [Shard.of(shard.path.parent, [file]) for file in shard.inputs]
+            else:  # the next run tries it again
+                files += 1
+                text = " ".join(reason.split())
+                yield shard, [VideoReport(shard.inputs[0].name, error=text)]
+        workers = 1
     progress(files, frames.value)
-
-
-def _failure(shard: Shard, error: str) -> list[VideoReport]:
-    """The report of a single input that no shard was written of; the next run tries it again."""
-    return [VideoReport(shard.inputs[0].name, error=" ".join(error.split()))]

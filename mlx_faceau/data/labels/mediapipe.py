@@ -192,7 +192,11 @@ class FaceTracks:
         image = Pyramid(frame.image)
         found: dict[int, Mesh] = {}
         for number, last in self._last.items():
-            mesh = self._followed(image, last.region)
+            old, mesh = last.region, self._net.fit(image, last.region)
+            moved = np.r_[mesh.region.centre - old.centre, mesh.region.side - old.side]
+            if np.abs(moved).max() > _MOVED * old.side:
+                mesh = self._net.fit(image, mesh.region)
+            mesh = self._net.verified(image, mesh)
             if mesh.presence >= _PRESENT and not _is_one_of(found.values(), mesh):
                 found[number] = mesh
         lost = {number: mesh for number, mesh in self._last.items() if number not in found}
@@ -202,14 +206,6 @@ class FaceTracks:
                 found[self._number(mesh, lost)] = mesh
         self._last = dict(sorted(found.items()))
         return self._last
-
-    def _followed(self, image: Pyramid, region: Region) -> Mesh:
-        """The face in a region, or in the region that it has moved to."""
-        mesh = self._net.fit(image, region)
-        moved = np.abs(np.r_[mesh.region.centre - region.centre, mesh.region.side - region.side])
-        if moved.max() > _MOVED * region.side:
-            mesh = self._net.fit(image, mesh.region)
-        return self._net.verified(image, mesh)
 
     def _number(self, mesh: Mesh, lost: dict[int, Mesh]) -> int:
         """The number of the face lost there in this frame, or a new one."""

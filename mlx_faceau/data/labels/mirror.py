@@ -2,29 +2,17 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
 import numpy as np
 
 from mlx_faceau.core.geometry import flip_global_params, flip_landmarks
 from mlx_faceau.core.pdm import PDM, fit_pdm
+from mlx_faceau.data.format.labelled_faces import LabelledFaces
 from mlx_faceau.errors import DatasetError
 
 # px. A mirrored face differs from OpenFace's PDM, whose mean is asymmetric, by some tenths of a
 # pixel: with much less noise assumed, the fit would use weak modes for that difference.
 _NOISE = 0.2
-
-
-class LabelledFaces(Protocol):
-    """A data set with labels, masks and images."""
-
-    @property
-    def labels(self) -> dict[str, np.ndarray]: ...
-
-    @property
-    def masks(self) -> dict[str, np.ndarray]: ...
-
-    def read_images(self, indices: np.ndarray) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)

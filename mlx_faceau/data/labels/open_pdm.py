@@ -75,20 +75,16 @@ def build_open_pdm(model: ICTFaceKit, vertices: np.ndarray = OPEN_VERTICES, seed
     variances, modes = np.linalg.eigh(spread.T @ spread / len(spread))
     variances, modes = variances[: -NUM_MODES - 1 : -1], modes[:, : -NUM_MODES - 1 : -1]
     modes = modes.reshape(NUM_LANDMARKS, 3, NUM_MODES)
-    return PDM(
-        np.round(mean - mean.mean(axis=0), 4),
-        np.round(modes * _signs(modes), 6),
-        np.round(variances, 4),
-    )
-
-
-def _signs(modes: np.ndarray) -> np.ndarray:
-    """1 or -1 for each mode: eigenvectors have no sign, the file's stay what they are."""
-    # One half of the face, since entries of mirror points are equally large.
+    # Eigenvectors have no sign: the file's come from the largest entry of one half of the face,
+    # since entries of mirror points are equally large.
     half = modes[np.arange(NUM_LANDMARKS) <= MIRROR].reshape(-1, NUM_MODES)
     signs = np.sign(half[np.abs(half).argmax(axis=0), np.arange(NUM_MODES)])
     signs[list(_NEGATIVE)] *= -1
-    return np.asarray(signs)
+    return PDM(
+        np.round(mean - mean.mean(axis=0), 4),
+        np.round(modes * signs, 6),
+        np.round(variances, 4),
+    )
 
 
 def sample_heads(

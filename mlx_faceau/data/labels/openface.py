@@ -109,31 +109,29 @@ class _Table:
     def labels(self, frame: Frame) -> list[FaceLabels]:
         self._check_number(frame)
         rows = self._rows.get(frame.index, [])
-        if rows:
+        if rows and not self._place_checked:
             self._check_place(frame, rows[0])
-        return [self._labels_of(row) for row in rows]
-
-    def _labels_of(self, row: int) -> FaceLabels:
-        landmarks = self._landmarks[row]
-        if self._params is not None:
-            pose, shape = self._params[row, :6], self._params[row, 6:]
-        elif self._pdm is not None:
-            fit = fit_pdm(self._pdm, landmarks)
-            pose, shape = fit.global_params, fit.local_params
-        return FaceLabels(
-            landmarks,
-            pose,
-            shape,
-            self._units[row],
-            confidence=float(self._confidence[row]),
-            face_id=int(self._face[row]),
-            hog=None if self._hog is None else self._hog[row],
-        )
+        faces = []
+        for row in rows:
+            if self._params is not None:
+                pose, shape = self._params[row, :6], self._params[row, 6:]
+            elif self._pdm is not None:
+                fit = fit_pdm(self._pdm, self._landmarks[row])
+                pose, shape = fit.global_params, fit.local_params
+            face = FaceLabels(
+                self._landmarks[row],
+                pose,
+                shape,
+                self._units[row],
+                confidence=float(self._confidence[row]),
+                face_id=int(self._face[row]),
+                hog=None if self._hog is None else self._hog[row],
+            )
+            faces.append(face)
+        return faces
 
     def _check_place(self, frame: Frame, row: int) -> None:
         """Detect a video that was rotated or resized after OpenFace ran on it."""
-        if self._place_checked:
-            return
         height, width = frame.image.shape[:2]
         points = self._landmarks[row]
         inside = float(((points >= 0) & (points < (width, height))).all(axis=1).mean())

@@ -20,11 +20,12 @@ import numpy as np
 
 from mlx_faceau.core.facs import MAX_INTENSITY, NUM_AUS
 from mlx_faceau.core.pdm import PDM
+from mlx_faceau.data.format.labelled_faces import LabelledFaces
 from mlx_faceau.video.mean_shape import align_to_mean_shape, mean_shape_matrix
 
 from .fhog import HOG_SIZE, fhog
 from .implied_pdm import implied_pdm
-from .mirror import LabelledFaces, Mirrored
+from .mirror import Mirrored
 
 COMPONENTS = 256  # principal components of the HOG features
 NUM_TARGETS = NUM_AUS + COMPONENTS
@@ -194,7 +195,8 @@ def features_of(faces: LabelledFaces, rows: np.ndarray, pdm: PDM) -> Iterator[np
         (256, 4498) float32, fewer rows at the end.
     """
     landmarks, pose = faces.labels["landmarks"], faces.labels["global_params"]
-    scale = shape_scale(pdm)
+    deviations = np.maximum(np.sqrt(pdm.variances), _MIN_DEVIATION)  # a mode may be constant
+    scale = np.asarray(_LOCAL_SCALE / deviations, np.float32)
     for start in range(0, len(rows), _CHUNK):
         chunk = rows[start : start + _CHUNK]
         aligned = [
@@ -205,12 +207,6 @@ def features_of(faces: LabelledFaces, rows: np.ndarray, pdm: PDM) -> Iterator[np
         ]
         shape = faces.labels["local_params"][chunk] * scale
         yield np.concatenate([fhog(np.stack(aligned)), shape], axis=1)
-
-
-def shape_scale(pdm: PDM) -> np.ndarray:
-    """(K,) float32 factors that take shape parameters to features."""
-    deviations = np.maximum(np.sqrt(pdm.variances), _MIN_DEVIATION)  # a mode may be constant
-    return np.asarray(_LOCAL_SCALE / deviations, np.float32)
 
 
 def uncensored_fit(features: np.ndarray, intensities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -87,7 +87,16 @@ class PyfaceauLabeller:
     def _face(self, fitter: Any, image: np.ndarray, box: np.ndarray, number: int) -> FaceLabels:
         landmarks, info = fitter.fit(image, tuple(box), return_params=True)
         params = np.asarray(info["params"], np.float64)
-        hog = self._features(image, landmarks, params)
+        aligned = self._aligner.align_face(
+            image,
+            landmarks,
+            pose_tx=params[4],
+            pose_ty=params[5],
+            p_rz=params[3],
+            apply_mask=True,
+            triangulation=self._triangles,
+        )
+        hog = np.asarray(self._hog(aligned, cell_size=8), np.float32).reshape(HOG_SIZE)
         return FaceLabels(
             np.asarray(landmarks, np.float64),
             params[:6],
@@ -98,19 +107,6 @@ class PyfaceauLabeller:
             face_id=number,
             hog=hog,
         )
-
-    def _features(self, image: np.ndarray, landmarks: np.ndarray, params: np.ndarray) -> np.ndarray:
-        """(4464,) FHOG of the aligned and masked face."""
-        aligned = self._aligner.align_face(
-            image,
-            landmarks,
-            pose_tx=params[4],
-            pose_ty=params[5],
-            p_rz=params[3],
-            apply_mask=True,
-            triangulation=self._triangles,
-        )
-        return np.asarray(self._hog(aligned, cell_size=8), np.float32).reshape(HOG_SIZE)
 
     def _units(self, hog: np.ndarray, shape: np.ndarray) -> np.ndarray:
         """(17,) in [0, 5]; the static models take no running median, so it is zero."""

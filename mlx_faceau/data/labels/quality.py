@@ -82,14 +82,23 @@ def measure(
     """
     grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
     scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
-    inside = _inside(grey, geometry.transform_points(matrix, face.landmarks))
+    points = geometry.transform_points(matrix, face.landmarks)
+    low = np.clip(np.floor(points.min(axis=0)).astype(int), 0, IMAGE_SIZE - 2)
+    high = np.clip(np.ceil(points.max(axis=0)).astype(int), low + 1, IMAGE_SIZE)
+    inside = grey[low[1] : high[1], low[0] : high[0]]
+    towards_camera = geometry.euler_to_matrix(face.global_params[1:4])[2, 2]
+    landmark_error = float("nan")
+    if pdm is not None:
+        fitted = geometry.project(pdm.mean, pdm.basis, face.global_params, face.local_params)
+        distances = np.linalg.norm(fitted - face.landmarks, axis=1)
+        landmark_error = scale * float(distances.mean())
     return {
         "sharpness": float(cv2.Laplacian(grey, cv2.CV_64F).var()),
         "brightness": float(inside.mean()),
         "clipped": float(((inside <= _DARK) | (inside >= _BRIGHT)).mean()),
         "face_size": IMAGE_SIZE / scale,
-        "turn": _turn(face.global_params),
-        "landmark_error": float("nan") if pdm is None else scale * _landmark_error(face, pdm),
+        "turn": float(np.degrees(np.arccos(np.clip(towards_camera, -1, 1)))),
+        "landmark_error": landmark_error,
         "confidence": face.confidence,
     }
 
@@ -113,19 +122,3 @@ def reduced(image: np.ndarray) -> np.ndarray:
 def change(one: np.ndarray, other: np.ndarray) -> float:
     """Mean absolute difference of two reduced images, grey levels."""
     return float(np.abs(one - other).mean())
-
-
-def _inside(grey: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-    low = np.clip(np.floor(landmarks.min(axis=0)).astype(int), 0, IMAGE_SIZE - 2)
-    high = np.clip(np.ceil(landmarks.max(axis=0)).astype(int), low + 1, IMAGE_SIZE)
-    return grey[low[1] : high[1], low[0] : high[0]]
-
-
-def _turn(global_params: np.ndarray) -> float:
-    rotation = geometry.euler_to_matrix(global_params[1:4])
-    return float(np.degrees(np.arccos(np.clip(rotation[2, 2], -1, 1))))
-
-
-def _landmark_error(face: FaceLabels, pdm: PDM) -> float:
-    drawn = geometry.project(pdm.mean, pdm.basis, face.global_params, face.local_params)
-    return float(np.linalg.norm(drawn - face.landmarks, axis=1).mean())

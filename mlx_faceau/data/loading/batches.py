@@ -7,10 +7,10 @@ The order of an epoch is a pure function of (seed, epoch). Blocks are read and s
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol
 
 import numpy as np
 
+from mlx_faceau.data.format.labelled_faces import Dataset
 from mlx_faceau.errors import UsageError
 
 from .augmentation_workers import Augment, AugmentationPool, Batch, augment_batch
@@ -22,21 +22,6 @@ Read = tuple[np.ndarray, np.ndarray, np.ndarray]  # images, indices, earlier vis
 
 SHUFFLE_WINDOW = 4096  # samples in the buffer: 154 MB
 _BLOCKS_IN_WINDOW = 8  # at least, for files whose blocks are large
-
-
-class Source(Protocol):
-    """The part of a data set that batches are made of."""
-
-    @property
-    def labels(self) -> Batch: ...
-
-    @property
-    def masks(self) -> Batch: ...
-
-    @property
-    def blocks(self) -> np.ndarray: ...
-
-    def read_images(self, indices: np.ndarray) -> np.ndarray: ...
 
 
 class Batches:
@@ -67,7 +52,7 @@ class Batches:
 
     def __init__(
         self,
-        dataset: Source,
+        dataset: Dataset,
         indices: np.ndarray,
         batch_size: int,
         seed: int = 42,
@@ -122,7 +107,7 @@ class Batches:
         """
         if not 0 <= start <= len(self):
             raise UsageError(f"start is {start}, expected 0..{len(self)}")
-        raw = (self._own_part(*whole) for whole in self._read(epoch, start))
+        raw = self._read(epoch, start)
         if self.under_way:
             return self._ahead(raw, epoch)
         return (self._finish(*read, epoch) for read in raw)
@@ -147,7 +132,9 @@ class Batches:
         return ShuffleBuffer(drawn, blocks, window, (self.seed, epoch))
 
     def _read(self, epoch: int, start: int) -> Iterator[Read]:
-        """Images, indices and earlier visits, batch by batch."""
+        """Images, indices and earlier visits of this rank's part, batch by batch."""
+        rank, ranks = self.part
+        own = slice(rank * self.batch_size // ranks, (rank + 1) * self.batch_size // ranks)
         first = start * self.batch_size
         if self.shuffle:
             plan = self._plan(epoch)
@@ -159,18 +146,10 @@ class Batches:
             chosen = slice(begin, begin + self.batch_size)
             index = order[chosen]
             if stream is None:
-                yield self.dataset.read_images(index), index, visits[chosen]
-                continue
-            images = np.empty((len(index), 112, 112, 3), np.uint8)
-            for row in range(len(index)):
-                images[row] = next(stream)
-            yield images, index, visits[chosen]
-
-    def _own_part(self, *arrays: np.ndarray) -> Read:
-        rank, ranks = self.part
-        size = len(arrays[0]) // ranks
-        images, index, visits = (array[rank * size : (rank + 1) * size] for array in arrays)
-        return images, index, visits
+                images = self.dataset.read_images(index)
+            else:
+                images = np.stack([next(stream) for _ in index])
+            yield images[own], index[own], visits[chosen][own]
 
     def _finish(
         self, images: np.ndarray, index: np.ndarray, visits: np.ndarray, epoch: int

@@ -4,35 +4,13 @@ import hashlib
 import os
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from mlx_faceau.data.format.dataset import FaceDataset
+from mlx_faceau.data.format.labelled_faces import Dataset
 from mlx_faceau.errors import UsageError
-
-
-class Dataset(Protocol):
-    """Labelled faces, such as a :class:`~mlx_faceau.data.format.dataset.FaceDataset`."""
-
-    @property
-    def labels(self) -> dict[str, np.ndarray]: ...
-
-    @property
-    def masks(self) -> dict[str, np.ndarray]: ...
-
-    @property
-    def subjects(self) -> np.ndarray | None: ...
-
-    @property
-    def videos(self) -> np.ndarray | None: ...
-
-    @property
-    def blocks(self) -> np.ndarray: ...
-
-    def __len__(self) -> int: ...
-
-    def read_images(self, indices: np.ndarray) -> np.ndarray: ...
 
 
 class ConcatDataset:
@@ -60,8 +38,10 @@ class ConcatDataset:
         self.masks = {
             name: np.concatenate([part.masks[name] for part in parts]) for name in parts[0].masks
         }
-        self.subjects = _concatenated_texts([part.subjects for part in parts], self.starts)
-        self.videos = _concatenated_texts([part.videos for part in parts], self.starts)
+        self.subjects, self.videos = (
+            np.concatenate([np.full(len(p), "", object) if t is None else t for p, t in texts])
+            for texts in ([(p, p.subjects) for p in parts], [(p, p.videos) for p in parts])
+        )
         firsts = np.cumsum([0, *(int(part.blocks[-1]) + 1 for part in parts)])
         numbered = zip(parts, firsts.tolist(), strict=False)
         self.blocks = np.concatenate([part.blocks + first for part, first in numbered])
@@ -106,12 +86,3 @@ def open_datasets(
     """
     parts = [FaceDataset(path, keep_outside) for path in paths]
     return parts[0] if len(parts) == 1 else ConcatDataset(parts)
-
-
-def _concatenated_texts(texts: Sequence[np.ndarray | None], starts: np.ndarray) -> np.ndarray:
-    counts = np.diff(starts).tolist()
-    filled = [
-        np.full(count, "", object) if text is None else text
-        for text, count in zip(texts, counts, strict=True)
-    ]
-    return np.concatenate(filled)

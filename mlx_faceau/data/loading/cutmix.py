@@ -12,6 +12,7 @@ References:
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import cv2
 import numpy as np
@@ -19,11 +20,10 @@ import numpy as np
 from mlx_faceau.core.architectures import IMAGE_SIZE
 from mlx_faceau.core.geometry import project, transform_points
 from mlx_faceau.core.landmarks import GROUPS
-from mlx_faceau.core.pdm import PDM, fit_pdm
+from mlx_faceau.core.pdm import fit_pdm
+from mlx_faceau.data.format.labelled_faces import Dataset
 from mlx_faceau.data.labels.openface_au_models import OpenFaceAUModels
 from mlx_faceau.errors import DatasetError
-
-from .batches import Source
 
 _LOWER = np.r_[2:15, 31:36, 48:68]  # jaw, nostrils and mouth: the other landmarks are the upper's
 _NOSTRILS, _NOSE_TIP = slice(31, 36), 30
@@ -77,7 +77,7 @@ class ComposedFaces:
 
 
 def composed_faces(
-    faces: Source,
+    faces: Dataset,
     people: np.ndarray,
     rows: np.ndarray,
     au_models: OpenFaceAUModels,
@@ -100,16 +100,35 @@ def composed_faces(
             positive, or if too many pairs' landmarks leave the crop.
     """
     rows = rows[faces.masks["global_mask"][rows] > 0]
-    _check(faces, people, rows)
-    pairs = _Pairs(faces, people, rows, np.random.default_rng((seed, count)))
+    named = np.unique(people[rows])
+    if len(named) < 2:
+        raise DatasetError(
+            f"each face is composed of two people's, and the {len(rows)} with pose and shape name "
+            f"{(named != '').sum()}"
+        )
+    landmarks, pose, pdm = faces.labels["landmarks"], faces.labels["global_params"], au_models.pdm
+    if wrong := int((pose[rows, 0] <= 0).sum()):
+        raise DatasetError(
+            f"the scale of {wrong} faces is not positive, so none can be composed of them "
+            "('mlx-faceau data check' says more)"
+        )
+    pairs = _draw_pairs(faces, people, rows, np.random.default_rng((seed, count)))
     images = np.empty((count, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
     at_once = min(_READ_AT_ONCE, count)
-    made: list[_Made] = []
+    made: list[tuple[np.ndarray, ...]] = []  # landmarks, parameters, and the pair they come from
     for _ in range(-(-_MOST_TRIES * count // at_once)):
-        for image, of in _composed_of(faces, pairs.some(at_once), au_models.pdm):
-            if len(made) < count:
+        drawn = np.array(list(islice(pairs, at_once)))
+        parts = [faces.read_images(drawn[:, part]) for part in (0, 1)]
+        for pair, upper, lower in zip(drawn, *parts, strict=True):
+            both = landmarks[pair]
+            if len(made) == count or not (_are_inside(both) and np.ptp(both, axis=1).min() > 0):
+                continue
+            image, points = compose(upper, both[0], lower, both[1])
+            fit = fit_pdm(pdm, points, _NOISE, start=pose[pair[0]])
+            found = project(pdm.mean, pdm.basis, fit.global_params, fit.local_params)
+            if _are_inside(found):
                 images[len(made)] = image
-                made.append(of)
+                made.append((found, fit.global_params, fit.local_params, pair))
         if len(made) == count:
             break
     else:
@@ -117,46 +136,12 @@ def composed_faces(
             f"only {len(made)} of {count} faces could be composed: in the others landmarks leave "
             "the crop"
         )
-    landmarks, pose, shape, kept = map(np.stack, zip(*made, strict=True))
-    labels = {"landmarks": landmarks, "global_params": pose, "local_params": shape}
+    *found_labels, kept = map(np.stack, zip(*made, strict=True))
+    names = ("landmarks", "global_params", "local_params")
+    labels = {n: v.astype(np.float32) for n, v in zip(names, found_labels, strict=True)}
     unlabelled = ComposedFaces(images, labels, kept)
     intensities = au_models.predict(unlabelled, np.arange(count))
     return replace(unlabelled, labels={**labels, "au_intensities": intensities})
-
-
-def _check(faces: Source, people: np.ndarray, rows: np.ndarray) -> None:
-    named = np.unique(people[rows])
-    if len(named) < 2:
-        raise DatasetError(
-            f"each face is composed of two people's, and the {len(rows)} with pose and shape name "
-            f"{(named != '').sum()}"
-        )
-    if wrong := int((faces.labels["global_params"][rows, 0] <= 0).sum()):
-        raise DatasetError(
-            f"the scale of {wrong} faces is not positive, so none can be composed of them "
-            "('mlx-faceau data check' says more)"
-        )
-
-
-# Landmarks, global and local parameters, and the pair that they come from.
-_Made = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
-
-
-def _composed_of(faces: Source, pairs: np.ndarray, pdm: PDM) -> Iterator[tuple[np.ndarray, _Made]]:
-    """Those of the pairs (k, 2) whose landmarks stay inside the crop, images first."""
-    landmarks, pose = faces.labels["landmarks"], faces.labels["global_params"]
-    pictures = [faces.read_images(pairs[:, part]) for part in (0, 1)]
-    for pair, upper, lower in zip(pairs, *pictures, strict=True):
-        both = landmarks[pair]
-        if not (_are_inside(both) and np.ptp(both, axis=1).min() > 0):
-            continue
-        image, points = compose(upper, both[0], lower, both[1])
-        fit = fit_pdm(pdm, points, _NOISE, start=pose[pair[0]])
-        found = project(pdm.mean, pdm.basis, fit.global_params, fit.local_params)
-        if _are_inside(found):
-            values = (found, fit.global_params, fit.local_params)
-            shown, turned, shaped = (value.astype(np.float32) for value in values)
-            yield image, (shown, turned, shaped, pair)
 
 
 def _are_inside(landmarks: np.ndarray) -> bool:
@@ -180,16 +165,34 @@ def compose(
     Returns:
         (112, 112, 3) uint8 and (68, 2) landmarks; no shape model need be able to form these.
     """
-    matrix = _laid_onto(lower_points[_SHARED], upper_points[_SHARED])
+    # The similarity that lays the shared points of the second nearest to those of the first.
+    wanted, given = upper_points[_SHARED], lower_points[_SHARED]
+    start, goal = ((p - p.mean(axis=0)) @ np.array([1, 1j]) for p in (given, wanted))
+    turn = (goal * start.conj()).sum() / (np.abs(start) ** 2).sum()
+    matrix = np.array([[turn.real, -turn.imag, 0.0], [turn.imag, turn.real, 0.0]])
+    matrix[:, 2] = wanted.mean(axis=0) - matrix[:, :2] @ given.mean(axis=0)
     moved = transform_points(matrix, lower_points)
     size = (IMAGE_SIZE, IMAGE_SIZE)
     laid = cv2.warpAffine(
         lower, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
+    ).astype(np.float32)
+    above = upper.astype(np.float32)
+
+    # How far each pixel lies below the seam, px.
     nostrils = (upper_points[_NOSTRILS].mean(axis=0) + moved[_NOSTRILS].mean(axis=0)) / 2
-    below = _distance_below((upper_points[_NOSE_TIP] + nostrils) / 2, upper_points)
-    above, laid = upper.astype(np.float32), laid.astype(np.float32)
-    laid = _with_tones_of(above, laid, np.abs(below) < _BAND)
+    middle = (upper_points[_NOSE_TIP] + nostrils) / 2
+    right, left = (upper_points[list(GROUPS[f"{s}_eye"])].mean(axis=0) for s in ("right", "left"))
+    along = (left - right) / np.linalg.norm(left - right)
+    y, x = np.mgrid[:IMAGE_SIZE, :IMAGE_SIZE].astype(np.float32)
+    below = np.float32((y - middle[1]) * along[0] - (x - middle[0]) * along[1])
+
+    # Means and deviations of the first face in a band around the seam.
+    band = np.abs(below) < _BAND
+    means, deviations = zip(
+        *((part[band].mean(axis=0), part[band].std(axis=0)) for part in (above, laid)), strict=True
+    )
+    factor = (deviations[0] + _LEAST_DEVIATION) / (deviations[1] + _LEAST_DEVIATION)
+    laid = (laid - means[1]) * np.clip(factor, *_TONE_LIMITS) + means[0]
     share = (1 / (1 + np.exp(-below / _SEAM)))[..., None]
     image = np.rint(np.clip(above + share * (laid - above), 0, 255)).astype(np.uint8)
     points = upper_points.astype(np.float64)
@@ -197,69 +200,26 @@ def compose(
     return image, points
 
 
-def _laid_onto(points: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """(2, 3): the similarity that takes points (P, 2) nearest to others, by least squares."""
-    start, goal = ((p - p.mean(axis=0)) @ np.array([1, 1j]) for p in (points, target))
-    turn = (goal * start.conj()).sum() / (np.abs(start) ** 2).sum()
-    matrix = np.array([[turn.real, -turn.imag, 0.0], [turn.imag, turn.real, 0.0]])
-    matrix[:, 2] = target.mean(axis=0) - matrix[:, :2] @ points.mean(axis=0)
-    return matrix
-
-
-def _distance_below(middle: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """(112, 112) float32: how far each pixel lies below a line through ``middle``, px."""
-    right, left = (points[list(GROUPS[f"{side}_eye"])].mean(axis=0) for side in ("right", "left"))
-    along = (left - right) / np.linalg.norm(left - right)
-    y, x = np.mgrid[:IMAGE_SIZE, :IMAGE_SIZE].astype(np.float32)
-    return np.asarray((y - middle[1]) * along[0] - (x - middle[0]) * along[1], np.float32)
-
-
-def _with_tones_of(wanted: np.ndarray, given: np.ndarray, band: np.ndarray) -> np.ndarray:
-    """A picture with the means and deviations that another has in a band (112, 112) of pixels."""
-    means, deviations = zip(
-        *((part.mean(axis=0), part.std(axis=0)) for part in (wanted[band], given[band])),
-        strict=True,
-    )
-    factor = (deviations[0] + _LEAST_DEVIATION) / (deviations[1] + _LEAST_DEVIATION)
-    return np.asarray((given - means[1]) * np.clip(factor, *_TONE_LIMITS) + means[0])
-
-
-class _Pairs:
-    """Draws pairs of faces that go together."""
-
-    def __init__(
-        self, faces: Source, people: np.ndarray, rows: np.ndarray, rng: np.random.Generator
-    ) -> None:
-        self._rows, self._rng = rows, rng
-        self._person = np.unique(people[rows], return_inverse=True)[1]
-        pose = faces.labels["global_params"][rows]
-        appearance = [
-            _appearance(faces.read_images(rows[start : start + _READ_AT_ONCE]))
-            for start in range(0, len(rows), _READ_AT_ONCE)
-        ]
-        columns = [pose[:, [2, 1]], np.concatenate([np.zeros((0, 2)), *appearance])]
-        self._likeness = np.concatenate(columns, axis=1) / _ALIKE
-
-    def some(self, count: int) -> np.ndarray:
-        """(count, 2) samples: faces, and others' that are among the likest of some at random."""
-        places = [self._pair() for _ in range(count)]
-        return np.asarray(self._rows[np.array(places)])
-
-    def _pair(self) -> tuple[int, int]:
-        """Two places among the rows."""
-        one = int(self._rng.integers(len(self._rows)))
-        others = self._rng.integers(len(self._rows), size=_DRAWN)
-        others = others[self._person[others] != self._person[one]]
+def _draw_pairs(
+    faces: Dataset, people: np.ndarray, rows: np.ndarray, rng: np.random.Generator
+) -> Iterator[tuple[int, int]]:
+    """Samples among ``rows``: a face, and another person's, among the likest of some at random."""
+    person = np.unique(people[rows], return_inverse=True)[1]
+    appearance = []  # brightness of the face and colourfulness, grey values
+    for start in range(0, len(rows), _READ_AT_ONCE):
+        images = faces.read_images(rows[start : start + _READ_AT_ONCE])
+        brightness = images[:, 40:80, 30:80].mean(axis=(1, 2, 3))
+        small = images[:, ::4, ::4].astype(np.float32)
+        colours = np.abs(small - small.mean(axis=-1, keepdims=True)).mean(axis=(1, 2, 3))
+        appearance.append(np.stack([brightness, colours], axis=1))
+    yaw_pitch = faces.labels["global_params"][rows][:, [2, 1]]
+    features = np.concatenate([yaw_pitch, np.concatenate(appearance)], axis=1) / _ALIKE
+    while True:
+        one = int(rng.integers(len(rows)))
+        others = rng.integers(len(rows), size=_DRAWN)
+        others = others[person[others] != person[one]]
         if not len(others):  # almost all are of one person
-            others = np.flatnonzero(self._person != self._person[one])
-        unlike = np.abs(self._likeness[others] - self._likeness[one]).sum(axis=1)
-        nearest = others[np.argsort(unlike, kind="stable")[:_NEAREST]]
-        return one, int(self._rng.choice(nearest))
-
-
-def _appearance(images: np.ndarray) -> np.ndarray:
-    """(n, 2) brightness of the face and colourfulness, grey values."""
-    brightness = images[:, 40:80, 30:80].mean(axis=(1, 2, 3))
-    small = images[:, ::4, ::4].astype(np.float32)
-    colours = np.abs(small - small.mean(axis=-1, keepdims=True)).mean(axis=(1, 2, 3))
-    return np.stack([brightness, colours], axis=1)
+            others = np.flatnonzero(person != person[one])
+        difference = np.abs(features[others] - features[one]).sum(axis=1)
+        nearest = others[np.argsort(difference, kind="stable")[:_NEAREST]]
+        yield rows[one], rows[rng.choice(nearest)]

@@ -57,19 +57,19 @@ class ShuffleBuffer:
         """Images of ``order[first:]``, exactly as in the whole epoch."""
         moved = min(first, len(self.slots))
         buffer = read(self._simulate(moved)[1])
-        following = self._following(read, self.window + moved)
-        for slot, image in zip(self.slots[moved:].tolist(), following, strict=True):
+
+        def following() -> Iterator[np.ndarray]:  # the stream's images, read block by block
+            position, end = self.window + moved, 0
+            for block in self.blocks:
+                end += len(block)
+                if end > position:
+                    yield from read(block[max(0, len(block) - (end - position)) :])
+
+        for slot, image in zip(self.slots[moved:].tolist(), following(), strict=True):
             yield buffer[slot].copy()
             buffer[slot] = image
         for slot in self.last[first - moved :].tolist():
             yield buffer[slot]
-
-    def _following(self, read: Read, position: int) -> Iterator[np.ndarray]:
-        """Images of the stream from a position on, read block by block."""
-        ends = np.cumsum([len(block) for block in self.blocks])
-        for block, end in zip(self.blocks, ends.tolist(), strict=True):
-            if end > position:
-                yield from read(block[max(0, len(block) - (end - position)) :])
 
 
 def draw_systematically(weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlx_faceau.data.format.identity import (
-    Named,
     duplicate_faces,
     merge_names,
     people_names,
     shown_name,
 )
+from mlx_faceau.data.format.labelled_faces import Dataset
 from mlx_faceau.errors import DatasetError, UsageError
 
 
@@ -24,7 +24,7 @@ class Split:
 
 
 def split_dataset(
-    dataset: Named,
+    dataset: Dataset,
     val_fraction: float = 0.1,
     seed: int = 42,
     batch_size: int = 1,
@@ -60,14 +60,23 @@ def split_dataset(
             f"left for validation; add another {by}"
         )
     order = np.random.default_rng(seed).permutation(len(people))
-    chosen = np.isin(person, _draw(order, sizes, val_fraction * len(dataset)))
+    target = val_fraction * len(dataset)
+    drawn, count = [], 0
+    for number in order.tolist():
+        size = int(sizes[number])
+        if abs(count + size - target) < abs(count - target):
+            drawn.append(number)
+            count += size
+    if not drawn:  # everyone is larger than twice the share
+        drawn = [int(order[np.argmin(sizes[order])])]
+    chosen = np.isin(person, drawn)
     split = Split(np.flatnonzero(~chosen), np.flatnonzero(chosen), by)
     check_batch(len(split.train), batch_size)
     return split
 
 
 def split_at(
-    dataset: Named, start: int, batch_size: int = 1, digests: np.ndarray | None = None
+    dataset: Dataset, start: int, batch_size: int = 1, digests: np.ndarray | None = None
 ) -> Split:
     """Samples of training files and, from ``start`` on, samples of files to validate on.
 
@@ -88,17 +97,11 @@ def split_at(
         shown = ", ".join(sorted(map(shown_name, both))[:3])
         raise DatasetError(
             f"--data and --val-data share {len(both)} {by}s ({shown}{' ...' * (len(both) > 3)}): "
-            "validation would measure how well they are known by heart; leave them out of one, "
+            "validation would measure what the net has memorised; leave them out of one, "
             "give them other names if they are other people, or leave out --val-data for a split"
         )
-    if digests is not None:
-        _refuse_shared_faces(digests, names, start)
-    check_batch(start, batch_size)
-    return Split(np.arange(start), np.arange(start, len(dataset)), "file")
-
-
-def _refuse_shared_faces(digests: np.ndarray, names: np.ndarray, start: int) -> None:
-    groups = [rows for rows in duplicate_faces(digests, names) if rows.min() < start <= rows.max()]
+    pairs = [] if digests is None else list(duplicate_faces(digests, names))
+    groups = [rows for rows in pairs if rows.min() < start <= rows.max()]
     if groups:
         count = len({row for rows in groups for row in rows.tolist() if row >= start})
         same = " = ".join(
@@ -106,9 +109,11 @@ def _refuse_shared_faces(digests: np.ndarray, names: np.ndarray, start: int) -> 
         )
         raise DatasetError(
             f"--data and --val-data share {count} faces under other names ({same}): validation "
-            "would measure how well they are known by heart; leave them out of one, or leave out "
+            "would measure what the net has memorised; leave them out of one, or leave out "
             "--val-data for a split"
         )
+    check_batch(start, batch_size)
+    return Split(np.arange(start), np.arange(start, len(dataset)), "file")
 
 
 def check_batch(samples: int, batch_size: int) -> None:
@@ -119,16 +124,3 @@ def check_batch(samples: int, batch_size: int) -> None:
             f"the training side holds {samples} samples, fewer than a batch of {batch_size}; "
             f"{smaller}, or add data"
         )
-
-
-def _draw(order: np.ndarray, sizes: np.ndarray, target: float) -> np.ndarray:
-    """People for validation: those that bring the count nearer to the target, at least one."""
-    drawn, count = [], 0
-    for person in order.tolist():
-        size = int(sizes[person])
-        if abs(count + size - target) < abs(count - target):
-            drawn.append(person)
-            count += size
-    if not drawn:  # everyone is larger than twice the share
-        drawn = [int(order[np.argmin(sizes[order])])]
-    return np.array(drawn)

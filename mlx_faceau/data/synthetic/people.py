@@ -15,8 +15,8 @@ import numpy as np
 
 from mlx_faceau.core import geometry
 from mlx_faceau.core.facs import AU_NAMES, MAX_INTENSITY, NUM_AUS
+from mlx_faceau.data.format.columns import checked_block
 from mlx_faceau.data.format.row_io import check_new, create_file
-from mlx_faceau.data.format.sample import checked_block
 from mlx_faceau.errors import UsageError
 
 from .marks import marks

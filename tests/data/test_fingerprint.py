@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from mlx_faceau.data.format.dataset_fingerprint import SIZE, fingerprint, shares_faces
+from mlx_faceau.data.format.identity import FINGERPRINT_SIZE, fingerprint, shares_faces
 
 COUNT = 4000
 
@@ -23,7 +23,7 @@ def part(faces: SimpleNamespace, rows: np.ndarray) -> SimpleNamespace:
 def test_a_twentieth_of_the_faces_is_known_again_in_any_order() -> None:
     faces = some_faces()
     taken = fingerprint(faces, np.arange(COUNT))
-    assert len(set(taken)) == SIZE
+    assert len(set(taken)) == FINGERPRINT_SIZE
     rng = np.random.default_rng(1)
     for _ in range(20):
         assert shares_faces(part(faces, rng.permutation(COUNT)[: COUNT // 20]), taken)
