@@ -130,13 +130,12 @@ def test_each_part_shows_the_units_of_the_person_that_it_is_from(
 def test_the_same_seed_composes_the_same_faces(
     faces: FaceDataset, au_models: OpenFaceAUModels, composed: ComposedFaces
 ) -> None:
-    again, other = (
-        composed_faces(faces, faces.subjects, ROWS, au_models, MADE, seed) for seed in (5, 6)
-    )
+    again = composed_faces(faces, faces.subjects, ROWS, au_models, MADE, seed=5)
     np.testing.assert_array_equal(again.images, composed.images)
     for name, values in composed.labels.items():
         np.testing.assert_array_equal(again.labels[name], values)
-    assert (other.pairs != composed.pairs).any(axis=1).mean() > 0.9
+    other = composed_faces(faces, faces.subjects, ROWS, au_models, 10, seed=6)
+    assert (other.pairs != composed.pairs[:10]).any(axis=1).all()
 
 
 def test_composed_faces_come_after_those_of_the_files(
@@ -161,7 +160,7 @@ def test_faces_that_leave_the_crop_are_replaced_however_few_are_wanted(
     gone = np.arange(0, COUNT, 6)
     faces.labels["landmarks"][gone, :, 0] += 60
     faces.labels["global_params"][gone, 4] += 60
-    for seed in range(6):
+    for seed in range(3):
         made = composed_faces(faces, faces.subjects, np.arange(COUNT), au_models, 4, seed)
         assert not {*made.pairs.ravel().tolist()} & {*gone.tolist()}
     everyone = np.arange(0, COUNT, 6)
@@ -174,7 +173,7 @@ def test_one_of_many_faces_that_is_another_person_s_is_found(
 ) -> None:
     names = np.full(COUNT, "s:anna")
     names[6] = "s:bert"
-    made = composed_faces(faces, names, ROWS, au_models, 30, seed=0)
+    made = composed_faces(faces, names, ROWS, au_models, 10, seed=0)
     assert ((made.pairs == 6).sum(axis=1) == 1).all()
 
 
@@ -201,9 +200,7 @@ def test_what_cannot_be_composed_is_told(
 @pytest.mark.parametrize(
     "more",
     [
-        {},
-        {"balance_aus": True},
-        {"horizontal_flip": 0.5, "relabel_flipped": True},
+        {"balance_aus": True, "horizontal_flip": 0.5, "relabel_flipped": True},
         {"val_data": "others"},
     ],
 )
