@@ -65,7 +65,13 @@ class FaceDataset:
             labels = _read_labels(self.path, file)
             chunks = file["images"].chunks
             self._chunk_rows = int(chunks[0]) if chunks else schema.CHUNK_ROWS
-            placement = _placement(self.path, file, labels, ours)
+            landmarks, global_params = labels["landmarks"], labels["global_params"]
+            if ours:
+                every = np.ones(count, bool)
+                placement = Placement(landmarks, global_params, every.astype(np.float32), every)
+            else:
+                warp = file["warp_matrices"][:] if "warp_matrices" in file else None
+                placement = place_in_crop(self.path, landmarks, global_params, warp)
             labels.update(landmarks=placement.landmarks, global_params=placement.global_params)
             inside = ((labels["landmarks"] >= 0) & (labels["landmarks"] <= 112)).all(axis=(1, 2))
             self.outside = int((placement.usable & ~inside).sum())
@@ -186,12 +192,3 @@ def _read_labels(path: Path, file: h5py.File) -> dict[str, np.ndarray]:
             )
     labels["au_intensities"] = labels["au_intensities"][:, schema.au_order(path, file)]
     return labels
-
-
-def _placement(path: Path, file: h5py.File, labels: dict[str, np.ndarray], ours: bool) -> Placement:
-    landmarks, global_params = labels["landmarks"], labels["global_params"]
-    if not ours:
-        warp = file["warp_matrices"][:] if "warp_matrices" in file else None
-        return place_in_crop(path, landmarks, global_params, warp)
-    whole = np.ones(len(landmarks), np.float32)
-    return Placement(landmarks, global_params, whole, whole > 0)

@@ -68,9 +68,21 @@ class RowWriter:
         if not self._buffer:
             return
         block = concatenate_blocks(self._buffer)
-        for name in block:
-            if name not in self._columns:
-                self._columns[name] = self._create(name)
+        for name in [name for name in block if name not in self._columns]:
+            column = COLUMNS[name]
+            text, images = column.dtype is None, name == "images"
+            size = 16 if column.dtype is None else np.dtype(column.dtype).itemsize
+            row_bytes = max(1, int(np.prod(column.shape))) * size
+            rows = max(schema.CHUNK_ROWS, min(_LABEL_ROWS, _LABEL_CHUNK_BYTES // row_bytes))
+            self._columns[name] = self._file.create_dataset(
+                name,
+                (self._written, *column.shape),
+                h5py.string_dtype() if text else column.dtype,
+                maxshape=(None, *column.shape),
+                chunks=(schema.CHUNK_ROWS if images else rows, *column.shape),
+                compression=self._compression if images else None,
+                fillvalue=None if text or column.missing is None else column.missing,
+            )
         for name, dataset in self._columns.items():
             dataset.resize(self.rows, axis=0)
             if name in block:
@@ -81,23 +93,6 @@ class RowWriter:
     def write_text(self, name: str, text: str) -> None:
         """Add a text about the whole file as a data set of its own."""
         self._file.create_dataset(name, data=text, dtype=h5py.string_dtype())
-
-    def _create(self, name: str) -> h5py.Dataset:
-        column = COLUMNS[name]
-        text = column.dtype is None
-        size = 16 if column.dtype is None else np.dtype(column.dtype).itemsize
-        row_bytes = max(1, int(np.prod(column.shape))) * size
-        rows = max(schema.CHUNK_ROWS, min(_LABEL_ROWS, _LABEL_CHUNK_BYTES // row_bytes))
-        images = name == "images"
-        return self._file.create_dataset(
-            name,
-            (self._written, *column.shape),
-            h5py.string_dtype() if text else column.dtype,
-            maxshape=(None, *column.shape),
-            chunks=(schema.CHUNK_ROWS if images else rows, *column.shape),
-            compression=self._compression if images else None,
-            fillvalue=None if text or column.missing is None else column.missing,
-        )
 
 
 @contextlib.contextmanager

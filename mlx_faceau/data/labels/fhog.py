@@ -14,7 +14,7 @@ from mlx_faceau.errors import UsageError
 
 CELL = 8  # pixels
 HOG_SIZE = 12 * 12 * 31
-_ORIENTATIONS = 9
+_ORIENTATIONS, _DIRECTIONS = 9, 18
 _CELLS = 14
 _CLIP = 0.2
 _TEXTURE = 0.2357  # 1 / sqrt(18), as in the paper's code of the four sums
@@ -39,45 +39,19 @@ def fhog(images: np.ndarray) -> np.ndarray:
         raise UsageError(
             f"images are {images.dtype} {images.shape}, expected uint8 (N, {side}, {side}, 3)"
         )
-    magnitude, direction = _gradients(images.astype(np.float32))
-    return _normalised(_histograms(magnitude, direction)).reshape(len(images), HOG_SIZE)
-
-
-def _gradients(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Length and direction (0..17) of the steepest channel's gradient, (N, 110, 110) each."""
-    x = images[:, 1:-1, 2:] - images[:, 1:-1, :-2]
-    y = images[:, 2:, 1:-1] - images[:, :-2, 1:-1]
+    # The gradient of the steepest channel, (N, 110, 110).
+    pixels = images.astype(np.float32)
+    x = pixels[:, 1:-1, 2:] - pixels[:, 1:-1, :-2]
+    y = pixels[:, 2:, 1:-1] - pixels[:, :-2, 1:-1]
     steepest = (x * x + y * y).argmax(-1)[..., None]
     x, y = (np.take_along_axis(part, steepest, -1)[..., 0] for part in (x, y))
+    magnitude = np.sqrt(x * x + y * y)
     # The nearest of 18 directions, 20 degrees apart. Upright gradients lie between two: the first.
-    turn = np.arctan2(y, x) * np.float32(_ORIENTATIONS / np.pi) % (2 * _ORIENTATIONS)
-    direction = np.ceil(turn - np.float32(0.5 + _TIE)).astype(np.int32)
-    return np.sqrt(x * x + y * y), direction % (2 * _ORIENTATIONS)
+    turn = np.arctan2(y, x) * np.float32(_ORIENTATIONS / np.pi) % _DIRECTIONS
+    direction = np.ceil(turn - np.float32(0.5 + _TIE)).astype(np.int32) % _DIRECTIONS
+    cells = _histograms(magnitude, direction)
 
-
-def _histograms(magnitude: np.ndarray, direction: np.ndarray) -> np.ndarray:
-    """(N, 14, 14, 18): every pixel votes in the four cells around it, by its distance to each."""
-    count, side = len(magnitude), magnitude.shape[1]
-    place = (np.arange(1, side + 1) + 0.5) / CELL - 0.5  # of pixels, in cells
-    first = np.floor(place).astype(np.int32)
-    after = (place - first).astype(np.float32)
-    shares = (1 - after, after)
-    wide = _CELLS + 2  # a ring for the votes that fall outside
-    directions = 2 * _ORIENTATIONS
-    faces = np.arange(count, dtype=np.int32)[:, None, None] * wide
-    votes = np.zeros(count * wide * wide * directions)
-    for down in (0, 1):
-        rows = (faces + (first + 1 + down)[:, None]) * wide
-        for right in (0, 1):
-            bins = (rows + (first + 1 + right)) * directions + direction
-            weights = magnitude * (shares[down][:, None] * shares[right])
-            votes += np.bincount(bins.ravel(), weights.ravel(), len(votes))
-    cells = votes.reshape(count, wide, wide, directions)[:, 1:-1, 1:-1]
-    return cells.astype(np.float32)
-
-
-def _normalised(cells: np.ndarray) -> np.ndarray:
-    """(N, 12, 12, 31): histograms over the norms of the four 2 x 2 blocks around each."""
+    # Histograms over the norms of the four 2 x 2 blocks around each cell.
     unsigned = cells[..., :_ORIENTATIONS] + cells[..., _ORIENTATIONS:]
     energy = (unsigned * unsigned).sum(-1)
     blocks = energy[:, :-1, :-1] + energy[:, 1:, :-1] + energy[:, :-1, 1:] + energy[:, 1:, 1:]
@@ -91,4 +65,24 @@ def _normalised(cells: np.ndarray) -> np.ndarray:
         features[..., :18] += 0.5 * clipped
         features[..., 18:27] += 0.5 * np.minimum(unsigned * scale, _CLIP)
         features[..., 27 + number] = _TEXTURE * clipped.sum(-1)
-    return features
+    return features.reshape(len(images), HOG_SIZE)
+
+
+def _histograms(magnitude: np.ndarray, direction: np.ndarray) -> np.ndarray:
+    """(N, 14, 14, 18): every pixel votes in the four cells around it, by its distance to each."""
+    count, side = len(magnitude), magnitude.shape[1]
+    place = (np.arange(1, side + 1) + 0.5) / CELL - 0.5  # of pixels, in cells
+    first = np.floor(place).astype(np.int32)
+    after = (place - first).astype(np.float32)
+    shares = (1 - after, after)
+    wide = _CELLS + 2  # a ring for the votes that fall outside
+    faces = np.arange(count, dtype=np.int32)[:, None, None] * wide
+    votes = np.zeros(count * wide * wide * _DIRECTIONS)
+    for down in (0, 1):
+        rows = (faces + (first + 1 + down)[:, None]) * wide
+        for right in (0, 1):
+            bins = (rows + (first + 1 + right)) * _DIRECTIONS + direction
+            weights = magnitude * (shares[down][:, None] * shares[right])
+            votes += np.bincount(bins.ravel(), weights.ravel(), len(votes))
+    cells = votes.reshape(count, wide, wide, _DIRECTIONS)[:, 1:-1, 1:-1]
+    return cells.astype(np.float32)
