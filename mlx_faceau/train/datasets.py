@@ -13,15 +13,15 @@ from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.core.provenance import pdm_of
 from mlx_faceau.data.format.check import absent_units, check_intensities
 from mlx_faceau.data.format.dataset import FaceDataset
-from mlx_faceau.data.format.identity import fingerprint
 from mlx_faceau.data.format.identity import (
     duplicate_faces,
     face_digests,
+    fingerprint,
     people_names,
     spellings,
 )
-from mlx_faceau.data.format.labelled_faces import Dataset
 from mlx_faceau.data.format.label_provenance import check_same_labels, labellers
+from mlx_faceau.data.format.labelled_faces import Dataset
 from mlx_faceau.data.labels.openface_au_models import OpenFaceAUModels
 from mlx_faceau.data.loading.augment import augmentation
 from mlx_faceau.data.loading.batches import Batches
