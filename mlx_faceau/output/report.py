@@ -14,7 +14,7 @@ from mlx_faceau.core.facs import AU_NAMES, MAX_INTENSITY, NUM_AUS
 from mlx_faceau.video.results import FaceResult, FrameResult
 
 from .neutral_calibration import NeutralCalibration
-from .report_charts import au_chart, pose_chart, quality_chart, visibility_chart
+from .report_charts import face_chart, visibility_chart
 from .tables import au_label
 from .templates import write_page
 
@@ -113,9 +113,9 @@ def _person(
 ) -> dict[str, Any]:
     """What the template shows of one face."""
     rows = timeline(person.values)
-    times, aus, angles = rows[:, 0], rows[:, 1 : 1 + NUM_AUS], rows[:, -5:-2]
+    aus = rows[:, 1 : 1 + NUM_AUS]
     offsets = np.zeros(NUM_AUS) if calibration is None else calibration.offsets(face_id)
-    aus = np.clip(aus - offsets, 0, MAX_INTENSITY)
+    aus[:] = np.clip(aus - offsets, 0, MAX_INTENSITY)
     has_aus = bool(np.isfinite(aus).any())
     active = np.nanmax(aus, axis=0) > _QUIET if has_aus else np.zeros(NUM_AUS, bool)
     names = [name.removesuffix("_r") for name in AU_NAMES]
@@ -127,13 +127,10 @@ def _person(
         "frames": _count(len(successes), "frame"),
         "success": f"{100 * sum(successes) / len(successes):.0f} %",
         "has_aus": has_aus,
-        "aus": au_chart(times, aus, np.flatnonzero(active).tolist(), seconds)
-        if active.any()
-        else None,
+        "chart": face_chart(rows, np.flatnonzero(active).tolist(), seconds),
+        "moves": bool(active.any()),
         "quiet": [name for name, moves in zip(names, active, strict=True) if not moves],
         "quiet_below": _QUIET,
-        "pose": pose_chart(times, angles, seconds),
-        "quality": quality_chart(times, rows[:, -2], rows[:, -1], seconds),
         "peaks": [
             {
                 "image": base64.b64encode(jpeg).decode(),

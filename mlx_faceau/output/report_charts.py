@@ -1,4 +1,4 @@
-"""Timelines of a video's report as SVG: action units, pose, confidence, who is visible when."""
+"""Timelines of a video's report as SVG: those of each face, and who is visible when."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,69 +15,66 @@ _WIDTH = 10.0  # inches
 _LEAST_TOP = 1.0  # intensity: a chart reaches at least so high, so that noise stays small
 
 
-def au_chart(times: np.ndarray, aus: np.ndarray, shown: list[int], seconds: float) -> str:
-    """One timeline an action unit, scaled to its data; beside it its range on the scale of 0 to 5.
+def face_chart(rows: np.ndarray, shown: list[int], seconds: float) -> str:
+    """The timelines of one face, one below the other.
+
+    One for each action unit, scaled to its data, beside it its range on the scale of 0 to 5; then
+    the head pose in degrees, and the confidence, marked where the share of success is below a half.
 
     Args:
-        times: (N,) seconds.
-        aus: (N, 17) intensities; NaN where the face was not visible.
-        shown: columns of ``aus`` to draw, at least one.
+        rows: (N, 23): seconds, 17 intensities, pitch, yaw and roll in degrees, confidence, and
+            success; NaN where the face was not visible.
+        shown: action units to draw, by number.
         seconds: of the whole video.
     """
+    times, aus, angles, confidence, success = np.split(rows, (1, 18, 21, 22), axis=1)
+    times, confidence, success = times[:, 0], confidence[:, 0], success[:, 0]
+    heights = [*[0.62] * len(shown), 1.7, 1.3]  # inches
     with page_style():
-        figure = new_figure(_WIDTH, 0.25 + 0.62 * len(shown))
-        grid = figure.subplots(len(shown), 2, squeeze=False, width_ratios=(60, 1))
-        for (axes, gauge), i in zip(grid, shown, strict=True):
+        figure = new_figure(_WIDTH, 0.25 + sum(heights))
+        layout = {"width_ratios": (60, 1), "height_ratios": heights}
+        grid = figure.subplots(len(heights), 2, squeeze=False, **layout)
+        for (axes, gauge), i in zip(grid, shown, strict=False):
             values = aus[:, i]
-            top = min(MAX_INTENSITY, max(_LEAST_TOP, 1.1 * float(np.nanmax(values))))
+            low, high = np.nanmin(values), np.nanmax(values)
+            top = min(MAX_INTENSITY, max(_LEAST_TOP, 1.1 * float(high)))
             axes.fill_between(times, values, color=PALETTE[0], alpha=0.25, lw=0)
             _plot(axes, times, values, PALETTE[0])
             for level in range(1, int(top) + 1):
                 axes.axhline(level, color=INK, lw=0.4, alpha=0.35, ls=":")
-            axes.set(xlim=(0, seconds), ylim=(0, 1.02 * top), yticks=[0, np.floor(10 * top) / 10])
+            axes.set(ylim=(0, 1.02 * top), yticks=[0, np.floor(10 * top) / 10])
             axes.set_title(au_label(AU_NAMES[i]), loc="left", fontsize=9, pad=2)
-            axes.set_title(f"mean {np.nanmean(values):.1f}, maximum {np.nanmax(values):.1f}",
+            axes.set_title(f"mean {np.nanmean(values):.1f}, maximum {high:.1f}",
                            loc="right", fontsize=8, pad=2)  # fmt: skip
-            _clear(axes, last=i == shown[-1])
-            low, high = np.nanmin(values), np.nanmax(values)
             gauge.bar(0, MAX_INTENSITY, color=INK, alpha=0.12, width=1)
             gauge.bar(0, max(high - low, 0.06), bottom=low, color=PALETTE[0], width=1)
             gauge.set(ylim=(0, MAX_INTENSITY), yticks=[0, MAX_INTENSITY], xticks=[])
             gauge.yaxis.tick_right()
             gauge.tick_params(labelsize=7, length=0)
             gauge.spines[:].set_visible(False)
-        return svg(figure)
-
-
-def pose_chart(times: np.ndarray, angles: np.ndarray, seconds: float) -> str:
-    """(N, 3) pitch, yaw and roll in degrees over time, scaled to the data."""
-    with page_style():
-        figure = new_figure(_WIDTH, 1.9)
-        axes = figure.subplots()
+        (pose, beside_pose), (quality, beside_quality) = grid[-2:]
+        beside_pose.set_axis_off()
+        beside_quality.set_axis_off()
         for i, name in enumerate(ANGLES):
-            _plot(axes, times, angles[:, i], PALETTE[i], name)
-        axes.axhline(0, color=INK, lw=0.5, alpha=0.5)
+            _plot(pose, times, angles[:, i], PALETTE[i], name)
+        pose.axhline(0, color=INK, lw=0.5, alpha=0.5)
         limit = 1.1 * max(5.0, float(np.nanmax(np.abs(angles))))
-        axes.set(xlim=(0, seconds), ylim=(-limit, limit), ylabel="degrees")
-        _legend(axes)
-        return svg(figure)
-
-
-def quality_chart(
-    times: np.ndarray, confidence: np.ndarray, success: np.ndarray, seconds: float
-) -> str:
-    """Confidence in [0, 1] over time; where the share of success is below a half it is marked."""
-    with page_style():
-        figure = new_figure(_WIDTH, 1.5)
-        axes = figure.subplots()
-        _plot(axes, times, confidence, PALETTE[2])
+        pose.set_title("Head pose, degrees", loc="left", fontsize=9, pad=2)
+        pose.set(ylim=(-limit, limit))
+        _plot(quality, times, confidence, PALETTE[2])
         failed = success < 0.5
         if failed.any():
-            axes.plot(times[failed], confidence[failed], ".", ms=3, color=PALETTE[1],
-                      label="below the threshold of success")  # fmt: skip
-            _legend(axes)
-        axes.set(xlim=(0, seconds), ylim=(0, 1.05), yticks=[0, 0.5, 1])
-        _clear(axes, last=True)
+            quality.plot(times[failed], confidence[failed], ".", ms=3, color=PALETTE[1],
+                         label="below the threshold of success")  # fmt: skip
+        quality.set_title("Confidence, 0 to 1", loc="left", fontsize=9, pad=2)
+        quality.set(ylim=(0, 1.05), yticks=[0, 0.5, 1])
+        for axes in grid[:, 0]:
+            axes.set_xlim(0, seconds)
+            _clear(axes, last=axes is quality)
+        for axes in (pose, *([quality] if failed.any() else [])):
+            axes.legend(
+                loc="upper right", ncols=3, fontsize=8, frameon=False, bbox_to_anchor=(1, 1.25)
+            )
         return svg(figure)
 
 
@@ -116,8 +113,3 @@ def _clear(axes: Any, last: bool) -> None:
         axes.set_xlabel("seconds")
     else:
         axes.set_xticklabels([])
-
-
-def _legend(axes: Any) -> None:
-    axes.legend(loc="upper right", ncols=3, fontsize=8, frameon=False, bbox_to_anchor=(1, 1.22))
-    _clear(axes, last=True)
