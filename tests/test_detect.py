@@ -194,7 +194,7 @@ def test_a_file_that_is_no_yunet_is_refused(tmp_path: Path) -> None:
 
 def test_vision_runs_on_macos_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(detect.platform, "system", lambda: "Linux")
-    with pytest.raises(BackendError, match="macOS alone"):
+    with pytest.raises(BackendError, match="macOS only"):
         open_detector("vision")
 
 

@@ -57,7 +57,7 @@ class Track:
     placed: int = NEVER  # frame in which the detector placed it
     detected: int = NEVER  # frame of the last detection, of the whole frame or near the track
     detection: FaceDetection | None = None  # what that was; None where it saw no face
-    evidence: float = 0.0  # what that detection says about the fit, in [0, 1]
+    evidence: float = 0.0  # for the fit from that detection, in [0, 1]
     agreed: int = NEVER  # frame of the last fit of a displaced crop
     agreement: Agreement = UNKNOWN
     similarity: float = 1.0  # usual one of crops to the appearance
@@ -71,7 +71,7 @@ class Track:
 
 
 def place_cost(square: Square, other: Square) -> float:
-    """Size counts half: a track that has shrunk or grown away still lies on its face."""
+    """Distance in which size counts half, since the size of a track drifts more than its place."""
     larger = max(square.side, other.side)
     shift = float(np.linalg.norm(other.centre - square.centre)) / larger
     return shift + 0.5 * abs(float(np.log(other.side / square.side)))

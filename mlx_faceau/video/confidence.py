@@ -1,7 +1,7 @@
 """How far a fit can be trusted: a signal that falls with the error, and a calibrated curve.
 
 Where the detector marks points, the signal is how near the landmarks are to them. Elsewhere it is
-how little the landmarks follow a displaced crop; a detector's box near them may vouch as well. A
+how little the landmarks follow a displaced crop; a detector's box near them is evidence as well. A
 checkpoint may carry curves from either signal to the share of fits that are good, measured on
 labelled faces (``benchmarks/confidence_calibration.py``); without one the signal itself is taken.
 """
@@ -21,11 +21,11 @@ GOOD_NME = 0.08  # error over the outer eye corners' distance up to which a fit 
 METADATA_KEY = "confidence"  # in a checkpoint and what is exported from it
 _AGREEMENT_WIDTH = 0.6  # share of the displacement at which the signal is 1/e
 _MARKS_WIDTH = 0.4  # distance from a detector's marks, in their spread, at which it is 1/e
-_BOX_WIDTH = 0.5  # distance of a detector's square at which its word counts 1/e
+_BOX_WIDTH = 0.5  # distance of a detector's square at which it counts 1/e
 
 
 def agreement_signal(agreement: Agreement) -> float:
-    """In [0, 1]: 1 where landmarks stay, 0.06 for the mean face of a net that sees nothing."""
+    """In [0, 1]: 1 where the landmarks do not move, 0.06 where they move with the crop."""
     return float(np.exp(-((agreement.share / _AGREEMENT_WIDTH) ** 2)))
 
 

@@ -1,7 +1,7 @@
 """Face detectors behind one small protocol, and how their boxes map to the standard crop.
 
 Every detector draws its own idea of a face: YuNet's box reaches from chin to hairline, dlib's is a
-square around eyes and mouth. The networks see one crop alone, so each detector carries a
+square around eyes and mouth. The networks take one kind of crop, so each detector has a
 calibration (:mod:`mlx_faceau.video.box_calibration`).
 """
 
@@ -28,17 +28,17 @@ from mlx_faceau.errors import (
 )
 
 from .box_calibration import CALIBRATIONS, BoxCalibration
-from .opencv_log import ERRORS, opencv_says
+from .opencv_log import ERRORS, opencv_log_level
 
 logger = logging.getLogger(__name__)
 
 # Pixels that a frame's longer side is reduced to before detection. YuNet still finds faces of 3 %
 # of it there, dlib of 13 %; and it takes half the time of 640.
 _YUNET_SIDE, _DLIB_SIDE = 480, 640
-# Photographs are searched at a second scale as well, and by dlib, which knows upright faces alone,
+# Photographs are searched at a second scale as well, and by dlib, which detects upright faces only,
 # tilted by these degrees.
 _LARGE_SIDE, _MOST_ENLARGED, _TILTS = 1280, 2.0, (0.0, -12.0, 12.0)
-# Score from which a pass at the larger scale, which mistakes patterns for faces, is sure; and the
+# Score from which a detection of the larger scale, which has more false positives, counts; and the
 # margin of dlib's support vector machine from which it counts as a hit. Its own threshold is 0.
 _SURE, _HIT = 0.8, -0.8
 _YUNET_LEAST = 0.6  # score below which YuNet's faces are left out
@@ -93,7 +93,7 @@ class YuNetDetector:
         if not Path(path).is_file():
             raise BackendError(f"{path}: no such file; YuNet needs its .onnx model")
         try:
-            with opencv_says(ERRORS):  # OpenCV 5 warns of every net that it opens
+            with opencv_log_level(ERRORS):  # OpenCV 5 warns of every net that it opens
                 self._net = cv2.FaceDetectorYN.create(str(path), "", (320, 320), _YUNET_LEAST)
                 self._net.detect(np.zeros((320, 320, 3), np.uint8))
         except cv2.error as error:
@@ -109,7 +109,7 @@ class YuNetDetector:
         return _merged(self.detect(frame) + [d for d in enlarged if d.score >= _SURE])
 
     def _pass(self, small: np.ndarray, scale: float) -> list[Detection]:
-        with opencv_says(ERRORS):
+        with opencv_log_level(ERRORS):
             self._net.setInputSize((small.shape[1], small.shape[0]))
             rows = self._net.detect(small)[1]
         if rows is None:
@@ -211,7 +211,7 @@ class VisionDetector:
     def __init__(self, vision: Any = None) -> None:
         if vision is None:
             if platform.system() != "Darwin":
-                raise BackendError("the Vision detector runs on macOS alone; try dlib or YuNet")
+                raise BackendError("the Vision detector runs on macOS only; try dlib or YuNet")
             try:
                 vision = importlib.import_module("Vision")
             except ModuleNotFoundError:
@@ -380,8 +380,8 @@ def _merged(found: Sequence[Detection]) -> list[Detection]:
 def _same_face(one: Detection, other: Detection) -> bool:
     """Whether the boxes' centres are less than half of the larger box apart."""
     (x, y, width, height), (u, v, wide, high) = one.box, other.box
-    apart = max(abs(x + width / 2 - u - wide / 2), abs(y + height / 2 - v - high / 2))
-    return apart < max(width, height, wide, high) / 2
+    distance = max(abs(x + width / 2 - u - wide / 2), abs(y + height / 2 - v - high / 2))
+    return distance < max(width, height, wide, high) / 2
 
 
 def _detection(

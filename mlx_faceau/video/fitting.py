@@ -64,9 +64,10 @@ class LandmarkFit:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How the landmarks react when their crop is displaced: 0 they stay, 1 they move along.
+    """How the landmarks react when their crop is displaced: 0 not at all, 1 they move with it.
 
-    A net that sees a face finds it where it is; one that sees none moves its mean face along.
+    Landmarks of a detected face do not depend on the crop; a net that detects none predicts its
+    mean face, which moves with the crop.
 
     Args:
         share: of the whole displacement that the landmarks follow.
@@ -78,7 +79,7 @@ class Agreement:
     gain: np.ndarray
 
 
-# Of a fit that was not compared with another: as of a net that sees nothing.
+# Of a fit that was not compared with another: as of landmarks that move with the crop.
 UNKNOWN = Agreement(1.0, np.ones(3))
 
 

@@ -62,7 +62,7 @@ def read_image(path: Path | str) -> np.ndarray:
 
 
 def is_image(path: Path) -> bool:
-    """Whether a file is an image, by its ending; by its first bytes where that tells nothing."""
+    """Whether a file is an image, by its ending; by its first bytes where that is unknown."""
     suffix = path.suffix.lower()
     if suffix in IMAGE_SUFFIXES:
         return True
@@ -146,7 +146,7 @@ def _read_with_pillow(path: Path, data: bytes) -> np.ndarray:
             "(pip install pillow)"
         ) from None
     if data[4:12].startswith((b"ftyphei", b"ftyphev", b"ftypmif1", b"ftypmsf1")):
-        try:  # a library of its own licence
+        try:  # a library under another licence
             import pillow_heif
         except ModuleNotFoundError:
             raise MissingDependency("pillow_heif", extra="heif") from None

@@ -1,4 +1,4 @@
-"""OpenCV's own messages, kept from the terminal where ours say more."""
+"""OpenCV's own messages, suppressed where an error of ours replaces them."""
 
 import contextlib
 from collections.abc import Iterator
@@ -10,8 +10,8 @@ ERRORS, NOTHING = _LOG.LOG_LEVEL_ERROR, _LOG.LOG_LEVEL_SILENT
 
 
 @contextlib.contextmanager
-def opencv_says(level: int) -> Iterator[None]:
-    """Inside the block OpenCV prints what is at least as grave as ``level``."""
+def opencv_log_level(level: int) -> Iterator[None]:
+    """Set the level from which OpenCV prints its own messages, inside the block."""
     before = _LOG.getLogLevel()
     _LOG.setLogLevel(level)
     try:

@@ -29,10 +29,12 @@ class PhotographDetector:
         """See :class:`~mlx_faceau.video.detectors.Detector`."""
         search = getattr(self._detector, "search", self._detector.detect)
         crops = FrameCrops(frame)
-        return [found for found in search(frame) if found.score > 0 or self._sees(crops, found)]
+        return [
+            found for found in search(frame) if found.score > 0 or self._is_confirmed(crops, found)
+        ]
 
-    def _sees(self, crops: FrameCrops, found: Detection) -> bool:
-        """Whether the landmarks stay where they are while their crop is displaced."""
+    def _is_confirmed(self, crops: FrameCrops, found: Detection) -> bool:
+        """Whether the landmarks hardly move while their crop is displaced."""
         [placed] = fit_landmarks(
             self._predictor, crops, [Square(*self.calibration.square(found.box))]
         )

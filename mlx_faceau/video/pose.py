@@ -71,7 +71,7 @@ class HeadPose:
 
 
 def head_pose(global_params: np.ndarray, camera: Camera) -> HeadPose:
-    """Pose from weak-perspective parameters alone.
+    """Pose from weak-perspective parameters only.
 
     The distance is focal length / scale. The angles of the PDM are relative to the line of sight
     through the head; they are turned to be relative to the camera's axis.

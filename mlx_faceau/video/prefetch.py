@@ -1,4 +1,4 @@
-"""Run an iterator in a thread of its own, beside its consumer, through a bounded queue."""
+"""Run an iterator in a background thread that feeds its consumer through a bounded queue."""
 
 import contextlib
 import logging
@@ -25,7 +25,7 @@ def prefetch(
     logged: whether an item behind the last one was tried at all is chance.
 
     Args:
-        items: consumed in the thread alone; a generator is closed there too.
+        items: consumed in the thread only; a generator is closed there too.
         size: how many finished items may wait.
         newest: where there is no room, drop the oldest waiting item instead of waiting, as live
             sources need it.

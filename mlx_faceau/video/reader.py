@@ -12,7 +12,7 @@ import numpy as np
 
 from mlx_faceau.errors import MissingDependency, UsageError, VideoError
 
-from .opencv_log import NOTHING, opencv_says
+from .opencv_log import NOTHING, opencv_log_level
 from .results import Frame
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ class Webcam:
 
     def __init__(self, source: int = 0, capture: Any = None) -> None:
         self.name = f"webcam {source}"
-        with opencv_says(NOTHING):  # every way to reach a camera that OpenCV tries in vain
+        with opencv_log_level(NOTHING):  # of every camera interface that OpenCV tries
             self._capture = cv2.VideoCapture(source) if capture is None else capture
         if not self._capture.isOpened():
             raise VideoError(f"{self.name}: not there, in use by another program, or not allowed")

@@ -2,7 +2,7 @@
 
 Position and log side of the square are independent; displacements are (x, y, log side) in sides.
 Detections measure where the face is. The landmarks measure it as far as they follow the face and
-not their crop: of a face that lies d beside the crop, a net that follows the displacement of its
+not their crop: of a face displaced by d from the crop, a net that follows the displacement of its
 crop by a gain g shows (1 - g) d.
 
 Reference:
@@ -43,7 +43,7 @@ class SquareFilter:
             self._covariance[:, 1, 1] += _ACCELERATION**2
 
     def add_detection(self, square: Square) -> None:
-        """A detector sees the face here."""
+        """Update by a detected face."""
         innovation = self.square.displacement(square)
         self._update(
             innovation.clip(-_DETECTION_REACH, _DETECTION_REACH), np.ones(3), _DETECTION_NOISE

@@ -3,8 +3,8 @@
 scene cut? -> detections (whole frame, or near a track) -> association -> landmarks -> confidence
            -> re-detection in the same frame where a fit has left its face -> squares of the next
 
-The square that the net sees next moves with its landmarks, as far as they are found to follow the
-face and not the crop. Where detections disagree a little with it, it is moved towards them slowly.
+The square of the next crop moves with the landmarks, as far as they are found to follow the face
+and not the crop. Where detections disagree a little with it, it is moved towards them slowly.
 """
 
 import threading
@@ -41,9 +41,11 @@ from .square_filter import SquareFilter
 _NEAR_EVERY = 2  # frames between detections near a track, where the detector is quick there
 _NEAR_SIDES = 1.6  # sides of the region for it
 _SEARCH_EVERY = 5  # frames between detections while a track is lost or doubtful
-_AGREEMENT_EVERY = 8  # frames between fits of a displaced crop, where no marks vouch for a track
+_AGREEMENT_EVERY = (
+    8  # frames between fits of a displaced crop, of a track without a detector's marks
+)
 _PATIENCE = 3  # frames in a row without success after which a track that is not seen is lost
-_MISPLACED = 0.25  # place cost from which a track is put where the detector sees its face
+_MISPLACED = 0.25  # place cost from which a track is put where the detector finds its face
 _DUPLICATES = 0.25  # two tracks closer than this show one face
 _SAME_CROP = 0.02  # distance of squares whose landmarks are the same
 _JUMP = 0.3  # place cost between two frames' landmarks that no face moves
@@ -76,7 +78,7 @@ class _Fit:
 def detect_near(
     detector: Detector, image: np.ndarray, square: Square, region_side: int
 ) -> FaceDetection | None:
-    """The face that a detector sees in a small region around a square, or None; no appearance.
+    """The face that a detector finds in a small region around a square, or None; no appearance.
 
     Args:
         detector: finds faces.
@@ -200,7 +202,7 @@ class Tracker:
             self._observe(track, None, index)
         for track, found in associate(self.active, detections, active_cost):
             # Boxes of a small region differ a little from those of a whole frame: a track is
-            # measured by the first alone, or each change of them would move it.
+            # measured by the first only, or each change of them would move it.
             self._observe(track, self._near(frame, track) or found, index)
         lost = [track for track in self.tracks if track.lost]
         for track, found in associate(lost, detections, lost_cost):
@@ -244,7 +246,7 @@ class Tracker:
         """Landmarks of tracks, all in one pass; where the detector placed a track, in two or three.
 
         The second is cut around the landmarks of the first. A net that turns out to follow its crop
-        gets the detector's square again, so that it does not walk away.
+        gets the detector's square again, so that it does not drift.
         """
         placed = [t for t in tracks if t.placed == index]
         due = [t for t in tracks if t not in placed and self._is_agreement_due(t, index)]
@@ -288,7 +290,7 @@ class Tracker:
         return fits
 
     def _is_agreement_due(self, track: Track, index: int) -> bool:
-        """Where no marks vouch for a track: every few frames, and when the detector misses it."""
+        """Without a detector's marks: every few frames, and when the detector misses the face."""
         if track.detection is None:
             return track.detected == index
         return track.detection.marks is None and index - track.agreed >= _AGREEMENT_EVERY
@@ -316,7 +318,7 @@ class Tracker:
         return [known[t.face_id] for t in self.active if t.face_id in known]
 
     def _without_duplicates(self, fits: Sequence[_Fit]) -> list[_Fit]:
-        """Of two tracks on one face, the one that looks less like it is lost: it is hidden."""
+        """Of two tracks on one face, the less similar one becomes lost: its face is hidden."""
         for one, other in combinations(fits, 2):
             both = not (one.track.lost or other.track.lost)
             if both and one.landmarks.square.distance(other.landmarks.square) < _DUPLICATES:
