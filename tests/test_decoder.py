@@ -184,13 +184,13 @@ def test_interlaced_pictures_lose_their_comb_and_none_is_doubled(
 
 def test_progressive_frames_pass_the_deinterlacer_untouched(tmp_path: Path) -> None:
     """A stream may change its mind: what is not flagged stays as the decoder gave it."""
-    from mlx_faceau.video.decoder import Picture, deinterlaced
+    from mlx_faceau.video.decoder import DecodedFrame, deinterlaced
 
     woven, _ = fields(6)
     write(tmp_path / "i.mkv", woven, **INTERLACED)
     write(tmp_path / "p.mkv", numbered(6))
     interlaced, progressive = (
-        [Picture(i, f.pts, f) for i, f in enumerate(decoded(tmp_path / name))]
+        [DecodedFrame(i, f.pts, f) for i, f in enumerate(decoded(tmp_path / name))]
         for name in ("i.mkv", "p.mkv")
     )
     mixed = [*progressive, *interlaced, *progressive]
@@ -401,14 +401,14 @@ def test_sound_alone_is_no_video(tmp_path: Path) -> None:
         sound.sample_rate = 8000
         file.mux(stream.encode(sound))
         file.mux(stream.encode(None))
-    with pytest.raises(VideoError, match="no moving pictures"):
+    with pytest.raises(VideoError, match="no video stream"):
         Video(tmp_path / "a.mp4")
 
 
 def test_a_still_picture_is_not_read_as_a_video(tmp_path: Path) -> None:
     image = pytest.importorskip("PIL.Image")
     image.new("RGB", (32, 32)).save(tmp_path / "a.avif")
-    with pytest.raises(VideoError, match="a picture, not a video"):
+    with pytest.raises(VideoError, match="an image, not a video"):
         Video(tmp_path / "a.avif")
 
 
@@ -475,14 +475,14 @@ def test_a_late_part_is_reached_without_decoding_what_is_before(
 
     path = write(tmp_path / "a.mp4", numbered(200), g="10")
     seen = []
-    real = decoder.Decoder.pictures
+    real = decoder.Decoder.frames
 
     def counted(self: Any) -> Any:
         for picture in real(self):
             seen.append(picture.index)
             yield picture
 
-    monkeypatch.setattr(decoder.Decoder, "pictures", counted)
+    monkeypatch.setattr(decoder.Decoder, "frames", counted)
     frames = read(path, Span(start=7.0, end=7.4))
     assert [f.index for f in frames] == list(range(175, 185))
     assert len(seen) < 40

@@ -306,7 +306,7 @@ def test_a_camera_that_disappears_ends_the_stream_after_its_last_picture(
 def test_a_camera_that_is_not_there_or_gives_nothing_is_an_error() -> None:
     with pytest.raises(VideoError, match="not there"):
         pipeline().live(FakeCapture(0, opened=False))
-    with pytest.raises(VideoError, match="no pictures"):
+    with pytest.raises(VideoError, match="gives no frames"):
         list(pipeline().live(FakeCapture(0)))
 
 

@@ -1,6 +1,6 @@
-"""Decoding a video file with PyAV (FFmpeg): pictures in display order, and what is missing.
+"""Decoding a video file with PyAV (FFmpeg): frames in display order, and what is missing.
 
-packets -> decoder -> deinterlacer (where a picture is interlaced) -> BGR as displayed
+packets -> decoder -> deinterlacer (where a frame is interlaced) -> BGR as displayed
 """
 
 from collections import deque
@@ -44,7 +44,7 @@ class DecoderError(Exception):
 
 
 @dataclass(frozen=True)
-class Picture:
+class DecodedFrame:
     """A decoded frame.
 
     Args:
@@ -70,7 +70,7 @@ class KeyFrame:
 
 
 class Decoder:
-    """One pass over a file's pictures.
+    """One pass over a file's frames.
 
     Args:
         path: the file.
@@ -90,7 +90,7 @@ class Decoder:
         self.damaged = self.missing = 0
         self._container = container = _open(path)
         try:
-            self.stream = stream = _picture_stream(container, path)
+            self.stream = stream = _video_stream(container, path)
         except VideoError:
             container.close()
             raise
@@ -115,7 +115,7 @@ class Decoder:
         """Close the file."""
         self._container.close()
 
-    def pictures(self) -> Iterator[Picture]:
+    def frames(self) -> Iterator[DecodedFrame]:
         """All frames that the decoder gives without complaint, in display order."""
         index = 0 if self._start is None else self._start.index
         newest = shown = None  # times of the packets so far, and of the frames
@@ -139,7 +139,7 @@ class Decoder:
                 else:
                     data: Any = frame.side_data.get("DISPLAYMATRIX")
                     matrix = None if data is None else np.frombuffer(bytes(data), np.int32)
-                    yield Picture(index, shown, frame, matrix)
+                    yield DecodedFrame(index, shown, frame, matrix)
                     index += 1
         if self._threaded and shown is not None and newest is not None and newest > shown:
             raise DecoderError  # PyAV drops what is behind a complaint at the end
@@ -204,13 +204,13 @@ class Decoder:
             return round(lacking * self.rate) if lacking > _ENDS_EARLY else 0
         return 0
 
-    def image(self, picture: Picture) -> np.ndarray:
+    def image(self, decoded: DecodedFrame) -> np.ndarray:
         """(H, W, 3) uint8 BGR as displayed: square pixels, upright. The array is the caller's.
 
         Raises:
             VideoError: if the frame is too large.
         """
-        frame = picture.frame
+        frame = decoded.frame
         aspect = self.stream.sample_aspect_ratio or self.stream.codec_context.sample_aspect_ratio
         ratio = float(aspect) if aspect else 1.0
         if abs(ratio - 1) <= _SQUARE or not 1 / _MAX_ASPECT <= ratio <= _MAX_ASPECT:
@@ -236,10 +236,10 @@ class Decoder:
         image = rows[:, : 3 * width].reshape(frame.height, width, 3)
         if target == "rgb24":
             image = image[..., ::-1]
-        return _upright(np.ascontiguousarray(image), picture.matrix)
+        return _upright(np.ascontiguousarray(image), decoded.matrix)
 
 
-def find_key_frame(decoder: Decoder, first: Picture, seconds: float) -> KeyFrame | None:
+def find_key_frame(decoder: Decoder, first: DecodedFrame, seconds: float) -> KeyFrame | None:
     """The last key frame at or before a time, by a walk over the packets, nothing decoded.
 
     Args:
@@ -276,22 +276,22 @@ def find_key_frame(decoder: Decoder, first: Picture, seconds: float) -> KeyFrame
     return replace(key, index=sum(time < key.pts for time in times))
 
 
-def deinterlaced(pictures: Iterable[Picture]) -> Iterator[Picture]:
-    """One picture for each given one; those of two fields (and all after the first of them) pass
+def deinterlaced(frames: Iterable[DecodedFrame]) -> Iterator[DecodedFrame]:
+    """One frame for each given one; those of two fields (and all after the first of them) pass
     through a filter that rebuilds the second field's lines, progressive ones unchanged."""
     graph: Any = None
     kind: Any = None
-    waiting: deque[Picture] = deque()
+    waiting: deque[DecodedFrame] = deque()
 
-    def filtered(frame: av.VideoFrame | None) -> Iterator[Picture]:
+    def filtered(frame: av.VideoFrame | None) -> Iterator[DecodedFrame]:
         graph.vpush(frame)
         with suppress(av.error.BlockingIOError, av.error.EOFError):
             while True:
                 pulled = graph.vpull()
                 yield replace(waiting.popleft(), frame=pulled)
 
-    for picture in pictures:
-        frame = picture.frame
+    for decoded in frames:
+        frame = decoded.frame
         form = (frame.width, frame.height, frame.format.name)
         if graph is not None and form != kind:
             yield from filtered(None)
@@ -299,9 +299,9 @@ def deinterlaced(pictures: Iterable[Picture]) -> Iterator[Picture]:
         if graph is None and frame.interlaced_frame:
             kind, graph = form, _deinterlacer(frame)
         if graph is None:
-            yield picture
+            yield decoded
         else:
-            waiting.append(picture)
+            waiting.append(decoded)
             yield from filtered(frame)
     if graph is not None:
         yield from filtered(None)
@@ -322,7 +322,7 @@ def _open(path: Path) -> Any:
     with path.open("rb") as file:
         head = file.read(12)
     if head[4:8] == b"ftyp" and head[8:12] in _STILL_BRANDS:
-        raise VideoError(f"{path}: a picture, not a video; name it .avif or .heic to read it")
+        raise VideoError(f"{path}: an image, not a video; name it .avif or .heic to read it")
     try:
         return av.open(
             f"file:{path.absolute()}",  # with its protocol: a name may look like an address
@@ -336,13 +336,13 @@ def _open(path: Path) -> Any:
         ) from None
 
 
-def _picture_stream(container: Any, path: Path) -> Any:
+def _video_stream(container: Any, path: Path) -> Any:
     stream = container.streams.best("video")
     if stream is None or av.stream.Disposition.attached_pic in stream.disposition:
-        raise VideoError(f"{path}: there are no moving pictures in it")
+        raise VideoError(f"{path}: there is no video stream in it")
     context = stream.codec_context
     if context is None or context.codec is None:
-        raise VideoError(f"{path}: FFmpeg has no decoder for its pictures")
+        raise VideoError(f"{path}: FFmpeg has no decoder for its video stream")
     if (context.width or 0) * (context.height or 0) > _MAX_PIXELS:
         raise VideoError(
             f"{path}: frames of {context.width} x {context.height} pixels are too large"

@@ -16,7 +16,7 @@ from .opencv_log import NOTHING, opencv_log_level
 from .results import Frame
 
 if TYPE_CHECKING:
-    from .decoder import Decoder, Picture
+    from .decoder import DecodedFrame, Decoder
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class Video:
     """A video file: any container and codec that FFmpeg decodes.
 
     Frames come as a player shows them: deinterlaced (one for two fields), with square pixels (an
-    anamorphic picture is widened or narrowed, its height stays), turned as the file says, without
+    anamorphic one is widened or narrowed, its height stays), turned as the file says, without
     what its edit list hides. Playlists and manifests are refused: they lead to other files.
 
     Args:
@@ -103,14 +103,14 @@ class Video:
         self._av = decoder
         self._decoder: Decoder = decoder.Decoder(self.path, threaded=True)
         self.rate, self.count = self._decoder.rate, self._decoder.count
-        self._pictures = self._decoded()
-        first = next(self._pictures, None)
+        self._frames = self._decoded()
+        first = next(self._frames, None)
         if first is None:
             self._decoder.close()
             raise VideoError(
-                f"{path}: not one frame can be decoded; the file is damaged, or holds no pictures"
+                f"{path}: not one frame can be decoded; the file is damaged, or contains none"
             )
-        self._first: Picture = first
+        self._first: DecodedFrame = first
 
     @property
     def damaged(self) -> int:
@@ -133,12 +133,12 @@ class Video:
         """
         found, seconds = False, 0.0
         try:
-            for picture, seconds in self._timed(self._av.deinterlaced(self._from(span))):
+            for decoded, seconds in self._timed(self._av.deinterlaced(self._from(span))):
                 if span.ends(seconds):
                     break
-                if span.takes(picture.index, seconds):
+                if span.takes(decoded.index, seconds):
                     found = True
-                    yield Frame(picture.index, seconds, self._decoder.image(picture))
+                    yield Frame(decoded.index, seconds, self._decoder.image(decoded))
             else:
                 if lost := self._decoder.damaged:
                     logger.warning(
@@ -159,43 +159,43 @@ class Video:
         finally:
             self._decoder.close()
 
-    def _from(self, span: Span) -> Iterator["Picture"]:
-        """All pictures, or those from the last key frame before the span on."""
+    def _from(self, span: Span) -> Iterator["DecodedFrame"]:
+        """All frames, or those from the last key frame before the span on."""
         key = None
         if span.start > 0:
             key = self._av.find_key_frame(self._decoder, self._first, span.start)
         if key is None:
-            return chain([self._first], self._pictures)
+            return chain([self._first], self._frames)
         self._decoder.close()
         self._decoder = self._av.Decoder(self.path, threaded=True, start=key)
         return self._decoded()
 
-    def _decoded(self) -> Iterator["Picture"]:
-        """All good pictures. Where the decoder complains the file is read once more, frame by
+    def _decoded(self) -> Iterator["DecodedFrame"]:
+        """All good frames. Where the decoder complains the file is read once more, frame by
         frame: several threads tell late what is damaged, and lose good frames at the end."""
         last = -1
         try:
-            for picture in self._decoder.pictures():
-                yield picture
-                last = picture.index
+            for decoded in self._decoder.frames():
+                yield decoded
+                last = decoded.index
         except self._av.DecoderError:
             self._decoder.close()
             self._decoder = self._av.Decoder(self.path, threaded=False)
-            for picture in self._decoder.pictures():
-                if picture.index > last:
-                    yield picture
+            for decoded in self._decoder.frames():
+                if decoded.index > last:
+                    yield decoded
 
-    def _timed(self, pictures: Iterator["Picture"]) -> Iterator[tuple["Picture", float]]:
+    def _timed(self, frames: Iterator["DecodedFrame"]) -> Iterator[tuple["DecodedFrame", float]]:
         """With seconds from the first frame, which always grow."""
         last, tick = -np.inf, float(self._decoder.time_base)
-        for picture in pictures:
+        for decoded in frames:
             seconds = last
-            if picture.pts is not None and self._first.pts is not None:
-                seconds = (picture.pts - self._first.pts) * tick
+            if decoded.pts is not None and self._first.pts is not None:
+                seconds = (decoded.pts - self._first.pts) * tick
             if seconds <= last:  # some files give no times, or the same twice: then the rate does
-                seconds = max(picture.index / self.rate, last + _LEAST_STEP)
+                seconds = max(decoded.index / self.rate, last + _LEAST_STEP)
             last = seconds
-            yield picture, seconds
+            yield decoded, seconds
 
 
 class Webcam:
@@ -242,5 +242,5 @@ class Webcam:
         finally:
             self._capture.release()
         if index == 0:
-            raise VideoError(f"{self.name}: it opens but gives no pictures")
+            raise VideoError(f"{self.name}: it opens but gives no frames")
         logger.warning("%s: it disappeared after %d frames", self.name, index)
