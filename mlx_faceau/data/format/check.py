@@ -32,18 +32,13 @@ _SLOW_CHUNK_ROWS = 64
 
 @dataclass
 class CheckReport:
-    """The findings of a check.
+    """The findings of a check."""
 
-    Attributes:
-        failures: each makes the file unfit for training as it is; one line each.
-        warnings: remarks, one line each.
-        samples: number of usable samples, 0 where the file failed.
-        histogram: (17, 6) samples of each action unit between :data:`HISTOGRAM_EDGES`, or None.
-    """
-
+    # each makes the file unfit for training as it is; one line each
     failures: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    samples: int = 0
+    warnings: list[str] = field(default_factory=list)  # remarks, one line each
+    samples: int = 0  # number of usable samples, 0 where the file failed
+    # (17, 6) samples of each action unit between :data:`HISTOGRAM_EDGES`, or None
     histogram: np.ndarray | None = None
 
 

@@ -20,17 +20,11 @@ Block = dict[str, Any]
 
 @dataclass(frozen=True)
 class Column:
-    """One data set of the file.
+    """One data set of the file."""
 
-    Args:
-        shape: of one row.
-        dtype: of its numbers; None for text.
-        missing: the value of rows that have none.
-    """
-
-    shape: tuple[int, ...]
-    dtype: type[np.generic] | None
-    missing: Any = None
+    shape: tuple[int, ...]  # of one row
+    dtype: type[np.generic] | None  # of its numbers; None for text
+    missing: Any = None  # the value of rows that have none
 
 
 # Measured while labelling (see mlx_faceau.data.labels.quality); NaN where unknown.

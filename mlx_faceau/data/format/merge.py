@@ -20,17 +20,11 @@ from .row_io import check_new, create_file, read_blocks
 
 @dataclass
 class MergeReport:
-    """The result of merging.
+    """The result of merging."""
 
-    Args:
-        samples: number in the new file.
-        duplicates: samples left out because an earlier file holds the same image and labels.
-        notes: remarks for the user, one line each.
-    """
-
-    samples: int = 0
-    duplicates: int = 0
-    notes: list[str] = field(default_factory=list)
+    samples: int = 0  # number in the new file
+    duplicates: int = 0  # samples left out because an earlier file holds the same image and labels
+    notes: list[str] = field(default_factory=list)  # remarks for the user, one line each
 
 
 def merge_files(

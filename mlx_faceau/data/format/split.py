@@ -23,15 +23,10 @@ ACTIVE = 1.0  # intensity from which a unit counts as shown when parts are balan
 
 @dataclass(frozen=True)
 class Partition:
-    """The samples of each part.
+    """The samples of each part."""
 
-    Args:
-        parts: by name, (n,) int64 ascending sample indices.
-        by: "subject", "video" or "list": what decided.
-    """
-
-    parts: dict[str, np.ndarray]
-    by: str
+    parts: dict[str, np.ndarray]  # by name, (n,) int64 ascending sample indices
+    by: str  # "subject", "video" or "list": what decided
 
 
 def partition_dataset(

@@ -16,27 +16,17 @@ Labels = Sequence["FaceLabels"]
 
 @dataclass(frozen=True)
 class FaceLabels:
-    """One face, in frame pixels and radians.
+    """One face, in frame pixels and radians."""
 
-    Args:
-        landmarks: (68, 2).
-        global_params: (6,) scale, rx, ry, rz, tx, ty of the PDM in the frame.
-        local_params: (34,).
-        au_intensities: (17,) in ``AU_NAMES`` order.
-        bbox: (4,) x, y, width, height; None takes the landmarks' bounding box.
-        confidence: of the labeller, in [0, 1].
-        face_id: the face's number, the same in all frames of a video.
-        hog: (4464,) FHOG of the aligned face, or None.
-    """
-
-    landmarks: np.ndarray
-    global_params: np.ndarray
-    local_params: np.ndarray
-    au_intensities: np.ndarray
+    landmarks: np.ndarray  # (68, 2)
+    global_params: np.ndarray  # (6,) scale, rx, ry, rz, tx, ty of the PDM in the frame
+    local_params: np.ndarray  # (34,)
+    au_intensities: np.ndarray  # (17,) in AU_NAMES order
+    # (4,) x, y, width, height; None takes the landmarks' bounding box
     bbox: np.ndarray | None = None
-    confidence: float = 1.0
-    face_id: int = 0
-    hog: np.ndarray | None = None
+    confidence: float = 1.0  # of the labeller, in [0, 1]
+    face_id: int = 0  # the face's number, the same in all frames of a video
+    hog: np.ndarray | None = None  # (4464,) FHOG of the aligned face, or None
 
     @property
     def box(self) -> np.ndarray:

@@ -68,17 +68,11 @@ _SCORED_POINTS = np.fromstring(
 
 @dataclass(frozen=True)
 class Region:
-    """A turned square that shows one face.
+    """A turned square that shows one face."""
 
-    Args:
-        centre: (2,) px.
-        side: px.
-        angle: of the line through the eyes, from x towards y, radians.
-    """
-
-    centre: np.ndarray
-    side: float
-    angle: float
+    centre: np.ndarray  # (2,) px
+    side: float  # px
+    angle: float  # of the line through the eyes, from x towards y, radians
 
     @property
     def box(self) -> np.ndarray:
@@ -95,15 +89,10 @@ class Region:
 
 @dataclass(frozen=True)
 class Mesh:
-    """The mesh of the face in a region.
+    """The mesh of the face in a region."""
 
-    Args:
-        points: (478, 3) float64 px; depth in the same unit, smaller is nearer.
-        presence: the net's confidence that this is a face, [0, 1].
-    """
-
-    points: np.ndarray
-    presence: float
+    points: np.ndarray  # (478, 3) float64 px; depth in the same unit, smaller is nearer
+    presence: float  # the net's confidence that this is a face, [0, 1]
 
     @property
     def box(self) -> np.ndarray:

@@ -171,42 +171,26 @@ ANCHORS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Table:
-    """Numbers of the reading; F features, C channels, S shapes of a region.
+    """Numbers of the reading; F features, C channels, S shapes of a region."""
 
-    Attributes:
-        mean: (478, 3) mean neutral mesh, head upright, symmetric about x = 0.
-        mirror: (478,) index of every point's mirror image.
-        half: (H,) points of the right half and the middle.
-        score_left, score_right: (B,) columns of the 52 scores whose log-odds are averaged.
-        linear: (F, C1) weights of the channels that are linear in the features.
-        projections, factors: per region (F, S) and (S, S): features to the right side of the
-            triangular least-squares problem in the shapes' amounts.
-        pose: (3, C) intercept and slopes on pitch and |yaw| of neutral faces.
-        spread: (C,) deviation over neutral faces.
-        units: (C, 17) weights of the channels in each unit.
-        knots: (17, K) sums of channels at `levels`.
-        levels: (K,) intensities at the knots.
-        neutral_scores: (52,) median scores of neutral faces.
-        ict_vertices, ict_weights: (478, 3) ICT-FaceKit vertices and barycentric weights of every
-            point.
-    """
-
-    mean: np.ndarray
-    mirror: np.ndarray
-    half: np.ndarray
-    score_left: np.ndarray
-    score_right: np.ndarray
-    linear: np.ndarray
+    mean: np.ndarray  # (478, 3) mean neutral mesh, head upright, symmetric about x = 0
+    mirror: np.ndarray  # (478,) index of every point's mirror image
+    half: np.ndarray  # (H,) points of the right half and the middle
+    score_left: np.ndarray  # (B,) columns of the 52 scores whose log-odds are averaged
+    score_right: np.ndarray  # with these
+    linear: np.ndarray  # (F, C1) weights of the channels that are linear in the features
+    # Per region (F, S) and (S, S): features to the right side of the triangular least-squares
+    # problem in the shapes' amounts.
     projections: tuple[np.ndarray, ...]
     factors: tuple[np.ndarray, ...]
-    pose: np.ndarray
-    spread: np.ndarray
-    units: np.ndarray
-    knots: np.ndarray
-    levels: np.ndarray
-    neutral_scores: np.ndarray
-    ict_vertices: np.ndarray
-    ict_weights: np.ndarray
+    pose: np.ndarray  # (3, C) intercept and slopes on pitch and |yaw| of neutral faces
+    spread: np.ndarray  # (C,) deviation over neutral faces
+    units: np.ndarray  # (C, 17) weights of the channels in each unit
+    knots: np.ndarray  # (17, K) sums of channels at the levels
+    levels: np.ndarray  # (K,) intensities at the knots
+    neutral_scores: np.ndarray  # (52,) median scores of neutral faces
+    ict_vertices: np.ndarray  # (478, 3) ICT-FaceKit's vertices around every point
+    ict_weights: np.ndarray  # (478, 3) their barycentric weights
 
 
 @cache

@@ -23,30 +23,19 @@ from .labeller import open_labeller
 
 @dataclass
 class VideoReport:
-    """The result of processing a video or photograph.
+    """The result of processing a video or photograph."""
 
-    Args:
-        video: its name.
-        frames: number read; 1 of a photograph.
-        damaged: that could not be read.
-        faceless: frames without a labelled face.
-        kept: samples.
-        dropped: faces left out, by the limit that they exceeded.
-        error: why the video, or the rest of it, gave nothing; empty without an error.
-        labeller: its name.
-        licence: the terms of its labels; may be empty.
-        pdm: ``name`` and ``hash`` of its parameters' shape model, empty where not known.
-    """
-
-    video: str
-    frames: int = 0
-    damaged: int = 0
-    faceless: int = 0
-    kept: int = 0
+    video: str  # its name
+    frames: int = 0  # number read; 1 of a photograph
+    damaged: int = 0  # that could not be read
+    faceless: int = 0  # frames without a labelled face
+    kept: int = 0  # samples
+    # faces left out, by the limit that they exceeded
     dropped: Counter[str] = field(default_factory=Counter)
-    error: str = ""
-    labeller: str = ""
-    licence: str = ""
+    error: str = ""  # why the video, or the rest of it, gave nothing; empty without an error
+    labeller: str = ""  # its name
+    licence: str = ""  # the terms of its labels; may be empty
+    # name and hash of its parameters' shape model, empty where not known
     pdm: dict[str, str] = field(default_factory=dict)
 
     @property

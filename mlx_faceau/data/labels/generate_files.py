@@ -47,17 +47,11 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class InputFile:
-    """One video or photograph.
+    """One video or photograph."""
 
-    Args:
-        path: its file.
-        name: unique among the inputs; what a split keeps together.
-        subject: the person's name, or None.
-    """
-
-    path: Path
-    name: str
-    subject: str | None = None
+    path: Path  # its file
+    name: str  # unique among the inputs; what a split keeps together
+    subject: str | None = None  # the person's name, or None
 
 
 @dataclass(frozen=True)

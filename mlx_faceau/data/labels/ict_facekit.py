@@ -24,22 +24,15 @@ class ICTFaceKit:
     """A head is ``neutral + coefficients @ identity + amounts @ expression``.
 
     Millimetres: x to the right of the image, y down, z away from the viewer.
-
-    Args:
-        neutral: (V, 3) float32.
-        identity: (I, V, 3) float32; the coefficients of people are standard normal.
-        expression: (E, V, 3) float32; amounts lie in [0, 1].
-        expression_names: E names; ``_L`` and ``_R`` end those of the subject's left and right side.
-        faces: (F, 4) vertices of the mesh's quadrilaterals; triangles end in -1.
-        landmarks68: (68,) vertices of the iBUG points, as the model's authors give them.
     """
 
-    neutral: np.ndarray
-    identity: np.ndarray
-    expression: np.ndarray
+    neutral: np.ndarray  # (V, 3) float32
+    identity: np.ndarray  # (I, V, 3) float32; the coefficients of people are standard normal
+    expression: np.ndarray  # (E, V, 3) float32; amounts lie in [0, 1]
+    # E names; _L and _R end those of the subject's left and right side
     expression_names: tuple[str, ...]
-    faces: np.ndarray
-    landmarks68: np.ndarray
+    faces: np.ndarray  # (F, 4) vertices of the mesh's quadrilaterals; triangles end in -1
+    landmarks68: np.ndarray  # (68,) vertices of the iBUG points, as the model's authors give them
 
     def __post_init__(self) -> None:
         vertices = len(self.neutral)

@@ -17,17 +17,11 @@ _NOISE = 0.2
 
 @dataclass(frozen=True)
 class Mirrored:
-    """Mirror images of some faces of a data set, without action unit labels.
+    """Mirror images of some faces of a data set, without action unit labels."""
 
-    Attributes:
-        faces: the data set.
-        rows: (n,) samples with usable PDM parameters.
-        pdm: the shape model of their labels.
-    """
-
-    faces: LabelledFaces
-    rows: np.ndarray
-    pdm: PDM
+    faces: LabelledFaces  # the data set
+    rows: np.ndarray  # (n,) samples with usable PDM parameters
+    pdm: PDM  # the shape model of their labels
 
     @cached_property
     def labels(self) -> dict[str, np.ndarray]:

@@ -43,34 +43,21 @@ _CHUNK = 256  # faces aligned together
 
 @dataclass(frozen=True)
 class MirroredTargets:
-    """Targets of mirror images; NaN for a face without usable PDM parameters.
+    """Targets of mirror images; NaN for a face without usable PDM parameters."""
 
-    Attributes:
-        targets: (n, 17 + 256) float32, standardised scores and components.
-        local_params: (n, 34) float32 shape parameters of the mirror images.
-    """
-
-    targets: np.ndarray
-    local_params: np.ndarray
+    targets: np.ndarray  # (n, 17 + 256) float32, standardised scores and components
+    local_params: np.ndarray  # (n, 34) float32 shape parameters of the mirror images
 
 
 @dataclass(frozen=True)
 class OpenFaceAUModels:
-    """Linear maps from a face's features: 4464 HOG features and 34 shape parameters.
+    """Linear maps from a face's features: 4464 HOG features and 34 shape parameters."""
 
-    Attributes:
-        pdm: the shape model of the labels, which aligns the faces.
-        centre: (4498,) mean features.
-        weights: (4498, 17 + 256): to unclipped intensities, and to principal components.
-        means: (17 + 256,) of both outputs over the faces it was fitted to.
-        deviations: (17 + 256,) standard deviations of the same.
-    """
-
-    pdm: PDM
-    centre: np.ndarray
-    weights: np.ndarray
-    means: np.ndarray
-    deviations: np.ndarray
+    pdm: PDM  # the shape model of the labels, which aligns the faces
+    centre: np.ndarray  # (4498,) mean features
+    weights: np.ndarray  # (4498, 17 + 256): to unclipped intensities, and to principal components
+    means: np.ndarray  # (17 + 256,) of both outputs over the faces it was fitted to
+    deviations: np.ndarray  # (17 + 256,) standard deviations of the same
 
     @classmethod
     def fit(cls, faces: LabelledFaces, rows: np.ndarray) -> "OpenFaceAUModels":

@@ -35,21 +35,13 @@ _INSIDE = (2.0, 110.0)  # where moved landmarks may lie: the sigmoid cannot reac
 
 @dataclass(frozen=True)
 class Movement:
-    """How far faces move in the crop.
+    """How far faces move in the crop."""
 
-    Attributes:
-        rotation: largest angle, radians, either way.
-        scale: largest factor; at least its inverse.
-        shift: largest shift in x and in y, pixels, either way.
-        stretch: largest factor of the width to the height; at least its inverse.
-        flip: share of samples that are mirrored.
-    """
-
-    rotation: float
-    scale: float
-    shift: float
-    stretch: float = 1.0
-    flip: float = 0.0
+    rotation: float  # largest angle, radians, either way
+    scale: float  # largest factor; at least its inverse
+    shift: float  # largest shift in x and in y, pixels, either way
+    stretch: float = 1.0  # largest factor of the width to the height; at least its inverse
+    flip: float = 0.0  # share of samples that are mirrored
 
 
 @dataclass(frozen=True)

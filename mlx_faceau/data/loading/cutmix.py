@@ -43,18 +43,13 @@ _READ_AT_ONCE = 256
 
 @dataclass(frozen=True)
 class ComposedFaces:
-    """Faces of two people each, in memory: a part of a data set like a file's.
+    """Faces of two people each, in memory: a part of a data set like a file's."""
 
-    Attributes:
-        images: (n, 112, 112, 3) uint8 RGB.
-        labels: ``landmarks`` (n, 68, 2), ``global_params`` (n, 6), ``local_params`` (n, 34) and,
-            once they are known, ``au_intensities`` (n, 17); float32.
-        pairs: (n, 2) int64, samples that gave the upper and the lower part.
-    """
-
-    images: np.ndarray
+    images: np.ndarray  # (n, 112, 112, 3) uint8 RGB
+    # landmarks (n, 68, 2), global_params (n, 6), local_params (n, 34) and, once they are
+    # known, au_intensities (n, 17); float32
     labels: dict[str, np.ndarray]
-    pairs: np.ndarray
+    pairs: np.ndarray  # (n, 2) int64, samples that gave the upper and the lower part
     subjects: None = None
     videos: None = None
 

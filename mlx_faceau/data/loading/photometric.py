@@ -20,49 +20,27 @@ _NORMAL = np.array([NormalDist().inv_cdf((i + 0.5) / 256) for i in range(256)], 
 
 @dataclass(frozen=True)
 class Appearance:
-    """How far each step goes, and in which share of the samples it happens.
+    """How far each step goes, and in which share of the samples it happens."""
 
-    Attributes:
-        brightness: largest offset, as a share of white.
-        contrast: largest factor around mid-grey; at least its inverse.
-        gamma: largest exponent; at least its inverse.
-        tint: largest factor of one colour channel; at least its inverse.
-        saturation: largest relative change of the distance from grey.
-        grey: share of samples without colour.
-        blur: share of samples blurred, half of them as by defocus, half as by motion.
-        blur_sigma: largest sigma of the defocus, pixels.
-        motion: longest path of the motion, pixels.
-        coarse: share of samples shrunk and enlarged again.
-        coarse_side: smallest side in between, pixels.
-        noise: share of samples with Gaussian noise.
-        noise_sigma: its largest sigma, levels of 255.
-        jpeg: share of samples compressed.
-        jpeg_quality: lowest quality.
-        edges: share of samples whose borders repeat a row or column further in.
-        edge_depth: how far in, at most, pixels.
-        cutout: share of samples with a rectangle of one colour over them.
-        cutout_side: its longest side, pixels.
-    """
-
-    brightness: float
-    contrast: float
-    gamma: float
-    tint: float
-    saturation: float
-    grey: float
-    blur: float
-    blur_sigma: float
-    motion: float
-    coarse: float
-    coarse_side: int
-    noise: float
-    noise_sigma: float
-    jpeg: float
-    jpeg_quality: int
-    edges: float
-    edge_depth: int
-    cutout: float
-    cutout_side: int
+    brightness: float  # largest offset, as a share of white
+    contrast: float  # largest factor around mid-grey; at least its inverse
+    gamma: float  # largest exponent; at least its inverse
+    tint: float  # largest factor of one colour channel; at least its inverse
+    saturation: float  # largest relative change of the distance from grey
+    grey: float  # share of samples without colour
+    blur: float  # share of samples blurred, half of them as by defocus, half as by motion
+    blur_sigma: float  # largest sigma of the defocus, pixels
+    motion: float  # longest path of the motion, pixels
+    coarse: float  # share of samples shrunk and enlarged again
+    coarse_side: int  # smallest side in between, pixels
+    noise: float  # share of samples with Gaussian noise
+    noise_sigma: float  # its largest sigma, levels of 255
+    jpeg: float  # share of samples compressed
+    jpeg_quality: int  # lowest quality
+    edges: float  # share of samples whose borders repeat a row or column further in
+    edge_depth: int  # how far in, at most, pixels
+    cutout: float  # share of samples with a rectangle of one colour over them
+    cutout_side: int  # its longest side, pixels
 
 
 def change_appearance(

@@ -88,29 +88,17 @@ def shape_names(name: str, known: tuple[str, ...]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class ExpressionModel:
-    """Built by :func:`expression_model`. Millimetres; x right, y down, z away from the viewer.
+    """Built by :func:`expression_model`. Millimetres; x right, y down, z away from the viewer."""
 
-    Attributes:
-        neutral: (478, 3) mesh points of the neutral head.
-        shapes: (K, 478, 3) displacements at amount 1; none of the irises.
-        names: K names; ``_L`` and ``_R`` end those of the subject's left and right side.
-        triangles: (T, 3) of the skin points.
-        apertures: (2,) height over width of the neutral eyes.
-        normals: (128, 128, 3) of the neutral face on a frontal grid; 0 outside.
-        normal_changes: (K, 128, 128, 3) at amount 1.
-        wrinkles: (K, 128, 128) logarithms of the light on skin lines at amount 1.
-        fade: (128, 128) weight of the shading, in [0, 1].
-    """
-
-    neutral: np.ndarray
-    shapes: np.ndarray
-    names: tuple[str, ...]
-    triangles: np.ndarray
-    apertures: tuple[float, float]
-    normals: np.ndarray
-    normal_changes: np.ndarray
-    wrinkles: np.ndarray
-    fade: np.ndarray
+    neutral: np.ndarray  # (478, 3) mesh points of the neutral head
+    shapes: np.ndarray  # (K, 478, 3) displacements at amount 1; none of the irises
+    names: tuple[str, ...]  # K names; _L and _R end those of the subject's left and right side
+    triangles: np.ndarray  # (T, 3) of the skin points
+    apertures: tuple[float, float]  # (2,) height over width of the neutral eyes
+    normals: np.ndarray  # (128, 128, 3) of the neutral face on a frontal grid; 0 outside
+    normal_changes: np.ndarray  # (K, 128, 128, 3) at amount 1
+    wrinkles: np.ndarray  # (K, 128, 128) logarithms of the light on skin lines at amount 1
+    fade: np.ndarray  # (128, 128) weight of the shading, in [0, 1]
 
     def amounts(
         self, au_intensities: np.ndarray, left: float = 1.0, right: float = 1.0

@@ -27,19 +27,13 @@ _RINGS = (
 
 @dataclass(frozen=True)
 class Motion:
-    """Mesh and surroundings before and after; pixels of the photograph, z away from the viewer.
+    """Mesh and surroundings before and after; pixels of the photograph, z away from the viewer."""
 
-    Attributes:
-        source: (478 + 144, 3) the mesh, then four rings of 36 points around the face's outline.
-        target: (478 + 144, 3) their new positions.
-        rigid: (478, 3) positions of the mesh after the head's rotation alone.
-        amounts: (K,) of the shapes that were added.
-    """
-
+    # (478 + 144, 3) the mesh, then four rings of 36 points around the face's outline
     source: np.ndarray
-    target: np.ndarray
-    rigid: np.ndarray
-    amounts: np.ndarray
+    target: np.ndarray  # (478 + 144, 3) their new positions
+    rigid: np.ndarray  # (478, 3) positions of the mesh after the head's rotation alone
+    amounts: np.ndarray  # (K,) of the shapes that were added
 
     @property
     def mesh(self) -> np.ndarray:

@@ -27,17 +27,11 @@ _SKIN_PATCHES = np.array([50, 280, 205, 425, 4])  # cheeks, laugh lines and nose
 
 @dataclass(frozen=True)
 class SyntheticFace:
-    """A face synthesised from a photograph, in its standard crop.
+    """A face synthesised from a photograph, in its standard crop."""
 
-    Attributes:
-        image: (112, 112, 3) uint8 RGB.
-        landmarks: (68, 2) float64 crop pixels.
-        mesh: (478, 3) float64 crop pixels, z in the same scale.
-    """
-
-    image: np.ndarray
-    landmarks: np.ndarray
-    mesh: np.ndarray
+    image: np.ndarray  # (112, 112, 3) uint8 RGB
+    landmarks: np.ndarray  # (68, 2) float64 crop pixels
+    mesh: np.ndarray  # (478, 3) float64 crop pixels, z in the same scale
 
 
 @dataclass(frozen=True)

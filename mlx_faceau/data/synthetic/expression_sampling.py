@@ -65,24 +65,15 @@ _GREATEST_YAW = 0.6  # radians, of the new face
 
 @dataclass(frozen=True)
 class Expression:
-    """An expression and head pose to add to a photograph.
+    """An expression and head pose to add to a photograph."""
 
-    Attributes:
-        kind: ``"single"``, ``"pair"``, ``"triple"``, ``"pose"`` or the expression's name.
-        au_intensities: (17,) to add, in [0, 5].
-        sides: factors of the subject's left and right half.
-        closed_lips: whether lips part no further.
-        yaw, pitch: turn of the head to add, radians.
-        wrinkles: depth of the skin's lines.
-    """
-
-    kind: str
-    au_intensities: np.ndarray
-    sides: tuple[float, float]
-    closed_lips: bool
-    yaw: float
-    pitch: float
-    wrinkles: float
+    kind: str  # "single", "pair", "triple", "pose" or the expression's name
+    au_intensities: np.ndarray  # (17,) to add, in [0, 5]
+    sides: tuple[float, float]  # factors of the subject's left and right half
+    closed_lips: bool  # whether lips part no further
+    yaw: float  # turn of the head to add, radians
+    pitch: float  # the same
+    wrinkles: float  # depth of the skin's lines
 
     @property
     def mean_intensities(self) -> np.ndarray:

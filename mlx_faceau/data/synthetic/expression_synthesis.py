@@ -41,17 +41,11 @@ _PARTED = 0.9  # intensity of AU25 for each of AU26 alone
 
 @dataclass(frozen=True)
 class LabelledFace:
-    """A synthesised face with its action units.
+    """A synthesised face with its action units."""
 
-    Attributes:
-        face: image, landmarks and mesh in the standard crop.
-        expression: what was added.
-        au_intensities: (17,) in [0, 5].
-    """
-
-    face: SyntheticFace
-    expression: Expression
-    au_intensities: np.ndarray
+    face: SyntheticFace  # image, landmarks and mesh in the standard crop
+    expression: Expression  # what was added
+    au_intensities: np.ndarray  # (17,) in [0, 5]
 
 
 def mesh_expressions(ict: ICTFaceKit) -> ExpressionModel:
