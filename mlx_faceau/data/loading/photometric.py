@@ -56,20 +56,47 @@ def change_appearance(
     Returns:
         (112, 112, 3) uint8 RGB.
     """
-    image = cv2.LUT(image, _tone_table(limits, rng))
-    image = _change_saturation(image, limits, rng)
+    # Gamma, contrast, brightness and tint of each level and channel, as a table.
+    tone = _SHADES ** draw_factors(limits.gamma, rng)
+    tone = (tone - 0.5) * draw_factors(limits.contrast, rng) + 0.5
+    tone = tone + rng.uniform(-limits.brightness, limits.brightness)
+    levels = 255 * tone * draw_factors(limits.tint, rng, 3)
+    image = cv2.LUT(image, np.asarray(np.clip(np.rint(levels), 0, 255), np.uint8)[None])
+
+    kept = 1 + rng.uniform(-limits.saturation, limits.saturation)
+    if rng.random() < limits.grey:
+        kept = 0.0
+    image = cv2.transform(image, kept * np.eye(3) + (1 - kept) * _LUMA)
+
     if rng.random() < limits.blur:
-        image = _blur(image, limits, rng)
+        if rng.random() < 0.5:
+            sigma = rng.uniform(0.3, limits.blur_sigma)
+            image = cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
+        else:
+            kernel = motion_kernel(rng.uniform(2, limits.motion), rng.uniform(0, np.pi))
+            image = cv2.filter2D(image, -1, kernel, borderType=cv2.BORDER_REPLICATE)
     if rng.random() < limits.coarse:
-        image = _coarsen(image, int(rng.integers(limits.coarse_side, image.shape[0])))
+        size, side = image.shape[:2], int(rng.integers(limits.coarse_side, image.shape[0]))
+        small = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
+        image = cv2.resize(small, size, interpolation=cv2.INTER_LINEAR)
     if rng.random() < limits.noise:
-        image = _add_noise(image, rng.uniform(0, limits.noise_sigma), rng)
+        sigma = rng.uniform(0, limits.noise_sigma)
+        noise = np.frombuffer(rng.bytes(image.size), np.uint8).reshape(image.shape)
+        image = cv2.add(image, cv2.LUT(noise, np.float32(sigma) * _NORMAL), dtype=cv2.CV_8U)
     if rng.random() < limits.jpeg:
-        image = _compress(image, int(rng.integers(limits.jpeg_quality, 96)))
+        quality = int(rng.integers(limits.jpeg_quality, 96))
+        bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)  # the codec's colour order
+        _, code = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        decoded = np.asarray(cv2.imdecode(code, cv2.IMREAD_COLOR))
+        image = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
     if rng.random() < limits.edges:
         _repeat_edges(image, rng.integers(0, limits.edge_depth + 1, 4) * rng.integers(0, 2, 4))
-    if rng.random() < limits.cutout:
-        _cover(image, limits.cutout_side, rng)
+    if rng.random() < limits.cutout:  # a rectangle of one colour; it may reach past the border
+        longest = limits.cutout_side
+        height, width = rng.integers(longest // 3, longest + 1, 2).tolist()
+        y, x = rng.integers(-longest // 2, image.shape[0], 2).tolist()
+        covered = slice(max(y, 0), max(y + height, 0)), slice(max(x, 0), max(x + width, 0))
+        image[covered] = rng.integers(256, size=3)
     return image
 
 
@@ -77,32 +104,6 @@ def draw_factors(largest: float, rng: np.random.Generator, count: int = 1) -> np
     """(count,) factors in [1 / largest, largest], as often above 1 as below."""
     bound = np.log(largest)
     return np.asarray(np.exp(rng.uniform(-bound, bound, count)))
-
-
-def _tone_table(limits: Appearance, rng: np.random.Generator) -> np.ndarray:
-    """(1, 256, 3) uint8: gamma, contrast, brightness and tint of each level and channel."""
-    tone = _SHADES ** draw_factors(limits.gamma, rng)
-    tone = (tone - 0.5) * draw_factors(limits.contrast, rng) + 0.5
-    tone = tone + rng.uniform(-limits.brightness, limits.brightness)
-    levels = 255 * tone * draw_factors(limits.tint, rng, 3)
-    return np.asarray(np.clip(np.rint(levels), 0, 255), np.uint8)[None]
-
-
-def _change_saturation(
-    image: np.ndarray, limits: Appearance, rng: np.random.Generator
-) -> np.ndarray:
-    kept = 1 + rng.uniform(-limits.saturation, limits.saturation)
-    if rng.random() < limits.grey:
-        kept = 0.0
-    return cv2.transform(image, kept * np.eye(3) + (1 - kept) * _LUMA)
-
-
-def _blur(image: np.ndarray, limits: Appearance, rng: np.random.Generator) -> np.ndarray:
-    if rng.random() < 0.5:
-        sigma = rng.uniform(0.3, limits.blur_sigma)
-        return cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
-    kernel = motion_kernel(rng.uniform(2, limits.motion), rng.uniform(0, np.pi))
-    return cv2.filter2D(image, -1, kernel, borderType=cv2.BORDER_REPLICATE)
 
 
 def motion_kernel(length: float, angle: float) -> np.ndarray:
@@ -123,24 +124,6 @@ def motion_kernel(length: float, angle: float) -> np.ndarray:
     return np.asarray(weights / weights.sum(), np.float32)
 
 
-def _coarsen(image: np.ndarray, side: int) -> np.ndarray:
-    size = image.shape[:2]
-    small = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
-    return cv2.resize(small, size, interpolation=cv2.INTER_LINEAR)
-
-
-def _add_noise(image: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
-    noise = np.frombuffer(rng.bytes(image.size), np.uint8).reshape(image.shape)
-    return cv2.add(image, cv2.LUT(noise, np.float32(sigma) * _NORMAL), dtype=cv2.CV_8U)
-
-
-def _compress(image: np.ndarray, quality: int) -> np.ndarray:
-    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)  # the codec's colour order
-    _, code = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    decoded = np.asarray(cv2.imdecode(code, cv2.IMREAD_COLOR))
-    return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
-
-
 def _repeat_edges(image: np.ndarray, depths: np.ndarray) -> None:
     """Repeat the row or column that lies ``depths`` (top, bottom, left, right) pixels in."""
     top, bottom, left, right = depths.tolist()
@@ -149,10 +132,3 @@ def _repeat_edges(image: np.ndarray, depths: np.ndarray) -> None:
     image[height - bottom :] = image[height - bottom - 1]
     image[:, :left] = image[:, left, None]
     image[:, width - right :] = image[:, width - right - 1, None]
-
-
-def _cover(image: np.ndarray, longest: int, rng: np.random.Generator) -> None:
-    """A rectangle of one colour somewhere; it may reach past the border."""
-    height, width = rng.integers(longest // 3, longest + 1, 2).tolist()
-    y, x = rng.integers(-longest // 2, image.shape[0], 2).tolist()
-    image[max(y, 0) : max(y + height, 0), max(x, 0) : max(x + width, 0)] = rng.integers(256, size=3)

@@ -47,7 +47,9 @@ def contact_sheet(
         raise UsageError(f"{len(images)} images and {len(landmarks)} sets of landmarks to show")
     tiles = [_drawn(image, points) for image, points in zip(images, landmarks, strict=True)]
     for tile, text in zip(tiles, captions or (), strict=False):
-        _write(tile, text)
+        tile[-_CAPTION:] //= 3
+        place, white = (4, tile.shape[0] - 6), (255, 255, 255)
+        cv2.putText(tile, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.42, white, 1, cv2.LINE_AA)
     columns = min(columns, len(tiles))
     tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
     rows = [tiles[start : start + columns] for start in range(0, len(tiles), columns)]
@@ -59,12 +61,6 @@ def strongest_units(au_intensities: np.ndarray) -> str:
     order = np.argsort(-np.asarray(au_intensities), kind="stable")[:_NAMED]
     shown = [i for i in order.tolist() if au_intensities[i] >= 0.5]
     return "  ".join(f"{AU_NAMES[i].removesuffix('_r')} {au_intensities[i]:.1f}" for i in shown)
-
-
-def _write(face: np.ndarray, text: str) -> None:
-    face[-_CAPTION:] //= 3
-    place = (4, face.shape[0] - 6)
-    cv2.putText(face, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.42, (255,) * 3, 1, cv2.LINE_AA)
 
 
 def _drawn(image: np.ndarray, points: np.ndarray) -> np.ndarray:

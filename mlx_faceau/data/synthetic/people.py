@@ -9,6 +9,7 @@ one direction of variation after the other, and five of them fit into a few hund
 """
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -61,11 +62,7 @@ def synthesize(count: int, seed: int, people: int | None = None) -> dict[str, np
     Raises:
         UsageError: if a number is out of range.
     """
-    people = _checked_people(count, seed, people)
-    blocks = [
-        _block(np.arange(start, min(start + _BLOCK, count)) * people // count, start, seed)
-        for start in range(0, count, _BLOCK)
-    ]
+    blocks = list(_blocks(count, seed, people))
     return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
 
 
@@ -78,26 +75,26 @@ def write_synthetic(
         UsageError: if a number is out of range.
         DatasetError: if the file exists or cannot be written.
     """
-    people = _checked_people(count, seed, people)
     check_new(Path(path), count)
     with create_file(Path(path)) as file:
-        for start in range(0, count, _BLOCK):
-            person = np.arange(start, min(start + _BLOCK, count)) * people // count
-            block = _block(person, start, seed)
+        for block in _blocks(count, seed, people):
             names = [f"synthetic-{seed}-{number:05d}" for number in block.pop("person")]
-            frames = list(range(start, start + len(names)))
+            frames = list(range(file.rows, file.rows + len(names)))
             columns = {"video_names": names, "subjects": names, "frame_indices": frames}
             file.append(checked_block({**block, **columns}))
 
 
-def _checked_people(count: int, seed: int, people: int | None) -> int:
+def _blocks(count: int, seed: int, people: int | None) -> Iterator[dict[str, np.ndarray]]:
+    """What :func:`synthesize` returns, at most 256 images at a time."""
     if count < 1 or seed < 0:
         raise UsageError(f"count is {count} and seed {seed}, expected count >= 1 and seed >= 0")
     if people is None:
-        return min(count, max(2, count // _IMAGES_EACH))
+        people = min(count, max(2, count // _IMAGES_EACH))
     if not 1 <= people <= count:
         raise UsageError(f"people is {people}, expected 1..{count}")
-    return people
+    for start in range(0, count, _BLOCK):
+        person = np.arange(start, min(start + _BLOCK, count)) * people // count
+        yield _block(person, start, seed)
 
 
 def _block(person: np.ndarray, start: int, seed: int) -> dict[str, np.ndarray]:
