@@ -91,15 +91,10 @@ class OpenFaceAUModels:
         return cls(pdm, centre, weights, outputs.mean(axis=0), deviations)
 
     def targets(self, faces: LabelledFaces, rows: np.ndarray) -> np.ndarray:
-        """Standardised targets of labelled faces.
+        """Standardised targets (n, 17 + 256) float32 of labelled faces, samples ``rows`` (n,).
 
-        Args:
-            faces: see :meth:`fit`.
-            rows: (n,) samples.
-
-        Returns:
-            (n, 17 + 256) float32: scores, which are the labels where these lie inside (0, 5), and
-            components; NaN for a face without usable PDM parameters.
+        Scores are the labels where these lie inside (0, 5). NaN for a face without usable PDM
+        parameters.
         """
         outputs = self._outputs(faces, rows)
         labels = faces.labels["au_intensities"][rows]
@@ -108,11 +103,7 @@ class OpenFaceAUModels:
         return self._standardised(outputs)
 
     def mirrored_targets(self, faces: LabelledFaces, rows: np.ndarray) -> MirroredTargets:
-        """Predicted targets of the faces' mirror images, which have no labels.
-
-        Args:
-            faces: see :meth:`fit`.
-            rows: (n,) samples.
+        """Predicted targets of the mirror images of samples ``rows`` (n,), which have no labels.
 
         Raises:
             DatasetError: if the scale of a face is not positive.
@@ -128,9 +119,7 @@ class OpenFaceAUModels:
     def predict(self, faces: LabelledFaces, rows: np.ndarray) -> np.ndarray:
         """(n, 17) float32 intensities in [0, 5] of faces without AU labels.
 
-        Args:
-            faces: see :meth:`fit`; intensities are not read.
-            rows: (n,) samples with usable PDM parameters.
+        Samples ``rows`` (n,) must have usable PDM parameters; their intensities are not read.
         """
         return np.asarray(np.clip(self._outputs(faces, rows)[:, :NUM_AUS], 0, MAX_INTENSITY))
 
@@ -161,11 +150,7 @@ class OpenFaceAUModels:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "OpenFaceAUModels":
-        """The inverse of :meth:`arrays`.
-
-        Raises:
-            KeyError: if an array is missing.
-        """
+        """The inverse of :meth:`arrays`; a missing one is a KeyError."""
         pdm = PDM(*(arrays[f"pdm.{name}"] for name in _PDM_ARRAYS))
         return cls(pdm, *(arrays[name] for name in _ARRAYS))
 
@@ -173,13 +158,8 @@ class OpenFaceAUModels:
 def features_of(faces: LabelledFaces, rows: np.ndarray, pdm: PDM) -> Iterator[np.ndarray]:
     """The regressions' inputs: HOG features of the aligned face, and scaled shape parameters.
 
-    Args:
-        faces: labelled faces.
-        rows: (n,) samples.
-        pdm: the shape model of their labels.
-
-    Yields:
-        (256, 4498) float32, fewer rows at the end.
+    Yields (256, 4498) float32 of samples ``rows`` (n,), fewer rows at the end. ``pdm`` is the shape
+    model of the labels.
     """
     landmarks, pose = faces.labels["landmarks"], faces.labels["global_params"]
     deviations = np.maximum(np.sqrt(pdm.variances), _MIN_DEVIATION)  # a mode may be constant
