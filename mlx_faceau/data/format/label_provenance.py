@@ -28,12 +28,13 @@ def labellers(path: Path) -> list[dict[str, Any]]:
     Raises:
         DatasetError: if the file cannot be read.
     """
-    entries = [
-        {key: report[key] for key in ("labeller", "licence", "pdm") if key in report}
-        for report in video_reports(path)
-        if report["kept"] and report["labeller"]
-    ]
-    once = [entry for i, entry in enumerate(entries) if entry not in entries[:i]]
+    once: list[dict[str, Any]] = []
+    for report in video_reports(path):
+        entry: dict[str, Any] = {
+            key: report[key] for key in ("labeller", "licence", "pdm") if key in report
+        }
+        if report["kept"] and entry["labeller"] and entry not in once:
+            once.append(entry)
     return sorted(once, key=lambda entry: (entry["labeller"], entry.get("pdm", {}).get("hash", "")))
 
 
