@@ -14,7 +14,6 @@ fractions of a new one belong into ``mlx_faceau/video/box_calibration.py``.
 """
 
 import argparse
-import csv
 import sys
 import zlib
 from pathlib import Path
@@ -23,6 +22,7 @@ import cv2
 import numpy as np
 from timing import RESULTS, write_csv
 
+from mlx_faceau.data.format.identity import read_pairs
 from mlx_faceau.data.labels.face_mesh import FaceMesh, Pyramid
 from mlx_faceau.data.labels.mediapipe import IBUG, find_faces
 from mlx_faceau.errors import BackendError, MissingDependency
@@ -47,7 +47,8 @@ def main() -> int:
         raise SystemExit("no detector runs here: give --yunet, or install one")
     label = MeshLabels(args.label_model)
     paths = sorted(path for path in args.photographs.iterdir() if path.suffix != ".csv")
-    subjects = read_subjects(args.photographs / "subjects.csv")
+    table = args.photographs / "subjects.csv"
+    subjects = dict(read_pairs(table, "file,subject") if table.is_file() else [])
     generator = np.random.default_rng(0)
     fractions: dict[str, list[np.ndarray]] = {detector.name: [] for detector in detectors}
     validation: list[bool] = []
@@ -105,14 +106,6 @@ class MeshLabels:
         if nearest is None or np.linalg.norm(standard_square(nearest).centre - middle) > 30:
             return None
         return np.asarray(nearest, np.float64)
-
-
-def read_subjects(path: Path) -> dict[str, str]:
-    """File name -> person."""
-    if not path.is_file():
-        return {}
-    with path.open(newline="", encoding="utf-8") as file:
-        return {row[0]: row[1] for row in csv.reader(file) if row}
 
 
 def placed(

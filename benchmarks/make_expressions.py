@@ -18,9 +18,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mlx_faceau.cli.data_generate import read_subjects
 from mlx_faceau.core.pdm import OPEN_PDM, OPEN_PDM_NOISE, PDM, fit_pdm, read_pdm
 from mlx_faceau.data.format.columns import Block, checked_block
+from mlx_faceau.data.format.identity import read_pairs
 from mlx_faceau.data.format.label_provenance import GENERATION
 from mlx_faceau.data.format.row_io import create_file
 from mlx_faceau.data.labels.face_labels import is_photograph
@@ -46,12 +46,12 @@ def main() -> None:
     parser.add_argument("--label-model", type=Path, required=True, help="face_landmarker.task")
     parser.add_argument("--output", type=Path, required=True, help="HDF5 file to write")
     parser.add_argument("--sources", nargs="+", help="of an .npz file; all if not given")
-    parser.add_argument("--subjects", help="CSV of a folder: lines 'file,subject'")
+    parser.add_argument("--subjects", type=Path, help="CSV of a folder: lines 'file,subject'")
     parser.add_argument("--each", type=int, default=3, help="faces made of a photograph, about")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--limit", type=int, help="photographs at most")
     args = parser.parse_args()
-    subjects = read_subjects(args.subjects)
+    subjects = dict(read_pairs(args.subjects, "file,subject") if args.subjects else [])
     net, pdm = FaceMesh(args.label_model), read_pdm(OPEN_PDM)
     model = mesh_expressions(read_ict_facekit(args.ict))
     count, reports = 0, []

@@ -57,6 +57,7 @@ def add_arguments(option: Callable[..., argparse.Action]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from mlx_faceau.data.format.identity import read_pairs
     from mlx_faceau.data.labels.face_labels import is_photograph
     from mlx_faceau.data.labels.generate_files import GeneratorSettings, generate_file
     from mlx_faceau.data.labels.quality import Limits
@@ -68,7 +69,8 @@ def run(args: argparse.Namespace) -> int:
     settings = GeneratorSettings(
         args.labels, args.frame_step, args.pdm, _limits(args.limit), args.label_model
     )
-    inputs = _inputs(_find_files(args), read_subjects(args.subjects))
+    subjects = read_pairs(Path(args.subjects), "file,subject") if args.subjects else []
+    inputs = _inputs(_find_files(args), dict(subjects))
     with _progress(len(inputs)) as progress:
         reports = generate_file(inputs, settings, Path(args.output), args.workers, progress)
     if args.report:
@@ -134,22 +136,6 @@ def _inputs(paths: Sequence[Path], subjects: dict[str, str]) -> list["InputFile"
         subject = subjects.get(name) or subjects.get(path.name) or subjects.get(path.stem)
         inputs.append(InputFile(path, name, subject))
     return inputs
-
-
-def read_subjects(path: str | None) -> dict[str, str]:
-    """Subjects by file from lines ``file,subject``; none without a path.
-
-    Raises:
-        DatasetError: naming the first line that is something else.
-    """
-    if path is None:
-        return {}
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        rows = [[cell.strip() for cell in row] for row in csv.reader(file) if row]
-    wrong = [number for number, row in enumerate(rows, 1) if len(row) != 2 or not all(row)]
-    if wrong:
-        raise DatasetError(f"{path}: line {wrong[0]} is not 'video,subject'")
-    return dict(rows)
 
 
 @contextmanager

@@ -8,9 +8,11 @@ Reference:
     Cohen and Kaplan, Summarizing data using bottom-k sketches, PODC 2007.
 """
 
+import csv
 import unicodedata
 from collections.abc import Collection, Iterator
 from hashlib import blake2b
+from pathlib import Path
 
 import numpy as np
 
@@ -52,6 +54,29 @@ def spellings(names: np.ndarray | None) -> list[list[str]]:
     for name in sorted(set() if names is None else set(names.tolist())):
         found.setdefault(subject_key(name), []).append(name)
     return [written for written in found.values() if len(written) > 1]
+
+
+def read_pairs(path: Path, columns: str) -> list[tuple[str, str]]:
+    """The lines of a CSV of two columns, such as files and their subjects.
+
+    Args:
+        path: the file.
+        columns: names of both, for the error, such as ``"file,subject"``.
+
+    Raises:
+        DatasetError: if it cannot be read, or a line does not hold two texts.
+    """
+    try:
+        lines = csv.reader(path.read_text(encoding="utf-8-sig").splitlines())
+    except OSError as error:
+        raise DatasetError(f"{path}: {error.strerror}") from None
+    pairs = []
+    for number, row in enumerate(lines, start=1):
+        cells = [cell.strip() for cell in row]
+        if row and (len(cells) != 2 or not all(cells)):
+            raise DatasetError(f"{path}: line {number} is not {columns!r}")
+        pairs += [(cells[0], cells[1])] if row else []
+    return pairs
 
 
 def people_names(dataset: Dataset, strict: bool = True) -> tuple[str, np.ndarray]:

@@ -4,18 +4,24 @@ The parts may be balanced by action unit, or follow a list;
 :func:`mlx_faceau.data.loading.validation_split.split_dataset` splits within one training.
 """
 
-import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from mlx_faceau.data.format.identity import people_names
 from mlx_faceau.errors import DatasetError, UsageError
 
 from .dataset import FaceDataset
-from .identity import duplicate_faces, face_digests, merge_names, subject_key, unify_spellings
+from .identity import (
+    duplicate_faces,
+    face_digests,
+    merge_names,
+    people_names,
+    read_pairs,
+    subject_key,
+    unify_spellings,
+)
 
 _SWEEPS = 20  # over all people, at most
 ACTIVE = 1.0  # intensity from which a unit counts as shown when parts are balanced
@@ -130,7 +136,12 @@ def partition_by_list(dataset: FaceDataset, path: Path) -> Partition:
         DatasetError: if a line is malformed, a name is given twice or is not in the data, a sample
             is of no name on the list, or a face is in two parts.
     """
-    part_of = _read_list(path)
+    part_of: dict[str, str] = {}  # by subject_key
+    for name, part in read_pairs(path, "name,part"):
+        if not part.replace("-", "").replace("_", "").isalnum():
+            raise DatasetError(f"{path}: {part!r} cannot be a file's name")
+        if part_of.setdefault(subject_key(name), part) != part:
+            raise DatasetError(f"{path}: {name!r} is in two parts")
     found = np.full(len(dataset), "", dtype=object)
     used = set()
     for texts in (dataset.videos, dataset.subjects):  # a subject's line outranks a video's
@@ -152,22 +163,3 @@ def partition_by_list(dataset: FaceDataset, path: Path) -> Partition:
         )
     parts = {name: np.flatnonzero(found == name) for name in dict.fromkeys(part_of.values())}
     return Partition(parts, "list")
-
-
-def _read_list(path: Path) -> dict[str, str]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DatasetError(f"{path}: {error.strerror}") from None
-    part_of: dict[str, str] = {}  # by subject_key
-    for number, row in enumerate(csv.reader(text.splitlines()), start=1):
-        cells = [cell.strip() for cell in row]
-        if not cells:
-            continue
-        if len(cells) != 2 or not all(cells):
-            raise DatasetError(f"{path}: line {number} is not 'name,part'")
-        if not cells[1].replace("-", "").replace("_", "").isalnum():
-            raise DatasetError(f"{path}: line {number}: {cells[1]!r} cannot be a file's name")
-        if part_of.setdefault(subject_key(cells[0]), cells[1]) != cells[1]:
-            raise DatasetError(f"{path}: line {number}: {cells[0]!r} is in two parts")
-    return part_of
