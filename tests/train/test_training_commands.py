@@ -74,7 +74,6 @@ def test_a_trained_net_is_evaluated_and_the_result_is_written(
     assert written["options"] == {"backend": "torch", "boxes": "auto", "keep_outside": False}
     # Shares of the side, radians.
     assert written["jitter"] == {"shift": 0.05, "scale": 0.1, "roll": math.pi / 18, "seed": 7}
-    assert written["constant_moved"].keys() == {"jittered", "boxes"}
     assert (tmp_path / "evaluation.txt").read_text().splitlines()[-1] in shown
     assert "THE NET WAS TRAINED ON FACES OF THIS FILE" in (tmp_path / "evaluation.html").read_text()
     assert (tmp_path / "evaluation.png").is_file()
