@@ -27,7 +27,7 @@ _MIN_CACHE_BYTES = 1 << 20
 class FaceDataset:
     """A training file, checked when opened.
 
-    Safe with threads, with ``fork`` and with pickling: the file is opened anew in each process.
+    Safe with threads, with ``fork`` and with pickling: each process opens the file itself.
 
     Attributes:
         labels: ``landmarks`` (N, 68, 2) and ``global_params`` (N, 6) in crop pixels,

@@ -43,7 +43,7 @@ _ATTRIBUTES: dict[str, tuple[Any, str]] = {
     "version": (VERSION, "update mlx-faceau"),
     "landmark_space": ("crop", "convert it"),
     "color_format": ("RGB", "convert the images"),
-    "image_size": ([112, 112], "crop anew"),
+    "image_size": ([112, 112], "crop the images again"),
 }
 _CHECK_HINT = "see 'mlx-faceau data check'"
 _INFLATION = 1100  # bytes that a byte of the file can stand for: deflate's limit is 1032

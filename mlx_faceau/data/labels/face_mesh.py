@@ -129,7 +129,7 @@ class FaceMesh:
         self._anchors = anchors()
 
     def detect(self, image: "Pyramid", region: Region) -> list[tuple[float, Region]]:
-        """Faces in a square part of an image, the surest first, each with its score in [0, 1]."""
+        """Faces in a square part of an image, by falling score in [0, 1]."""
         outputs, scores, back = self._detections(image, region)
         found = []
         for score, points in decode(outputs, scores, self._anchors):

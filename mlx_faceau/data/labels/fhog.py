@@ -1,4 +1,4 @@
-"""Histograms of oriented gradients of aligned faces: what OpenFace's action unit models look at.
+"""Histograms of oriented gradients of aligned faces, the input of OpenFace's action unit models.
 
 31 numbers a cell of 8 x 8 pixels: 18 directions, 9 orientations, and 4 for the texture around the
 cell. Of 14 x 14 cells the outermost ring has no full surroundings and is left out.

@@ -38,7 +38,7 @@ from .generate import TrainingDataGenerator, VideoReport, writer_arguments
 from .quality import Limits
 
 _LOG = logging.getLogger(__name__)
-_SIGNATURE = "metadata/shard_signature"  # what a shard was made of; made anew when this changes
+_SIGNATURE = "metadata/shard_signature"  # what a shard was made of; made again when this changes
 _PHOTOGRAPHS = 64  # in a shard
 _POLL = 0.3  # seconds between updates of the progress
 

@@ -133,7 +133,7 @@ def find_faces(
     for _, region in sorted(found, key=lambda each: -each[0]):
         if _is_one_of([*known, *meshes], region):
             continue
-        # The region of the fitted points is steadier than the detector's.
+        # The region of the fitted points varies less than the detector's.
         mesh = net.verified(image, net.fit(image, net.fit(image, region).region))
         if mesh.presence >= _PRESENT and not _is_one_of([*known, *meshes], mesh):
             meshes.append(mesh)

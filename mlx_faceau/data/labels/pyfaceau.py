@@ -78,7 +78,7 @@ class PyfaceauLabeller:
             if boxes is None or len(boxes) == 0:
                 return []
             boxes = np.asarray(boxes, np.float64)[:, :4]
-            # People of one frame keep their order from left to right: the fit is made afresh.
+            # Faces are numbered from left to right: each frame is fitted by itself.
             order = np.argsort(boxes[:, 0], kind="stable")
             return [self._face(fitter, frame.image, boxes[i], n) for n, i in enumerate(order)]
 

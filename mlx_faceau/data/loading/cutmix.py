@@ -6,7 +6,7 @@ few. Nobody has labelled a composed face; a
 landmarks, pose and shape are one fit of the labels' shape model.
 
 References:
-    Yun et al., CutMix, ICCV 2019 (training on parts of two pictures).
+    Yun et al., CutMix, ICCV 2019 (training on parts of two images).
     Reinhard et al., Color transfer between images, IEEE CG&A 2001 (means and deviations matched).
 """
 
@@ -27,15 +27,15 @@ from mlx_faceau.errors import DatasetError
 
 _LOWER = np.r_[2:15, 31:36, 48:68]  # jaw, nostrils and mouth: the other landmarks are the upper's
 _NOSTRILS, _NOSE_TIP = slice(31, 36), 30
-_SHARED = np.r_[27:31, 36:48, 31:36]  # nose and eyes, by which one face is laid onto the other
+_SHARED = np.r_[27:31, 36:48, 31:36]  # nose and eyes, by which one face is aligned to the other
 _SEAM = 2.0  # px over which one face fades into the other
 _BAND = 14.0  # px on both sides of the seam, where the tones of both are matched
 _TONE_LIMITS = 0.5, 2.0  # of the factor on contrast
 _LEAST_DEVIATION = 4.0  # of grey values, below which a band says nothing about contrast
 _NOISE = 0.5  # px by which two people's landmarks together may miss the shape model
 _INSIDE = 2.0, 110.0  # as augmented landmarks
-_DRAWN, _NEAREST = 120, 3  # faces looked at for each, and those of them that one is drawn from
-# Differences that count alike: yaw and pitch (radians), brightness and colourfulness (grey values).
+_DRAWN, _NEAREST = 120, 3  # candidates for each face, and how many of them may be taken
+# Differences of equal weight: yaw and pitch (radians), brightness and colourfulness (grey values).
 _ALIKE = np.array([0.05, 0.12, 15.0, 4.0])
 _MOST_TRIES = 20  # for each face wanted
 _READ_AT_ONCE = 256
@@ -79,7 +79,7 @@ def composed_faces(
     count: int,
     seed: int,
 ) -> ComposedFaces:
-    """Compose faces of pairs of people that are turned, lit and coloured alike.
+    """Compose faces of pairs of people of similar pose, light and colour.
 
     Args:
         faces: labelled ones.
@@ -148,7 +148,7 @@ def compose(
 ) -> tuple[np.ndarray, np.ndarray]:
     """One face of two, in the crop of the first.
 
-    The second is laid onto the first by nose and eyes, given its tones around the seam, and takes
+    The second is aligned to the first by nose and eyes, given its tones around the seam, and takes
     over below a line parallel to the eyes, half-way from the tip of the nose to the nostrils.
 
     Args:
@@ -198,7 +198,7 @@ def compose(
 def _draw_pairs(
     faces: Dataset, people: np.ndarray, rows: np.ndarray, rng: np.random.Generator
 ) -> Iterator[tuple[int, int]]:
-    """Samples among ``rows``: a face, and another person's, among the likest of some at random."""
+    """Samples among ``rows``: a face, and another person's, one of the most similar candidates."""
     person = np.unique(people[rows], return_inverse=True)[1]
     appearance = []  # brightness of the face and colourfulness, grey values
     for start in range(0, len(rows), _READ_AT_ONCE):

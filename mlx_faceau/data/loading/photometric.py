@@ -1,8 +1,8 @@
-"""Random changes of how a crop looks; no step moves the face.
+"""Random changes of a crop's appearance; none moves the face.
 
 The order follows a photograph's life: light and colour, optics and motion, resolution, sensor
-noise, compression, then the crop's own traces (edges repeated past the picture's border) and what
-covers a part of the face.
+noise, compression, then the crop's own traces (edges repeated past the photograph's border) and
+what covers a part of the face.
 """
 
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ class Appearance:
 def change_appearance(
     image: np.ndarray, limits: Appearance, rng: np.random.Generator
 ) -> np.ndarray:
-    """A new image of the same face that looks different.
+    """The image with another appearance.
 
     Args:
         image: (112, 112, 3) uint8 RGB; left as it is.

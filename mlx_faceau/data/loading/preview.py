@@ -1,4 +1,4 @@
-"""Contact sheets: faces with their landmarks drawn, for looking at data and augmentation."""
+"""Contact sheets: faces with their landmarks drawn, to inspect data and augmentation."""
 
 from collections.abc import Sequence
 
