@@ -31,7 +31,7 @@ def test_a_png_whose_chunk_claims_gigabytes_is_refused(tmp_path: Path) -> None:
     start = data.index(b"IDAT") - 4
     data[start : start + 4] = (0x7FFFFFFF).to_bytes(4, "big")
     (tmp_path / "a.png").write_bytes(data)
-    with pytest.raises(VideoError, match="not a readable picture"):
+    with pytest.raises(VideoError, match="not a readable image"):
         read_image(tmp_path / "a.png")
 
 
@@ -40,7 +40,7 @@ def test_a_jpeg_of_a_thousand_scans_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(data)
     assert read_image(tmp_path / "a.jpg").shape == (16, 16, 3)
     (tmp_path / "a.jpg").write_bytes(data[:-2] + b"\xff\xda\0\x08\1\1\0\0\x3f\0" * 1000)
-    with pytest.raises(VideoError, match="not a readable picture"):
+    with pytest.raises(VideoError, match="not a readable image"):
         read_image(tmp_path / "a.jpg")
 
 

@@ -166,7 +166,7 @@ def test_a_picture_for_pillow_that_claims_too_much_is_refused(tmp_path: Path) ->
 
 def test_postscript_never_reaches_its_interpreter(tmp_path: Path) -> None:
     (tmp_path / "a.eps").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
-    with pytest.raises(VideoError, match="not a readable picture"):
+    with pytest.raises(VideoError, match="not a readable image"):
         read_image(tmp_path / "a.eps")
 
 

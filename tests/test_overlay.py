@@ -51,6 +51,22 @@ def test_panels_hide_no_other_face() -> None:
         assert not changed[y - half : y + half, x - half : x + half].any()
 
 
+def test_panels_of_a_group_leave_room_around_faces_and_their_labels() -> None:
+    # Five people side by side, two of them close.
+    group = [Blob(150, 250, 60), Blob(310, 200, 60), Blob(450, 220, 60), Blob(700, 300, 70),
+             Blob(880, 180, 60)]  # fmt: skip
+    found = faces(group)
+    both = [draw(FrameResult(frame_of(90, size=(667, 1000)), some)) for some in (
+        found, tuple(replace(one, au_intensities=None) for one in found)
+    )]  # fmt: skip
+    changed = (both[0] != both[1]).any(axis=2)
+    assert changed.sum() > 5 * 17 * 13 * 50
+    for one in found:
+        x, y, width, height = (round(value) for value in one.bbox)
+        label = 0.35 * height  # above the face; a line may join its edge to a panel
+        assert not changed[round(y - label) + 2 : y + height - 2, x + 2 : x + width - 2].any()
+
+
 @pytest.mark.parametrize("size", [(60, 80), (240, 3000), (1081, 1921)])
 def test_any_frame_can_be_drawn(size: tuple[int, int]) -> None:
     found = FrameResult(frame_of(200, size=size), faces([Blob(30, 30, 25), Blob(-40, 900, 300)]))

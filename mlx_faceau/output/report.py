@@ -1,4 +1,4 @@
-"""Reports as one HTML page that needs no other file: of a video or webcam, and of photographs."""
+"""Reports as one HTML page that needs no other file: of a video or webcam, and of images."""
 
 import base64
 from array import array
@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from mlx_faceau.core.facs import AU_NAMES, MAX_INTENSITY, NUM_AUS
+from mlx_faceau.video.overlay import draw
 from mlx_faceau.video.results import FaceResult, FrameResult
 
 from .neutral_calibration import NeutralCalibration
@@ -95,7 +96,6 @@ class VideoReport:
             "frames without a face": f"{self._faceless}",
             "people": f"{len(self._people)}"
             + (f" ({len(shown)} shown)" if len(shown) < len(self._people) else ""),
-            **self._about,
         }
         times = {i: timeline(p.values)[:, 0] for i, p in shown.items()}
         write_page(
@@ -103,6 +103,7 @@ class VideoReport:
             "video_report.html",
             title=self._title,
             facts=facts,
+            about=self._about,
             visibility=visibility_chart(times, seconds) if len(shown) > 1 else None,
             people=[_person(i, p, seconds, calibration) for i, p in shown.items()],
         )
@@ -160,7 +161,7 @@ def timeline(values: Sequence[float]) -> np.ndarray:
 
 
 class ImageReport:
-    """Collects photographs; then writes a contact sheet.
+    """Collects images; then writes a contact sheet.
 
     Args:
         title: what the page is about, such as the folder's name.
@@ -174,15 +175,17 @@ class ImageReport:
         self._cards: list[dict[str, Any]] = []
 
     def add(self, result: FrameResult) -> None:
-        """Take in a photograph."""
+        """Take in an image."""
         self._images += 1
         self._faces += len(result.faces)
         self._faceless += not result.faces
         if len(self._cards) < _MOST_IMAGES:
             picture = base64.b64encode(_jpeg(_scaled_drawing(result))).decode()
             faces = [_face(face) for face in result.faces]
-            if len(faces) > 1:  # each is small in the sheet
-                for text, face in zip(faces, result.faces, strict=True):
+            size = max(result.frame.image.shape[:2])
+            for text, face in zip(faces, result.faces, strict=True):
+                # Several faces, or a distant one, are small in the sheet.
+                if len(faces) > 1 or max(face.bbox[2:]) < size / 4:
                     text["image"] = base64.b64encode(_jpeg(_thumbnail(result, face))).decode()
             name = Path(result.source).name
             card = {"name": name, "path": result.source, "image": picture, "faces": faces}
@@ -197,13 +200,19 @@ class ImageReport:
         """
         left = self._images - len(self._cards)
         facts = {
-            "photographs": f"{self._images}"
+            "images": f"{self._images}"
             + (f" (the first {len(self._cards)} shown; the table has all)" if left else ""),
             "faces": f"{self._faces}",
-            "photographs without a face": f"{self._faceless}",
-            **self._about,
+            "images without a face": f"{self._faceless}",
         }
-        write_page(path, "image_report.html", title=self._title, facts=facts, cards=self._cards)
+        write_page(
+            path,
+            "image_report.html",
+            title=self._title,
+            facts=facts,
+            about=self._about,
+            cards=self._cards,
+        )
 
 
 def _face(face: FaceResult) -> dict[str, Any]:
@@ -222,15 +231,12 @@ def _face(face: FaceResult) -> dict[str, Any]:
 
 
 def _scaled_drawing(result: FrameResult) -> np.ndarray:
-    """The drawn photograph, reduced before its faces are drawn, so that lines stay clear."""
+    """The drawn image, reduced before its faces are drawn, so that lines stay clear."""
     image = result.frame.image
     scale = min(1.0, _SHEET_WIDTH / max(image.shape[:2]))
     small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    faces = tuple(
-        replace(face, landmarks=face.landmarks * scale, au_intensities=None)
-        for face in result.faces
-    )
-    return FrameResult(replace(result.frame, image=small), faces, result.source).draw()
+    faces = tuple(replace(face, landmarks=face.landmarks * scale) for face in result.faces)
+    return draw(FrameResult(replace(result.frame, image=small), faces), text=False)
 
 
 def _thumbnail(result: FrameResult, face: FaceResult) -> np.ndarray:
@@ -240,8 +246,8 @@ def _thumbnail(result: FrameResult, face: FaceResult) -> np.ndarray:
     inside = np.maximum(np.array(result.frame.image.shape[1::-1]) - half / 8, 0)
     corner = np.clip((low + high) / 2 - half - (0, 0.25 * half), 0, inside)
     left, top = corner.astype(int).tolist()
-    alone = FrameResult(result.frame, (replace(face, au_intensities=None),), result.source)
-    drawn = alone.draw()[top : top + round(2 * half), left : left + round(2 * half)]
+    alone = draw(FrameResult(result.frame, (face,)), text=False)
+    drawn = alone[top : top + round(2 * half), left : left + round(2 * half)]
     scale = _THUMBNAIL / max(drawn.shape[:2])
     return cv2.resize(drawn, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
 

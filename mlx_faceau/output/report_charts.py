@@ -42,7 +42,8 @@ def face_chart(rows: np.ndarray, shown: list[int], seconds: float) -> str:
             _plot(axes, times, values, PALETTE[0])
             for level in range(1, int(top) + 1):
                 axes.axhline(level, color=INK, lw=0.4, alpha=0.35, ls=":")
-            axes.set(ylim=(0, 1.02 * top), yticks=[0, np.floor(10 * top) / 10])
+            axes.set(ylim=(0, 1.02 * top))
+            axes.set_yticks([0, top], ["0", f"{np.floor(10 * top) / 10:g}"])
             axes.set_title(au_label(AU_NAMES[i]), loc="left", fontsize=9, pad=2)
             axes.set_title(f"mean {np.nanmean(values):.1f}, maximum {high:.1f}",
                            loc="right", fontsize=8, pad=2)  # fmt: skip
@@ -73,7 +74,7 @@ def face_chart(rows: np.ndarray, shown: list[int], seconds: float) -> str:
             _clear(axes, last=axes is quality)
         for axes in (pose, *([quality] if failed.any() else [])):
             axes.legend(
-                loc="upper right", ncols=3, fontsize=8, frameon=False, bbox_to_anchor=(1, 1.25)
+                loc="upper left", ncols=3, fontsize=8, frameon=False, bbox_to_anchor=(0.16, 1.25)
             )
         return svg(figure)
 

@@ -57,7 +57,7 @@ def read_image(path: Path | str) -> np.ndarray:
     except cv2.error:
         image = None
     if image is None:
-        raise VideoError(f"{path}: not a readable picture")
+        raise VideoError(f"{path}: not a readable image")
     return _as_bytes(path, image)
 
 
@@ -83,13 +83,13 @@ def _check_header(path: Path, data: bytes) -> None:
     Without Pillow the size is not known, and OpenCV's own limit of a gigapixel holds.
     """
     if data.startswith(_JPEG) and data.count(b"\xff\xda") > _MAX_SCANS:
-        raise VideoError(f"{path}: not a readable picture: too many scans")
+        raise VideoError(f"{path}: not a readable image: too many scans")
     if data.startswith(_PNG):
         position = len(_PNG)
         while position + 4 <= len(data):  # OpenCV takes memory for each chunk before it reads one
             position += 12 + struct.unpack_from(">I", data, position)[0]
         if position > len(data):
-            raise VideoError(f"{path}: not a readable picture: it is cut short")
+            raise VideoError(f"{path}: not a readable image: it is cut short")
     # There may be no Pillow, or the file a kind of TIFF that it does not know.
     ignored = (ModuleNotFoundError, OSError, ValueError, SyntaxError, RuntimeError, struct.error)
     with suppress(*ignored), _opened(path, data, _OPENCV_FORMATS):
@@ -160,5 +160,5 @@ def _read_with_pillow(path: Path, data: bytes) -> np.ndarray:
             else:
                 image = np.ascontiguousarray(np.asarray(upright.convert("RGB"))[..., ::-1])
     except (OSError, ValueError, SyntaxError, RuntimeError):
-        raise VideoError(f"{path}: not a readable picture") from None
+        raise VideoError(f"{path}: not a readable image") from None
     return image

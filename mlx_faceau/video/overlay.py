@@ -6,6 +6,7 @@ Every line and letter has a dark outline, so that it can be read on bright and d
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 # Both can be read up to the last whole fragment or cluster, however writing ended.
 VIDEO_SUFFIXES = (".mp4", ".mkv")
 LEGEND = (
-    "#: face id, its confidence (0-1; grey: low)   AU: intensity 0-5   axes: x red, y green, z blue"
+    "# face id and confidence, 0-1 (grey: low)   AU intensity, 0-5   axes: x red, y green, z blue"
 )
 
 # BGR; one colour a person, in the order of face_id (Okabe and Ito: safe for the colour-blind).
@@ -48,42 +49,64 @@ _CLOSED = {"right_eye", "left_eye", "outer_mouth", "inner_mouth"}
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _LOW_CONFIDENCE, _WHITE, _DARK = (170, 170, 170), (255, 255, 255), (25, 25, 25)
 _LEAST_ROW, _LARGEST_ROW = 13.0, 30.0  # px of a panel's row
+_FACE_MARGIN = 0.05  # around a face, of its height, where no panel lies
+_MOST_NAMED = 2  # faces beside which the action units are named in full
 _TIME_BASE = Fraction(1, 90_000)
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 Colour = tuple[int, int, int]
 
 
-def draw(found: "FrameResult", note: str = "") -> np.ndarray:
+@dataclass(frozen=True, order=True)
+class _Panel:
+    """Where a face's action units are written: its height of a row, its names' width in rows."""
+
+    cost: float
+    box: Box
+    row: float
+    names: float
+
+
+def draw(found: "FrameResult", note: str = "", text: bool = True) -> np.ndarray:
     """A copy of the frame with its faces drawn in; those of low confidence are grey.
 
     Args:
         found: a frame and its faces.
         note: a short text for the upper left corner, such as the frames a second.
+        text: whether ids, confidences, action units and the legend are drawn too.
 
     Returns:
         (H, W, 3) uint8 BGR.
     """
     image = found.frame.image.copy()
     height, width = image.shape[:2]
-    taken: list[Box] = [_face_box(face) for face in found.faces]
-    scale = float(np.clip(min(height, width) / 1000, 0.35, 1.2))
     for face in found.faces:
-        colour = _colour(face)
         # Lines and letters grow with the face, so that they can be read and hide nothing.
         size = float(np.ptp(face.landmarks, axis=0).max())
-        _draw_landmarks(image, face, colour, size)
+        _draw_landmarks(image, face, _colour(face), size)
         _draw_axes(image, face, size)
-    for face in found.faces:
-        if face.au_intensities is not None:
-            _draw_panel(image, face, _colour(face), taken)
-    for face in found.faces:
-        label = f"#{face.face_id} {face.confidence:.2f}"
-        font = float(np.clip(np.ptp(face.landmarks, axis=0).max() / 200, 0.45, 1.5))
-        _write(image, label, _face_box(face)[:2], font, _colour(face))
+    if not text:
+        return image
+    scale = float(np.clip(min(height, width) / 1000, 0.35, 1.2))
+    taken = [_outset(_face_box(face), _FACE_MARGIN) for face in found.faces]
     if found.faces:
         room = (width - 2 * height / 100) / cv2.getTextSize(LEGEND, _FONT, 1.0, 1)[0][0]
-        _write(image, LEGEND, (height / 100, 0.985 * height), min(0.6 * scale, room), _WHITE)
+        font = min(max(0.45, 0.6 * scale), room)
+        taken.append(_write(image, LEGEND, (height / 100, 0.985 * height), font, _WHITE))
+    labels = []
+    for face in found.faces:
+        label = f"#{face.face_id} {face.confidence:.2f}"
+        font = float(np.clip(np.ptp(face.landmarks, axis=0).max() / 300, 0.45, 1.1))
+        labels.append((label, _face_box(face)[:2], font, _colour(face)))
+        taken.append(_write(image, *labels[-1]))
+    measured = [face for face in found.faces if face.au_intensities is not None]
+    panels = _panel_places((height, width), [_face_box(face) for face in measured], taken)
+    for face, panel in zip(measured, panels, strict=True):
+        _join(image, _face_box(face), panel, _colour(face))
+    for face, panel in zip(measured, panels, strict=True):
+        _draw_panel(image, face, panel, _colour(face))
+    for each in labels:  # again, where a panel had to cover one
+        _write(image, *each)
     if note:
         _write(image, note, (height / 100, 0.05 * height), 0.9 * scale, _WHITE)
     return image
@@ -125,36 +148,10 @@ def _draw_axes(image: np.ndarray, face: "FaceResult", size: float) -> None:
             cv2.line(image, (x0, y0), (x1, y1), shade, stroke, cv2.LINE_AA, shift=4)
 
 
-def _draw_panel(image: np.ndarray, face: "FaceResult", colour: Colour, taken: list[Box]) -> None:
-    """A row an action unit: name, bar and value on a darkened ground.
-
-    It lies near the face where it hides the least of the faces and panels so far (``taken``, to
-    which it is added), and names the units in full where there is room for that.
-    """
-    height, width = image.shape[:2]
-    left, top, right, bottom = _face_box(face)
-    row = float(np.clip((bottom - top) / 17, _LEAST_ROW, _LARGEST_ROW))
-    row = min(row, (height - 4) / 18.5)
-    gap, tall = 0.4 * row, 18.5 * row
-    places: list[tuple[float, float, Box]] = []
-    for names in (12.0, 2.8):  # widths of "AU15 Lip Corner Depressor" and "AU15", in rows
-        wide = (names + 6.5) * row
-        levels = np.clip([top, bottom - tall, 0, height - tall], 0, max(0, height - tall)).tolist()
-        middle = float(np.clip((left + right - wide) / 2, 0, max(0, width - wide)))
-        columns = (right + gap, left - gap - wide, width - wide, 0.0)
-        corners = [(x, y) for x in columns for y in levels]
-        corners += [(middle, bottom + gap), (middle, top - 2 * row - tall)]
-        for x, y in corners:
-            box = (x, y, x + wide, y + tall)
-            hidden = sum(_overlap(box, other) for other in taken)
-            outside = wide * tall - _overlap(box, (0, 0, width, height))
-            far = np.hypot(x + wide / 2 - (left + right) / 2, y + tall / 2 - (top + bottom) / 2)
-            short = 0 if names > 5 else 4
-            places.append(((hidden + 2 * outside) / row**2 + 0.3 * far / row + short, names, box))
-    _, names, box = min(places)
-    taken.append(box)
-    x, y = box[:2]
-    x0, y0, x1, y1 = (max(0, round(value)) for value in box)
+def _draw_panel(image: np.ndarray, face: "FaceResult", panel: _Panel, colour: Colour) -> None:
+    """A row an action unit: name, bar and value on a darkened ground."""
+    (x, y, right, bottom), row, names = panel.box, panel.row, panel.names
+    x0, y0, x1, y1 = (max(0, round(value)) for value in (x, y, right, bottom))
     image[y0:y1, x0:x1] //= 3
     cv2.rectangle(image, (x0, y0), (x1 - 1, y1 - 1), colour, 1)
     font = row / 34
@@ -172,17 +169,84 @@ def _draw_panel(image: np.ndarray, face: "FaceResult", colour: Colour, taken: li
             cv2.rectangle(image, (left, upper), (round(start + 4 * share * row), lower), colour, -1)
 
 
-def _overlap(one: Box, other: Box) -> float:
-    """Area that two boxes share."""
-    wide = min(one[2], other[2]) - max(one[0], other[0])
-    high = min(one[3], other[3]) - max(one[1], other[1])
-    return max(0.0, wide) * max(0.0, high)
+def _join(image: np.ndarray, face: Box, panel: _Panel, colour: Colour) -> None:
+    """A line from a face to its panel, if that lies apart."""
+    centre = (face[0] + face[2]) / 2, (face[1] + face[3]) / 2
+    near = np.clip(centre, panel.box[:2], panel.box[2:])
+    edge = np.clip(near, face[:2], face[2:])
+    if np.hypot(*(near - edge)) > 3 * panel.row:
+        start, end = np.rint(np.clip([near, edge], -1e4, 1e5)).astype(int).tolist()
+        for stroke, shade in ((3, _DARK), (1, colour)):
+            cv2.line(image, start, end, shade, stroke, cv2.LINE_AA)
+
+
+def _panel_places(size: tuple[int, int], faces: list[Box], taken: list[Box]) -> list[_Panel]:
+    """A place for each face's panel near it, where it hides little of what is ``taken``.
+
+    Faces choose one after the other; of two orders the better one is kept.
+    """
+    choices = []
+    for step in (1, -1):
+        boxes, panels = list(taken), []
+        for face in faces[::step]:
+            panels.append(_panel_place(size, face, boxes, len(faces) <= _MOST_NAMED))
+            boxes.append(_outset(panels[-1].box, 0.02))
+        choices.append((sum(panel.cost for panel in panels), step, panels[::step]))
+    return min(choices)[2]
+
+
+def _panel_place(size: tuple[int, int], face: Box, taken: list[Box], named: bool) -> _Panel:
+    """Beside its face or near it; units are named in full if that is wanted and has room."""
+    height, width = size
+    left, top, right, bottom = face
+    row = float(np.clip((bottom - top) / 17, _LEAST_ROW, _LARGEST_ROW))
+    row = min(row, (height - 4) / 18.5)
+    gap, tall = 0.4 * row + _FACE_MARGIN * (bottom - top), 18.5 * row
+    panels = []
+    # Widths of "AU15 Lip Corner Depressor" and "AU15", in rows.
+    for names in (12.0, 2.8) if named else (2.8,):
+        wide = (names + 6.5) * row
+        below, beyond = max(0.0, height - tall), max(0.0, width - wide)
+        columns = [right + gap, left - gap - wide, (left + right - wide) / 2]
+        levels = [top, bottom - tall, bottom + gap, top - 2 * row - tall]
+        grid = np.meshgrid(
+            np.clip([*columns, *np.linspace(0, beyond, 9)], 0, beyond),
+            np.clip([*levels, *np.linspace(0, below, 9)], 0, below),
+        )
+        x, y = (values.ravel() for values in grid)
+        boxes = np.stack([x, y, x + wide, y + tall], axis=1)
+        hidden = (-_gaps(boxes, np.array(taken))).clip(0).prod(axis=2).sum(axis=1)
+        apart = np.hypot(*_gaps(boxes, np.array([face]))[:, 0].clip(0).T)
+        off = abs(y + tall / 2 - (top + bottom) / 2)  # level with the face is best
+        cost = 5 * hidden / row**2 + (apart + 0.1 * off) / row + (0 if names > 5 else 3)
+        least = int(np.argmin(cost))
+        x0, y0, x1, y1 = boxes[least].tolist()
+        panels.append(_Panel(float(cost[least]), (x0, y0, x1, y1), row, names))
+    return min(panels)
+
+
+def _gaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """(N, M, 2) widths and heights between boxes (N, 4) and others (M, 4); negative: shared."""
+    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    return np.asarray(low - high)
+
+
+def _outset(box: Box, share: float) -> Box:
+    """A box grown on each side by a share of its height."""
+    left, top, right, bottom = box
+    grown = share * (bottom - top)
+    return left - grown, top - grown, right + grown, bottom + grown
 
 
 def _write(
     image: np.ndarray, text: str, corner: tuple[float, float], scale: float, colour: Colour
-) -> None:
-    """Text whose lower left corner is given, moved into the picture where it would leave it."""
+) -> Box:
+    """Text whose lower left corner is given, moved into the picture where it would leave it.
+
+    Returns:
+        the box that it takes.
+    """
     scale = max(scale, 0.3)
     thick = max(1, round(scale * 1.4))
     (wide, high), _ = cv2.getTextSize(text, _FONT, scale, thick)
@@ -193,6 +257,7 @@ def _write(
         place = (x + dx * thick, y + dy * thick)
         cv2.putText(image, text, place, _FONT, scale, _DARK, thick, cv2.LINE_AA)
     cv2.putText(image, text, (x, y), _FONT, scale, colour, thick, cv2.LINE_AA)
+    return x - thick, y - high - thick, x + wide + thick, y + 0.3 * high + thick
 
 
 class OverlayVideo:

@@ -185,10 +185,20 @@ class FacePipeline:
         return self._stream(webcam, span, webcam.name, live=True)
 
     def describe(self) -> dict[str, Any]:
-        """What runs: detector, and each net's own description."""
+        """What runs: the detector's name, and of each net the description without its metadata."""
         nets: dict[str, Any] = {"landmark_model": self._landmarks, "au_model": self._aus}
         described = {name: net.describe() for name, net in nets.items() if hasattr(net, "describe")}
+        for about in described.values():
+            about.pop("metadata", None)  # long; a predictor's own describe() has it
         return {"detector": self.detector.name, **described}
+
+    def __repr__(self) -> str:
+        about = self.describe()
+        detector = about.pop("detector")
+        nets = "".join(
+            f"{role}={net.get('model', {}).get('name')!r}, " for role, net in about.items()
+        )
+        return f"FacePipeline({nets}detector={detector!r})"
 
     def _stream(
         self, source: Video | Webcam, span: Span, name: str = "", live: bool = False

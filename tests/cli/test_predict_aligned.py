@@ -96,7 +96,7 @@ def test_bad_input_is_one_line_and_leaves_no_file(crops, models, tmp_path, capsy
     target = tmp_path / "out.csv"
     cases = {
         (str(large), *models): "large.png: 300x200 pixels, but --aligned means 112x112",
-        (str(folder / "notes.txt"), *models): "notes.txt: not a readable picture",
+        (str(folder / "notes.txt"), *models): "notes.txt: not a readable image",
         (str(tmp_path / "none.png"), *models): "none.png: no such file or folder",
         (str(empty), *models): "no images",
         (str(folder), *models, "--format", "parquet"): "parquet: --aligned writes csv or json",

@@ -61,7 +61,7 @@ def test_a_folder_gives_a_file_with_all_names_and_a_list_of_misses(
     with (tmp_path / "faces.misses.csv").open() as file:
         misses = {row["file"]: row["reason"] for row in csv.DictReader(file)}
     assert misses == {
-        "broken.jpg": "not a readable picture",
+        "broken.jpg": "not a readable image",
         "nobody.jpg": "no face found",
         "tiny.png": "1 dropped (min_size)",
     }
