@@ -46,19 +46,25 @@ def main() -> int:
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
     metadata, dataset = read_metadata(args.model), FaceDataset(args.data)
-    kind, rows, reference = metadata["kind"], [], {}
+    kind = metadata["kind"]
     means = TargetStatistics.of(dataset.labels, {}).means
     if recorded := metadata.get("target_statistics"):  # imported nets have none
         means = TargetStatistics.from_json(recorded, str(args.model)).means
+    rows: list[Row] = []
+    reference: Arrays = {}
     runners = [*backends(args.model, kind), *files(args.model, kind, args.files)]
     for backend, file, precision, run in runners:
         outputs = predict(run, dataset)
-        metrics = figures(kind, dataset.labels, outputs, means)
-        reference = reference or {"outputs": outputs, "mae": metrics["mae"]}
-        gaps = {name: np.abs(outputs[name] - of) for name, of in reference["outputs"].items()}
-        within = is_within(precision, kind, gaps, metrics["mae"] - reference["mae"])
+        if kind == "au_prediction":
+            metrics = au_metrics(dataset.labels["au_intensities"], outputs["au_intensities"])
+        else:
+            metrics = landmark_pose_metrics(dataset.labels, outputs, means)
+        if not reference:
+            reference, reference_mae = outputs, metrics["mae"]
+        gaps = {name: np.abs(outputs[name] - of) for name, of in reference.items()}
+        within = is_within(precision, gaps, metrics["mae"] - reference_mae)
         row: Row = {"backend": backend, "file": file, "precision": precision, "kind": kind}
-        row |= {"faces": len(dataset), **{key: f"{value:.6f}" for key, value in metrics.items()}}
+        row |= {"faces": len(dataset), **{key: f"{metrics[key]:.6f}" for key in METRICS[kind]}}
         for name, gap in gaps.items():
             row |= {f"{name}_max": f"{gap.max():.2e}", f"{name}_mean": f"{gap.mean():.2e}"}
         rows.append(row | {"within": "yes" if within else "no"})
@@ -112,20 +118,10 @@ def predict(run: Run, dataset: FaceDataset) -> Arrays:
     return outputs
 
 
-def figures(kind: str, truth: Arrays, outputs: Arrays, means: Arrays) -> dict[str, float]:
-    if kind == "au_prediction":
-        metrics = au_metrics(truth["au_intensities"], outputs["au_intensities"])
-    else:
-        metrics = landmark_pose_metrics(truth, outputs, means)
-    return {key: metrics[key] for key in METRICS[kind]}
-
-
-def is_within(precision: str, kind: str, gaps: Arrays, change: float) -> bool:
+def is_within(precision: str, gaps: Arrays, change: float) -> bool:
     """Whether the differences keep to the bound of the precision."""
     if precision == "int8":
-        return (
-            abs(change) <= INT8_CHANGE["landmarks" if kind == "landmark_pose" else "au_intensities"]
-        )
+        return abs(change) <= INT8_CHANGE[next(iter(gaps))]
     if precision == "float32":
         return all(gap.max() <= MAX_ERROR[name] for name, gap in gaps.items())
     return all(gap.mean() <= FLOAT16_MEAN_ERROR[name] for name, gap in gaps.items())

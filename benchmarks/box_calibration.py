@@ -8,7 +8,7 @@ The photographs show one face each, with room around it. MediaPipe's Face Landma
 enlarged twice. Each is then enlarged by a random factor, put at a random place of a larger image
 (edges replicated) and shown to every detector that runs here: dlib and Apple Vision where they are
 installed, YuNet with its file. Grey photographs are left out. Calibrations are medians over one
-half of the people (``subjects.csv`` says who is who; else every photograph is a person), errors are
+half of the people (``subjects.csv`` names them; else every photograph is a person), errors are
 those of the other half. Detectors that do not run here keep their lines in the result; the
 fractions of a new one belong into ``mlx_faceau/video/box_calibration.py``.
 """
@@ -32,6 +32,7 @@ from mlx_faceau.video.images import read_image
 
 RESULT = RESULTS / "box-calibration.csv"
 _ENLARGED = 2.0  # for the labeller
+_MIDDLE = 30  # px from the middle at most
 _GREY = 8.0  # mean difference of colour channels below which a photograph is grey
 
 
@@ -45,17 +46,18 @@ def main() -> int:
     detectors = available(args.yunet)
     if not detectors:
         raise SystemExit("no detector runs here: give --yunet, or install one")
-    label = MeshLabels(args.label_model)
-    paths = sorted(path for path in args.photographs.iterdir() if path.suffix != ".csv")
+    mesh = FaceMesh(args.label_model)
     table = args.photographs / "subjects.csv"
     subjects = dict(read_pairs(table, "file,subject") if table.is_file() else [])
+    paths = sorted(path for path in args.photographs.iterdir() if path.suffix != ".csv")
     generator = np.random.default_rng(0)
     fractions: dict[str, list[np.ndarray]] = {detector.name: [] for detector in detectors}
     validation: list[bool] = []
     for index in generator.permutation(len(paths)):
         photograph = read_image(paths[index])
-        channels = photograph.astype(np.int16)
-        landmarks = None if np.ptp(channels, axis=2).mean() < _GREY else label(photograph)
+        if np.ptp(photograph.astype(np.int16), axis=2).mean() < _GREY:
+            continue
+        landmarks = label(mesh, photograph)
         if landmarks is None:
             continue
         subject = subjects.get(paths[index].name, paths[index].name)
@@ -75,7 +77,7 @@ def main() -> int:
 
 
 def available(yunet: Path | None) -> list[Detector]:
-    """The detectors that run here; the others say why not."""
+    """The detectors that run here; for the others standard error has the reason."""
     detectors: list[Detector] = [] if yunet is None else [YuNetDetector(yunet)]
     for kind in (DlibDetector, VisionDetector):
         try:
@@ -85,27 +87,17 @@ def available(yunet: Path | None) -> list[Detector]:
     return detectors
 
 
-class MeshLabels:
+def label(mesh: FaceMesh, photograph: np.ndarray) -> np.ndarray | None:
     """68 landmarks of the face in the middle of a photograph, or None where it is not found."""
-
-    def __init__(self, model: Path) -> None:
-        self._mesh = FaceMesh(model)
-
-    def __call__(self, photograph: np.ndarray) -> np.ndarray | None:
-        enlarged = cv2.resize(
-            photograph, None, fx=_ENLARGED, fy=_ENLARGED, interpolation=cv2.INTER_CUBIC
-        )
-        middle = (np.array(photograph.shape[1::-1]) - 1) / 2
-        points = [
-            (mesh.points[IBUG, :2] + 0.5) / _ENLARGED - 0.5
-            for mesh in find_faces(self._mesh, Pyramid(enlarged), tiles=())
-        ]
-        nearest = min(
-            points, key=lambda p: np.linalg.norm(standard_square(p).centre - middle), default=None
-        )
-        if nearest is None or np.linalg.norm(standard_square(nearest).centre - middle) > 30:
-            return None
-        return np.asarray(nearest, np.float64)
+    middle = (np.array(photograph.shape[1::-1]) - 1) / 2
+    enlarged = cv2.resize(
+        photograph, None, fx=_ENLARGED, fy=_ENLARGED, interpolation=cv2.INTER_CUBIC
+    )
+    for face in find_faces(mesh, Pyramid(enlarged), tiles=()):
+        points = np.asarray((face.points[IBUG, :2] + 0.5) / _ENLARGED - 0.5, np.float64)
+        if np.linalg.norm(standard_square(points).centre - middle) <= _MIDDLE:
+            return points
+    return None
 
 
 def placed(

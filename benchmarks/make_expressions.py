@@ -52,37 +52,28 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="photographs at most")
     args = parser.parse_args()
     subjects = dict(read_pairs(args.subjects, "file,subject") if args.subjects else [])
-    net, pdm = FaceMesh(args.label_model), read_pdm(OPEN_PDM)
+    mesh, pdm = FaceMesh(args.label_model), read_pdm(OPEN_PDM)
     model = mesh_expressions(read_ict_facekit(args.ict))
     count, reports = 0, []
+    identity = {"name": "open", "hash": pdm.hash}
     with create_file(args.output) as file:
         for row, (name, subject, image) in enumerate(photographs(args.faces, args.sources)):
             if row == args.limit:
                 break
-            found = find_faces(net, Pyramid(image))
+            found = find_faces(mesh, Pyramid(image))
             made: list[LabelledFace] = []
             if found:
-                made = list(
-                    make_expressions(
-                        image[..., ::-1].copy(),
-                        found[0].points,
-                        net.scores(found[0]),
-                        model,
-                        np.random.default_rng((args.seed, row)),
-                        args.each,
-                        _TIGHT_TURN if max(image.shape) <= _CROP_SIDE else 1.0,
-                    )
-                )
+                generator = np.random.default_rng((args.seed, row))
+                turn = _TIGHT_TURN if max(image.shape) <= _CROP_SIDE else 1.0
+                points, scores = found[0].points, mesh.scores(found[0])
+                rgb = image[..., ::-1].copy()
+                made += make_expressions(rgb, points, scores, model, generator, args.each, turn)
             if made:
                 file.append(block(made, name, subjects.get(name, subject), pdm))
             count += len(made)
-            identity = {"name": "open", "hash": pdm.hash}
-            reports.append(
-                VideoReport(
-                    name, 1, 0, not found, len(made), labeller="mediapipe", licence=LICENCE,
-                    pdm=identity,
-                ).as_json()
-            )  # fmt: skip
+            report = VideoReport(name, 1, 0, not found, len(made), pdm=identity)
+            report.labeller, report.licence = "mediapipe", LICENCE
+            reports.append(report.as_json())
         file.write_text(GENERATION, json.dumps(reports))
     print(f"{count} faces of {len(reports)} photographs in {args.output}")
 

@@ -8,7 +8,6 @@ the help.
 import argparse
 import statistics
 import sys
-from pathlib import Path
 
 from timing import RESULTS, load, timed_process, write_csv
 
@@ -22,31 +21,19 @@ CASES = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--output", type=Path, default=RESULTS / "startup.csv")
     args = parser.parse_args()
-    load_at_start, times = load(), measure(args.rounds)
-    rows = [
-        {
-            "case": case,
-            "rounds": args.rounds,
-            "cpu_ms_median": round(1000 * statistics.median(cpu for cpu, _ in found), 1),
-            "wall_ms_median": round(1000 * statistics.median(wall for _, wall in found), 1),
-            "load_at_start": load_at_start,
-        }
-        for case, found in times.items()
-    ]
-    write_csv(args.output, rows)
-
-
-def measure(rounds: int) -> dict[str, list[tuple[float, float]]]:
-    """CPU and wall seconds of every case; one round before is not counted."""
+    load_at_start, rows = load(), []
     times: dict[str, list[tuple[float, float]]] = {case: [] for case in CASES}
-    for number in range(rounds + 1):
+    for _ in range(args.rounds + 1):
         for case, arguments in CASES.items():
-            found = timed_process([sys.executable, *arguments])
-            if number:
-                times[case].append(found)
-    return times
+            times[case].append(timed_process([sys.executable, *arguments]))
+    for case, found in times.items():
+        cpu, wall = zip(*found[1:], strict=True)  # the first round warms the caches
+        row = {"case": case, "rounds": args.rounds}
+        row["cpu_ms_median"] = round(1000 * statistics.median(cpu), 1)
+        row["wall_ms_median"] = round(1000 * statistics.median(wall), 1)
+        rows.append({**row, "load_at_start": load_at_start})
+    write_csv(RESULTS / "startup.csv", rows)
 
 
 if __name__ == "__main__":

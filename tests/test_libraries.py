@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mlx_faceau.cli.info import _lines
 from mlx_faceau.core import libraries
 from mlx_faceau.core.libraries import installed_opencv, library_error
 from mlx_faceau.errors import UsageError
@@ -47,12 +48,12 @@ def install(folder: Path, library: str, text: str) -> None:
 def test_an_opencv_that_does_not_load_is_one_line_with_the_remedy(tmp_path, failure):
     install(tmp_path, "cv2", failure)
     (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8")
-    told = run(tmp_path, "-m", "mlx_faceau", "predict", "photo.jpg")
-    assert told.returncode == 2
-    assert told.stderr.startswith("mlx-faceau: OpenCV is installed but does not load (")
-    assert told.stderr.count("\n") == 1
-    assert "run: pip uninstall -y opencv-" in told.stderr
-    assert told.stderr.endswith("; pip install opencv-python-headless\n")
+    result = run(tmp_path, "-m", "mlx_faceau", "predict", "photo.jpg")
+    assert result.returncode == 2
+    assert result.stderr.startswith("mlx-faceau: OpenCV is installed but does not load (")
+    assert result.stderr.count("\n") == 1
+    assert "run: pip uninstall -y opencv-" in result.stderr
+    assert result.stderr.endswith("; pip install opencv-python-headless\n")
 
 
 @pytest.mark.parametrize("failure", SOME.values(), ids=SOME)
@@ -60,17 +61,17 @@ def test_any_library_that_does_not_load_is_named_with_the_line_that_reinstalls_i
     tmp_path, failure
 ):
     install(tmp_path, "h5py", failure)
-    told = run(tmp_path, "-m", "mlx_faceau", "data", "stats", "faces.h5")
-    assert told.returncode == 2
-    assert told.stderr.startswith("mlx-faceau: h5py is installed but does not load (")
-    assert told.stderr.endswith("; run: pip install --force-reinstall h5py\n")
-    assert told.stderr.count("\n") == 1
+    result = run(tmp_path, "-m", "mlx_faceau", "data", "stats", "faces.h5")
+    assert result.returncode == 2
+    assert result.stderr.startswith("mlx-faceau: h5py is installed but does not load (")
+    assert result.stderr.endswith("; run: pip install --force-reinstall h5py\n")
+    assert result.stderr.count("\n") == 1
 
 
-def test_python_programs_are_told_too(tmp_path):
+def test_python_programs_get_the_same_error(tmp_path):
     install(tmp_path, "cv2", FAILURES["system library"])
-    told = run(tmp_path, "-c", "import mlx_faceau; mlx_faceau.FacePipeline")
-    last = told.stderr.strip().splitlines()[-1]
+    result = run(tmp_path, "-c", "import mlx_faceau; mlx_faceau.FacePipeline")
+    last = result.stderr.strip().splitlines()[-1]
     assert last.startswith("mlx_faceau.errors.BrokenLibrary: OpenCV is installed but does not load")
     assert NO_GL in last
     assert last.endswith("pip install opencv-python-headless")
@@ -79,16 +80,18 @@ def test_python_programs_are_told_too(tmp_path):
 def test_info_shows_what_does_not_load_and_a_training_that_cannot_run(tmp_path):
     install(tmp_path, "cv2", FAILURES["system library"])
     install(tmp_path, "h5py", FAILURES["another NumPy"])
-    told = run(tmp_path, "-m", "mlx_faceau", "info", "--json")
-    assert told.returncode == 0, told.stderr
-    report = json.loads(told.stdout)
+    for large in ("torch", "coremltools", "matplotlib", "onnxruntime"):  # slow to load, not asked
+        install(tmp_path, large, "")
+    result = run(tmp_path, "-m", "mlx_faceau", "info", "--json")
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
     assert NO_GL in report["problems"]["cv2"]
     assert "numpy.dtype size changed" in report["problems"]["h5py"]
     for state in report["training"].values():
         assert "h5py is installed but does not load" in state or "is not installed" in state
     assert "OpenCV is installed but does not load" in report["face detectors"]["yunet"]
-    shown = run(tmp_path, "-m", "mlx_faceau", "info")
-    assert "OpenCV is installed but does not load" in " ".join(shown.stdout.split())
+    shown = " ".join("\n".join(_lines(report)).split())
+    assert "OpenCV is installed but does not load" in shown
 
 
 @pytest.mark.parametrize("failure", SOME.values(), ids=SOME)
@@ -100,7 +103,7 @@ def test_a_library_of_an_extra_that_does_not_load_is_not_called_missing(tmp_path
     assert last.endswith("pip install --force-reinstall matplotlib")
 
 
-def test_two_opencvs_are_told(monkeypatch):
+def test_two_opencvs_are_reported(monkeypatch):
     versions = {"opencv-python": "4.14.0", "opencv-python-headless": "5.0.0"}
     monkeypatch.setattr(libraries, "installed_version", versions.get)
     assert installed_opencv() == versions
@@ -114,7 +117,7 @@ def test_two_opencvs_are_told(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [
         (ModuleNotFoundError("No module named 'h5py'", name="no_h5"), "no_h5 is not installed"),
         (UsageError("--frame-step is 0"), None),
@@ -124,6 +127,6 @@ def test_two_opencvs_are_told(monkeypatch):
     ],
     ids=["missing", "usage", "system", "defect", "ours"],
 )
-def test_other_errors_are_not_taken_for_a_library_s(error, said):
+def test_other_errors_are_not_taken_for_a_library_s(error, message):
     found = library_error(error)
-    assert found is None if said is None else str(found).startswith(said)
+    assert found is None if message is None else str(found).startswith(message)

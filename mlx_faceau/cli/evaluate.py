@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from mlx_faceau.evaluation.evaluate import Evaluation
 
 _RENDERED = ("evaluation.txt", "evaluation.png", "evaluation.html")
@@ -67,6 +69,7 @@ def _evaluate(args: argparse.Namespace, output: Path | None, metadata: dict[str,
     from mlx_faceau.inference.predictor import load_au_predictor, load_predictor
     from mlx_faceau.output.recorded_accuracy import EVALUATION_NAME
     from mlx_faceau.train.target_statistics import TargetStatistics
+    from mlx_faceau.weights.builtin import identity
 
     kind = metadata["kind"]
     if kind not in CONFIGS:
@@ -80,8 +83,13 @@ def _evaluate(args: argparse.Namespace, output: Path | None, metadata: dict[str,
     if output:
         prepare_output_folder(str(output), (EVALUATION_NAME, *_RENDERED))
     recorded = metadata.get("target_statistics")
+
+    def predict(images: "np.ndarray") -> dict[str, Any]:
+        outputs = predictor.predict_batch(images[..., ::-1])
+        return {name: value for name, value in outputs.items() if hasattr(value, "shape")}
+
     evaluation = evaluate(
-        lambda images: _arrays(predictor.predict_batch(images[..., ::-1])),
+        predict,
         dataset,
         kind,
         None if recorded is None else TargetStatistics.from_json(recorded, args.model),
@@ -91,32 +99,22 @@ def _evaluate(args: argparse.Namespace, output: Path | None, metadata: dict[str,
     title = f"{args.model} ({predictor.backend}) on {args.data}"
     print(f"{title}\n{as_text(evaluation)}")
     if output:
+        described = predictor.describe()
+        own = described.get("metadata") or {}
         about = {
-            "model": {"path": args.model, **_model(predictor.describe())},
+            "model": {
+                "path": args.model,
+                "backend": described["backend"],
+                "file": described["path"],
+                "precision": own.get("precision"),  # of an exported file
+                "name": own.get("builtin"),
+                "checkpoint": identity(described)["hash"],
+            },
             "data": {"path": args.data, "hash": dataset.hash},
             "options": {name: vars(args)[name] for name in ("backend", "boxes", "keep_outside")},
         }
         _write(output, title, evaluation, about)
     return 1 if args.require_targets and not evaluation.passed else 0
-
-
-def _model(description: dict[str, Any]) -> dict[str, Any]:
-    """What ran: backend, file, its precision if it was exported, and the SHA-256 of the checkpoint
-    that its weights are from."""
-    from mlx_faceau.weights.builtin import identity
-
-    metadata = description.get("metadata") or {}
-    return {
-        "backend": description["backend"],
-        "file": description["path"],
-        "precision": metadata.get("precision"),
-        "name": metadata.get("builtin"),
-        "checkpoint": identity(description)["hash"],
-    }
-
-
-def _arrays(prediction: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in prediction.items() if hasattr(value, "shape")}
 
 
 def _write(folder: Path, title: str, evaluation: "Evaluation", about: dict[str, Any]) -> None:

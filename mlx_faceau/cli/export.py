@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output",
         metavar="DIR|FILE",
         help="folder for <kind>.onnx and so on, or the one file; default: the checkpoint's folder; "
-        "builtin: for coreml the cache where predict looks",
+        "builtin: for coreml the cache that predict reads",
     )
     parser.add_argument(
         "--width-mult", type=float, help="width of a .pt's net, when it is none of the usual ones"
@@ -226,7 +226,7 @@ def read_faces(
         outputs: names of the labels.
 
     Raises:
-        DatasetError: if a file cannot be read, or its subjects cannot be told apart for a split.
+        DatasetError: if a file cannot be read, or its subjects are not known for a split.
     """
     import numpy as np
 

@@ -55,9 +55,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a file for one table, a folder for several, - for standard output; default: "
         "NAME.csv in the current folder (--aligned: standard output)",
     )
-    _add_detection(parser.add_argument_group("face detection and tracking"))
-    _add_output(parser.add_argument_group("what is written"))
-    _add_batch(parser.add_argument_group("parts of videos and many inputs"))
+    groups = {
+        "face detection and tracking": _add_detection,
+        "what is written": _add_output,
+        "parts of videos and many inputs": _add_batch,
+    }
+    defaults: dict[str, Any] = {}  # of the options that --aligned does not take
+    for title, add in groups.items():
+        group = parser.add_argument_group(title)
+        add(group)
+        defaults |= {action.dest: action.default for action in group._group_actions}
+    parser.set_defaults(face_defaults=defaults)
 
 
 def _add_detection(group: Any) -> None:
@@ -147,13 +155,8 @@ def run(args: argparse.Namespace) -> int:
         sys.stderr.write("no action units: give --au-model PATH, or --au-model builtin\n")
     elif not args.landmark_model and args.aligned:
         sys.stderr.write("no landmarks: give --landmark-model PATH, or --landmark-model builtin\n")
-    parser = argparse.ArgumentParser(add_help=False)
-    for add in (_add_detection, _add_output, _add_batch):
-        add(parser)
-    # Options by name that differ from their default.
-    changed = {
-        n: vars(args)[n] for n, d in vars(parser.parse_args([])).items() if vars(args)[n] != d
-    }
+    given = vars(args)
+    changed = {n: given[n] for n, default in args.face_defaults.items() if given[n] != default}
     if args.aligned:
         from .predict_aligned import run_aligned
 

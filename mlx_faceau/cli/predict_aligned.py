@@ -23,6 +23,15 @@ from .inputs import find_inputs
 _BATCH = 32
 
 
+# OpenFace's names of each output's values; here they are crop pixels and radians.
+COLUMNS: dict[str, Sequence[str]] = {
+    "landmarks": GROUPS["2d"],
+    "global_params": GROUPS["params"][:6],
+    "local_params": GROUPS["params"][6:],
+    "au_intensities": AU_NAMES,
+}
+
+
 def run_aligned(args: argparse.Namespace) -> int:
     """Predict the crops that parsed arguments name; the exit status."""
     from mlx_faceau.inference.predictor import load_au_predictor, load_predictor
@@ -40,11 +49,12 @@ def run_aligned(args: argparse.Namespace) -> int:
         predictors["au_model"] = load_au_predictor(args.au_model, **options)
     failed: list[Path] = []
     rows = _rows(paths, failed, list(predictors.values()))
+    write = _write_json if form == "json" else _write_csv
     if args.output in (None, "-"):
-        _write(rows, sys.stdout, form)
+        write(rows, sys.stdout)
     else:
         with atomic_file(args.output) as temporary, temporary.open("w", newline="") as file:
-            _write(rows, file, form)
+            write(rows, file)
         described = {role: predictor.describe() for role, predictor in predictors.items()}
         record_path = Path(args.output).with_suffix(".run.json")
         with atomic_file(record_path) as temporary:
@@ -92,39 +102,25 @@ def _rows(
                 failed.append(path)
         if not crops:
             continue
-        predictions: dict[str, Any] = {}
+        images, predictions = np.stack(list(crops.values())), {}
         for predictor in predictors:
-            predictions |= predictor.predict_batch(np.stack(list(crops.values())))
-        arrays = {k: v for k, v in predictions.items() if isinstance(v, np.ndarray)}
+            predictions |= predictor.predict_batch(images)
         for index, path in enumerate(crops):
-            yield {"file": str(path)} | {name: values[index] for name, values in arrays.items()}
+            own = {name: predictions[name][index] for name in COLUMNS if name in predictions}
+            yield {"file": str(path), **own}
     if len(failed) == len(paths):
         raise UsageError(f"none of the {len(paths)} crops could be read")
 
 
-def _write(rows: Iterator[dict[str, Any]], file: TextIO, form: str) -> None:
-    if form == "json":
-        plain = [
-            {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in row.items()}
-            for row in rows
-        ]
-        file.write(json.dumps(plain, indent=1) + "\n")
-        return
-    writer: csv.DictWriter[str] | None = None
-    for row in rows:
-        # OpenFace's column names; crop pixels and radians, six significant digits.
-        cells: dict[str, Any] = {"file": row["file"]}
-        columns: dict[str, Sequence[str]] = {
-            "landmarks": GROUPS["2d"],
-            "global_params": GROUPS["params"][:6],
-            "local_params": GROUPS["params"][6:],
-            "au_intensities": AU_NAMES,
-        }
-        for key, names in columns.items():
-            if key in row:
-                values = row[key].T.ravel()
-                cells |= {n: f"{float(v):.6g}" for n, v in zip(names, values, strict=True)}
-        if writer is None:
-            writer = csv.DictWriter(file, cells, lineterminator="\n")
-            writer.writeheader()
-        writer.writerow(cells)
+def _write_json(rows: Iterator[dict[str, Any]], file: TextIO) -> None:
+    file.write(json.dumps(list(rows), indent=1, default=np.ndarray.tolist) + "\n")
+
+
+def _write_csv(rows: Iterator[dict[str, Any]], file: TextIO) -> None:
+    writer = csv.writer(file, lineterminator="\n")
+    for number, row in enumerate(rows):
+        outputs = [name for name in COLUMNS if name in row]
+        if number == 0:
+            writer.writerow(["file", *(column for name in outputs for column in COLUMNS[name])])
+        values = np.concatenate([row[name].T.ravel() for name in outputs])
+        writer.writerow([row["file"], *(f"{value:.6g}" for value in values)])

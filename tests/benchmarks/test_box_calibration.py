@@ -32,16 +32,11 @@ class Bright:
         return [Detection(tuple(map(float, cv2.boundingRect(np.uint8(frame[..., 0] > 127)))), 1.0)]
 
 
-class Labels:
+def label(model: Path, photograph: np.ndarray) -> np.ndarray:
     """Landmarks around the middle of every photograph."""
-
-    def __init__(self, model: Path) -> None:
-        self.model = model
-
-    def __call__(self, photograph: np.ndarray) -> np.ndarray:
-        landmarks = np.full((68, 2), 55.5)
-        landmarks[0], landmarks[1] = 55.5 - SIDE / 2, 55.5 + SIDE / 2
-        return landmarks
+    landmarks = np.full((68, 2), 55.5)
+    landmarks[0], landmarks[1] = 55.5 - SIDE / 2, 55.5 + SIDE / 2
+    return landmarks
 
 
 def write_photographs(folder: Path, count: int = 12) -> Path:
@@ -69,7 +64,8 @@ def test_boxes_are_measured_to_what_they_are_and_other_rows_stay(
     folder = write_photographs(tmp_path / "photographs")
     monkeypatch.setattr(box_calibration, "RESULT", result)
     monkeypatch.setattr(box_calibration, "available", lambda _: [Bright()])
-    monkeypatch.setattr(box_calibration, "MeshLabels", Labels)
+    monkeypatch.setattr(box_calibration, "FaceMesh", Path)
+    monkeypatch.setattr(box_calibration, "label", label)
     arguments = ["box_calibration", str(folder), "--label-model", "none"]
     monkeypatch.setattr(sys, "argv", arguments)
     assert box_calibration.main() == 0
@@ -84,7 +80,7 @@ def test_boxes_are_measured_to_what_they_are_and_other_rows_stay(
     assert "bright" in capsys.readouterr().out
 
 
-def test_what_does_not_run_here_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+def test_detectors_that_do_not_run_here_are_reported(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("dlib")
     names = [detector.name for detector in box_calibration.available(None)]
     assert "dlib" in names

@@ -45,9 +45,9 @@ def test_a_training_s_checkpoint_becomes_its_weights_alone(tmp_path, capsys):
     }
     arrays["optimizer.step"] = np.array([7])
     source = tmp_path / "run.safetensors"
-    told = {"target_statistics": {"count": 1}, "data": {"faces": 9}, "progress": {"epoch": 3}}
-    told |= {"init": {"hash": "1"}, "training": {"epochs": 5, "data": ["/home/me/faces.h5"]}}
-    save_checkpoint(source, arrays, describe(AU, **told))
+    recorded = {"target_statistics": {"count": 1}, "data": {"faces": 9}, "progress": {"epoch": 3}}
+    recorded |= {"init": {"hash": "1"}, "training": {"epochs": 5, "data": ["/home/me/faces.h5"]}}
+    save_checkpoint(source, arrays, describe(AU, **recorded))
     target = tmp_path / "weights.safetensors"
     assert main(["convert", str(source), "--output", str(target)]) == 0
     plain = load_checkpoint(target)
@@ -100,7 +100,7 @@ def test_an_imported_net_predicts_and_warns_unless_its_crop_is_the_standard_one(
     assert read_metadata(imported)["crop"] == (crop or "unknown")
     pytest.importorskip("onnxruntime")
     export_to_onnx(imported, tmp_path / "net.onnx")
-    told = {None: "a crop that is not recorded", "original": "the original tool's crop"}
+    names = {None: "a crop that is not recorded", "original": "the original tool's crop"}
     for path in (imported, tmp_path / "net.onnx"):
         caplog.clear()
         backend = "torch" if path == imported else "onnx"
@@ -110,5 +110,5 @@ def test_an_imported_net_predicts_and_warns_unless_its_crop_is_the_standard_one(
         assert np.isfinite(predicted["au_intensities"]).all()
         warned = [r.message for r in caplog.records if "trained on" in r.message]
         assert len(warned) == (crop != "standard")
-        assert all(told[crop] in message for message in warned)
+        assert all(names[crop] in message for message in warned)
     assert main(["convert", str(imported), "--output", "a.pt", "--crop", "standard"]) == 2

@@ -66,10 +66,10 @@ def test_each_kind_of_error_is_one_line_and_a_status(failing, capsys, error, sta
 def test_a_typo_gets_the_usage_of_its_command_and_a_suggestion(capsys, words, usage, hint):
     with pytest.raises(SystemExit) as caught:
         main(words)
-    told = capsys.readouterr().err
+    error = capsys.readouterr().err
     assert caught.value.code == 2
-    assert told.startswith(f"usage: {usage}")
-    assert told.endswith(f"; did you mean {hint}?\n")
+    assert error.startswith(f"usage: {usage}")
+    assert error.endswith(f"; did you mean {hint}?\n")
 
 
 def test_a_value_after_a_flag_that_takes_none_is_explained(capsys):
@@ -124,9 +124,9 @@ def test_a_defect_is_one_line_that_says_where_and_asks_for_a_report(failing, cap
 def test_the_traceback_of_a_defect_is_shown_when_asked_for(failing, capsys, arguments):
     failing(ValueError("a defect"))
     assert main(arguments) == 1
-    told = capsys.readouterr().err
-    assert "Traceback (most recent call last)" in told
-    assert "in run\n    raise error\nValueError: a defect\nmlx-faceau: internal error" in told
+    error = capsys.readouterr().err
+    assert "Traceback (most recent call last)" in error
+    assert "in run\n    raise error\nValueError: a defect\nmlx-faceau: internal error" in error
 
 
 def test_a_user_s_function_that_fails_is_named_and_shown_when_asked_for(
@@ -145,9 +145,9 @@ def test_a_user_s_function_that_fails_is_named_and_shown_when_asked_for(
     assert line.endswith("myfaces.py, line 2)\n")
     assert line.count("\n") == 1
     assert main(["info", "-v"]) == 2
-    told = capsys.readouterr().err
-    assert told.startswith("Traceback")
-    assert "return frame @ frame[:2]" in told
+    error = capsys.readouterr().err
+    assert error.startswith("Traceback")
+    assert "return frame @ frame[:2]" in error
 
 
 @pytest.mark.parametrize("name", ["data", "predict"])
@@ -218,7 +218,8 @@ def test_the_parser_alone_loads_no_library():
 def test_a_reader_that_goes_away_ends_the_program_quietly():
     read, write = os.pipe()
     os.close(read)
-    command = [sys.executable, "-m", "mlx_faceau", "info"]
+    command = ["data", "generate", "video.mp4", "--output", "faces.h5", "--limit", "help"]
+    command = [sys.executable, "-m", "mlx_faceau", *command]
     result = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True)
     os.close(write)
     assert (result.returncode, result.stderr) == (0, "")

@@ -35,9 +35,9 @@ def models(model_folders):
 def test_csv_has_a_row_a_crop_in_openface_s_names(crops, models, capsys):
     folder, images = crops
     assert main(["predict", "--aligned", str(folder), *models]) == 0
-    told = capsys.readouterr()
-    assert f"{folder}: 1 other file skipped (notes.txt)\n" in told.err
-    rows = list(csv.DictReader(told.out.splitlines()))
+    printed = capsys.readouterr()
+    assert f"{folder}: 1 other file skipped (notes.txt)\n" in printed.err
+    rows = list(csv.DictReader(printed.out.splitlines()))
     assert [row["file"] for row in rows] == [str(folder / f"{i}.png") for i in range(3)]
     truth = reference_outputs(LANDMARK, images)
     for axis, letter in enumerate("xy"):

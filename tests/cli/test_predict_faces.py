@@ -108,11 +108,11 @@ def test_a_folder_of_images_gives_one_table_with_a_row_a_face_and_a_contact_shee
     names |= {f"{name}.overlay.png" for name in ("a", "b", "d, e")}
     assert {path.name for path in out.iterdir()} == names
     assert (out / "wedding.report.html").read_text().count("<figure>") == 3
-    said = capsys.readouterr()
-    assert "wedding: 3 images, 1 without a face -> out/wedding.csv, " in said.out
-    assert "c.png: not a readable" in said.err
-    assert "--smooth and --subtract-neutral change videos alone" in said.err
-    assert "1 of 4 inputs could not be read" in said.err
+    printed = capsys.readouterr()
+    assert "wedding: 3 images, 1 without a face -> out/wedding.csv, " in printed.out
+    assert "c.png: not a readable" in printed.err
+    assert "--smooth and --subtract-neutral change videos alone" in printed.err
+    assert "1 of 4 inputs could not be read" in printed.err
 
 
 def test_each_image_gets_a_table_only_on_request(tmp_path: Path, photos: Path) -> None:
@@ -197,7 +197,7 @@ def test_a_part_without_a_frame_is_an_error_and_replaces_nothing(
     assert is_complete(tmp_path / "clip.csv")
 
 
-def test_faces_that_are_too_few_to_calibrate_are_said_one_by_one(
+def test_each_face_with_too_few_frames_for_the_calibration_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     people = [
