@@ -235,7 +235,7 @@ def read_faces(
     from mlx_faceau.data.loading.validation_split import split_dataset
 
     def spaced(rows: np.ndarray, count: int) -> np.ndarray:
-        return rows[np.unique(np.linspace(0, len(rows) - 1, count).astype(int))]
+        return np.asarray(rows[np.unique(np.linspace(0, len(rows) - 1, count).astype(int))])
 
     def crops(dataset: FaceDataset, rows: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(dataset.read_images(rows)[..., ::-1])

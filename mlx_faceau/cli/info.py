@@ -159,11 +159,16 @@ def probe(names: Iterable[str]) -> dict[str, tuple[bool, str]]:
     (instructions that this processor lacks), or find no GPU although there is one: so each is
     loaded in a process of its own, all at the same time.
     """
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    processes = {}
-    for name in names:
-        command = [sys.executable, "-c", _PROBES.get(name, f"import {name}")]
-        processes[name] = subprocess.Popen(command, **pipes, text=True, errors="replace")
+    processes = {
+        name: subprocess.Popen(
+            [sys.executable, "-c", _PROBES.get(name, f"import {name}")],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+        )
+        for name in names
+    }
     found = {}
     for name, process in processes.items():
         try:
@@ -242,5 +247,10 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
         "built-in pair": report["built-in pair"],
     }
     for title, text in paragraphs.items():
-        indents = {"initial_indent": f"{title:15}", "subsequent_indent": " " * 15}
-        yield from textwrap.wrap(text, _WIDTH, break_on_hyphens=False, **indents)
+        yield from textwrap.wrap(
+            text,
+            _WIDTH,
+            initial_indent=f"{title:15}",
+            subsequent_indent=" " * 15,
+            break_on_hyphens=False,
+        )

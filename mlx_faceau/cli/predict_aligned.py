@@ -102,7 +102,8 @@ def _rows(
                 failed.append(path)
         if not crops:
             continue
-        images, predictions = np.stack(list(crops.values())), {}
+        images = np.stack(list(crops.values()))
+        predictions: dict[str, Any] = {}
         for predictor in predictors:
             predictions |= predictor.predict_batch(images)
         for index, path in enumerate(crops):
