@@ -1,4 +1,4 @@
-"""Does a model predict the same everywhere?
+"""Do all backends and exported files of a model predict the same?
 
     python benchmarks/backend_parity.py MODEL_DIR --data FACES.h5 [--files DIR ...]
 

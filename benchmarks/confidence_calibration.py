@@ -1,9 +1,9 @@
-"""Calibrate a landmark net's confidence: how often a fit is good, by what can be seen of it.
+"""Calibrate a landmark net's confidence: the probability of a good fit, by observable signals.
 
     python benchmarks/confidence_calibration.py MODEL FACES.h5 --detector FILE.onnx --write
 
-Every face is fitted in crops as a tracker may cut them: nearly in place, moved, turned, partly
-covered, and with its blocks shuffled so that there is no face. A fit is good if its error is at
+Every face is fitted in crops like a tracker's: nearly in place, moved, rotated, partly covered,
+and with its blocks shuffled so that there is no face. A fit is good if its error is at
 most 8 % of the outer eye corners' distance. Curves come from half of the people, the reliability
 table from the others; the curves that ``--write`` stores in the checkpoint, from all. What is
 exported from it later carries them. Take faces of people that the net was not trained on.

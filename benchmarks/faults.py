@@ -1,8 +1,8 @@
 """What does a fault cost?  python benchmarks/faults.py
 
-Whole commands are killed at random moments (SIGKILL), again and again on what the last one left,
-until one ends; and they are refused what they need: space on the disk, a writable folder, an input,
-a standard output that takes more.
+Whole commands are killed at random moments (SIGKILL) and started again in the same folder until
+one ends. They are also run without a resource that they need: space on the disk, a writable folder,
+an input file, a standard output that is not full.
 
     faults.csv   by case: faults; progress that was lost; half-written files under final names;
                  results that differ from an undisturbed run's; anything but one clear line

@@ -1,9 +1,10 @@
-"""How few own labels does the built-in action unit net need, against training from nothing?
+"""How many labels does fine-tuning the built-in action unit net need, against a new net?
 
     python benchmarks/fine_tuning.py val.h5 --few few.h5 --many many.h5
 
-Both arms train by the same command but for ``--init builtin``, and are measured after every epoch
-on the people of ``val.h5``, whom neither sees. The built-in arm has the few faces, the other all.
+Both trainings use the same command except for ``--init builtin``, and are evaluated after every
+epoch on the people of ``val.h5``, who are in neither training. The built-in net is fine-tuned on
+the few faces, the new net is trained on all.
 """
 
 import argparse

@@ -1,13 +1,13 @@
-"""What more faces are worth to a recipe, on people of the training side.
+"""Accuracy of a recipe against the number of training people.
 
     python benchmarks/learning_curve.py benchmarks/recipes/au.json --train train.h5 --dev dev.h5 \
         --run runs/curve --epochs 12 8 --halvings 3
 
 The recipe's first stages, one for each number of ``--epochs``, are trained on all faces of
-``--train``, on those of half of its people, of a quarter and so on, each time with as many steps:
-half the faces are shown twice as often. ``--dev`` holds other people, not those of the final
-evaluation. ``learning-curve-NAME.csv`` of the recipe is the result. A run that is interrupted
-resumes when the command is given again.
+``--train``, then on those of half of its people, of a quarter and so on. The number of steps stays
+the same: half the faces are trained for twice as many epochs. ``--dev`` holds other people, not
+those of the final evaluation. The result is ``learning-curve-NAME.csv`` of the recipe. The same
+command resumes an interrupted run.
 """
 
 import argparse

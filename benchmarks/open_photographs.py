@@ -5,13 +5,13 @@
         --subjects photographs/subjects.csv --output photographs.h5
 
 The archive holds ``jpeg``, ``jpeg_offsets``, ``source``, ``subject`` and, where known, ``name``.
-With ``--openface faces_open_openface.npz`` (for research alone) only faces that it labels well are
-written, each with OpenFace's CSV beside it, for ``data generate photographs/*.jpg --labels
+With ``--openface faces_open_openface.npz`` (research only) the output has only the faces that
+OpenFace labels well, each with its CSV, for ``data generate photographs/*.jpg --labels
 openface-csv``. ``--people faces_train.npz`` gives people of its names its subjects, so that a
 training on both files keeps a person on one side.
-Many portraits of early members of Congress are engravings or paintings: they are left out by a rule
-that was looked at on contact sheets. It keeps more paintings than it should rather than teach a net
-what lines of an engraver look like.
+Many portraits of early members of Congress are engravings or paintings. A rule on grain, mid-tones
+and colour leaves them out; it was checked on contact sheets. It removes engravings reliably and
+keeps some paintings.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What the video pipeline costs: each stage, a whole frame, the first result, memory over time.
+"""Cost of the video pipeline: each stage, a whole frame, the first result, memory over time.
 
     python benchmarks/pipeline.py VIDEO [--detector FILE.onnx] \
         [--landmark-model PATH... --au-model PATH...]

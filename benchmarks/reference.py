@@ -1,4 +1,4 @@
-"""A reference net from its recipe to its figures, in one command.
+"""Train and evaluate a reference net from its recipe, in one command.
 
     python benchmarks/reference.py benchmarks/recipes/au.json --people val.h5 --run runs/au \
         --data train=train.h5 mixed=mixed.h5

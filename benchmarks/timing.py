@@ -1,4 +1,4 @@
-"""What the benchmarks share: clocks, the description of the machine, CSV files.
+"""Shared by the benchmarks: clocks, the description of the machine, CSV files.
 
 Figures of one run are comparable with each other; figures of different runs are not, because the
 machine may have been busy. So quote ratios of one run.

@@ -1,11 +1,11 @@
-"""How steadily tracked landmarks move, beside a detection in every frame and beside OpenFace.
+"""Stability of tracked landmarks, beside a detection in every frame and beside OpenFace.
 
     python benchmarks/tracking.py VIDEO... [--landmark-model PATH] [--detector FILE.onnx]
 
 For each video: the largest step of the mean landmark between successive frames, in pixels and in
 percent of the face's standard crop, with the frame it leads to; nothing is smoothed. OpenFace's
-row comes from ``NAME.openface.csv`` beside the video, where there is one. Of several faces the one
-that is seen most counts; without tracks, the largest.
+row comes from ``NAME.openface.csv`` beside the video, where there is one. Of several tracked
+faces the one in most frames is measured; without tracks, the largest.
 """
 
 import argparse

@@ -79,7 +79,7 @@ def test_curves_are_fitted_reported_and_stored_in_the_checkpoint(
 
 
 @pytest.mark.parametrize("case", confidence_calibration.CASES)
-def test_a_perfect_net_is_good_wherever_there_is_a_face(case: str) -> None:
+def test_fits_of_a_perfect_net_are_good_where_there_is_a_face(case: str) -> None:
     """Half sizes of a blob are its eyes' distance; shuffled blocks are no face."""
     image, points = draw_frame([Blob(55.5, 55.5, 40)], (112, 112)), Blob(55.5, 55.5, 40).landmarks
     generator = np.random.default_rng(0)

@@ -31,7 +31,7 @@ def fake_training(command: list[str]) -> int:
     return 0
 
 
-def test_half_the_people_are_shown_twice_as_often(
+def test_half_the_people_get_twice_the_epochs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reference, "mlx_faceau", fake_training)

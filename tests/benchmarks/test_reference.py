@@ -128,7 +128,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return commands
 
 
-def test_a_stage_that_was_killed_before_its_first_epoch_ended_goes_on(
+def test_a_stage_killed_in_its_first_epoch_is_resumed(
     asked: list[list[str]], tmp_path: Path
 ) -> None:
     folder, files = tmp_path / "stage1", {"train": tmp_path / "faces.h5"}
@@ -144,7 +144,7 @@ def test_a_stage_that_was_killed_before_its_first_epoch_ended_goes_on(
         assert len(asked) == commands
 
 
-def test_a_changed_recipe_does_not_take_an_old_training_for_its_own(
+def test_a_changed_recipe_does_not_reuse_an_old_training(
     asked: list[list[str]], tmp_path: Path
 ) -> None:
     folder, files = tmp_path / "stage1", {"train": tmp_path / "a.h5"}
@@ -157,7 +157,7 @@ def test_a_changed_recipe_does_not_take_an_old_training_for_its_own(
     assert len(asked) == 1
 
 
-def test_data_that_the_recipe_names_and_nobody_gave_is_asked_for(tmp_path: Path) -> None:
+def test_missing_data_of_the_recipe_is_named(tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.json"
     recipe.write_text(json.dumps({"net": "au", "stages": [{"data": ["mixed"]}]}))
     given = ["--data", "train=t.h5", "--people", "p.h5", "--run", str(tmp_path / "run")]
@@ -171,7 +171,7 @@ def tiny_recipe(place: Path) -> str:
     return str(path)
 
 
-def test_what_would_fail_at_the_end_fails_at_the_start(
+def test_missing_files_and_shared_people_fail_before_training(
     files: dict[str, Path], asked: list[list[str]], tmp_path: Path
 ) -> None:
     recipe, places = tiny_recipe(tmp_path), ["--run", str(tmp_path / "run")]
