@@ -30,11 +30,12 @@ def main() -> None:
     parser.add_argument("--batch", nargs="+", type=int, default=[32, 256], help="the loader's")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--output", type=Path, default=RESULTS / "data_loading.csv")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         data = args.data or write_faces(Path(folder) / "faces.h5")
         rows = [row for b in args.batch for row in compare(data, b, args.workers, args.rounds)]
-    write_csv(RESULTS / "data_loading.csv", rows)
+    write_csv(args.output, rows)
 
 
 def compare(data: Path, batch: int, workers: int, rounds: int) -> Iterator[Row]:

@@ -80,6 +80,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--only", nargs="*", default=[*COMMANDS], choices=[*COMMANDS])
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--output", type=Path, default=RESULTS / "faults.csv")
     args = parser.parse_args()
     rng, rows = random.Random(args.seed), []
     # In memory where there is such a disk: what is killed is the process, not the machine.
@@ -100,7 +101,7 @@ def main() -> None:
                 row |= {key: sum(p.startswith(key) for p in problems) for key in DAMAGE}
                 seconds = round(time.monotonic() - started, 1)
                 rows.append({**row, "seconds": seconds, "load": load()})
-    write_csv(RESULTS / "faults.csv", rows)
+    write_csv(args.output, rows)
     sys.exit(1 if any(row[key] for row in rows for key in DAMAGE) else 0)
 
 

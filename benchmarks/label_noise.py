@@ -42,6 +42,7 @@ LEAST_ACTIVE = 10  # pairs from which an active unit's noise is estimated
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", nargs="+", type=Path)
+    parser.add_argument("--output", type=Path, default=RESULTS / "label-noise.csv")
     args = parser.parse_args()
     datasets = [FaceDataset(path) for path in args.data]
     people, pairs = (np.concatenate(part) for part in zip(*map(find_pairs, datasets), strict=True))
@@ -51,7 +52,7 @@ def main() -> None:
             f"{LEAST_CORRELATION}; give faces of people who were photographed several times"
         )
     labels = np.concatenate([d.labels["au_intensities"] for d in datasets]).astype(np.float64)
-    write_csv(RESULTS / "label-noise.csv", figures(people, pairs, labels))
+    write_csv(args.output, figures(people, pairs, labels))
 
 
 def find_pairs(dataset: FaceDataset) -> tuple[np.ndarray, np.ndarray]:

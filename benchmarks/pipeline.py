@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--au-model", nargs="+", default=["builtin"])
     parser.add_argument("--detector", default="auto")
     parser.add_argument("--passes", type=int, default=5, help="of the whole video")
+    parser.add_argument("--output", type=Path, default=RESULTS / "pipeline.csv")
     args = parser.parse_args()
     cv2.setNumThreads(1)  # as 'mlx-faceau predict' does
     rows: list[Row] = []
@@ -57,7 +58,7 @@ def main() -> None:
         ]
         nets = " ".join(dict.fromkeys(Path(model).name for model in models))
         rows += [{"nets": nets, **row, "load_at_start": load_at_start} for row in found]
-    write_csv(RESULTS / "pipeline.csv", rows)
+    write_csv(args.output, rows)
 
 
 def row(stage: str, times: list[tuple[float, float]], note: str = "") -> Row:

@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--threads", nargs="+", type=int, default=[1, os.cpu_count()])
     parser.add_argument("--rounds", type=int, help="default: 20, of train_step 5")
     parser.add_argument("--width-mult", type=float, default=1.0)
+    parser.add_argument("--output", type=Path)
     args = parser.parse_args()
     batch = args.batch or (1 if args.task == "latency" else 32)
     rounds = args.rounds or (5 if args.task == "train_step" else 20)
@@ -50,7 +51,7 @@ def main() -> None:
         shared["width_mult"] = args.width_mult
         frameworks = args.frameworks or TASKS[args.task]
         rows += measure([{"case": name, **shared} for name in frameworks], rounds)
-    write_csv(RESULTS / f"{args.task}.csv", rows)
+    write_csv(args.output or RESULTS / f"{args.task}.csv", rows)
 
 
 def measure(cases: list[Row], rounds: int) -> Iterator[Row]:

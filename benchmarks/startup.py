@@ -8,6 +8,7 @@ the help.
 import argparse
 import statistics
 import sys
+from pathlib import Path
 
 from timing import RESULTS, load, timed_process, write_csv
 
@@ -21,6 +22,7 @@ CASES = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--output", type=Path, default=RESULTS / "startup.csv")
     args = parser.parse_args()
     load_at_start, rows = load(), []
     times: dict[str, list[tuple[float, float]]] = {case: [] for case in CASES}
@@ -33,7 +35,7 @@ def main() -> None:
         row["cpu_ms_median"] = round(1000 * statistics.median(cpu), 1)
         row["wall_ms_median"] = round(1000 * statistics.median(wall), 1)
         rows.append({**row, "load_at_start": load_at_start})
-    write_csv(RESULTS / "startup.csv", rows)
+    write_csv(args.output, rows)
 
 
 if __name__ == "__main__":
