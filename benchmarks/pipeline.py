@@ -33,7 +33,7 @@ from mlx_faceau.video.pipeline import FacePipeline
 from mlx_faceau.video.reader import Span, Video
 
 DETECT_EVERY, STAGE_FRAMES, WARM_UP, STARTS = 30, 60, 500, 5
-MEMORY_FRAMES, MEMORY_SIZE = 10_000, (640, 360)
+MEMORY_SIZE = (640, 360)
 
 
 def main() -> None:
@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--au-model", nargs="+", default=["builtin"])
     parser.add_argument("--detector", default="auto")
     parser.add_argument("--passes", type=int, default=5, help="of the whole video")
+    parser.add_argument("--memory-frames", type=int, default=10_000, help="0: no memory row")
     parser.add_argument("--output", type=Path, default=RESULTS / "pipeline.csv")
     args = parser.parse_args()
     cv2.setNumThreads(1)  # as 'mlx-faceau predict' does
@@ -54,8 +55,9 @@ def main() -> None:
             *stages(pipeline, models, args.video, args.detector),
             *whole(pipeline, args.video, args.passes),
             first_result(models, args.video, args.detector),
-            memory(pipeline, args.video),
         ]
+        if args.memory_frames:
+            found.append(memory(pipeline, args.video, args.memory_frames))
         nets = " ".join(dict.fromkeys(Path(model).name for model in models))
         rows += [{"nets": nets, **row, "load_at_start": load_at_start} for row in found]
     write_csv(args.output, rows)
@@ -137,24 +139,24 @@ def first_result(models: tuple[str, str], video: Path, detector: str) -> Row:
     return row("time to first result", real - np.median(bare, axis=0), note)
 
 
-def memory(pipeline: FacePipeline, video: Path) -> Row:
+def memory(pipeline: FacePipeline, video: Path, count: int) -> Row:
     """Growth of resident memory after a warm-up, over a long clip."""
     held = []
 
     def run() -> None:
         for found in pipeline.video(clip):
-            if found.frame.index >= WARM_UP and found.frame.index % 100 == 0:
+            if found.frame.index >= min(WARM_UP, count // 2) and found.frame.index % 100 == 0:
                 held.append(resident_memory() or 0)
 
     with tempfile.TemporaryDirectory() as folder:
-        clip = make_clip(video, Path(folder) / "long.mp4")
+        clip = make_clip(video, Path(folder) / "long.mp4", count)
         cpu, wall = timed(run)
     growth = ((size - held[0]) / 2**20 for size in (held[-1], max(held)))
-    note = "{:+.1f} MB, at most {:+.1f} MB, over {} frames".format(*growth, MEMORY_FRAMES)
-    return row("memory", [(cpu / MEMORY_FRAMES, wall / MEMORY_FRAMES)], note)
+    note = "{:+.1f} MB, at most {:+.1f} MB, over {} frames".format(*growth, count)
+    return row("memory", [(cpu / count, wall / count)], note)
 
 
-def make_clip(source: Path, path: Path) -> Path:
+def make_clip(source: Path, path: Path, count: int) -> Path:
     """The source's images, repeated until there are enough, as H.264 of another size."""
 
     def repeated() -> Iterator[av.VideoFrame]:
@@ -166,7 +168,7 @@ def make_clip(source: Path, path: Path) -> Path:
         stream = file.add_stream("libx264", rate=25, options={"preset": "veryfast"})
         stream.width, stream.height = MEMORY_SIZE
         stream.pix_fmt = "yuv420p"
-        for index, frame in enumerate(itertools.islice(repeated(), MEMORY_FRAMES)):
+        for index, frame in enumerate(itertools.islice(repeated(), count)):
             resized = frame.reformat(*MEMORY_SIZE, format="yuv420p")
             resized.pts, resized.time_base = index, Fraction(1, 25)
             file.mux(stream.encode(resized))
