@@ -2,15 +2,15 @@
 
 A flip and one similarity (rotation, scale and shift) move image, landmarks and global parameters
 together, by the formulas of :mod:`mlx_faceau.core.geometry`. Some faces are also stretched, as
-pictures with a wrong aspect ratio show them: landmarks follow, shape parameters and action units
-remain the true face's, and the global parameters, which cannot say a stretch, are masked.
-Everything else only changes the appearance.
-Action units stay what they are, which is right for a mirrored face only if its labels treat both
-sides of a face alike.
+images with a wrong aspect ratio show them: landmarks follow, shape parameters and action units
+remain the true face's, and the global parameters, which cannot express a stretch, are masked.
+Everything else changes the appearance alone. Action units do not change, which is right for a
+mirrored face only if its labels treat both sides of a face alike.
 """
 
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import cv2
 import numpy as np
@@ -52,57 +52,39 @@ class Level:
     appearance: Appearance
 
 
+# Limits of the appearance at "light" and at "strong".
+_APPEARANCE: dict[str, tuple[Any, Any]] = {
+    "brightness": (0.08, 0.15),
+    "contrast": (1.2, 1.5),
+    "gamma": (1.2, 1.6),
+    "tint": (1.06, 1.1),
+    "saturation": (0.3, 0.6),
+    "grey": (0.1, 0.25),
+    "blur": (0.1, 0.3),
+    "blur_sigma": (1.0, 1.8),
+    "motion": (3.0, 7.0),
+    "coarse": (0.1, 0.25),
+    "coarse_side": (72, 40),
+    "noise": (0.1, 0.3),
+    "noise_sigma": (5.0, 14.0),
+    "jpeg": (0.1, 0.3),
+    "jpeg_quality": (60, 25),
+    "edges": (0.1, 0.3),
+    "edge_depth": (10, 14),
+    "cutout": (0.0, 0.2),
+    "cutout_side": (0, 28),
+}
 LEVELS: dict[str, Level | None] = {
     "none": None,
     # The jitter of an evaluation's crops (10 degrees, 10 %, 5 %), and good photographs.
     "light": Level(
         Movement(rotation=np.radians(10), scale=1.1, shift=5.6, stretch=1.15),
-        Appearance(
-            brightness=0.08,
-            contrast=1.2,
-            gamma=1.2,
-            tint=1.06,
-            saturation=0.3,
-            grey=0.1,
-            blur=0.1,
-            blur_sigma=1.0,
-            motion=3.0,
-            coarse=0.1,
-            coarse_side=72,
-            noise=0.1,
-            noise_sigma=5.0,
-            jpeg=0.1,
-            jpeg_quality=60,
-            edges=0.1,
-            edge_depth=10,
-            cutout=0.0,
-            cutout_side=0,
-        ),
+        Appearance(**{name: light for name, (light, _) in _APPEARANCE.items()}),
     ),
     # Tilted heads, loose detector boxes, and poor video; the face can still be read by eye.
     "strong": Level(
         Movement(rotation=np.radians(20), scale=1.2, shift=9.0, stretch=1.3),
-        Appearance(
-            brightness=0.15,
-            contrast=1.5,
-            gamma=1.6,
-            tint=1.1,
-            saturation=0.6,
-            grey=0.25,
-            blur=0.3,
-            blur_sigma=1.8,
-            motion=7.0,
-            coarse=0.25,
-            coarse_side=40,
-            noise=0.3,
-            noise_sigma=14.0,
-            jpeg=0.3,
-            jpeg_quality=25,
-            edges=0.3,
-            edge_depth=14,
-            cutout=0.2,
-            cutout_side=28,
-        ),
+        Appearance(**{name: strong for name, (_, strong) in _APPEARANCE.items()}),
     ),
 }
 
@@ -146,44 +128,29 @@ def augment_face(
         ``global_mask`` where stretched.
     """
     if rng.random() < level.movement.flip:
-        image, labels = flip_face(image, labels)
+        image = cv2.flip(image, 1)
+        flipped = {
+            "landmarks": flip_landmarks(labels["landmarks"]),
+            "global_params": flip_global_params(labels["global_params"]),
+            "local_mask": np.zeros((), np.float32),  # a shape has no mirror without the PDM
+        }
+        labels = {**labels, **flipped}
     stretch = draw_stretch(level.movement.stretch, rng)
     stretched = transform_points(stretch, labels["landmarks"])
-    matrix = draw_similarity(stretched, level.movement, rng)
-    image, labels = move_face(image, labels, matrix, stretch)
-    return change_appearance(image, level.appearance, rng), labels
-
-
-def flip_face(image: np.ndarray, labels: Batch) -> tuple[np.ndarray, Batch]:
-    """The mirrored face; its local parameters are masked, having no mirror without the PDM."""
-    flipped = {
-        "landmarks": flip_landmarks(labels["landmarks"]),
-        "global_params": flip_global_params(labels["global_params"]),
-        "local_mask": np.zeros((), np.float32),
-    }
-    return cv2.flip(image, 1), {**labels, **flipped}
-
-
-def move_face(
-    image: np.ndarray, labels: Batch, matrix: np.ndarray, stretch: np.ndarray = _UNSTRETCHED
-) -> tuple[np.ndarray, Batch]:
-    """Image, landmarks and global parameters under a stretch, then a similarity (2, 3) each.
-
-    Borders are replicated. The global parameters of a stretched face are masked.
-    """
-    whole = matrix @ np.vstack([stretch, (0.0, 0.0, 1.0)])
-    params = transform_global_params(matrix, labels["global_params"])
+    similarity = draw_similarity(stretched, level.movement, rng)
+    matrix = similarity @ np.vstack([stretch, (0.0, 0.0, 1.0)])
+    params = transform_global_params(similarity, labels["global_params"])
     moved = {
-        "landmarks": transform_points(whole, labels["landmarks"]).astype(np.float32),
+        "landmarks": transform_points(matrix, labels["landmarks"]).astype(np.float32),
         "global_params": params.astype(np.float32),
     }
     if not np.array_equal(stretch, _UNSTRETCHED):
         moved["global_mask"] = np.zeros((), np.float32)
     size = image.shape[1], image.shape[0]
-    warped = cv2.warpAffine(
-        image, whole, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    image = cv2.warpAffine(
+        image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
-    return warped, {**labels, **moved}
+    return change_appearance(image, level.appearance, rng), {**labels, **moved}
 
 
 def draw_stretch(largest: float, rng: np.random.Generator) -> np.ndarray:
