@@ -11,7 +11,7 @@ from mlx_faceau.core.pdm import PDM, fit_pdm
 from mlx_faceau.errors import DatasetError
 
 from . import schema
-from .columns import Block, select_rows
+from .columns import num_rows, select_rows
 from .dataset import FaceDataset
 from .identity import subject_key
 from .label_provenance import check_same_labels, copy_provenance, labellers
@@ -75,7 +75,11 @@ def merge_files(
         for dataset in datasets:
             digests = set()
             for block in read_blocks(dataset, exclude=exclude):
-                found = _digests(block)
+                columns = [block["images"], *(block[name] for name in schema.LABEL_SHAPES)]
+                samples = (
+                    b"".join(c[row].tobytes() for c in columns) for row in range(num_rows(block))
+                )
+                found = [blake2b(sample, digest_size=16).digest() for sample in samples]
                 new = np.array([digest not in seen for digest in found])
                 digests |= set(found)
                 report.duplicates += int((~new).sum())
@@ -86,15 +90,6 @@ def merge_files(
         copy_provenance(file, paths)
     report.samples = file.rows
     return report
-
-
-def _digests(block: Block) -> list[bytes]:
-    """A digest of each sample's image and labels."""
-    parts = [block["images"], *(block[name] for name in schema.LABEL_SHAPES)]
-    return [
-        blake2b(b"".join(part[row].tobytes() for part in parts), digest_size=16).digest()
-        for row in range(len(parts[0]))
-    ]
 
 
 def _note_shared_names(datasets: Sequence[FaceDataset], report: MergeReport) -> None:

@@ -45,11 +45,22 @@ def contact_sheet(
         raise UsageError(f"{len(images)} images and {len(captions)} captions to show")
     if len(images) == 0 or len(images) != len(landmarks) or columns < 1:
         raise UsageError(f"{len(images)} images and {len(landmarks)} sets of landmarks to show")
-    tiles = [_drawn(image, points) for image, points in zip(images, landmarks, strict=True)]
-    for tile, text in zip(tiles, captions or (), strict=False):
-        tile[-_CAPTION:] //= 3
-        place, white = (4, tile.shape[0] - 6), (255, 255, 255)
-        cv2.putText(tile, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.42, white, 1, cv2.LINE_AA)
+    tiles = []
+    for row, (image, points) in enumerate(zip(images, landmarks, strict=True)):
+        tile = cv2.resize(image, None, fx=_ZOOM, fy=_ZOOM, interpolation=cv2.INTER_LINEAR)
+        # Resizing keeps pixel borders, so a centre moves by half a pixel.
+        fixed = np.round(((points + 0.5) * _ZOOM - 0.5) * (1 << _SHIFT)).astype(np.int32)
+        for name, members in GROUPS.items():
+            line, color = fixed[list(members)], _COLORS[name]
+            cv2.polylines(tile, [line], name in _CLOSED, color, 1, cv2.LINE_AA, _SHIFT)
+            for x, y in line.tolist():
+                cv2.circle(tile, (x, y), 1 << _SHIFT, color, -1, cv2.LINE_AA, _SHIFT)
+        if captions is not None:
+            tile[-_CAPTION:] //= 3
+            place, white = (4, tile.shape[0] - 6), (255, 255, 255)
+            font = cv2.FONT_HERSHEY_SIMPLEX
+            cv2.putText(tile, captions[row], place, font, 0.42, white, 1, cv2.LINE_AA)
+        tiles.append(tile)
     columns = min(columns, len(tiles))
     tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
     rows = [tiles[start : start + columns] for start in range(0, len(tiles), columns)]
@@ -61,15 +72,3 @@ def strongest_units(au_intensities: np.ndarray) -> str:
     order = np.argsort(-np.asarray(au_intensities), kind="stable")[:_NAMED]
     shown = [i for i in order.tolist() if au_intensities[i] >= 0.5]
     return "  ".join(f"{AU_NAMES[i].removesuffix('_r')} {au_intensities[i]:.1f}" for i in shown)
-
-
-def _drawn(image: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """The enlarged face. Resizing keeps pixel borders, so a centre moves by half a pixel."""
-    face = cv2.resize(image, None, fx=_ZOOM, fy=_ZOOM, interpolation=cv2.INTER_LINEAR)
-    fixed = np.round(((points + 0.5) * _ZOOM - 0.5) * (1 << _SHIFT)).astype(np.int32)
-    for name, members in GROUPS.items():
-        line = fixed[list(members)]
-        cv2.polylines(face, [line], name in _CLOSED, _COLORS[name], 1, cv2.LINE_AA, _SHIFT)
-        for x, y in line.tolist():
-            cv2.circle(face, (x, y), 1 << _SHIFT, _COLORS[name], -1, cv2.LINE_AA, _SHIFT)
-    return np.asarray(face)
