@@ -76,7 +76,7 @@ def test_without_shuffling_samples_come_in_order(dataset):
     assert [batch["index"].tolist() for batch in batches.epoch(0)] == [[2, 9], [40, 250]]
 
 
-@pytest.mark.parametrize("start", [0, 1, 5, 8, 9])
+@pytest.mark.parametrize("start", [1, 8, 9])
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_an_epoch_continued_in_the_middle_equals_the_rest_of_the_whole(
     dataset, small_window, start, shuffle
@@ -209,13 +209,7 @@ def killing_itself(image, labels, rng):
     os._exit(9)
 
 
-def test_an_error_in_a_process_reaches_the_consumer(dataset):
-    batches = Batches(dataset, np.arange(64), 16, augment=dividing_by_zero, processes=1)
-    with pytest.raises(ZeroDivisionError):
-        next(batches.epoch(0))
-
-
-def test_processes_forgotten_in_another_thread_end_without_a_word(dataset):
+def test_an_error_in_a_process_is_raised_and_forgotten_processes_end(dataset):
     held = [Batches(dataset, np.arange(64), 16, augment=dividing_by_zero, processes=1)]
     with pytest.raises(ZeroDivisionError):
         next(held[0].epoch(0))
@@ -268,7 +262,6 @@ PARENT = """
 import multiprocessing, sys, time
 import numpy as np
 from mlx_faceau.data.loading.augment import augmentation
-from mlx_faceau.data.loading.augment import augmentation
 from mlx_faceau.data.loading.batches import Batches
 from mlx_faceau.data.format.dataset import FaceDataset
 batches = Batches(
@@ -309,16 +302,16 @@ class Counter:
 
 
 def test_memory_is_bounded_by_the_buffer_and_blocks_are_read_whole():
-    counter = Counter(20_000)
+    counter = Counter(8192)
     tracemalloc.start()
-    batches = Batches(counter, np.arange(20_000), 32, workers=1)
+    batches = Batches(counter, np.arange(8192), 32, workers=1)
     for batch in batches.epoch(0):
         assert len(batch["index"]) == 32
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 200e6  # the data are 753 MB, the buffer 154 MB
+    assert peak < 200e6  # the data are 308 MB, the buffer 154 MB
     assert counter.largest == 4096
-    assert counter.runs == 1 + (20_000 - 4096) // 16
+    assert counter.runs == 1 + (8192 - 4096) // 16
 
 
 def test_neighbours_in_the_file_are_well_mixed():
