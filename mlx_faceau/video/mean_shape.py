@@ -9,7 +9,7 @@ import numpy as np
 
 from mlx_faceau.core.architectures import IMAGE_SIZE
 from mlx_faceau.core.geometry import similarity_matrix, transform_points
-from mlx_faceau.core.pdm import PDM, fit_pdm
+from mlx_faceau.core.pdm import PDM
 from mlx_faceau.errors import UsageError
 
 MEAN_SHAPE_SCALE = 0.7  # pixels per millimetre of the mean shape
@@ -20,10 +20,8 @@ _FOREHEAD = 30.0  # px by which brows and temples are raised in the mask
 _UPPER = np.r_[0, 16:27]  # temples and brows
 
 
-def mean_shape_matrix(
-    pdm: PDM, landmarks: np.ndarray, global_params: np.ndarray | None = None
-) -> np.ndarray:
-    """The similarity from a frame to OpenFace's aligned 112 x 112 picture.
+def mean_shape_matrix(pdm: PDM, landmarks: np.ndarray, global_params: np.ndarray) -> np.ndarray:
+    """The similarity from a frame to OpenFace's aligned 112 x 112 image.
 
     Rotation: least squares of the steady points onto those of the mean shape; scale: ratio of their
     root mean square sizes; shift: the shape model's origin goes to (56, 56).
@@ -31,7 +29,7 @@ def mean_shape_matrix(
     Args:
         pdm: the shape model, of 68 points.
         landmarks: (68, 2) frame pixels.
-        global_params: (6,) of the PDM in the frame; None fits them to the landmarks.
+        global_params: (6,) of the PDM in the frame.
 
     Returns:
         (2, 3) float64.
@@ -46,7 +44,6 @@ def mean_shape_matrix(
     points = np.asarray(landmarks, np.float64)
     if points.shape != (68, 2) or not np.isfinite(points).all():
         raise UsageError(f"landmarks have shape {points.shape}, expected 68 finite points")
-    params = fit_pdm(pdm, points).global_params if global_params is None else global_params
     source = points[_STEADY] - points[_STEADY].mean(axis=0)
     target = MEAN_SHAPE_SCALE * pdm.mean[_STEADY, :2]
     target = target - target.mean(axis=0)
@@ -57,29 +54,25 @@ def mean_shape_matrix(
         (source[:, 0] * target[:, 1] - source[:, 1] * target[:, 0]).sum(), (source * target).sum()
     )
     matrix = similarity_matrix(float(np.sqrt((target**2).sum()) / size), float(turn), (0.0, 0.0))
-    matrix[:, 2] = _CENTRE - matrix[:, :2] @ np.asarray(params[4:6], np.float64)
+    matrix[:, 2] = _CENTRE - matrix[:, :2] @ np.asarray(global_params[4:6], np.float64)
     return matrix
 
 
-def align_to_mean_shape(
-    frame: np.ndarray, landmarks: np.ndarray, matrix: np.ndarray, mask: bool = True
-) -> np.ndarray:
-    """The aligned face, black outside it.
+def align_to_mean_shape(frame: np.ndarray, landmarks: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """The aligned face, black outside the convex hull of its landmarks.
+
+    Brows and temples are raised by 30 px to keep the forehead. (OpenFace fills the triangles of its
+    mesh, whose outline is this hull up to a few pixels.)
 
     Args:
         frame: (H, W, 3) uint8 BGR.
         landmarks: (68, 2) frame pixels.
         matrix: of :func:`mean_shape_matrix`.
-        mask: black out everything outside the convex hull of the landmarks, brows and temples
-            raised by 30 px to keep the forehead. (OpenFace fills the triangles of its mesh, whose
-            outline is this hull up to a few pixels.)
 
     Returns:
         (112, 112, 3) uint8 BGR; places outside the frame are black.
     """
     aligned = cv2.warpAffine(frame, matrix, (IMAGE_SIZE, IMAGE_SIZE), flags=cv2.INTER_LINEAR)
-    if not mask:
-        return np.asarray(aligned)
     outline = transform_points(matrix, landmarks)
     outline[_UPPER, 1] -= _FOREHEAD
     hull = cv2.convexHull(np.round(outline).astype(np.int32))

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -152,7 +152,7 @@ class FrameResult:
 
     def to_dataframe(self) -> Any:
         """A ``pandas.DataFrame``, one row a face; see :meth:`ResultStream.to_dataframe`."""
-        return _dataframe([self])
+        return ResultStream(iter([self])).to_dataframe()
 
     def draw(self) -> np.ndarray:
         """A copy of the frame with its faces drawn in: (H, W, 3) uint8 BGR."""
@@ -171,7 +171,7 @@ class FrameResult:
         if cv2.haveImageWriter(path.name):
             write_picture(path, self.draw())
         else:
-            _write_table(path, [self])
+            ResultStream(iter([self])).save(path)
 
     def __repr__(self) -> str:
         count = f"{len(self.faces)} face{'' if len(self.faces) == 1 else 's'}"
@@ -221,7 +221,12 @@ class ResultStream(Iterator[FrameResult]):
         Raises:
             MissingDependency: if pandas is not installed.
         """
-        return _dataframe(self)
+        try:
+            import pandas
+        except LOAD_ERRORS as error:
+            raise load_error(error, "pandas", "pandas") from None
+        rows = [row for found in self for row in _rows(found)]
+        return pandas.DataFrame(rows, columns=list(_COLUMNS))
 
     def save(self, path: Path | str) -> None:
         """Write the drawn video (``.mp4``, ``.mkv``) or the numbers (``.csv``, ``.json``).
@@ -234,12 +239,27 @@ class ResultStream(Iterator[FrameResult]):
         from .overlay import VIDEO_SUFFIXES, OverlayVideo
 
         path = Path(path)
-        if path.suffix.lower() not in VIDEO_SUFFIXES:
-            _write_table(path, self)
+        suffix = path.suffix.lower()
+        if suffix in VIDEO_SUFFIXES:
+            with OverlayVideo(path, self.rate) as video:
+                for found in self:
+                    video.add(found)
             return
-        with OverlayVideo(path, self.rate) as video:
-            for found in self:
-                video.add(found)
+        if suffix not in (".csv", ".json"):
+            raise UsageError(
+                f"{path}: results are saved as .csv or .json, a drawn frame as .png or .jpg, a "
+                "drawn video as .mp4"
+            )
+        with (
+            atomic_file(path) as temporary,
+            temporary.open("w", newline="", encoding="utf-8") as file,
+        ):
+            if suffix == ".json":
+                json.dump(self.to_dict(), file)
+            else:
+                writer = csv.writer(file)
+                writer.writerow(_COLUMNS)
+                writer.writerows(row for found in self for row in _rows(found))
 
 
 def write_picture(path: Path, image: np.ndarray) -> None:
@@ -253,35 +273,6 @@ def write_picture(path: Path, image: np.ndarray) -> None:
         raise VideoError(f"{path}: no picture format has this ending; use .png or .jpg")
     with atomic_file(path) as temporary:
         temporary.write_bytes(cv2.imencode(path.suffix, image)[1].tobytes())
-
-
-def _dataframe(results: Iterable[FrameResult]) -> Any:
-    try:
-        import pandas
-    except LOAD_ERRORS as error:
-        raise load_error(error, "pandas", "pandas") from None
-    return pandas.DataFrame(
-        [row for found in results for row in _rows(found)], columns=list(_COLUMNS)
-    )
-
-
-def _write_table(path: Path, results: Iterable[FrameResult]) -> None:
-    suffix = path.suffix.lower()
-    if suffix not in (".csv", ".json"):
-        raise UsageError(
-            f"{path}: results are saved as .csv or .json, a drawn frame as .png or .jpg, a drawn "
-            "video as .mp4"
-        )
-    with (
-        atomic_file(path) as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as file,
-    ):
-        if suffix == ".json":
-            json.dump([found.to_dict() for found in results], file)
-        else:
-            writer = csv.writer(file)
-            writer.writerow(_COLUMNS)
-            writer.writerows(row for found in results for row in _rows(found))
 
 
 def _rows(found: FrameResult) -> Iterator[list[Any]]:
