@@ -7,7 +7,7 @@ Reference:
     interactive systems, CHI 2012.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -70,35 +70,32 @@ def _share(cutoff: float | np.ndarray, step: float) -> np.ndarray:
     return np.asarray(angle / (angle + 1))
 
 
-class FaceSmoother:
-    """One-Euro filters for one face."""
-
-    def __init__(self) -> None:
-        self._filters = {name: OneEuroFilter(*settings) for name, settings in SETTINGS.items()}
-        self.last = 0.0
-
-    def __call__(self, face: FaceResult, time: float) -> FaceResult:
-        self.last = time
-        size = CROP_MARGIN * float(np.ptp(face.landmarks, axis=0).max())
-        pose_unit = np.array([face.global_params[0], 1, 1, 1, size, size])
-        filters = self._filters
-        smooth = {
-            "landmarks": filters["landmarks"](face.landmarks, time, size),
-            "global_params": filters["pose"](face.global_params, time, pose_unit),
-            "local_params": filters["local_params"](face.local_params, time),
-        }
-        if face.au_intensities is not None:
-            smooth["au_intensities"] = filters["au_intensities"](face.au_intensities, time)
-        return replace(face, **smooth)  # type: ignore[arg-type]
-
-
 def smoothed(results: Iterable[FrameResult]) -> Iterator[FrameResult]:
     """The same results with every face filtered over time, by its ``face_id``."""
-    smoothers: dict[int, FaceSmoother] = {}
+    known: dict[int, tuple[float, dict[str, OneEuroFilter]]] = {}  # last time, and filters
     for result in results:
-        time = result.frame.timestamp
-        smoothers = {i: s for i, s in smoothers.items() if time - s.last <= _FORGET_AFTER}
-        faces = tuple(
-            smoothers.setdefault(face.face_id, FaceSmoother())(face, time) for face in result.faces
-        )
-        yield replace(result, faces=faces)
+        time, faces = result.frame.timestamp, []
+        known = {i: face for i, face in known.items() if time - face[0] <= _FORGET_AFTER}
+        for face in result.faces:
+            if face.face_id in known:
+                filters = known[face.face_id][1]
+            else:
+                filters = {name: OneEuroFilter(*settings) for name, settings in SETTINGS.items()}
+            known[face.face_id] = time, filters
+            faces.append(_smoothed_face(face, filters, time))
+        yield replace(result, faces=tuple(faces))
+
+
+def _smoothed_face(
+    face: FaceResult, filters: Mapping[str, OneEuroFilter], time: float
+) -> FaceResult:
+    size = CROP_MARGIN * float(np.ptp(face.landmarks, axis=0).max())
+    pose_unit = np.array([face.global_params[0], 1, 1, 1, size, size])
+    smooth = {
+        "landmarks": filters["landmarks"](face.landmarks, time, size),
+        "global_params": filters["pose"](face.global_params, time, pose_unit),
+        "local_params": filters["local_params"](face.local_params, time),
+    }
+    if face.au_intensities is not None:
+        smooth["au_intensities"] = filters["au_intensities"](face.au_intensities, time)
+    return replace(face, **smooth)  # type: ignore[arg-type]
