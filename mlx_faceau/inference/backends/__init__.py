@@ -15,14 +15,21 @@ from mlx_faceau.core.libraries import LOAD_ERRORS, library_error
 from mlx_faceau.errors import UsageError
 from mlx_faceau.weights import builtin
 
-from .choice import AUTO, BACKENDS, Choice, Machine, choose
-from .discovery import check_kind, find_files, installed_libraries, this_machine
+from .choice import (
+    AUTO,
+    BACKENDS,
+    Machine,
+    check_kind,
+    choose,
+    find_files,
+    installed_libraries,
+    this_machine,
+)
 
 __all__ = [
     "AUTO",
     "BACKENDS",
     "Backend",
-    "Choice",
     "Machine",
     "choose",
     "find_files",
