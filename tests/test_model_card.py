@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from random_nets import AU, LANDMARK, random_weights, write_checkpoint
+from wire import write_onnx
 
 from mlx_faceau.core.architectures import ModelConfig
 from mlx_faceau.core.checkpoint import BEST_NAME, describe, file_hash, save_checkpoint
@@ -281,16 +282,13 @@ def test_of_an_older_checkpoints_start_the_hash_is_told(tmp_path: Path) -> None:
     assert "An earlier stage is not recorded: ask where its weights come from." in text
 
 
-def test_the_exported_files_of_this_net_are_listed_with_their_hash(
-    model_folders: dict[str, Path], tmp_path: Path
-) -> None:
-    for folder in model_folders.values():
-        for file in folder.glob("*.onnx"):
-            (tmp_path / file.name).write_bytes(file.read_bytes())
-    (tmp_path / "other.onnx").write_bytes(b"\x00" * 40)
-    text = write_model_card(model_folders["au_prediction"], tmp_path).read_text()
-    digest = file_hash(tmp_path / "au_prediction.onnx")
-    assert f"| `au_prediction.onnx` | ONNX | float32 | `{digest}` |" in text
+def test_the_exported_files_of_this_net_are_listed_with_their_hash(checkpoint: Path) -> None:
+    folder = checkpoint.parent
+    own = write_onnx(folder / "au_prediction.onnx", describe(AU, source_hash=file_hash(checkpoint)))
+    write_onnx(folder / "landmark_pose.onnx", describe(LANDMARK, source_hash="0" * 64))
+    (folder / "other.onnx").write_bytes(b"\x00" * 40)
+    text = write_model_card(checkpoint, folder).read_text()
+    assert f"| `au_prediction.onnx` | ONNX | float32 | `{file_hash(own)}` |" in text
     assert "landmark_pose.onnx" not in text
     assert "other.onnx" not in text
 
