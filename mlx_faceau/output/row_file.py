@@ -9,7 +9,6 @@ import errno
 import os
 import sys
 from pathlib import Path
-from types import TracebackType
 from typing import IO, BinaryIO, Self
 
 if sys.platform == "win32":
@@ -91,12 +90,7 @@ class RowFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self.path is not None:
             self._file.close()
             self._release(complete=kind is None)
