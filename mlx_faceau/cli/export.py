@@ -173,6 +173,7 @@ def _export_model(
     source = CombinedModel(*sources) if combined else sources[0]
     targets = _targets(Path(checkpoints[0]), output, formats, source.kind)
     faces, status = None, 0
+    written: dict[Path, None] = {}
     if args.calibration:
         faces = read_faces(args.calibration, args.validation, source.output_shapes)
     for form, path in targets.items():
@@ -190,10 +191,13 @@ def _export_model(
             if check is not None:
                 print(check.table())
         if path.exists():
-            for checkpoint in checkpoints:
-                write_model_card(checkpoint, path.parent, args.width_mult)
+            beside = {write_model_card(each, path.parent, args.width_mult) for each in checkpoints}
             if form != "safetensors":
                 save_calibrations(path.parent / BOXES_NAME)
+                beside.add(path.parent / BOXES_NAME)
+            written.update(dict.fromkeys(sorted(beside)))
+    if written:
+        print("beside:", ", ".join(map(str, written)))
     return status
 
 
