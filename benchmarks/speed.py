@@ -115,19 +115,13 @@ def predict_call(case: Row, model: Path, images: np.ndarray) -> Callable[[], obj
 
 
 def train_call(framework: str, config: ModelConfig, images: np.ndarray) -> Callable[[], object]:
+    from mlx_faceau.core.trainer import TrainerSettings
     from mlx_faceau.train.run import trainer_class
 
     rng, batch = np.random.default_rng(1), {"images": images}
     for name, shape in config.output_shapes.items():  # their values do not change the work
         batch[name] = rng.uniform(1, 5, (len(images), *shape)).astype(np.float32)
-    trainer = trainer_class(framework)(
-        config,
-        initial_weights(config, seed=0),
-        loss_options={},
-        scaling={},
-        weight_decay=1e-4,
-        seed=0,
-    )
+    trainer = trainer_class(framework)(TrainerSettings(config, initial_weights(config, seed=0)))
     return lambda: float(trainer.step(batch, 1e-3)["loss"])  # waits for a GPU
 
 
