@@ -15,21 +15,15 @@ _RECOLOURED = 32  # crops, of many
 class CalibrationFaces:
     """Faces that an int8 file is made and measured with.
 
-    Args:
-        calibration: (N, 112, 112, 3) uint8 BGR: training subjects, whose activations set the
-            scales.
-        crops: (M, 112, 112, 3) uint8 BGR: other subjects.
-        labels: of ``crops``, by output name, with a leading M.
-        hash: of the file that the calibration faces came from.
-
     Raises:
         UsageError: if there are none to calibrate on, or fewer than two others.
     """
 
+    # (N, 112, 112, 3) uint8 BGR: training subjects, whose activations set the scales.
     calibration: np.ndarray
-    crops: np.ndarray
-    labels: Mapping[str, np.ndarray]
-    hash: str = ""
+    crops: np.ndarray  # (M, 112, 112, 3) uint8 BGR: other subjects
+    labels: Mapping[str, np.ndarray]  # of the crops, by output name, with a leading M
+    hash: str = ""  # of the file that the calibration faces came from
 
     def __post_init__(self) -> None:
         if not len(self.calibration) or len(self.crops) < MINIMUM_FACES:

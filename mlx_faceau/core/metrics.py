@@ -32,19 +32,13 @@ _ROUNDING = 1e-12  # a variance below this share of the mean square is rounding
 
 @dataclass(frozen=True)
 class Moments:
-    """Population moments (divide by N) of columns of labels and predictions.
+    """Population moments (divide by N) of columns of labels and predictions, (..., K) each."""
 
-    Attributes:
-        shift: (..., K) mean prediction minus mean label.
-        truth_variance, prediction_variance, covariance: (..., K).
-        truth_moves, prediction_moves: (..., K) bool, whether the column is not constant.
-    """
-
-    shift: np.ndarray
+    shift: np.ndarray  # mean prediction minus mean label
     truth_variance: np.ndarray
     prediction_variance: np.ndarray
     covariance: np.ndarray
-    truth_moves: np.ndarray
+    truth_moves: np.ndarray  # bool, whether the column is not constant
     prediction_moves: np.ndarray
 
     @classmethod

@@ -37,17 +37,11 @@ _DOUBLE = 6  # OpenCV's code of the only element type that the format uses
 
 @dataclass(frozen=True)
 class PDM:
-    """A point distribution model.
+    """A point distribution model."""
 
-    Args:
-        mean: (P, 3) mm.
-        basis: (P, 3, K) deformation modes, orthonormal over all 3 P coordinates.
-        variances: (K,) of the modes' parameters, all positive.
-    """
-
-    mean: np.ndarray
-    basis: np.ndarray
-    variances: np.ndarray
+    mean: np.ndarray  # (P, 3) mm
+    basis: np.ndarray  # (P, 3, K) deformation modes, orthonormal over all 3 P coordinates
+    variances: np.ndarray  # (K,) of the modes' parameters, all positive
 
     @cached_property
     def hash(self) -> str:
@@ -142,17 +136,11 @@ def _matrix(words: Iterator[str], path: Path, name: str, rows: int, columns: int
 
 @dataclass(frozen=True)
 class Fit:
-    """PDM parameters of landmarks.
+    """PDM parameters of landmarks."""
 
-    Args:
-        global_params: (..., 6) scale, rx, ry, rz, tx, ty.
-        local_params: (..., K).
-        error: (...) mean distance of the projection to the landmarks, px.
-    """
-
-    global_params: np.ndarray
-    local_params: np.ndarray
-    error: np.ndarray
+    global_params: np.ndarray  # (..., 6) scale, rx, ry, rz, tx, ty
+    local_params: np.ndarray  # (..., K)
+    error: np.ndarray  # (...) mean distance of the projection to the landmarks, px
 
 
 def fit_pdm(

@@ -36,35 +36,24 @@ class Ranks(Protocol):
 
 @dataclass(frozen=True)
 class TrainerSettings:
-    """How one net is trained.
-
-    Attributes:
-        config: settings of the net.
-        weights: its first weights, in MLX names and layout.
-        loss_options: arguments of the net's loss.
-        scaling: mean and standard deviation of the outputs whose loss is standardised.
-        weight_decay: of weights; biases and BatchNorm do not decay.
-        seed: of dropout.
-        accumulate: equal parts of a batch that go through the net one after the other.
-        averaging: share of the old average of the weights that stays after a step, counted from
-            0; None keeps no average. BatchNorm's statistics are averaged with the weights, so that
-            they belong to weights of the same age; predictions come from the average.
-        precision: of feature maps in training: ``float32``, ``bfloat16`` or ``float16`` (torch
-            alone, with a scaled loss). Weights, losses, heads and BatchNorm's statistics stay
-            float32.
-        device: ``auto``, ``cpu``, ``gpu``, ``cuda`` or ``mps``.
-    """
+    """How one net is trained."""
 
     config: ModelConfig
-    weights: Mapping[str, np.ndarray]
-    loss_options: Mapping[str, Any] = field(default_factory=dict)
+    weights: Mapping[str, np.ndarray]  # the net's first ones, in MLX names and layout
+    loss_options: Mapping[str, Any] = field(default_factory=dict)  # arguments of the net's loss
+    # Mean and standard deviation of the outputs whose loss is standardised.
     scaling: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
-    weight_decay: float = 0.0
-    seed: int = 0
-    accumulate: int = 1
+    weight_decay: float = 0.0  # of weights; biases and BatchNorm do not decay
+    seed: int = 0  # of dropout
+    accumulate: int = 1  # equal parts of a batch that go through the net one after the other
+    # Share of the old average of the weights that stays after a step, counted from 0; None keeps
+    # no average. BatchNorm's statistics are averaged with the weights, so that they belong to
+    # weights of the same age; predictions come from the average.
     averaging: Callable[[int], float] | None = None
+    # Of feature maps in training: float32, bfloat16 or float16 (torch alone, with a scaled loss).
+    # Weights, losses, heads and BatchNorm's statistics stay float32.
     precision: str = "float32"
-    device: str = "auto"
+    device: str = "auto"  # or cpu, gpu, cuda, mps
 
 
 class Trainer:
@@ -72,23 +61,16 @@ class Trainer:
 
     Constructors raise BackendError if the device is missing or cannot do what is asked, and
     CheckpointError if the weights are not the net's.
-
-    Attributes:
-        settings: how it trains.
-        ranks: processes that train together; batches are then this one's parts. The loss is that
-            of all ranks' faces together, and BatchNorm's statistics are averaged in every step.
-        net: the framework's.
-        average: the same net with averaged weights; None where none are kept.
-        loss: of the net, from two dictionaries of the framework's arrays.
-        scaling: the settings' as the framework's arrays.
     """
 
     settings: TrainerSettings
+    # Processes that train together; batches are then this one's parts. The loss is that of all
+    # ranks' faces together, and BatchNorm's statistics are averaged in every step.
     ranks: Ranks
-    net: Any
-    average: Any
-    loss: Callable[..., Any]
-    scaling: Mapping[str, tuple[Any, ...]]
+    net: Any  # the framework's
+    average: Any  # the same net with averaged weights; None where none are kept
+    loss: Callable[..., Any]  # of the net, from two dictionaries of the framework's arrays
+    scaling: Mapping[str, tuple[Any, ...]]  # the settings' as the framework's arrays
 
     def describe(self) -> dict[str, str]:
         """Framework, its version and the device."""

@@ -18,35 +18,23 @@ _GROUPS = 4  # landmarks, shape parameters, AU scores and components weigh alike
 
 @dataclass(frozen=True)
 class FaceTargets:
-    """What a data set's faces, or their mirror images, should be predicted as.
+    """What a data set's faces, or their mirror images, should be predicted as."""
 
-    Attributes:
-        intensities: (N, 17) in [0, 5].
-        shape: (N, 34) local parameters; NaN where they are unknown.
-        features: (N, 17 + components) AU scores without limits and components of the gradients,
-            standardised; NaN where they are unknown.
-    """
-
-    intensities: np.ndarray
-    shape: np.ndarray
+    intensities: np.ndarray  # (N, 17) in [0, 5]
+    shape: np.ndarray  # (N, 34) local parameters; NaN where they are unknown
+    # (N, 17 + components) AU scores without limits and components of the gradients, standardised;
+    # NaN where they are unknown.
     features: np.ndarray
 
 
 @dataclass(frozen=True)
 class AuxiliaryTargets:
-    """Targets that the auxiliary head learns.
+    """Targets that the auxiliary head learns."""
 
-    Attributes:
-        faces: of every face of the data set.
-        mirrored: of its mirror image; None if faces are not mirrored.
-        deviations: (17 + components,) by which each component is weighted.
-        statistics: of the training side, which standardise the rest.
-    """
-
-    faces: FaceTargets
-    mirrored: FaceTargets | None
-    deviations: np.ndarray
-    statistics: TargetStatistics
+    faces: FaceTargets  # of every face of the data set
+    mirrored: FaceTargets | None  # of its mirror image; None if faces are not mirrored
+    deviations: np.ndarray  # (17 + components,) by which each component is weighted
+    statistics: TargetStatistics  # of the training side, which standardise the rest
 
     def add_to(self, batch: Batch) -> Batch:
         """The batch with ``auxiliary`` (B, 443) float32 and the intensities of its images.

@@ -30,17 +30,11 @@ def image_size_of_epoch(epoch: int, epochs: int, initial: int) -> int:
 
 @dataclass(frozen=True)
 class BatchTransform:
-    """The last change of a training batch.
+    """The last change of a training batch."""
 
-    Attributes:
-        epochs: of the whole training.
-        initial_size: image size of the first epoch, px.
-        auxiliary: targets of the auxiliary head to add; None adds none.
-    """
-
-    epochs: int
-    initial_size: int
-    auxiliary: AuxiliaryTargets | None = None
+    epochs: int  # of the whole training
+    initial_size: int  # image size of the first epoch, px
+    auxiliary: AuxiliaryTargets | None = None  # targets of the auxiliary head to add
 
     def __call__(self, batch: Batch, epoch: int) -> Batch:
         """The batch of an epoch (counted from 0), its images (B, size, size, 3)."""

@@ -35,22 +35,14 @@ AU_MODELS = "teacher."  # before the names of the arrays of OpenFaceAUModels
 
 @dataclass
 class TrainingState:
-    """Where a training stands: all that the loop itself has to remember.
+    """Where a training stands: all that the loop itself has to remember."""
 
-    Attributes:
-        epoch: finished epochs.
-        batch: batches of the running epoch that were trained on.
-        best_epoch: the epoch, counted from 1, with the lowest validation loss; 0 for none yet.
-        best_loss: its validation loss.
-        epochs: the history's entries so far.
-        losses: loss terms of each step of the running epoch, as the framework's scalars.
-    """
-
-    epoch: int = 0
-    batch: int = 0
-    best_epoch: int = 0
-    best_loss: float | None = None
-    epochs: list[dict[str, Any]] = field(default_factory=list)
+    epoch: int = 0  # finished epochs
+    batch: int = 0  # batches of the running epoch that were trained on
+    best_epoch: int = 0  # with the lowest validation loss, counted from 1; 0 for none yet
+    best_loss: float | None = None  # its validation loss
+    epochs: list[dict[str, Any]] = field(default_factory=list)  # the history's entries so far
+    # Loss terms of each step of the running epoch, as the framework's scalars.
     losses: list[Mapping[str, Any]] = field(default_factory=list)
 
     def steps(self, epoch_length: int) -> int:

@@ -43,24 +43,15 @@ _OVERFIT_REPEATS = 20  # of each face in an epoch with --overfit
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What the training loop reads.
+    """What the training loop reads."""
 
-    Attributes:
-        dataset: the open files.
-        split: sample indices of the two sides.
-        statistics: of the training side's targets.
-        batches: of the training side; one holds the faces of a whole optimizer step,
-            or this rank's part of them.
-        batch_size: faces in one forward pass.
-        au_models: linear models of the labels, which the auxiliary head learns; None without one.
-    """
-
-    dataset: FaceDataset | ConcatDataset
-    split: Split
-    statistics: TargetStatistics
+    dataset: FaceDataset | ConcatDataset  # the open files
+    split: Split  # sample indices of the two sides
+    statistics: TargetStatistics  # of the training side's targets
+    # Of the training side; one holds the faces of a whole optimizer step, or this rank's part.
     batches: Batches
-    batch_size: int
-    au_models: OpenFaceAUModels | None = None
+    batch_size: int  # faces in one forward pass
+    au_models: OpenFaceAUModels | None = None  # of the labels, for an auxiliary head
 
     def validation_images(self) -> Iterator[np.ndarray]:
         """Images of the validation side in order, (B, 112, 112, 3) uint8 RGB each."""

@@ -25,27 +25,16 @@ _WARM_UP = 2  # steps that compile, and fill the loader's buffer
 
 @dataclass(frozen=True)
 class DryRun:
-    """Figures of a training that was only tried out.
+    """Figures of a training that was only tried out."""
 
-    Attributes:
-        parameters: that are trained.
-        training: faces on the training side.
-        validation: faces on the validation side.
-        steps: optimizer steps of all epochs.
-        images_per_second: in training at full size, reading and augmentation included.
-        seconds: estimated for all epochs, validation included, saving not.
-        memory: peak of the process in bytes; 0 where the system does not report it (Windows).
-        device_memory: peak on the GPU in bytes; 0 on a CPU.
-    """
-
-    parameters: int
-    training: int
-    validation: int
-    steps: int
-    images_per_second: float
-    seconds: float
-    memory: int
-    device_memory: int
+    parameters: int  # that are trained
+    training: int  # faces on the training side
+    validation: int  # faces on the validation side
+    steps: int  # optimizer steps of all epochs
+    images_per_second: float  # in training at full size, reading and augmentation included
+    seconds: float  # estimated for all epochs, validation included, saving not
+    memory: int  # peak of the process in bytes; 0 where the system does not report it (Windows)
+    device_memory: int  # peak on the GPU in bytes; 0 on a CPU
 
 
 def dry_run(training: type[TrainConfig], given: Mapping[str, Any]) -> DryRun:

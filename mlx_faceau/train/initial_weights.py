@@ -22,17 +22,12 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """Weights of a net before its first step.
+    """Weights of a net before its first step."""
 
-    Attributes:
-        weights: in MLX names and layout.
-        origin: the ``file`` they come from, its ``hash``, and its own training's ``data``,
-            ``training`` and ``init`` where it records them (see
-            :mod:`mlx_faceau.core.provenance`): what checkpoints and the history record. None for
-            random weights.
-    """
-
-    weights: dict[str, np.ndarray]
+    weights: dict[str, np.ndarray]  # in MLX names and layout
+    # What checkpoints and the history record: the ``file`` they come from, its ``hash``, and its
+    # own training's ``data``, ``training`` and ``init`` (see core/provenance.py). None for random
+    # weights.
     origin: dict[str, Any] | None = None
 
 

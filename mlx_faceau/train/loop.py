@@ -32,29 +32,17 @@ _CLOCK_TICK = 1e-9  # seconds; a coarse clock may show the same time twice
 
 @dataclass
 class TrainingLoop:
-    """Trains one net until its last epoch, until patience runs out, or until Ctrl-C.
-
-    Attributes:
-        trainer: the net in its framework.
-        data: training and validation side.
-        config: the settings.
-        folder: where checkpoints and history go.
-        state: where to start; updated during training.
-        metadata: what every checkpoint of this run records.
-        history: what the history file holds besides the epochs.
-        show_progress: draw a progress bar.
-        writer: a TensorBoard writer that gets every epoch's figures; None for none.
-    """
+    """Trains one net until its last epoch, until patience runs out, or until Ctrl-C."""
 
     trainer: Trainer
     data: TrainingData
     config: TrainConfig
-    folder: RunFolder
-    state: TrainingState
-    metadata: Mapping[str, Any]
-    history: dict[str, Any]
-    show_progress: bool = False
-    writer: Any = None
+    folder: RunFolder  # where checkpoints and history go
+    state: TrainingState  # where to start; updated during training
+    metadata: Mapping[str, Any]  # what every checkpoint of this run records
+    history: dict[str, Any]  # what the history file holds besides the epochs
+    show_progress: bool = False  # draw a progress bar
+    writer: Any = None  # a TensorBoard writer that gets every epoch's figures; None for none
 
     def __post_init__(self) -> None:
         self._stop_request = StopRequest()

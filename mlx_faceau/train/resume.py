@@ -51,8 +51,7 @@ def run_settings(
 def saved_au_models(config: TrainConfig, checkpoint: Checkpoint | None) -> OpenFaceAUModels | None:
     """The labels' linear models of a resumed training, or of the checkpoint that ``--init`` names.
 
-    They give the targets of the auxiliary head. None where there are none, or none
-    are needed.
+    They give the targets of the auxiliary head. None where there are none, or none are needed.
 
     Raises:
         CheckpointError: if a checkpoint should hold it and does not.

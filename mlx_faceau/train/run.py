@@ -36,23 +36,14 @@ OVERFIT_SHARE = 0.1  # of a constant predictor's loss, below which --overfit has
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """How a training ended.
-
-    Attributes:
-        config: its settings.
-        folder: where its files are.
-        stopped: ``"finished"``, ``"patience"`` or ``"interrupted"``.
-        state: its last state.
-        constant_loss: validation loss of a predictor of the training means.
-        rank: of this process among those that trained together; the first one reports.
-    """
+    """How a training ended."""
 
     config: TrainConfig
-    folder: Path
-    stopped: str
-    state: TrainingState
-    constant_loss: float
-    rank: int
+    folder: Path  # where its files are
+    stopped: str  # "finished", "patience" or "interrupted"
+    state: TrainingState  # its last one
+    constant_loss: float  # validation loss of a predictor of the training means
+    rank: int  # of this process among those that trained together; the first one reports
 
     @property
     def best(self) -> Mapping[str, Any]:
