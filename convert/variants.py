@@ -18,26 +18,21 @@ _DEFAULT_BATCH: dict[str, int | str] = {"onnx": DYNAMIC, "coreml": 1, "safetenso
 
 @dataclass(frozen=True)
 class Variant:
-    """One file that is asked for.
-
-    Args:
-        form: ``"onnx"``, ``"coreml"`` or ``"safetensors"``.
-        precision: of weights and computation: ``"float32"``, ``"float16"``, ``"int8"``, or
-            ``"float16-weights"`` with float32 computation; None takes the format's own.
-        input: ``"tensor"`` (float32 RGB in [0, 1], NCHW), ``"uint8"`` (BGR, NHWC, as cv2 gives
-            crops) or ``"image"`` (a Core ML image).
-        batch: faces of one call, a whole number or ``"dynamic"``; None takes the format's own.
-        opset: of an ONNX file; None takes 17 there.
+    """One file that is asked for; where a value is None, the format has its own.
 
     Raises:
         UsageError: for a value that no format knows.
     """
 
-    form: str
+    form: str  # "onnx", "coreml" or "safetensors"
+    # Of weights and computation: "float32", "float16", "int8", or "float16-weights" with float32
+    # computation.
     precision: str | None = None
+    # "tensor" (float32 RGB in [0, 1], NCHW), "uint8" (BGR, NHWC, as cv2 gives crops) or "image"
+    # (a Core ML image).
     input: str = "tensor"
-    batch: int | str | None = None
-    opset: int | None = None
+    batch: int | str | None = None  # faces of one call, a whole number or "dynamic"
+    opset: int | None = None  # of an ONNX file
 
     def __post_init__(self) -> None:
         if self.form in FORMATS:

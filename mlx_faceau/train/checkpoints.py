@@ -108,19 +108,13 @@ class TrainingState:
             ) from None
 
 
+@dataclass(frozen=True)
 class RunFolder:
-    """An output folder.
+    """An output folder."""
 
-    Args:
-        path: created with the first file.
-        keep: numbered checkpoints to keep; 0 keeps all.
-        writes: whether this process is the one of several that writes; else nothing happens.
-    """
-
-    def __init__(self, path: Path | str, keep: int = 0, writes: bool = True) -> None:
-        self.path = Path(path)
-        self.keep = keep
-        self.writes = writes
+    path: Path  # created with the first file
+    keep: int = 0  # numbered checkpoints to keep; 0 keeps all
+    writes: bool = True  # whether this process is the one of several that writes; else it does not
 
     def refuse_if_used(self) -> None:
         """Check that no other run's files would be overwritten.

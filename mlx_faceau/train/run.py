@@ -86,7 +86,7 @@ def run_training(
     ranks = join_ranks(config)
     if ranks.rank:
         logging.getLogger("mlx_faceau.train").setLevel(logging.ERROR)
-    folder = RunFolder(config.output or "", config.keep, writes=ranks.rank == 0)
+    folder = RunFolder(Path(config.output or ""), config.keep, writes=ranks.rank == 0)
     with folder.locked():
         if checkpoint is None or checkpoint.path.parent.resolve() != folder.path.resolve():
             folder.refuse_if_used()

@@ -13,8 +13,9 @@ from mlx_faceau.train.checkpoints import RunFolder
 
 HOLD = """
 import sys
+from pathlib import Path
 from mlx_faceau.train.checkpoints import RunFolder
-with RunFolder(sys.argv[1]).locked():
+with RunFolder(Path(sys.argv[1])).locked():
     print("ready", flush=True)
     sys.stdin.read()
 """
