@@ -77,10 +77,7 @@ class FaceNet(nn.Module):
         return {name: value.astype(np.float32, copy=False) for name, value in weights.items()}
 
     def load_weights_dict(self, weights: Mapping[str, np.ndarray]) -> None:
-        """Take over all weights and BatchNorm statistics.
-
-        Args:
-            weights: arrays in MLX names and layout, exactly those of ``weight_shapes``.
+        """Take over all weights and statistics of ``weight_shapes``, in MLX names and layout.
 
         Raises:
             CheckpointError: naming every missing, extra and misshapen array.

@@ -15,13 +15,9 @@ COUNTER = ".num_batches_tracked"  # of torch's BatchNorm; unused at a fixed mome
 
 
 def state_dict_from_weights(weights: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
-    """State dict of a net of ``torch_fallback``, without BatchNorm's batch counters.
+    """State dict of a net of ``torch_fallback`` from arrays in MLX names and layout.
 
-    Args:
-        weights: arrays in MLX names and layout.
-
-    Returns:
-        Tensors with memory of their own, in the arrays' precision.
+    Without BatchNorm's batch counters. Tensors have memory of their own and the arrays' precision.
     """
     return {name: torch.from_numpy(_moved(value, TO_TORCH)) for name, value in weights.items()}
 
@@ -29,11 +25,8 @@ def state_dict_from_weights(weights: Mapping[str, np.ndarray]) -> dict[str, torc
 def weights_from_state_dict(state: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
     """Weights of a net of ``torch_fallback`` in MLX names and layout, whatever its device.
 
-    Args:
-        state: tensors in torch layout; BatchNorm's batch counters are dropped.
-
-    Returns:
-        Contiguous arrays with memory of their own, in the tensors' precision.
+    BatchNorm's batch counters are dropped. Arrays are contiguous, with memory of their own, in the
+    tensors' precision.
     """
     return {
         name: _moved(value.detach().cpu().numpy(), TO_MLX)

@@ -70,14 +70,9 @@ def scale_rgb(images: np.ndarray) -> np.ndarray:
 
 
 def fill_batch(images: np.ndarray, size: int) -> np.ndarray:
-    """Fill a batch up with its last image, for what runs in batches of certain sizes.
+    """A batch (N, ...), N >= 1, filled up to ``size`` with its last image: (max(N, size), ...).
 
-    Args:
-        images: (N, ...) of any type, N >= 1.
-        size: images to come to.
-
-    Returns:
-        (max(N, size), ...); ``images`` itself where nothing is missing.
+    For what runs in batches of certain sizes; it is ``images`` itself where nothing is missing.
     """
     missing = size - len(images)
     if missing <= 0:
@@ -91,12 +86,8 @@ def padded_size(count: int) -> int:
 
 
 def to_crops(images: np.ndarray) -> np.ndarray:
-    """Network input back as crops, for files that read uint8; exact for what came from crops.
+    """Network input, (N, 112, 112, 3) float32 RGB in [0, 1], back as contiguous uint8 BGR crops.
 
-    Args:
-        images: (N, 112, 112, 3) float32 RGB in [0, 1].
-
-    Returns:
-        (N, 112, 112, 3) uint8 BGR, contiguous.
+    For files that read uint8; exact for what came from crops.
     """
     return np.ascontiguousarray(np.rint(images[..., ::-1] * PIXEL_MAX).astype(np.uint8))

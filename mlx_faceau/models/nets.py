@@ -76,10 +76,6 @@ class FaceNet(Layer):
     def from_weights(cls, config: ModelConfig, weights: Mapping[str, np.ndarray]) -> Self:
         """A net for inference: BatchNorm folded into the convolutions, evaluating, frozen.
 
-        Args:
-            config: settings of this class of net.
-            weights: as for :meth:`load_weights_dict`.
-
         Raises:
             CheckpointError: naming every missing, extra and misshapen array.
         """
@@ -97,10 +93,7 @@ class FaceNet(Layer):
         return {name: np.array(value, np.float32) for name, value in parameters}
 
     def load_weights_dict(self, weights: Mapping[str, np.ndarray]) -> None:
-        """Take over all weights and BatchNorm statistics.
-
-        Args:
-            weights: arrays in MLX names and layout, exactly those of ``weight_shapes``.
+        """Take over all weights and statistics of ``weight_shapes``, in MLX names and layout.
 
         Raises:
             CheckpointError: naming every missing, extra and misshapen array.

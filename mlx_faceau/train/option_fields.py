@@ -51,11 +51,7 @@ def flag(name: str) -> str:
 
 
 def read_object(path: Path | str, example: Mapping[str, Any]) -> dict[str, Any]:
-    """The JSON object that a file given on the command line holds.
-
-    Args:
-        path: of the file.
-        example: of such an object, for the error.
+    """The JSON object that a file given on the command line holds; the error has an example.
 
     Raises:
         UsageError: if it holds something else.
