@@ -104,12 +104,22 @@ class Moments:
         return _ratio(self.covariance, spread, self.truth_moves & self.prediction_moves)
 
     def ccc(self) -> np.ndarray:
-        """(..., K) Lin's concordance; NaN where both columns are constant."""
+        """(..., K) Lin's concordance in [-1, 1]; NaN where both columns are constant.
+
+        Reference:
+            Lin, A concordance correlation coefficient to evaluate reproducibility, Biometrics 1989.
+        """
         spread = self.truth_variance + self.prediction_variance + self.shift**2
         return _ratio(2 * self.covariance, spread, self.truth_moves | self.prediction_moves)
 
     def icc31(self) -> np.ndarray:
-        """(..., K) ICC(3,1) of two raters; NaN where both columns are constant."""
+        """(..., K) ICC(3,1), the consistency of two fixed raters, in [-1, 1].
+
+        NaN where both columns are constant.
+
+        Reference:
+            Shrout and Fleiss, Intraclass correlations, Psychological Bulletin 1979.
+        """
         # With two raters (between - residual) / (between + residual) reduces to these sums.
         spread = self.truth_variance + self.prediction_variance
         return _ratio(2 * self.covariance, spread, self.truth_moves | self.prediction_moves)
@@ -144,40 +154,6 @@ def pearson(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
         Pearson, Notes on regression and inheritance, Proc. Royal Society 1895.
     """
     return Moments.of(truth, prediction).pearson()
-
-
-def ccc(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-    """Lin's concordance correlation coefficient of each column.
-
-    Uses population moments (divide by N) throughout.
-
-    Args:
-        truth: (N, K) values.
-        prediction: (N, K) values.
-
-    Returns:
-        (K,) float64 in [-1, 1]; NaN where both columns are constant.
-
-    Reference:
-        Lin, A concordance correlation coefficient to evaluate reproducibility, Biometrics 1989.
-    """
-    return Moments.of(truth, prediction).ccc()
-
-
-def icc31(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-    """Intraclass correlation ICC(3,1), the consistency of two fixed raters, of each column.
-
-    Args:
-        truth: (N, K) values, the first rater.
-        prediction: (N, K) values, the second rater.
-
-    Returns:
-        (K,) float64 in [-1, 1]; NaN where both columns are constant.
-
-    Reference:
-        Shrout and Fleiss, Intraclass correlations, Psychological Bulletin 1979.
-    """
-    return Moments.of(truth, prediction).icc31()
 
 
 def mean_absolute_error(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
@@ -342,10 +318,11 @@ def au_metrics(truth: np.ndarray, prediction: np.ndarray) -> dict[str, Any]:
         ``correlation`` (mean over AUs with support), ``mae``, ``constant`` (names) and ``aus``: by
         name ``r``, ``ccc``, ``icc31``, ``mae``, ``support``; plain numbers, ready for JSON.
     """
+    moments = Moments.of(truth, prediction)
     statistics = {
-        "r": pearson(truth, prediction),
-        "ccc": ccc(truth, prediction),
-        "icc31": icc31(truth, prediction),
+        "r": moments.pearson(),
+        "ccc": moments.ccc(),
+        "icc31": moments.icc31(),
         "mae": mean_absolute_error(truth, prediction),
         "support": au_support(truth),
     }
