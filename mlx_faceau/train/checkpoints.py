@@ -21,7 +21,7 @@ from mlx_faceau.core.checkpoint import (
 )
 from mlx_faceau.errors import CheckpointError
 
-from .history import HISTORY_NAME, write_json
+from .history import HISTORY_NAME
 
 _LOG = logging.getLogger(__name__)
 
@@ -194,11 +194,6 @@ class RunFolder:
         """Name the last checkpoint the final one."""
         if self.writes:
             self._copy(self.path / LAST_NAME, FINAL_NAME)
-
-    def write_history(self, content: Mapping[str, Any]) -> None:
-        """Replace the history file as a whole."""
-        if self.writes:
-            write_json(self.path / HISTORY_NAME, content)
 
     def adopt_best(self, resumed: Path, state: TrainingState) -> None:
         """See that the folder's best checkpoint is the one a resumed training knows.

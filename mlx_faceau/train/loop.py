@@ -21,7 +21,7 @@ from .checkpoints import AU_MODELS, RunFolder, TrainingState
 from .config import TrainConfig
 from .datasets import TrainingData
 from .distributed import Watchdog
-from .history import epoch_line
+from .history import HISTORY_NAME, epoch_line, write_json
 from .schedule import learning_rate
 from .tensorboard import write_scalars
 
@@ -172,8 +172,9 @@ class TrainingLoop:
 
     def write_history(self, stopped: str | None) -> None:
         """Write the history with the reason why the training ended; None while it runs."""
-        content = {**self.history, "epochs": self.state.epochs, "stopped": stopped}
-        self.folder.write_history(content)
+        if self.folder.writes:
+            content = {**self.history, "epochs": self.state.epochs, "stopped": stopped}
+            write_json(self.folder.path / HISTORY_NAME, content)
 
 
 class StopRequest:
