@@ -187,13 +187,17 @@ def test_parquet_equals_the_csv_beside_it(tmp_path: Path) -> None:
     assert all(table[name].to_numpy().tolist() == columns[name].tolist() for name in columns)
 
 
-def test_without_pyarrow_the_csv_stays_and_a_note_names_the_remedy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("broken", [False, True])
+def test_without_pyarrow_parquet_is_refused_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: bool
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    summary = write_results(results(3), OutputFiles(tmp_path / "a.parquet", "parquet"), "a")
-    assert "pip install" in summary.notes[0]
-    assert is_complete(tmp_path / "a.csv")
+    if broken:
+        (tmp_path / "pyarrow.py").write_text("raise OSError('libarrow.so: no such file')")
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.delitem(sys.modules, "pyarrow")
+    with pytest.raises(ImportError, match=r"pyarrow is.*pip install"):
+        OutputFiles(tmp_path / "a.parquet", "parquet")
 
 
 def smiling(count: int = 200) -> np.ndarray:

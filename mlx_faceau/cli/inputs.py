@@ -8,9 +8,10 @@ from pathlib import Path
 
 from mlx_faceau.errors import UsageError, printable
 from mlx_faceau.video.images import IMAGE_SUFFIXES, is_image
-from mlx_faceau.video.reader import VIDEO_SUFFIXES
+from mlx_faceau.video.reader import VIDEO_SUFFIXES, is_text
 
 _NAMED = 5  # of the files in a folder that are skipped
+_TEXT_TOO = {".ts", ".mod"}  # endings of videos that TypeScript and Go use for text
 
 
 @dataclass(frozen=True)
@@ -55,28 +56,46 @@ def _expand(name: str, suffixes: Sequence[str]) -> Iterator[Input]:
     elif (number := _webcam_number(name)) is not None:
         yield Input(None, number)
     else:
-        paths = [Path(p) for p in sorted(glob.glob(name, recursive=True)) if Path(p).is_file()]
-        if not paths:
+        found = [Path(p) for p in sorted(glob.glob(name, recursive=True)) if Path(p).is_file()]
+        if not found:
             raise UsageError(f"{name}: no such file or folder")
+        paths = [path for path in found if not _is_other_text(path)]
+        _report_skipped(name, [path for path in found if path not in paths])
         yield from map(Input, paths)
 
 
 def _in_folder(folder: Path, suffixes: Sequence[str]) -> list[Path]:
     files = [p for p in sorted(folder.iterdir()) if p.is_file() and p.name[0] != "."]
     # Overlays of an earlier run are not measured again.
-    paths = [p for p in files if p.suffix.lower() in suffixes and ".overlay" not in p.suffixes[-2:]]
+    paths = [
+        p for p in files
+        if p.suffix.lower() in suffixes
+        and ".overlay" not in p.suffixes[-2:]
+        and not _is_other_text(p)
+    ]  # fmt: skip
     if not paths:
         kinds = (("images", IMAGE_SUFFIXES), ("videos", VIDEO_SUFFIXES))
         what = " or ".join(kind for kind, own in kinds if own[0] in suffixes)
         raise UsageError(f"{folder}: no {what} in this folder")
     # Where videos alone are wanted OpenFace's files lie beside them, which are not inputs.
     beside = (".csv", ".hog") if IMAGE_SUFFIXES[0] not in suffixes else ()
-    skipped = [p.name for p in files if p not in paths and p.suffix.lower() not in beside]
-    if skipped:
-        named = ", ".join(map(printable, skipped[:_NAMED])) + ", ..." * (len(skipped) > _NAMED)
-        count = f"{len(skipped)} other file{'' if len(skipped) == 1 else 's'}"
-        sys.stderr.write(f"{folder}: {count} skipped ({named})\n")
+    skipped = [p for p in files if p not in paths and p.suffix.lower() not in beside]
+    _report_skipped(str(folder), skipped)
     return paths
+
+
+def _is_other_text(path: Path) -> bool:
+    """Whether a file that nobody named itself is plain text, such as pyvenv.cfg and go.mod."""
+    known = {*IMAGE_SUFFIXES, *VIDEO_SUFFIXES} - _TEXT_TOO
+    return path.suffix.lower() not in known and is_text(path)
+
+
+def _report_skipped(name: str, skipped: Sequence[Path]) -> None:
+    if skipped:
+        names = [printable(path.name) for path in skipped[:_NAMED]]
+        named = ", ".join(names) + ", ..." * (len(skipped) > _NAMED)
+        count = f"{len(skipped)} other file{'' if len(skipped) == 1 else 's'}"
+        sys.stderr.write(f"{name}: {count} skipped ({named})\n")
 
 
 def _webcam_number(name: str) -> int | None:

@@ -1,7 +1,6 @@
 """From a stream of results to files: table, overlay, report; finished frames survive any end."""
 
 import contextlib
-import importlib.util
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mlx_faceau.core.atomic_io import atomic_file
-from mlx_faceau.errors import BrokenLibrary, MissingDependency, UsageError, VideoError
+from mlx_faceau.errors import UsageError, VideoError
 from mlx_faceau.video.overlay import OverlayVideo
 from mlx_faceau.video.prefetch import prefetch
 from mlx_faceau.video.results import FrameResult, write_picture
@@ -19,7 +18,7 @@ from .neutral_calibration import NeutralCalibration
 from .openface_csv import Layout
 from .report import ImageReport, VideoReport
 from .row_file import RowFile, is_complete
-from .row_formats import json_lines, write_parquet
+from .row_formats import check_parquet, json_lines, write_parquet
 from .run_record import as_facts
 from .smoothing import smoothed
 
@@ -44,6 +43,7 @@ class OutputFiles:
 
     Raises:
         UsageError: if these do not go together.
+        MissingDependency: for Parquet without pyarrow.
     """
 
     table: Path | str
@@ -65,6 +65,8 @@ class OutputFiles:
             )
         if self.subtract_neutral and "aus" not in self.layout.groups:
             raise UsageError("there are no action units to calibrate; give --au-model")
+        if self.format == "parquet":
+            check_parquet()
 
     @property
     def rows(self) -> Path | str:
@@ -73,10 +75,8 @@ class OutputFiles:
 
     @property
     def is_done(self) -> bool:
-        """Whether an earlier run finished it; without pyarrow the CSV is all there is."""
-        if not is_complete(Path(self.rows)):
-            return False
-        return Path(self.table).is_file() or importlib.util.find_spec("pyarrow") is None
+        """Whether an earlier run finished it."""
+        return is_complete(Path(self.rows)) and Path(self.table).is_file()
 
 
 @dataclass
@@ -168,11 +168,8 @@ def _finish(
     if str(files.table) == "-":
         return
     if files.format == "parquet":
-        try:
-            write_parquet(Path(files.rows), Path(files.table), files.record)
-            summary.written.insert(0, Path(files.table))
-        except (MissingDependency, BrokenLibrary) as error:
-            summary.notes.append(f"{files.rows} stays as it is, no Parquet file: {error}")
+        write_parquet(Path(files.rows), Path(files.table), files.record)
+        summary.written.insert(0, Path(files.table))
     summary.written.insert(0, Path(files.rows))
 
 

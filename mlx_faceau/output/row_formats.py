@@ -1,5 +1,6 @@
 """Rows of results other than OpenFace's CSV: JSON lines, and a finished CSV as Parquet."""
 
+import importlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -57,6 +58,19 @@ def _rounded(values: np.ndarray) -> Any:
     return np.round(np.asarray(values, np.float64), 4).tolist()
 
 
+def check_parquet() -> None:
+    """Check, before long work, that Parquet files can be written.
+
+    Raises:
+        MissingDependency: if pyarrow is not installed.
+        BrokenLibrary: if it does not load.
+    """
+    try:
+        importlib.import_module("pyarrow")
+    except LOAD_ERRORS as error:
+        raise load_error(error, "pyarrow", "parquet") from None
+
+
 def write_parquet(csv_path: Path, path: Path, record: Mapping[str, Any]) -> None:
     """A finished CSV as Parquet: names without spaces, block by block.
 
@@ -66,14 +80,11 @@ def write_parquet(csv_path: Path, path: Path, record: Mapping[str, Any]) -> None
         record: what made it (see :mod:`.run_record`), kept in the file's metadata.
 
     Raises:
-        MissingDependency: if pyarrow is not installed.
         OSError: if it cannot be written; a half-written file does not stay.
     """
-    try:
-        from pyarrow import csv as arrow_csv
-        from pyarrow import parquet
-    except LOAD_ERRORS as error:
-        raise load_error(error, "pyarrow", "parquet") from None
+    from pyarrow import csv as arrow_csv
+    from pyarrow import parquet
+
     with csv_path.open() as file:
         names = [name.strip() for name in file.readline().split(",")]
     types = {"frame": "int64", "face_id": "int64", "success": "int64", FILE_COLUMN: "string"}

@@ -1,5 +1,6 @@
 """Frames from video files and cameras, one at a time: memory stays flat however long a video is."""
 
+import codecs
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -69,6 +70,19 @@ class Span:
 WHOLE = Span()
 
 
+def is_text(path: Path) -> bool:
+    """Whether a file begins with printable UTF-8, as no video but uncompressed .y4m does."""
+    with path.open("rb") as file:
+        head = file.read(512)
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    if not text or text.startswith("YUV4MPEG2"):
+        return False
+    return all(c.isprintable() or c.isspace() for c in text)
+
+
 class Video:
     """A video file: any container and codec that FFmpeg decodes.
 
@@ -96,6 +110,8 @@ class Video:
             raise VideoError(f"{path}: no such file")
         if self.path.stat().st_size == 0:
             raise VideoError(f"{path}: the file is empty")
+        if is_text(self.path):
+            raise VideoError(f"{path}: cannot be read as a video; it is plain text")
         try:
             from . import decoder
         except ModuleNotFoundError:

@@ -246,6 +246,23 @@ def test_a_folder_s_other_files_are_counted_and_some_are_named(
     assert error == "in: 7 other files skipped (0.txt, 1.txt, 2.txt, 3.txt, 4.txt, ...)\n"
 
 
+@pytest.mark.parametrize("name", ["in", "in/*"])
+def test_text_files_of_a_folder_are_skipped_and_not_taken_for_damaged_videos(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    (tmp_path / "in").mkdir()
+    clip(tmp_path / "in" / "clip.mp4", 2)
+    texts = {"go.mod": "module x\n", "pyvenv.cfg": "home = /usr/bin\n", "x.ts": "let \u00e4 = 1;\n"}
+    for text_name, text in texts.items():
+        (tmp_path / "in" / text_name).write_text(text, "utf-8")
+    assert predict(name) == 0
+    assert f"{name}: 3 other files skipped (go.mod, pyvenv.cfg, x.ts)\n" in capsys.readouterr().err
+    assert predict("in/pyvenv.cfg") == 2
+    assert "cannot be read as a video; it is plain text" in capsys.readouterr().err
+    (tmp_path / "in" / "pointer.mp4").write_text("version https://git-lfs.github.com/spec/v1\n")
+    assert predict("in") == 1  # a name that promises a video is reported
+
+
 def test_a_video_without_a_frame_is_an_error_each_time_and_never_done(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -303,21 +320,24 @@ def test_resume_takes_up_a_parquet_file_whose_rows_were_left_unfinished(tmp_path
     assert is_complete(out / "a.csv")
 
 
-@pytest.mark.parametrize("installed", [True, False])
-def test_resume_writes_a_missing_parquet_file_where_it_can(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed: bool
-) -> None:
+def test_resume_writes_a_missing_parquet_file(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     asked = [clip(tmp_path / "a.mp4", 4), "--format", "parquet", "--output", "out", "--resume"]
     assert predict(*asked) == 0
-    table, rows = (tmp_path / "out" / f"a.{form}" for form in ("parquet", "csv"))
+    table = tmp_path / "out" / "a.parquet"
     table.unlink()
-    rows.write_text("frame")
-    if not installed:
-        monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert predict(*asked) == 0
-    assert table.is_file() is installed
-    assert (rows.read_text() == "frame") is not installed
+    assert table.is_file()
+
+
+def test_parquet_without_pyarrow_is_refused_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setattr(predict_faces, "FacePipeline", None)
+    assert predict(clip(tmp_path / "a.mp4", 4), "--format", "parquet") == 2
+    assert "mlx-faceau[parquet]" in capsys.readouterr().err
+    assert not (tmp_path / "a.csv").exists()
 
 
 def test_json_lines_on_standard_output_come_alone(
