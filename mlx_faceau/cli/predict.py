@@ -6,7 +6,9 @@ from typing import Any
 
 from mlx_faceau.errors import UsageError
 
-_NO_SETTINGS = ("columns", "overlay", "report", "file_per_image", "resume", "shard")
+_NO_SETTINGS = (
+    *("columns", "overlay", "aligned_faces", "report", "file_per_image", "resume", "shard"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -119,6 +121,11 @@ def _add_output(group: Any) -> None:
     group.add_argument("--overlay", action="store_true", help="also NAME.overlay.mp4, or .png")
     group.add_argument(
         "--show", action="store_true", help="show the overlay in a window while it runs (q ends it)"
+    )
+    group.add_argument(
+        "--aligned-faces",
+        metavar="DIR",
+        help="also write the 112x112 crop of each face: DIR/NAME/frame_000001_face_00.png",
     )
     group.add_argument("--report", action="store_true", help="also NAME.report.html")
     group.add_argument("--smooth", action="store_true", help="One-Euro filter over each face")

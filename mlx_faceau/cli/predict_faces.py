@@ -194,7 +194,9 @@ def _print_summary(job: Job, summary: Summary, record: dict[str, Any]) -> None:
     what = "image" if job.inputs[0].is_image else "frame"
     frames = f"{summary.frames} {what}{'' if summary.frames == 1 else 's'}"
     without = f", {summary.faceless} without a face" if summary.faceless else ""
-    files = [str(path) for path in summary.written] or ["standard output"]
+    files = [f"{path}/" if path.is_dir() else str(path) for path in summary.written] or [
+        "standard output"
+    ]
     if len(files) > _NAMED:
         files[_NAMED:] = [f"and {len(files) - _NAMED} more"]
     models = sorted({str(model["name"]) for model in record["models"].values()})
@@ -282,7 +284,7 @@ def _jobs(inputs: list[Input], args: argparse.Namespace, layout: Layout) -> list
             f"this name, write {args.output}/"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    shared = Counter(stems.values())
+    shared, crops = Counter(stems.values()), args.aligned_faces
     jobs = []
     for name, own in groups.items():
         base = folder / (stems[name] if shared[stems[name]] == 1 else name)
@@ -295,6 +297,7 @@ def _jobs(inputs: list[Input], args: argparse.Namespace, layout: Layout) -> list
             form,
             replace(layout, file_column=are_images),
             overlay=_overlay(base, own) if args.overlay else None,
+            aligned_faces=_crops(Path(crops), base.name, own) if crops else None,
             report=Path(f"{base}.report.html") if args.report else None,
             smooth=args.smooth and not are_images,
             subtract_neutral=args.subtract_neutral and not are_images,
@@ -309,16 +312,31 @@ def _overlay(base: Path, inputs: list[Input]) -> Path | dict[str, Path]:
         return Path(f"{base}.overlay{OVERLAY_SUFFIXES[0]}")
     if len(inputs) == 1:
         return {str(inputs[0].path): Path(f"{base}.overlay.png")}
+    names = _image_names(inputs)
+    return {path: base.parent / f"{name}.overlay.png" for path, name in names.items()}
+
+
+def _crops(folder: Path, name: str, inputs: list[Input]) -> Path | dict[str, Path]:
+    """A video's own folder for its crops; or the beginning of their paths for each image."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not inputs[0].is_image:
+        return folder / name
+    if len(inputs) == 1:
+        return {str(inputs[0].path): folder / name}
+    return {path: folder / stem for path, stem in _image_names(inputs).items()}
+
+
+def _image_names(inputs: list[Input]) -> dict[str, str]:
+    """By path of an image the name of what is made of it: the stem, or all where stems repeat."""
     stems = Counter(Path(source.name).stem for source in inputs)
-    drawn = {}
+    names = {}
     for source in inputs:
         stem = Path(source.name).stem
-        name = stem if stems[stem] == 1 else source.name
-        drawn[str(source.path)] = base.parent / f"{name}.overlay.png"
-    if len(set(drawn.values())) < len(drawn):
-        double = Counter(drawn.values()).most_common(1)[0][0].name
+        names[str(source.path)] = stem if stems[stem] == 1 else source.name
+    if len(set(names.values())) < len(names):
+        double = Counter(names.values()).most_common(1)[0][0]
         raise UsageError(f"{double}: two images of this name; run their folders separately")
-    return drawn
+    return names
 
 
 def _check_replaceable(files: OutputFiles) -> None:

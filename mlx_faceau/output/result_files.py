@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +36,9 @@ class OutputFiles:
         layout: columns of the rows; with ``file_column`` the results are images of their own, not
             frames of one video.
         overlay: drawn video; or, by ``source`` of the result, the drawn image of each.
+        aligned_faces: folder for the crops of a video's faces, ``frame_000001_face_00.png`` and so
+            on; or, by ``source`` of the result, the beginning of their paths. Crops of these names
+            from an earlier run are removed first.
         report: ``.html`` page; None for none.
         smooth: filter every face over time.
         subtract_neutral: subtract each person's neutral face at the end.
@@ -50,6 +54,7 @@ class OutputFiles:
     format: str = "csv"
     layout: Layout = field(default_factory=Layout)
     overlay: Path | Mapping[str, Path] | None = None
+    aligned_faces: Path | Mapping[str, Path] | None = None
     report: Path | None = None
     smooth: bool = False
     subtract_neutral: bool = False
@@ -126,6 +131,8 @@ def write_results(
             RowFile(files.rows, files.layout.header() if csv else None) as rows,
             _overlay(files.overlay, rate, summary.written) as add_overlay,
         ):
+            if files.aligned_faces is not None:
+                summary.written.append(_prepare_crops(files.aligned_faces))
             if files.record and rows.path is not None:
                 record_path = rows.path.with_suffix(".run.json")
                 with atomic_file(record_path) as temporary:
@@ -134,6 +141,8 @@ def write_results(
             for result in itertools.chain([first], ready):
                 rows.write(files.layout.lines(result) if csv else json_lines(result, files.layout))
                 add_overlay(result)
+                if files.aligned_faces is not None:
+                    _write_crops(result, files.aligned_faces)
                 if calibration is not None:
                     calibration.add(result)
                 if report is not None:
@@ -171,6 +180,26 @@ def _finish(
         write_parquet(Path(files.rows), Path(files.table), files.record)
         summary.written.insert(0, Path(files.table))
     summary.written.insert(0, Path(files.rows))
+
+
+def _prepare_crops(target: Path | Mapping[str, Path]) -> Path:
+    """Make the folder of the crops, without those of an earlier run; returns the folder."""
+    images = set() if isinstance(target, Path) else {start.name for start in target.values()}
+    folder = target if isinstance(target, Path) else next(iter(target.values())).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.iterdir():
+        crop = re.fullmatch(r"(.+)_face_\d{2,}\.png", path.name)
+        if crop and (crop[1] in images or (not images and re.fullmatch(r"frame_\d{6,}", crop[1]))):
+            path.unlink()
+    return folder
+
+
+def _write_crops(result: FrameResult, target: Path | Mapping[str, Path]) -> None:
+    """The aligned crops of a frame's faces; the names sort by frame and face."""
+    number = result.frame.index + 1
+    start = target / f"frame_{number:06}" if isinstance(target, Path) else target[result.source]
+    for face, crop in zip(result.faces, result.aligned_faces(), strict=True):
+        write_picture(start.with_name(f"{start.name}_face_{face.face_id:02}.png"), crop)
 
 
 @contextlib.contextmanager

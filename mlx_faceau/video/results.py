@@ -18,6 +18,7 @@ from mlx_faceau.core.libraries import LOAD_ERRORS, load_error
 from mlx_faceau.core.pdm import PDM
 from mlx_faceau.errors import UsageError, VideoError
 
+from .align import FrameCrops
 from .pose import Camera, HeadPose, head_pose, refined_head_pose
 
 _AUS = tuple(name.removesuffix("_r") for name in AU_NAMES)  # AU01 ... AU45
@@ -159,6 +160,15 @@ class FrameResult:
         from .overlay import draw
 
         return draw(self)
+
+    def aligned_faces(self) -> list[np.ndarray]:
+        """The standard crop of each face, which action units are predicted from.
+
+        Returns:
+            (112, 112, 3) uint8 BGR each, in the order of ``faces``.
+        """
+        crops = FrameCrops(self.frame.image)
+        return [crops.crop(face.warp_matrix) for face in self.faces]
 
     def save(self, path: Path | str) -> None:
         """Write the drawn picture (``.png``, ``.jpg`` ...) or the numbers (``.csv``, ``.json``).

@@ -115,6 +115,44 @@ def test_a_folder_of_images_gives_one_table_with_a_row_a_face_and_a_contact_shee
     assert "1 of 4 inputs could not be read" in printed.err
 
 
+def test_aligned_faces_are_one_crop_a_face_and_frame_and_replace_older_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    both = [draw_frame([Blob(60, 80, 30, 0), Blob(220, 100, 40, 1)]) for _ in range(3)]
+    video = write_video(tmp_path / "clip.mp4", both)
+    folder = tmp_path / "crops" / "clip"
+    folder.mkdir(parents=True)
+    for name in ("frame_000009_face_00.png", "frame_000009_face_00.csv", "my_face_00.png"):
+        (folder / name).touch()
+    assert predict(video, "--aligned-faces", "crops") == 0
+    assert "clip.csv, crops/clip/, clip.run.json (" in capsys.readouterr().out
+    own = [f"frame_00000{frame}_face_0{face}.png" for frame in (1, 2, 3) for face in (0, 1)]
+    others = ["frame_000009_face_00.csv", "my_face_00.png"]
+    assert sorted(path.name for path in folder.iterdir()) == own + others
+    crop = cv2.imread(str(folder / own[-1]))
+    assert crop.shape == (112, 112, 3)
+    blob = boxes_of(crop)[0]  # a standard crop: the blob's landmarks span 80 px around the centre
+    assert np.allclose((blob[0] + blob[2] / 2, blob[1] + blob[3] / 2), 55.5, atol=3)
+    (tmp_path / "clip.csv").unlink()
+    (folder / own[0]).unlink()
+    assert predict(video, "--aligned-faces", "crops", "--resume") == 0
+    assert (folder / own[0]).is_file()
+    (folder / own[0]).unlink()
+    assert predict(video, "--aligned-faces", "crops", "--resume") == 0  # the table is complete
+    assert not (folder / own[0]).exists()
+    assert predict(video, "--aligned-faces", "clip.mp4") == 2
+    assert "clip.mp4" in capsys.readouterr().err
+
+
+def test_aligned_faces_of_images_have_the_images_names(tmp_path: Path, photos: Path) -> None:
+    (photos / "a.png").rename(photos / "a.tif.png")
+    assert predict("wedding", "--aligned-faces", "crops") == 1
+    names = sorted(path.name for path in (tmp_path / "crops").iterdir())
+    assert names == ["a.tif_face_00.png", "a.tif_face_01.png", "d, e_face_00.png"]
+    assert predict("wedding/d, e.png", "--aligned-faces", "one") == 0
+    assert [path.name for path in (tmp_path / "one").iterdir()] == ["d, e_face_00.png"]
+
+
 def test_each_image_gets_a_table_only_on_request(tmp_path: Path, photos: Path) -> None:
     assert predict("wedding", "--output", "out", "--file-per-image") == 1
     tables = sorted(path.name for path in (tmp_path / "out").glob("*.csv"))
