@@ -9,7 +9,8 @@ file against the stored weights within float32's, on colour patterns, noise and 
 same checkpoints give the same bytes.
 
 ``--figures`` is the ``evaluation.json`` of ``builtin_evaluation.py``, with ``evaluation.md`` beside
-it. Without it the model card says that nothing is measured.
+it. Without it the model card says that nothing is measured. Before that evaluation
+``presence_thresholds.py AU_CKPT --write`` stores from which intensity each unit counts as present.
 """
 
 import argparse
@@ -46,6 +47,8 @@ CARD = Path(__file__).with_name("builtin_model_card.md")
 CARD_NAME = "MODEL_CARD.md"
 LICENCE_NOTE = "MIT: these weights may be used for any purpose; see MODEL_CARD.md."
 STRONG, FAIR = (0.85, 0.8), (0.7, 0.65)  # least r with the labeller, and AUC on posed faces
+# Figures of presence in an evaluation, and their digits in the card.
+PRESENCE = (("presence_threshold", 2), ("faces_present", 0), ("f1", 2), ("balanced_accuracy", 2))
 CROPS = 64  # of noise, and of synthetic people, that the files are checked on
 NETS = {
     "landmark_pose": "UnifiedLandmarkPoseNet | 68 landmarks, pose, 34 shape parameters",
@@ -192,13 +195,15 @@ def unit_table(evaluation: dict) -> Table:
             r, area = people["au_r"][unit], net["auc"].get(unit)
             areas = (number(found, 2) for found in (area, labeller["auc"].get(unit)))
             neutral = f"{net['mean_of_neutral_faces'][unit]:.2f}"
-            rows.append([au_label(name), grade(r, area), f"{r:.2f}", *areas, neutral])
+            presence = [number(people[f"au_{key}"][unit], digits) for key, digits in PRESENCE]
+            rows.append([au_label(name), grade(r, area), f"{r:.2f}", *areas, neutral, *presence])
     except (KeyError, TypeError) as error:
         raise ValueError(f"no evaluation of builtin_evaluation.py: {error!r}") from None
     return Table(
         [
             *("unit", "grade", "net against labeller, r", "posed faces, AUC of the net"),
             *("of the labeller", "mean of neutral faces"),
+            *("present from", "faces with it", "F1", "balanced accuracy"),
         ],
         rows,
     )

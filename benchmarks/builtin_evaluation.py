@@ -10,12 +10,13 @@ is for information. Writes ``evaluation.json`` and ``evaluation.md``.
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+from presence_thresholds import balanced_accuracy, f1_score
 
 from mlx_faceau import load_au_predictor, load_predictor
 from mlx_faceau.core.facs import AU_NAMES
@@ -23,6 +24,7 @@ from mlx_faceau.core.geometry import standard_crop_matrix, transform_points
 from mlx_faceau.core.metrics import mean_absolute_error, nme, pearson
 from mlx_faceau.data.labels.mediapipe import MediaPipeLabeller
 from mlx_faceau.evaluation.crop_jitter import jitter_matrices, warp_images
+from mlx_faceau.output.openface_csv import PRESENCE_THRESHOLD, presence_thresholds
 from mlx_faceau.output.tables import Table, number
 from mlx_faceau.video.align import crop_frame
 from mlx_faceau.video.results import Frame
@@ -128,11 +130,24 @@ def on_people(labeller: MediaPipeLabeller, nets: tuple[Any, Any], file: Any) -> 
         figures[f"{name}au_r"] = by_unit(r)
         if not name:
             figures["au_net_openface_r"] = by_unit(pearson(file["au"][rows], units))
+            figures |= presence(nets[1], aus, units)
     figures["au_faces_above_1"] = by_unit((aus > ACTIVE).sum(0))
     offset = faces["image"] - file["landmarks"][rows]
     figures["labeller_openface_landmark_mae_px"] = float(np.abs(offset - offset.mean(0)).mean())
     figures["labeller_openface_r"] = by_unit(pearson(file["au"][rows], aus))
     return figures
+
+
+def presence(net: Any, truth: np.ndarray, units: np.ndarray) -> dict[str, dict[str, float]]:
+    """Whether a unit is present, by the net's thresholds, where the labeller reads at least 1."""
+    levels = presence_thresholds(net.describe().get("metadata") or {})
+    both = list(zip((truth >= PRESENCE_THRESHOLD).T, (units >= levels).T, strict=True))
+    return {
+        "au_presence_threshold": by_unit(levels),
+        "au_faces_present": by_unit((truth >= PRESENCE_THRESHOLD).sum(0)),
+        "au_f1": by_unit([f1_score(*pair) for pair in both]),
+        "au_balanced_accuracy": by_unit([balanced_accuracy(*pair) for pair in both]),
+    }
 
 
 def on_posed(labeller: MediaPipeLabeller, net: Any, file: Any) -> dict[str, Any]:
@@ -179,7 +194,7 @@ def emotion_accuracy(units: np.ndarray, emotion: np.ndarray, performer: np.ndarr
     return correct / len(emotion)
 
 
-def by_unit(values: np.ndarray) -> dict[str, float]:
+def by_unit(values: Iterable[float]) -> dict[str, float]:
     return {unit: round(float(value), 4) for unit, value in zip(UNITS, values, strict=True)}
 
 

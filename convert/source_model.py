@@ -29,7 +29,7 @@ COMBINED = "combined"  # kind of a file that holds both nets
 # Metadata of one net, whatever the other's is.
 _OWN = (
     *("kind", "model", "source_hash", "target_statistics", "data", "training", "init"),
-    "confidence",
+    *("confidence", "presence_thresholds"),
 )
 
 

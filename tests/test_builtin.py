@@ -321,7 +321,7 @@ def test_the_card_answers_first_and_grades_every_unit(tmp_path: Path) -> None:
     area = {unit: 0.9 for unit in units if unit not in ("AU14", "AU45")}
     neutral = dict.fromkeys(units, 0.1)
     figures = {
-        "people": {"au_r": r},
+        "people": {"au_r": r, **{f"au_{key}": neutral for key, _ in build_builtin.PRESENCE}},
         "posed": {
             "net": {"auc": area | {"AU02": 0.7}, "mean_of_neutral_faces": neutral},
             "labeller": {"auc": area},

@@ -71,9 +71,9 @@ def test_decimals_are_those_of_openface() -> None:
     assert (cells["AU45_r"], cells["AU45_c"]) == ("2.00", "1.00")
 
 
-def test_presence_begins_at_the_stated_intensity() -> None:
-    layout = Layout(("aus",), presence_threshold=0.5)
-    line = layout.lines(found(face(au_intensities=np.r_[0.49, 0.5, np.zeros(15)])))[0]
+def test_presence_begins_at_the_stated_intensity_of_each_unit() -> None:
+    layout = Layout(("aus",), presence_thresholds=(0.3, 0.5, *[1.0] * 15))
+    line = layout.lines(found(face(au_intensities=np.r_[0.29, 0.5, np.zeros(15)])))[0]
     assert line.split(", ")[5 + 17 : 5 + 19] == ["0.00", "1.00"]
 
 

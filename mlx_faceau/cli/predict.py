@@ -114,9 +114,8 @@ def _add_output(group: Any) -> None:
     group.add_argument(
         "--presence-threshold",
         type=float,
-        default=1.0,
         metavar="INTENSITY",
-        help="AUxx_c is 1 from this intensity on (default: %(default)s)",
+        help="AUxx_c is 1 from this intensity on (default: by unit as the network records, else 1)",
     )
     group.add_argument("--overlay", action="store_true", help="also NAME.overlay.mp4, or .png")
     group.add_argument(

@@ -13,10 +13,18 @@ from typing import Any
 
 import cv2
 
+from mlx_faceau.core.facs import NUM_AUS
 from mlx_faceau.core.pdm import PDM, read_pdm
 from mlx_faceau.core.provenance import pdm_of
 from mlx_faceau.errors import CheckpointError, FaceauError, FunctionError, UsageError
-from mlx_faceau.output.openface_csv import GROUPS, Layout, foreign_columns
+from mlx_faceau.output.openface_csv import (
+    GROUPS,
+    PRESENCE_KEY,
+    PRESENCE_NAMES,
+    Layout,
+    foreign_columns,
+    presence_thresholds,
+)
 from mlx_faceau.output.result_files import FORMATS, OutputFiles, Summary, write_results
 from mlx_faceau.output.run_record import run_record
 from mlx_faceau.video.overlay import VIDEO_SUFFIXES as OVERLAY_SUFFIXES
@@ -83,11 +91,22 @@ def run_faces(args: argparse.Namespace, settings: dict[str, Any]) -> int:
         camera=camera,
         pdm=layout.pdm,
     )
-    record = run_record(pipeline.describe(), settings)
+    described = pipeline.describe()
+    record = run_record(described, settings)
+    if (threshold := args.presence_threshold) is None:
+        thresholds = presence_thresholds(described.get("au_model", {}).get("metadata") or {})
+    else:
+        thresholds = (threshold,) * NUM_AUS
+    if "aus" in layout.groups:
+        record[PRESENCE_KEY] = dict(zip(PRESENCE_NAMES, thresholds, strict=True))
     total = sum(len(job.inputs) for job in jobs)
     failed: list[Input] = []
     for job in jobs:
-        files = replace(job.files, record={"source": job.name, **record})
+        files = replace(
+            job.files,
+            layout=replace(job.files.layout, presence_thresholds=thresholds),
+            record={"source": job.name, **record},
+        )
         try:
             job = replace(job, files=files)
             summary = _run_job(pipeline, job, span, failed, total, args.show)
@@ -212,7 +231,7 @@ def _layout(args: argparse.Namespace) -> Layout:
     groups = there if args.columns is None else [g.strip() for g in args.columns.split(",")]
     if "aus" in groups and not args.au_model:
         raise UsageError("--columns aus: there is no action unit net; give --au-model")
-    return Layout(groups, pdm, args.presence_threshold)
+    return Layout(groups, pdm)
 
 
 def _camera(text: str | None) -> Camera | None:

@@ -48,7 +48,10 @@ def provenance(metadata: Mapping[str, Any]) -> dict[str, Any]:
 def carried_metadata(checkpoint: Checkpoint) -> dict[str, Any]:
     """Metadata of a file made from a checkpoint: the net, its source and all trainings."""
     carried = provenance(checkpoint.metadata)
-    for key in ("crop", "target_statistics", "confidence", "builtin", "licence_note"):
+    for key in (
+        *("crop", "target_statistics", "confidence", "presence_thresholds"),
+        *("builtin", "licence_note"),
+    ):
         if checkpoint.metadata.get(key):
             carried[key] = checkpoint.metadata[key]
     if pdm := pdm_of(checkpoint.metadata):

@@ -11,7 +11,7 @@ Reference:
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -67,7 +67,7 @@ class NeutralCalibration:
         """(17,) intensities in [0, 5] above the person's own neutral face."""
         return np.asarray(np.clip(intensities - self.offsets(face_id), 0.0, MAX_INTENSITY))
 
-    def rewrite_csv(self, path: Path, presence_threshold: float) -> None:
+    def rewrite_csv(self, path: Path, thresholds: Sequence[float]) -> None:
         """Correct a finished OpenFace CSV; it is replaced whole, or not at all."""
         with _rewriting(path) as (old, new):
             header = old.readline()
@@ -80,7 +80,7 @@ class NeutralCalibration:
                 values = np.array(cells[first : first + NUM_AUS], np.float64)
                 written = [f"{v:.2f}" for v in self.corrected(int(cells[face_id]), values)]
                 cells[first : first + NUM_AUS] = written
-                cells[presence : presence + NUM_AUS] = presences(written, presence_threshold)
+                cells[presence : presence + NUM_AUS] = presences(written, thresholds)
                 new.write(", ".join(cells) + "\n")
 
     def rewrite_jsonl(self, path: Path) -> None:

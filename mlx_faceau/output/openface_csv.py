@@ -6,13 +6,14 @@ name of the file in a column before the others.
 """
 
 import csv
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from mlx_faceau.core.facs import AU_NAMES
+from mlx_faceau.core.facs import AU_NAMES, NUM_AUS
 from mlx_faceau.core.landmarks import NUM_LANDMARKS
 from mlx_faceau.core.pdm import PDM
 from mlx_faceau.errors import DatasetError, UsageError
@@ -20,9 +21,10 @@ from mlx_faceau.video.pose import points_3d
 from mlx_faceau.video.results import FaceResult, FrameResult
 
 NUM_LOCAL_PARAMS = 34
+# OpenFace's last but one is AU28_c, lip suck: no net here predicts it, so it has no column.
 PRESENCE_NAMES = tuple(name.replace("_r", "_c") for name in AU_NAMES)
-# An action unit counts as present from this intensity on, in its AUxx_c column. OpenFace has
-# separate classifiers for it; trace (A) begins at 1 on its scale.
+PRESENCE_KEY = "presence_thresholds"  # in a checkpoint and what is exported from it
+# Intensity from which a unit counts as present where its net records no other: FACS level A.
 PRESENCE_THRESHOLD = 1.0
 _LONGEST_HEADER = 1 << 16  # characters; that of OpenFace has 8,000
 FILE_COLUMN = "file"
@@ -61,7 +63,7 @@ class Layout:
     Args:
         groups: names of :data:`GROUPS`; their order there counts.
         pdm: of the landmark net; gives the ``3d`` group.
-        presence_threshold: intensity from which ``AUxx_c`` is 1.
+        presence_thresholds: (17,) intensities from which ``AUxx_c`` is 1.
         file_column: name the image of each row first, for a table of several images.
 
     Raises:
@@ -70,7 +72,7 @@ class Layout:
 
     groups: Sequence[str] = ("pose", "2d", "params", "aus")
     pdm: PDM | None = None
-    presence_threshold: float = PRESENCE_THRESHOLD
+    presence_thresholds: Sequence[float] = (PRESENCE_THRESHOLD,) * NUM_AUS
     file_column: bool = False
 
     def __post_init__(self) -> None:
@@ -125,12 +127,24 @@ class Layout:
         if face.au_intensities is None:
             return _ZEROS["aus"]
         intensities = _fixed(face.au_intensities, 2)
-        return [*intensities, *presences(intensities, self.presence_threshold)]
+        return [*intensities, *presences(intensities, self.presence_thresholds)]
 
 
-def presences(intensities: Iterable[str], presence_threshold: float) -> list[str]:
+def presence_thresholds(metadata: Mapping[str, Any]) -> tuple[float, ...]:
+    """(17,) intensities from which the units of a net count as present.
+
+    Args:
+        metadata: of the action unit net: thresholds by unit, ``"AU12"``, where they were measured
+            (``benchmarks/presence_thresholds.py``); the others are 1.
+    """
+    own = metadata.get(PRESENCE_KEY) or {}
+    return tuple(float(own.get(name.removesuffix("_r"), PRESENCE_THRESHOLD)) for name in AU_NAMES)
+
+
+def presences(intensities: Sequence[str], thresholds: Sequence[float]) -> list[str]:
     """``AUxx_c`` from ``AUxx_r`` as it is written, so that a reader can repeat the comparison."""
-    return [f"{float(float(cell) >= presence_threshold):.2f}" for cell in intensities]
+    both = zip(intensities, thresholds, strict=True)
+    return [f"{float(float(cell) >= threshold):.2f}" for cell, threshold in both]
 
 
 def _quoted(text: str) -> str:

@@ -167,7 +167,7 @@ def _finish(
     if calibration is not None and files.format == "jsonl":
         calibration.rewrite_jsonl(Path(files.rows))
     elif calibration is not None:
-        calibration.rewrite_csv(Path(files.rows), files.layout.presence_threshold)
+        calibration.rewrite_csv(Path(files.rows), files.layout.presence_thresholds)
     if report is not None and files.report is not None:
         if isinstance(report, VideoReport):
             report.write(files.report, calibration)

@@ -69,6 +69,30 @@ def test_a_video_becomes_a_csv_overlay_and_report_in_the_current_folder(
     assert (record["source"], record["settings"]) == ("clip.mp4", settings)
 
 
+@pytest.mark.parametrize(
+    ("more", "threshold"), [([], 0.25), (["--presence-threshold", "4"], 4.0)], ids=["own", "given"]
+)
+def test_presence_follows_the_net_s_thresholds_unless_one_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: list[str], threshold: float
+) -> None:
+    class Described(BlobAUs):
+        def describe(self) -> dict[str, Any]:
+            metadata = {"presence_thresholds": {"AU01": 0.25}}
+            model = {"name": "blobs", "hash": "00"}
+            return {"backend": "onnx", "path": "", "metadata": metadata, "model": model}
+
+        def predict_batch(self, crops: np.ndarray) -> dict[str, np.ndarray]:
+            return {"au_intensities": np.full((len(crops), 17), 0.5)}
+
+    monkeypatch.setattr(predictor, "load_au_predictor", lambda path, **_: Described())
+    assert predict(clip(tmp_path / "clip.mp4", 2), *more) == 0
+    columns = read_openface_csv(tmp_path / "clip.csv")
+    assert columns["AU01_c"].tolist() == [float(threshold <= 0.5)] * 2
+    assert columns["AU02_c"].tolist() == [0.0, 0.0]
+    stated = json.loads((tmp_path / "clip.run.json").read_text())["presence_thresholds"]
+    assert (stated["AU01_c"], stated["AU45_c"]) == (threshold, max(1.0, threshold))
+
+
 def test_an_image_gives_a_line_a_face_and_a_drawn_image(tmp_path: Path) -> None:
     people = draw_frame([Blob(70, 80, 30, 0), Blob(220, 100, 40, 1)])
     cv2.imwrite(str(tmp_path / "people.png"), people)
