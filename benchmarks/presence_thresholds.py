@@ -22,7 +22,7 @@ from mlx_faceau.core.checkpoint import load_checkpoint, save_checkpoint
 from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.core.metrics import MINIMUM_SUPPORT
 from mlx_faceau.data.format.dataset import FaceDataset
-from mlx_faceau.evaluation.subjects import subjects_of
+from mlx_faceau.evaluation.bootstrap import subjects_of
 from mlx_faceau.output.openface_csv import PRESENCE_KEY, PRESENCE_THRESHOLD
 
 UNITS = [name.removesuffix("_r") for name in AU_NAMES]

@@ -1,5 +1,7 @@
 """OpenFace's CSV: columns, formats, what its readers make of it."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -170,16 +172,40 @@ def test_openfaces_own_files_of_both_styles_are_read(shared_folder: Path) -> Non
     assert "face_id" not in old
 
 
-def test_pandas_and_exploface_read_it(tmp_path: Path) -> None:
-    pandas = pytest.importorskip("pandas")
+@pytest.fixture
+def forty_rows(tmp_path: Path) -> Path:
     frames = [found(face(), index=i) for i in range(40)]
-    path = write(tmp_path / "a.csv", Layout(), *frames)
-    table = pandas.read_csv(path, skipinitialspace=True)
+    return write(tmp_path / "a.csv", Layout(), *frames)
+
+
+def test_pandas_reads_it(forty_rows: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    table = pandas.read_csv(forty_rows, skipinitialspace=True)
     assert list(table.columns) == Layout().columns
     assert table["AU45_r"].iloc[0] == 2.0
+    assert {str(kind) for kind in table.dtypes} <= {"int64", "float64"}
+
+
+def test_exploface_reads_it_and_finds_the_units_that_are_present(forty_rows: Path) -> None:
     exploface = pytest.importorskip("exploface")
-    times = exploface.extraction.get_activation_times(table, "AU45_c", intensity_threshold=1)
-    assert times == [[0.0, 1.3]]
+    detections = exploface.get_detections(exploface.get_feature_time_series(forty_rows))
+    present = [name[:4] for name, value in face().aus.items() if value >= 1]
+    assert detections["feature"].tolist() == present
+    assert set(zip(detections["start"], detections["end"], strict=True)) == {(0.0, 1.3)}
+
+
+def test_py_feat_reads_it(forty_rows: Path) -> None:
+    """In a process of its own: importing py-feat changes the settings of threads, and warns."""
+    code = f"""
+from feat.utils.io import read_openface
+fex = read_openface({str(forty_rows)!r})
+fex.au_columns = [c for c in fex.au_columns if c in fex]
+print(len(fex), fex.aus.shape[1], fex.landmarks.shape[1], fex.poses.shape[1], fex.AU45_r[39])
+"""
+    if subprocess.run([sys.executable, "-c", "import feat"], capture_output=True).returncode:
+        pytest.skip("py-feat is not here")
+    run = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True)
+    assert run.stdout.split() == [b"40", b"34", b"136", b"6", b"2.0"], run.stderr.decode()
 
 
 def test_numbers_read_back_within_their_decimals(tmp_path: Path) -> None:
