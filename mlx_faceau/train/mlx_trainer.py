@@ -111,8 +111,8 @@ class MLXTrainer(Trainer):
             self.average.load_weights_dict(settings.weights)
         self.loss = LOSSES[type(settings.config)](**settings.loss_options)
         self.scaling = {
-            name: (mx.array(np.float32(mean)), mx.array(np.float32(deviation)))
-            for name, (mean, deviation) in settings.scaling.items()
+            name: tuple(mx.array(np.asarray(part, np.float32)) for part in pair)
+            for name, pair in settings.scaling.items()
         }
         self._precision = getattr(mx, settings.precision)
         self._optimizer = AdamW(settings.weight_decay)

@@ -7,13 +7,13 @@ from typing import Any
 
 from mlx_faceau.core.checkpoint import Checkpoint
 from mlx_faceau.core.setting_names import current_settings
+from mlx_faceau.core.trainer import Ranks
 from mlx_faceau.data.labels.openface_au_models import OpenFaceAUModels
 from mlx_faceau.errors import CheckpointError, DatasetError
 
 from .checkpoints import AU_MODELS
 from .config import AUTrainConfig, TrainConfig, resolve
 from .datasets import TrainingData
-from .distributed import Ranks
 from .initial_weights import load_init
 
 _LOG = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ pytest.importorskip("coremltools")
 from mlx_faceau.convert import export_coreml  # noqa: E402
 from mlx_faceau.convert.check import CheckFailed  # noqa: E402
 from mlx_faceau.convert.export_coreml import export_to_coreml  # noqa: E402
-from mlx_faceau.convert.mil import _dtype, load_coremltools, read_mlpackage  # noqa: E402
+from mlx_faceau.convert.mil import load_coremltools, read_mlpackage, torch_dtype  # noqa: E402
 from mlx_faceau.core.artifact_metadata import find_mlmodel, read_exported_metadata  # noqa: E402
 from mlx_faceau.core.checkpoint import describe, file_hash  # noqa: E402
 from mlx_faceau.errors import ExportError  # noqa: E402
@@ -72,13 +72,13 @@ def test_input_and_outputs_are_float32_arrays_of_one_face(core_ml_packages, kind
 def test_computation_is_in_the_precision_that_was_asked_for(core_ml_packages):
     precisions = {
         kind: {
-            _dtype(op.outputs[0])
+            torch_dtype(op.outputs[0])
             for op in read_mlpackage(package).operations
             if op.op_type == "conv"
         }
         for kind, package in core_ml_packages.items()
     }
-    assert precisions == {"landmark_pose": {"float32"}, "au_prediction": {"float16"}}
+    assert precisions == {"landmark_pose": {torch.float32}, "au_prediction": {torch.float16}}
 
 
 def test_the_scale_uses_the_softplus_that_float16_hardware_survives(core_ml_packages):
