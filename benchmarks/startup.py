@@ -19,18 +19,23 @@ CASES = {
 }
 
 
+def measure(rounds: int) -> dict[str, list[tuple[float, float]]]:
+    """CPU and wall seconds of each round, by case; one round before them warms the caches."""
+    times: dict[str, list[tuple[float, float]]] = {case: [] for case in CASES}
+    for _ in range(rounds + 1):
+        for case, arguments in CASES.items():
+            times[case].append(timed_process([sys.executable, *arguments]))
+    return {case: found[1:] for case, found in times.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--output", type=Path, default=RESULTS / "startup.csv")
     args = parser.parse_args()
     load_at_start, rows = load(), []
-    times: dict[str, list[tuple[float, float]]] = {case: [] for case in CASES}
-    for _ in range(args.rounds + 1):
-        for case, arguments in CASES.items():
-            times[case].append(timed_process([sys.executable, *arguments]))
-    for case, found in times.items():
-        cpu, wall = zip(*found[1:], strict=True)  # the first round warms the caches
+    for case, found in measure(args.rounds).items():
+        cpu, wall = zip(*found, strict=True)
         row = {"case": case, "rounds": args.rounds}
         row["cpu_ms_median"] = round(1000 * statistics.median(cpu), 1)
         row["wall_ms_median"] = round(1000 * statistics.median(wall), 1)

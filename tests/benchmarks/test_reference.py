@@ -199,7 +199,7 @@ def test_every_setting_of_the_recipes_that_come_along_exists(path: Path) -> None
     recipe = reference.read_recipe(path)
     training = {kind.model_name: kind for kind in TRAIN_CONFIGS}[recipe["net"]]
     for stage in recipe["stages"]:
-        assert {*stage["data"]} <= {"train", "mixed", "photographs", "made"}
+        assert {*stage["data"]} <= {"train", "mixed", "photographs", "wide", "made"}
         resolve(training, {**stage, "data": ["faces.h5"]})
 
 
