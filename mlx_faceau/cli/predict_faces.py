@@ -94,7 +94,7 @@ def run_faces(args: argparse.Namespace, settings: dict[str, Any]) -> int:
     described = pipeline.describe()
     record = run_record(described, settings)
     if (threshold := args.presence_threshold) is None:
-        thresholds = presence_thresholds(described.get("au_model", {}).get("metadata") or {})
+        thresholds = presence_thresholds(described.get("au_model", {}))
     else:
         thresholds = (threshold,) * NUM_AUS
     if "aus" in layout.groups:

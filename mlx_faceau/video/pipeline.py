@@ -185,11 +185,14 @@ class FacePipeline:
         return self._stream(webcam, span, webcam.name, live=True)
 
     def describe(self) -> dict[str, Any]:
-        """What runs: the detector's name, and of each net the description without its metadata."""
+        """What runs: the detector's name, and each net's description without metadata."""
         nets: dict[str, Any] = {"landmark_model": self._landmarks, "au_model": self._aus}
         described = {name: net.describe() for name, net in nets.items() if hasattr(net, "describe")}
         for about in described.values():
-            about.pop("metadata", None)  # long; a predictor's own describe() has it
+            # Long; a predictor's own describe() has it whole.
+            metadata = about.pop("metadata", None) or {}
+            if thresholds := metadata.get("presence_thresholds"):
+                about["presence_thresholds"] = thresholds
         return {"detector": self.detector.name, **described}
 
     def __repr__(self) -> str:
