@@ -389,7 +389,4 @@ def test_the_demo_finds_one_smiling_face(tmp_path: Path, capsys) -> None:
     assert main(["demo", "--output", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert "AU12 Lip Corner Puller" in printed
-    # dlib's search offers an emblem of the suit too, in which the net believes by half.
-    confidence = read_openface_csv(tmp_path / "astronaut.csv")["confidence"]
-    assert confidence[0] > 0.9
-    assert (confidence[1:] < 0.6).all()
+    assert len(read_openface_csv(tmp_path / "astronaut.csv")["face_id"]) == 1

@@ -69,8 +69,8 @@ def run(args: argparse.Namespace) -> int:
     settings = GeneratorSettings(
         args.labels, args.frame_step, args.pdm, _limits(args.limit), args.label_model
     )
-    subjects = read_pairs(Path(args.subjects), "file,subject") if args.subjects else []
-    inputs = _inputs(_find_files(args), dict(subjects))
+    subjects = read_pairs(Path(args.subjects), "file,subject") if args.subjects else {}
+    inputs = _inputs(_find_files(args), dict(subjects.values()))
     with _progress(len(inputs)) as progress:
         reports = generate_file(inputs, settings, Path(args.output), args.workers, progress)
     if args.report:

@@ -109,7 +109,7 @@ def test_a_list_names_a_person_in_any_spelling(tmp_path):
     parts = partition_by_list(dataset, tmp_path / "list.csv").parts
     assert parts["train"].tolist() == list(range(8))
     (tmp_path / "list.csv").write_text("a 1,train\nA_1,val\nb,val\n")
-    with pytest.raises(DatasetError, match="'A_1' is in two parts"):
+    with pytest.raises(DatasetError, match="line 2: 'A_1' is in two parts"):
         partition_by_list(dataset, tmp_path / "list.csv")
 
 

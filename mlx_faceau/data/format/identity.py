@@ -56,8 +56,8 @@ def spellings(names: np.ndarray | None) -> list[list[str]]:
     return [written for written in found.values() if len(written) > 1]
 
 
-def read_pairs(path: Path, columns: str) -> list[tuple[str, str]]:
-    """The lines of a CSV of two columns, such as files and their subjects.
+def read_pairs(path: Path, columns: str) -> dict[int, tuple[str, str]]:
+    """By its number each line of a CSV of two columns, such as files and their subjects.
 
     Args:
         path: the file.
@@ -70,12 +70,13 @@ def read_pairs(path: Path, columns: str) -> list[tuple[str, str]]:
         lines = csv.reader(path.read_text(encoding="utf-8-sig").splitlines())
     except OSError as error:
         raise DatasetError(f"{path}: {error.strerror}") from None
-    pairs = []
+    pairs = {}
     for number, row in enumerate(lines, start=1):
         cells = [cell.strip() for cell in row]
         if row and (len(cells) != 2 or not all(cells)):
             raise DatasetError(f"{path}: line {number} is not {columns!r}")
-        pairs += [(cells[0], cells[1])] if row else []
+        if row:
+            pairs[number] = (cells[0], cells[1])
     return pairs
 
 

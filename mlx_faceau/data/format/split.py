@@ -137,11 +137,11 @@ def partition_by_list(dataset: FaceDataset, path: Path) -> Partition:
             is of no name on the list, or a face is in two parts.
     """
     part_of: dict[str, str] = {}  # by subject_key
-    for name, part in read_pairs(path, "name,part"):
+    for line, (name, part) in read_pairs(path, "name,part").items():
         if not part.replace("-", "").replace("_", "").isalnum():
-            raise DatasetError(f"{path}: {part!r} cannot be a file's name")
+            raise DatasetError(f"{path}: line {line}: {part!r} cannot be a file's name")
         if part_of.setdefault(subject_key(name), part) != part:
-            raise DatasetError(f"{path}: {name!r} is in two parts")
+            raise DatasetError(f"{path}: line {line}: {name!r} is in two parts")
     found = np.full(len(dataset), "", dtype=object)
     used = set()
     for texts in (dataset.videos, dataset.subjects):  # a subject's line outranks a video's
