@@ -176,6 +176,11 @@ def _atomic_package(path: Path) -> Iterator[Path]:
         yield new
         if path.exists():
             path.rename(old)
-        new.rename(path)
+        try:
+            new.rename(path)
+        except OSError:
+            if old.exists():
+                old.rename(path)
+            raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -16,7 +16,7 @@ import logging
 import platform
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +163,8 @@ def read_mlpackage(path: Path | str) -> Program:
         path: an ``.mlpackage`` folder.
 
     Raises:
-        ExportError: if it uses an operation that this evaluator does not know.
+        ExportError: if it uses an operation that this evaluator does not know, or its description
+            differs from its program.
         CheckpointError: if it is no package.
         MissingDependency: without coremltools.
     """
@@ -184,6 +185,14 @@ def read_mlpackage(path: Path | str) -> Program:
         tuple(_described(feature) for feature in features)
         for features in (model.description.input, model.description.output)
     )
+    for variables, described in ((loaded.inputs.values(), inputs), (loaded.outputs, outputs)):
+        own = [
+            Port(v.name, str(torch_dtype(v)).removeprefix("torch."), tuple(v.shape))
+            for v in variables
+        ]
+        seen = [replace(p, dtype="float32") if p.dtype.startswith(IMAGE) else p for p in described]
+        if own != seen:
+            raise ExportError(f"{path}: its program has {own}, its description {seen}")
     return Program(inputs, outputs, operations)
 
 

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 from blobs import Blob, draw_frame, write_video
+from mp4 import set_durations, turn_quarter
 
 from mlx_faceau.errors import VideoError
 from mlx_faceau.video.images import read_image
@@ -20,6 +21,25 @@ def clip(tmp_path: Path, frames: int = 20, rate: float = 25.0) -> Path:
     return write_video(tmp_path / "clip.mp4", drawn, rate)
 
 
+def test_frames_come_in_order_with_index_and_seconds(tmp_path: Path) -> None:
+    video = Video(clip(tmp_path))
+    assert (video.rate, video.count) == (25.0, 20)
+    frames = list(video.frames())
+    assert [frame.index for frame in frames] == list(range(20))
+    np.testing.assert_allclose([f.timestamp for f in frames], np.arange(20) / 25, atol=1e-3)
+    assert frames[0].image.shape == (120, 200, 3)
+    assert video.damaged == 0
+
+
+def test_timestamps_of_a_varying_rate_are_the_files_own(tmp_path: Path) -> None:
+    path = clip(tmp_path, 10)
+    set_durations(path, [(4, 512), (6, 2048)])  # cv2 writes 12,800 ticks a second at 25 frames
+    moments = [frame.timestamp for frame in Video(path).frames()]
+    steps = np.diff(moments)
+    np.testing.assert_allclose(steps[4:] / steps[0], 4.0, rtol=0.02)
+    np.testing.assert_allclose(steps[:4] / steps[0], 1.0, rtol=0.02)
+
+
 def test_times_never_run_backwards_where_a_file_repeats_one(tmp_path: Path) -> None:
     video = Video(clip(tmp_path, 7))
     ticks = [round(25 * time) for time in (0.0, 0.16, 0.32, 0.48, 0.48, 0.48, 0.64)]
@@ -29,6 +49,16 @@ def test_times_never_run_backwards_where_a_file_repeats_one(tmp_path: Path) -> N
     )
     times = [seconds for _, seconds in video._timed(pictures)]
     assert times == pytest.approx([0, 0.16, 0.32, 0.48, 0.481, 0.482, 0.64])
+
+
+def test_a_phone_video_filmed_sideways_is_turned_upright(tmp_path: Path) -> None:
+    path = clip(tmp_path, 3)
+    turn_quarter(path)
+    image = next(Video(path).frames()).image
+    assert image.shape == (200, 120, 3)
+    blob = np.argwhere(image.max(axis=2).astype(int) - image.min(axis=2) > 60).mean(axis=0)
+    # (40, 60) of 200 x 120, a quarter clockwise: x = 119 - 60, y = 40.
+    np.testing.assert_allclose(blob, (40, 59), atol=3)
 
 
 def test_a_span_leaves_frames_out_without_changing_numbers(tmp_path: Path) -> None:

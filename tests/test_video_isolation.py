@@ -24,7 +24,7 @@ COLOURS = [
 ]
 _NEAR = 24  # a coded colour stays this close to its own in every channel
 _SIZES = [(96, 128), (96, 128), (64, 128), (128, 176)]
-_PATCH = 16  # of every fourth pixel, of another's colour, that count: less is ringing at an edge
+_PATCH = 64  # pixels of another's colour that count: less is ringing at an edge
 
 
 def plain(path: Path, colour: Any, size: Any, **options: str) -> Path:
@@ -102,8 +102,7 @@ def images(path: Path) -> Iterator[np.ndarray]:
 
 def check_own(image: np.ndarray, own: Any) -> None:
     others = np.array([colour for colour in COLOURS if colour != own], np.int16)
-    sampled = image[::2, ::2].astype(np.int16)
-    far = np.abs(sampled[:, :, None] - others).max(axis=3)
+    far = np.abs(image.astype(np.int16)[:, :, None] - others).max(axis=3)
     assert ((far <= _NEAR).sum(axis=(0, 1)) < _PATCH).all(), f"foreign pixels in the file of {own}"
 
 

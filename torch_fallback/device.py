@@ -39,7 +39,9 @@ def check_precision(device: torch.device, precision: str) -> None:
     """
     if precision == "float32" or device.type != "cpu":
         return
-    if precision == "bfloat16" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    # Not every build of torch has oneDNN and its operators.
+    has_onednn = torch.backends.mkldnn.is_available()
+    if precision == "bfloat16" and has_onednn and torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return
     raise BackendError(
         f"--precision {precision} is slower than float32 on this CPU; it needs a GPU"

@@ -16,6 +16,8 @@ from torch.nn import functional as F
 from mlx_faceau.core import architectures
 from mlx_faceau.core.architectures import BN_EPS, BN_MOMENTUM
 
+from .device import MEMORY_FORMAT
+
 Activation = Callable[[torch.Tensor], torch.Tensor]
 ACTIVATIONS: dict[str, Activation] = {"relu6": F.relu6, "silu": F.silu}
 
@@ -56,11 +58,11 @@ class ConvNorm(nn.Module):
         all pixels' at stride 1, of which every second one is the same result.
         """
         conv = self.conv
-        slow = conv.stride == (2, 2) and conv.groups > 1 and torch.is_autocast_enabled("cpu")
-        if not (slow and self.training):
+        slow = conv.stride == (2, 2) and conv.groups > 1 and x.dtype == torch.bfloat16
+        if not (slow and self.training and x.device.type == "cpu"):
             return conv(x)
         every = F.conv2d(x, conv.weight, padding=conv.padding, groups=conv.groups)
-        return every[:, :, ::2, ::2].contiguous(memory_format=torch.channels_last)
+        return every[:, :, ::2, ::2].contiguous(memory_format=MEMORY_FORMAT)
 
 
 class SqueezeExcite(nn.Module):

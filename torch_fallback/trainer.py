@@ -263,7 +263,7 @@ class TorchTrainer(Trainer):
         return {
             name: to_device(value, self.device)
             for name, value in arrays.items()
-            if self.is_target(name)
+            if name in self.targets
         }
 
 

@@ -7,6 +7,7 @@ References:
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -118,9 +119,10 @@ class Trainer:
         """
         raise NotImplementedError
 
-    def is_target(self, name: str) -> bool:
-        """Whether the loss reads this array of a batch."""
-        return name in (*self.settings.config.output_shapes, "global_mask", "local_mask")
+    @cached_property
+    def targets(self) -> frozenset[str]:
+        """Names of the arrays of a batch that the loss reads."""
+        return frozenset({*self.settings.config.output_shapes, "global_mask", "local_mask"})
 
     def loss_terms(self, predictions: Mapping[str, Any], targets: Mapping[str, Any]) -> Any:
         """The loss terms, scalars, of predictions and targets in the labels' units."""

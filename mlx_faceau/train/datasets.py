@@ -137,20 +137,22 @@ def open_data(
     if isinstance(config, AUTrainConfig):
         _check_units(dataset.labels["au_intensities"], split, config)
         if config.auxiliary_weight:
-            with _naming_options(config):
+            with _naming(config, *_au_model_options(config)):
                 if au_models is None:
                     # With --overfit the training side is too small to fit linear models.
                     seen = np.arange(len(dataset)) if config.overfit else rows
                     _LOG.info("fitting a linear model of the labels to %d faces", len(seen))
                     au_models = OpenFaceAUModels.fit(dataset, seen)
-                if config.cutmix_faces:
-                    _LOG.info("composing %d faces", config.cutmix_faces)
-                    _, people = people_names(dataset, strict=False)
+            if config.cutmix_faces:
+                _LOG.info("composing %d faces", config.cutmix_faces)
+                _, people = people_names(dataset, strict=False)
+                with _naming(config, "--cutmix-faces"):
                     composed = composed_faces(
                         dataset, people, rows, au_models, config.cutmix_faces, config.seed
                     )
-                    source = ConcatDataset([dataset, composed])
-                    rows = np.r_[rows, len(dataset) + np.arange(len(composed))]
+                source = ConcatDataset([dataset, composed])
+                rows = np.r_[rows, len(dataset) + np.arange(len(composed))]
+            with _naming(config, *_au_model_options(config)):
                 auxiliary = auxiliary_targets(
                     au_models,
                     source,
@@ -177,16 +179,19 @@ def open_data(
 
 
 @contextmanager
-def _naming_options(config: AUTrainConfig) -> Iterator[None]:
-    """A DatasetError in it names the files, and the options that need models of the labels."""
+def _naming(config: AUTrainConfig, *options: str) -> Iterator[None]:
+    """A DatasetError in it names the files, and the options to leave out."""
     try:
         yield
     except DatasetError as error:
-        given = ["--auxiliary-weight"]
-        given += ["--relabel-flipped"] * config.relabel_flipped
-        given += ["--cutmix-faces"] * (config.cutmix_faces > 0)
-        options = " and ".join(given)
-        raise DatasetError(f"{', '.join(config.data)}: {error}; leave {options} out") from None
+        left_out = " and ".join(filter(None, [", ".join(options[:-1]), options[-1]]))
+        raise DatasetError(f"{', '.join(config.data)}: {error}; leave {left_out} out") from None
+
+
+def _au_model_options(config: AUTrainConfig) -> list[str]:
+    """The given options that need linear models of the labels."""
+    used = {"--relabel-flipped": config.relabel_flipped, "--cutmix-faces": config.cutmix_faces}
+    return ["--auxiliary-weight", *(name for name in used if used[name])]
 
 
 def _sampling_weights(intensities: np.ndarray) -> np.ndarray:

@@ -231,7 +231,7 @@ class MLXTrainer(Trainer):
             mx.random.seed((first << 32) | second)
 
     def _arrays(self, arrays: Arrays) -> MXArrays:
-        return {name: mx.array(value) for name, value in arrays.items() if self.is_target(name)}
+        return {name: mx.array(value) for name, value in arrays.items() if name in self.targets}
 
 
 def scaled(images: mx.array) -> mx.array:

@@ -127,9 +127,8 @@ def two_units_swapped(weights):
     return {name: weights[name][order] for name in names}
 
 
-@pytest.mark.parametrize(
-    ("name", "mistake"), [("picture", swapped_channels), ("batch", two_units_swapped)]
-)
+@pytest.mark.parametrize("mistake", [swapped_channels, two_units_swapped])
+@pytest.mark.parametrize("name", ["picture", "batch"])
 def test_a_package_with_a_classic_mistake_fails(packages, name, mistake):
     good = source(AU)
     other = dataclasses.replace(good, weights={**good.weights, **mistake(good.weights)})

@@ -145,6 +145,25 @@ def test_a_package_that_fails_its_check_leaves_the_older_one(tmp_path):
 
 
 @pytest.mark.usefixtures("au_conversion")
+def test_a_package_that_cannot_be_put_in_place_leaves_the_older_one(tmp_path, monkeypatch):
+    target = tmp_path / "a.mlpackage"
+    target.mkdir()
+    (target / "Manifest.json").write_text("{}")
+    rename = Path.rename
+
+    def failing(path: Path, to: Path) -> Path:
+        if path.name == "new.mlpackage":
+            raise OSError(5, "Input/output error")
+        return rename(path, to)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(OSError, match="Input/output"):
+        export_to_coreml(random_net(AU), target)
+    assert contents(target) == {"Manifest.json": b"{}"}
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mlpackage"]
+
+
+@pytest.mark.usefixtures("au_conversion")
 def test_what_is_no_package_is_never_replaced(tmp_path):
     folder = tmp_path / "notes.mlpackage"
     folder.mkdir()

@@ -1,5 +1,6 @@
 """The reader and evaluator of Core ML packages: arithmetic and rounding."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,8 @@ pytest.importorskip("coremltools")
 
 from mlx_faceau.convert import mil  # noqa: E402
 from mlx_faceau.convert.mil import OPERATIONS, Port, read_mlpackage  # noqa: E402
+from mlx_faceau.core.artifact_metadata import find_mlmodel  # noqa: E402
+from mlx_faceau.errors import ExportError  # noqa: E402
 
 RNG = np.random.default_rng(0)
 
@@ -125,3 +128,30 @@ def test_a_convolution_that_exports_do_not_use_is_refused():
     for pad_type, pad in (("same", [1] * 4), ("custom", [0, 1, 0, 1])):
         with pytest.raises(ValueError, match="pad"):
             OPERATIONS["conv"](x, weight, pad_type, pad, [1, 1], [1, 1], 1)
+
+
+def renamed_output(description) -> None:
+    description.output[0].name = "emotions"
+
+
+def float16_output(description) -> None:
+    description.output[0].type.multiArrayType.dataType = 65552
+
+
+def other_input_shape(description) -> None:
+    description.input[0].type.multiArrayType.shape[1] = 4
+
+
+@pytest.mark.parametrize("change", [renamed_output, float16_output, other_input_shape])
+def test_a_description_of_another_program_is_refused(au_package, tmp_path, change):
+    from coremltools.proto import Model_pb2
+
+    package = Path(shutil.copytree(au_package, tmp_path / "other.mlpackage"))
+    model = Model_pb2.Model()
+    model.ParseFromString(find_mlmodel(package).read_bytes())
+    change(model.description)
+    find_mlmodel(package).write_bytes(model.SerializeToString())
+    with pytest.raises(ExportError, match="its program has") as caught:
+        read_mlpackage(package)
+    assert "\n" not in str(caught.value)
+    assert str(package) in str(caught.value)

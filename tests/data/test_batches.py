@@ -76,7 +76,7 @@ def test_without_shuffling_samples_come_in_order(dataset):
     assert [batch["index"].tolist() for batch in batches.epoch(0)] == [[2, 9], [40, 250]]
 
 
-@pytest.mark.parametrize("start", [1, 8, 9])
+@pytest.mark.parametrize("start", [0, 1, 5, 8, 9])
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_an_epoch_continued_in_the_middle_equals_the_rest_of_the_whole(
     dataset, small_window, start, shuffle

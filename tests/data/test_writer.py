@@ -119,6 +119,16 @@ def test_a_file_of_the_original_tool_is_not_appended_to(tmp_path):
         TrainingDataWriter(path)
 
 
+def test_a_file_with_unusable_labels_is_refused_before_any_work(tmp_path):
+    path = tmp_path / "out.h5"
+    with TrainingDataWriter(path) as writer:
+        writer.add_sample(**sample(image=arrays(1)["images"][0], frame_index=0))
+    with h5py.File(path, "r+") as file:
+        file["au_intensities"][0, 0] = np.nan
+    with pytest.raises(DatasetError, match=r"out\.h5"):
+        TrainingDataWriter(path)
+
+
 def test_a_second_writer_waits_for_the_first_to_be_done(tmp_path):
     with TrainingDataWriter(tmp_path / "out.h5") as writer:
         writer.add_sample(**sample())

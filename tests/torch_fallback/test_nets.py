@@ -15,6 +15,7 @@ from mlx_faceau.core.architectures import (  # noqa: E402
 )
 from mlx_faceau.errors import CheckpointError  # noqa: E402
 from mlx_faceau.torch_fallback import AUPredictionNet, UnifiedLandmarkPoseNet, build  # noqa: E402
+from mlx_faceau.torch_fallback.layers import ConvNorm  # noqa: E402
 from mlx_faceau.torch_fallback.nets import _global_params  # noqa: E402
 
 SMALL = [LandmarkPoseConfig(width_mult=0.25), AUPredictionConfig(width_mult=0.25)]
@@ -199,3 +200,20 @@ def test_dropout_acts_in_training_only():
     with torch.no_grad():
         assert not torch.equal(head.train()(features), head(features))
         assert torch.equal(head.eval()(features), head(features))
+
+
+@pytest.mark.parametrize("size", [9, 10])
+def test_a_depthwise_stride_of_two_gives_torch_s_own_values_and_gradients_in_bfloat16(size):
+    torch.manual_seed(0)
+    layer = ConvNorm(8, 8, 3, None, stride=2, groups=8).to(torch.bfloat16)
+    image = torch.randn(2, 8, size, size, dtype=torch.bfloat16)
+    results = []
+    for convolve in (layer._convolve, layer.conv):
+        x = image.clone().requires_grad_()
+        layer.zero_grad()
+        out = convolve(x)
+        out.square().sum().backward()
+        results.append([out, x.grad, layer.conv.weight.grad.clone()])
+    for ours, torch_s in zip(*results, strict=True):
+        assert ours.shape == torch_s.shape
+        torch.testing.assert_close(ours, torch_s, rtol=0.02, atol=0.02)

@@ -15,6 +15,7 @@ from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.data.loading.augment import LEVELS
 from mlx_faceau.data.synthetic.people import write_synthetic
 from mlx_faceau.errors import DatasetError
+from mlx_faceau.train import datasets
 from mlx_faceau.train.config import AUGMENTATIONS, AUTrainConfig, LandmarkPoseTrainConfig
 from mlx_faceau.train.datasets import TrainingData, open_data
 
@@ -106,6 +107,21 @@ def test_faces_that_no_model_fits_are_refused_with_the_flag_s_name(faces_file: P
     both = "leave --auxiliary-weight and --relabel-flipped out$"
     with pytest.raises(DatasetError, match=both):
         open_data(relabelling)
+
+
+def test_faces_that_cannot_be_composed_are_refused_with_that_flag_s_name_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise DatasetError("no two people")
+
+    monkeypatch.setattr(datasets, "composed_faces", refuse)
+    write_synthetic(tmp_path / "faces.h5", 288, seed=0)
+    config = AUTrainConfig(
+        data=str(tmp_path / "faces.h5"), batch_size=4, auxiliary_weight=4.0, cutmix_faces=8
+    )
+    with pytest.raises(DatasetError, match=r"no two people; leave --cutmix-faces out$"):
+        open_data(config)
 
 
 def test_validation_faces_are_never_augmented(faces_file: Path) -> None:

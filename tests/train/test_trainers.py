@@ -27,8 +27,11 @@ from mlx_faceau.train.schedule import averaging_decay
 LANDMARKS = LandmarkPoseConfig(width_mult=0.1)
 AUS = AUPredictionConfig(width_mult=0.1, dropout=0.3)
 AUXILIARY = AuxiliaryAUConfig(width_mult=0.1, dropout=0.3)
-# The plain action unit net is the one with the auxiliary head, less that head.
-NETS = [pytest.param(LANDMARKS, id="landmarks"), pytest.param(AUXILIARY, id="auxiliary aus")]
+NETS = [
+    pytest.param(LANDMARKS, id="landmarks"),
+    pytest.param(AUS, id="aus"),
+    pytest.param(AUXILIARY, id="auxiliary aus"),
+]
 
 
 @pytest.fixture(params=["torch", "mlx"])
@@ -227,12 +230,15 @@ def test_a_device_that_is_not_there_is_named(framework: str) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        ({"precision": "bfloat16"}, "--precision bfloat16"),
         ({"precision": "float16"}, "--precision float16"),
     ],
 )
 def test_what_a_device_cannot_do_is_refused(
-    framework: str, options: dict[str, Any], words: str
+    framework: str, options: dict[str, Any], words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if framework == "torch":  # as on a CPU without bfloat16 instructions, or a build without oneDNN
+        monkeypatch.setattr("torch.backends.mkldnn.is_available", lambda: False)
     with pytest.raises(BackendError, match=words):
         make(framework, AUS, **options)
 

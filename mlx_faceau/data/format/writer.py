@@ -16,6 +16,7 @@ from mlx_faceau.errors import DatasetError, UsageError
 
 from . import schema
 from .columns import Block, batch_of_one, checked_block, concatenate_blocks, num_rows
+from .dataset import FaceDataset
 from .label_provenance import copy_provenance
 from .row_io import BLOCK_ROWS, check_target, copy_samples, create_file
 
@@ -56,6 +57,8 @@ class TrainingDataWriter:
         try:
             self._existing = [self.path] if self.path.exists() else []
             self._rows = sum(map(_count_rows, self._existing))
+            for path in self._existing:  # its labels are checked now, not after all the work
+                FaceDataset(path, keep_outside=True).close()
             self._shards = self._find_shards()
             written = [*self._existing, *self._shards]
             self._hog = schema.has_hog(written[-1]) if written else None  # None: not known yet

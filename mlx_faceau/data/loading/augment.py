@@ -29,7 +29,6 @@ from .augmentation_workers import Augment, Batch
 from .photometric import Appearance, change_appearance, draw_factors
 
 _STRETCHED = 0.3  # share of faces that are stretched
-_UNSTRETCHED = np.eye(2, 3)
 _INSIDE = (2.0, 110.0)  # where moved landmarks may lie: the sigmoid cannot reach 0 and 112
 
 
@@ -135,17 +134,18 @@ def augment_face(
             "local_mask": np.zeros((), np.float32),  # a shape has no mirror without the PDM
         }
         labels = {**labels, **flipped}
-    stretch = draw_stretch(level.movement.stretch, rng)
-    stretched = transform_points(stretch, labels["landmarks"])
-    similarity = draw_similarity(stretched, level.movement, rng)
-    matrix = similarity @ np.vstack([stretch, (0.0, 0.0, 1.0)])
-    params = transform_global_params(similarity, labels["global_params"])
+    points, stretch = labels["landmarks"], draw_stretch(level.movement.stretch, rng)
+    if stretch is not None:
+        points = transform_points(stretch, points)
+        labels = {**labels, "global_mask": np.zeros((), np.float32)}
+    matrix = draw_similarity(points, level.movement, rng)
+    params = transform_global_params(matrix, labels["global_params"])
     moved = {
-        "landmarks": transform_points(matrix, labels["landmarks"]).astype(np.float32),
+        "landmarks": transform_points(matrix, points).astype(np.float32),
         "global_params": params.astype(np.float32),
     }
-    if not np.array_equal(stretch, _UNSTRETCHED):
-        moved["global_mask"] = np.zeros((), np.float32)
+    if stretch is not None:
+        matrix = matrix @ np.vstack([stretch, (0.0, 0.0, 1.0)])
     size = image.shape[1], image.shape[0]
     image = cv2.warpAffine(
         image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
@@ -153,18 +153,18 @@ def augment_face(
     return change_appearance(image, level.appearance, rng), {**labels, **moved}
 
 
-def draw_stretch(largest: float, rng: np.random.Generator) -> np.ndarray:
-    """Width by a random factor and height by its inverse, about the crop's centre; mostly neither.
+def draw_stretch(largest: float, rng: np.random.Generator) -> np.ndarray | None:
+    """Width by a random factor and height by its inverse, about the crop's centre.
 
     Args:
         largest: factor of the width to the height, at least 1; drawn for a share of the faces.
         rng: decides.
 
     Returns:
-        (2, 3) float64.
+        (2, 3) float64; None for most faces, which are not stretched.
     """
     if largest == 1.0 or rng.random() >= _STRETCHED:
-        return _UNSTRETCHED
+        return None
     width = np.sqrt(draw_factors(largest, rng)[0])
     factors = np.array([width, 1 / width])
     return np.column_stack([np.diag(factors), CROP_CENTRE * (1 - factors)])
