@@ -48,7 +48,7 @@ def main() -> int:
         raise SystemExit("no detector runs here: give --yunet, or install one")
     mesh = FaceMesh(args.label_model)
     table = args.photographs / "subjects.csv"
-    subjects = dict(read_pairs(table, "file,subject") if table.is_file() else [])
+    subjects = dict(read_pairs(table, "file,subject").values()) if table.is_file() else {}
     paths = sorted(path for path in args.photographs.iterdir() if path.suffix != ".csv")
     generator = np.random.default_rng(0)
     fractions: dict[str, list[np.ndarray]] = {detector.name: [] for detector in detectors}

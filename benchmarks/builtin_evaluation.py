@@ -16,10 +16,9 @@ from typing import Any
 
 import cv2
 import numpy as np
-from presence_thresholds import balanced_accuracy, f1_score
+from presence_thresholds import UNITS, balanced_accuracy, f1_score
 
 from mlx_faceau import load_au_predictor, load_predictor
-from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.core.geometry import standard_crop_matrix, transform_points
 from mlx_faceau.core.metrics import mean_absolute_error, nme, pearson
 from mlx_faceau.data.labels.mediapipe import MediaPipeLabeller
@@ -30,7 +29,6 @@ from mlx_faceau.video.align import crop_frame
 from mlx_faceau.video.results import Frame
 from mlx_faceau.weights.builtin import identity
 
-UNITS = [name.removesuffix("_r") for name in AU_NAMES]
 # Ekman's criteria of the posed emotions: the emotions that contain each unit.
 CONTAINS = {
     "AU01": "sadness fear surprise",

@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--limit", type=int, help="photographs at most")
     args = parser.parse_args()
-    subjects = dict(read_pairs(args.subjects, "file,subject") if args.subjects else [])
+    subjects = dict(read_pairs(args.subjects, "file,subject").values()) if args.subjects else {}
     mesh, pdm = FaceMesh(args.label_model), read_pdm(OPEN_PDM)
     model = mesh_expressions(read_ict_facekit(args.ict))
     count, reports = 0, []

@@ -19,11 +19,11 @@ from timing import RESULTS, Row, write_csv
 
 from mlx_faceau import load_au_predictor
 from mlx_faceau.core.checkpoint import load_checkpoint, save_checkpoint
-from mlx_faceau.core.facs import AU_NAMES
+from mlx_faceau.core.facs import AU_NAMES, PRESENCE_KEY
 from mlx_faceau.core.metrics import MINIMUM_SUPPORT
 from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.evaluation.bootstrap import subjects_of
-from mlx_faceau.output.openface_csv import PRESENCE_KEY, PRESENCE_THRESHOLD
+from mlx_faceau.output.openface_csv import PRESENCE_THRESHOLD
 
 UNITS = [name.removesuffix("_r") for name in AU_NAMES]
 CANDIDATES = np.round(np.arange(0.3, 3.01, 0.05), 2)

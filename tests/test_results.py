@@ -108,6 +108,8 @@ def test_results_are_saved_by_their_ending(tmp_path: Path, pipeline: FacePipelin
     assert json.loads((tmp_path / "a.json").read_text()) == [found.to_dict()]
     with pytest.raises(UsageError, match=r"a\.txt: results are saved as \.csv or \.json"):
         found.save(tmp_path / "a.txt")
+    with pytest.raises(UsageError, match=r"a\.mp4: results are saved as \.csv or \.json"):
+        found.save(tmp_path / "a.mp4")  # one frame is no video
     video = write_video(tmp_path / "clip.mp4", [FRAME] * 4)
     stream = pipeline.video(video)
     assert stream.rate == pytest.approx(25)

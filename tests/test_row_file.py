@@ -1,10 +1,12 @@
 """Two programs that write one result file; what a killed one leaves."""
 
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from another_program import another_program
 
+from mlx_faceau.output import row_file
 from mlx_faceau.output.row_file import RowFile, is_complete, marker_of
 
 HOLD = """
@@ -74,3 +76,21 @@ def test_a_file_is_free_again_after_an_error_and_after_a_good_end(tmp_path: Path
         with RowFile(tmp_path / "a.csv"):
             pass
         assert is_complete(tmp_path / "a.csv")
+
+
+def test_a_marker_that_its_last_holder_removes_meanwhile_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, lock = tmp_path / "a.csv", row_file._lock
+
+    def removing(file: BinaryIO) -> None:
+        monkeypatch.setattr(row_file, "_lock", lock)
+        marker_of(path).unlink()
+        lock(file)
+
+    monkeypatch.setattr(row_file, "_lock", removing)
+    with RowFile(path, "a, b"):
+        assert not is_complete(path)
+        with pytest.raises(OSError, match="another program is writing it"):
+            RowFile(path)
+    assert is_complete(path)

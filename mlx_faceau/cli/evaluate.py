@@ -81,7 +81,7 @@ def _evaluate(args: argparse.Namespace, output: Path | None, metadata: dict[str,
     load = load_predictor if kind == "landmark_pose" else load_au_predictor
     predictor: Any = load(args.model, backend=args.backend)
     if output:
-        prepare_output_folder(str(output), (EVALUATION_NAME, *_RENDERED))
+        prepare_output_folder(output, (EVALUATION_NAME, *_RENDERED))
     recorded = metadata.get("target_statistics")
 
     def predict(images: "np.ndarray") -> dict[str, Any]:

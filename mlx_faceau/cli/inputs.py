@@ -11,7 +11,8 @@ from mlx_faceau.video.images import IMAGE_SUFFIXES, is_image
 from mlx_faceau.video.reader import VIDEO_SUFFIXES, is_text
 
 _NAMED = 5  # of the files in a folder that are skipped
-_TEXT_TOO = {".ts", ".mod"}  # endings of videos that TypeScript and Go use for text
+# Endings that no text has; TypeScript and Go use two of videos' endings.
+_NEVER_TEXT = {*IMAGE_SUFFIXES, *VIDEO_SUFFIXES} - {".ts", ".mod"}
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ def _expand(name: str, suffixes: Sequence[str]) -> Iterator[Input]:
         if not found:
             raise UsageError(f"{name}: no such file or folder")
         paths = [path for path in found if not _is_other_text(path)]
-        _report_skipped(name, [path for path in found if path not in paths])
+        taken = {*paths}
+        _report_skipped(name, [path for path in found if path not in taken])
         yield from map(Input, paths)
 
 
@@ -79,15 +81,15 @@ def _in_folder(folder: Path, suffixes: Sequence[str]) -> list[Path]:
         raise UsageError(f"{folder}: no {what} in this folder")
     # Where videos alone are wanted OpenFace's files lie beside them, which are not inputs.
     beside = (".csv", ".hog") if IMAGE_SUFFIXES[0] not in suffixes else ()
-    skipped = [p for p in files if p not in paths and p.suffix.lower() not in beside]
+    taken = {*paths}
+    skipped = [p for p in files if p not in taken and p.suffix.lower() not in beside]
     _report_skipped(str(folder), skipped)
     return paths
 
 
 def _is_other_text(path: Path) -> bool:
     """Whether a file that nobody named itself is plain text, such as pyvenv.cfg and go.mod."""
-    known = {*IMAGE_SUFFIXES, *VIDEO_SUFFIXES} - _TEXT_TOO
-    return path.suffix.lower() not in known and is_text(path)
+    return path.suffix.lower() not in _NEVER_TEXT and is_text(path)
 
 
 def _report_skipped(name: str, skipped: Sequence[Path]) -> None:

@@ -1,5 +1,6 @@
 """What a model that a command names records about itself, read without opening its backend."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,14 @@ from mlx_faceau.errors import CheckpointError
 from mlx_faceau.weights import builtin
 
 
-def read_models(model: str) -> list[dict[str, Any]]:
-    """The metadata of each net that a model path names: of ``builtin``, both nets.
+def read_models(model: str, kinds: Iterable[str] = CONFIGS) -> list[dict[str, Any]]:
+    """The metadata of each net that a model path names: of ``builtin``, those of these kinds.
 
     Raises:
         CheckpointError: if there is no model, or it does not record its ``kind``.
     """
     if builtin.is_builtin(model):
-        return [read_metadata(builtin.checkpoint_of(kind)) for kind in CONFIGS]
+        return [read_metadata(builtin.checkpoint_of(kind)) for kind in kinds]
     return [read_model(Path(model))]
 
 

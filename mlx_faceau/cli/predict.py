@@ -7,8 +7,8 @@ from typing import Any
 from mlx_faceau.errors import UsageError
 
 _NO_SETTINGS = (
-    *("columns", "overlay", "aligned_faces", "report", "file_per_image", "resume", "shard"),
-)
+    "columns", "overlay", "aligned_faces", "report", "file_per_image", "resume", "shard",
+)  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

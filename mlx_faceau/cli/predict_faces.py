@@ -13,13 +13,13 @@ from typing import Any
 
 import cv2
 
-from mlx_faceau.core.facs import NUM_AUS
+from mlx_faceau.core.architectures import LandmarkPoseConfig
+from mlx_faceau.core.facs import NUM_AUS, PRESENCE_KEY
 from mlx_faceau.core.pdm import PDM, read_pdm
 from mlx_faceau.core.provenance import pdm_of
 from mlx_faceau.errors import CheckpointError, FaceauError, FunctionError, UsageError
 from mlx_faceau.output.openface_csv import (
     GROUPS,
-    PRESENCE_KEY,
     PRESENCE_NAMES,
     Layout,
     foreign_columns,
@@ -253,7 +253,7 @@ def _pdm(args: argparse.Namespace) -> PDM | None:
         UsageError: if the landmark net was trained with another one.
     """
     try:
-        metadata = read_models(args.landmark_model)[0]
+        (metadata,) = read_models(args.landmark_model, [LandmarkPoseConfig.kind])
     except CheckpointError:
         metadata = {}  # opening the net raises it again
     if args.pdm is None:

@@ -28,6 +28,8 @@ AU_DESCRIPTIONS: dict[str, str] = {
 AU_NAMES: tuple[str, ...] = tuple(AU_DESCRIPTIONS)
 NUM_AUS = len(AU_NAMES)
 MAX_INTENSITY = 5.0
+# In the metadata of a net: by unit, the intensity from which it counts as present.
+PRESENCE_KEY = "presence_thresholds"
 
 
 def out_of_range(intensities: Any) -> int:

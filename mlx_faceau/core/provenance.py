@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .checkpoint import Checkpoint, describe
+from .facs import PRESENCE_KEY
 from .setting_names import current_settings
 
 # Of a training's settings those that a reader wants; paths concern one machine alone.
@@ -49,7 +50,7 @@ def carried_metadata(checkpoint: Checkpoint) -> dict[str, Any]:
     """Metadata of a file made from a checkpoint: the net, its source and all trainings."""
     carried = provenance(checkpoint.metadata)
     for key in (
-        *("crop", "target_statistics", "confidence", "presence_thresholds"),
+        *("crop", "target_statistics", "confidence", PRESENCE_KEY),
         *("builtin", "licence_note"),
     ):
         if checkpoint.metadata.get(key):

@@ -79,10 +79,8 @@ class _Predictor:
         if batch and isinstance(crops, (list, tuple)):
             crops = np.concatenate([_NO_CROPS, *map(check_crops, crops)])
         if getattr(crops, "ndim", 3 + batch) != 3 + batch:
-            one, many = (
-                f"predict takes one crop {CROP_SHAPE}",
-                "predict_batch takes (N, 112, 112, 3)",
-            )
+            one = f"predict takes one crop {CROP_SHAPE}"
+            many = "predict_batch takes (N, 112, 112, 3)"
             takes, other = (many, "predict for one crop") if batch else (one, "predict_batch")
             raise UsageError(f"{takes}, got shape {np.shape(crops)}; use {other}")
         crops = check_crops(crops)  # type: ignore[arg-type]  # which refuses all but arrays

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mlx_faceau.core.facs import AU_NAMES, NUM_AUS
+from mlx_faceau.core.facs import AU_NAMES, NUM_AUS, PRESENCE_KEY
 from mlx_faceau.core.landmarks import NUM_LANDMARKS
 from mlx_faceau.core.pdm import PDM
 from mlx_faceau.errors import DatasetError, UsageError
@@ -23,7 +23,6 @@ from mlx_faceau.video.results import FaceResult, FrameResult
 NUM_LOCAL_PARAMS = 34
 # OpenFace's last but one is AU28_c, lip suck: no net here predicts it, so it has no column.
 PRESENCE_NAMES = tuple(name.replace("_r", "_c") for name in AU_NAMES)
-PRESENCE_KEY = "presence_thresholds"  # in a checkpoint and what is exported from it
 # Intensity from which a unit counts as present where its net records no other: FACS level A.
 PRESENCE_THRESHOLD = 1.0
 _LONGEST_HEADER = 1 << 16  # characters; that of OpenFace has 8,000

@@ -113,13 +113,18 @@ def _locked_marker(path: Path) -> BinaryIO:
         OSError: if another program holds it, or it cannot be made.
     """
     marker = marker_of(path)
-    file: BinaryIO = marker.open("ab")
-    try:
-        _lock(file)
-    except OSError as error:
+    while True:
+        file: BinaryIO = marker.open("ab")
+        try:
+            _lock(file)
+            if os.path.samestat(os.fstat(file.fileno()), marker.stat()):
+                return file
+        except FileNotFoundError:
+            pass  # its last holder removed it in between
+        except OSError as error:
+            file.close()
+            if error.errno not in _LOCKED:
+                raise OSError(error.errno, error.strerror, str(marker)) from None
+            text = "another program is writing it; wait, or give another --output"
+            raise OSError(errno.EBUSY, text, str(path)) from None
         file.close()
-        if error.errno not in _LOCKED:
-            raise OSError(error.errno, error.strerror, str(marker)) from None
-        text = "another program is writing it; wait, or give another --output"
-        raise OSError(errno.EBUSY, text, str(path)) from None
-    return file

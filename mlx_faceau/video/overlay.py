@@ -185,7 +185,7 @@ def _panel_places(size: tuple[int, int], faces: list[Box], taken: list[Box]) -> 
     Faces choose one after the other; of two orders the better one is kept.
     """
     choices = []
-    for step in (1, -1):
+    for step in (1, -1) if len(faces) > 1 else (1,):
         boxes, panels = list(taken), []
         for face in faces[::step]:
             panels.append(_panel_place(size, face, boxes, len(faces) <= _MOST_NAMED))

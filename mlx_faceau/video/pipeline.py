@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlx_faceau.core.facs import PRESENCE_KEY
 from mlx_faceau.core.pdm import PDM
 from mlx_faceau.errors import UsageError
 from mlx_faceau.weights.builtin import BUILTIN, is_builtin, pdm_for
@@ -191,8 +192,8 @@ class FacePipeline:
         for about in described.values():
             # Long; a predictor's own describe() has it whole.
             metadata = about.pop("metadata", None) or {}
-            if thresholds := metadata.get("presence_thresholds"):
-                about["presence_thresholds"] = thresholds
+            if thresholds := metadata.get(PRESENCE_KEY):
+                about[PRESENCE_KEY] = thresholds
         return {"detector": self.detector.name, **described}
 
     def __repr__(self) -> str:

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -181,7 +181,7 @@ class FrameResult:
         if cv2.haveImageWriter(path.name):
             write_picture(path, self.draw())
         else:
-            ResultStream(iter([self])).save(path)
+            _write_table(path, [self])
 
     def __repr__(self) -> str:
         count = f"{len(self.faces)} face{'' if len(self.faces) == 1 else 's'}"
@@ -249,27 +249,12 @@ class ResultStream(Iterator[FrameResult]):
         from .overlay import VIDEO_SUFFIXES, OverlayVideo
 
         path = Path(path)
-        suffix = path.suffix.lower()
-        if suffix in VIDEO_SUFFIXES:
-            with OverlayVideo(path, self.rate) as video:
-                for found in self:
-                    video.add(found)
+        if path.suffix.lower() not in VIDEO_SUFFIXES:
+            _write_table(path, self)
             return
-        if suffix not in (".csv", ".json"):
-            raise UsageError(
-                f"{path}: results are saved as .csv or .json, a drawn frame as .png or .jpg, a "
-                "drawn video as .mp4"
-            )
-        with (
-            atomic_file(path) as temporary,
-            temporary.open("w", newline="", encoding="utf-8") as file,
-        ):
-            if suffix == ".json":
-                json.dump(self.to_dict(), file)
-            else:
-                writer = csv.writer(file)
-                writer.writerow(_COLUMNS)
-                writer.writerows(row for found in self for row in _rows(found))
+        with OverlayVideo(path, self.rate) as video:
+            for found in self:
+                video.add(found)
 
 
 def write_picture(path: Path, image: np.ndarray) -> None:
@@ -283,6 +268,25 @@ def write_picture(path: Path, image: np.ndarray) -> None:
         raise VideoError(f"{path}: no picture format has this ending; use .png or .jpg")
     with atomic_file(path) as temporary:
         temporary.write_bytes(cv2.imencode(path.suffix, image)[1].tobytes())
+
+
+def _write_table(path: Path, results: Iterable[FrameResult]) -> None:
+    suffix = path.suffix.lower()
+    if suffix not in (".csv", ".json"):
+        raise UsageError(
+            f"{path}: results are saved as .csv or .json, a drawn frame as .png or .jpg, a "
+            "drawn video as .mp4"
+        )
+    with (
+        atomic_file(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
+        if suffix == ".json":
+            json.dump([found.to_dict() for found in results], file)
+        else:
+            writer = csv.writer(file)
+            writer.writerow(_COLUMNS)
+            writer.writerows(row for found in results for row in _rows(found))
 
 
 def _rows(found: FrameResult) -> Iterator[list[Any]]:

@@ -80,6 +80,27 @@ def test_boxes_are_measured_to_what_they_are_and_other_rows_stay(
     assert "bright" in capsys.readouterr().out
 
 
+def test_all_photographs_of_a_person_are_in_one_half(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, sizes = write_photographs(tmp_path / "photographs"), []
+    lines = "".join(f"{row}.png,{'anna' if row < 5 else 'bert'}\n" for row in range(12))
+    (folder / "subjects.csv").write_text(lines)
+
+    def halves(name: str, first: np.ndarray, second: np.ndarray) -> dict:
+        sizes.append({len(first), len(second)})
+        return {"detector": name}
+
+    monkeypatch.setattr(box_calibration, "RESULT", tmp_path / "result.csv")
+    monkeypatch.setattr(box_calibration, "available", lambda _: [Bright()])
+    monkeypatch.setattr(box_calibration, "FaceMesh", Path)
+    monkeypatch.setattr(box_calibration, "label", label)
+    monkeypatch.setattr(box_calibration, "result_row", halves)
+    monkeypatch.setattr(sys, "argv", ["box_calibration", str(folder), "--label-model", "none"])
+    assert box_calibration.main() == 0
+    assert sizes in ([{5, 7}], [{0, 12}])
+
+
 def test_detectors_that_do_not_run_here_are_reported(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("dlib")
     names = [detector.name for detector in box_calibration.available(None)]
