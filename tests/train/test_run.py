@@ -85,7 +85,7 @@ def test_a_net_with_an_auxiliary_head_resumes_to_the_bit_and_leaves_the_head_beh
     needs(framework)
     data, whole = tmp_path / "faces.h5", tmp_path / "whole"
     write_synthetic(data, 288, seed=0)
-    taught = {"auxiliary_weight": 2.0, "initial_image_size": 96, "batch_size": 32, "save_every": 1}
+    taught = {"auxiliary_weight": 2.0, "initial_image_size": 48, "batch_size": 32, "save_every": 1}
     taught |= {"horizontal_flip": 0.5, "relabel_flipped": True, "cutmix_faces": 64}
     train(AUTrainConfig, data, whole, framework=framework, ema=0.9, num_workers=0, **taught)
     resumed = run_training(
