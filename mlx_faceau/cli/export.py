@@ -273,7 +273,8 @@ def _write(
         (part,) = source.parts
         save_weights(part, path, str(variant.precision))
         return None
-    shared = {"precision": variant.precision, "input": variant.input, "batch": variant.batch}
+    names = ("precision", "input", "batch")
+    shared: dict[str, Any] = {name: getattr(variant, name) for name in names}
     if variant.form == "onnx":
         from mlx_faceau.convert.export_onnx import export_to_onnx
 
