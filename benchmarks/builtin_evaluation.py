@@ -5,7 +5,8 @@
 
 Neither file holds people whom the pair was trained on. Posed photographs follow FACS criteria and
 name the emotion, so that a unit is judged by the emotions that contain it. Agreement with OpenFace
-is for information. Writes ``evaluation.json`` and ``evaluation.md``.
+is for information. How hard the posed faces are, MediaPipe's scores tell, read by their names.
+Writes ``evaluation.json`` and ``evaluation.md``.
 """
 
 import argparse
@@ -21,12 +22,13 @@ from presence_thresholds import UNITS, balanced_accuracy, f1_score
 from mlx_faceau import load_au_predictor, load_predictor
 from mlx_faceau.core.geometry import standard_crop_matrix, transform_points
 from mlx_faceau.core.metrics import mean_absolute_error, nme, pearson
-from mlx_faceau.data.labels.mediapipe import MediaPipeLabeller
+from mlx_faceau.data.labels.face_mesh import FaceMesh, Pyramid
+from mlx_faceau.data.labels.facs_reading import read_action_units
+from mlx_faceau.data.labels.mediapipe import IBUG, find_faces
 from mlx_faceau.evaluation.crop_jitter import jitter_matrices, warp_images
 from mlx_faceau.output.openface_csv import PRESENCE_THRESHOLD, presence_thresholds
 from mlx_faceau.output.tables import Table, number
 from mlx_faceau.video.align import crop_frame
-from mlx_faceau.video.results import Frame
 from mlx_faceau.weights.builtin import identity
 
 # Ekman's criteria of the posed emotions: the emotions that contain each unit.
@@ -47,6 +49,40 @@ CONTAINS = {
     "AU25": "happiness fear surprise",
     "AU26": "surprise",
 }
+SCORES = (  # MediaPipe's 52, in its order
+    "_neutral", "browDownLeft", "browDownRight", "browInnerUp", "browOuterUpLeft",
+    "browOuterUpRight", "cheekPuff", "cheekSquintLeft", "cheekSquintRight", "eyeBlinkLeft",
+    "eyeBlinkRight", "eyeLookDownLeft", "eyeLookDownRight", "eyeLookInLeft", "eyeLookInRight",
+    "eyeLookOutLeft", "eyeLookOutRight", "eyeLookUpLeft", "eyeLookUpRight", "eyeSquintLeft",
+    "eyeSquintRight", "eyeWideLeft", "eyeWideRight", "jawForward", "jawLeft", "jawOpen",
+    "jawRight", "mouthClose", "mouthDimpleLeft", "mouthDimpleRight", "mouthFrownLeft",
+    "mouthFrownRight", "mouthFunnel", "mouthLeft", "mouthLowerDownLeft", "mouthLowerDownRight",
+    "mouthPressLeft", "mouthPressRight", "mouthPucker", "mouthRight", "mouthRollLower",
+    "mouthRollUpper", "mouthShrugLower", "mouthShrugUpper", "mouthSmileLeft", "mouthSmileRight",
+    "mouthStretchLeft", "mouthStretchRight", "mouthUpperUpLeft", "mouthUpperUpRight",
+    "noseSneerLeft", "noseSneerRight",
+)  # fmt: skip
+# MediaPipe's scores that a unit reads as by their names, left and right together: the reference
+# that says how hard the posed faces are.
+NAIVE = {
+    "AU01": ("browInnerUp",),
+    "AU02": ("browOuterUp",),
+    "AU04": ("browDown",),
+    "AU05": ("eyeWide",),
+    "AU06": ("mouthSmile", "eyeSquint"),
+    "AU07": ("eyeSquint",),
+    "AU09": ("noseSneer",),
+    "AU10": ("mouthUpperUp",),
+    "AU12": ("mouthSmile",),
+    "AU14": ("mouthDimple",),
+    "AU15": ("mouthFrown",),
+    "AU17": ("mouthShrugLower",),
+    "AU20": ("mouthStretch",),
+    "AU23": ("mouthPress",),
+    "AU25": ("mouthLowerDown", "jawOpen"),
+    "AU26": ("jawOpen",),
+    "AU45": ("eyeBlink",),
+}
 MARGIN = 1.0  # of the image's longer side, replicated around it before it is labelled
 RIDGE, LEARNING_RATE, STEPS = 0.03, 0.5, 300  # of the logistic regression on posed faces
 ACTIVE, LEAST_ACTIVE = 1.0, 50  # a unit is judged if so many faces exceed this intensity
@@ -61,12 +97,12 @@ def main() -> None:
     parser.add_argument("--au-model", default="builtin")
     parser.add_argument("--output", type=Path, required=True)
     given = parser.parse_args()
-    labeller = MediaPipeLabeller(given.label_model)
+    mesh = FaceMesh(given.label_model)
     nets = (load_predictor(given.landmark_model), load_au_predictor(given.au_model))
     record = {
         "nets": [identity(net.describe()) for net in nets],
-        "people": on_people(labeller, nets, np.load(given.people)),
-        "posed": on_posed(labeller, nets[1], np.load(given.posed)),
+        "people": on_people(mesh, nets, np.load(given.people)),
+        "posed": on_posed(mesh, nets[1], np.load(given.posed)),
     }
     given.output.mkdir(parents=True, exist_ok=True)
     (given.output / "evaluation.json").write_text(json.dumps(record, indent=1, default=str) + "\n")
@@ -81,28 +117,40 @@ def images_of(file: Any) -> Iterator[np.ndarray]:
         yield cv2.imdecode(file["jpeg"][start:end], cv2.IMREAD_COLOR)
 
 
-def labelled(labeller: MediaPipeLabeller, file: Any) -> dict[str, np.ndarray]:
-    """The largest face of each image: its row, crop, landmarks in image and crop, and units."""
-    found: dict[str, list[Any]] = {"row": [], "crop": [], "image": [], "landmarks": [], "aus": []}
+def labelled(net: FaceMesh, file: Any) -> dict[str, np.ndarray]:
+    """What the labeller says of the largest face of each image.
+
+    Returns:
+        ``row`` (N,) of the file, ``crop``, landmarks in ``image`` and crop, ``scores`` (N, 52) and
+        ``aus`` (N, 17).
+    """
+    names = ("row", "crop", "image", "landmarks", "scores", "aus")
+    found: dict[str, list[Any]] = {name: [] for name in names}
     for row, image in enumerate(images_of(file)):
         room = round(MARGIN * max(image.shape[:2]) / 2)
         wide = cv2.copyMakeBorder(image, room, room, room, room, cv2.BORDER_REPLICATE)
-        faces = labeller.begin(Path("photograph.png"))(Frame(0, 0.0, wide))
+        faces = find_faces(net, Pyramid(wide))
         if not faces:
             continue
-        face = max(faces, key=lambda each: float(np.ptp(each.landmarks[:, 0])))
-        matrix = standard_crop_matrix(face.landmarks)
-        found["row"].append(row)
-        found["crop"].append(crop_frame(wide, matrix))
-        found["image"].append(face.landmarks - room)
-        found["landmarks"].append(transform_points(matrix, face.landmarks))
-        found["aus"].append(face.au_intensities)
+        face = max(faces, key=lambda each: float(np.ptp(each.points[IBUG, 0])))
+        landmarks, scores = face.points[IBUG, :2], net.scores(face)
+        matrix = standard_crop_matrix(landmarks)
+        values = (
+            row,
+            crop_frame(wide, matrix),
+            landmarks - room,
+            transform_points(matrix, landmarks),
+            scores,
+            read_action_units(face.points.astype(np.float32), scores)[0],
+        )
+        for name, value in zip(names, values, strict=True):
+            found[name].append(value)
     return {name: np.array(values) for name, values in found.items()}
 
 
-def on_people(labeller: MediaPipeLabeller, nets: tuple[Any, Any], file: Any) -> dict[str, Any]:
+def on_people(mesh: FaceMesh, nets: tuple[Any, Any], file: Any) -> dict[str, Any]:
     """Nets against the labeller, and both against OpenFace, on crops of other people."""
-    faces = labelled(labeller, file)
+    faces = labelled(mesh, file)
     rows, truth, aus = faces["row"], faces["landmarks"], faces["aus"]
     moves = jitter_matrices(len(rows), seed=0)
     figures: dict[str, Any] = {
@@ -148,11 +196,15 @@ def presence(net: Any, truth: np.ndarray, units: np.ndarray) -> dict[str, dict[s
     }
 
 
-def on_posed(labeller: MediaPipeLabeller, net: Any, file: Any) -> dict[str, Any]:
+def on_posed(mesh: FaceMesh, net: Any, file: Any) -> dict[str, Any]:
     """Posed photographs: is each unit higher in the emotions that contain it?"""
-    faces = labelled(labeller, file)
+    faces = labelled(mesh, file)
     emotion, performer = file["emotion"][faces["row"]], file["performer"][faces["row"]]
-    read = {"labeller": faces["aus"], "net": net.predict_batch(faces["crop"])["au_intensities"]}
+    read = {
+        "naive": naive_units(faces["scores"]),
+        "labeller": faces["aus"],
+        "net": net.predict_batch(faces["crop"])["au_intensities"],
+    }
     figures: dict[str, Any] = {"faces": len(emotion)}
     for name, units in read.items():
         areas = {
@@ -166,6 +218,19 @@ def on_posed(labeller: MediaPipeLabeller, net: Any, file: Any) -> dict[str, Any]
             "mean_of_neutral_faces": by_unit(units[emotion == "neutral"].mean(0)),
         }
     return figures
+
+
+def naive_units(scores: np.ndarray) -> np.ndarray:
+    """(N, 17) means of the scores in `NAIVE` of (N, 52) scores."""
+    columns = [
+        [
+            n
+            for n, name in enumerate(SCORES)
+            if name.removesuffix("Left").removesuffix("Right") in of
+        ]
+        for of in NAIVE.values()
+    ]
+    return np.stack([scores[:, numbers].mean(1) for numbers in columns], 1)
 
 
 def auc(values: np.ndarray, positive: np.ndarray) -> float:
@@ -200,6 +265,7 @@ def tables(record: dict[str, Any]) -> list[Table]:
     """The main figures, and one row a unit."""
     people, posed = record["people"], record["posed"]
     both = [posed[name] for name in ("labeller", "net")]
+    three = [posed["naive"], *both]
     openface = [people[f"{name}_openface_r"] for name in ("labeller", "au_net")]
 
     def on_both(name: str, unit: str = "", factor: float = 1.0) -> str:
@@ -210,22 +276,24 @@ def tables(record: dict[str, Any]) -> list[Table]:
     main = [
         [
             f"posed faces, mean AUC of {len(CONTAINS)} action units",
-            *(f"{each['mean_auc']:.3f}" for each in both),
+            *(f"{each['mean_auc']:.3f}" for each in three),
         ],
         [
             "posed faces, accuracy of 7 emotions",
-            *(f"{each['emotion_accuracy']:.3f}" for each in both),
+            *(f"{each['emotion_accuracy']:.3f}" for each in three),
         ],
-        ["landmarks against the labeller, MAE", "", on_both("landmark_mae_px", " px")],
-        ["landmarks against the labeller, NME", "", on_both("nme", " %", 100)],
-        ["action units against the labeller, mean r", "", on_both("au_mean_r")],
+        ["landmarks against the labeller, MAE", "", "", on_both("landmark_mae_px", " px")],
+        ["landmarks against the labeller, NME", "", "", on_both("nme", " %", 100)],
+        ["action units against the labeller, mean r", "", "", on_both("au_mean_r")],
         [
             "landmarks against OpenFace's, offset removed",
+            "",
             f"{people['labeller_openface_landmark_mae_px']:.3f} px",
             "",
         ],
         [
             "action units against OpenFace's, mean r",
+            "",
             *(f"{np.nanmean(list(each.values())):.3f}" for each in openface),
         ],
     ]
@@ -242,7 +310,10 @@ def tables(record: dict[str, Any]) -> list[Table]:
         ]
         for unit in UNITS
     ]
-    return [Table(["figure", "labeller", "nets"], main), Table(columns, by_unit)]
+    return [
+        Table(["figure", "scores read by name", "labeller", "nets"], main),
+        Table(columns, by_unit),
+    ]
 
 
 if __name__ == "__main__":

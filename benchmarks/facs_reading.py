@@ -18,7 +18,7 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
-from builtin_evaluation import CONTAINS, UNITS, auc, emotion_accuracy
+from builtin_evaluation import CONTAINS, SCORES, UNITS, auc, emotion_accuracy
 from timing import RESULTS, Row, write_csv
 
 from mlx_faceau.core.facs import AU_NAMES
@@ -38,19 +38,6 @@ from mlx_faceau.data.labels.facs_reading import (
     unit_sums,
 )  # fmt: skip
 
-NAMES = (  # of the 52 scores
-    "_neutral", "browDownLeft", "browDownRight", "browInnerUp", "browOuterUpLeft",
-    "browOuterUpRight", "cheekPuff", "cheekSquintLeft", "cheekSquintRight", "eyeBlinkLeft",
-    "eyeBlinkRight", "eyeLookDownLeft", "eyeLookDownRight", "eyeLookInLeft", "eyeLookInRight",
-    "eyeLookOutLeft", "eyeLookOutRight", "eyeLookUpLeft", "eyeLookUpRight", "eyeSquintLeft",
-    "eyeSquintRight", "eyeWideLeft", "eyeWideRight", "jawForward", "jawLeft", "jawOpen",
-    "jawRight", "mouthClose", "mouthDimpleLeft", "mouthDimpleRight", "mouthFrownLeft",
-    "mouthFrownRight", "mouthFunnel", "mouthLeft", "mouthLowerDownLeft", "mouthLowerDownRight",
-    "mouthPressLeft", "mouthPressRight", "mouthPucker", "mouthRight", "mouthRollLower",
-    "mouthRollUpper", "mouthShrugLower", "mouthShrugUpper", "mouthSmileLeft", "mouthSmileRight",
-    "mouthStretchLeft", "mouthStretchRight", "mouthUpperUpLeft", "mouthUpperUpRight",
-    "noseSneerLeft", "noseSneerRight",
-)  # fmt: skip
 OPEN_SOURCES = ("muxspace", "udacity", "liveportrait")
 CLOSED = 0.02  # distance of the inner lips / distance of the outer eye corners
 SHARE = 0.1  # of the covariance's mean diagonal, added to it: what no neutral face showed
@@ -124,7 +111,7 @@ class Builder:
         self.neutral, self.ict = neutral, ict
         self.table = dataclasses.replace(before, neutral_scores=np.median(neutral.scores, 0))
         self.half, self.points = before.half, 3 * len(before.half)
-        self.pairs = [NAMES[i].removesuffix("Left") for i in before.score_left]
+        self.pairs = [SCORES[i].removesuffix("Left") for i in before.score_left]
         self.values, self.pose = features(neutral.mesh, neutral.scores, self.table)
         self.size = self.values.shape[1]
 
@@ -157,7 +144,7 @@ class Builder:
     def shape(self, name: str) -> np.ndarray:
         """(F,) change of the features by a shape at amount 1; scores do not change."""
         moved = in_pixels(self.ict.mean + self.ict.shape(name))[None]
-        offsets = features(moved, np.zeros((1, len(NAMES))), self.table)[0][0]
+        offsets = features(moved, np.zeros((1, len(SCORES))), self.table)[0][0]
         offsets[self.points :] = 0
         return offsets
 
@@ -271,7 +258,7 @@ def neutral_faces(shared: Path, meshes: Path) -> Faces:
         neutral &= np.isin(file["source"][labelled.rows].astype(str), OPEN_SOURCES)
     with np.load(shared / "open/faces_open.npz") as file:
         resting = file["source"][generated.rows].astype(str) == "sfhq_t2i"
-    smile = generated.scores[:, [NAMES.index(f"mouthSmile{side}") for side in ("Left", "Right")]]
+    smile = generated.scores[:, [SCORES.index(f"mouthSmile{side}") for side in ("Left", "Right")]]
     resting &= smile.mean(1) < 0.15
     first = labelled[neutral & (labelled.lip_distance() < CLOSED)]
     second = generated[resting & (generated.lip_distance() < CLOSED)]
