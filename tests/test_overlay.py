@@ -67,6 +67,16 @@ def test_panels_of_a_group_leave_room_around_faces_and_their_labels() -> None:
         assert not changed[round(y - label) + 2 : y + height - 2, x + 2 : x + width - 2].any()
 
 
+def test_the_panel_of_a_face_that_fills_the_frame_shrinks_into_the_room_beside_it() -> None:
+    found = faces([Blob(254, 360, 128)])
+    both = [draw(FrameResult(frame_of(90, size=(512, 512)), some)) for some in (
+        found, tuple(replace(one, au_intensities=None) for one in found)
+    )]  # fmt: skip
+    changed = (both[0] != both[1]).any(axis=2)
+    assert changed.sum() > 17 * 13 * 50
+    assert not changed[232:488, 126:382].any()
+
+
 @pytest.mark.parametrize("size", [(60, 80), (240, 3000), (1081, 1921)])
 def test_any_frame_can_be_drawn(size: tuple[int, int]) -> None:
     found = FrameResult(frame_of(200, size=size), faces([Blob(30, 30, 25), Blob(-40, 900, 300)]))

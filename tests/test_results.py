@@ -51,7 +51,9 @@ def test_files_arrays_and_pil_images_give_the_same(tmp_path: Path, pipeline: Fac
     exif[0x0112] = 8  # shown turned back by a quarter
     turned.save(tmp_path / "turned.png", exif=exif)
     with image.open(tmp_path / "turned.png") as upright, image.open(path) as plain:
-        results = list(pipeline.images([path, str(path), FRAME, plain, upright]))
+        stream = pipeline.images([path, str(path), FRAME, plain, upright])
+        assert repr(stream).startswith("<ResultStream: loop over it, or call to_dict()")
+        results = list(stream)
     assert [found.source for found in results] == [str(path), str(path), "", "", ""]
     for found in results:
         np.testing.assert_array_equal(found.frame.image, FRAME)

@@ -167,6 +167,8 @@ def _stats(args: argparse.Namespace) -> int:
         rows.append([name, *figures, str(row.get("above_1", ""))])
     print(Table(["", *columns, "above 1"], rows).text())
     print("angles in degrees, scale in pixels per unit of the shape model")
+    if args.output:
+        print(f"{args.output}: the same as a picture")
     return 0
 
 

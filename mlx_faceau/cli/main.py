@@ -68,14 +68,14 @@ class Parser(argparse.ArgumentParser):
             hint = _did_you_mean(found[1], words)
             if not hint and found[0].startswith("invalid") and _is_input(found[1]):
                 hint = f"; did you mean predict {found[1]}?"
-            elif not hint and not found[1].startswith("-"):
+            elif not hint and found[0].startswith("unrec") and not found[1].startswith("-"):
                 hint = "; name all inputs side by side, and no value after a flag that takes none"
             message += hint
         super().error(message)
 
 
 def _did_you_mean(word: str, known: Iterable[str]) -> str:
-    near = get_close_matches(word, known, n=1)
+    near = get_close_matches(word, known, n=1, cutoff=0.65)
     return f"; did you mean {near[0]}?" if near else ""
 
 

@@ -76,7 +76,7 @@ def run_faces(args: argparse.Namespace, settings: dict[str, Any]) -> int:
         _check_replaceable(job.files)
     jobs = [job for job in jobs if not (args.resume and job.files.is_done)]
     if not jobs:
-        sys.stderr.write("nothing left to do\n")
+        sys.stderr.write("nothing left to do: the tables are complete\n")
         return 0
     cv2.setNumThreads(1)  # decoding, both nets and writing run in parallel already
     pipeline = FacePipeline(
@@ -105,7 +105,7 @@ def run_faces(args: argparse.Namespace, settings: dict[str, Any]) -> int:
         files = replace(
             job.files,
             layout=replace(job.files.layout, presence_thresholds=thresholds),
-            record={"source": job.name, **record},
+            record={"source": job.name, "table": Path(job.files.table).name, **record},
         )
         try:
             job = replace(job, files=files)

@@ -80,8 +80,18 @@ class OutputFiles:
 
     @property
     def is_done(self) -> bool:
-        """Whether an earlier run finished it."""
-        return is_complete(Path(self.rows)) and Path(self.table).is_file()
+        """Whether an earlier run finished it, with the report and the overlay asked for.
+
+        Of images one drawn one suffices: those that cannot be read have none.
+        """
+        if not (is_complete(Path(self.rows)) and Path(self.table).is_file()):
+            return False
+        if self.report is not None and not self.report.is_file():
+            return False
+        drawn = self.overlay
+        if isinstance(drawn, Mapping):
+            return any(path.is_file() for path in drawn.values())
+        return drawn is None or drawn.is_file()
 
 
 @dataclass

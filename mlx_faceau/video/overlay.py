@@ -198,12 +198,13 @@ def _panel_place(size: tuple[int, int], face: Box, taken: list[Box], named: bool
     """Beside its face or near it; units are named in full if that is wanted and has room."""
     height, width = size
     left, top, right, bottom = face
-    row = float(np.clip((bottom - top) / 17, _LEAST_ROW, _LARGEST_ROW))
-    row = min(row, (height - 4) / 18.5)
-    gap, tall = 0.4 * row + _FACE_MARGIN * (bottom - top), 18.5 * row
+    largest = float(np.clip((bottom - top) / 17, _LEAST_ROW, _LARGEST_ROW))
+    largest = min(largest, (height - 4) / 18.5)
+    smallest = min(largest, max(_LEAST_ROW, 0.6 * largest))
     panels = []
-    # Widths of "AU15 Lip Corner Depressor" and "AU15", in rows.
-    for names in (12.0, 2.8) if named else (2.8,):
+    # Widths of "AU15 Lip Corner Depressor" and "AU15", in rows; smaller where that has no room.
+    for names, row in [(12.0, largest)] * named + [(2.8, largest), (2.8, smallest)]:
+        gap, tall = 0.4 * row + _FACE_MARGIN * (bottom - top), 18.5 * row
         wide = (names + 6.5) * row
         below, beyond = max(0.0, height - tall), max(0.0, width - wide)
         columns = [right + gap, left - gap - wide, (left + right - wide) / 2]
@@ -217,7 +218,8 @@ def _panel_place(size: tuple[int, int], face: Box, taken: list[Box], named: bool
         hidden = (-_gaps(boxes, np.array(taken))).clip(0).prod(axis=2).sum(axis=1)
         apart = np.hypot(*_gaps(boxes, np.array([face]))[:, 0].clip(0).T)
         off = abs(y + tall / 2 - (top + bottom) / 2)  # level with the face is best
-        cost = 5 * hidden / row**2 + (apart + 0.1 * off) / row + (0 if names > 5 else 3)
+        cost = 5 * hidden / largest**2 + (apart + 0.1 * off) / largest
+        cost += (0 if names > 5 else 3) + (0 if row == largest else 3)
         least = int(np.argmin(cost))
         x0, y0, x1, y1 = boxes[least].tolist()
         panels.append(_Panel(float(cost[least]), (x0, y0, x1, y1), row, names))

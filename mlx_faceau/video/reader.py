@@ -55,7 +55,7 @@ class Span:
         if self.every < 1 or self.start < 0 or (self.end is not None and self.end <= self.start):
             raise UsageError(
                 f"start {self.start}, end {self.end}, every {self.every}: expected "
-                "0 <= start < end in seconds and every >= 1"
+                "0 <= start < end (--start, --end; seconds) and every >= 1 (--frame-step)"
             )
 
     def ends(self, seconds: float) -> bool:

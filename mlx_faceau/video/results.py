@@ -210,6 +210,9 @@ class ResultStream(Iterator[FrameResult]):
     def __next__(self) -> FrameResult:
         return next(self._results)
 
+    def __repr__(self) -> str:
+        return "<ResultStream: loop over it, or call to_dict(), to_dataframe() or save()>"
+
     def close(self) -> None:
         """Stop, and release the file or the camera."""
         close = getattr(self._results, "close", None)

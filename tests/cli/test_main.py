@@ -78,6 +78,18 @@ def test_a_value_after_a_flag_that_takes_none_is_explained(capsys):
     assert "unrecognized arguments: out.html; name all inputs side by" in capsys.readouterr().err
 
 
+def test_an_unknown_choice_of_a_flag_gets_no_hint_about_inputs(capsys):
+    with pytest.raises(SystemExit):
+        main(["predict", "photo.jpg", "--format", "xlsx"])
+    assert "side by side" not in capsys.readouterr().err
+
+
+def test_nothing_is_suggested_where_no_flag_is_near(capsys):
+    with pytest.raises(SystemExit):
+        main(["predict", "photo.jpg", "--calibrate"])
+    assert capsys.readouterr().err.endswith("unrecognized arguments: --calibrate\n")
+
+
 def test_without_arguments_the_help_is_shown(capsys):
     with pytest.raises(SystemExit) as caught:
         main([])
