@@ -18,7 +18,7 @@ from mlx_faceau.video.results import Frame
 
 from . import quality
 from .face_labels import FaceLabels, Labeller, is_photograph
-from .labeller import open_labeller
+from .labeller import labeller_for
 
 
 @dataclass
@@ -69,7 +69,7 @@ class TrainingDataGenerator:
     """Makes training samples from videos and photographs.
 
     Args:
-        labeller: see :func:`mlx_faceau.data.labels.labeller.open_labeller`; None takes an OpenFace
+        labeller: see :func:`mlx_faceau.data.labels.labeller.labeller_for`; None takes an OpenFace
             CSV beside each video, else mediapipe where ``label_model`` is given, else pyfaceau
             where it is installed.
         frame_step: N takes every Nth frame.
@@ -95,7 +95,7 @@ class TrainingDataGenerator:
         label_model: Path | str | None = None,
     ) -> None:
         pdm = pdm if pdm is None or isinstance(pdm, PDM) else read_pdm(pdm)
-        self.labeller = open_labeller(labeller, pdm, label_model)
+        self._labeller_for = labeller_for(labeller, pdm, label_model)
         self._span = Span(every=frame_step)
         self._limits = limits or quality.Limits()
         self.report = VideoReport("")
@@ -124,11 +124,12 @@ class TrainingDataGenerator:
         self.report = report = VideoReport(path.name)
         video = None if is_photograph(path) else Video(path)
         frames = video.frames(self._span) if video else [Frame(0, 0.0, read_image(path))]
-        labels = self.labeller.begin(path)
-        report.labeller, report.licence = self.labeller.name, self.labeller.licence
-        if self.labeller.pdm_name:
-            pdm = self.labeller.pdm
-            report.pdm = {"name": self.labeller.pdm_name, "hash": pdm.hash if pdm else ""}
+        labeller = self._labeller_for(path)
+        labels = labeller.begin(path)
+        report.labeller, report.licence = labeller.name, labeller.licence
+        pdm = labeller.pdm
+        if labeller.pdm_name:
+            report.pdm = {"name": labeller.pdm_name, "hash": pdm.hash if pdm else ""}
         last: dict[int, np.ndarray] = {}
         for frame in frames:
             faces = labels(frame)
@@ -136,16 +137,16 @@ class TrainingDataGenerator:
             report.faceless += not faces
             crops = FrameCrops(frame.image)
             for face in faces:
-                sample = self._sample(crops, face, frame.index, last)
+                sample = self._sample(crops, face, pdm, last)
                 if sample is not None:
                     report.kept += 1
-                    yield sample
+                    yield {**sample, "frame_idx": frame.index}
             report.damaged = video.damaged if video else 0
             progress(frame)
         report.damaged = video.damaged if video else 0
 
     def _sample(
-        self, crops: FrameCrops, face: FaceLabels, index: int, last: dict[int, np.ndarray]
+        self, crops: FrameCrops, face: FaceLabels, pdm: PDM | None, last: dict[int, np.ndarray]
     ) -> dict[str, Any] | None:
         """The sample of a face, or None if it breaks a limit; ``last`` are the last ones kept."""
         try:
@@ -155,7 +156,7 @@ class TrainingDataGenerator:
             self.report.dropped["landmarks"] += 1
             return None
         image = crops.crop(matrix)
-        measures = quality.measure(image, face, matrix, self.labeller.pdm)
+        measures = quality.measure(image, face, matrix, pdm)
         small, before = quality.reduced(image), last.get(face.face_id)
         measures["change"] = float("nan") if before is None else quality.change(small, before)
         score = quality.score(measures)
@@ -178,7 +179,6 @@ class TrainingDataGenerator:
             "au_intensities": face.au_intensities.astype(np.float32),
             "bbox": face.box.astype(np.float32),
             "warp_matrix": matrix.astype(np.float32),
-            "frame_idx": index,
             "quality": score,
             "measures": measures,
             "face_id": face.face_id,
@@ -188,12 +188,6 @@ class TrainingDataGenerator:
 
 def writer_arguments(sample: dict[str, Any], video: str, subject: str | None) -> dict[str, Any]:
     """A yielded sample as the arguments of ``TrainingDataWriter.add_sample``."""
-    same = ("image", "landmarks", "global_params", "local_params", "au_intensities", "bbox")
-    return {
-        **{name: sample[name] for name in (*same, "warp_matrix", "measures")},
-        "video_name": video,
-        "frame_index": sample["frame_idx"],
-        "quality_score": sample["quality"],
-        "hog_features": sample["hog"],
-        "subject": subject,
-    }
+    renamed = {"frame_idx": "frame_index", "quality": "quality_score", "hog": "hog_features"}
+    values = {renamed.get(name, name): sample[name] for name in sample if name != "face_id"}
+    return {**values, "video_name": video, "subject": subject}

@@ -13,9 +13,9 @@ import logging
 import multiprocessing
 import shutil
 import signal
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
@@ -40,6 +40,7 @@ from .quality import Limits
 _LOG = logging.getLogger(__name__)
 _SIGNATURE = "metadata/shard_signature"  # what a shard was made of; made again when this changes
 _PHOTOGRAPHS = 64  # in a shard
+_CRASHED = "the process that read it crashed; convert the file and try again"
 _POLL = 0.3  # seconds between updates of the progress
 
 Progress = Callable[[int, int], None]
@@ -56,7 +57,7 @@ class InputFile:
 
 @dataclass(frozen=True)
 class GeneratorSettings:
-    """What decides an input's samples, see :class:`TrainingDataGenerator`."""
+    """What decides an input's samples: the arguments of :class:`TrainingDataGenerator`."""
 
     labeller: str = "auto"
     frame_step: int = 1
@@ -204,13 +205,7 @@ def _generate(
 @cache
 def _generator(settings: GeneratorSettings) -> TrainingDataGenerator:
     """One for all shards of a process: a labeller's models are loaded once."""
-    return TrainingDataGenerator(
-        settings.labeller,
-        settings.frame_step,
-        settings.limits,
-        settings.pdm,
-        settings.label_model,
-    )
+    return TrainingDataGenerator(**vars(settings))
 
 
 def make_shard(
@@ -288,49 +283,48 @@ def _work(shard: Shard, settings: GeneratorSettings) -> list[VideoReport]:
 def _process_in_pool(
     shards: Sequence[Shard], settings: GeneratorSettings, workers: int, progress: Progress
 ) -> Finished:
-    """Shards in the order in which they are finished.
+    """Shards in the order in which they are finished; each process is a pool of its own.
 
-    A file that crashes its process ends the whole pool. What was not finished is then tried again
-    in one process, which takes it in order, input by input: the first that is not finished there is
-    the file that crashes, and is lost alone.
+    So a file that crashes its process is lost alone: of several photographs in a shard, each is
+    then tried by itself.
     """
     context = multiprocessing.get_context("spawn")
     frames, stop = context.Value("q", 0), context.Event()
-    files, todo = 0, list(shards)
-    while todo:
-        size, errors = min(workers, len(todo)), {}
-        pool = ProcessPoolExecutor(size, context, _start_worker, (frames, stop))
-        try:
-            futures = {pool.submit(_work, shard, settings): shard for shard in todo}
-            while futures:
-                for future in wait(futures, _POLL, FIRST_COMPLETED).done:
-                    shard, error = futures.pop(future), future.exception()
-                    if isinstance(error, DatasetError):  # of the disk, not of an input
-                        raise error
-                    if error is not None:
-                        errors[shard] = error
-                        continue
-                    files += len(shard.inputs)
-                    yield shard, future.result()
-                progress(files, frames.value)
-        except BaseException:
-            stop.set()
-            raise
-        finally:
-            pool.shutdown(cancel_futures=True)
-        unfinished, todo = [shard for shard in todo if shard in errors], []
-        for shard in unfinished:
-            error, reason = errors[shard], ""
-            _LOG.info("%s: not finished", shard.path.name, exc_info=error)
-            if not isinstance(error, BrokenProcessPool):
-                reason = f"{type(error).__name__}: {error}"
-            elif size == 1 and shard is unfinished[0]:
-                reason = "the process that read it crashed; convert the file and try again"
-            if len(shard.inputs) > 1 or not reason:
-                todo += [Shard.of(shard.path.parent, [file]) for file in shard.inputs]
-            else:  # the next run tries it again
-                files += 1
-                text = " ".join(reason.split())
-                yield shard, [VideoReport(shard.inputs[0].name, error=text)]
-        workers = 1
-    progress(files, frames.value)
+
+    def new_process() -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(1, context, _start_worker, (frames, stop))
+
+    files, waiting = 0, deque(shards)
+    idle = [new_process() for _ in range(min(workers, len(shards)))]
+    running: dict[Future[list[VideoReport]], tuple[Shard, ProcessPoolExecutor]] = {}
+    try:
+        while waiting or running:
+            while waiting and idle:
+                shard, process = waiting.popleft(), idle.pop()
+                running[process.submit(_work, shard, settings)] = shard, process
+            for future in wait(running, _POLL, FIRST_COMPLETED).done:
+                shard, process = running.pop(future)
+                error = future.exception()
+                crashed = isinstance(error, BrokenProcessPool)
+                idle.append(new_process() if crashed else process)
+                if isinstance(error, DatasetError):  # of the disk, not of an input
+                    raise error
+                if error is None:
+                    reports = future.result()
+                elif len(shard.inputs) > 1:
+                    waiting += [Shard.of(shard.path.parent, [file]) for file in shard.inputs]
+                    continue
+                else:  # the next run tries it again
+                    _LOG.info("%s: not finished", shard.path.name, exc_info=error)
+                    text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+                    text = _CRASHED if crashed else text
+                    reports = [VideoReport(shard.inputs[0].name, error=text)]
+                files += len(shard.inputs)
+                yield shard, reports
+            progress(files, frames.value)
+    except BaseException:
+        stop.set()
+        raise
+    finally:
+        for process in (*idle, *(process for _, process in running.values())):
+            process.shutdown(cancel_futures=True)

@@ -13,16 +13,18 @@ from mlx_faceau.errors import BackendError, DatasetError, UsageError
 from mlx_faceau.video.results import Frame
 
 from .face_labels import FaceLabels, Labeller, Labels
+from .mediapipe import MediaPipeLabeller
 from .openface import OpenFaceLabeller, find_csv
+from .pyfaceau import PyfaceauLabeller
 
 _OPTIONAL = ("bbox", "confidence", "face_id", "hog")
 
 
-def open_labeller(
+def labeller_for(
     choice: "str | Labeller | Callable[..., Any] | None",
     pdm: PDM | None = None,
     label_model: Path | str | None = None,
-) -> Labeller:
+) -> Callable[[Path], Labeller]:
     """Open the labeller that a choice names.
 
     Args:
@@ -33,33 +35,59 @@ def open_labeller(
         pdm: fits parameters to landmarks where a CSV holds none, and to mediapipe's.
         label_model: mediapipe's ``face_landmarker.task``.
 
+    Returns:
+        From a video or photograph to its labeller; raises DatasetError where there is none.
+
     Raises:
         UsageError: if the choice is none of these.
         BackendError: if it cannot run here.
     """
     if choice is None or choice == "auto":
-        return AutoLabeller(pdm, label_model)
+        return _automatic(pdm, label_model)
+    labeller: Labeller
     if choice == "openface-csv":
-        return OpenFaceLabeller(pdm)
-    if choice == "mediapipe":
-        from .mediapipe import MediaPipeLabeller
-
-        return MediaPipeLabeller(label_model, pdm)
-    if choice == "pyfaceau":
-        from .pyfaceau import PyfaceauLabeller
-
-        return PyfaceauLabeller()
-    if isinstance(choice, str) and choice.startswith("callable:"):
+        labeller = OpenFaceLabeller(pdm)
+    elif choice == "mediapipe":
+        labeller = MediaPipeLabeller(label_model, pdm)
+    elif choice == "pyfaceau":
+        labeller = PyfaceauLabeller()
+    elif isinstance(choice, str) and choice.startswith("callable:"):
         function = load_function(choice.removeprefix("callable:"), f"labeller {choice}")
-        return CallableLabeller(function, pdm)
-    if hasattr(choice, "begin"):
-        return choice  # type: ignore[return-value]
-    if callable(choice):
-        return CallableLabeller(choice, pdm)
-    raise UsageError(
-        f"labeller {choice!r} is none of auto, openface-csv, mediapipe, pyfaceau, "
-        "callable:package.module:function"
-    )
+        labeller = CallableLabeller(function, pdm)
+    elif hasattr(choice, "begin"):
+        labeller = choice
+    elif callable(choice):
+        labeller = CallableLabeller(choice, pdm)
+    else:
+        raise UsageError(
+            f"labeller {choice!r} is none of auto, openface-csv, mediapipe, pyfaceau, "
+            "callable:package.module:function"
+        )
+    return lambda _: labeller
+
+
+def _automatic(pdm: PDM | None, label_model: Path | str | None) -> Callable[[Path], Labeller]:
+    csv = OpenFaceLabeller(pdm)
+    other = None if label_model is None else MediaPipeLabeller(label_model, pdm)
+
+    def choose(video: Path) -> Labeller:
+        nonlocal other
+        if find_csv(video) is not None:
+            return csv
+        if other is None:
+            try:
+                other = PyfaceauLabeller()
+            except BackendError as error:
+                raise DatasetError(
+                    f"{video}: nothing labels it; four ways: put the CSV of OpenFace's "
+                    f"FeatureExtraction beside it ({video.stem}.csv); give MediaPipe's model file "
+                    "(--label-model face_landmarker.task); install pyfaceau with its models; or "
+                    "give a function of your own (--labels callable:package.module:function). "
+                    f"pyfaceau: {error}"
+                ) from None
+        return other
+
+    return choose
 
 
 class CallableLabeller:
@@ -72,8 +100,7 @@ class CallableLabeller:
         pdm: of its parameters, or None.
     """
 
-    name = "callable"
-    licence = ""
+    name, licence = "callable", ""
 
     def __init__(
         self,
@@ -107,47 +134,3 @@ def _as_labels(face: Mapping[str, Any]) -> FaceLabels:
         if values[name].shape != shape:
             raise UsageError(f"a labelled face: {name} is {values[name].shape}, expected {shape}")
     return FaceLabels(**values)
-
-
-class AutoLabeller:
-    """An OpenFace CSV beside the video, else mediapipe or pyfaceau.
-
-    Its attributes are those of the labeller that the last video took.
-
-    Args:
-        pdm: see :func:`open_labeller`.
-        label_model: of mediapipe; without it pyfaceau is tried.
-    """
-
-    def __init__(self, pdm: PDM | None = None, label_model: Path | str | None = None) -> None:
-        self._csv = OpenFaceLabeller(pdm)
-        self._fallback: Labeller | None = None
-        if label_model is not None:
-            self._fallback = open_labeller("mediapipe", pdm, label_model)
-        self._use(self._csv)
-
-    def _use(self, labeller: Labeller) -> Labeller:
-        self.name, self.licence = labeller.name, labeller.licence
-        self.pdm_name, self.pdm = labeller.pdm_name, labeller.pdm
-        return labeller
-
-    def begin(self, video: Path) -> Callable[[Frame], Labels]:
-        """See :class:`~mlx_faceau.data.labels.face_labels.Labeller`.
-
-        Raises:
-            DatasetError: if none can label this video, naming the four ways to labels.
-        """
-        if find_csv(video) is not None:
-            return self._use(self._csv).begin(video)
-        if self._fallback is None:
-            try:
-                self._fallback = open_labeller("pyfaceau")
-            except BackendError as error:
-                raise DatasetError(
-                    f"{video}: nothing labels it; four ways: put the CSV of OpenFace's "
-                    f"FeatureExtraction beside it ({video.stem}.csv); give MediaPipe's model file "
-                    "(--label-model face_landmarker.task); install pyfaceau with its models; or "
-                    "give a function of your own (--labels callable:package.module:function). "
-                    f"pyfaceau: {error}"
-                ) from None
-        return self._use(self._fallback).begin(video)
