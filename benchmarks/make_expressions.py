@@ -73,7 +73,7 @@ def main() -> None:
             count += len(made)
             report = VideoReport(name, 1, 0, not found, len(made), pdm=identity)
             report.labeller, report.licence = "mediapipe", LICENCE
-            reports.append(report.as_json())
+            reports.append(vars(report))
         file.write_text(GENERATION, json.dumps(reports))
     print(f"{count} faces of {len(reports)} photographs in {args.output}")
 

@@ -131,30 +131,26 @@ def landmark_pose_intervals(
     count = len(subjects)
     landmarks = [np.asarray(side["landmarks"], np.float64) for side in (truth, prediction)]
     flat = [points.reshape(count, -1) for points in landmarks]
+    centred = [side - np.ravel(mean_face) for side in flat]
     known = np.asarray(truth.get("global_mask", np.ones(count))) > 0
-    columns = {
-        "plain": _moment_columns(*flat),
-        "centred": _moment_columns(*(side - np.ravel(mean_face) for side in flat)),
-        "mae": np.abs(flat[1] - flat[0]).mean(1, keepdims=True),
-        "nme": nme(truth["landmarks"], prediction["landmarks"])[:, None],
-        "known": known[:, None].astype(np.float64),
-        "turn": angle_errors(truth["global_params"], prediction["global_params"]) * known[:, None],
-    }
-    means = resampled_means(np.concatenate(list(columns.values()), axis=1), subjects)
-    ends = np.cumsum([values.shape[1] for values in columns.values()])[:-1]
-    parts = dict(zip(columns, np.split(means, ends, axis=1), strict=True))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        turns = parts["turn"] / parts["known"]
-    by_angle = dict(zip(ANGLES, turns.T, strict=True)) | {"mean": turns.mean(1)}
+    turned = angle_errors(truth["global_params"], prediction["global_params"]) * known[:, None]
+    # The same subjects are drawn for every figure.
     samples = {
-        "correlation": _correlation(parts["plain"]),
-        "correlation_without_mean": _correlation(parts["centred"]),
-        "mae": parts["mae"][:, 0],
-        "nme": parts["nme"][:, 0],
+        "correlation": _correlation(resampled_means(_moment_columns(*flat), subjects)),
+        "correlation_without_mean": _correlation(
+            resampled_means(_moment_columns(*centred), subjects)
+        ),
+        "mae": resampled_means(np.abs(flat[1] - flat[0]).mean(1, keepdims=True), subjects),
+        "nme": resampled_means(nme(*landmarks)[:, None], subjects),
     }
-    pose = {angle: confidence_interval(values) for angle, values in by_angle.items()}
     intervals = {name: confidence_interval(values) for name, values in samples.items()}
-    return {**intervals, "pose": pose if known.any() else {}}
+    if not known.any():
+        return {**intervals, "pose": {}}
+    with np.errstate(invalid="ignore", divide="ignore"):
+        turns = resampled_means(turned, subjects) / resampled_means(known[:, None], subjects)
+    by_angle = dict(zip(ANGLES, turns.T, strict=True)) | {"mean": turns.mean(1)}
+    pose = {angle: confidence_interval(values) for angle, values in by_angle.items()}
+    return {**intervals, "pose": pose}
 
 
 def _moment_columns(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:

@@ -1,25 +1,33 @@
 """The same figures for parts of the faces: by head yaw, and by the file's groups."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from mlx_faceau.core.metrics import (
-    MINIMUM_SUPPORT,
-    angle_errors,
-    au_support,
-    landmark_correlation,
-    mean_absolute_error,
-    mean_au_correlation,
-    nme,
-)
-
-from .ced import BOUNDS, failure_rate
+from mlx_faceau.core.metrics import MINIMUM_SUPPORT
 
 YAW_EDGES = (0, 10, 20, 30, 45, math.inf)  # degrees to either side
+# What is shown of a part, by its heading in a table. ``pose``: mean error of the angles;
+# ``counted``: how many action units have enough active faces for the mean correlation.
+HEADINGS = {
+    "landmark_pose": {
+        "mae": "MAE px",
+        "constant_mae": "constant",
+        "correlation_without_mean": "r, no mean",
+        "nme": "NME %",
+        "failure_rate_8": "over 8 %",
+        "pose": "pose, deg",
+    },
+    "au_prediction": {
+        "mae": "MAE",
+        "constant_mae": "constant",
+        "correlation": "mean r",
+        "counted": "over AUs",
+    },
+}
 
 Arrays = dict[str, np.ndarray]
 
@@ -28,7 +36,8 @@ def breakdown(
     kind: str,
     truth: Arrays,
     prediction: Arrays,
-    means: Arrays,
+    constant: Arrays,
+    measure: Callable[[Arrays, Arrays], dict[str, Any]],
     subjects: np.ndarray,
     groups: np.ndarray | None,
 ) -> list[dict[str, Any]]:
@@ -38,29 +47,36 @@ def breakdown(
         kind: of net.
         truth: labels and masks by name, (N, ...).
         prediction: by name, (N, ...).
-        means: of the training faces, the constant predictor's output.
+        constant: output of the constant predictor, (N, ...).
+        measure: gives all metrics of some faces' truth and prediction.
         subjects: (N,) the subject of each face.
         groups: (N,) the file's groups, or None.
 
     Returns:
         One object a part: ``by`` (``"yaw"`` or ``"group"``), ``part``, ``faces``, ``subjects``, and
-        for landmarks ``mae`` (px), ``constant_mae``, ``correlation_without_mean``, ``nme``,
-        ``failure_rate_8`` and ``pose`` (mean error of the angles in degrees, NaN where unknown);
-        for action units ``mae``, ``constant_mae``, ``correlation`` (mean over the units with enough
-        active faces) and ``counted`` (how many these are).
+        the keys of :data:`HEADINGS`.
     """
-    figures = _au_figures if kind == "au_prediction" else _landmark_figures
     rows = []
     for by, part, chosen in _parts(truth, groups):
         faces = int(chosen.sum())
         if faces == 0:
             continue
-        sides = [{n: v[chosen] for n, v in side.items()} for side in (truth, prediction)]
-        values = figures(sides[0], sides[1], means)
-        if faces == 1:
-            values = dict.fromkeys(values, math.nan)
+        figures: dict[str, Any] = dict.fromkeys(HEADINGS[kind], math.nan)
+        if faces > 1:
+            true, predicted, same = (
+                {name: values[chosen] for name, values in side.items()}
+                for side in (truth, prediction, constant)
+            )
+            found = measure(true, predicted)
+            found["constant_mae"] = measure(true, same)["mae"]
+            if kind == "au_prediction":
+                supports = [unit["support"] for unit in found["aus"].values()]
+                found["counted"] = sum(support >= MINIMUM_SUPPORT for support in supports)
+            else:
+                found["pose"] = found["pose"].get("mean", math.nan)
+            figures = {name: found[name] for name in figures}
         counts = {"faces": faces, "subjects": len(np.unique(subjects[chosen]))}
-        rows.append({"by": by, "part": part, **counts, **values})
+        rows.append({"by": by, "part": part, **counts, **figures})
     return rows
 
 
@@ -73,29 +89,3 @@ def _parts(truth: Arrays, groups: np.ndarray | None) -> Iterator[tuple[str, str,
     yield "yaw", "unknown", ~known
     for group in [] if groups is None else sorted(set(groups.tolist())):
         yield "group", group or "(none)", groups == group
-
-
-def _landmark_figures(truth: Arrays, prediction: Arrays, means: Arrays) -> dict[str, float]:
-    true, predicted = (np.asarray(side["landmarks"], np.float64) for side in (truth, prediction))
-    errors = nme(true, predicted)
-    known = np.asarray(truth.get("global_mask", np.ones(len(errors)))) > 0
-    turned = angle_errors(truth["global_params"], prediction["global_params"])[known]
-    return {
-        "mae": float(np.abs(predicted - true).mean()),
-        "constant_mae": float(np.abs(means["landmarks"] - true).mean()),
-        "correlation_without_mean": landmark_correlation(true, predicted, means["landmarks"]),
-        "nme": float(errors.mean()),
-        "failure_rate_8": failure_rate(errors, BOUNDS[0]),
-        "pose": float(turned.mean()) if known.any() else math.nan,
-    }
-
-
-def _au_figures(truth: Arrays, prediction: Arrays, means: Arrays) -> dict[str, float]:
-    sides = truth["au_intensities"], prediction["au_intensities"]
-    constant = np.broadcast_to(means["au_intensities"], sides[0].shape)
-    return {
-        "mae": float(mean_absolute_error(*sides).mean()),
-        "constant_mae": float(mean_absolute_error(sides[0], constant).mean()),
-        "correlation": mean_au_correlation(*sides),
-        "counted": int((au_support(sides[0]) >= MINIMUM_SUPPORT).sum()),
-    }

@@ -35,44 +35,29 @@ Predict = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All figures of an evaluation.
+    """All figures of an evaluation."""
 
-    Attributes:
-        kind: of net.
-        faces: how many were evaluated.
-        left_out: how many more the file holds.
-        subjects: how many subjects the faces are of.
-        subjects_by: what names them: ``"subject"``, ``"video"`` or ``"face"``.
-        means_from: ``"training"``, or ``"evaluation"`` where the net does not record its means.
-        trained_on: whether the net was trained on faces of this file.
-        net: its metrics on standard crops.
-        jittered: its metrics on jittered crops.
-        boxes: ``name``, ``about`` and ``metrics`` on crops cut from a detector's boxes, or None.
-        constant: metrics of the constant predictor, which outputs the training means.
-        intervals: 95 % bootstrap confidence intervals of ``net``, subjects resampled; empty for
-            one subject.
-        breakdown: metrics of parts of the faces.
-        curves: for landmarks ``nme`` and the share of faces under it (``net``, ``jittered``,
-            ``boxes``, ``constant``); for action units by name ``count`` and ``mean`` prediction
-            of the faces whose true intensity is nearest to 0, 1, ... 5.
-        worst: ``row`` in the file and ``error`` of the faces with the largest errors (NME; mean
-            absolute error over the action units).
-    """
-
-    kind: str
-    faces: int
-    left_out: int
-    subjects: int
-    subjects_by: str
-    means_from: str
-    trained_on: bool
-    net: dict[str, Any]
-    jittered: dict[str, Any]
+    kind: str  # of net
+    faces: int  # that were evaluated
+    left_out: int  # how many more the file holds
+    subjects: int  # how many the faces are of
+    subjects_by: str  # what names them: "subject", "video" or "face"
+    means_from: str  # "training", or "evaluation" where the net does not record its means
+    trained_on: bool  # whether the net was trained on faces of this file
+    net: dict[str, Any]  # its metrics on standard crops
+    jittered: dict[str, Any]  # its metrics on jittered crops
+    # ``name``, ``about`` and ``metrics`` on crops cut from a detector's boxes, or None
     boxes: dict[str, Any] | None
-    constant: dict[str, Any]
+    constant: dict[str, Any]  # metrics of the constant predictor, which outputs the training means
+    # 95 % bootstrap confidence intervals of ``net``, subjects resampled; empty for one subject
     intervals: dict[str, Any]
-    breakdown: list[dict[str, Any]]
+    breakdown: list[dict[str, Any]]  # metrics of parts of the faces
+    # For landmarks ``nme`` and the share of faces under it (``net``, ``jittered``, ``boxes``,
+    # ``constant``); for action units by name ``count`` and ``mean`` prediction of the faces whose
+    # true intensity is nearest to 0, 1, ... 5.
     curves: dict[str, Any]
+    # ``row`` in the file and ``error`` of the faces with the largest errors (NME; mean absolute
+    # error over the action units)
     worst: list[dict[str, float]]
 
     def conditions(self) -> dict[str, dict[str, Any]]:
@@ -142,11 +127,30 @@ def evaluate(
         warps["boxes"] = detector.matrices
     labels = {**dataset.labels, **dataset.masks}
     truths = {k: labels if m is None else warp_labels(m, labels) for k, m in warps.items()}
+    truths["constant"] = labels
     predictions = _predict_all(predict, dataset, warps)
-    constant = {name: np.broadcast_to(m, (len(dataset), *m.shape)) for name, m in means.items()}
-    metrics = {name: _metrics(kind, truths[name], predictions[name], means) for name in warps}
+    predictions["constant"] = {
+        name: np.broadcast_to(mean, (len(dataset), *mean.shape)) for name, mean in means.items()
+    }
+
+    def measure(truth: Arrays, prediction: Arrays) -> dict[str, Any]:
+        if kind == "au_prediction":
+            return au_metrics(truth["au_intensities"], prediction["au_intensities"])
+        errors = nme(truth["landmarks"], prediction["landmarks"])
+        return {**landmark_pose_metrics(truth, prediction, means), **ced_summary(errors)}
+
+    metrics = {name: measure(truths[name], predictions[name]) for name in predictions}
     subjects_by, subjects = subjects_of(dataset)
     net = predictions["net"]
+    if kind == "au_prediction":
+        intensities = labels["au_intensities"], net["au_intensities"]
+        intervals, curves = au_intervals(*intensities, subjects), _responses(*intensities)
+        errors = np.abs(np.float64(intensities[0]) - intensities[1]).mean(1)
+    else:
+        intervals = landmark_pose_intervals(labels, net, means["landmarks"], subjects)
+        curves = _ced_curves(truths, predictions)
+        errors = nme(labels["landmarks"], net["landmarks"])
+    worst = np.argsort(-errors, kind="stable")[:_WORST].tolist()
     return Evaluation(
         kind=kind,
         faces=len(dataset),
@@ -157,18 +161,15 @@ def evaluate(
         trained_on=not dataset.hashes().isdisjoint(trained_on) or shares_faces(dataset, trained_on),
         net=metrics["net"],
         jittered=metrics["jittered"],
-        boxes=None
-        if detector is None
-        else {"name": detector.name, "about": detector.about, "metrics": metrics["boxes"]},
-        constant=_metrics(kind, labels, constant, means),
-        intervals=au_intervals(labels["au_intensities"], net["au_intensities"], subjects)
-        if kind == "au_prediction"
-        else landmark_pose_intervals(labels, net, means["landmarks"], subjects),
-        breakdown=breakdown(kind, labels, net, means, subjects, dataset.groups),
-        curves=_responses(labels, net)
-        if kind == "au_prediction"
-        else _ced_curves({**truths, "constant": labels}, {**predictions, "constant": constant}),
-        worst=_worst(kind, labels, net, dataset.rows),
+        boxes=detector
+        and {"name": detector.name, "about": detector.about, "metrics": metrics["boxes"]},
+        constant=metrics["constant"],
+        intervals=intervals,
+        breakdown=breakdown(
+            kind, labels, net, predictions["constant"], measure, subjects, dataset.groups
+        ),
+        curves=curves,
+        worst=[{"row": int(dataset.rows[i]), "error": float(errors[i])} for i in worst],
     )
 
 
@@ -197,13 +198,6 @@ def _predict_all(
     return predictions
 
 
-def _metrics(kind: str, truth: Arrays, prediction: Arrays, means: Arrays) -> dict[str, Any]:
-    if kind == "au_prediction":
-        return au_metrics(truth["au_intensities"], prediction["au_intensities"])
-    errors = nme(truth["landmarks"], prediction["landmarks"])
-    return {**landmark_pose_metrics(truth, prediction, means), **ced_summary(errors)}
-
-
 def _ced_curves(truths: dict[str, Arrays], predictions: dict[str, Arrays]) -> dict[str, Any]:
     bounds = np.linspace(0, CURVE_END, 101)
     shares = {
@@ -213,25 +207,14 @@ def _ced_curves(truths: dict[str, Arrays], predictions: dict[str, Arrays]) -> di
     return {"nme": bounds.tolist(), **shares}
 
 
-def _responses(truth: Arrays, prediction: Arrays) -> dict[str, Any]:
+def _responses(truth: np.ndarray, prediction: np.ndarray) -> dict[str, Any]:
     """Mean prediction by true intensity, of each action unit."""
-    levels = np.digitize(truth["au_intensities"], RESPONSE_EDGES)
+    levels = np.digitize(truth, RESPONSE_EDGES)
     size = len(RESPONSE_EDGES) + 1
     curves = {}
     for i, name in enumerate(AU_NAMES):
         count = np.bincount(levels[:, i], minlength=size)
-        values = np.float64(prediction["au_intensities"][:, i])
-        total = np.bincount(levels[:, i], values, minlength=size)
+        total = np.bincount(levels[:, i], np.float64(prediction[:, i]), minlength=size)
         means = np.divide(total, count, out=np.full(size, np.nan), where=count > 0)
         curves[name] = {"count": count.tolist(), "mean": means.tolist()}
     return curves
-
-
-def _worst(kind: str, truth: Arrays, prediction: Arrays, rows: np.ndarray) -> list[dict[str, Any]]:
-    if kind == "au_prediction":
-        gap = np.float64(truth["au_intensities"]) - prediction["au_intensities"]
-        errors = np.abs(gap).mean(1)
-    else:
-        errors = nme(truth["landmarks"], prediction["landmarks"])
-    order = np.argsort(-errors, kind="stable")[:_WORST]
-    return [{"row": int(rows[i]), "error": float(errors[i])} for i in order.tolist()]

@@ -7,6 +7,7 @@ from mlx_faceau.output.tables import Table, accuracy_tables, number, with_interv
 from mlx_faceau.output.templates import write_page
 
 from .bootstrap import BY_FACE, RESAMPLES
+from .breakdown import HEADINGS
 from .evaluate import Evaluation
 from .targets import JITTERED_MAE, TARGETS
 
@@ -15,22 +16,6 @@ VERDICTS = {
     "must": "pass (must)",
     "missed": "FAIL",
     "unmeasured": "FAIL (not measurable)",
-}
-_BREAKDOWN = {
-    "landmark_pose": {
-        "mae": "MAE px",
-        "constant_mae": "constant",
-        "correlation_without_mean": "r, no mean",
-        "nme": "NME %",
-        "failure_rate_8": "over 8 %",
-        "pose": "pose, deg",
-    },
-    "au_prediction": {
-        "mae": "MAE",
-        "constant_mae": "constant",
-        "correlation": "mean r",
-        "counted": "over AUs",
-    },
 }
 
 
@@ -148,13 +133,12 @@ def _target_table(evaluation: Evaluation) -> Table:
 
 
 def _breakdown_table(evaluation: Evaluation) -> Table:
-    headings = _BREAKDOWN[evaluation.kind]
+    headings = HEADINGS[evaluation.kind]
     rows = []
     for part in evaluation.breakdown:
-        cells = []
+        cells = [f"{part['by']} {part['part']}", str(part["faces"]), str(part["subjects"])]
         for key in headings:
             factor = 100 if key in ("nme", "failure_rate_8") else 1
             cells.append(number(factor * part[key], 0 if key == "counted" else 2))
-        label = f"{part['by']} {part['part']}"
-        rows.append([label, str(part["faces"]), str(part["subjects"]), *cells])
+        rows.append(cells)
     return Table(["part of the faces", "faces", "subjects", *headings.values()], rows)

@@ -46,22 +46,14 @@ class VideoReport:
         dropped = [f"{count} dropped ({name})" for name, count in self.dropped.most_common()]
         return self.error or ", ".join(dropped) or "no face found"
 
-    def labels(self) -> dict[str, Any]:
-        """Its labeller, as :func:`mlx_faceau.data.format.label_provenance.labellers` has it."""
-        return {"labeller": self.labeller, "licence": self.licence, "pdm": self.pdm}
-
     @property
     def final(self) -> bool:
         """Whether the video need not be tried again: it gave samples, or had no error."""
         return bool(self.kept or not self.error)
 
-    def as_json(self) -> dict[str, Any]:
-        """The fields as JSON values."""
-        return {**vars(self), "dropped": dict(self.dropped)}
-
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "VideoReport":
-        """The inverse of :meth:`as_json`."""
+        """The report whose ``vars`` a file holds as JSON."""
         return cls(**{**values, "dropped": Counter(values["dropped"])})
 
 

@@ -169,7 +169,7 @@ def _generate(
 
     def add(shard: Shard, found: Sequence[VideoReport]) -> None:
         reports.update({report.video: report for report in found})
-        labels = {name: [each.labels()] for name, each in reports.items() if each.kept}
+        labels = {name: [vars(each)] for name, each in reports.items() if each.kept}
         check_same_labels(labels, "choose a labeller with --labels")
         if any(report.kept for report in found):
             filled.append(shard)
@@ -196,7 +196,7 @@ def _generate(
         with create_file(output) as file:
             for path in sources:
                 copy_samples(path, file, exclude)
-            final = [report.as_json() for report in reports.values() if report.final]
+            final = [vars(report) for report in reports.values() if report.final]
             file.write_text(GENERATION, json.dumps(final))
     shutil.rmtree(folder)
     return [reports[file.name] for file in inputs]
@@ -236,7 +236,7 @@ def make_shard(
                 file.append(block)  # whose errors are the disk's, not the video's
             kept = file.rows - before
             reports.append(replace(generator.report, video=source.name, kept=kept, error=error))
-        file.write_text(GENERATION, json.dumps([report.as_json() for report in reports]))
+        file.write_text(GENERATION, json.dumps(list(map(vars, reports))))
         file.write_text(_SIGNATURE, signature)
     return reports
 
