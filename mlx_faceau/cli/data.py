@@ -179,7 +179,7 @@ def _preview(args: argparse.Namespace) -> int:
     from mlx_faceau.core.atomic_io import atomic_file
     from mlx_faceau.data.format.dataset import FaceDataset
     from mlx_faceau.data.loading.augment import augmentation
-    from mlx_faceau.data.loading.batches import Batches
+    from mlx_faceau.data.loading.augmentation_workers import augment_batch
     from mlx_faceau.data.loading.preview import contact_sheet, strongest_units
 
     if args.count < 1:
@@ -187,11 +187,12 @@ def _preview(args: argparse.Namespace) -> int:
     dataset = FaceDataset(args.file, keep_outside=True)
     order = np.random.default_rng(args.seed).permutation(len(dataset))
     rows = np.sort(order[: args.count])
-    augment = augmentation(args.augment)
-    batches = Batches(dataset, rows, len(rows), args.seed, augment, shuffle=False, workers=0)
-    faces = next(batches.epoch(0))
-    captions = [strongest_units(units) for units in faces["au_intensities"]]
-    sheet = contact_sheet(faces["images"], faces["landmarks"], captions)
+    images = dataset.read_images(rows)
+    labels = {name: v[rows] for name, v in {**dataset.labels, **dataset.masks}.items()}
+    if augment := augmentation(args.augment):  # as in a training's first epoch
+        augment_batch(augment, images, labels, [(args.seed, 0, row, 0) for row in rows.tolist()])
+    captions = [strongest_units(units) for units in labels["au_intensities"]]
+    sheet = contact_sheet(images, labels["landmarks"], captions)
     _, png = cv2.imencode(".png", sheet[..., ::-1])
     with atomic_file(Path(args.output)) as temporary:
         temporary.write_bytes(png.tobytes())

@@ -128,7 +128,7 @@ def open_data(
         )
     check_intensities(dataset.labels["au_intensities"], ", ".join(files))
     step = config.step_size * part[1]
-    split = _split(dataset, config, step)
+    split = _split(dataset, config)
     statistics = TargetStatistics.of(
         _rows(dataset.labels, split.train), _rows(dataset.masks, split.train)
     )
@@ -208,7 +208,7 @@ def _sampling_weights(intensities: np.ndarray) -> np.ndarray:
     return repeats
 
 
-def _split(dataset: FaceDataset | ConcatDataset, config: TrainConfig, step: int) -> Split:
+def _split(dataset: FaceDataset | ConcatDataset, config: TrainConfig) -> Split:
     """Two sides; with ``--overfit``, evenly spaced faces that are on both."""
     files = ", ".join(config.data)
     if config.overfit:
@@ -220,7 +220,7 @@ def _split(dataset: FaceDataset | ConcatDataset, config: TrainConfig, step: int)
         return Split(chosen, chosen, "nothing: the same faces on both sides")
     digests = face_digests(dataset)
     if config.val_data and isinstance(dataset, ConcatDataset):
-        return split_at(dataset, int(dataset.starts[len(config.data)]), step, digests)
+        return split_at(dataset, int(dataset.starts[len(config.data)]), digests)
     # Names that are taken for one person, who stays on one side.
     by, names = people_names(dataset)
     repeated = {row for rows in duplicate_faces(digests, names) for row in rows.tolist()}
@@ -232,7 +232,7 @@ def _split(dataset: FaceDataset | ConcatDataset, config: TrainConfig, step: int)
     for reason in reasons[:_MOST_WARNINGS]:
         text = "%s: %s: these are kept on one side; see 'mlx-faceau data check'"
         _LOG.warning(text, files, reason)
-    return split_dataset(dataset, config.val_split, config.seed, step, digests)
+    return split_dataset(dataset, config.val_split, config.seed, digests)
 
 
 def _check_units(intensities: np.ndarray, split: Split, config: TrainConfig) -> None:

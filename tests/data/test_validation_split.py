@@ -69,11 +69,6 @@ def test_a_single_person_cannot_be_split():
         split_dataset(people)
 
 
-def test_a_training_side_smaller_than_a_batch_names_the_remedy():
-    with pytest.raises(DatasetError, match=r"180 samples, fewer than a batch of 256; use --batch"):
-        split_dataset(People(), 0.1, batch_size=256)
-
-
 def test_a_file_that_names_nobody_is_refused():
     with pytest.raises(DatasetError, match="200 of 200 samples name neither subject nor video"):
         split_dataset(People(subjects=False, videos=False))

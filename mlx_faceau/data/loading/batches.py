@@ -7,15 +7,15 @@ The order of an epoch is a pure function of (seed, epoch). Blocks are read and s
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 
 import numpy as np
 
 from mlx_faceau.data.format.labelled_faces import Dataset
-from mlx_faceau.errors import UsageError
+from mlx_faceau.errors import DatasetError, UsageError
 
 from .augmentation_workers import Augment, AugmentationPool, Batch, augment_batch
 from .shuffle_buffer import ShuffleBuffer, count_visits, draw_systematically
-from .validation_split import check_batch
 
 Transform = Callable[[Batch, int], Batch]  # a batch and its epoch
 Read = tuple[np.ndarray, np.ndarray, np.ndarray]  # images, indices, earlier visits in the epoch
@@ -34,9 +34,9 @@ class Batches:
         seed: of the order and of the augmentation.
         augment: changes one sample; its generator depends on (seed, epoch, sample index) alone,
             and on how often the sample came before in the epoch.
-        shuffle: mix the samples; else they come in ascending order.
         workers: threads that read ahead and augment; 0 does it in the caller's thread.
-        processes: that augment in place of the threads; they start with the first batch.
+        processes: that augment in place of the threads, which feed them; they start with the first
+            batch.
         weights: (n,) how often each sample is drawn relative to the others; an epoch is as long as
             ever, and a sample comes as often in it as its weight over the mean weight says, rounded
             up or down at random. None draws each once.
@@ -45,8 +45,6 @@ class Batches:
         transform: changes a whole batch last, by its epoch; None leaves it as it is.
 
     Raises:
-        ValueError: for a batch size below 1, a negative number of workers, or processes without
-            threads that feed them.
         DatasetError: if the samples do not fill a batch.
     """
 
@@ -57,17 +55,18 @@ class Batches:
         batch_size: int,
         seed: int = 42,
         augment: Augment | None = None,
-        shuffle: bool = True,
         workers: int = 2,
         processes: int = 0,
         weights: np.ndarray | None = None,
         part: tuple[int, int] = (0, 1),
         transform: Transform | None = None,
     ) -> None:
-        if batch_size < 1 or workers < 0:
-            raise UsageError(f"batch_size {batch_size} must be >= 1 and workers {workers} >= 0")
-        if processes and not workers:
-            raise UsageError(f"{processes} processes need workers, at least 1, that feed them")
+        if (count := len(indices)) < batch_size:
+            smaller = f"use --batch-size {count} or less" if count > 1 else "lower --val-split"
+            raise DatasetError(
+                f"the training side holds {count} samples, fewer than a batch of {batch_size}; "
+                f"{smaller}, or add data"
+            )
         self.dataset = dataset
         ascending = np.argsort(indices, kind="stable")
         self.indices = np.asarray(indices, dtype=np.int64)[ascending]
@@ -75,16 +74,12 @@ class Batches:
         self.batch_size = batch_size
         self.seed = seed
         self.augment = augment
-        self.shuffle = shuffle
         self.under_way = max(workers, processes)
         self._augment_batch = (
             AugmentationPool(processes).augment_batch if processes and augment else augment_batch
         )
         self.part = part
         self.transform = transform
-        if batch_size % part[1]:
-            raise UsageError(f"batch_size {batch_size} cannot be divided among {part[1]} ranks")
-        check_batch(len(self.indices), batch_size)
 
     def __len__(self) -> int:
         """Number of batches in an epoch; a last short one is left out."""
@@ -113,19 +108,14 @@ class Batches:
         return (self._finish(*read, epoch) for read in raw)
 
     def order(self, epoch: int) -> np.ndarray:
-        """(n,) int64 samples of an epoch in their order."""
-        return self._plan(epoch).order if self.shuffle else self._drawn(epoch)
-
-    def _drawn(self, epoch: int) -> np.ndarray:
-        """(n,) ascending samples of an epoch, repeated as their weights ask."""
-        if self.weights is None:
-            return self.indices
-        stream = np.random.SeedSequence((self.seed, epoch)).spawn(1)[0]
-        places = draw_systematically(self.weights, np.random.default_rng(stream))
-        return np.asarray(self.indices[places])
+        """(n,) int64 samples of an epoch in their order, repeated as their weights ask."""
+        return self._plan(epoch).order
 
     def _plan(self, epoch: int) -> ShuffleBuffer:
-        drawn = self._drawn(epoch)
+        drawn = self.indices
+        if self.weights is not None:
+            stream = np.random.SeedSequence((self.seed, epoch)).spawn(1)[0]
+            drawn = drawn[draw_systematically(self.weights, np.random.default_rng(stream))]
         blocks = self.dataset.blocks[drawn]
         largest = int(np.unique(blocks, return_counts=True)[1].max())
         window = max(SHUFFLE_WINDOW, _BLOCKS_IN_WINDOW * largest)
@@ -135,21 +125,13 @@ class Batches:
         """Images, indices and earlier visits of this rank's part, batch by batch."""
         rank, ranks = self.part
         own = slice(rank * self.batch_size // ranks, (rank + 1) * self.batch_size // ranks)
-        first = start * self.batch_size
-        if self.shuffle:
-            plan = self._plan(epoch)
-            order, stream = plan.order, plan.images(self.dataset.read_images, first)
-        else:
-            order, stream = self._drawn(epoch), None
-        visits = count_visits(order)
-        for begin in range(first, len(self) * self.batch_size, self.batch_size):
-            chosen = slice(begin, begin + self.batch_size)
-            index = order[chosen]
-            if stream is None:
-                images = self.dataset.read_images(index)
-            else:
-                images = np.stack([next(stream) for _ in index])
-            yield images[own], index[own], visits[chosen][own]
+        plan = self._plan(epoch)
+        visits = count_visits(plan.order)
+        images = plan.images(self.dataset.read_images, start * self.batch_size)
+        for batch in range(start, len(self)):
+            chosen = slice(batch * self.batch_size, (batch + 1) * self.batch_size)
+            whole = np.stack(list(islice(images, self.batch_size)))
+            yield whole[own], plan.order[chosen][own], visits[chosen][own]
 
     def _finish(
         self, images: np.ndarray, index: np.ndarray, visits: np.ndarray, epoch: int

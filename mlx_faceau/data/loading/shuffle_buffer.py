@@ -8,6 +8,7 @@ Reference:
     Madow, On the Theory of Systematic Sampling, Annals of Mathematical Statistics 1949.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -19,6 +20,7 @@ class ShuffleBuffer:
     """The order of one epoch, a pure function of its arguments.
 
     Attributes:
+        blocks: (k,) int64 samples of each block, in the order in which blocks are read.
         order: (n,) int64, the samples in the order in which they leave the buffer.
 
     Args:
@@ -34,42 +36,32 @@ class ShuffleBuffer:
         rng = np.random.default_rng(seed)
         neighbours = np.split(indices, np.flatnonzero(np.diff(blocks)) + 1)
         self.blocks = [neighbours[i] for i in rng.permutation(len(neighbours))]
-        self.stream = np.concatenate(self.blocks)
-        self.window = min(window, len(indices))
-        moves = len(indices) - self.window  # samples that come after the buffer is full
-        self.slots = rng.integers(self.window, size=moves)
-        self.last = rng.permutation(self.window)  # order in which the full buffer empties
-        self.order = self._simulate(len(indices))[0]
-
-    def _simulate(self, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """The first ``count`` samples, and the buffer's content after them."""
-        buffer = self.stream[: self.window].tolist()
-        incoming = self.stream[self.window :].tolist()
+        stream = np.concatenate(self.blocks).tolist()
+        buffer, incoming = stream[:window], stream[window:]
         order = []
-        for slot, following in zip(self.slots[:count].tolist(), incoming, strict=False):
+        slots = rng.integers(len(buffer), size=len(incoming)).tolist()
+        for slot, following in zip(slots, incoming, strict=True):
             order.append(buffer[slot])
             buffer[slot] = following
-        rest = max(0, count - len(incoming))
-        order += [buffer[slot] for slot in self.last[:rest].tolist()]
-        return np.array(order, np.int64), np.array(buffer, np.int64)
+        order += [buffer[slot] for slot in rng.permutation(len(buffer)).tolist()]
+        self.order = np.array(order, np.int64)
 
     def images(self, read: Read, first: int) -> Iterator[np.ndarray]:
-        """Images of ``order[first:]``, exactly as in the whole epoch."""
-        moved = min(first, len(self.slots))
-        buffer = read(self._simulate(moved)[1])
+        """Images of ``order[first:]``, exactly as in the whole epoch.
 
-        def following() -> Iterator[np.ndarray]:  # the stream's images, read block by block
-            position, end = self.window + moved, 0
-            for block in self.blocks:
-                end += len(block)
-                if end > position:
-                    yield from read(block[max(0, len(block) - (end - position)) :])
-
-        for slot, image in zip(self.slots[moved:].tolist(), following(), strict=True):
-            yield buffer[slot].copy()
-            buffer[slot] = image
-        for slot in self.last[first - moved :].tolist():
-            yield buffer[slot]
+        A block is read when its first sample is due, without the samples that are no longer wanted.
+        """
+        order = self.order[first:].tolist()
+        visits = Counter(order)  # still to come
+        held: dict[int, np.ndarray] = {}
+        blocks = iter(self.blocks)
+        for sample in order:
+            while sample not in held:
+                wanted = [s for s in np.unique(next(blocks)).tolist() if visits[s]]
+                if wanted:  # copies, so that one that stays does not keep its whole block
+                    held.update(zip(wanted, map(np.copy, read(np.array(wanted))), strict=True))
+            visits[sample] -= 1
+            yield held[sample] if visits[sample] else held.pop(sample)
 
 
 def draw_systematically(weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:

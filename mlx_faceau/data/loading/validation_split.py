@@ -27,7 +27,6 @@ def split_dataset(
     dataset: Dataset,
     val_fraction: float = 0.1,
     seed: int = 42,
-    batch_size: int = 1,
     digests: np.ndarray | None = None,
 ) -> Split:
     """Split a data set by subject, or by video where no subject is named.
@@ -39,15 +38,13 @@ def split_dataset(
         dataset: what to split.
         val_fraction: share of the samples for validation, in (0, 1).
         seed: the same seed on the same data gives the same split.
-        batch_size: the training side must fill one batch.
         digests: (N, 2) of the faces, see
             :func:`mlx_faceau.data.format.identity.face_digests`; people who share a face are then
             kept on one side. None goes by names alone.
 
     Raises:
         ValueError: if ``val_fraction`` is not in (0, 1).
-        DatasetError: if a sample has neither subject nor video, if there is only one, or if the
-            training side is smaller than a batch.
+        DatasetError: if a sample has neither subject nor video, or if there is only one.
     """
     if not 0 < val_fraction < 1:
         raise UsageError(f"--val-split is {val_fraction}, expected a share between 0 and 1")
@@ -70,25 +67,19 @@ def split_dataset(
     if not drawn:  # everyone is larger than twice the share
         drawn = [int(order[np.argmin(sizes[order])])]
     chosen = np.isin(person, drawn)
-    split = Split(np.flatnonzero(~chosen), np.flatnonzero(chosen), by)
-    check_batch(len(split.train), batch_size)
-    return split
+    return Split(np.flatnonzero(~chosen), np.flatnonzero(chosen), by)
 
 
-def split_at(
-    dataset: Dataset, start: int, batch_size: int = 1, digests: np.ndarray | None = None
-) -> Split:
+def split_at(dataset: Dataset, start: int, digests: np.ndarray | None = None) -> Split:
     """Samples of training files and, from ``start`` on, samples of files to validate on.
 
     Args:
         dataset: both, one after the other.
         start: number of the first sample to validate on.
-        batch_size: the training side must fill one batch.
         digests: (N, 2) of the faces, as for :func:`split_dataset`; None goes by names alone.
 
     Raises:
-        DatasetError: if somebody is on both sides, as far as names and faces tell, or the training
-            side is smaller than a batch.
+        DatasetError: if somebody is on both sides, as far as names and faces tell.
     """
     by, names = people_names(dataset, strict=False)
     named = names != ""
@@ -112,15 +103,4 @@ def split_at(
             "would measure what the net has memorised; leave them out of one, or leave out "
             "--val-data for a split"
         )
-    check_batch(start, batch_size)
     return Split(np.arange(start), np.arange(start, len(dataset)), "file")
-
-
-def check_batch(samples: int, batch_size: int) -> None:
-    """Raise DatasetError unless the training side fills one batch."""
-    if samples < batch_size:
-        smaller = f"use --batch-size {samples} or less" if samples > 1 else "lower --val-split"
-        raise DatasetError(
-            f"the training side holds {samples} samples, fewer than a batch of {batch_size}; "
-            f"{smaller}, or add data"
-        )
