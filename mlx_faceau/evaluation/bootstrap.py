@@ -14,7 +14,7 @@ import numpy as np
 from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.core.metrics import ANGLES, MINIMUM_SUPPORT, Moments, angle_errors, au_support, nme
 from mlx_faceau.data.format.identity import people_names
-from mlx_faceau.data.format.labelled_faces import Dataset
+from mlx_faceau.data.format.labelled_faces import LabelledFaces
 
 BY_FACE = "face"
 RESAMPLES = 2000
@@ -25,7 +25,7 @@ _BLOCK = 200  # resamples at once
 Arrays = dict[str, np.ndarray]
 
 
-def subjects_of(dataset: Dataset) -> tuple[str, np.ndarray]:
+def subjects_of(dataset: LabelledFaces) -> tuple[str, np.ndarray]:
     """What the bootstrap resamples.
 
     Returns:

@@ -21,7 +21,7 @@ from mlx_faceau.data.format.identity import (
     spellings,
 )
 from mlx_faceau.data.format.label_provenance import check_same_labels, labellers
-from mlx_faceau.data.format.labelled_faces import Dataset
+from mlx_faceau.data.format.labelled_faces import LabelledFaces
 from mlx_faceau.data.labels.openface_au_models import OpenFaceAUModels
 from mlx_faceau.data.loading.augment import augmentation
 from mlx_faceau.data.loading.batches import Batches
@@ -132,7 +132,7 @@ def open_data(
     statistics = TargetStatistics.of(
         _rows(dataset.labels, split.train), _rows(dataset.masks, split.train)
     )
-    source: Dataset = dataset
+    source: LabelledFaces = dataset
     rows, auxiliary, weights = split.train, None, None
     if isinstance(config, AUTrainConfig):
         _check_units(dataset.labels["au_intensities"], split, config)

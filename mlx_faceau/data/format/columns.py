@@ -1,11 +1,10 @@
 """All columns of a training file, blocks of its rows, and checks of samples to be written.
 
-A block is a dict from data set names to arrays with one row per sample; texts are lists of str.
+A block is a dict from data set names to arrays with one row per sample; texts are object arrays.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from mlx_faceau.errors import UsageError
 
 from . import schema
 
-Block = dict[str, Any]
+Block = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,7 @@ class Column:
     """One data set of the file."""
 
     shape: tuple[int, ...]  # of one row
-    dtype: type[np.generic] | None  # of its numbers; None for text
+    dtype: type  # of its numbers; object for text
     missing: Any = None  # the value of rows that have none
 
 
@@ -44,50 +43,30 @@ COLUMNS: dict[str, Column] = {
     **{name: Column(shape, np.float32) for name, shape in schema.LABEL_SHAPES.items()},
     **{name: Column(shape, np.float32, np.nan) for name, shape in schema.FRAME_SHAPES.items()},
     schema.HOG: Column((schema.HOG_SIZE,), np.float32, np.nan),
-    "metadata/video_names": Column((), None, ""),
+    "metadata/video_names": Column((), object, ""),
     "metadata/frame_indices": Column((), np.int32, 0),
     "metadata/quality_scores": Column((), np.float32, 1.0),
-    "metadata/subjects": Column((), None, ""),
-    "metadata/groups": Column((), None, ""),
+    "metadata/subjects": Column((), object, ""),
+    "metadata/groups": Column((), object, ""),
     **{f"metadata/measures/{name}": Column((), np.float32, np.nan) for name in MEASURES},
 }
 
 
-def num_rows(block: Mapping[str, Any]) -> int:
-    """Number of samples of a block."""
-    return len(block["images"])
-
-
 def concatenate_blocks(blocks: Sequence[Block]) -> Block:
     """Blocks one after another; a column that some of them lack is filled in."""
-    joined: Block = {}
-    for name in COLUMNS:
-        if any(name in block for block in blocks):
-            parts = [
-                block[name] if name in block else missing_values(name, num_rows(block))
-                for block in blocks
-            ]
-            text = COLUMNS[name].dtype is None
-            joined[name] = list(chain(*parts)) if text else np.concatenate(parts)
-    return joined
-
-
-def select_rows(block: Block, mask: np.ndarray) -> Block:
-    """The rows of a block where a mask (N,) is True."""
     return {
-        name: values[mask]
-        if isinstance(values, np.ndarray)
-        else [value for value, keep in zip(values, mask, strict=True) if keep]
-        for name, values in block.items()
+        name: np.concatenate(
+            [block[name] if name in block else missing_values(name, block) for block in blocks]
+        )
+        for name in COLUMNS
+        if any(name in block for block in blocks)
     }
 
 
-def missing_values(name: str, count: int) -> Any:
-    """A column of samples that have no value in it."""
+def missing_values(name: str, block: Block) -> np.ndarray:
+    """A column of a block whose samples have no value in it."""
     column = COLUMNS[name]
-    if column.dtype is None:
-        return [column.missing] * count
-    return np.full((count, *column.shape), column.missing, column.dtype)
+    return np.full((len(block["images"]), *column.shape), column.missing, column.dtype)
 
 
 # Arguments of add_batch, which are the data sets' own names, -> those of add_sample.
@@ -146,7 +125,7 @@ def checked_block(columns: Mapping[str, Any]) -> Block:
             raise UsageError(f"measure {name!r} is none of {', '.join(MEASURES)}")
         block[f"metadata/measures/{name}"] = np.array(values, np.float32)
     for dataset in _ALWAYS_STORED:
-        block.setdefault(dataset, missing_values(dataset, num_rows(block)))
+        block.setdefault(dataset, missing_values(dataset, block))
 
     landmarks, units = block["landmarks"], block["au_intensities"]
     inside = ((landmarks >= 0) & (landmarks <= 112)).mean(axis=(1, 2))
@@ -161,15 +140,15 @@ def checked_block(columns: Mapping[str, Any]) -> Block:
     return block
 
 
-def _checked_column(name: str, column: Column, values: Any) -> Any:
+def _checked_column(name: str, column: Column, values: Any) -> np.ndarray:
     """The values of one data set; ``name`` is that of a single one."""
-    if column.dtype is None:
+    if column.dtype is object:
         optional = name != "video_name"
         for value in values:
             empty = optional and (value is None or value == "")
             if not empty and (not isinstance(value, str) or "\0" in value or not value):
                 raise UsageError(f"{name} is {value!r}, expected a text that is not empty")
-        return [value or "" for value in values]
+        return np.array([value or "" for value in values], object)
     if name == "frame_index":
         for value in values:
             whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)

@@ -18,7 +18,7 @@ import numpy as np
 
 from mlx_faceau.errors import DatasetError
 
-from .labelled_faces import Dataset, LabelledFaces
+from .labelled_faces import LabelledFaces
 
 FINGERPRINT_SIZE = 256  # one part in 500,000 that is a twentieth of a set would hold none of these
 _BATCH = 256  # images read together
@@ -80,7 +80,7 @@ def read_pairs(path: Path, columns: str) -> dict[int, tuple[str, str]]:
     return pairs
 
 
-def people_names(dataset: Dataset, strict: bool = True) -> tuple[str, np.ndarray]:
+def people_names(dataset: LabelledFaces, strict: bool = True) -> tuple[str, np.ndarray]:
     """What a split keeps together: each sample's subject, or its video where that names none.
 
     A sample without a subject, in a video where another one has a subject, is that subject's: a

@@ -6,11 +6,13 @@ import numpy as np
 
 
 class LabelledFaces(Protocol):
-    """Labels, masks and images.
+    """Labels, masks, names and images.
 
     Attributes:
         labels, masks: (N, ...) float32 each, as
             :class:`~mlx_faceau.data.format.dataset.FaceDataset` has them.
+        subjects, videos: (N,) str, or None where nobody is named.
+        blocks: (N,) int64; images of samples with the same number are best read together.
     """
 
     @property
@@ -18,19 +20,6 @@ class LabelledFaces(Protocol):
 
     @property
     def masks(self) -> dict[str, np.ndarray]: ...
-
-    def read_images(self, indices: np.ndarray) -> np.ndarray:
-        """(n, 112, 112, 3) uint8 RGB images by index."""
-        ...
-
-
-class Dataset(LabelledFaces, Protocol):
-    """The same with names, and the order in which images are best read.
-
-    Attributes:
-        subjects, videos: (N,) str, or None where nobody is named.
-        blocks: (N,) int64; samples with the same number are best read together.
-    """
 
     @property
     def subjects(self) -> np.ndarray | None: ...
@@ -42,3 +31,7 @@ class Dataset(LabelledFaces, Protocol):
     def blocks(self) -> np.ndarray: ...
 
     def __len__(self) -> int: ...
+
+    def read_images(self, indices: np.ndarray) -> np.ndarray:
+        """(n, 112, 112, 3) uint8 RGB images by index."""
+        ...

@@ -11,7 +11,6 @@ from mlx_faceau.core.pdm import PDM, fit_pdm
 from mlx_faceau.errors import DatasetError
 
 from . import schema
-from .columns import num_rows, select_rows
 from .dataset import FaceDataset
 from .identity import subject_key
 from .label_provenance import check_same_labels, copy_provenance, labellers
@@ -76,15 +75,13 @@ def merge_files(
             digests = set()
             for block in read_blocks(dataset, exclude=exclude):
                 columns = [block["images"], *(block[name] for name in schema.LABEL_SHAPES)]
-                samples = (
-                    b"".join(c[row].tobytes() for c in columns) for row in range(num_rows(block))
-                )
+                samples = (b"".join(v.tobytes() for v in row) for row in zip(*columns, strict=True))
                 found = [blake2b(sample, digest_size=16).digest() for sample in samples]
                 new = np.array([digest not in seen for digest in found])
                 digests |= set(found)
                 report.duplicates += int((~new).sum())
                 if new.any():
-                    file.append(select_rows(block, new))
+                    file.append({name: values[new] for name, values in block.items()})
             seen |= digests
             dataset.close()
         copy_provenance(file, paths)

@@ -1,6 +1,7 @@
 """Rows of training files: a new file is written block by block, existing ones are read so."""
 
 import contextlib
+import math
 import os
 import re
 import shutil
@@ -13,10 +14,10 @@ import numpy as np
 from mlx_faceau.core.atomic_io import atomic_file
 from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.core.libraries import package_version
-from mlx_faceau.errors import DatasetError, UsageError
+from mlx_faceau.errors import DatasetError
 
 from . import schema
-from .columns import COLUMNS, Block, concatenate_blocks, num_rows
+from .columns import COLUMNS, Block, Column, concatenate_blocks
 from .dataset import FaceDataset
 
 BLOCK_ROWS = 256  # samples that pass through memory together, about 10 MB
@@ -59,7 +60,7 @@ class RowWriter:
     def append(self, block: Block) -> None:
         """Add the rows of a block."""
         self._buffer.append(block)
-        self.rows += num_rows(block)
+        self.rows += len(block["images"])
         if self.rows - self._written >= BLOCK_ROWS:
             self.flush()
 
@@ -68,27 +69,30 @@ class RowWriter:
         if not self._buffer:
             return
         block = concatenate_blocks(self._buffer)
-        for name in [name for name in block if name not in self._columns]:
-            column = COLUMNS[name]
-            text, images = column.dtype is None, name == "images"
-            size = 16 if column.dtype is None else np.dtype(column.dtype).itemsize
-            row_bytes = max(1, int(np.prod(column.shape))) * size
-            rows = max(schema.CHUNK_ROWS, min(_LABEL_ROWS, _LABEL_CHUNK_BYTES // row_bytes))
-            self._columns[name] = self._file.create_dataset(
-                name,
-                (self._written, *column.shape),
-                h5py.string_dtype() if text else column.dtype,
-                maxshape=(None, *column.shape),
-                chunks=(schema.CHUNK_ROWS if images else rows, *column.shape),
-                compression=self._compression if images else None,
-                fillvalue=None if text or column.missing is None else column.missing,
-            )
+        for name in block:
+            if name not in self._columns:
+                self._columns[name] = self._create(name, COLUMNS[name])
         for name, dataset in self._columns.items():
             dataset.resize(self.rows, axis=0)
             if name in block:
                 dataset[self._written : self.rows] = block[name]
         self._buffer.clear()
         self._written = self.rows
+
+    def _create(self, name: str, column: Column) -> h5py.Dataset:
+        """A column whose rows so far have no value."""
+        text, images = column.dtype is object, name == "images"
+        row_bytes = math.prod(column.shape) * np.dtype(column.dtype).itemsize
+        rows = max(schema.CHUNK_ROWS, min(_LABEL_ROWS, _LABEL_CHUNK_BYTES // row_bytes))
+        return self._file.create_dataset(
+            name,
+            (self._written, *column.shape),
+            h5py.string_dtype() if text else column.dtype,
+            maxshape=(None, *column.shape),
+            chunks=(schema.CHUNK_ROWS if images else rows, *column.shape),
+            compression=self._compression if images else None,
+            fillvalue=None if text else column.missing,
+        )
 
     def write_text(self, name: str, text: str) -> None:
         """Add a text about the whole file as a data set of its own."""
@@ -107,11 +111,8 @@ def create_file(
         allow_empty: whether a file without samples is written too.
 
     Raises:
-        UsageError: for an unknown compression.
         DatasetError: if no rows were added, or the disk refuses; nothing is left behind then.
     """
-    if compression not in (None, "lzf"):
-        raise UsageError(f"compression is {compression!r}, expected None or 'lzf'")
     try:
         with atomic_file(path) as temporary:
             with _open_new(temporary) as file:
@@ -198,24 +199,24 @@ def read_blocks(
             f"{dataset.path}: the global parameters of {unplaced} samples are not in crop space "
             "and there are no warp matrices to move them; they cannot be written into a new file"
         )
-    columns = {"metadata/quality_scores": dataset.quality, **dataset.labels}
-    texts = {
+    columns = {
+        **dataset.labels,
+        "metadata/quality_scores": dataset.quality,
         "metadata/video_names": dataset.videos,
         "metadata/subjects": dataset.subjects,
         "metadata/groups": dataset.groups,
     }
     if dataset.videos is None:  # a split needs names: all samples are of one video
-        texts["metadata/video_names"] = np.full(len(dataset), dataset.path.name, object)
+        columns["metadata/video_names"] = np.full(len(dataset), dataset.path.name, object)
     with schema.opened(dataset.path) as file:
-        others = COLUMNS.keys() - columns.keys() - texts.keys() - {"images"}
+        others = COLUMNS.keys() - columns.keys() - {"images"}
         others = {name for name in others if name in file and name not in exclude}
         for name in others:
             schema.check_array(dataset.path, file, name, COLUMNS[name].shape, len(file["images"]))
         for start in range(0, len(indices), BLOCK_ROWS):
             part = indices[start : start + BLOCK_ROWS]
             block: Block = {"images": dataset.read_images(part)}
-            block |= {name: values[part] for name, values in columns.items()}
-            block |= {n: text[part].tolist() for n, text in texts.items() if text is not None}
+            block |= {name: values[part] for name, values in columns.items() if values is not None}
             rows = dataset.rows[part]
             first, last = int(rows.min()), int(rows.max())
             for name in others:  # one read of the span where the rows lie close together

@@ -20,7 +20,6 @@ from .identity import (
     people_names,
     read_pairs,
     subject_key,
-    unify_spellings,
 )
 
 _SWEEPS = 20  # over all people, at most
@@ -36,27 +35,21 @@ class Partition:
 
 
 def partition_dataset(
-    dataset: FaceDataset,
-    shares: Mapping[str, float],
-    by: str | None = None,
-    seed: int = 42,
-    stratify: bool = True,
+    dataset: FaceDataset, shares: Mapping[str, float], seed: int = 42
 ) -> Partition:
-    """Split by subject or video into parts of given shares.
+    """Split by subject, or by video where no subject is named, into parts of given shares.
 
-    Stratified, each part comes as near as whole subjects allow to its share of the samples and of
-    the samples that show each action unit: subjects are assigned one by one in random order, each
-    to the part that lacks most of what they show, and then moved while that reduces the error.
+    Each part comes as near as whole subjects allow to its share of the samples and of the samples
+    that show each action unit: subjects are assigned one by one in random order, each to the part
+    that lacks most of what they show, and then moved while that reduces the error.
 
     Args:
         dataset: the data set.
         shares: by name of the part, positive; they are normalised to a sum of 1.
-        by: "subject" or "video"; None takes subjects where they are named, else videos.
         seed: the same seed on the same data gives the same parts.
-        stratify: balance the action units too, not only the number of samples.
 
     Raises:
-        UsageError: if the shares are not positive or ``by`` is unknown.
+        UsageError: if the shares are not positive.
         DatasetError: if no subject or video is named, or there are fewer of them than parts.
 
     Reference:
@@ -64,31 +57,20 @@ def partition_dataset(
     """
     if not shares or min(shares.values()) <= 0:
         raise UsageError(f"shares are {dict(shares)}, expected positive numbers")
-    if by not in (None, "subject", "video"):
-        raise UsageError(f"by is {by!r}, expected 'subject' or 'video'")
-    if by == "video":
-        if dataset.videos is None:
-            raise DatasetError(f"{dataset.path}: names no videos")
-        kind, names = by, unify_spellings(dataset.videos)
-    else:
-        kind, names = people_names(dataset)
-        if by == "subject" and kind != by:
-            raise DatasetError(f"{dataset.path}: names no subjects; split it by video")
+    by, names = people_names(dataset)
     names = merge_names(names, face_digests(dataset))
     people, person = np.unique(names, return_inverse=True)
     if len(people) < len(shares):
         raise DatasetError(
-            f"{dataset.path}: {len(people)} {kind}s cannot be divided into {len(shares)} parts"
+            f"{dataset.path}: {len(people)} {by}s cannot be divided into {len(shares)} parts"
         )
-    counted = np.ones((len(dataset), 1))
-    if stratify:
-        counted = np.concatenate([counted, dataset.labels["au_intensities"] >= ACTIVE], axis=1)
+    counted = np.column_stack([np.ones(len(dataset)), dataset.labels["au_intensities"] >= ACTIVE])
     contents = np.zeros((len(people), counted.shape[1]))  # samples, and those that show each unit
     np.add.at(contents, person, counted)
     contents = contents[:, contents.any(axis=0)]
     chosen = _assign(contents, np.array(list(shares.values())), seed)[person]
     parts = {name: np.flatnonzero(chosen == number) for number, name in enumerate(shares)}
-    return Partition(parts, kind)
+    return Partition(parts, by)
 
 
 def _assign(contents: np.ndarray, shares: np.ndarray, seed: int) -> np.ndarray:

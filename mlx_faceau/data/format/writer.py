@@ -15,7 +15,7 @@ from mlx_faceau.core.file_lock import Lock
 from mlx_faceau.errors import DatasetError, UsageError
 
 from . import schema
-from .columns import Block, batch_of_one, checked_block, concatenate_blocks, num_rows
+from .columns import Block, batch_of_one, checked_block
 from .dataset import FaceDataset
 from .label_provenance import copy_provenance
 from .row_io import BLOCK_ROWS, check_target, copy_samples, create_file
@@ -156,7 +156,7 @@ class TrainingDataWriter:
             if self._hog != (schema.HOG in block):
                 raise UsageError("hog_features must be given for all samples of a file or for none")
             self._buffer.append(block)
-            self._buffered += num_rows(block)
+            self._buffered += len(block["images"])
             if self._buffered >= BLOCK_ROWS:
                 self.flush()
 
@@ -176,7 +176,8 @@ class TrainingDataWriter:
                 raise DatasetError(f"{self._folder}: {error.strerror}") from error
             shard = self._folder / f"{self._rows:012d}.h5"
             with create_file(shard) as file:
-                file.append(concatenate_blocks(self._buffer))
+                for block in self._buffer:
+                    file.append(block)
             self._shards.append(shard)
             self._rows += self._buffered
             self._buffer.clear()

@@ -11,7 +11,7 @@ from itertools import islice
 
 import numpy as np
 
-from mlx_faceau.data.format.labelled_faces import Dataset
+from mlx_faceau.data.format.labelled_faces import LabelledFaces
 from mlx_faceau.errors import DatasetError, UsageError
 
 from .augmentation_workers import Augment, AugmentationPool, Batch, augment_batch
@@ -50,7 +50,7 @@ class Batches:
 
     def __init__(
         self,
-        dataset: Dataset,
+        dataset: LabelledFaces,
         indices: np.ndarray,
         batch_size: int,
         seed: int = 42,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mlx_faceau.data.format.dataset import FaceDataset
-from mlx_faceau.data.format.labelled_faces import Dataset
+from mlx_faceau.data.format.labelled_faces import LabelledFaces
 from mlx_faceau.errors import UsageError
 
 
@@ -29,7 +29,7 @@ class ConcatDataset:
         parts: at least one.
     """
 
-    def __init__(self, parts: Sequence[Dataset]) -> None:
+    def __init__(self, parts: Sequence[LabelledFaces]) -> None:
         self.parts: tuple[Any, ...] = tuple(parts)
         self.starts = np.cumsum([0, *map(len, parts)])
         self.labels = {

@@ -21,7 +21,7 @@ from mlx_faceau.core.architectures import IMAGE_SIZE
 from mlx_faceau.core.geometry import project, transform_points
 from mlx_faceau.core.landmarks import GROUPS
 from mlx_faceau.core.pdm import fit_pdm
-from mlx_faceau.data.format.labelled_faces import Dataset
+from mlx_faceau.data.format.labelled_faces import LabelledFaces
 from mlx_faceau.data.labels.openface_au_models import OpenFaceAUModels
 from mlx_faceau.errors import DatasetError
 
@@ -72,7 +72,7 @@ class ComposedFaces:
 
 
 def composed_faces(
-    faces: Dataset,
+    faces: LabelledFaces,
     people: np.ndarray,
     rows: np.ndarray,
     au_models: OpenFaceAUModels,
@@ -196,7 +196,7 @@ def compose(
 
 
 def _draw_pairs(
-    faces: Dataset, people: np.ndarray, rows: np.ndarray, rng: np.random.Generator
+    faces: LabelledFaces, people: np.ndarray, rows: np.ndarray, rng: np.random.Generator
 ) -> Iterator[tuple[int, int]]:
     """Samples among ``rows``: a face, and another person's, one of the most similar candidates."""
     person = np.unique(people[rows], return_inverse=True)[1]

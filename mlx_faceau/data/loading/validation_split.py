@@ -10,7 +10,7 @@ from mlx_faceau.data.format.identity import (
     people_names,
     shown_name,
 )
-from mlx_faceau.data.format.labelled_faces import Dataset
+from mlx_faceau.data.format.labelled_faces import LabelledFaces
 from mlx_faceau.errors import DatasetError, UsageError
 
 
@@ -24,7 +24,7 @@ class Split:
 
 
 def split_dataset(
-    dataset: Dataset,
+    dataset: LabelledFaces,
     val_fraction: float = 0.1,
     seed: int = 42,
     digests: np.ndarray | None = None,
@@ -70,7 +70,7 @@ def split_dataset(
     return Split(np.flatnonzero(~chosen), np.flatnonzero(chosen), by)
 
 
-def split_at(dataset: Dataset, start: int, digests: np.ndarray | None = None) -> Split:
+def split_at(dataset: LabelledFaces, start: int, digests: np.ndarray | None = None) -> Split:
     """Samples of training files and, from ``start`` on, samples of files to validate on.
 
     Args:
