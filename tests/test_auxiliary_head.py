@@ -10,6 +10,7 @@ from mlx_faceau.core.auxiliary_head import (
     with_auxiliary_prefix,
     without_auxiliary_prefix,
 )
+from mlx_faceau.core.losses import AuxiliaryAULoss
 
 CONFIG = AuxiliaryAUConfig(width_mult=0.1, dropout=0.0)
 PLAIN = AUPredictionConfig(width_mult=0.1, dropout=0.0)
@@ -38,13 +39,10 @@ def outputs(framework: str, images: np.ndarray, training: bool) -> dict[str, np.
 def loss(framework: str, predictions: dict, targets: dict, **options: float) -> dict[str, float]:
     if framework == "torch":
         torch = pytest.importorskip("torch")
-        from mlx_faceau.torch_fallback.losses import AuxiliaryAULoss
-
         array = torch.from_numpy
     else:
         pytest.importorskip("mlx.core")
         from mlx_faceau.models import mx
-        from mlx_faceau.models.losses import AuxiliaryAULoss
 
         array = mx.array
     sides = [{name: array(v) for name, v in side.items()} for side in (predictions, targets)]

@@ -3,10 +3,15 @@
 from typing import TYPE_CHECKING
 
 from mlx_faceau.core.architectures import ModelConfig
+from mlx_faceau.core.losses import (
+    AUPredictionLoss,
+    ConcordanceCorrelationLoss,
+    LandmarkPoseLoss,
+    WingLoss,
+)
 from mlx_faceau.errors import MissingDependency
 
 try:
-    from .losses import AUPredictionLoss, ConcordanceCorrelationLoss, LandmarkPoseLoss, WingLoss
     from .nets import AUPredictionNet, UnifiedLandmarkPoseNet
 except ModuleNotFoundError as error:
     if error.name != "torch":

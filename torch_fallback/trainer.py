@@ -1,17 +1,14 @@
 """The training step in torch; see :mod:`mlx_faceau.core.trainer`."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from datetime import timedelta
-from typing import Any
 
 import numpy as np
 import torch
 from torch import distributed, nn
 
-from mlx_faceau.core.architectures import AUPredictionConfig, LandmarkPoseConfig, ModelConfig
-from mlx_faceau.core.auxiliary_head import AuxiliaryAUConfig
 from mlx_faceau.core.checkpoint import section
 from mlx_faceau.core.preprocess import PIXEL_MAX
 from mlx_faceau.core.trainer import (
@@ -32,14 +29,7 @@ from .device import (
     pick_device,
     to_device,
 )
-from .losses import AUPredictionLoss, AuxiliaryAULoss, LandmarkPoseLoss
 from .weight_layout import state_dict_from_weights, weights_from_state_dict
-
-LOSSES: dict[type[ModelConfig], Callable[..., Any]] = {
-    LandmarkPoseConfig: LandmarkPoseLoss,
-    AUPredictionConfig: AUPredictionLoss,
-    AuxiliaryAUConfig: AuxiliaryAULoss,
-}
 
 Tensors = dict[str, torch.Tensor]
 
@@ -130,7 +120,6 @@ class TorchTrainer(Trainer):
         self.net.load_weights_dict(settings.weights)
         self.net.to(self.device, memory_format=MEMORY_FORMAT)
         self.average = deepcopy(self.net).eval() if settings.averaging else None
-        self.loss = LOSSES[type(settings.config)](**settings.loss_options)
         self.scaling = {
             name: tuple(torch.from_numpy(np.float32(part)).to(self.device) for part in pair)
             for name, pair in settings.scaling.items()

@@ -1,8 +1,7 @@
-"""Training losses, written once for MLX and torch.
+"""Training losses of MLX and torch: the framework is that of the arrays they are called with.
 
 Each is called with two dictionaries and returns named scalars whose weighted sum is ``"loss"``.
-Terms are computed in the targets' precision. ``models/losses.py`` and ``torch_fallback/losses.py``
-give the classes their framework.
+Terms are computed in the targets' precision.
 
 References:
     Feng et al., Wing Loss for Robust Facial Landmark Localisation, CVPR 2018.
@@ -11,8 +10,9 @@ References:
 """
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from mlx_faceau.errors import UsageError
 
@@ -22,65 +22,7 @@ Array = Any  # of the framework
 Arrays = Mapping[str, Any]
 
 
-class Loss:
-    """What all losses share.
-
-    Attributes:
-        xp: the framework's module of functions.
-    """
-
-    xp: ClassVar[Any]
-
-    @staticmethod
-    def cast(x: Array, like: Array) -> Array:
-        """An array in another one's precision."""
-        raise NotImplementedError
-
-    @staticmethod
-    def constant(values: Sequence[float], like: Array) -> Array:
-        """Numbers as an array of another one's precision and device."""
-        raise NotImplementedError
-
-    def _prediction(self, predictions: Arrays, targets: Arrays, name: str) -> Array:
-        """The prediction in its target's precision, so that half precision ends here."""
-        prediction, target = predictions[name], targets[name]
-        if prediction.shape != target.shape:
-            raise UsageError(
-                f"{name}: prediction has shape {tuple(prediction.shape)}, "
-                f"target {tuple(target.shape)}"
-            )
-        return self.cast(prediction, target)
-
-    def _wing(self, predictions: Arrays, targets: Arrays, w: float, epsilon: float) -> Array:
-        """The mean wing loss of ``landmarks``."""
-        error = self._prediction(predictions, targets, "landmarks") - targets["landmarks"]
-        error = error.abs()
-        curved = w * self.xp.log1p(error / epsilon)
-        offset = w - w * math.log1p(w / epsilon)
-        return _mean(self.xp.where(error < w, curved, error - offset))
-
-    def _concordance(
-        self, prediction: Array, target: Array, eps: float, weights: Array | None
-    ) -> Array:
-        """Mean of 1 - CCC over the kept columns, weighted if ``weights`` (columns,) are given."""
-        predicted, predicted_mean = _centred(prediction)
-        wanted, wanted_mean = _centred(target)
-        variance = wanted.square().mean(0)
-        kept = variance > eps
-        covariance = (predicted * wanted).mean(0)
-        spread = variance + predicted.square().mean(0) + (predicted_mean - wanted_mean).square()
-        # The division must stay finite where it is not used: its gradient is multiplied by 0.
-        cost = 1.0 - 2.0 * covariance / self.xp.where(kept, spread, 1.0)
-        shares = self.xp.where(kept, 1.0, 0.0) if weights is None else kept * weights
-        return self._weighted_mean(self.xp.where(kept, cost, 0.0), shares)
-
-    def _weighted_mean(self, values: Array, weights: Array) -> Array:
-        """Mean of (columns,) values; 0 if all weights are."""
-        total = weights.sum()
-        return (values * weights).sum() / self.xp.where(total > 0, total, 1.0)
-
-
-class WingLoss(Loss):
+class WingLoss:
     """Logarithmic near zero, linear beyond ``w``: keeps small landmark errors in play.
 
     Args:
@@ -96,11 +38,11 @@ class WingLoss(Loss):
 
     def __call__(self, predictions: Arrays, targets: Arrays) -> dict[str, Array]:
         """Mean over all coordinates of ``landmarks`` (N, any, 2): ``wing`` and ``loss``."""
-        wing = self._wing(predictions, targets, self.w, self.epsilon)
+        wing = _wing(predictions, targets, self.w, self.epsilon)
         return {"wing": wing, "loss": wing}
 
 
-class LandmarkPoseLoss(Loss):
+class LandmarkPoseLoss:
     """Wing loss of landmarks, squared error of global and absolute error of local parameters.
 
     Args:
@@ -128,10 +70,9 @@ class LandmarkPoseLoss(Loss):
                 0 for samples whose parameters are unknown (they may then be anything, NaN
                 included). A term is the mean over kept samples, 0 if none is kept.
         """
-        xp = self.xp
-        landmarks = self._wing(predictions, targets, w=10.0, epsilon=2.0)
-        pose = self._kept_mean(xp.square, predictions, targets, "global_params", "global_mask")
-        shape = self._kept_mean(xp.abs, predictions, targets, "local_params", "local_mask")
+        landmarks = _wing(predictions, targets, w=10.0, epsilon=2.0)
+        pose = _kept_mean(lambda x: x.square(), predictions, targets, "global_params")
+        shape = _kept_mean(lambda x: x.abs(), predictions, targets, "local_params")
         loss = (
             self.landmark_weight * landmarks
             + self.global_params_weight * pose
@@ -144,23 +85,8 @@ class LandmarkPoseLoss(Loss):
             "loss": loss,
         }
 
-    def _kept_mean(
-        self,
-        cost: Callable[[Array], Array],
-        predictions: Arrays,
-        targets: Arrays,
-        name: str,
-        mask_name: str,
-    ) -> Array:
-        difference = self._prediction(predictions, targets, name) - targets[name]
-        if mask_name not in targets:
-            return _mean(cost(difference))
-        kept = targets[mask_name] > 0  # (N,)
-        difference = self.xp.where(kept[:, None], difference, 0.0)
-        return cost(difference).mean(1).sum() / self.xp.clip(kept.sum(), 1, None)
 
-
-class ConcordanceCorrelationLoss(Loss):
+class ConcordanceCorrelationLoss:
     """1 - CCC of each action unit over the batch, from population moments.
 
     Args:
@@ -175,12 +101,12 @@ class ConcordanceCorrelationLoss(Loss):
 
         0, with zero gradients, if no column is kept.
         """
-        prediction = self._prediction(predictions, targets, "au_intensities")
-        ccc = self._concordance(prediction, targets["au_intensities"], self.eps, None)
+        prediction = _prediction(predictions, targets, "au_intensities")
+        ccc = _concordance(prediction, targets["au_intensities"], self.eps, None)
         return {"ccc": ccc, "loss": ccc}
 
 
-class AUPredictionLoss(Loss):
+class AUPredictionLoss:
     """Smooth L1 (beta 1) plus concordance loss of action unit intensities.
 
     Args:
@@ -208,12 +134,13 @@ class AUPredictionLoss(Loss):
     def __call__(self, predictions: Arrays, targets: Arrays) -> dict[str, Array]:
         """Terms ``smooth_l1`` and ``ccc`` of ``au_intensities`` (N, 17), and their sum ``loss``."""
         target = targets["au_intensities"]
-        prediction = self._prediction(predictions, targets, "au_intensities")
-        weights = None if self.au_weights is None else self.constant(self.au_weights, target)
+        prediction = _prediction(predictions, targets, "au_intensities")
+        weights = None if self.au_weights is None else _constant(self.au_weights, target)
         error = (prediction - target).abs()
-        error = self.xp.where(error < 1.0, 0.5 * error.square(), error - 0.5).mean(0)  # (17,)
-        smooth_l1 = error.mean() if weights is None else self._weighted_mean(error, weights)
-        ccc = self._concordance(prediction, target, 1e-8, weights)
+        xp = _namespace(error)
+        error = xp.where(error < 1.0, 0.5 * error.square(), error - 0.5).mean(0)  # (17,)
+        smooth_l1 = error.mean() if weights is None else _weighted_mean(error, weights)
+        ccc = _concordance(prediction, target, 1e-8, weights)
         loss = self.smooth_l1_weight * smooth_l1 + self.ccc_weight * ccc
         return {"smooth_l1": smooth_l1, "ccc": ccc, "loss": loss}
 
@@ -240,10 +167,80 @@ class AuxiliaryAULoss(AUPredictionLoss):
         if "auxiliary" not in predictions:
             return terms
         target = targets["auxiliary"]
-        error = self.cast(predictions["auxiliary"], target) - target
-        auxiliary = self.xp.where(self.xp.isnan(target), 0.0, error).square().sum(1).mean()
+        error = _prediction(predictions, targets, "auxiliary") - target
+        xp = _namespace(error)
+        auxiliary = xp.where(xp.isnan(target), 0.0, error).square().sum(1).mean()
         loss = terms["loss"] + self.auxiliary_weight * auxiliary
         return {**terms, "auxiliary": auxiliary, "loss": loss}
+
+
+def _namespace(array: Array) -> Any:
+    """The module of functions of an array's framework: ``mlx.core`` or ``torch``."""
+    return sys.modules[type(array).__module__]
+
+
+def _prediction(predictions: Arrays, targets: Arrays, name: str) -> Array:
+    """The prediction in its target's precision, so that half precision ends here."""
+    prediction, target = predictions[name], targets[name]
+    if prediction.shape != target.shape:
+        raise UsageError(
+            f"{name}: prediction has shape {tuple(prediction.shape)}, target {tuple(target.shape)}"
+        )
+    if hasattr(prediction, "astype"):  # MLX
+        return prediction.astype(target.dtype)
+    return prediction.to(target.dtype)
+
+
+def _constant(values: Sequence[float], like: Array) -> Array:
+    """Numbers as an array of another one's precision and device."""
+    xp = _namespace(like)
+    if hasattr(like, "device"):  # torch
+        return xp.tensor(values, dtype=like.dtype, device=like.device)
+    return xp.array(values, like.dtype)
+
+
+def _wing(predictions: Arrays, targets: Arrays, w: float, epsilon: float) -> Array:
+    """The mean wing loss of ``landmarks``."""
+    error = (_prediction(predictions, targets, "landmarks") - targets["landmarks"]).abs()
+    xp = _namespace(error)
+    curved = w * xp.log1p(error / epsilon)
+    offset = w - w * math.log1p(w / epsilon)
+    return _mean(xp.where(error < w, curved, error - offset))
+
+
+def _kept_mean(
+    cost: Callable[[Array], Array], predictions: Arrays, targets: Arrays, name: str
+) -> Array:
+    """Mean cost of the parameters of one name, over the samples that their mask keeps."""
+    difference = _prediction(predictions, targets, name) - targets[name]
+    mask_name = name.replace("_params", "_mask")
+    if mask_name not in targets:
+        return _mean(cost(difference))
+    xp = _namespace(difference)
+    kept = targets[mask_name] > 0  # (N,)
+    difference = xp.where(kept[:, None], difference, 0.0)
+    return cost(difference).mean(1).sum() / xp.clip(kept.sum(), 1, None)
+
+
+def _concordance(prediction: Array, target: Array, eps: float, weights: Array | None) -> Array:
+    """Mean of 1 - CCC over the kept columns, weighted if ``weights`` (columns,) are given."""
+    predicted, predicted_mean = _centred(prediction)
+    wanted, wanted_mean = _centred(target)
+    xp = _namespace(predicted)
+    variance = wanted.square().mean(0)
+    kept = variance > eps
+    covariance = (predicted * wanted).mean(0)
+    spread = variance + predicted.square().mean(0) + (predicted_mean - wanted_mean).square()
+    # The division must stay finite where it is not used: its gradient is multiplied by 0.
+    cost = 1.0 - 2.0 * covariance / xp.where(kept, spread, 1.0)
+    shares = xp.where(kept, 1.0, 0.0) if weights is None else kept * weights
+    return _weighted_mean(xp.where(kept, cost, 0.0), shares)
+
+
+def _weighted_mean(values: Array, weights: Array) -> Array:
+    """Mean of (columns,) values; 0 if all weights are."""
+    total = weights.sum()
+    return (values * weights).sum() / _namespace(total).where(total > 0, total, 1.0)
 
 
 def _mean(error: Array) -> Array:

@@ -12,12 +12,19 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from .architectures import ModelConfig
+from .architectures import AUPredictionConfig, LandmarkPoseConfig, ModelConfig
+from .auxiliary_head import AuxiliaryAUConfig
 from .checkpoint import section
+from .losses import AUPredictionLoss, AuxiliaryAULoss, LandmarkPoseLoss
 
 Arrays = dict[str, np.ndarray]
 
 CLIP_NORM = 1.0  # of all gradients together
+LOSSES: dict[type[ModelConfig], Callable[..., Any]] = {
+    LandmarkPoseConfig: LandmarkPoseLoss,
+    AUPredictionConfig: AUPredictionLoss,
+    AuxiliaryAUConfig: AuxiliaryAULoss,
+}
 
 
 class Ranks(Protocol):
@@ -70,7 +77,6 @@ class Trainer:
     ranks: Ranks
     net: Any  # the framework's
     average: Any  # the same net with averaged weights; None where none are kept
-    loss: Callable[..., Any]  # of the net, from two dictionaries of the framework's arrays
     scaling: Mapping[str, tuple[Any, ...]]  # the settings' as the framework's arrays
 
     def describe(self) -> dict[str, str]:
@@ -123,6 +129,11 @@ class Trainer:
     def targets(self) -> frozenset[str]:
         """Names of the arrays of a batch that the loss reads."""
         return frozenset({*self.settings.config.output_shapes, "global_mask", "local_mask"})
+
+    @cached_property
+    def loss(self) -> Callable[..., Any]:
+        """The net's loss, of two dictionaries of the framework's arrays."""
+        return LOSSES[type(self.settings.config)](**self.settings.loss_options)
 
     def loss_terms(self, predictions: Mapping[str, Any], targets: Mapping[str, Any]) -> Any:
         """The loss terms, scalars, of predictions and targets in the labels' units."""

@@ -29,7 +29,13 @@ blas.limit_cache()
 # an interpreter that is already shutting down would abort.
 atexit.register(mx.synchronize)
 
-from .losses import AUPredictionLoss, ConcordanceCorrelationLoss, LandmarkPoseLoss, WingLoss
+from mlx_faceau.core.losses import (
+    AUPredictionLoss,
+    ConcordanceCorrelationLoss,
+    LandmarkPoseLoss,
+    WingLoss,
+)
+
 from .nets import AUPredictionNet, FaceNet, UnifiedLandmarkPoseNet
 
 __all__ = [

@@ -11,13 +11,7 @@ from mlx_faceau.models import build, mx, nn, optim
 import numpy as np
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
-from mlx_faceau.core.architectures import (
-    AUPredictionConfig,
-    LandmarkPoseConfig,
-    ModelConfig,
-    is_statistic,
-)
-from mlx_faceau.core.auxiliary_head import AuxiliaryAUConfig
+from mlx_faceau.core.architectures import is_statistic
 from mlx_faceau.core.checkpoint import section
 from mlx_faceau.core.preprocess import PIXEL_MAX
 from mlx_faceau.core.trainer import (
@@ -29,13 +23,6 @@ from mlx_faceau.core.trainer import (
     split_batch,
 )
 from mlx_faceau.errors import BackendError
-from mlx_faceau.models.losses import AUPredictionLoss, AuxiliaryAULoss, LandmarkPoseLoss
-
-LOSSES: dict[type[ModelConfig], Callable[..., Any]] = {
-    LandmarkPoseConfig: LandmarkPoseLoss,
-    AUPredictionConfig: AUPredictionLoss,
-    AuxiliaryAUConfig: AuxiliaryAULoss,
-}
 
 MXArrays = dict[str, mx.array]
 # (images, targets) -> terms and gradients; gradients -> the optimizer's step
@@ -109,7 +96,6 @@ class MLXTrainer(Trainer):
         self.average = build(settings.config).eval() if settings.averaging else None
         if self.average is not None:
             self.average.load_weights_dict(settings.weights)
-        self.loss = LOSSES[type(settings.config)](**settings.loss_options)
         self.scaling = {
             name: tuple(mx.array(np.asarray(part, np.float32)) for part in pair)
             for name, pair in settings.scaling.items()
