@@ -9,7 +9,7 @@ import math
 import pickle
 import pickletools
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import numpy as np
 
 from mlx_faceau.core.architectures import AUPredictionConfig, LandmarkPoseConfig, ModelConfig
 from mlx_faceau.core.atomic_io import atomic_file
-from mlx_faceau.core.checkpoint import check_weights
+from mlx_faceau.core.checkpoint import check_arrays, check_weights
 from mlx_faceau.errors import CheckpointError, MissingDependency, UsageError
 
 from .pyfaceau_names import pyfaceau_names, pyfaceau_shapes
@@ -28,8 +28,9 @@ try:
 
     from mlx_faceau.torch_fallback.weight_layout import (
         COUNTER,
+        TO_MLX,
+        moved,
         state_dict_from_weights,
-        weights_from_state_dict,
     )
 except ModuleNotFoundError as error:
     if error.name != "torch":
@@ -90,13 +91,10 @@ def read_pyfaceau(
         raise UsageError(f"dropout is {dropout}, but {path} holds a landmark net: leave it out")
     width = _fitting_width(kind, state, path) if width_mult is None else width_mult
     config = kind(width_mult=width) if dropout is None else AUPredictionConfig(width, dropout)
-    if problems := list(_problems(config, state)):
-        raise CheckpointError(
-            f"{path}: not the weights of the {config.kind} net of width {config.width_mult}: "
-            f"{_listed(problems)}"
-        )
-    named = {ours: state[theirs] for ours, theirs in pyfaceau_names(config).items()}
-    return config, weights_from_state_dict(named)
+    net = f"{config.kind} net of width {config.width_mult}"
+    check_arrays(pyfaceau_shapes(config), state, f"{path}: not the weights of the {net}")
+    names = pyfaceau_names(config)
+    return config, {ours: moved(state[theirs], TO_MLX) for ours, theirs in names.items()}
 
 
 def write_pyfaceau(
@@ -132,8 +130,11 @@ def write_pyfaceau(
         torch.save(checkpoint, temporary)
 
 
-def _read_state(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of ``model_state_dict``, mapped from the file: only what is used is read."""
+def _read_state(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of ``model_state_dict``, mapped from the file: only what is used is read.
+
+    BatchNorm's batch counters are left out.
+    """
     _check_torch(path)
     _check_archive(path)
     try:
@@ -146,18 +147,15 @@ def _read_state(path: Path) -> dict[str, torch.Tensor]:
         raise CheckpointError(
             f"{path}: holds no 'model_state_dict' of named tensors; it is no pyfaceau checkpoint"
         )
-    strange = [
-        name
-        for name, value in state.items()
-        if not isinstance(value, torch.Tensor)
-        or value.layout != torch.strided
-        or value.is_quantized
-        or value.is_neg()
-        or value.device.type != "cpu"
-    ]
+    arrays, strange = {}, []
+    for name, value in state.items():
+        try:
+            arrays[name] = value.detach().numpy()
+        except (AttributeError, TypeError, RuntimeError):  # sparse, quantised, no tensor at all
+            strange.append(name)
     if strange:
         raise CheckpointError(f"{path}: no plain tensors: {', '.join(strange[:8])}")
-    return state
+    return {name: array for name, array in arrays.items() if not name.endswith(COUNTER)}
 
 
 def _check_torch(path: Path) -> None:
@@ -227,48 +225,15 @@ def _refusal(path: Path, error: Exception) -> str:
 
 def _fitting_width(
     kind: type[LandmarkPoseConfig] | type[AUPredictionConfig],
-    state: Mapping[str, torch.Tensor],
+    state: Mapping[str, np.ndarray],
     path: Path,
 ) -> float:
-    misfits = {
-        width: list(_misshapen(kind(width_mult=width), state))  # fits if every known key does
-        for width in WIDTHS
-    }
-    best = min(WIDTHS, key=lambda width: len(misfits[width]))
-    if misfits[best]:
-        raise CheckpointError(
-            f"{path}: no width of {', '.join(map(str, WIDTHS))} fits all shapes (nearest {best}: "
-            f"{_listed(misfits[best])}); give the net's own with width_mult=, or with --width-mult "
-            "of 'mlx-faceau convert' or 'export', whose files every command takes"
-        )
-    return best
-
-
-def _misshapen(config: ModelConfig, state: Mapping[str, torch.Tensor]) -> Iterator[str]:
-    for theirs, shape in pyfaceau_shapes(config).items():
-        if theirs in state and tuple(state[theirs].shape) != shape:
-            yield f"{theirs} has shape {tuple(state[theirs].shape)}, expected {shape}"
-
-
-def _problems(config: ModelConfig, state: Mapping[str, torch.Tensor]) -> Iterator[str]:
-    shapes = pyfaceau_shapes(config)
-    variances = [name for name in shapes if name.endswith(".running_var")]
-    known = shapes.keys() | {name.replace(".running_var", COUNTER) for name in variances}
-    yield from (f"{name} is missing" for name in shapes if name not in state)
-    yield from (f"{name} is unknown" for name in state if name not in known)
-    yield from _misshapen(config, state)
-    for name, shape in shapes.items():
-        tensor = state.get(name)
-        if tensor is None or tuple(tensor.shape) != shape:
-            continue
-        if tensor.dtype != torch.float32:
-            yield f"{name} is {tensor.dtype}, expected torch.float32"
-        elif not bool(torch.isfinite(tensor).all()):
-            yield f"{name} holds NaN or infinity"
-        elif name.endswith(".running_var") and bool((tensor < 0).any()):
-            yield f"{name} holds a negative variance"
-
-
-def _listed(problems: list[str]) -> str:
-    rest = f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
-    return "; ".join(problems[:8]) + rest
+    for width in WIDTHS:
+        shapes = pyfaceau_shapes(kind(width_mult=width))
+        if all(state[name].shape == shapes[name] for name in state.keys() & shapes.keys()):
+            return width
+    raise CheckpointError(
+        f"{path}: no width of {', '.join(map(str, WIDTHS))} fits all shapes; give the net's own "
+        "with width_mult=, or with --width-mult of 'mlx-faceau convert' or 'export', whose files "
+        "every command takes"
+    )

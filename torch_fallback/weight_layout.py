@@ -19,7 +19,7 @@ def state_dict_from_weights(weights: Mapping[str, np.ndarray]) -> dict[str, torc
 
     Without BatchNorm's batch counters. Tensors have memory of their own and the arrays' precision.
     """
-    return {name: torch.from_numpy(_moved(value, TO_TORCH)) for name, value in weights.items()}
+    return {name: torch.from_numpy(moved(value, TO_TORCH)) for name, value in weights.items()}
 
 
 def weights_from_state_dict(state: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
@@ -29,12 +29,13 @@ def weights_from_state_dict(state: Mapping[str, torch.Tensor]) -> dict[str, np.n
     tensors' precision.
     """
     return {
-        name: _moved(value.detach().cpu().numpy(), TO_MLX)
+        name: moved(value.detach().cpu().numpy(), TO_MLX)
         for name, value in state.items()
         if not name.endswith(COUNTER)
     }
 
 
-def _moved(value: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+def moved(value: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+    """A copy of a weight, its axes in another order if it is a convolution's."""
     # A copy always: a 1x1 kernel would otherwise stay a view of memory that training overwrites.
     return np.array(value.transpose(axes) if value.ndim == 4 else value, order="C", copy=True)

@@ -147,14 +147,25 @@ def check_weights(
     Raises:
         CheckpointError: one line with all that is wrong.
     """
-    problems = list(_weight_problems(weight_shapes(config), weights))
-    if problems:
-        shown = "; ".join(problems[:8])
-        rest = f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
-        raise CheckpointError(f"{source}: not the weights of this {config.kind} net: {shown}{rest}")
+    check_arrays(
+        weight_shapes(config), weights, f"{source}: not the weights of this {config.kind} net"
+    )
 
 
-def _weight_problems(
+def check_arrays(
+    shapes: Mapping[str, tuple[int, ...]], arrays: Mapping[str, np.ndarray], complaint: str
+) -> None:
+    """Check that float32 arrays have these names and shapes and are finite.
+
+    Raises:
+        CheckpointError: the complaint and all that is wrong, on one line.
+    """
+    if problems := list(_problems(shapes, arrays)):
+        rest = [f"and {len(problems) - 8} more"] if len(problems) > 8 else []
+        raise CheckpointError(f"{complaint}: {'; '.join([*problems[:8], *rest])}")
+
+
+def _problems(
     shapes: Mapping[str, tuple[int, ...]], weights: Mapping[str, np.ndarray]
 ) -> Iterator[str]:
     for name in sorted(shapes.keys() - weights.keys()):

@@ -194,7 +194,7 @@ def test_every_wrong_weight_is_named_at_once(au_file):
     for problem in (
         "backbone.stem.0.weight is missing",
         "au_head.surprise is unknown",
-        "backbone.head.1.bias is torch.float64, expected torch.float32",
+        "backbone.head.1.bias is float64, expected float32",
         "backbone.head.1.weight holds NaN",
         "backbone.head.1.running_var holds a negative variance",
     ):
