@@ -28,11 +28,8 @@ from mlx_faceau.data.labels.face_mesh import FaceMesh, Pyramid
 from mlx_faceau.data.labels.generate import VideoReport
 from mlx_faceau.data.labels.ict_facekit import read_ict_facekit
 from mlx_faceau.data.labels.mediapipe import LICENCE, find_faces
-from mlx_faceau.data.synthetic.expression_synthesis import (
-    LabelledFace,
-    make_expressions,
-    mesh_expressions,
-)
+from mlx_faceau.data.synthetic.expression_model import expression_model
+from mlx_faceau.data.synthetic.expression_synthesis import LabelledFace, make_expressions
 from mlx_faceau.errors import DatasetError
 
 _TIGHT_TURN = 0.6  # of the angles, where a JPEG is no more than the crop
@@ -53,7 +50,7 @@ def main() -> None:
     args = parser.parse_args()
     subjects = dict(read_pairs(args.subjects, "file,subject").values()) if args.subjects else {}
     mesh, pdm = FaceMesh(args.label_model), read_pdm(OPEN_PDM)
-    model = mesh_expressions(read_ict_facekit(args.ict))
+    model = expression_model(read_ict_facekit(args.ict))
     count, reports = 0, []
     identity = {"name": "open", "hash": pdm.hash}
     with create_file(args.output) as file:

@@ -16,9 +16,9 @@ from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.data.format.label_provenance import labellers
 from mlx_faceau.data.labels.facs_reading import load_table, read_action_units
 from mlx_faceau.data.labels.ict_facekit import read_ict_facekit
-from mlx_faceau.data.synthetic.expression_model import AU_SHAPES, shape_names
+from mlx_faceau.data.synthetic.expression_model import AU_SHAPES, expression_model, shape_names
 from mlx_faceau.data.synthetic.expression_motion import move_mesh
-from mlx_faceau.data.synthetic.expression_synthesis import make_expressions, mesh_expressions
+from mlx_faceau.data.synthetic.expression_synthesis import make_expressions
 from mlx_faceau.data.synthetic.mesh_points import LOWER_LIP, UPPER_LIP
 from mlx_faceau.errors import DatasetError
 
@@ -31,7 +31,7 @@ def model(shared_folder):
     path = shared_folder / "open" / "ict_facekit.npz"
     if not path.exists():
         pytest.skip("ICT-FaceKit is not here")
-    return mesh_expressions(read_ict_facekit(path))
+    return expression_model(read_ict_facekit(path))
 
 
 def neutral_face():

@@ -14,9 +14,10 @@ import cv2
 import numpy as np
 
 from mlx_faceau.core.facs import AU_NAMES, MAX_INTENSITY
+from mlx_faceau.data.labels.facs_reading import load_table
 from mlx_faceau.data.labels.ict_facekit import ICTFaceKit
 
-from .mesh_points import EYES, FACE_OVAL, NUM_SKIN_POINTS, triangulate_skin
+from .mesh_points import EYES, FACE_OVAL, NUM_SKIN_POINTS, draw_triangles, triangulate_skin
 
 # Per action unit: shapes and their amounts at intensity 5. Those without a side have only one;
 # the others are taken of both sides.
@@ -139,16 +140,10 @@ class ExpressionModel:
         return np.asarray(np.exp(change * self.fade).astype(np.float32))
 
 
-def expression_model(
-    model: ICTFaceKit, corners: np.ndarray, weights: np.ndarray
-) -> ExpressionModel:
-    """Transfer ICT-FaceKit's expressions to the mesh.
-
-    Args:
-        model: the whole model.
-        corners: (478, 3) vertices of the triangle that each mesh point lies in.
-        weights: (478, 3) its barycentric coordinates there.
-    """
+def expression_model(model: ICTFaceKit) -> ExpressionModel:
+    """Transfer ICT-FaceKit's expressions to the mesh, by the FACS reading's correspondence."""
+    table = load_table()
+    corners, weights = table.ict_vertices, table.ict_weights
     neutral = np.einsum("pc,pcd->pd", weights, model.neutral[corners].astype(np.float64))
     shapes = np.einsum("pc,kpcd->kpd", weights, model.expression[:, corners].astype(np.float64))
     shapes[:, NUM_SKIN_POINTS:] = 0  # eyeballs neither widen nor blink
@@ -218,8 +213,7 @@ def _frontal_normals(model: ICTFaceKit) -> tuple[np.ndarray, np.ndarray]:
     triangles = triangles[np.argsort(-vertices[triangles, 2].mean(axis=1))]
     corners = _to_grid(vertices[triangles])
     owner = np.full((_GRID, _GRID), -1, np.int32)
-    for index, corner in enumerate(np.rint(corners * 16).astype(np.int32)):
-        cv2.fillConvexPoly(owner, corner, index, cv2.LINE_8, 4)
+    draw_triangles(owner, corners, range(len(corners)))
     rows, columns = np.nonzero(owner >= 0)
     shown = owner[rows, columns]
     sides = np.insert(corners[shown], 2, 1, axis=2).transpose(0, 2, 1)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mlx_faceau.core.geometry import euler_to_matrix
 from mlx_faceau.data.labels.facs_reading import align
 
 from .expression_model import ExpressionModel
@@ -56,9 +57,8 @@ def ring_triangles() -> np.ndarray:
 
 def head_turn(yaw: float, pitch: float) -> np.ndarray:
     """Rotation (3, 3) by pitch, then yaw, radians; x right, y down, z away from the viewer."""
-    cy, sy, cp, sp = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch)
-    about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
-    return np.asarray(about_y @ np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]]))
+    about_x, about_y = euler_to_matrix(np.array([[pitch, 0, 0], [0, yaw, 0]]))
+    return np.asarray(about_y @ about_x)
 
 
 def move_mesh(
@@ -70,14 +70,8 @@ def move_mesh(
 ) -> Motion:
     """Add expression shapes in the head's own frame, then turn the head.
 
-    Lids and lips never cross, and a blink of 1 closes an eye however far it is open.
-
-    Args:
-        model: the shapes.
-        mesh: (478, 3) of the photograph, pixels, pixel centres at integers, z away from the viewer.
-        amounts: (K,) of the shapes; negative ones take away.
-        turn: (3, 3) rotation of the head, None for none.
-        closed_lips: lips part no further than in the photograph.
+    Lids and lips never cross, and a blink of 1 closes an eye however far it is open. The arguments
+    are those of :func:`mlx_faceau.data.synthetic.expression_render.make_face`.
     """
     (resting,), (rotation,) = align(mesh[None], model.neutral)
     moved = _add_shapes(model, resting, amounts)

@@ -17,10 +17,18 @@ from mlx_faceau.data.labels.mediapipe import IBUG
 
 from .expression_model import ExpressionModel
 from .expression_motion import Motion, move_mesh, ring_triangles
-from .mesh_points import EYES, LOWER_LIP, MOUTH, MOUTH_CORNERS, UPPER_LIP, Eye, twice_area
+from .mesh_points import (
+    EYES,
+    LOWER_LIP,
+    MOUTH,
+    MOUTH_CORNERS,
+    UPPER_LIP,
+    Eye,
+    draw_triangles,
+    twice_area,
+)
 
 _SUPERSAMPLING = 2
-_FIXED_BITS = 4  # of cv2's polygon corners
 _LIDS_SHADE = 0.5  # of an eye's top that only opening reveals
 _SKIN_PATCHES = np.array([50, 280, 205, 425, 4])  # cheeks, laugh lines and nose: the face's tone
 
@@ -56,25 +64,14 @@ class _Canvas:
         )
 
 
-def render_face(
+def _render(
     photograph: np.ndarray,
     model: ExpressionModel,
     motion: Motion,
     matrix: np.ndarray,
     wrinkles: float = 0.0,
 ) -> np.ndarray:
-    """The moved face in its crop.
-
-    Args:
-        photograph: (H, W, 3) uint8 RGB.
-        model: its triangles and shading.
-        motion: of the photograph's mesh.
-        matrix: (2, 3) from the photograph's pixels to the crop's.
-        wrinkles: depth of the skin's lines, about [0, 1].
-
-    Returns:
-        (112, 112, 3) uint8 RGB.
-    """
+    """The moved face in its crop, (112, 112, 3) uint8 RGB; ``matrix`` (2, 3) leads there."""
     side = IMAGE_SIZE * _SUPERSAMPLING
     canvas = _Canvas(photograph, motion, matrix, np.empty((side, side, 3), np.float32))
     rings = ring_triangles()
@@ -104,17 +101,12 @@ def render_face(
 def _draw_triangles(canvas: _Canvas, corners: np.ndarray, rings: int) -> np.ndarray:
     """The triangle (index) that each pixel shows; -2 in the mouth, -3 and -4 in the eyes."""
     owner = np.zeros(canvas.pixels.shape[:2], np.int32)
-    fixed = np.rint(corners * 2**_FIXED_BITS).astype(np.int32)
-    for index in range(rings):
-        cv2.fillConvexPoly(owner, fixed[index], index, cv2.LINE_8, _FIXED_BITS)
+    draw_triangles(owner, corners, range(rings))
     for value, opening in enumerate((MOUTH, *(eye.ring for eye in EYES))):
-        outline = canvas.place(canvas.motion.mesh[opening]) * 2**_FIXED_BITS
-        cv2.fillPoly(
-            owner, [np.rint(outline).astype(np.int32)], -2 - value, cv2.LINE_8, _FIXED_BITS
-        )
-    facing = twice_area(corners) > 0
-    for index in (np.flatnonzero(facing[rings:]) + rings).tolist():
-        cv2.fillConvexPoly(owner, fixed[index], index, cv2.LINE_8, _FIXED_BITS)
+        outline = np.rint(canvas.place(canvas.motion.mesh[opening]) * 16).astype(np.int32)
+        cv2.fillPoly(owner, [outline], -2 - value, cv2.LINE_8, 4)
+    facing = np.flatnonzero(twice_area(corners) > 0)
+    draw_triangles(owner, corners, facing[facing >= rings].tolist())
     return owner
 
 
@@ -329,7 +321,7 @@ def make_face(
     matrix = standard_crop_matrix(motion.mesh[IBUG, :2])
     moved = transform_points(matrix, motion.mesh[:, :2])
     return SyntheticFace(
-        render_face(photograph, model, motion, matrix, wrinkles),
+        _render(photograph, model, motion, matrix, wrinkles),
         moved[IBUG],
         np.concatenate([moved, matrix[0, 0] * motion.mesh[:, 2:]], axis=1),
     )

@@ -19,9 +19,8 @@ from mlx_faceau.data.labels.facs_reading import (
     nonnegative_least_squares,
     read_action_units,
 )
-from mlx_faceau.data.labels.ict_facekit import ICTFaceKit
 
-from .expression_model import ExpressionModel, expression_model, shape_names
+from .expression_model import ExpressionModel, shape_names
 from .expression_motion import head_turn
 from .expression_render import SyntheticFace, make_face
 from .expression_sampling import Expression, sample_expression
@@ -48,12 +47,6 @@ class LabelledFace:
     au_intensities: np.ndarray  # (17,) in [0, 5]
 
 
-def mesh_expressions(ict: ICTFaceKit) -> ExpressionModel:
-    """ICT-FaceKit's expressions at the mesh points, by the FACS reading's correspondence."""
-    table = load_table()
-    return expression_model(ict, table.ict_vertices, table.ict_weights)
-
-
 def make_expressions(
     photograph: np.ndarray,
     mesh: np.ndarray,
@@ -73,7 +66,7 @@ def make_expressions(
         photograph: (H, W, 3) uint8 RGB.
         mesh: (478, 3) MediaPipe's points, pixel centres at integers.
         scores: (52,) its scores.
-        model: see :func:`mesh_expressions`.
+        model: ICT-FaceKit's expressions.
         rng: the only source of randomness.
         count: how many, about; >= 1.
         turn: factor on the angles, smaller where the photograph shows little around the face.

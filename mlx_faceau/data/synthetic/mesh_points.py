@@ -1,5 +1,6 @@
 """Parts of the face among MediaPipe's 478 mesh points, and a triangulation of the points."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import cv2
@@ -101,3 +102,13 @@ def twice_area(corners: np.ndarray) -> np.ndarray:
     """(T,) of triangles (T, 3, 2); positive where clockwise on a screen whose y points down."""
     first, second = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     return np.asarray(first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0])
+
+
+def draw_triangles(owner: np.ndarray, corners: np.ndarray, indices: Iterable[int]) -> None:
+    """Write indices of triangles (T, 3, 2) into the pixels (H, W) int32 that show them, in order.
+
+    Corners are pixels, to a sixteenth; later triangles hide earlier ones.
+    """
+    fixed = np.rint(corners * 16).astype(np.int32)
+    for index in indices:
+        cv2.fillConvexPoly(owner, fixed[index], index, cv2.LINE_8, 4)
