@@ -10,7 +10,7 @@ pytest.importorskip("h5py")
 from mlx_faceau.core.geometry import flip_global_params, flip_landmarks, project
 from mlx_faceau.core.landmarks import MIRROR
 from mlx_faceau.core.pdm import PDM
-from mlx_faceau.data.labels.mirror import Mirrored
+from mlx_faceau.data.labels.openface_au_models import Mirrored
 from mlx_faceau.errors import DatasetError
 
 COUNT, MODES = 12, 8

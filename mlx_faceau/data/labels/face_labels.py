@@ -38,21 +38,16 @@ class FaceLabels:
 
 
 class Labeller(Protocol):
-    """Labels the faces of videos and photographs.
-
-    Attributes:
-        name: of the labeller.
-        licence: the terms of its labels; may be empty.
-        pdm_name: the name of its parameters' shape model; may be empty.
-        pdm: that model, or None where its file is not available.
-    """
+    """Labels the faces of videos and photographs."""
 
     name: str
-    licence: str
-    pdm_name: str
+    licence: str  # the terms of its labels; may be empty
+    pdm_name: str  # the name of its parameters' shape model; may be empty
 
     @property
-    def pdm(self) -> PDM | None: ...
+    def pdm(self) -> PDM | None:
+        """The shape model, or None where its file is not available."""
+        ...
 
     def begin(self, video: Path) -> Callable[[Frame], Labels]:
         """Prepare for a video or photograph.

@@ -205,6 +205,23 @@ def load_table(path: Path = TABLE) -> Table:
     return Table(**values, **regions)
 
 
+def rotation_and_scale(source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """R (N, 3, 3) and k (N,) for which k * source @ R is nearest to the target, both centred.
+
+    Args:
+        source: (N, P, 3) points whose mean is 0.
+        target: (P, 3) points whose mean is 0.
+
+    Reference:
+        Umeyama, Least-squares estimation of transformation parameters, PAMI 1991.
+    """
+    left, values, right = np.linalg.svd(np.einsum("nij,ik->njk", source, target))
+    signs = np.ones_like(values)
+    signs[:, 2] = np.sign(np.linalg.det(left @ right))
+    rotation = np.einsum("nij,nj,njk->nik", left, signs, right)
+    return rotation, (values * signs).sum(1) / (source**2).sum((1, 2))
+
+
 def align(mesh: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rotate, scale and shift meshes so that their stable points meet those of a mean mesh.
 
@@ -214,18 +231,10 @@ def align(mesh: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Returns:
         (N, 478, 3) aligned meshes, scale * (mesh - centre) @ R + target's centre; (N, 3, 3) R.
-
-    Reference:
-        Umeyama, Least-squares estimation of transformation parameters, PAMI 1991.
     """
-    stable = mesh[:, STABLE_POINTS]
-    centre, target = stable.mean(1, keepdims=True), mean[STABLE_POINTS, :]
-    moved = stable - centre
-    left, values, right = np.linalg.svd(np.einsum("nij,ik->njk", moved, target - target.mean(0)))
-    signs = np.ones_like(values)
-    signs[:, 2] = np.sign(np.linalg.det(left @ right))
-    rotation = np.einsum("nij,nj,njk->nik", left, signs, right)
-    scale = (values * signs).sum(1) / (moved**2).sum((1, 2))
+    stable, target = mesh[:, STABLE_POINTS], mean[STABLE_POINTS, :]
+    centre = stable.mean(1, keepdims=True)
+    rotation, scale = rotation_and_scale(stable - centre, target - target.mean(0))
     return (mesh - centre) @ rotation * scale[:, None, None] + target.mean(0), rotation
 
 

@@ -13,6 +13,7 @@ from mlx_faceau.core.landmarks import MIRROR, NUM_LANDMARKS
 from mlx_faceau.core.pdm import PDM
 from mlx_faceau.errors import UsageError
 
+from .facs_reading import rotation_and_scale
 from .ict_facekit import ICTFaceKit
 
 NUM_MODES = 34
@@ -67,7 +68,8 @@ def build_open_pdm(model: ICTFaceKit, vertices: np.ndarray = OPEN_VERTICES, seed
     neutral -= neutral[:, STABLE_POINTS].mean(axis=1, keepdims=True)
     mean = neutral.mean(axis=0)
     for _ in range(_ALIGNMENTS):
-        turns = rotations_onto(mean[STABLE_POINTS], neutral[:, STABLE_POINTS])
+        stable = mean[STABLE_POINTS] - mean[STABLE_POINTS].mean(axis=0)
+        turns, _ = rotation_and_scale(neutral[:, STABLE_POINTS], stable)
         mean = (neutral @ turns).mean(axis=0)
     shapes = (neutral + expression) @ turns
     mean = shapes.mean(axis=0)
@@ -145,10 +147,3 @@ def sample_expressions(
     if "mouthClose" in names:
         amounts[:, names.index("mouthClose")] *= amounts[:, names.index("jawOpen")]
     return amounts
-
-
-def rotations_onto(target: np.ndarray, shapes: np.ndarray) -> np.ndarray:
-    """(N, 3, 3) proper rotations R with ``shapes @ R`` nearest to the target (Kabsch 1976)."""
-    left, _, right = np.linalg.svd(shapes.transpose(0, 2, 1) @ (target - target.mean(axis=0)))
-    left[:, :, 2] *= np.linalg.det(left @ right)[:, None]
-    return np.asarray(left @ right)

@@ -98,10 +98,11 @@ class _Table:
         numbers = np.concatenate([self._landmarks.reshape(count, -1), self._units], axis=1)
         usable = np.isfinite(numbers).all(axis=1) & (columns.get("success", np.ones(count)) > 0)
         frames = columns["frame"].astype(int)
-        self._last = int(frames.max() - (frames.min() != 0))  # OpenFace counts from 1, we from 0
+        frames -= frames.min() != 0  # OpenFace counts from 1, we from 0
+        self._last = int(frames.max())
         self._rows: dict[int, list[int]] = {}
         for row in np.flatnonzero(usable).tolist():
-            self._rows.setdefault(int(frames[row] - (frames.min() != 0)), []).append(row)
+            self._rows.setdefault(int(frames[row]), []).append(row)
         self._hog = _read_hog(path.with_suffix(".hog"), count)
         self._rate = 1.0 if is_photograph(video) else Video(video).rate
         self._place_checked = self._count_checked = False
