@@ -45,7 +45,7 @@ TARGETS = {
             models.read_checkpoint,
             (CheckpointError, UsageError),
             names_file=False,
-            modules=("safetensors.numpy", "mlx_faceau.train.resume"),
+            modules=("safetensors.numpy", "mlx_faceau.train.run"),
         ),
         Target(
             "short checkpoint",

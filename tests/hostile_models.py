@@ -26,7 +26,7 @@ DEEP = b"[" * 100_000  # JSON that overflows a recursive parser
 def checkpoint_headers() -> list[bytes]:
     """A checkpoint's length, header and history; zeros follow in the file."""
     shapes = {f"model.{name}": shape for name, shape in weight_shapes(CONFIG).items()}
-    progress = {"epoch": 1, "batch": 0, "best_epoch": 1, "best_loss": 0.5}
+    progress = {"epoch": 0, "batch": 2, "best_epoch": 0, "best_loss": None}
     settings = {"framework": "torch", "epochs": 3, "data": ["faces.h5"]}
     return [
         _header(shapes, {"progress": progress, "training": settings}) + _HISTORY,
@@ -59,7 +59,7 @@ def read_checkpoint(folder: Path, data: bytes) -> None:
     from mlx_faceau.core.checkpoint import load_checkpoint
     from mlx_faceau.train.checkpoints import TrainingState
     from mlx_faceau.train.config import AUTrainConfig
-    from mlx_faceau.train.resume import run_settings
+    from mlx_faceau.train.run import run_settings
 
     path = folder / "net.safetensors"
     path.write_bytes(data)

@@ -87,19 +87,19 @@ def _report(result: "TrainingResult") -> int:
     from mlx_faceau.output.tables import action_unit_table
     from mlx_faceau.train.run import OVERFIT_SHARE
 
-    state = result.state
     if result.stopped == "interrupted":
         print(
             f"interrupted and saved; continue with: mlx-faceau train {result.config.model_name} "
             f"--resume {result.folder}"
         )
         return 130
-    if "aus" in result.best["metrics"]:
-        print(action_unit_table({"net": result.best["metrics"]}).text())
+    best = result.state.best
+    if "aus" in best["metrics"]:
+        print(action_unit_table({"net": best["metrics"]}).text())
     reason = {"finished": "finished", "patience": "stopped early: no better loss for a while"}
     print(
-        f"{reason[result.stopped]} after {state.epoch} epochs; best is epoch "
-        f"{state.best_epoch} with validation loss {state.best_loss:.4f}, in {result.folder}"
+        f"{reason[result.stopped]} after {result.state.epoch} epochs; best is epoch "
+        f"{best['epoch']} with validation loss {best['validation']['loss']:.4f}, in {result.folder}"
     )
     if not result.config.overfit:
         return 0

@@ -37,17 +37,25 @@ AU_MODELS = "teacher."  # before the names of the arrays of OpenFaceAUModels
 class TrainingState:
     """Where a training stands: all that the loop itself has to remember."""
 
-    epoch: int = 0  # finished epochs
+    epochs: list[dict[str, Any]] = field(default_factory=list)  # the history's, one entry each
     batch: int = 0  # batches of the running epoch that were trained on
-    best_epoch: int = 0  # with the lowest validation loss, counted from 1; 0 for none yet
-    best_loss: float | None = None  # its validation loss
-    epochs: list[dict[str, Any]] = field(default_factory=list)  # the history's entries so far
     # Loss terms of each step of the running epoch, as the framework's scalars.
     losses: list[Mapping[str, Any]] = field(default_factory=list)
 
-    def steps(self, epoch_length: int) -> int:
-        """Optimizer steps taken so far."""
-        return self.epoch * epoch_length + self.batch
+    @property
+    def epoch(self) -> int:
+        """Finished epochs."""
+        return len(self.epochs)
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """The entry of the epoch with the lowest validation loss; empty before the first."""
+        return min(self.epochs, key=lambda entry: float(entry["validation"]["loss"]), default={})
+
+    @property
+    def best_epoch(self) -> int:
+        """Its number, counted from 1; 0 for none yet."""
+        return int(self.best.get("epoch", 0))
 
     def loss_arrays(self) -> dict[str, np.ndarray]:
         """Loss terms of the running epoch, (steps,) float32 each."""
@@ -57,28 +65,13 @@ class TrainingState:
             for name in names
         }
 
-    def mean_losses(self) -> dict[str, float]:
-        """Means over the running epoch's steps."""
-        terms = self.loss_arrays().items()
-        return {name: float(np.mean(values, dtype=np.float64)) for name, values in terms}
-
-    def end_epoch(self, entry: dict[str, Any]) -> bool:
-        """Close the running epoch with its entry of the history; whether it is the best so far."""
-        loss = entry["validation"]["loss"]
-        self.epoch, self.batch, self.losses = self.epoch + 1, 0, []
-        self.epochs.append(entry)
-        is_best = self.best_loss is None or loss < self.best_loss
-        if is_best:
-            self.best_epoch, self.best_loss = self.epoch, loss
-        return is_best
-
     def metadata(self) -> dict[str, Any]:
         """The part that goes into a checkpoint's metadata, as JSON values."""
         return {
             "epoch": self.epoch,
             "batch": self.batch,
             "best_epoch": self.best_epoch,
-            "best_loss": self.best_loss,
+            "best_loss": self.best["validation"]["loss"] if self.epochs else None,
         }
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -97,15 +90,17 @@ class TrainingState:
         try:
             terms = checkpoint.section(_RUNNING)
             steps = zip(*terms.values(), strict=True)
-            return cls(
-                **checkpoint.metadata["progress"],
-                epochs=json.loads(checkpoint.arrays["loop.history"].tobytes()),
-                losses=[dict(zip(terms, step, strict=True)) for step in steps],
+            state = cls(
+                json.loads(checkpoint.arrays["loop.history"].tobytes()),
+                checkpoint.metadata["progress"]["batch"],
+                [dict(zip(terms, step, strict=True)) for step in steps],
             )
-        except (KeyError, TypeError, ValueError):
-            raise CheckpointError(
-                f"{checkpoint.path}: holds weights but no training to resume"
-            ) from None
+            # Of an entry without its validation loss, the metadata cannot be made.
+            if state.metadata()["epoch"] == checkpoint.metadata["progress"]["epoch"]:
+                return state
+        except (KeyError, TypeError, ValueError, AttributeError):
+            pass
+        raise CheckpointError(f"{checkpoint.path}: holds weights but no training to resume")
 
 
 @dataclass(frozen=True)
@@ -195,16 +190,17 @@ class RunFolder:
         if self.writes:
             self._copy(self.path / LAST_NAME, FINAL_NAME)
 
-    def adopt_best(self, resumed: Path, state: TrainingState) -> None:
+    def adopt_best(self, resumed: Path, best_epoch: int) -> None:
         """See that the folder's best checkpoint is the one a resumed training knows.
 
         Where that one is lost, the resumed one stands in, and a warning says so.
         """
-        if not state.best_epoch or not self.writes:
+        if not best_epoch or not self.writes:
             return
         own = self.path / BEST_NAME
         for candidate in (own, resumed.parent / BEST_NAME, resumed):
-            if _epoch_of(candidate) == state.best_epoch:
+            progress = read_metadata(candidate).get("progress") if candidate.is_file() else None
+            if progress and (progress.get("epoch"), progress.get("batch")) == (best_epoch, 0):
                 if candidate != own:
                     self._copy(candidate, BEST_NAME)
                 return
@@ -212,7 +208,7 @@ class RunFolder:
         _LOG.warning(
             "the best checkpoint so far (epoch %d) is not beside %s: that one stands in as %s "
             "until validation improves",
-            *(state.best_epoch, resumed, BEST_NAME),
+            *(best_epoch, resumed, BEST_NAME),
         )
 
     def _copy(self, source: Path, name: str) -> None:
@@ -233,11 +229,3 @@ def find_resumable(path: Path | str) -> Checkpoint:
         if not path.is_file():
             raise CheckpointError(f"{path.parent}: no {LAST_NAME} to resume from in this folder")
     return load_checkpoint(path)
-
-
-def _epoch_of(path: Path) -> int | None:
-    """Finished epochs of a checkpoint at the end of an epoch, else None."""
-    if not path.is_file():
-        return None
-    progress = read_metadata(path).get("progress") or {}
-    return progress.get("epoch") if progress.get("batch") == 0 else None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from mlx_faceau.core.setting_names import current_settings
 from mlx_faceau.errors import CheckpointError, UsageError
 
-from .option_fields import as_option, check_option, flag, option, read_object
+from .option_fields import checked_value, flag, option, read_object
 
 if TYPE_CHECKING:
     from mlx_faceau.core.architectures import ModelConfig
@@ -132,9 +132,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for item in fields(self):
-            value = as_option(getattr(self, item.name), item.type)
+            value = checked_value(item, getattr(self, item.name))
             object.__setattr__(self, item.name, value)
-            check_option(item.name, value, item.type, item.metadata)
         if self.num_processes and not self.num_workers:
             raise UsageError("--num-processes needs --num-workers of at least 1 to feed them")
         if self.initial_image_size not in IMAGE_SIZES:

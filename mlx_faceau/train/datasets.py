@@ -30,8 +30,7 @@ from mlx_faceau.data.loading.cutmix import composed_faces
 from mlx_faceau.data.loading.validation_split import Split, split_at, split_dataset
 from mlx_faceau.errors import DatasetError
 
-from .auxiliary_targets import auxiliary_targets
-from .batch_transforms import BatchTransform
+from .batch_transforms import BatchTransform, auxiliary_targets
 from .class_balance import PRESENT, repeat_factors
 from .config import AUTrainConfig, TrainConfig
 from .target_statistics import TargetStatistics

@@ -16,8 +16,7 @@ from .batch_transforms import image_size_of_epoch
 from .config import TrainConfig, resolve
 from .datasets import TrainingData, open_data
 from .initial_weights import first_weights
-from .resume import saved_au_models
-from .run import build_trainer
+from .run import build_trainer, saved_au_models
 
 STEPS = 10
 _WARM_UP = 2  # steps that compile, and fill the loader's buffer

@@ -85,11 +85,11 @@ class TrainingLoop:
         from tqdm import tqdm
 
         state, batches, config = self.state, self.data.batches, self.config
-        size, first, total_steps = batches.batch_size, state.batch, config.epochs * len(batches)
+        first, total_steps = state.batch, config.epochs * len(batches)
         started, waited, rate = time.monotonic(), 0.0, 0.0
         bar = tqdm(
-            total=len(batches) * size,
-            initial=first * size,
+            total=len(batches) * batches.batch_size,
+            initial=first * batches.batch_size,
             desc=f"epoch {state.epoch + 1}/{config.epochs}",
             unit=" images",
             leave=False,
@@ -100,10 +100,11 @@ class TrainingLoop:
                 asked = time.monotonic()
                 batch = next(source)
                 waited += time.monotonic() - asked
-                rate = learning_rate(state.steps(len(batches)), total_steps, config.lr)
+                step = state.epoch * len(batches) + state.batch
+                rate = learning_rate(step, total_steps, config.lr)
                 state.losses.append(self.trainer.step(batch, rate))
                 state.batch += 1
-                bar.update(size)
+                bar.update(batches.batch_size)
                 self._watchdog.reset()
                 stop, minutes = self._stop_request.requested, config.save_every_minutes
                 due = 0 < 60 * minutes < time.monotonic() - self._last_save
@@ -114,20 +115,23 @@ class TrainingLoop:
         seconds = max(time.monotonic() - started, _CLOCK_TICK)
         return {
             "learning_rate": rate,
-            "images_per_second": (state.batch - first) * size / seconds,
+            "images_per_second": (state.batch - first) * batches.batch_size / seconds,
             "waiting": waited / seconds,
         }
 
     def _end_epoch(self, figures: Mapping[str, Any], started: float) -> None:
         """Record a finished epoch and save."""
         state, config = self.state, self.config
+        losses = state.loss_arrays().items()
         entry = {
             "epoch": state.epoch + 1,
-            "training": state.mean_losses(),
+            "training": {name: float(np.mean(v, dtype=np.float64)) for name, v in losses},
             **figures,
             "seconds": time.monotonic() - started,
         }
-        is_best = state.end_epoch(entry)
+        state.epochs.append(entry)
+        state.batch, state.losses = 0, []
+        is_best = state.best is entry
         number = state.epoch if state.epoch % config.save_every == 0 else None
         self._save(best=is_best, number=number)
         self.write_history(None)

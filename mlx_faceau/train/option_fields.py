@@ -38,13 +38,6 @@ def default_of(item: Field[Any]) -> Any:
     return item.default if item.default_factory is MISSING else item.default_factory()
 
 
-def as_option(value: Any, kind: Any) -> Any:
-    """A value as its field holds it: several texts as a tuple, also one or JSON's array of them."""
-    if kind != tuple[str, ...] or not isinstance(value, (str, list)):
-        return value
-    return (value,) if isinstance(value, str) else tuple(value)
-
-
 def flag(name: str) -> str:
     """The command line's spelling of a field."""
     return "--" + name.replace("_", "-")
@@ -66,21 +59,25 @@ def read_object(path: Path | str, example: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def check_option(name: str, value: Any, kind: Any, rules: Mapping[str, Any]) -> None:
-    """Check a field's value by its type and its metadata.
+def checked_value(item: Field[Any], value: Any) -> Any:
+    """A value as its field holds it: several texts as a tuple, also one or JSON's array of them.
 
     Raises:
-        UsageError: saying what is expected.
+        UsageError: if it is not of the field's type, or out of range; it says what is expected.
     """
-    expected, is_right = _TYPES[kind]
+    name, rules = flag(item.name), item.metadata
+    if item.type == tuple[str, ...] and isinstance(value, (str, list)):
+        value = (value,) if isinstance(value, str) else tuple(value)
+    expected, is_right = _TYPES[item.type]
     if not is_right(value):
-        raise UsageError(f"{flag(name)} is {value!r}, expected {expected}")
+        raise UsageError(f"{name} is {value!r}, expected {expected}")
     if rules["least"] is not None and value < rules["least"]:
-        raise UsageError(f"{flag(name)} is {value}, expected at least {rules['least']}")
+        raise UsageError(f"{name} is {value}, expected at least {rules['least']}")
     if rules["below"] is not None and value >= rules["below"]:
-        raise UsageError(f"{flag(name)} is {value}, expected less than {rules['below']}")
+        raise UsageError(f"{name} is {value}, expected less than {rules['below']}")
     if rules["choices"] and value not in rules["choices"]:
-        raise UsageError(f"{flag(name)} is {value!r}, expected {', '.join(rules['choices'])}")
+        raise UsageError(f"{name} is {value!r}, expected {', '.join(rules['choices'])}")
+    return value
 
 
 def _is_int(value: Any) -> bool:

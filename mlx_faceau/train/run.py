@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import closing, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,18 +14,20 @@ from mlx_faceau.core.architectures import initial_weights
 from mlx_faceau.core.auxiliary_head import without_auxiliary_prefix
 from mlx_faceau.core.checkpoint import Checkpoint, describe
 from mlx_faceau.core.facs import AU_NAMES
+from mlx_faceau.core.setting_names import current_settings
 from mlx_faceau.core.trainer import Ranks, Trainer, TrainerSettings
+from mlx_faceau.data.labels.openface_au_models import OpenFaceAUModels
+from mlx_faceau.errors import CheckpointError, DatasetError
 
-from .checkpoints import RunFolder, TrainingState, find_resumable
+from .checkpoints import AU_MODELS, RunFolder, TrainingState, find_resumable
 from .class_balance import loss_weights, read_weights
-from .config import AUTrainConfig, TrainConfig
+from .config import AUTrainConfig, TrainConfig, resolve
 from .datasets import TrainingData, open_data
 from .exports import export_best
 from .history import environment
-from .initial_weights import InitialWeights, first_weights
+from .initial_weights import InitialWeights, first_weights, load_init
 from .loop import TrainingLoop
 from .plots import draw_curves
-from .resume import check_same_data, check_same_ranks, run_settings, saved_au_models
 from .schedule import averaging_decay
 from .tensorboard import FOLDER_NAME, open_writer
 
@@ -46,14 +48,9 @@ class TrainingResult:
     rank: int  # of this process among those that trained together; the first one reports
 
     @property
-    def best(self) -> Mapping[str, Any]:
-        """The history's entry of the best epoch; empty before the first."""
-        return self.state.epochs[self.state.best_epoch - 1] if self.state.best_epoch else {}
-
-    @property
     def overfit_share(self) -> float:
         """The best validation loss as a share of a constant predictor's."""
-        return (self.state.best_loss or 0.0) / self.constant_loss
+        return float(self.state.best["validation"]["loss"]) / self.constant_loss
 
 
 def run_training(
@@ -97,6 +94,81 @@ def run_training(
         return _train(loop)
 
 
+def run_settings(
+    training: type[TrainConfig], given: Mapping[str, Any], checkpoint: Checkpoint | None
+) -> TrainConfig:
+    """Settings with the output folder filled in: the given one, the checkpoint's, or a default.
+
+    Raises:
+        UsageError: for a setting that is unknown or out of range.
+        CheckpointError: if the checkpoint is of the other net, holds no training, or contradicts a
+            given setting.
+    """
+    output = f"runs/{training.model_name}"
+    recorded: dict[str, Any] | None = None
+    if checkpoint is not None:
+        if checkpoint.config.kind != training.kind:
+            raise CheckpointError(
+                f"{checkpoint.path}: holds a {checkpoint.config.kind} net, expected "
+                f"{training.kind}; train it with the other command"
+            )
+        recorded = checkpoint.metadata.get("training")
+        # Exported weights record their training's settings, but none of its state.
+        if not isinstance(recorded, dict) or "progress" not in checkpoint.metadata:
+            raise CheckpointError(f"{checkpoint.path}: holds weights but no training to resume")
+        # Before the setting was recorded, half of the faces were mirrored.
+        recorded = {"horizontal_flip": 0.5, **current_settings(recorded)}
+        output = str(checkpoint.path.parent)
+    config = resolve(training, given, recorded)
+    return replace(config, output=given.get("output") or output)
+
+
+def saved_au_models(config: TrainConfig, checkpoint: Checkpoint | None) -> OpenFaceAUModels | None:
+    """The labels' linear models of a resumed training, or of the checkpoint that ``--init`` names.
+
+    They give the targets of the auxiliary head. None where there are none, or none are needed.
+
+    Raises:
+        CheckpointError: if a checkpoint should hold it and does not.
+    """
+    if not isinstance(config, AUTrainConfig) or not config.auxiliary_weight:
+        return None
+    if checkpoint is None:
+        if config.init is None:
+            return None
+        checkpoint = load_init(config)
+        if not checkpoint.section(AU_MODELS):
+            return None
+        if config.relabel_flipped or config.cutmix_faces:
+            _LOG.info("faces without labels are labelled by %s's linear model", checkpoint.path)
+    try:
+        return OpenFaceAUModels.from_arrays(checkpoint.section(AU_MODELS))
+    except KeyError as error:
+        raise CheckpointError(f"{checkpoint.path}: lacks {AU_MODELS}{error.args[0]}") from None
+
+
+def check_same_data(checkpoint: Checkpoint, data: TrainingData, config: TrainConfig) -> None:
+    """Raise DatasetError unless both sides' faces are those the checkpoint was trained on."""
+    recorded, here = checkpoint.metadata.get("data") or {}, data.describe()
+    same = ("hash", "training", "validation", "split_by")  # all that older checkpoints record
+    if any(recorded.get(name) != here[name] for name in same):
+        files = [", ".join(paths) for paths in (config.data, config.val_data) if paths]
+        raise DatasetError(
+            f"{'; '.join(files)}: not the data that {checkpoint.path} was trained and validated "
+            "on; name those files with --data and --val-data, or start a new run"
+        )
+
+
+def check_same_ranks(checkpoint: Checkpoint, ranks: Ranks) -> None:
+    """Raise CheckpointError unless as many ranks train as before."""
+    recorded = checkpoint.metadata.get("ranks", 1)
+    if recorded != ranks.size:
+        raise CheckpointError(
+            f"{checkpoint.path}: was trained by {recorded} ranks, not {ranks.size}; "
+            f"launch {recorded}, or start a new run"
+        )
+
+
 def _prepare(
     config: TrainConfig,
     checkpoint: Checkpoint | None,
@@ -118,7 +190,7 @@ def _prepare(
     if checkpoint is not None:
         trainer.restore(without_auxiliary_prefix(checkpoint.arrays))
         folder.clear_unfinished()
-        folder.adopt_best(checkpoint.path, state)
+        folder.adopt_best(checkpoint.path, state.best_epoch)
         recorded = checkpoint.metadata["training"]["framework"]
         if recorded != config.framework:
             _LOG.warning(

@@ -15,7 +15,7 @@ from mlx_faceau.core.pdm import fit_pdm
 from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.data.labels.openface_au_models import OpenFaceAUModels
 from mlx_faceau.data.synthetic.people import write_synthetic
-from mlx_faceau.train.auxiliary_targets import (
+from mlx_faceau.train.batch_transforms import (
     AuxiliaryTargets,
     FaceTargets,
     auxiliary_targets,

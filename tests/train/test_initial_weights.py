@@ -21,8 +21,7 @@ from mlx_faceau.errors import CheckpointError
 from mlx_faceau.train.checkpoints import AU_MODELS
 from mlx_faceau.train.config import AUTrainConfig, LandmarkPoseTrainConfig
 from mlx_faceau.train.initial_weights import first_weights
-from mlx_faceau.train.resume import saved_au_models
-from mlx_faceau.train.run import run_training
+from mlx_faceau.train.run import run_training, saved_au_models
 from mlx_faceau.train.target_statistics import TargetStatistics
 
 LAST = "checkpoint_last.safetensors"

@@ -68,7 +68,7 @@ def test_the_best_checkpoint_is_of_the_epoch_with_the_lowest_validation_loss(
 ) -> None:
     loop = make_loop(faces_file, tmp_path, [3.0, 1.0, 2.0], epochs=3)
     loop.run()
-    assert (loop.state.best_epoch, loop.state.best_loss) == (2, 1.0)
+    assert (loop.state.best_epoch, loop.state.best["validation"]["loss"]) == (2, 1.0)
     assert load_checkpoint(tmp_path).metadata["progress"]["epoch"] == 2
 
 
@@ -221,7 +221,7 @@ def test_a_best_checkpoint_lost_between_two_writes_is_made_up_for(
     make_loop(faces_file, tmp_path, [2.0, 1.0], epochs=2).run()
     (tmp_path / "checkpoint_best.safetensors").unlink()
     last = find_resumable(tmp_path)
-    RunFolder(tmp_path).adopt_best(last.path, TrainingState.from_checkpoint(last))
+    RunFolder(tmp_path).adopt_best(last.path, TrainingState.from_checkpoint(last).best_epoch)
     assert load_checkpoint(tmp_path).hash == last.hash
 
 
@@ -231,13 +231,16 @@ def test_resuming_elsewhere_takes_the_best_checkpoint_along_or_says_that_it_is_l
     old = tmp_path / "old"
     make_loop(faces_file, old, [1.0, 2.0], epochs=2).run()
     last = find_resumable(old)
+    best = TrainingState.from_checkpoint(last).best_epoch
     new = RunFolder(tmp_path / "new")
     caplog.clear()  # of the training's lines, which are there if logging was set up before
-    new.adopt_best(last.path, TrainingState.from_checkpoint(last))
+    new.adopt_best(last.path, best)
     assert not caplog.messages
     assert load_checkpoint(new.path).metadata["progress"]["epoch"] == 1
     (old / "checkpoint_best.safetensors").unlink()
-    RunFolder(tmp_path / "newer").adopt_best(last.path, TrainingState.from_checkpoint(last))
+    RunFolder(tmp_path / "newer").adopt_best(
+        last.path, TrainingState.from_checkpoint(last).best_epoch
+    )
     assert "epoch 1" in caplog.messages[-1]
 
 

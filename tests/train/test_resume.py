@@ -14,7 +14,7 @@ from random_nets import AU, write_checkpoint
 from mlx_faceau.core.checkpoint import Checkpoint, load_checkpoint
 from mlx_faceau.errors import CheckpointError
 from mlx_faceau.train.config import AUTrainConfig, LandmarkPoseTrainConfig
-from mlx_faceau.train.resume import check_same_ranks, run_settings
+from mlx_faceau.train.run import check_same_ranks, run_settings
 
 
 def checkpoint(**metadata: Any) -> Checkpoint:

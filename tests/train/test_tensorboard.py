@@ -51,7 +51,7 @@ def test_every_number_of_an_epoch_is_there_and_a_resumed_training_voids_what_it_
     for event in written:
         for value in event.summary.value:
             by_epoch[event.step][value.tag] = value.simple_value
-    for name, value in scalars(result.best):
+    for name, value in scalars(result.state.best):
         if name != "epoch":
             assert by_epoch[result.state.best_epoch][name] == pytest.approx(value, rel=1e-6)
     assert {"training/loss", "validation/loss", "learning_rate", "metrics/mae"} <= set(by_epoch[2])
