@@ -180,7 +180,7 @@ def _preview(args: argparse.Namespace) -> int:
     from mlx_faceau.data.format.dataset import FaceDataset
     from mlx_faceau.data.loading.augment import augmentation
     from mlx_faceau.data.loading.augmentation_workers import augment_batch
-    from mlx_faceau.data.loading.preview import contact_sheet, strongest_units
+    from mlx_faceau.data.loading.preview import contact_sheet
 
     if args.count < 1:
         raise UsageError(f"--count is {args.count}, expected at least 1")
@@ -191,8 +191,7 @@ def _preview(args: argparse.Namespace) -> int:
     labels = {name: v[rows] for name, v in {**dataset.labels, **dataset.masks}.items()}
     if augment := augmentation(args.augment):  # as in a training's first epoch
         augment_batch(augment, images, labels, [(args.seed, 0, row, 0) for row in rows.tolist()])
-    captions = [strongest_units(units) for units in labels["au_intensities"]]
-    sheet = contact_sheet(images, labels["landmarks"], captions)
+    sheet = contact_sheet(images, labels["landmarks"], labels["au_intensities"])
     _, png = cv2.imencode(".png", sheet[..., ::-1])
     with atomic_file(Path(args.output)) as temporary:
         temporary.write_bytes(png.tobytes())

@@ -41,6 +41,7 @@ from .model_metadata import read_models
 logger = logging.getLogger(__name__)
 
 _WEBCAM_RATE = 30.0  # frames a second of a webcam's overlay
+_OVERLAY_ENDINGS = f".overlay{OVERLAY_SUFFIXES[0]}", ".overlay.png"  # of a video, of an image
 _NAMED = 6  # files of one job that are named one by one
 
 
@@ -302,8 +303,10 @@ def _jobs(inputs: list[Input], args: argparse.Namespace, layout: Layout) -> list
             f"--output {args.output}: a table ends with .{', .'.join(FORMATS)}; for a folder of "
             f"this name, write {args.output}/"
         )
-    folder.mkdir(parents=True, exist_ok=True)
     shared, crops = Counter(stems.values()), args.aligned_faces
+    for made in (folder, crops):
+        if made:
+            Path(made).mkdir(parents=True, exist_ok=True)
     jobs = []
     for name, own in groups.items():
         base = folder / (stems[name] if shared[stems[name]] == 1 else name)
@@ -315,8 +318,8 @@ def _jobs(inputs: list[Input], args: argparse.Namespace, layout: Layout) -> list
             table,
             form,
             replace(layout, file_column=are_images),
-            overlay=_overlay(base, own) if args.overlay else None,
-            aligned_faces=_crops(Path(crops), base.name, own) if crops else None,
+            overlay=_beside(base, own, *_OVERLAY_ENDINGS) if args.overlay else None,
+            aligned_faces=_beside(Path(crops) / base.name, own) if crops else None,
             report=Path(f"{base}.report.html") if args.report else None,
             smooth=args.smooth and not are_images,
             subtract_neutral=args.subtract_neutral and not are_images,
@@ -325,37 +328,27 @@ def _jobs(inputs: list[Input], args: argparse.Namespace, layout: Layout) -> list
     return jobs
 
 
-def _overlay(base: Path, inputs: list[Input]) -> Path | dict[str, Path]:
-    """The drawn video; or the drawn image of each file, beside the table."""
+def _beside(
+    base: Path, inputs: list[Input], of_video: str = "", of_image: str = ""
+) -> Path | dict[str, Path]:
+    """The path, with its ending, of what is made of a video; or by path of each image its own.
+
+    The only image goes by the table's name, others by their stems, or in full where stems repeat.
+    """
     if not inputs[0].is_image:
-        return Path(f"{base}.overlay{OVERLAY_SUFFIXES[0]}")
+        return Path(f"{base}{of_video}")
     if len(inputs) == 1:
-        return {str(inputs[0].path): Path(f"{base}.overlay.png")}
-    names = _image_names(inputs)
-    return {path: base.parent / f"{name}.overlay.png" for path, name in names.items()}
-
-
-def _crops(folder: Path, name: str, inputs: list[Input]) -> Path | dict[str, Path]:
-    """A video's own folder for its crops; or the beginning of their paths for each image."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if not inputs[0].is_image:
-        return folder / name
-    if len(inputs) == 1:
-        return {str(inputs[0].path): folder / name}
-    return {path: folder / stem for path, stem in _image_names(inputs).items()}
-
-
-def _image_names(inputs: list[Input]) -> dict[str, str]:
-    """By path of an image the name of what is made of it: the stem, or all where stems repeat."""
+        return {str(inputs[0].path): Path(f"{base}{of_image}")}
     stems = Counter(Path(source.name).stem for source in inputs)
-    names = {}
+    paths = {}
     for source in inputs:
         stem = Path(source.name).stem
-        names[str(source.path)] = stem if stems[stem] == 1 else source.name
-    if len(set(names.values())) < len(names):
-        double = Counter(names.values()).most_common(1)[0][0]
+        name = stem if stems[stem] == 1 else source.name
+        paths[str(source.path)] = base.parent / f"{name}{of_image}"
+    if len(set(paths.values())) < len(paths):
+        double = Counter(paths.values()).most_common(1)[0][0].name.removesuffix(of_image)
         raise UsageError(f"{double}: two images of this name; run their folders separately")
-    return names
+    return paths
 
 
 def _check_replaceable(files: OutputFiles) -> None:

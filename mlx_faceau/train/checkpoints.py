@@ -82,11 +82,7 @@ class TrainingState:
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint) -> "TrainingState":
-        """The state that a checkpoint records.
-
-        Raises:
-            CheckpointError: if it records none.
-        """
+        """The state that a checkpoint records; CheckpointError if it records none."""
         try:
             terms = checkpoint.section(_RUNNING)
             steps = zip(*terms.values(), strict=True)
@@ -112,12 +108,7 @@ class RunFolder:
     writes: bool = True  # whether this process is the one of several that writes; else it does not
 
     def refuse_if_used(self) -> None:
-        """Check that no other run's files would be overwritten.
-
-        Raises:
-            CheckpointError: if the folder already holds a training.
-            OSError: if the path is a file.
-        """
+        """Raise CheckpointError if another run's files would be overwritten."""
         if not self.writes:
             return
         check_output_folder(self.path)
@@ -129,13 +120,7 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other trainings out of the folder until the block ends, however it ends.
-
-        Raises:
-            CheckpointError: if another one is in it.
-            OSError: if the path is a file, or the folder cannot be made or written to.
-            MissingDependency: if filelock is not installed.
-        """
+        """Keep other trainings out of the folder until the block ends, however it ends."""
         if not self.writes:
             yield
             return
@@ -218,11 +203,7 @@ class RunFolder:
 
 
 def find_resumable(path: Path | str) -> Checkpoint:
-    """The checkpoint that ``--resume`` means; a folder means its last one.
-
-    Raises:
-        CheckpointError: if there is none, or it is damaged.
-    """
+    """The checkpoint that ``--resume`` means; a folder means its last one."""
     path = Path(path)
     if path.is_dir():
         path = path / LAST_NAME

@@ -56,13 +56,7 @@ def _shares(intensities: np.ndarray) -> np.ndarray:
 
 
 def read_weights(path: Path | str) -> dict[str, float]:
-    """Weights from a JSON object of names and numbers; action units it leaves out weigh 1.
-
-    Raises:
-        ValueError: if it is no such object, names an unknown action unit, or a weight is no
-            number >= 0.
-        OSError: if it cannot be read.
-    """
+    """Weights from a JSON object of names and numbers; action units it leaves out weigh 1."""
     given = read_object(path, {"AU09_r": 2})
     if unknown := sorted(set(given) - set(AU_NAMES)):
         raise UsageError(

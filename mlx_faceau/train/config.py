@@ -286,12 +286,7 @@ TRAIN_CONFIGS: tuple[type[TrainConfig], ...] = (LandmarkPoseTrainConfig, AUTrain
 
 
 def read_settings(path: Path | str) -> dict[str, Any]:
-    """Settings from a JSON file of field names and values, those of older versions included.
-
-    Raises:
-        UsageError: if it is no JSON object.
-        OSError: if it cannot be read.
-    """
+    """Settings from a JSON file of field names and values, those of older versions included."""
     return current_settings(read_object(path, {"epochs": 100}))
 
 

@@ -25,7 +25,7 @@ from mlx_faceau.data.format.labelled_faces import LabelledFaces
 from mlx_faceau.data.labels.openface_au_models import OpenFaceAUModels
 from mlx_faceau.data.loading.augment import augmentation
 from mlx_faceau.data.loading.batches import Batches
-from mlx_faceau.data.loading.concat_dataset import ConcatDataset, open_datasets
+from mlx_faceau.data.loading.concat_dataset import ConcatDataset
 from mlx_faceau.data.loading.cutmix import composed_faces
 from mlx_faceau.data.loading.validation_split import Split, split_at, split_dataset
 from mlx_faceau.errors import DatasetError
@@ -44,7 +44,7 @@ _OVERFIT_REPEATS = 20  # of each face in an epoch with --overfit
 class TrainingData:
     """What the training loop reads."""
 
-    dataset: FaceDataset | ConcatDataset  # the open files
+    dataset: ConcatDataset  # the open files
     split: Split  # sample indices of the two sides
     statistics: TargetStatistics  # of the training side's targets
     # Of the training side; one holds the faces of a whole optimizer step, or this rank's part.
@@ -92,8 +92,6 @@ class TrainingData:
 
     def _training_files(self) -> list[FaceDataset]:
         """The files that the training side takes faces from."""
-        if not isinstance(self.dataset, ConcatDataset):
-            return [self.dataset]
         owners = np.searchsorted(self.dataset.starts, self.split.train, side="right") - 1
         return [self.dataset.parts[owner] for owner in np.unique(owners).tolist()]
 
@@ -119,7 +117,7 @@ def open_data(
             a person is on both sides, labellers or PDMs differ, or no linear model fits the labels.
     """
     files = (*config.data, *config.val_data)
-    dataset = open_datasets(files, config.keep_outside)
+    dataset = ConcatDataset([FaceDataset(name, config.keep_outside) for name in files])
     if len(files) > 1 and not config.mixed_labels:
         check_same_labels(
             {name: labellers(Path(name)) for name in files},
@@ -207,7 +205,7 @@ def _sampling_weights(intensities: np.ndarray) -> np.ndarray:
     return repeats
 
 
-def _split(dataset: FaceDataset | ConcatDataset, config: TrainConfig) -> Split:
+def _split(dataset: ConcatDataset, config: TrainConfig) -> Split:
     """Two sides; with ``--overfit``, evenly spaced faces that are on both."""
     files = ", ".join(config.data)
     if config.overfit:
@@ -218,7 +216,7 @@ def _split(dataset: FaceDataset | ConcatDataset, config: TrainConfig) -> Split:
         chosen = np.linspace(0, len(dataset) - 1, config.overfit).astype(np.int64)
         return Split(chosen, chosen, "nothing: the same faces on both sides")
     digests = face_digests(dataset)
-    if config.val_data and isinstance(dataset, ConcatDataset):
+    if config.val_data:
         return split_at(dataset, int(dataset.starts[len(config.data)]), digests)
     # Names that are taken for one person, who stays on one side.
     by, names = people_names(dataset)

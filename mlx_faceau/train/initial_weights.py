@@ -86,11 +86,7 @@ def first_weights(
 
 
 def load_init(config: TrainConfig) -> Checkpoint:
-    """The checkpoint that ``--init`` names: a file, a folder's best one, or the built-in net's.
-
-    Raises:
-        CheckpointError: if it is missing or damaged.
-    """
+    """The checkpoint that ``--init`` names: a file, a folder's best one, or the built-in net's."""
     if builtin.is_builtin(config.init):
         return load_checkpoint(builtin.check(builtin.checkpoint_file(config.kind)))
     return load_checkpoint(str(config.init))

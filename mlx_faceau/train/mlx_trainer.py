@@ -230,11 +230,7 @@ def _on_cpu() -> bool:
 
 
 def use_device(name: str) -> None:
-    """Make the device that ``--device`` names MLX's default one.
-
-    Raises:
-        BackendError: if it is missing, or is one of torch's.
-    """
+    """Make the device that ``--device`` names MLX's default one."""
     if name == "auto":
         return
     devices = {"cpu": mx.cpu, "gpu": mx.gpu}
@@ -247,11 +243,7 @@ def use_device(name: str) -> None:
 
 
 def check_precision(precision: str) -> None:
-    """Check that MLX supports a precision on its default device.
-
-    Raises:
-        BackendError: if it does not.
-    """
+    """Raise BackendError unless MLX trains in this precision on its default device."""
     if precision == "float16":
         raise BackendError(
             "--precision float16 needs loss scaling, which only torch has; with MLX choose bfloat16"

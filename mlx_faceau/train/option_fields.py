@@ -44,12 +44,7 @@ def flag(name: str) -> str:
 
 
 def read_object(path: Path | str, example: Mapping[str, Any]) -> dict[str, Any]:
-    """The JSON object that a file given on the command line holds; the error has an example.
-
-    Raises:
-        UsageError: if it holds something else.
-        OSError: if it cannot be read.
-    """
+    """The JSON object that a file given on the command line holds; the error has an example."""
     try:
         values = json.loads(Path(path).read_text("utf-8"))
     except (ValueError, RecursionError) as error:

@@ -2,6 +2,8 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +48,7 @@ def draw_curves(epochs: Sequence[Mapping[str, Any]], folder: Path) -> Path | Non
     numbers = [entry["epoch"] for entry in epochs]
     for axes, (title, curves) in zip(figure.subplots(2, 2).flat, panels.items(), strict=True):
         for label, keys in curves.items():
-            values = [_value(entry, keys) for entry in epochs]
+            values = [float(reduce(getitem, keys, entry)) for entry in epochs]
             axes.plot(numbers, values, label=label, marker="o" if len(numbers) < 30 else None, ms=3)
         axes.set(title=title, xlabel="epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -57,9 +59,3 @@ def draw_curves(epochs: Sequence[Mapping[str, Any]], folder: Path) -> Path | Non
     with atomic_file(path) as temporary:
         figure.savefig(temporary, dpi=110)
     return path
-
-
-def _value(entry: Any, keys: Sequence[str]) -> float:
-    for key in keys:
-        entry = entry[key]
-    return float(entry)

@@ -67,16 +67,9 @@ def run_training(
         resume: a checkpoint, or a folder whose last one is meant.
         show_progress: draw a progress bar for each epoch.
 
-    Returns:
-        How it ended, and where the files are.
-
     Raises:
-        UsageError: for a setting that is unknown or out of range.
-        DatasetError: if the file cannot be trained on.
-        CheckpointError: if the checkpoint is of the other net, contradicts a given setting, was
-            trained on other data, or the output folder already holds a run.
-        BackendError: if the device is missing.
-        MissingDependency: if the framework is not installed.
+        FaceauError: before anything is written, for settings, data, a checkpoint, an output folder,
+            a device or a framework that cannot be used; later, if the loss is not finite.
     """
     checkpoint = None if resume is None else find_resumable(resume)
     config = run_settings(training, given, checkpoint)
@@ -97,13 +90,7 @@ def run_training(
 def run_settings(
     training: type[TrainConfig], given: Mapping[str, Any], checkpoint: Checkpoint | None
 ) -> TrainConfig:
-    """Settings with the output folder filled in: the given one, the checkpoint's, or a default.
-
-    Raises:
-        UsageError: for a setting that is unknown or out of range.
-        CheckpointError: if the checkpoint is of the other net, holds no training, or contradicts a
-            given setting.
-    """
+    """Settings with the output folder filled in: the given one, the checkpoint's, or a default."""
     output = f"runs/{training.model_name}"
     recorded: dict[str, Any] | None = None
     if checkpoint is not None:
@@ -127,9 +114,6 @@ def saved_au_models(config: TrainConfig, checkpoint: Checkpoint | None) -> OpenF
     """The labels' linear models of a resumed training, or of the checkpoint that ``--init`` names.
 
     They give the targets of the auxiliary head. None where there are none, or none are needed.
-
-    Raises:
-        CheckpointError: if a checkpoint should hold it and does not.
     """
     if not isinstance(config, AUTrainConfig) or not config.auxiliary_weight:
         return None
@@ -253,10 +237,6 @@ def build_trainer(
     """The framework's trainer of a net with these first weights, in MLX names and layout.
 
     Action units weigh alike in the loss without ``au_weights``; without ``ranks`` it trains alone.
-
-    Raises:
-        BackendError: if the device is missing.
-        MissingDependency: if the framework is not installed.
     """
     loss_options: dict[str, Any] = config.loss_options()
     if au_weights is not None:
@@ -289,11 +269,7 @@ def trainer_class(framework: str) -> Callable[..., Trainer]:
 
 
 def join_ranks(config: TrainConfig) -> Ranks:
-    """Meet the processes that a launcher started with this one.
-
-    Raises:
-        MissingDependency: if the framework is not installed.
-    """
+    """Meet the processes that a launcher started with this one."""
     if config.framework == "mlx":
         from .mlx_trainer import MLXRanks
 

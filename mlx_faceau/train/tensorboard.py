@@ -11,11 +11,7 @@ FOLDER_NAME = "tensorboard"
 
 
 def open_writer(folder: Path, epoch: int) -> Any:
-    """A ``tensorboardX.SummaryWriter`` from an epoch on: earlier figures of it are void.
-
-    Raises:
-        MissingDependency: if the library is not installed.
-    """
+    """A ``tensorboardX.SummaryWriter`` from an epoch on: earlier figures of it are void."""
     try:
         from tensorboardX import SummaryWriter
     except LOAD_ERRORS as error:

@@ -6,7 +6,7 @@ from training_files import arrays, row_numbers, texts, write
 
 from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.data.loading.batches import Batches
-from mlx_faceau.data.loading.concat_dataset import ConcatDataset, open_datasets
+from mlx_faceau.data.loading.concat_dataset import ConcatDataset
 from mlx_faceau.data.loading.validation_split import split_at, split_dataset
 from mlx_faceau.errors import DatasetError
 
@@ -19,13 +19,16 @@ def paths(tmp_path_factory):
     return [write(folder / f"{seed}.h5", arrays(count, seed)) for seed, count in enumerate(COUNTS)]
 
 
+def open_datasets(paths):
+    return ConcatDataset([FaceDataset(path) for path in paths])
+
+
 @pytest.fixture
 def joined(paths):
     return open_datasets(paths)
 
 
-def test_one_file_is_itself(paths):
-    assert isinstance(open_datasets(paths[:1]), FaceDataset)
+def test_one_file_is_the_data_that_it_is_by_itself(paths):
     assert open_datasets(paths[:1]).hash == FaceDataset(paths[0]).hash
 
 

@@ -23,7 +23,6 @@ from mlx_faceau.core.geometry import (
     transform_global_params,
     transform_points,
 )
-from mlx_faceau.errors import UsageError
 
 from .augmentation_workers import Augment, Batch
 from .photometric import Appearance, change_appearance, draw_factors
@@ -97,12 +96,7 @@ def augmentation(level: str, flip: float = 0.5) -> Augment | None:
 
     Returns:
         The function, or None for ``"none"``.
-
-    Raises:
-        ValueError: for an unknown level.
     """
-    if level not in LEVELS:
-        raise UsageError(f"augmentation {level!r} is unknown, expected one of {', '.join(LEVELS)}")
     chosen = LEVELS[level]
     if chosen is None:
         return None

@@ -1,14 +1,12 @@
 """Several data sets as one."""
 
 import hashlib
-import os
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.data.format.labelled_faces import LabelledFaces
 from mlx_faceau.errors import UsageError
 
@@ -19,7 +17,7 @@ class ConcatDataset:
     A subject, or a video, that several of them name is the same one.
 
     Attributes:
-        parts: the data sets; all but the last ones of a training's are files.
+        parts: the data sets.
         starts: (parts + 1,) number of the first sample of each, and the number of all.
         labels, masks: as :class:`~mlx_faceau.data.format.dataset.FaceDataset` has them, of all.
         subjects, videos: (N,) str; empty where a part names none.
@@ -61,28 +59,9 @@ class ConcatDataset:
             images[own] = self.parts[number].read_images(wanted[own] - self.starts[number])
         return images
 
-    def close(self) -> None:
-        """Close the files; the next read opens them again."""
-        for part in self.parts:
-            part.close()
-
     @cached_property
     def hash(self) -> str:
-        """SHA-256 of the files' hashes in their order."""
+        """The one file's hash, or SHA-256 of the files' hashes in their order."""
+        if len(self.parts) == 1:
+            return str(self.parts[0].hash)
         return hashlib.sha256("".join(part.hash for part in self.parts).encode()).hexdigest()
-
-
-def open_datasets(
-    paths: Sequence[str | os.PathLike[str]], keep_outside: bool = False
-) -> FaceDataset | ConcatDataset:
-    """Open one training file, or several as one data set.
-
-    Args:
-        paths: at least one.
-        keep_outside: keep samples with a landmark outside the crop.
-
-    Raises:
-        DatasetError: as :class:`FaceDataset` raises it.
-    """
-    parts = [FaceDataset(path, keep_outside) for path in paths]
-    return parts[0] if len(parts) == 1 else ConcatDataset(parts)

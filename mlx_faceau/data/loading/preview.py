@@ -1,16 +1,14 @@
 """Contact sheets: faces with their landmarks drawn, to inspect data and augmentation."""
 
-from collections.abc import Sequence
-
 import cv2
 import numpy as np
 
 from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.core.landmarks import GROUPS
-from mlx_faceau.errors import UsageError
 
 _SHIFT = 4  # bits of sub-pixel position
 _ZOOM = 2
+_COLUMNS = 10  # faces in a row
 _CAPTION = 20  # rows of a caption
 _NAMED = 3  # action units in one
 _CLOSED = ("right_eye", "left_eye", "outer_mouth", "inner_mouth")
@@ -21,32 +19,19 @@ _COLORS = {  # RGB
 }
 
 
-def contact_sheet(
-    images: np.ndarray,
-    landmarks: np.ndarray,
-    captions: Sequence[str] | None = None,
-    columns: int = 10,
-) -> np.ndarray:
+def contact_sheet(images: np.ndarray, landmarks: np.ndarray, intensities: np.ndarray) -> np.ndarray:
     """Faces side by side at twice their size, landmarks drawn as lines and dots.
 
     Args:
-        images: (N, H, W, 3) uint8 RGB.
+        images: (N, H, W, 3) uint8 RGB, at least one.
         landmarks: (N, 68, 2) pixels of the images; pixel centres at whole numbers.
-        captions: a short text for each face, written at its lower edge; None for no texts.
-        columns: faces in a row.
+        intensities: (N, 17); the strongest are written at a face's lower edge.
 
     Returns:
-        (rows * 2H, columns * 2W, 3) uint8 RGB; places left over are black.
-
-    Raises:
-        ValueError: if there are no images, or not as many landmarks or captions.
+        (rows * 2H, columns * 2W, 3) uint8 RGB, at most ten columns; places left over are black.
     """
-    if captions is not None and len(captions) != len(images):
-        raise UsageError(f"{len(images)} images and {len(captions)} captions to show")
-    if len(images) == 0 or len(images) != len(landmarks) or columns < 1:
-        raise UsageError(f"{len(images)} images and {len(landmarks)} sets of landmarks to show")
     tiles = []
-    for row, (image, points) in enumerate(zip(images, landmarks, strict=True)):
+    for image, points, units in zip(images, landmarks, intensities, strict=True):
         tile = cv2.resize(image, None, fx=_ZOOM, fy=_ZOOM, interpolation=cv2.INTER_LINEAR)
         # Resizing keeps pixel borders, so a centre moves by half a pixel.
         fixed = np.round(((points + 0.5) * _ZOOM - 0.5) * (1 << _SHIFT)).astype(np.int32)
@@ -55,13 +40,12 @@ def contact_sheet(
             cv2.polylines(tile, [line], name in _CLOSED, color, 1, cv2.LINE_AA, _SHIFT)
             for x, y in line.tolist():
                 cv2.circle(tile, (x, y), 1 << _SHIFT, color, -1, cv2.LINE_AA, _SHIFT)
-        if captions is not None:
-            tile[-_CAPTION:] //= 3
-            place, white = (4, tile.shape[0] - 6), (255, 255, 255)
-            font = cv2.FONT_HERSHEY_SIMPLEX
-            cv2.putText(tile, captions[row], place, font, 0.42, white, 1, cv2.LINE_AA)
+        tile[-_CAPTION:] //= 3
+        place, white = (4, tile.shape[0] - 6), (255, 255, 255)
+        font = cv2.FONT_HERSHEY_SIMPLEX
+        cv2.putText(tile, strongest_units(units), place, font, 0.42, white, 1, cv2.LINE_AA)
         tiles.append(tile)
-    columns = min(columns, len(tiles))
+    columns = min(_COLUMNS, len(tiles))
     tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
     rows = [tiles[start : start + columns] for start in range(0, len(tiles), columns)]
     return np.concatenate([np.concatenate(row, axis=1) for row in rows])
