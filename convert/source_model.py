@@ -103,9 +103,7 @@ class SourceModel:
     def mirror(self) -> Any:
         """The net of ``torch_fallback``; torch's random state is left as it was."""
         with torch.random.fork_rng(devices=[]):
-            net = build(self.config)
-        net.load_weights_dict(self.weights)
-        return net
+            return build(self.config, self.weights)
 
 
 @dataclass(frozen=True)

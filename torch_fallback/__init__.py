@@ -1,6 +1,9 @@
 """The torch twins of the MLX nets and losses, for training and prediction where MLX is not."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from mlx_faceau.core.architectures import ModelConfig
 from mlx_faceau.core.losses import (
@@ -32,7 +35,12 @@ __all__ = [
 ]
 
 
-def build(config: ModelConfig) -> "FaceNet":
-    """The untrained net of a configuration: its kind picks the class."""
+def build(config: ModelConfig, weights: Mapping[str, np.ndarray] | None = None) -> "FaceNet":
+    """The net of a configuration; without weights they are random by torch's seed.
+
+    Raises:
+        CheckpointError: naming every missing, extra and misshapen weight.
+    """
     is_landmark_pose = config.kind == "landmark_pose"
-    return (UnifiedLandmarkPoseNet if is_landmark_pose else AUPredictionNet).from_config(config)
+    net = UnifiedLandmarkPoseNet if is_landmark_pose else AUPredictionNet
+    return net.from_config(config, weights)

@@ -44,17 +44,23 @@ class Backbone(nn.Module):
 
 
 class FaceNet(nn.Module):
-    """A backbone and the linear heads of a configuration, with random weights by torch's seed."""
+    """A backbone and the linear heads of a configuration.
 
-    def __init__(self, config: ModelConfig) -> None:
+    Without weights they are random by torch's seed.
+    """
+
+    def __init__(
+        self, config: ModelConfig, weights: Mapping[str, np.ndarray] | None = None
+    ) -> None:
         super().__init__()
         self.config = config
         self.backbone = Backbone(config.backbone, config.width_mult)
         features = config.backbone.head_channels(config.width_mult)
         for head in config.heads:
             self.add_module(head.name, LinearHead(features, head))
-        seed = int(torch.randint(2**31 - 1, ()))
-        self.load_weights_dict(initial_weights(config, seed))
+        if weights is None:
+            weights = initial_weights(config, seed=int(torch.randint(2**31 - 1, ())))
+        self.load_weights_dict(weights)
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Outputs by name of images (N, 3, 112, 112), RGB in [0, 1]; see :meth:`heads`."""
@@ -65,10 +71,12 @@ class FaceNet(nn.Module):
         raise NotImplementedError
 
     @classmethod
-    def from_config(cls, config: ModelConfig) -> Self:
+    def from_config(
+        cls, config: ModelConfig, weights: Mapping[str, np.ndarray] | None = None
+    ) -> Self:
         """A new net of these settings, which must be of this class's kind."""
         net = cls.__new__(cls)
-        FaceNet.__init__(net, config)
+        FaceNet.__init__(net, config, weights)
         return net
 
     def to_weights(self) -> dict[str, np.ndarray]:

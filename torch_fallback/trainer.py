@@ -116,8 +116,7 @@ class TorchTrainer(Trainer):
             keep_freed_memory()
         self.settings = settings
         self.ranks = ranks or TorchRanks()
-        self.net = build(settings.config)
-        self.net.load_weights_dict(settings.weights)
+        self.net = build(settings.config, settings.weights)
         self.net.to(self.device, memory_format=MEMORY_FORMAT)
         self.average = deepcopy(self.net).eval() if settings.averaging else None
         self.scaling = {

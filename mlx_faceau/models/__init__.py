@@ -7,6 +7,9 @@ place before MLX first loads (see ``blas.py``).
 # ruff: noqa: E402 - the order is the point
 import atexit
 import sys
+from collections.abc import Mapping
+
+import numpy as np
 
 from mlx_faceau.core import blas
 from mlx_faceau.core.architectures import ModelConfig
@@ -48,17 +51,17 @@ __all__ = [
     "WingLoss",
     "build",
     "mx",
-    "net_class",
     "nn",
     "optim",
 ]
 
 
-def net_class(config: ModelConfig) -> type[FaceNet]:
-    """The class of net that a configuration describes."""
-    return UnifiedLandmarkPoseNet if config.kind == "landmark_pose" else AUPredictionNet
+def build(config: ModelConfig, weights: Mapping[str, np.ndarray] | None = None) -> FaceNet:
+    """The net of a configuration; without weights they are random by MLX's seed.
 
-
-def build(config: ModelConfig) -> FaceNet:
-    """An untrained net of a configuration, with random weights by MLX's seed."""
-    return net_class(config).from_config(config)
+    Raises:
+        CheckpointError: naming every missing, extra and misshapen weight.
+    """
+    is_landmark_pose = config.kind == "landmark_pose"
+    net = UnifiedLandmarkPoseNet if is_landmark_pose else AUPredictionNet
+    return net.from_config(config, weights)

@@ -84,7 +84,6 @@ class ConvNorm(Layer):
         activation: ``"relu6"``, ``"silu"`` or None.
         stride: of a 3x3 kernel.
         depthwise: every channel has its own kernel.
-        folded: BatchNorm is already part of the weights.
     """
 
     def __init__(
@@ -95,13 +94,11 @@ class ConvNorm(Layer):
         activation: str | None,
         stride: int = 1,
         depthwise: bool = False,
-        folded: bool = False,
     ) -> None:
         super().__init__()
         fan_in = 1 if depthwise else in_channels
-        self.conv = Weighted((out_channels, kernel, kernel, fan_in), bias=folded)
-        if not folded:
-            self.norm = Norm(out_channels)
+        self.conv = Weighted((out_channels, kernel, kernel, fan_in), bias=False)
+        self.norm = Norm(out_channels)
         self._activation = activation
         self._stride = stride
         self._depthwise = depthwise
@@ -113,6 +110,11 @@ class ConvNorm(Layer):
             )
         weight, bias = self.folded()
         return activate(self._activation, self._convolve(x, weight) + bias.astype(x.dtype))
+
+    def fold(self) -> None:
+        """Make an evaluating BatchNorm part of the convolution, for good."""
+        self.conv.weight, self.conv.bias = self.folded()
+        del self.norm
 
     def folded(self) -> tuple[mx.array, mx.array]:
         """Weight and bias of the convolution that includes an evaluating BatchNorm."""
@@ -147,17 +149,15 @@ class SqueezeExcite(Layer):
 class InvertedResidual(Layer):
     """[expand 1x1] -> depthwise 3x3 -> [squeeze and excite] -> project 1x1 [+ input]."""
 
-    def __init__(self, block: architectures.Block, activation: str, folded: bool) -> None:
+    def __init__(self, block: architectures.Block, activation: str) -> None:
         super().__init__()
         hidden = block.hidden
         if block.expand:
-            self.expand = ConvNorm(block.in_channels, hidden, 1, activation, folded=folded)
-        self.depthwise = ConvNorm(
-            hidden, hidden, 3, activation, block.stride, depthwise=True, folded=folded
-        )
+            self.expand = ConvNorm(block.in_channels, hidden, 1, activation)
+        self.depthwise = ConvNorm(hidden, hidden, 3, activation, block.stride, depthwise=True)
         if block.squeeze:
             self.squeeze = SqueezeExcite(hidden, block.squeeze)
-        self.project = ConvNorm(hidden, block.out_channels, 1, None, folded=folded)
+        self.project = ConvNorm(hidden, block.out_channels, 1, None)
         self._residual = block.residual
 
     def __call__(self, x: mx.array) -> mx.array:

@@ -11,7 +11,6 @@ from mlx.utils import tree_flatten
 
 from mlx_faceau.core import architectures
 from mlx_faceau.core.architectures import (
-    BN_EPS,
     IMAGE_SIZE,
     AUPredictionConfig,
     LandmarkPoseConfig,
@@ -27,14 +26,14 @@ from .layers import ConvNorm, InvertedResidual, Layer, LinearHead
 class Backbone(Layer):
     """Image to features: stem, inverted residual blocks, 1x1 convolution, average pool."""
 
-    def __init__(self, table: architectures.Backbone, width_mult: float, folded: bool) -> None:
+    def __init__(self, table: architectures.Backbone, width_mult: float) -> None:
         super().__init__()
         activation = table.activation
         blocks = list(table.blocks(width_mult))
-        self.stem = ConvNorm(3, blocks[0].in_channels, 3, activation, stride=2, folded=folded)
-        self.blocks = [InvertedResidual(block, activation, folded) for block in blocks]
+        self.stem = ConvNorm(3, blocks[0].in_channels, 3, activation, stride=2)
+        self.blocks = [InvertedResidual(block, activation) for block in blocks]
         features = table.head_channels(width_mult)
-        self.head = ConvNorm(blocks[-1].out_channels, features, 1, activation, folded=folded)
+        self.head = ConvNorm(blocks[-1].out_channels, features, 1, activation)
 
     def __call__(self, x: mx.array) -> mx.array:
         x = self.stem(x)  # (N, 56, 56, stem)
@@ -44,21 +43,23 @@ class Backbone(Layer):
 
 
 class FaceNet(Layer):
-    """A backbone and the linear heads of a configuration, with random weights by MLX's seed."""
+    """A backbone and the linear heads of a configuration.
 
-    def __init__(self, config: ModelConfig) -> None:
+    Without weights they are random by MLX's seed.
+    """
+
+    def __init__(
+        self, config: ModelConfig, weights: Mapping[str, np.ndarray] | None = None
+    ) -> None:
         super().__init__()
         self._config = config
-        self._build(folded=False)
-        seed = int(mx.random.randint(0, 2**31 - 1))
-        self._assign(initial_weights(config, seed))
-
-    def _build(self, folded: bool) -> None:
-        config = self._config
-        self.backbone = Backbone(config.backbone, config.width_mult, folded)
+        self.backbone = Backbone(config.backbone, config.width_mult)
         features = config.backbone.head_channels(config.width_mult)
         for head in config.heads:
             setattr(self, head.name, LinearHead(features, head))
+        if weights is None:
+            weights = initial_weights(config, seed=int(mx.random.randint(0, 2**31 - 1)))
+        self.load_weights_dict(weights)
 
     @property
     def config(self) -> ModelConfig:
@@ -66,26 +67,20 @@ class FaceNet(Layer):
         return self._config
 
     @classmethod
-    def from_config(cls, config: ModelConfig) -> Self:
+    def from_config(
+        cls, config: ModelConfig, weights: Mapping[str, np.ndarray] | None = None
+    ) -> Self:
         """A new net of these settings, which must be of this class's kind."""
         net = cls.__new__(cls)
-        FaceNet.__init__(net, config)
+        FaceNet.__init__(net, config, weights)
         return net
 
-    @classmethod
-    def from_weights(cls, config: ModelConfig, weights: Mapping[str, np.ndarray]) -> Self:
-        """A net for inference: BatchNorm folded into the convolutions, evaluating, frozen.
-
-        Raises:
-            CheckpointError: naming every missing, extra and misshapen array.
-        """
-        check_weights(config, weights, "weights")
-        net = cls.__new__(cls)
-        Layer.__init__(net)
-        net._config = config
-        net._build(folded=True)
-        net._assign(fold_weights(weights))
-        return net.eval().freeze()
+    def fold(self) -> Self:
+        """Make it a net for inference: BatchNorm part of the convolutions, evaluating, frozen."""
+        for module in self.modules():
+            if isinstance(module, ConvNorm):
+                module.fold()
+        return self.eval().freeze()
 
     def to_weights(self) -> dict[str, np.ndarray]:
         """Copies of all weights and BatchNorm statistics, float32, in MLX names and layout."""
@@ -99,9 +94,6 @@ class FaceNet(Layer):
             CheckpointError: naming every missing, extra and misshapen array.
         """
         check_weights(self.config, weights, "weights")
-        self._assign(weights)
-
-    def _assign(self, weights: Mapping[str, np.ndarray]) -> None:
         self.load_weights([(name, mx.array(value)) for name, value in weights.items()])
 
 
@@ -186,32 +178,3 @@ class AUPredictionNet(FaceNet):
         if self.training and "auxiliary_head" in self:
             outputs["auxiliary"] = self.auxiliary_head(features)
         return outputs
-
-
-def fold_weights(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Weights of the net without BatchNorm that computes the same in eval mode.
-
-    Each ``NAME.conv.weight`` takes up the scale of ``NAME.norm`` and gains ``NAME.conv.bias``;
-    all else stays. Computed in float64.
-
-    Args:
-        weights: all weights and statistics of a net, in MLX names and layout.
-
-    Returns:
-        float32 weights; no name contains ``.norm.``.
-    """
-    folded = {}
-    for name, value in weights.items():
-        layer, inside_norm, part = name.rpartition(".norm.")
-        if part == "weight":
-            gamma, beta, mean, var = (
-                weights[f"{layer}.norm.{part}"].astype(np.float64)
-                for part in ("weight", "bias", "running_mean", "running_var")
-            )
-            scale = gamma / np.sqrt(var + BN_EPS)
-            kernel = weights[f"{layer}.conv.weight"].astype(np.float64)
-            folded[f"{layer}.conv.weight"] = kernel * scale[:, None, None, None]
-            folded[f"{layer}.conv.bias"] = beta - mean * scale
-        elif not inside_norm and not name.endswith(".conv.weight"):
-            folded[name] = value
-    return {name: np.asarray(value, np.float32) for name, value in folded.items()}

@@ -91,11 +91,9 @@ class MLXTrainer(Trainer):
         check_precision(settings.precision)
         self.settings = settings
         self.ranks = ranks or MLXRanks()
-        self.net = build(settings.config)
-        self.net.load_weights_dict(settings.weights)
-        self.average = build(settings.config).eval() if settings.averaging else None
-        if self.average is not None:
-            self.average.load_weights_dict(settings.weights)
+        self.net = build(settings.config, settings.weights)
+        averaged = settings.averaging is not None
+        self.average = build(settings.config, settings.weights).eval() if averaged else None
         self.scaling = {
             name: tuple(mx.array(np.asarray(part, np.float32)) for part in pair)
             for name, pair in settings.scaling.items()

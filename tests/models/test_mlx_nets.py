@@ -15,7 +15,7 @@ from mlx_faceau.core.architectures import (  # noqa: E402
     weight_shapes,
 )
 from mlx_faceau.errors import CheckpointError  # noqa: E402
-from mlx_faceau.models.nets import fold_weights  # noqa: E402
+from mlx_faceau.models.layers import ConvNorm  # noqa: E402
 
 mx, nn = models.mx, models.nn
 SMALL = [LandmarkPoseConfig(width_mult=0.25), AUPredictionConfig(width_mult=0.25)]
@@ -105,26 +105,24 @@ def test_the_folded_net_predicts_what_the_evaluating_net_does(config):
     weights = trained_weights(config)
     net = models.build(config)
     net.load_weights_dict(weights)
-    folded = models.net_class(config).from_weights(config, weights)
+    folded = models.build(config, weights).fold()
     expected, got = net.eval()(images()), folded(images())
+    assert not any(".norm." in name for name, _ in tree_flatten(folded.parameters()))
     for name, value in expected.items():
         np.testing.assert_allclose(np.array(got[name]), np.array(value), rtol=1e-4, atol=1e-5)
     assert sizes(folded.trainable_parameters()) == 0
 
 
 def test_folding_one_norm_by_hand():
-    weights = {
-        "a.conv.weight": np.full((1, 1, 1, 1), 3.0, np.float32),
-        "a.norm.weight": np.array([2.0], np.float32),
-        "a.norm.bias": np.array([1.0], np.float32),
-        "a.norm.running_mean": np.array([5.0], np.float32),
-        "a.norm.running_var": np.array([4.0 - 1e-5], np.float32),
-        "head.layers.0.bias": np.array([7.0], np.float32),
-    }
-    folded = fold_weights(weights)
-    assert set(folded) == {"a.conv.weight", "a.conv.bias", "head.layers.0.bias"}
-    assert folded["a.conv.weight"].item() == pytest.approx(3.0)
-    assert folded["a.conv.bias"].item() == pytest.approx(1.0 - 5.0)
+    layer = ConvNorm(1, 1, 1, None)
+    layer.conv.weight = mx.full((1, 1, 1, 1), 3.0)
+    layer.norm.weight, layer.norm.bias = mx.array([2.0]), mx.array([1.0])
+    layer.norm.running_mean, layer.norm.running_var = mx.array([5.0]), mx.array([4.0 - 1e-5])
+    layer.fold()
+    folded = dict(tree_flatten(layer.parameters()))
+    assert set(folded) == {"conv.weight", "conv.bias"}
+    assert folded["conv.weight"].item() == pytest.approx(3.0)
+    assert folded["conv.bias"].item() == pytest.approx(1.0 - 5.0)
 
 
 def test_unfreezing_the_net_or_a_part_never_trains_running_statistics():
@@ -167,4 +165,4 @@ def test_weights_of_another_net_are_refused_with_names():
     with pytest.raises(CheckpointError, match=r"blocks\.16\.expand\.conv\.weight is missing"):
         net.load_weights_dict(initial_weights(SMALL[1], seed=0))
     with pytest.raises(CheckpointError, match="missing"):
-        models.UnifiedLandmarkPoseNet.from_weights(SMALL[0], {})
+        models.build(SMALL[0], {})

@@ -10,7 +10,7 @@ from mlx_faceau.core import blas
 from mlx_faceau.core.architectures import IMAGE_SIZE
 from mlx_faceau.core.checkpoint import load_checkpoint
 from mlx_faceau.core.preprocess import fill_batch, padded_size
-from mlx_faceau.models import mx, net_class
+from mlx_faceau.models import build, mx
 from mlx_faceau.models.depthwise import device_name
 from mlx_faceau.models.mlx_thread import in_worker_thread
 
@@ -37,7 +37,7 @@ class MLXBackend:
         self._metadata = checkpoint.metadata
         self._device, self._place = device_name(), mx.default_device()
         self.max_batch = _MAX_BATCH[self._device]
-        net = net_class(self._config).from_weights(self._config, checkpoint.weights())
+        net = build(self._config, checkpoint.weights()).fold()
         mx.eval(net.parameters())
         self._net = net if self._device == "cpu" else mx.compile(net)
         self.run(np.zeros((1, IMAGE_SIZE, IMAGE_SIZE, 3), np.float32))  # compiles what it needs

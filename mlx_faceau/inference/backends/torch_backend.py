@@ -85,9 +85,7 @@ class TorchBackend:
 def _folded_net(config: ModelConfig, weights: Mapping[str, np.ndarray]) -> torch.nn.Module:
     """The net with BatchNorm in the convolutions before it, weights laid out as the images are."""
     with torch.random.fork_rng(devices=[]):  # building draws weights that are replaced at once
-        net = build(config)
-    net.load_weights_dict(weights)
-    net.eval()
+        net = build(config, weights).eval()
     for module in net.modules():
         if isinstance(module, ConvNorm):
             folded: Any = module
