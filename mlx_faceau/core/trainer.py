@@ -130,14 +130,10 @@ class Trainer:
         """Names of the arrays of a batch that the loss reads."""
         return frozenset({*self.settings.config.output_shapes, "global_mask", "local_mask"})
 
-    @cached_property
-    def loss(self) -> Callable[..., Any]:
-        """The net's loss, of two dictionaries of the framework's arrays."""
-        return LOSSES[type(self.settings.config)](**self.settings.loss_options)
-
     def loss_terms(self, predictions: Mapping[str, Any], targets: Mapping[str, Any]) -> Any:
         """The loss terms, scalars, of predictions and targets in the labels' units."""
-        return self.loss(self._standardised(predictions), self._standardised(targets))
+        loss = LOSSES[type(self.settings.config)](**self.settings.loss_options)
+        return loss(self._standardised(predictions), self._standardised(targets))
 
     def _standardised(self, values: Mapping[str, Any]) -> dict[str, Any]:
         scaling = self.scaling.items()
