@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-import pytest
 
 from mlx_faceau.data.labels.fhog import fhog
 
@@ -80,17 +79,3 @@ def test_turning_a_picture_round_turns_cells_and_directions() -> None:
     np.testing.assert_allclose(turned[..., :9], features[..., 9:18], atol=1e-5)
     np.testing.assert_allclose(turned[..., 18:27], features[..., 18:27], atol=1e-5)
     np.testing.assert_allclose(turned[..., 27:], features[..., :26:-1], atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    "images",
-    [
-        np.zeros((112, 112, 3), np.uint8),
-        np.zeros((1, 96, 96, 3), np.uint8),
-        np.zeros((1, 112, 112, 3)),
-    ],
-    ids=["one picture", "small", "float"],
-)
-def test_other_arrays_are_refused(images: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="expected uint8"):
-        fhog(images)

@@ -19,7 +19,7 @@ def test_centimetres_with_y_up_become_millimetres_with_y_down(tmp_path: Path) ->
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="no such file; give ICT-FaceKit"):
+    with pytest.raises(DatasetError, match=r"none\.npz: no \.npz file"):
         read_ict_facekit(tmp_path / "none.npz")
 
 
@@ -31,25 +31,8 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
             read_ict_facekit(tmp_path / name)
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "message"),
-    [
-        ("identity", None, "identity"),
-        ("identity", np.zeros((45, 79, 3)), r"'identity' has shape \(45, 79, 3\), expected"),
-        ("expression_names", np.array(["jawOpen"]), r"'expression' has shape \(5, 80, 3\)"),
-        ("neutral", np.full((80, 3), np.nan), "'neutral' has numbers that are not finite"),
-        ("landmarks68", np.arange(13, 81), "'landmarks68' are not vertices from 0 to 79"),
-        ("landmarks68", np.arange(68.0), "'landmarks68' are not vertices"),
-        ("faces", np.array([[0, 1, 2, -2]]), "'faces' are not vertices from -1 to 79"),
-    ],
-)
-def test_arrays_that_do_not_belong_together_are_refused(
-    tmp_path: Path, name: str, value: np.ndarray | None, message: str
-) -> None:
+def test_a_file_without_one_of_the_arrays_is_refused(tmp_path: Path) -> None:
     arrays = ict_arrays()
-    if value is None:
-        del arrays[name]
-    else:
-        arrays[name] = value
-    with pytest.raises(DatasetError, match=message):
+    del arrays["identity"]
+    with pytest.raises(DatasetError, match="identity"):
         read_ict_facekit(write_ict(tmp_path / "ict.npz", arrays))

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from mlx_faceau.core.landmarks import NUM_LANDMARKS
-from mlx_faceau.errors import DatasetError, UsageError
+from mlx_faceau.errors import DatasetError
 
 # The file's centimetres, y up and z to the viewer, in mm, y down and z away: a half turn about x.
 _TO_MILLIMETRES = np.array([10, -10, -10], np.float32)
+# What np.load raises for files of other kinds, and an .npz without one of the arrays.
+_UNREADABLE = OSError, EOFError, ValueError, TypeError, AttributeError, KeyError, zipfile.BadZipFile
 
 
 @dataclass(frozen=True)
@@ -34,33 +35,12 @@ class ICTFaceKit:
     faces: np.ndarray  # (F, 4) vertices of the mesh's quadrilaterals; triangles end in -1
     landmarks68: np.ndarray  # (68,) vertices of the iBUG points, as the model's authors give them
 
-    def __post_init__(self) -> None:
-        vertices = len(self.neutral)
-        shapes = {
-            "neutral": (vertices, 3),
-            "identity": (len(self.identity), vertices, 3),
-            "expression": (len(self.expression_names), vertices, 3),
-            "faces": (len(self.faces), 4),
-            "landmarks68": (NUM_LANDMARKS,),
-        }
-        for name, shape in shapes.items():
-            array = getattr(self, name)
-            if array.shape != shape:
-                raise UsageError(f"{name!r} has shape {array.shape}, expected {shape}")
-            if not np.isfinite(array).all():
-                raise UsageError(f"{name!r} has numbers that are not finite")
-        for name, least in (("faces", -1), ("landmarks68", 0)):
-            indices = getattr(self, name)
-            if indices.dtype.kind not in "iu" or indices.min() < least or indices.max() >= vertices:
-                raise UsageError(f"{name!r} are not vertices from {least} to {vertices - 1}")
-
 
 def read_ict_facekit(path: Path | str) -> ICTFaceKit:
     """Read the model's ``.npz`` file: centimetres, y up and z towards the viewer.
 
     Raises:
-        DatasetError: if the file is missing, no ``.npz``, lacks an array of :class:`ICTFaceKit`, or
-            its arrays do not belong together.
+        DatasetError: if it cannot be read, or is another file.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -72,11 +52,5 @@ def read_ict_facekit(path: Path | str) -> ICTFaceKit:
             return ICTFaceKit(
                 neutral, identity, expression, names, file["faces"], file["landmarks68"]
             )
-    except FileNotFoundError:
-        raise DatasetError(f"{path}: no such file; give ICT-FaceKit's .npz file") from None
-    except KeyError as error:
-        raise DatasetError(f"{path}: {error.args[0]}: not a file of ICT-FaceKit") from None
-    except (OSError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        raise DatasetError(f"{path}: not a readable .npz file: {error}") from None
-    except ValueError as error:
-        raise DatasetError(f"{path}: {error}") from None
+    except _UNREADABLE as error:
+        raise DatasetError(f"{path}: no .npz file of ICT-FaceKit: {error}") from None

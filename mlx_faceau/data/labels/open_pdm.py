@@ -11,7 +11,6 @@ import numpy as np
 
 from mlx_faceau.core.landmarks import MIRROR, NUM_LANDMARKS
 from mlx_faceau.core.pdm import PDM
-from mlx_faceau.errors import UsageError
 
 from .facs_reading import rotation_and_scale
 from .ict_facekit import ICTFaceKit
@@ -53,14 +52,7 @@ def build_open_pdm(model: ICTFaceKit, vertices: np.ndarray = OPEN_VERTICES, seed
     Returns:
         68 points in mm around their centre, exactly symmetric; 34 modes by falling variance, each
         either even or odd under mirroring as far as their variances differ.
-
-    Raises:
-        UsageError: if the vertices are not 68 of the model's.
     """
-    if vertices.shape != (NUM_LANDMARKS,) or not 0 <= vertices.min() <= vertices.max() < len(
-        model.neutral
-    ):
-        raise UsageError(f"expected {NUM_LANDMARKS} vertices from 0 to {len(model.neutral) - 1}")
     neutral, expression = (
         np.concatenate([shapes, shapes[:, MIRROR] * [-1, 1, 1]])
         for shapes in sample_heads(model, vertices, _SAMPLES, np.random.default_rng(seed))
