@@ -101,15 +101,13 @@ class Layout:
         return [", ".join(self._cells(result, face)) for face in result.faces or [None]]
 
     def _cells(self, result: FrameResult, face: FaceResult | None) -> list[str]:
-        frame = result.frame
         cells = [_quoted(result.source)] if self.file_column else []
-        cells += [str(frame.index + 1), "0", f"{frame.timestamp:.3f}", "0.00", "0"]
+        number, time = str(result.frame.index + 1), f"{result.frame.timestamp:.3f}"
         if face is None:
-            return [*cells, *(cell for group in self.ordered for cell in _ZEROS[group])]
-        cells[-4], cells[-2:] = (
-            str(face.face_id),
-            [f"{face.confidence:.2f}", str(int(face.success))],
-        )
+            zeros = (cell for group in self.ordered for cell in _ZEROS[group])
+            return [*cells, number, "0", time, "0.00", "0", *zeros]
+        cells += [number, str(face.face_id), time]
+        cells += [f"{face.confidence:.2f}", str(int(face.success))]
         for group in self.ordered:
             cells += self._group(group, face)
         return cells

@@ -21,11 +21,7 @@ _INK_STYLE = {
 
 
 def new_figure(width: float, height: float) -> Any:
-    """An empty matplotlib figure with constrained layout.
-
-    Args:
-        width: inches.
-        height: inches.
+    """An empty matplotlib figure of so many inches, with constrained layout.
 
     Raises:
         MissingDependency: without matplotlib.

@@ -32,15 +32,12 @@ _THUMBNAIL, _SHEET_WIDTH = 192, 560  # px
 
 @dataclass
 class _Person:
-    """One face.
+    """One face."""
 
-    Attributes:
-        values: of each frame: time, 17 action units (NaN without a net for them), 3 angles in
-            degrees, confidence, success; 10 MB for an hour.
-        peaks: by action unit the highest intensity so far, its time and its picture (JPEG).
-    """
-
+    # Of each frame: time, 17 action units (NaN without a net for them), 3 angles in degrees,
+    # confidence, success; 10 MB for an hour.
     values: "array[float]" = field(default_factory=lambda: array("f"))
+    # By action unit the highest intensity so far, its time and its picture (JPEG).
     peaks: dict[int, tuple[float, float, bytes]] = field(default_factory=dict)
 
 
@@ -53,11 +50,8 @@ class VideoReport:
     """
 
     def __init__(self, title: str, about: Mapping[str, str] | None = None) -> None:
-        self._title = title
-        self._about = about or {}
-        self._frames = 0
-        self._faceless = 0
-        self._seconds = 0.0
+        self._page = {"title": title, "about": about or {}}
+        self._frames, self._faceless, self._seconds = 0, 0, 0.0
         self._people: dict[int, _Person] = {}
 
     def add(self, result: FrameResult) -> None:
@@ -101,9 +95,8 @@ class VideoReport:
         write_page(
             path,
             "video_report.html",
-            title=self._title,
+            **self._page,
             facts=facts,
-            about=self._about,
             visibility=visibility_chart(times, seconds) if len(shown) > 1 else None,
             people=[_person(i, p, seconds, calibration) for i, p in shown.items()],
         )
@@ -169,8 +162,7 @@ class ImageReport:
     """
 
     def __init__(self, title: str, about: Mapping[str, str] | None = None) -> None:
-        self._title = title
-        self._about = about or {}
+        self._page = {"title": title, "about": about or {}}
         self._images = self._faces = self._faceless = 0
         self._cards: list[dict[str, Any]] = []
 
@@ -205,14 +197,7 @@ class ImageReport:
             "faces": f"{self._faces}",
             "images without a face": f"{self._faceless}",
         }
-        write_page(
-            path,
-            "image_report.html",
-            title=self._title,
-            facts=facts,
-            about=self._about,
-            cards=self._cards,
-        )
+        write_page(path, "image_report.html", **self._page, facts=facts, cards=self._cards)
 
 
 def _face(face: FaceResult) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 Each video, and every 64 photographs, become a shard: a training file in the folder
 ``<output>.shards`` that also holds the reports of its inputs. Shards are written atomically; a
-later run makes those that are missing and merges all of them. The finished file carries the
-reports, so that a run with more inputs adds only the new ones.
+later run makes those that are missing, or of other inputs or settings, and merges all of them. The
+finished file carries the reports, so that a run with more inputs adds only the new ones.
 """
 
 import hashlib
@@ -22,7 +22,6 @@ from functools import cache
 from multiprocessing.sharedctypes import Synchronized
 from multiprocessing.synchronize import Event
 from pathlib import Path
-from typing import Any
 
 import cv2
 
@@ -38,7 +37,6 @@ from .generate import TrainingDataGenerator, VideoReport, writer_arguments
 from .quality import Limits
 
 _LOG = logging.getLogger(__name__)
-_SIGNATURE = "metadata/shard_signature"  # what a shard was made of; made again when this changes
 _PHOTOGRAPHS = 64  # in a shard
 _CRASHED = "the process that read it crashed; convert the file and try again"
 _POLL = 0.3  # seconds between updates of the progress
@@ -74,32 +72,23 @@ class Shard:
     inputs: tuple[InputFile, ...]
 
     @classmethod
-    def of(cls, folder: Path, inputs: Sequence[InputFile]) -> "Shard":
-        """The shard of some inputs in a folder."""
-        paths = "\n".join(str(file.path.resolve()) for file in inputs)
-        digest = hashlib.sha256(paths.encode()).hexdigest()[:16]
+    def of(cls, folder: Path, inputs: Sequence[InputFile], settings: GeneratorSettings) -> "Shard":
+        """The shard of some inputs in a folder, named by a hash of all that decides its samples."""
+        # A file that is not there is reported when it is read.
+        stats = [file.path.stat() if file.path.exists() else None for file in inputs]
+        made_of = [
+            asdict(settings),
+            [(str(file.path.resolve()), file.name, file.subject) for file in inputs],
+            [stat and (stat.st_size, stat.st_mtime_ns) for stat in stats],
+        ]
+        digest = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
         return cls(folder / f"{digest}.h5", tuple(inputs))
 
-    def signature(self, settings: GeneratorSettings) -> str:
-        """All that decides its samples, as JSON."""
-        # A file that is not there is reported when it is read.
-        stats = [file.path.stat() if file.path.exists() else None for file in self.inputs]
-        made_of: dict[str, Any] = {
-            **asdict(settings),
-            "inputs": [(file.name, file.subject) for file in self.inputs],
-            "files": [stat and (stat.st_size, stat.st_mtime_ns) for stat in stats],
-        }
-        return json.dumps(made_of)
-
-    def finished_reports(self, settings: GeneratorSettings) -> list[VideoReport] | None:
-        """The reports, if an earlier run made it of the same inputs; None if not."""
-        if not self.path.is_file():
-            return None
-        with schema.opened(self.path) as file:
-            if file[_SIGNATURE].asstr()[()] != self.signature(settings):
-                return None
-        reports = list(map(VideoReport.from_json, video_reports(self.path)))
-        return reports if any(report.final for report in reports) else None
+    def finished_reports(self) -> list[VideoReport]:
+        """The reports, if an earlier run made it; none if it has to be made."""
+        saved = video_reports(self.path) if self.path.is_file() else []
+        reports = list(map(VideoReport.from_json, saved))
+        return reports if any(report.final for report in reports) else []
 
 
 Finished = Iterator[tuple[Shard, list[VideoReport]]]
@@ -180,11 +169,11 @@ def _generate(
         members = list(run)
         size = _PHOTOGRAPHS if photographs else 1
         for start in range(0, len(members), size):
-            shard = Shard.of(folder, members[start : start + size])
-            if (finished := shard.finished_reports(settings)) is None:
-                missing.append(shard)
-            else:
+            shard = Shard.of(folder, members[start : start + size], settings)
+            if finished := shard.finished_reports():
                 add(shard, finished)
+            else:
+                missing.append(shard)
     process = _process_in_pool if workers else _process_here
     for shard, found in process(missing, settings, workers, progress):
         add(shard, found)
@@ -216,8 +205,7 @@ def make_shard(
     Raises:
         DatasetError: if the disk refuses.
     """
-    generator, signature = _generator(settings), shard.signature(settings)
-    reports = []
+    generator, reports = _generator(settings), []
     with create_file(shard.path, allow_empty=True) as file:
         for source in shard.inputs:
             before, error = file.rows, ""
@@ -237,7 +225,6 @@ def make_shard(
             kept = file.rows - before
             reports.append(replace(generator.report, video=source.name, kept=kept, error=error))
         file.write_text(GENERATION, json.dumps(list(map(vars, reports))))
-        file.write_text(_SIGNATURE, signature)
     return reports
 
 
@@ -312,7 +299,8 @@ def _process_in_pool(
                 if error is None:
                     reports = future.result()
                 elif len(shard.inputs) > 1:
-                    waiting += [Shard.of(shard.path.parent, [file]) for file in shard.inputs]
+                    folder = shard.path.parent
+                    waiting += [Shard.of(folder, [file], settings) for file in shard.inputs]
                     continue
                 else:  # the next run tries it again
                     _LOG.info("%s: not finished", shard.path.name, exc_info=error)
