@@ -150,7 +150,7 @@ def test_a_page_of_photographs_shows_each_with_its_faces_and_no_timelines(tmp_pa
     assert text.count("<figure>") == 2
     assert re.findall(r'class="close-up" alt="face (\d)"', text) == ["0", "1"]
     assert "0 &lt;a&gt;.jpg" in text
-    assert "AU01 Inner Brow Raiser <b>3.2</b>" in text
+    assert "AU01 Inner Brow Raiser&nbsp;<b>3.2</b>" in text
     pose = face().pose
     assert f"pitch {pose.pitch:.0f}°, yaw {pose.yaw:.0f}°, roll {pose.roll:.0f}°" in text
     assert text.count("below the threshold") == 1
