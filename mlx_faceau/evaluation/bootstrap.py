@@ -40,16 +40,9 @@ def subjects_of(dataset: LabelledFaces) -> tuple[str, np.ndarray]:
 def resampled_means(
     values: np.ndarray, subjects: np.ndarray, resamples: int = RESAMPLES, seed: int = _SEED
 ) -> np.ndarray:
-    """Means over the faces of subjects drawn with replacement, as many as there are.
+    """Means (resamples, K) of values (N, K) over as many subjects, drawn with replacement.
 
-    Args:
-        values: (N, K) of each face.
-        subjects: (N,) the subject of each face.
-        resamples: B.
-        seed: the same seed draws the same subjects.
-
-    Returns:
-        (B, K) float64.
+    ``subjects`` (N,) names the subject of each face. The same seed draws the same subjects.
     """
     _, subject, sizes = np.unique(subjects, return_inverse=True, return_counts=True)
     sums = np.zeros((len(sizes), values.shape[1] + 1))

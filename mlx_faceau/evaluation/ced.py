@@ -8,15 +8,7 @@ CURVE_END = 0.20
 
 
 def ced(errors: np.ndarray, bounds: np.ndarray) -> np.ndarray:
-    """Cumulative error distribution.
-
-    Args:
-        errors: (N,) NME of each face.
-        bounds: (K,) NME, ascending.
-
-    Returns:
-        (K,) share of faces whose error is at most the bound, in [0, 1].
-    """
+    """Cumulative error distribution: share of (N,) errors that are at most each bound (K,)."""
     return np.searchsorted(np.sort(errors), bounds, side="right") / len(errors)
 
 

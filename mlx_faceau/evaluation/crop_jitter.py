@@ -30,11 +30,8 @@ def jitter_matrices(count: int, seed: int) -> np.ndarray:
 def box_error_matrices(count: int, shift: float, scale: float, seed: int) -> np.ndarray:
     """(count, 2, 3) similarities of crops cut from boxes with random errors.
 
-    Args:
-        count: how many.
-        shift: standard deviation of the square's centre along each axis, in sides.
-        scale: standard deviation of the logarithm of its side.
-        seed: of the draws.
+    ``shift``: standard deviation of the square's centre along each axis, in sides; ``scale``: that
+    of the logarithm of its side.
     """
     draws = np.random.default_rng(seed).normal(size=(count, 3)) * [shift, shift, scale]
     return np.stack([_about_centre((x, y), np.exp(s), 0.0) for x, y, s in draws])

@@ -15,7 +15,7 @@ from mlx_faceau.core.geometry import (
 from mlx_faceau.core.landmarks import NUM_LANDMARKS
 from mlx_faceau.data.format import schema
 from mlx_faceau.data.format.dataset import FaceDataset
-from mlx_faceau.errors import DatasetError, UsageError
+from mlx_faceau.errors import DatasetError
 from mlx_faceau.video.box_calibration import CALIBRATIONS
 
 from .crop_jitter import box_error_matrices
@@ -42,7 +42,6 @@ MEASURED = {
     "dlib": BoxError(0.057, 0.060),
     "mtcnn": BoxError(0.027, 0.032),
 }
-SOURCES = ("auto", "file", *MEASURED, "none")
 
 
 class BoxCrops(NamedTuple):
@@ -63,11 +62,8 @@ def box_crops(dataset: FaceDataset, source: str = "auto") -> BoxCrops | None:
             ``"auto"`` takes the file's where it can, else YuNet's errors; ``"none"`` nothing.
 
     Raises:
-        UsageError: for another source.
         DatasetError: for ``"file"`` where the file's boxes are no known detector's.
     """
-    if source not in SOURCES:
-        raise UsageError(f"boxes are {', '.join(SOURCES)}; got {source!r}")
     if source == "none":
         return None
     reason = ""

@@ -24,15 +24,7 @@ _FEWEST = 5  # faces of a true intensity whose mean prediction is drawn
 
 
 def draw_evaluation(evaluation: Evaluation, path: Path) -> Path | None:
-    """Draw the evaluation.
-
-    Args:
-        evaluation: what to draw.
-        path: ends with ``.png``.
-
-    Returns:
-        The path; None without matplotlib (which is logged).
-    """
+    """Draw the evaluation as PNG; returns None without matplotlib (which is logged)."""
     try:
         figure = new_figure(13, 5)
     except (MissingDependency, BrokenLibrary) as error:

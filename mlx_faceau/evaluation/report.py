@@ -34,13 +34,7 @@ def as_text(evaluation: Evaluation) -> str:
 
 
 def write_report(evaluation: Evaluation, title: str, path: Path, picture: Path | None) -> None:
-    """Write one HTML page that needs no other file; whole or not at all.
-
-    Args:
-        evaluation: what it shows.
-        title: the model and the data.
-        path: ends with ``.html``.
-        picture: a PNG to put inside; None for none.
+    """Write one HTML page that needs no other file, with a PNG inside; whole or not at all.
 
     Raises:
         MissingDependency: without jinja2.

@@ -128,11 +128,9 @@ class Layout:
 
 
 def presence_thresholds(metadata: Mapping[str, Any]) -> tuple[float, ...]:
-    """(17,) intensities from which the units of a net count as present.
+    """(17,) intensities from which the units of a net count as present, by its metadata.
 
-    Args:
-        metadata: of the action unit net: thresholds by unit, ``"AU12"``, where they were measured
-            (``benchmarks/presence_thresholds.py``); the others are 1.
+    Where ``benchmarks/presence_thresholds.py`` measured none, they are 1.
     """
     own = metadata.get(PRESENCE_KEY) or {}
     return tuple(float(own.get(name.removesuffix("_r"), PRESENCE_THRESHOLD)) for name in AU_NAMES)
@@ -154,13 +152,7 @@ def _fixed(values: np.ndarray, decimals: int) -> list[str]:
 
 
 def foreign_columns(path: Path) -> list[str]:
-    """Columns of a text file's first line that no :class:`Layout` writes, gaze for example.
-
-    Empty for a file of ours, one without columns, and where there is none.
-
-    Raises:
-        OSError: if it cannot be read.
-    """
+    """Columns of a text file's first line that no :class:`Layout` writes, gaze for example."""
     if not path.is_file():
         return []
     with path.open(encoding="utf-8-sig", errors="replace") as file:

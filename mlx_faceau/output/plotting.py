@@ -37,11 +37,7 @@ def new_figure(width: float, height: float) -> Any:
 
 
 def page_style() -> Any:
-    """A context in which figures for :func:`svg` are made: text in :data:`INK`.
-
-    Raises:
-        MissingDependency: without matplotlib.
-    """
+    """A context in which figures for :func:`svg` are made: text in :data:`INK`."""
     try:
         import matplotlib
     except LOAD_ERRORS as error:

@@ -59,12 +59,7 @@ def _rounded(values: np.ndarray) -> Any:
 
 
 def check_parquet() -> None:
-    """Check, before long work, that Parquet files can be written.
-
-    Raises:
-        MissingDependency: if pyarrow is not installed.
-        BrokenLibrary: if it does not load.
-    """
+    """Check, before long work, that Parquet files can be written: MissingDependency if not."""
     try:
         importlib.import_module("pyarrow")
     except LOAD_ERRORS as error:
@@ -72,15 +67,9 @@ def check_parquet() -> None:
 
 
 def write_parquet(csv_path: Path, path: Path, record: Mapping[str, Any]) -> None:
-    """A finished CSV as Parquet: names without spaces, block by block.
+    """A finished CSV as Parquet: names without spaces, block by block, whole or not at all.
 
-    Args:
-        csv_path: the CSV.
-        path: the Parquet file.
-        record: what made it (see :mod:`.run_record`), kept in the file's metadata.
-
-    Raises:
-        OSError: if it cannot be written; a half-written file does not stay.
+    The record of what made it (see :mod:`.run_record`) is kept in the file's metadata.
     """
     from pyarrow import csv as arrow_csv
     from pyarrow import parquet

@@ -17,11 +17,9 @@ _LIBRARIES = {
 
 
 def run_record(description: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The record of a run, as JSON values.
+    """The record of a run with some options, as JSON values.
 
-    Args:
-        description: from :meth:`mlx_faceau.video.pipeline.FacePipeline.describe`, or the like.
-        settings: name and value of each option.
+    ``description`` is :meth:`mlx_faceau.video.pipeline.FacePipeline.describe`'s, or the like.
 
     Returns:
         ``package_version``, ``date``, ``models`` (by role: ``name``, ``hash`` (SHA-256 of the

@@ -44,12 +44,9 @@ class OneEuroFilter:
     def __call__(
         self, value: np.ndarray, time: float, unit: float | np.ndarray = 1.0
     ) -> np.ndarray:
-        """The smoothed value at ``time`` seconds; times increase.
+        """The smoothed value at ``time`` seconds; times increase, the shape stays.
 
-        Args:
-            value: of the same shape each time.
-            time: seconds.
-            unit: what counts as a speed of 1 a second, in the value's own unit.
+        A speed of ``unit`` (in the value's own unit) counts as 1 a second.
         """
         value = np.asarray(value, np.float64)
         if self._value is None:

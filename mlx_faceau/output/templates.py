@@ -11,11 +11,7 @@ _FOLDER = Path(__file__).with_name("templates")
 
 
 def render(name: str, **values: Any) -> str:
-    """Fill a template; in ``.html`` every value that is not marked safe is escaped.
-
-    Args:
-        name: of a file in ``templates/``.
-        values: what the template names; a missing one is an error.
+    """Fill a file of ``templates/``; in ``.html`` every value that is not marked safe is escaped.
 
     Raises:
         MissingDependency: without jinja2.
@@ -24,12 +20,7 @@ def render(name: str, **values: Any) -> str:
 
 
 def write_page(path: Path | str, template: str, **values: Any) -> None:
-    """Write a filled ``.html`` template, whole or not at all; see :func:`render`.
-
-    Raises:
-        MissingDependency: without jinja2.
-        OSError: if it cannot be written.
-    """
+    """Write a filled ``.html`` template, whole or not at all; see :func:`render`."""
     page = render(template, **values)
     with atomic_file(path) as temporary:
         temporary.write_text(page, encoding="utf-8")

@@ -127,8 +127,3 @@ def test_simulated_boxes_err_by_the_medians_that_were_measured(detector: str) ->
 
 def test_no_boxes_means_no_crops() -> None:
     assert box_crops(Faces(), "none") is None
-
-
-def test_an_unknown_source_of_boxes_is_refused() -> None:
-    with pytest.raises(ValueError, match="boxes are auto, file, yunet, dlib, mtcnn, none"):
-        box_crops(Faces(), "retinaface")

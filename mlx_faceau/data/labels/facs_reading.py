@@ -13,7 +13,6 @@ numbers are in `weights/facs_reading.npz`, which `benchmarks/facs_reading.py` ma
 References:
     Ekman, Friesen, Hager, Facial Action Coding System, 2002.
     Li et al., Learning formation of physically-based face attributes, CVPR 2020 (ICT-FaceKit).
-    Lawson, Hanson, Solving least squares problems, 1974, chapter 23 (non-negative least squares).
 """
 
 from dataclasses import dataclass
@@ -223,11 +222,7 @@ def rotation_and_scale(source: np.ndarray, target: np.ndarray) -> tuple[np.ndarr
 
 
 def align(mesh: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rotate, scale and shift meshes so that their stable points meet those of a mean mesh.
-
-    Args:
-        mesh: (N, 478, 3) points, x right, y up, z to the viewer.
-        mean: (478, 3) mesh to meet.
+    """Rotate, scale and shift meshes (N, 478, 3) so that their stable points meet a mean mesh's.
 
     Returns:
         (N, 478, 3) aligned meshes, scale * (mesh - centre) @ R + target's centre; (N, 3, 3) R.
@@ -256,14 +251,10 @@ def features(mesh: np.ndarray, scores: np.ndarray, table: Table) -> tuple[np.nda
 
 
 def nonnegative_least_squares(factor: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """The x >= 0 that minimises |factor x - target| (Lawson and Hanson 1974).
+    """The x (S,) >= 0 that minimises |factor x - target|, factor (S, S) of full rank.
 
-    Args:
-        factor: (S, S) of full rank.
-        target: (S,).
-
-    Returns:
-        (S,) amounts.
+    Reference:
+        Lawson, Hanson, Solving least squares problems, 1974, chapter 23.
     """
     gram, right = factor.T @ factor, factor.T @ target
     amounts, free = np.zeros(len(right)), np.zeros(len(right), bool)

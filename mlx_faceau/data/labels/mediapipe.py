@@ -119,14 +119,7 @@ class MediaPipeLabeller:
 def find_faces(
     net: FaceMesh, image: Pyramid, known: Sequence[Mesh] = (), tiles: Sequence[int] = (2, 4)
 ) -> list[Mesh]:
-    """All faces of an image except known ones, by falling confidence.
-
-    Args:
-        net: finds and measures them.
-        image: to search.
-        known: faces that need not be found.
-        tiles: see :func:`search_regions`.
-    """
+    """All faces of an image except known ones, by falling confidence; see search_regions()."""
     regions = search_regions(*image.size, tiles)
     found = [each for region in regions for each in net.detect(image, region)]
     meshes: list[Mesh] = []
@@ -144,12 +137,8 @@ def search_regions(width: int, height: int, tiles: Sequence[int]) -> list[Region
     """The squares of an image in which faces are searched.
 
     The whole; the image with room around it, for faces that fill it; and overlapping tiles, for
-    faces down to an eighth of a tile.
-
-    Args:
-        width, height: of the image, px.
-        tiles: how many fit into its longer side, for each size of tiles; the second and further
-            sizes only down to tiles of 256 px.
+    faces down to an eighth of a tile. ``tiles`` says how many fit into the longer side, for each
+    size of tiles; the second and further sizes only down to tiles of 256 px.
     """
     side, centre = float(max(width, height)), np.array([width - 1, height - 1]) / 2
     regions = [Region(centre, side, 0.0), Region(centre, 2 * side, 0.0)]

@@ -84,13 +84,9 @@ def build_open_pdm(model: ICTFaceKit, vertices: np.ndarray = OPEN_VERTICES, seed
 def sample_heads(
     model: ICTFaceKit, vertices: np.ndarray | slice, count: int, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Neutral heads (N, V, 3) of random identity, and what random expressions add to them, in mm.
+    """Neutral heads (count, V, 3) of random identity, and what random expressions add, in mm.
 
-    Args:
-        model: the head model; its identity coefficients are standard normal.
-        vertices: V of the model's.
-        count: N heads.
-        generator: of the random numbers.
+    Identity coefficients are standard normal; V are the given vertices.
     """
     coefficients = generator.normal(size=(count, len(model.identity)))
     amounts = sample_expressions(model.expression_names, count, generator)
@@ -112,13 +108,8 @@ def sample_expressions(
     alone, the rest on both sides with amounts that differ by 20 % (standard deviation).
     ``mouthClose``, which closes the lips of an open jaw, is multiplied by ``jawOpen``.
 
-    Args:
-        names: E shapes.
-        count: N heads.
-        generator: of the random numbers.
-
     Returns:
-        (N, E) float64 in [0, 1].
+        (count, E) float64 in [0, 1] for the E names.
     """
     amounts = np.zeros((count, len(names)))
     pairs: dict[str, list[int]] = {}

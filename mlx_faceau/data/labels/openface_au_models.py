@@ -112,11 +112,8 @@ class OpenFaceAUModels:
         """Fit to labelled faces.
 
         The same faces give the same result on the same machine; on another one, rounding may rotate
-        components of nearly equal variance into one another.
-
-        Args:
-            faces: labelled by OpenFace, or by a method of the same form.
-            rows: (n,) samples to use, ascending; of more than 30,000 a random subset is taken.
+        components of nearly equal variance into one another. Of more than 30,000 ``rows`` a random
+        subset is taken.
 
         Raises:
             DatasetError: if too few have PDM parameters, or landmarks that do not belong to them.
@@ -225,17 +222,10 @@ def features_of(faces: LabelledFaces, rows: np.ndarray, pdm: PDM) -> Iterator[np
 
 
 def uncensored_fit(features: np.ndarray, intensities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Linear weights for intensities that were censored at 0 and 5.
+    """Linear weights (F, 17) for intensities (N, 17) that were censored at 0 and 5, and scores.
 
-    Ridge regression, repeated with its own predictions in place of the censored values.
-
-    Args:
-        features: (N, F) float32, centred.
-        intensities: (N, 17) in [0, 5].
-
-    Returns:
-        Weights (F, 17), and scores (N, 17): the intensities, beyond the limits where they lie on
-        them.
+    Ridge regression on centred features (N, F), repeated with its own predictions in place of the
+    censored values. Scores (N, 17) are the intensities, beyond the limits where they lie on them.
     """
     regress = _ridge(features)
     scores = np.asarray(intensities, np.float32)
