@@ -11,7 +11,7 @@ import numpy as np
 from mlx_faceau.core.atomic_io import atomic_file
 from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.core.libraries import LOAD_ERRORS, load_error
-from mlx_faceau.video.results import FaceResult, FrameResult
+from mlx_faceau.video.results import FrameResult
 
 from .openface_csv import FILE_COLUMN, Layout
 
@@ -32,26 +32,26 @@ def json_lines(result: FrameResult, layout: Layout) -> list[str]:
     }
     if not result.faces:
         return [json.dumps({**first, "face_id": None, "success": False, "confidence": 0.0})]
-    return [json.dumps({**first, **_values(face, layout)}) for face in result.faces]
-
-
-def _values(face: FaceResult, layout: Layout) -> dict[str, Any]:
-    values: dict[str, Any] = {
-        "face_id": face.face_id,
-        "confidence": round(face.confidence, 4),
-        "success": face.success,
-    }
-    if "pose" in layout.groups:
-        values["position_mm"] = _rounded(face.pose.position)
-        values["angles"] = _rounded(face.pose.angles)
-    if "2d" in layout.groups:
-        values["landmarks"] = _rounded(face.landmarks)
-    if "params" in layout.groups:
-        values["global_params"] = _rounded(face.global_params)
-        values["local_params"] = _rounded(face.local_params)
-    if "aus" in layout.groups and face.au_intensities is not None:
-        values["au_intensities"] = dict(zip(AU_NAMES, _rounded(face.au_intensities), strict=True))
-    return values
+    lines = []
+    for face in result.faces:
+        values: dict[str, Any] = {
+            "face_id": face.face_id,
+            "confidence": round(face.confidence, 4),
+            "success": face.success,
+        }
+        if "pose" in layout.groups:
+            values["position_mm"] = _rounded(face.pose.position)
+            values["angles"] = _rounded(face.pose.angles)
+        if "2d" in layout.groups:
+            values["landmarks"] = _rounded(face.landmarks)
+        if "params" in layout.groups:
+            values["global_params"] = _rounded(face.global_params)
+            values["local_params"] = _rounded(face.local_params)
+        if "aus" in layout.groups and face.au_intensities is not None:
+            units = _rounded(face.au_intensities)
+            values["au_intensities"] = dict(zip(AU_NAMES, units, strict=True))
+        lines.append(json.dumps({**first, **values}))
+    return lines
 
 
 def _rounded(values: np.ndarray) -> Any:

@@ -6,6 +6,7 @@ The action units are read from the points and the scores by
 :mod:`mlx_faceau.data.labels.facs_reading`.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -173,7 +174,7 @@ class FaceTracks:
     def __init__(self, net: FaceMesh) -> None:
         self._net = net
         self._last: dict[int, Mesh] = {}  # faces of the last frame
-        self._count = 0
+        self._numbers = itertools.count()
         self._searched = -np.inf
 
     def __call__(self, frame: Frame) -> dict[int, Mesh]:
@@ -192,15 +193,9 @@ class FaceTracks:
         if lost or not found or frame.timestamp - self._searched >= _SEARCH_EVERY:
             self._searched = frame.timestamp
             for mesh in find_faces(self._net, image, list(found.values()), tiles=(2,)):
-                found[self._number(mesh, lost)] = mesh
+                again = [n for n, other in lost.items() if _is_one_of([other], mesh)]
+                number = again[0] if again else next(self._numbers)
+                lost.pop(number, None)
+                found[number] = mesh
         self._last = dict(sorted(found.items()))
         return self._last
-
-    def _number(self, mesh: Mesh, lost: dict[int, Mesh]) -> int:
-        """The number of the face lost there in this frame, or a new one."""
-        for number, other in lost.items():
-            if _is_one_of([other], mesh):
-                del lost[number]
-                return number
-        self._count += 1
-        return self._count - 1

@@ -46,28 +46,27 @@ class PyfaceauLabeller:
 
     def __init__(self, load: Callable[[str], Any] = importlib.import_module) -> None:
         try:
-            self._open(load)
+            models = load("pyfaceau.models")
+            paths = models.model_paths(models.ensure_models())
+            self._detector = load("pymtcnn").MTCNN()
+            self._open_fitter = load("pyclnf").CLNF
+            self._hog = load("pyfhog").extract_fhog_features
+            self._pdm = load("pyfaceau.features.pdm").PDMParser(paths["pdm_file"])
+            aligner = load("pyfaceau.alignment.face_aligner").OpenFace22FaceAligner
+            self._aligner = aligner(paths["pdm_file"])
+            triangles = load("pyfaceau.features.triangulation").TriangulationParser
+            self._triangles = triangles(paths["triangulation_file"])
+            parser = load("pyfaceau.prediction.model_parser").OF22ModelParser
+            static = parser(paths["au_models_dir"]).load_all_models(
+                force_model_type="static", verbose=False
+            )
+            predictor = load("pyfaceau.prediction.batched_au_predictor").BatchedAUPredictor
+            self._predictor = predictor(static)
         except ImportError as error:
             raise BackendError(f"pyfaceau cannot run: {error}; {_INSTALL}") from None
         except FileNotFoundError as error:  # what pyfaceau raises without its models
             reason = " ".join(str(error).split())[:120]
             raise BackendError(f"pyfaceau has no models ({reason}); {_INSTALL}") from None
-
-    def _open(self, load: Callable[[str], Any]) -> None:
-        models = load("pyfaceau.models")
-        paths = models.model_paths(models.ensure_models())
-        self._detector = load("pymtcnn").MTCNN()
-        self._open_fitter = load("pyclnf").CLNF
-        self._hog = load("pyfhog").extract_fhog_features
-        self._pdm = load("pyfaceau.features.pdm").PDMParser(paths["pdm_file"])
-        aligner = load("pyfaceau.alignment.face_aligner").OpenFace22FaceAligner
-        self._aligner = aligner(paths["pdm_file"])
-        triangles = load("pyfaceau.features.triangulation").TriangulationParser
-        self._triangles = triangles(paths["triangulation_file"])
-        parser = load("pyfaceau.prediction.model_parser").OF22ModelParser(paths["au_models_dir"])
-        static = parser.load_all_models(force_model_type="static", verbose=False)
-        predictor = load("pyfaceau.prediction.batched_au_predictor").BatchedAUPredictor
-        self._predictor = predictor(static)
 
     def begin(self, video: Path) -> Callable[[Frame], Labels]:
         """See :class:`~mlx_faceau.data.labels.face_labels.Labeller`."""
