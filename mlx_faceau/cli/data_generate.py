@@ -87,7 +87,8 @@ def run(args: argparse.Namespace) -> int:
     kind = "photograph" if len(photographs) == len(reports) else "file" if photographs else "video"
     if kept == 0:
         raise DatasetError(f"{args.output}: not written, no {kind} gave a sample")
-    print(f"{args.output}: {kept} samples of {len(reports) - len(failed)} {kind}s")
+    used = len(reports) - len(failed)
+    print(f"{args.output}: {kept} samples of {used} {kind}{'' if used == 1 else 's'}")
     if failed:
         print(f"{len(failed)} of {len(reports)} {kind}s could not be used", file=sys.stderr)
     return 1 if failed else 0

@@ -66,7 +66,7 @@ class Parser(argparse.ArgumentParser):
             message += "".join(f"; unknown {f}{_did_you_mean(f, words)}" for f in unknown)
         if found := re.search(r"(?:unrecognized arguments: |invalid choice: ')([^'= ]+)", message):
             hint = _did_you_mean(found[1], words)
-            if not hint and found[0].startswith("invalid") and _is_input(found[1]):
+            if not hint and "argument COMMAND" in message and _is_input(found[1]):
                 hint = f"; did you mean predict {found[1]}?"
             elif not hint and found[0].startswith("unrec") and not found[1].startswith("-"):
                 hint = "; name all inputs side by side, and no value after a flag that takes none"

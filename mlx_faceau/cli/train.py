@@ -97,8 +97,9 @@ def _report(result: "TrainingResult") -> int:
     if "aus" in best["metrics"]:
         print(action_unit_table({"net": best["metrics"]}).text())
     reason = {"finished": "finished", "patience": "stopped early: no better loss for a while"}
+    epochs = f"{result.state.epoch} epoch{'' if result.state.epoch == 1 else 's'}"
     print(
-        f"{reason[result.stopped]} after {result.state.epoch} epochs; best is epoch "
+        f"{reason[result.stopped]} after {epochs}; best is epoch "
         f"{best['epoch']} with validation loss {best['validation']['loss']:.4f}, in {result.folder}"
     )
     if not result.config.overfit:

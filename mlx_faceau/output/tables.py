@@ -53,7 +53,7 @@ class Table:
 
 def number(value: float | None, digits: int = 3) -> str:
     """A figure, or ``-`` where there is none (None or NaN)."""
-    return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+    return "-" if value is None or math.isnan(value) else f"{value:z.{digits}f}"
 
 
 def with_interval(

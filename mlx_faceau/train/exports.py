@@ -34,7 +34,8 @@ def export_best(folder: Path, kind: str) -> dict[str, str]:
                 module, function = FORMATS[path.suffix]
                 getattr(import_module(module), function)(folder / BEST_NAME, path)
         except (FaceauError, ImportError, OSError, ValueError, RuntimeError) as error:
-            _LOG.warning("%s not written: %s", path, error)
+            named = str(error).startswith(f"{path} ")  # a failed check says all by itself
+            _LOG.warning("%s", error if named else f"{path} not written: {error}")
             results[name] = str(error)
         else:
             _LOG.info("%s written", path)

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 
 from mlx_faceau.core.atomic_io import atomic_file
+from mlx_faceau.core.facs import NUM_AUS
+from mlx_faceau.output.tables import number
 
 HISTORY_NAME = "training_history.json"
 
@@ -44,8 +46,9 @@ def epoch_line(entry: Mapping[str, Any], epochs: int, best: bool) -> str:
     metrics = entry["metrics"]
     if "aus" in metrics:
         constant = metrics["constant"]
-        figures = f"mean r {metrics['correlation']:.3f}  MAE {metrics['mae']:.3f}"
-        names = f" ({', '.join(constant)})" if constant else ""
+        figures = f"mean r {number(metrics['correlation'])}  MAE {metrics['mae']:.3f}"
+        every = len(constant) == NUM_AUS
+        names = " (all)" if every else f" ({', '.join(constant)})" if constant else ""
         figures += f"  constant AUs {len(constant)}{names}"
     else:
         figures = (

@@ -51,7 +51,7 @@ def draw_curves(epochs: Sequence[Mapping[str, Any]], folder: Path) -> Path | Non
             values = [float(reduce(getitem, keys, entry)) for entry in epochs]
             axes.plot(numbers, values, label=label, marker="o" if len(numbers) < 30 else None, ms=3)
         axes.set(title=title, xlabel="epoch")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axes.grid(alpha=0.3)
         if len(curves) > 1:
             axes.legend()

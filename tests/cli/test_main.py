@@ -78,10 +78,18 @@ def test_a_value_after_a_flag_that_takes_none_is_explained(capsys):
     assert "unrecognized arguments: out.html; name all inputs side by" in capsys.readouterr().err
 
 
-def test_an_unknown_choice_of_a_flag_gets_no_hint_about_inputs(capsys):
+@pytest.mark.parametrize(
+    "words", [["predict", "x.h5", "--format", "xlsx"], ["train", "--data", "x.h5"]]
+)
+def test_a_wrong_choice_gets_no_hint_about_inputs(capsys, monkeypatch, tmp_path, words):
+    monkeypatch.chdir(tmp_path)
+    Path("x.h5").touch()
     with pytest.raises(SystemExit):
-        main(["predict", "photo.jpg", "--format", "xlsx"])
-    assert "side by side" not in capsys.readouterr().err
+        main(words)
+    error = capsys.readouterr().err
+    assert "invalid choice" in error
+    assert "side by side" not in error
+    assert "did you mean" not in error
 
 
 def test_nothing_is_suggested_where_no_flag_is_near(capsys):

@@ -151,7 +151,7 @@ def test_a_training_is_resumed_by_its_folder_alone(
     trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["train", "landmark-pose", "--resume", str(trained)]) == 0
-    assert "finished after 1 epochs" in capsys.readouterr().out
+    assert "finished after 1 epoch;" in capsys.readouterr().out
 
 
 @pytest.fixture
