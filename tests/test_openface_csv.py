@@ -73,6 +73,11 @@ def test_decimals_are_those_of_openface() -> None:
     assert (cells["AU45_r"], cells["AU45_c"]) == ("2.00", "1.00")
 
 
+def test_a_small_negative_number_is_a_plain_zero() -> None:
+    line = Layout().lines(found(face(local_params=np.full(34, -1e-5))))[0]
+    assert "-0.000" not in line
+
+
 def test_presence_begins_at_the_stated_intensity_of_each_unit() -> None:
     layout = Layout(("aus",), presence_thresholds=(0.3, 0.5, *[1.0] * 15))
     line = layout.lines(found(face(au_intensities=np.r_[0.29, 0.5, np.zeros(15)])))[0]

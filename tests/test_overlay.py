@@ -85,6 +85,36 @@ def test_any_frame_can_be_drawn(size: tuple[int, int]) -> None:
     np.testing.assert_array_equal(found.frame.image, before)
 
 
+def panel_alone(size: tuple[int, int], found: tuple) -> np.ndarray:
+    """Where the panels of action units change the picture."""
+    without = tuple(replace(one, au_intensities=None) for one in found)
+    both = [draw(FrameResult(frame_of(90, size=size), some)) for some in (found, without)]
+    return (both[0] != both[1]).any(axis=2)
+
+
+@pytest.mark.parametrize("size", [(200, 200), (240, 320)])
+def test_panels_leave_the_legend_of_a_small_frame_readable(size: tuple[int, int]) -> None:
+    found = faces([Blob(size[1] / 2, size[0] / 2, size[0] / 3)])
+    assert not panel_alone(size, found)[-9:].any()
+
+
+def test_a_panel_becomes_smaller_before_it_hides_its_own_face() -> None:
+    found = faces([Blob(250, 300, 125)])
+    changed = panel_alone((512, 512), found)
+    x, y, width, height = (round(value) for value in found[0].bbox)
+    assert changed.sum() > 17 * 13 * 50
+    assert not changed[y : y + height, x : x + width].any()
+
+
+def test_what_is_written_grows_with_images_larger_than_full_hd() -> None:
+    heights = []
+    for grown in (1, 3):
+        found = faces([Blob(700 * grown, 500 * grown, 300 * grown)])
+        rows = panel_alone((1080 * grown, 1600 * grown), found).any(axis=1)
+        heights.append(np.flatnonzero(rows).max() - np.flatnonzero(rows).min())
+    assert heights[1] == pytest.approx(3 * heights[0], rel=0.05)
+
+
 WRITE = """
 import sys, time
 sys.path.insert(0, sys.argv[2])
@@ -127,6 +157,16 @@ def test_an_overlay_is_h264_with_the_times_of_its_frames(tmp_path: Path) -> None
     assert b"moof" in path.read_bytes()  # fragments
 
 
+def test_images_follow_at_the_rate_because_they_have_no_times(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    with OverlayVideo(path, 25) as video:
+        for index in range(4):
+            video.add(FrameResult(replace(frame_of(90, index), timestamp=0.0)))
+    with av.open(str(path)) as container:
+        times = [frame.time for frame in container.decode(video=0)]
+    assert times == pytest.approx([0, 0.04, 0.08, 0.12], abs=0.002)
+
+
 def test_another_ending_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"ends with \.mp4 or \.mkv"):
         OverlayVideo(tmp_path / "a.avi", 25)
@@ -135,9 +175,10 @@ def test_another_ending_is_refused(tmp_path: Path) -> None:
 def test_the_live_window_shows_frames_a_second_until_it_is_closed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    keys, shown, notes = [255, 255, ord("q")], [], []
+    keys, shown, sizes, notes = [255, 255, ord("q")], [], [], []
     cv2 = overlay.cv2
     monkeypatch.setattr(cv2, "namedWindow", lambda *_: None)
+    monkeypatch.setattr(cv2, "resizeWindow", lambda _, *size: sizes.append(size))
     monkeypatch.setattr(cv2, "imshow", lambda _, image: shown.append(image.shape))
     monkeypatch.setattr(cv2, "waitKey", lambda _: keys.pop(0))
     monkeypatch.setattr(cv2, "getWindowProperty", lambda *_: 1.0)
@@ -148,6 +189,7 @@ def test_the_live_window_shows_frames_a_second_until_it_is_closed(
         window.show(FrameResult(frame_of(90, index)))
     assert not window.is_open
     assert shown == [(480, 640, 3)] * 3
+    assert sizes == [(640, 480)]
     assert notes[-1].endswith(" frames/s")
 
     def refuses(*_: object) -> None:
@@ -155,6 +197,17 @@ def test_the_live_window_shows_frames_a_second_until_it_is_closed(
 
     monkeypatch.setattr(cv2, "namedWindow", refuses)
     with pytest.raises(MissingDependency, match="opencv-python"):
+        LiveWindow("webcam 0")
+
+
+def test_a_window_without_a_display_is_refused_before_the_library_ends_the_program(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(overlay.cv2, "currentUIFramework", lambda: "QT")
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(UsageError, match="no display"):
         LiveWindow("webcam 0")
 
 

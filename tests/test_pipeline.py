@@ -25,7 +25,7 @@ from blobs import (
 from mlx_faceau import AU_NAMES, FacePipeline
 from mlx_faceau.core.geometry import standard_crop_matrix, to_frame
 from mlx_faceau.core.landmarks import FIVE_POINTS
-from mlx_faceau.errors import VideoError
+from mlx_faceau.errors import UsageError, VideoError
 from mlx_faceau.video.detectors import Detection
 from mlx_faceau.video.reader import Span
 from mlx_faceau.video.results import Frame, FrameResult
@@ -308,6 +308,15 @@ def test_a_camera_that_is_not_there_or_gives_nothing_is_an_error() -> None:
         pipeline().live(FakeCapture(0, opened=False))
     with pytest.raises(VideoError, match="gives no frames"):
         list(pipeline().live(FakeCapture(0)))
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [(-1, "numbered from 0"), (1 << 40, "numbered from 0"), ("clip.mp4", "FacePipeline.video")],
+)
+def test_what_is_no_camera_is_refused_before_opencv_sees_it(source: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        pipeline().live(source)
 
 
 def test_leaving_a_live_stream_releases_the_camera() -> None:

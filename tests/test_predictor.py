@@ -137,6 +137,12 @@ def test_a_list_of_crops_is_a_batch(kind):
             np.testing.assert_array_equal(listed[name], values)
 
 
+@KINDS
+def test_a_list_given_to_predict_is_pointed_to_predict_batch(kind):
+    with pytest.raises(ValueError, match="use predict_batch for lists"):
+        predictor(kind).predict([CROP, CROP])
+
+
 # --- real models
 
 

@@ -55,6 +55,7 @@ def test_files_arrays_and_pil_images_give_the_same(tmp_path: Path, pipeline: Fac
         assert repr(stream).startswith("<ResultStream: loop over it, or call to_dict()")
         results = list(stream)
     assert [found.source for found in results] == [str(path), str(path), "", "", ""]
+    assert [found.frame.index for found in results] == [0, 1, 2, 3, 4]
     for found in results:
         np.testing.assert_array_equal(found.frame.image, FRAME)
         assert len(found.faces) == 2

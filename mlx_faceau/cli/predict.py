@@ -7,7 +7,11 @@ from typing import Any
 from mlx_faceau.errors import UsageError
 
 _NO_SETTINGS = (
-    "columns", "overlay", "aligned_faces", "report", "file_per_image", "resume", "shard",
+    "columns", "overlay", "show", "aligned_faces", "report", "file_per_image", "resume", "shard",
+)  # fmt: skip
+# Options that --aligned takes too.
+_OF_CROPS = (
+    "inputs", "landmark_model", "au_model", "aligned", "backend", "providers", "format", "output",
 )  # fmt: skip
 
 
@@ -19,55 +23,62 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="INPUT",
         help="images, videos, folders or patterns of them, or webcam (webcam:1 for the second)",
     )
-    parser.add_argument(
+    groups = {
+        "basic options": _add_basic,
+        "advanced: nets": _add_nets,
+        "advanced: face detection and tracking": _add_detection,
+        "advanced: what is written": _add_output,
+        "advanced: parts of videos and many inputs": _add_batch,
+    }
+    for title, add in groups.items():
+        add(parser.add_argument_group(title))
+    own = [a for a in parser._actions if a.default != argparse.SUPPRESS]  # not -h and -v
+    defaults = {a.dest: a.default for a in own if a.dest not in _OF_CROPS}
+    parser.set_defaults(face_defaults=defaults)
+
+
+def _add_basic(group: Any) -> None:
+    group.add_argument(
         "--landmark-model",
         metavar="PATH",
         help="landmark net: file, folder or builtin (default: builtin, unless --au-model is given)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--au-model",
         metavar="PATH",
         help="action unit net, likewise (default: builtin, unless --landmark-model is given)",
     )
-    parser.add_argument(
-        "--aligned",
-        action="store_true",
-        help="the inputs are 112x112 standard crops (never guessed); no faces are detected",
-    )
-    parser.add_argument(
-        "--backend",
-        choices=("auto", "coreml", "mlx", "onnx", "torch"),
-        default="auto",
-        help="what runs the nets (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--providers",
-        type=lambda text: [name.strip() for name in text.split(",")],
-        metavar="LIST",
-        help="execution providers of ONNX Runtime, best first, such as cuda,cpu",
-    )
-    parser.add_argument(
-        "--format",
-        choices=("csv", "json", "jsonl", "parquet"),
-        help="default: by --output's ending, else csv (OpenFace's columns); json is for --aligned",
-    )
-    parser.add_argument(
+    group.add_argument(
         "--output",
         metavar="FILE|DIR",
         help="a file for one table, a folder for several, - for standard output; default: "
         "NAME.csv in the current folder (--aligned: standard output)",
     )
-    groups = {
-        "face detection and tracking": _add_detection,
-        "what is written": _add_output,
-        "parts of videos and many inputs": _add_batch,
-    }
-    defaults: dict[str, Any] = {}  # of the options that --aligned does not take
-    for title, add in groups.items():
-        group = parser.add_argument_group(title)
-        add(group)
-        defaults |= {action.dest: action.default for action in group._group_actions}
-    parser.set_defaults(face_defaults=defaults)
+    group.add_argument("--overlay", action="store_true", help="also NAME.overlay.mp4, or .png")
+    group.add_argument("--report", action="store_true", help="also NAME.report.html")
+    group.add_argument(
+        "--show", action="store_true", help="show the overlay in a window while it runs (q ends it)"
+    )
+    group.add_argument(
+        "--aligned",
+        action="store_true",
+        help="the inputs are 112x112 standard crops (never guessed); no faces are detected",
+    )
+
+
+def _add_nets(group: Any) -> None:
+    group.add_argument(
+        "--backend",
+        choices=("auto", "coreml", "mlx", "onnx", "torch"),
+        default="auto",
+        help="what runs the nets (default: %(default)s)",
+    )
+    group.add_argument(
+        "--providers",
+        type=lambda text: [name.strip() for name in text.split(",")],
+        metavar="LIST",
+        help="execution providers of ONNX Runtime, best first, such as cuda,cpu",
+    )
 
 
 def _add_detection(group: Any) -> None:
@@ -96,6 +107,11 @@ def _add_detection(group: Any) -> None:
 
 def _add_output(group: Any) -> None:
     group.add_argument(
+        "--format",
+        choices=("csv", "json", "jsonl", "parquet"),
+        help="default: by --output's ending, else csv (OpenFace's columns); json is for --aligned",
+    )
+    group.add_argument(
         "--columns",
         metavar="LIST",
         help="groups of columns: pose,2d,3d,params,aus (default: all there are; 3d needs a PDM)",
@@ -117,16 +133,11 @@ def _add_output(group: Any) -> None:
         metavar="INTENSITY",
         help="AUxx_c is 1 from this intensity on (default: by unit as the network records, else 1)",
     )
-    group.add_argument("--overlay", action="store_true", help="also NAME.overlay.mp4, or .png")
-    group.add_argument(
-        "--show", action="store_true", help="show the overlay in a window while it runs (q ends it)"
-    )
     group.add_argument(
         "--aligned-faces",
         metavar="DIR",
         help="also write the 112x112 crop of each face: DIR/NAME/frame_000001_face_00.png",
     )
-    group.add_argument("--report", action="store_true", help="also NAME.report.html")
     group.add_argument("--smooth", action="store_true", help="One-Euro filter over each face")
     group.add_argument(
         "--subtract-neutral",
@@ -167,7 +178,7 @@ def run(args: argparse.Namespace) -> int:
         from .predict_aligned import run_aligned
 
         if changed:  # they mean nothing for crops; silence would look like success
-            flags = ", ".join("--" + name.replace("_", "-") for name in changed)
+            flags = ", ".join("--" + name.replace("_", "-") for name in sorted(changed))
             raise UsageError(f"{flags}: not with --aligned, which reads crops one by one")
         return run_aligned(args)
     from .predict_faces import run_faces

@@ -42,7 +42,6 @@ logger = logging.getLogger(__name__)
 
 _WEBCAM_RATE = 30.0  # frames a second of a webcam's overlay
 _OVERLAY_ENDINGS = f".overlay{OVERLAY_SUFFIXES[0]}", ".overlay.png"  # of a video, of an image
-_NAMED = 6  # files of one job that are named one by one
 
 
 @dataclass(frozen=True)
@@ -214,11 +213,16 @@ def _print_summary(job: Job, summary: Summary, record: dict[str, Any]) -> None:
     what = "image" if job.inputs[0].is_image else "frame"
     frames = f"{summary.frames} {what}{'' if summary.frames == 1 else 's'}"
     without = f", {summary.faceless} without a face" if summary.faceless else ""
-    files = [f"{path}/" if path.is_dir() else str(path) for path in summary.written] or [
-        "standard output"
+    drawn = [path for path in summary.written if path.name.endswith(".overlay.png")]
+    several = set(drawn) if len(drawn) > 1 else set()
+    files = [
+        f"{path}/" if path.is_dir() else str(path)
+        for path in summary.written
+        if path not in several
     ]
-    if len(files) > _NAMED:
-        files[_NAMED:] = [f"and {len(files) - _NAMED} more"]
+    if several:  # all in one folder
+        files.append(f"{drawn[0].with_name('*.overlay.png')} ({len(drawn)} files)")
+    files = files or ["standard output"]
     models = sorted({str(model["name"]) for model in record["models"].values()})
     made_by = ", ".join([*models, f"detector {record['detector']}"])
     stream.write(f"{job.name}: {frames}{without} -> {', '.join(files)} ({made_by})\n")

@@ -76,7 +76,11 @@ class _Predictor:
 
     def _run(self, crops: Crops, batch: bool) -> dict[str, np.ndarray]:
         """Outputs of one crop, or of a batch with a leading N."""
-        if batch and isinstance(crops, (list, tuple)):
+        if isinstance(crops, (list, tuple)):
+            if not batch:
+                raise UsageError(
+                    f"predict takes one crop {CROP_SHAPE}; use predict_batch for lists"
+                )
             crops = np.concatenate([_NO_CROPS, *map(check_crops, crops)])
         if getattr(crops, "ndim", 3 + batch) != 3 + batch:
             one = f"predict takes one crop {CROP_SHAPE}"

@@ -147,8 +147,8 @@ def _quoted(text: str) -> str:
 
 
 def _fixed(values: np.ndarray, decimals: int) -> list[str]:
-    form = f"%.{decimals}f"
-    return [form % value for value in np.asarray(values).ravel().tolist()]
+    form = f"{{:z.{decimals}f}}".format  # z: no minus before a zero
+    return [form(value) for value in np.asarray(values).ravel().tolist()]
 
 
 def foreign_columns(path: Path) -> list[str]:

@@ -13,6 +13,8 @@ _LIBRARIES = {
     "torch": ("torch",),
     "mlx": ("mlx",),
     "coreml": ("coremltools",),
+    "dlib": ("dlib", "dlib-bin"),
+    "vision": ("pyobjc-framework-Vision",),
 }
 
 
@@ -30,7 +32,8 @@ def run_record(description: Mapping[str, Any], settings: Mapping[str, Any]) -> d
         for role in _NETS
         if role in description
     }
-    runtimes = [name for m in models.values() for name in _LIBRARIES.get(m["backend"], ())]
+    running = [*(m["backend"] for m in models.values()), description.get("detector")]
+    runtimes = [name for part in running for name in _LIBRARIES.get(part, ())]
     libraries = dict.fromkeys(("numpy", *OPENCV, "av", *runtimes))
     versions = {name: installed_version(name) for name in libraries}
     return {

@@ -3,6 +3,8 @@
 Every line and letter has a dark outline, so that it can be read on bright and dark ground.
 """
 
+import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -47,10 +49,12 @@ _AXES = ((60, 60, 230), (80, 200, 80), (230, 120, 40))  # x, y, z
 _CLOSED = {"right_eye", "left_eye", "outer_mouth", "inner_mouth"}
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _LOW_CONFIDENCE, _WHITE, _DARK = (170, 170, 170), (255, 255, 255), (25, 25, 25)
-_LEAST_ROW, _LARGEST_ROW = 13.0, 30.0  # px of a panel's row
+_LEAST_ROW, _LARGEST_ROW = 13.0, 30.0  # px of a panel's row, up to full HD
+_FULL_HD = 1080  # px; what is written in larger images grows with them
 _FACE_MARGIN = 0.05  # around a face, of its height, where no panel lies
 _MOST_NAMED = 2  # faces beside which the action units are named in full
 _TIME_BASE = Fraction(1, 90_000)
+_LARGEST_WINDOW = (1280, 720)  # px at first; it can be resized
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 Colour = tuple[int, int, int]
@@ -86,20 +90,23 @@ def draw(found: "FrameResult", note: str = "", text: bool = True) -> np.ndarray:
         _draw_axes(image, face, size)
     if not text:
         return image
-    scale = float(np.clip(min(height, width) / 1000, 0.35, 1.2))
+    scale = max(0.35, min(height, width) / 1000)
     taken = [_outset(_face_box(face), _FACE_MARGIN) for face in found.faces]
+    floor = height  # of the panels
     if found.faces:
         room = (width - 2 * height / 100) / cv2.getTextSize(LEGEND, _FONT, 1.0, 1)[0][0]
         font = min(max(0.45, 0.6 * scale), room)
-        taken.append(_write(image, LEGEND, (height / 100, 0.985 * height), font, _WHITE))
+        legend = _write(image, LEGEND, (height / 100, 0.985 * height), font, _WHITE)
+        taken.append(legend)
+        floor = int(legend[1])
     labels = []
     for face in found.faces:
         label = f"#{face.face_id} {face.confidence:.2f}"
-        font = float(np.clip(np.ptp(face.landmarks, axis=0).max() / 300, 0.45, 1.1))
+        font = float(np.clip(np.ptp(face.landmarks, axis=0).max() / 300, 0.45, max(1.1, scale)))
         labels.append((label, _face_box(face)[:2], font, _colour(face)))
         taken.append(_write(image, *labels[-1]))
     measured = [face for face in found.faces if face.au_intensities is not None]
-    panels = _panel_places((height, width), [_face_box(face) for face in measured], taken)
+    panels = _panel_places((floor, width), [_face_box(face) for face in measured], taken)
     for face, panel in zip(measured, panels, strict=True):
         _join(image, _face_box(face), panel, _colour(face))
     for face, panel in zip(measured, panels, strict=True):
@@ -198,8 +205,8 @@ def _panel_place(size: tuple[int, int], face: Box, taken: list[Box], named: bool
     """Beside its face or near it; units are named in full if that is wanted and has room."""
     height, width = size
     left, top, right, bottom = face
-    largest = float(np.clip((bottom - top) / 17, _LEAST_ROW, _LARGEST_ROW))
-    largest = min(largest, (height - 4) / 18.5)
+    limit = _LARGEST_ROW * max(1.0, min(height, width) / _FULL_HD)
+    largest = min(float(np.clip((bottom - top) / 17, _LEAST_ROW, limit)), (height - 4) / 18.5)
     smallest = min(largest, max(_LEAST_ROW, 0.6 * largest))
     panels = []
     # Widths of "AU15 Lip Corner Depressor" and "AU15", in rows; smaller where that has no room.
@@ -282,7 +289,7 @@ class OverlayVideo:
             raise UsageError(f"{path}: an overlay video ends with {' or '.join(VIDEO_SUFFIXES)}")
         if av is None:
             raise MissingDependency("av")
-        self._rate = rate
+        self._rate = max(rate, 1.0)
         self._container: Any = None
         self._stream: Any = None
         self._last = -1  # time of the last frame
@@ -305,7 +312,9 @@ class OverlayVideo:
             if image.shape[1::-1] != size:  # a stream may change its size; the file cannot
                 image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
             frame: Any = av.VideoFrame.from_ndarray(np.asarray(image, np.uint8), format="bgr24")
-            frame.pts = max(self._last + 1, round(found.frame.timestamp / _TIME_BASE))
+            frame.pts = round(found.frame.timestamp / _TIME_BASE)
+            if frame.pts <= self._last:  # images have no times
+                frame.pts = self._last + round(1 / (self._rate * _TIME_BASE))
             frame.time_base, self._last = _TIME_BASE, frame.pts
             self._container.mux(self._stream.encode(frame))
 
@@ -321,14 +330,12 @@ class OverlayVideo:
                 **(fragments if mp4 else {"cluster_time_limit": "1000"}),
             },
         )
-        rate = Fraction(max(self._rate, 1.0)).limit_denominator(1001)
+        rate = Fraction(self._rate).limit_denominator(1001)
         stream: Any = self._container.add_stream("libx264", rate=rate)
         stream.height, stream.width = image.shape[:2]
         stream.pix_fmt = "yuv420p"
         stream.codec_context.time_base = _TIME_BASE
-        stream.codec_context.gop_size = max(
-            1, round(self._rate)
-        )  # a fragment begins at a key frame
+        stream.codec_context.gop_size = round(self._rate)  # a fragment begins at a key frame
         stream.options = {"preset": "veryfast", "crf": "20", "tune": "zerolatency"}
         self._stream = stream
 
@@ -359,14 +366,19 @@ class LiveWindow:
 
     Raises:
         MissingDependency: if this OpenCV was built without windows.
+        UsageError: on Linux, without a display.
     """
 
     def __init__(self, title: str) -> None:
         self.is_open = True
         self._title = title
         self._times: list[float] = []  # of the last frames
+        # Without a display Qt would end the program.
+        screens = {"DISPLAY", "WAYLAND_DISPLAY"}
+        if sys.platform == "linux" and cv2.currentUIFramework() and not screens & os.environ.keys():
+            raise UsageError("there is no display to show a window on (DISPLAY is not set)")
         try:
-            cv2.namedWindow(title, cv2.WINDOW_NORMAL)
+            cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_GUI_NORMAL)
         except cv2.error:
             raise MissingDependency("opencv-python") from None
 
@@ -377,7 +389,12 @@ class LiveWindow:
         self._times = [*self._times[-30:], time.monotonic()]
         seconds = self._times[-1] - self._times[0]
         note = f"{(len(self._times) - 1) / seconds:.0f} frames/s" if seconds else ""
-        cv2.imshow(self._title, draw(found, note))
+        image = draw(found, note)
+        if len(self._times) == 1:
+            height, width = image.shape[:2]
+            share = min(1.0, *np.divide(_LARGEST_WINDOW, (width, height)))
+            cv2.resizeWindow(self._title, round(width * share), round(height * share))
+        cv2.imshow(self._title, image)
         key = cv2.waitKey(1) & 0xFF
         visible = cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) >= 1
         if key in (27, ord("q")) or not visible:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -140,7 +141,7 @@ class FacePipeline:
     def images(
         self, images: "str | Path | Iterable[str | Path | np.ndarray | Image]"
     ) -> ResultStream:
-        """The faces of several images, one after the other; see :meth:`image`.
+        """The faces of several images, one after the other and numbered; see :meth:`image`.
 
         Args:
             images: a folder, whose image files are taken in sorted order, or images.
@@ -153,7 +154,11 @@ class FacePipeline:
             images = [p for p in sorted(folder.glob("*")) if p.suffix.lower() in IMAGE_SUFFIXES]
             if not images:
                 raise UsageError(f"{folder}: no folder with images in it; give one, or a list")
-        return ResultStream(map(self.image, images))
+        return ResultStream(map(self._numbered, count(), images))
+
+    def _numbered(self, index: int, image: "str | Path | np.ndarray | Image") -> FrameResult:
+        result = self.image(image)
+        return replace(result, frame=replace(result.frame, index=index))
 
     def video(self, path: str | Path | Video, span: Span = WHOLE) -> ResultStream:
         """The faces of every frame of a video file, in order.
@@ -180,9 +185,10 @@ class FacePipeline:
             span: which of its frames.
 
         Raises:
+            UsageError: for anything else, such as a file's name.
             VideoError: if there is no such webcam, or it gives no images.
         """
-        webcam = Webcam(source) if isinstance(source, int) else Webcam(capture=source)
+        webcam = Webcam(int(source)) if isinstance(source, int) else Webcam(capture=source)
         return self._stream(webcam, span, webcam.name, live=True)
 
     def describe(self) -> dict[str, Any]:

@@ -32,6 +32,7 @@ VIDEO_SUFFIXES = (
 
 _LEAST_STEP = 0.001  # seconds between frames, as CSV files write them
 _USUAL_RATE = 30.0  # frames a second of a camera
+_MOST_CAMERAS = 1 << 16  # with OpenCV's hundreds for the interface
 
 
 @dataclass(frozen=True)
@@ -222,6 +223,7 @@ class Webcam:
         capture: an opened ``cv2.VideoCapture`` or the like; None opens the camera.
 
     Raises:
+        UsageError: for another number, or a capture without ``read``.
         VideoError: if there is no such camera, or it may not be used.
     """
 
@@ -230,6 +232,13 @@ class Webcam:
 
     def __init__(self, source: int = 0, capture: Any = None) -> None:
         self.name = f"webcam {source}"
+        if capture is None and not 0 <= source < _MOST_CAMERAS:  # OpenCV crashes at -1
+            raise UsageError(f"webcam {source}: cameras are numbered from 0")
+        if capture is not None and not hasattr(capture, "read"):
+            raise UsageError(
+                f"{capture!r}: expected the number of a webcam or an opened cv2.VideoCapture; "
+                "for a file use FacePipeline.video"
+            )
         with opencv_log_level(NOTHING):  # of every camera interface that OpenCV tries
             self._capture = cv2.VideoCapture(source) if capture is None else capture
         if not self._capture.isOpened():

@@ -228,6 +228,17 @@ def test_every_command_explains_itself(command, capsys):
     assert f"usage: mlx-faceau {command}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("command", ["predict", "train au", "train landmark-pose"])
+def test_the_basic_options_come_first_and_fit_on_a_screen(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    with pytest.raises(SystemExit):
+        main([*command.split(), "--help"])
+    basic, _, advanced = capsys.readouterr().out.partition("\nadvanced")
+    assert "basic options:" in basic
+    assert advanced
+    assert basic.count("\n") <= 40
+
+
 def test_the_parser_alone_loads_no_library():
     code = "import sys; from mlx_faceau.cli.main import build_parser; build_parser(); print(*[n for"
     code += " n in ('numpy', 'cv2', 'mlx', 'torch', 'onnx', 'h5py', 'tqdm') if n in sys.modules])"

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import sys
 import time
@@ -134,6 +135,8 @@ def test_a_folder_of_images_gives_one_table_with_a_row_a_face_and_a_contact_shee
     assert (out / "wedding.report.html").read_text().count("<figure>") == 3
     printed = capsys.readouterr()
     assert "wedding: 3 images, 1 without a face -> out/wedding.csv, " in printed.out
+    drawn = "out/wedding.run.json, out/*.overlay.png (3 files) ("
+    assert drawn in printed.out.replace(os.sep, "/")
     assert "c.png: not a readable" in printed.err
     assert "--smooth and --subtract-neutral change videos alone" in printed.err
     assert "1 of 4 inputs could not be read" in printed.err
