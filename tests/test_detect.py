@@ -1,6 +1,5 @@
 """Detectors: calibrations, choosing, and each kind on what it needs."""
 
-import builtins
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -111,14 +110,8 @@ def test_without_any_detector_the_message_names_three_ways(
 
 
 def hide(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
-    real = builtins.__import__
-
-    def guarded(name: str, *rest: Any) -> Any:
-        if name in names:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-        return real(name, *rest)
-
-    monkeypatch.setattr(builtins, "__import__", guarded)
+    for name in names:
+        monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setattr(detect.platform, "system", lambda: "Linux")
 
 

@@ -27,7 +27,7 @@ from .architectures import (
 )
 from .atomic_io import atomic_file
 from .facs import AU_NAMES
-from .libraries import LOAD_ERRORS, load_error, package_version
+from .libraries import import_library, package_version
 from .preprocess import COLOR_ORDER
 
 FORMAT = "mlx-faceau"
@@ -197,7 +197,7 @@ def save_checkpoint(
     Raises:
         OSError: if it cannot be written; what stood under the name is then untouched.
     """
-    save = _safetensors().numpy.save
+    save = import_library("safetensors.numpy", "cpu").save
     plain = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     data = save(plain, metadata={FORMAT: json.dumps(metadata, sort_keys=True, allow_nan=False)})
     with atomic_file(path) as temporary:
@@ -212,10 +212,10 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     """
     path = find_checkpoint(path)
     metadata = read_metadata(path)
-    safetensors = _safetensors()
+    safetensors = import_library("safetensors.numpy", "cpu")
     try:
-        arrays = safetensors.numpy.load_file(path)
-    except (safetensors.SafetensorError, KeyError, ValueError, OSError) as error:
+        arrays = safetensors.load_file(path)
+    except (import_library("safetensors").SafetensorError, KeyError, ValueError, OSError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file: {error}") from None
     # Weights may be stored in half precision; every net computes with them in float32.
     for name, array in arrays.items():
@@ -276,11 +276,3 @@ def file_hash(path: Path | str) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _safetensors() -> Any:
-    try:
-        import safetensors.numpy
-    except LOAD_ERRORS as error:
-        raise load_error(error, "safetensors", "cpu") from None
-    return safetensors

@@ -5,8 +5,10 @@ another NumPy, half an installation: each fails in its own way while the library
 """
 
 import sys
+from importlib import import_module
 from importlib.util import find_spec
 from types import TracebackType
+from typing import Any
 
 from mlx_faceau.errors import BrokenLibrary, FaceauError, MissingDependency
 
@@ -75,17 +77,24 @@ def broken(library: str, reason: object) -> BrokenLibrary:
     )
 
 
-def load_error(error: Exception, library: str, extra: str | None = None) -> FaceauError:
-    """Why a library cannot be imported: it is missing, or does not load.
+def import_library(name: str, extra: str | None = None) -> Any:
+    """Import a module of a library that an installation may lack.
 
     Args:
-        error: what importing it raised.
-        library: the name that is imported.
+        name: of the module.
         extra: the extra that brings it; None for a dependency of every installation.
+
+    Raises:
+        MissingDependency: if the library is not installed.
+        BrokenLibrary: if it does not load.
     """
-    if isinstance(error, ModuleNotFoundError) and error.name == library:
-        return MissingDependency(library, extra)
-    return library_error(error) or broken(library, error)
+    library = name.partition(".")[0]
+    try:
+        return import_module(name)
+    except LOAD_ERRORS as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == library:
+            raise MissingDependency(library, extra) from None
+        raise library_error(error) or broken(library, error) from None
 
 
 def library_error(error: BaseException) -> FaceauError | None:

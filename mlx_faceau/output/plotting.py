@@ -4,7 +4,7 @@ import io
 import re
 from typing import Any
 
-from mlx_faceau.core.libraries import LOAD_ERRORS, load_error
+from mlx_faceau.core.libraries import import_library
 
 INK = "#010203"  # in an SVG it becomes the text colour of the page, light or dark
 # After Okabe and Ito: distinguishable with any colour vision, on white and on black.
@@ -26,23 +26,14 @@ def new_figure(width: float, height: float) -> Any:
     Raises:
         MissingDependency: without matplotlib.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except LOAD_ERRORS as error:
-        raise load_error(error, "matplotlib") from None
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = import_library("matplotlib.figure").Figure((width, height), layout="constrained")
+    import_library("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
     return figure
 
 
 def page_style() -> Any:
     """A context in which figures for :func:`svg` are made: text in :data:`INK`."""
-    try:
-        import matplotlib
-    except LOAD_ERRORS as error:
-        raise load_error(error, "matplotlib") from None
-    return matplotlib.rc_context(_INK_STYLE)
+    return import_library("matplotlib").rc_context(_INK_STYLE)
 
 
 def svg(figure: Any) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mlx_faceau.core.atomic_io import atomic_file
+from mlx_faceau.core.libraries import import_library
 from mlx_faceau.errors import UsageError, VideoError
 from mlx_faceau.video.overlay import OverlayVideo
 from mlx_faceau.video.prefetch import prefetch
@@ -19,7 +20,7 @@ from .neutral_calibration import NeutralCalibration
 from .openface_csv import Layout
 from .report import ImageReport, VideoReport
 from .row_file import RowFile, is_complete
-from .row_formats import check_parquet, json_lines, write_parquet
+from .row_formats import json_lines, write_parquet
 from .run_record import as_facts
 from .smoothing import smoothed
 
@@ -71,7 +72,7 @@ class OutputFiles:
         if self.subtract_neutral and "aus" not in self.layout.groups:
             raise UsageError("there are no action units to calibrate; give --au-model")
         if self.format == "parquet":
-            check_parquet()
+            import_library("pyarrow", "parquet")  # before long work
 
     @property
     def rows(self) -> Path | str:

@@ -1,6 +1,5 @@
 """Rows of results other than OpenFace's CSV: JSON lines, and a finished CSV as Parquet."""
 
-import importlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +9,6 @@ import numpy as np
 
 from mlx_faceau.core.atomic_io import atomic_file
 from mlx_faceau.core.facs import AU_NAMES
-from mlx_faceau.core.libraries import LOAD_ERRORS, load_error
 from mlx_faceau.video.results import FrameResult
 
 from .openface_csv import FILE_COLUMN, Layout
@@ -56,14 +54,6 @@ def json_lines(result: FrameResult, layout: Layout) -> list[str]:
 
 def _rounded(values: np.ndarray) -> Any:
     return np.round(np.asarray(values, np.float64), 4).tolist()
-
-
-def check_parquet() -> None:
-    """Check, before long work, that Parquet files can be written: MissingDependency if not."""
-    try:
-        importlib.import_module("pyarrow")
-    except LOAD_ERRORS as error:
-        raise load_error(error, "pyarrow", "parquet") from None
 
 
 def write_parquet(csv_path: Path, path: Path, record: Mapping[str, Any]) -> None:

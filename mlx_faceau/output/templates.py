@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mlx_faceau.core.atomic_io import atomic_file
-from mlx_faceau.core.libraries import LOAD_ERRORS, load_error
+from mlx_faceau.core.libraries import import_library
 
 _FOLDER = Path(__file__).with_name("templates")
 
@@ -28,10 +28,7 @@ def write_page(path: Path | str, template: str, **values: Any) -> None:
 
 @cache
 def _environment() -> Any:
-    try:
-        import jinja2
-    except LOAD_ERRORS as error:
-        raise load_error(error, "jinja2") from None
+    jinja2 = import_library("jinja2")
     return jinja2.Environment(
         loader=jinja2.FileSystemLoader(_FOLDER),
         autoescape=jinja2.select_autoescape(("html",)),

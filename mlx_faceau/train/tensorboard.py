@@ -5,20 +5,18 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mlx_faceau.core.libraries import LOAD_ERRORS, load_error
+from mlx_faceau.core.libraries import import_library
 
 FOLDER_NAME = "tensorboard"
 
 
 def open_writer(folder: Path, epoch: int) -> Any:
     """A ``tensorboardX.SummaryWriter`` from an epoch on: earlier figures of it are void."""
-    try:
-        from tensorboardX import SummaryWriter
-    except LOAD_ERRORS as error:
-        raise load_error(error, "tensorboardX", "tensorboard") from None
     # Its own file names differ by the second alone.
     suffix = f".epoch{epoch:06d}"
-    return SummaryWriter(logdir=str(folder), purge_step=epoch, filename_suffix=suffix)
+    return import_library("tensorboardX", "tensorboard").SummaryWriter(
+        logdir=str(folder), purge_step=epoch, filename_suffix=suffix
+    )
 
 
 def write_scalars(writer: Any, entry: Mapping[str, Any]) -> None:

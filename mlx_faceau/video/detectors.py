@@ -5,7 +5,6 @@ square around eyes and mouth. The networks take one kind of crop, so each detect
 calibration (:mod:`mlx_faceau.video.box_calibration`).
 """
 
-import importlib
 import logging
 import platform
 from collections.abc import Callable, Sequence
@@ -17,7 +16,7 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
-from mlx_faceau.core.libraries import LOAD_ERRORS, load_error
+from mlx_faceau.core.libraries import import_library
 from mlx_faceau.core.user_function import load_function, name_of, user_code
 from mlx_faceau.errors import (
     BackendError,
@@ -134,10 +133,7 @@ class DlibDetector:
     region_side = 192
 
     def __init__(self) -> None:
-        try:
-            import dlib
-        except LOAD_ERRORS as error:
-            raise load_error(error, "dlib", "detect") from None
+        dlib = import_library("dlib", "detect")
         self._find = dlib.get_frontal_face_detector()
 
     def detect(self, frame: np.ndarray) -> list[Detection]:
@@ -213,11 +209,9 @@ class VisionDetector:
             if platform.system() != "Darwin":
                 raise BackendError("the Vision detector runs on macOS only; try dlib or YuNet")
             try:
-                vision = importlib.import_module("Vision")
-            except ModuleNotFoundError:
+                vision = import_library("Vision", "detect")
+            except MissingDependency:
                 raise MissingDependency("pyobjc-framework-Vision", extra="detect") from None
-            except LOAD_ERRORS as error:
-                raise load_error(error, "Vision", "detect") from None
         self._vision = vision
 
     def detect(self, frame: np.ndarray) -> list[Detection]:

@@ -14,7 +14,7 @@ import numpy as np
 from mlx_faceau.core.atomic_io import atomic_file
 from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.core.landmarks import NUM_LANDMARKS
-from mlx_faceau.core.libraries import LOAD_ERRORS, load_error
+from mlx_faceau.core.libraries import import_library
 from mlx_faceau.core.pdm import PDM
 from mlx_faceau.errors import UsageError, VideoError
 
@@ -234,10 +234,7 @@ class ResultStream(Iterator[FrameResult]):
         Raises:
             MissingDependency: if pandas is not installed.
         """
-        try:
-            import pandas
-        except LOAD_ERRORS as error:
-            raise load_error(error, "pandas", "pandas") from None
+        pandas = import_library("pandas", "pandas")
         rows = [row for found in self for row in _rows(found)]
         return pandas.DataFrame(rows, columns=list(_COLUMNS))
 
