@@ -144,8 +144,9 @@ def _progress(total: int) -> Iterator[Callable[[int, int], None]]:
     """One line on a terminal: finished files, frames, frames a second."""
     from tqdm import tqdm
 
-    form = "{desc}, {n_fmt} frames, {rate_fmt}, {elapsed}"
-    with tqdm(unit=" frames", bar_format=form, disable=not sys.stderr.isatty()) as bar:
+    form = "{desc}, {n_fmt} frames, {rate_noinv_fmt}, {elapsed}"
+    hidden = not sys.stderr.isatty()
+    with tqdm(unit=" frames", bar_format=form, delay=0.1, disable=hidden) as bar:
 
         def show(files: int, frames: int) -> None:
             bar.set_description_str(f"{files}/{total} files", refresh=False)

@@ -203,7 +203,11 @@ def _progress_bar(name: str, total: int | None, unit: str) -> Iterator[Callable[
     except ModuleNotFoundError:
         yield lambda: None
         return
-    with tqdm(desc=name, total=total, unit=f" {unit}", disable=None, leave=False) as bar:
+    # Photographs take seconds each on a busy machine; tqdm would then print "2.1s/ images".
+    form = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}]"
+    with tqdm(
+        desc=name, total=total, unit=f" {unit}", disable=None, leave=False, bar_format=form
+    ) as bar:
         yield bar.update
 
 

@@ -592,3 +592,17 @@ def test_the_progress_bar_shows_share_speed_and_time_left(
             advance()
         shown = capsys.readouterr().err
     assert re.search(r"clip\.mp4: +\d+%.*[23]/4 \[00:00<00:\d\d, +[\d.]+ frames/s\]", shown)
+
+
+def test_slow_images_are_counted_in_images_a_second_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("tqdm")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr("tqdm.std.time", map(float, range(0, 10**6, 4)).__next__)
+    with predict_faces._progress_bar("photos", 4, "images") as advance:
+        for _ in range(3):
+            advance()
+    shown = capsys.readouterr().err
+    assert re.search(r" 0\.\d\d images/s\]", shown)
+    assert "s/ images" not in shown
