@@ -31,7 +31,7 @@ from .check import Check, verify_export
 from .int8_accuracy import CalibrationFaces
 from .mil import load_coremltools, quiet
 from .source_model import CombinedModel, SourceModel, read_source
-from .variants import Variant, check_variant
+from .variants import Variant
 
 _SMALLEST_WEIGHT = 512  # numbers; smaller ones stay float16, where int8 would save nothing
 _DATE = "1970-01-01"  # instead of today's, so that the same net gives the same bytes
@@ -87,7 +87,6 @@ def export_to_coreml(
     if path.suffix != COREML_SUFFIX:
         raise UsageError(f"{path}: the ending must be {COREML_SUFFIX}")
     variant = Variant("coreml", precision, input, batch)
-    check_variant(variant)
     if (faces is not None) != (precision == "int8"):
         raise UsageError("faces to measure on are for int8, which needs them")
     if path.exists() and not (path / "Manifest.json").is_file():

@@ -29,7 +29,7 @@ from .int8_accuracy import CalibrationFaces
 from .onnx_graph import INPUT_NAME, store_half, take_uint8, to_float16
 from .quantise import pool_globally, quantise
 from .source_model import CombinedModel, SourceModel, read_source
-from .variants import DEFAULT_OPSET, DYNAMIC, HALF_WEIGHTS, Variant, check_variant
+from .variants import DEFAULT_OPSET, DYNAMIC, HALF_WEIGHTS, Variant
 
 # Of torch's exporter: BatchNorm is not folded, so that the weights keep their values.
 _UNFOLDED: dict[str, Any] = {
@@ -81,7 +81,6 @@ def export_to_onnx(
     if path.suffix != ONNX_SUFFIX:
         raise UsageError(f"{path}: the ending must be {ONNX_SUFFIX}")
     variant = Variant("onnx", precision, input, batch, opset_version)
-    check_variant(variant)
     if (faces is not None) != (precision == "int8"):
         raise UsageError("faces to calibrate on are for int8, which needs them")
     source = read_source(model_or_checkpoint)

@@ -153,18 +153,18 @@ def _export_model(
     """Write one model in every format; the exit status."""
     from mlx_faceau.convert.check import CheckFailed
     from mlx_faceau.convert.source_model import CombinedModel, read_source
-    from mlx_faceau.convert.variants import Variant, check_variant
+    from mlx_faceau.convert.variants import Variant
     from mlx_faceau.output.model_card import write_model_card
     from mlx_faceau.video.box_calibration import save_calibrations
 
     variants = {}
     for form in formats:  # all are checked before any work
         # An option that another format of the same command takes is meant for that one.
-        opset = args.opset if form == "onnx" or "onnx" not in formats else None
-        variants[form] = Variant(form, args.precision, args.input, args.batch, opset)
         if form == "safetensors" and len(formats) > 1:
             variants[form] = Variant(form)
-        check_variant(variants[form])
+            continue
+        opset = args.opset if form == "onnx" or "onnx" not in formats else None
+        variants[form] = Variant(form, args.precision, args.input, args.batch, opset)
     combined = len(checkpoints) > 1
     sources: list[Any] = [
         read_source(path, args.width_mult if not combined or path.endswith(".pt") else None)
