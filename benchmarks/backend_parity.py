@@ -19,19 +19,20 @@ import numpy as np
 from timing import RESULTS, Row, write_csv
 
 from mlx_faceau.convert.exported_model import open_exported
+from mlx_faceau.core.architectures import CONFIGS
 from mlx_faceau.core.artifact_metadata import COREML_SUFFIX, ONNX_SUFFIX, read_exported_metadata
 from mlx_faceau.core.checkpoint import file_hash, find_checkpoint, read_metadata
+from mlx_faceau.core.facs import MAX_INTENSITY
 from mlx_faceau.core.metrics import au_metrics, landmark_pose_metrics
-from mlx_faceau.core.preprocess import to_network_input
 from mlx_faceau.core.tolerances import FLOAT16_MEAN_ERROR, INT8_CHANGE, MAX_ERROR
 from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.errors import BackendError
-from mlx_faceau.inference.backends import BACKENDS, open_backend
+from mlx_faceau.inference.backends import BACKENDS
+from mlx_faceau.inference.predictor import load_au_predictor, load_predictor
 from mlx_faceau.train.target_statistics import TargetStatistics
 
 Arrays = dict[str, np.ndarray]
 Run = Callable[[np.ndarray], Arrays]  # (N, 112, 112, 3) uint8 BGR -> outputs by name
-BATCH = 32
 METRICS = {
     "landmark_pose": ("correlation", "correlation_without_mean", "mae", "nme"),
     "au_prediction": ("correlation", "mae"),
@@ -51,17 +52,19 @@ def main() -> int:
     if recorded := metadata.get("target_statistics"):  # imported nets have none
         means = TargetStatistics.from_json(recorded, str(args.model)).means
     rows: list[Row] = []
+    crops = dataset.read_images(np.arange(len(dataset)))[..., ::-1]
     reference: Arrays = {}
     runners = [*backends(args.model, kind), *files(args.model, kind, args.files)]
     for backend, file, precision, run in runners:
-        outputs = predict(run, dataset)
+        outputs = run(crops)
         if kind == "au_prediction":
             metrics = au_metrics(dataset.labels["au_intensities"], outputs["au_intensities"])
         else:
             metrics = landmark_pose_metrics(dataset.labels, outputs, means)
         if not reference:
             reference, reference_mae = outputs, metrics["mae"]
-        gaps = {name: np.abs(outputs[name] - of) for name, of in reference.items()}
+        names = CONFIGS[kind]().output_shapes
+        gaps = {name: np.abs(outputs[name] - reference[name]) for name in names}
         within = is_within(precision, gaps, metrics["mae"] - reference_mae)
         row: Row = {"backend": backend, "file": file, "precision": precision, "kind": kind}
         row |= {"faces": len(dataset), **{key: f"{metrics[key]:.6f}" for key in METRICS[kind]}}
@@ -74,16 +77,16 @@ def main() -> int:
 
 def backends(model: Path, kind: str) -> Iterator[tuple[str, str, str, Run]]:
     """The checkpoint in every backend that runs here, PyTorch first: the others' reference."""
+    load = load_predictor if kind == "landmark_pose" else load_au_predictor
     for name in sorted(BACKENDS, key=lambda name: name != "torch"):
         try:
-            backend = open_backend(model, kind, name)
+            net = load(model, name)
         except BackendError as error:
             print(f"{name}: {error}")
             continue
-        described = backend.describe()
+        described = net.describe()
         precision = (described.get("metadata") or {}).get("precision", "float32")
-        run = lambda crops, backend=backend: backend.run(to_network_input(crops))  # noqa: E731
-        yield name, Path(described["path"]).name, precision, run
+        yield name, Path(described["path"]).name, precision, net.predict_batch
 
 
 def files(model: Path, kind: str, folders: list[Path]) -> Iterator[tuple[str, str, str, Run]]:
@@ -102,20 +105,12 @@ def files(model: Path, kind: str, folders: list[Path]) -> Iterator[tuple[str, st
 
             def run(crops: np.ndarray, exported=exported) -> Arrays:
                 named = zip(exported.outputs, exported.run(crops), strict=True)
-                return {port.name: values for port, values in named}
+                outputs = {port.name: values for port, values in named}
+                if kind == "au_prediction":  # as every predictor does
+                    outputs["au_intensities"] = outputs["au_intensities"].clip(0, MAX_INTENSITY)
+                return outputs
 
             yield exported.runtime, path.name, metadata.get("precision", "float32"), run
-
-
-def predict(run: Run, dataset: FaceDataset) -> Arrays:
-    parts = []
-    for start in range(0, len(dataset), BATCH):
-        images = dataset.read_images(np.arange(start, min(start + BATCH, len(dataset))))
-        parts.append(run(np.ascontiguousarray(images[..., ::-1])))
-    outputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    if "au_intensities" in outputs:  # as every predictor does
-        outputs["au_intensities"] = np.clip(outputs["au_intensities"], 0, 5)
-    return outputs
 
 
 def is_within(precision: str, gaps: Arrays, change: float) -> bool:

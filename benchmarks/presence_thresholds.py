@@ -27,7 +27,6 @@ from mlx_faceau.output.openface_csv import PRESENCE_THRESHOLD
 
 UNITS = [name.removesuffix("_r") for name in AU_NAMES]
 CANDIDATES = np.round(np.arange(0.3, 3.01, 0.05), 2)
-BATCH = 64
 
 
 def main() -> int:
@@ -55,9 +54,8 @@ def read(model: Path, paths: Sequence[Path]) -> tuple[np.ndarray, np.ndarray, np
     net, columns = load_au_predictor(model), []
     for path in paths:
         faces = FaceDataset(path)
-        batches = [np.arange(len(faces))[i : i + BATCH] for i in range(0, len(faces), BATCH)]
-        crops = (faces.read_images(rows)[..., ::-1] for rows in batches)
-        predicted = np.concatenate([net.predict_batch(crop)["au_intensities"] for crop in crops])
+        crops = faces.read_images(np.arange(len(faces)))[..., ::-1]
+        predicted = net.predict_batch(crops)["au_intensities"]
         columns.append((predicted, faces.labels["au_intensities"], subjects_of(faces)[1]))
     predicted, labels, people = map(np.concatenate, zip(*columns, strict=True))
     return predicted, labels, people
