@@ -35,8 +35,10 @@ from mlx_faceau.data.labels.facs_reading import (
     features,
     raw_channels,
     read_action_units,
+    rotation_and_scale,
     unit_sums,
 )  # fmt: skip
+from mlx_faceau.data.labels.ict_facekit import read_ict_facekit
 
 OPEN_SOURCES = ("muxspace", "udacity", "liveportrait")
 CLOSED = 0.02  # distance of the inner lips / distance of the outer eye corners
@@ -71,22 +73,18 @@ class Faces:
 class Ict:
     """ICT-FaceKit's shapes at the mesh points, turned as the table's mean neutral mesh stands."""
 
-    def __init__(self, model: Path, table: Table) -> None:
-        with np.load(model) as file:
-            parts = {key: file[key] for key in ("neutral", "expression", "identity")}
-            names = [str(name) for name in file["expression_names"]]
-        weights, vertices, mean = table.ict_weights, table.ict_vertices, table.mean
-        carried = {
-            key: np.einsum("pk,...pkd->...pd", weights, value[..., vertices, :].astype(np.float64))
-            for key, value in parts.items()
-        }
-        stable = list(STABLE_POINTS)
-        ours, theirs = (m[stable] - m[stable].mean(0) for m in (mean, carried["neutral"]))
-        left, values, right = np.linalg.svd(theirs.T @ ours)
-        rotation, scale = left @ right, values.sum() / (theirs**2).sum()
+    def __init__(self, path: Path, table: Table) -> None:
+        model, mean, stable = read_ict_facekit(path), table.mean, list(STABLE_POINTS)
+        neutral, identity, expression = (
+            np.einsum("pk,...pkd->...pd", table.ict_weights, part[..., table.ict_vertices, :])
+            for part in (model.neutral, model.identity, model.expression)
+        )
+        centred = [points[stable] - points[stable].mean(0) for points in (neutral, mean)]
+        rotation, scale = rotation_and_scale(centred[0][None], centred[1])
         self.mean = mean
-        self.identity = carried["identity"] @ rotation * scale
-        self.shapes = dict(zip(names, carried["expression"] @ rotation * scale, strict=True))
+        self.identity = identity @ rotation[0] * scale
+        expression = expression @ rotation[0] * scale
+        self.shapes = dict(zip(model.expression_names, expression, strict=True))
 
     def shape(self, name: str) -> np.ndarray:
         """(478, 3) offsets of a shape at amount 1, left and right together."""

@@ -12,8 +12,9 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from mlx_faceau.core.libraries import installed_version
 
 RESULTS = Path(__file__).parent / "results"
 LIBRARIES = ("mlx", "torch", "onnxruntime", "numpy", "opencv-python-headless", "av")
@@ -58,7 +59,7 @@ def machine() -> dict[str, str]:
         "machine": f"{platform.system()} {platform.machine()} {_processor()}",
         "cores": str(os.cpu_count()),
     }
-    return stamp | {name: _version(name) for name in LIBRARIES}
+    return stamp | {name: installed_version(name) or "-" for name in LIBRARIES}
 
 
 def _processor() -> str:
@@ -68,13 +69,6 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor()
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "-"
 
 
 def write_csv(path: Path, rows: list[Row], key: str | None = None) -> None:
