@@ -12,6 +12,7 @@ References:
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from mlx_faceau.errors import UsageError
@@ -22,44 +23,34 @@ Array = Any  # of the framework
 Arrays = Mapping[str, Any]
 
 
+@dataclass(frozen=True)
 class WingLoss:
-    """Logarithmic near zero, linear beyond ``w``: keeps small landmark errors in play.
+    """Logarithmic near zero, linear beyond ``w``: keeps small landmark errors in play."""
 
-    Args:
-        w: error in pixels where the linear part starts, > 0.
-        epsilon: curvature of the logarithmic part in pixels, > 0.
-    """
+    w: float = 10.0  # error in pixels where the linear part starts, > 0
+    epsilon: float = 2.0  # curvature of the logarithmic part in pixels, > 0
 
-    def __init__(self, w: float = 10.0, epsilon: float = 2.0) -> None:
-        if w <= 0 or epsilon <= 0:
-            raise UsageError(f"w is {w} and epsilon is {epsilon}, expected both > 0")
-        self.w = w
-        self.epsilon = epsilon
+    def __post_init__(self) -> None:
+        if self.w <= 0 or self.epsilon <= 0:
+            raise UsageError(f"w is {self.w} and epsilon is {self.epsilon}, expected both > 0")
 
     def __call__(self, predictions: Arrays, targets: Arrays) -> dict[str, Array]:
         """Mean over all coordinates of ``landmarks`` (N, any, 2): ``wing`` and ``loss``."""
-        wing = _wing(predictions, targets, self.w, self.epsilon)
+        error = (_prediction(predictions, targets, "landmarks") - targets["landmarks"]).abs()
+        xp = _namespace(error)
+        curved = self.w * xp.log1p(error / self.epsilon)
+        offset = self.w - self.w * math.log1p(self.w / self.epsilon)
+        wing = _mean(xp.where(error < self.w, curved, error - offset))
         return {"wing": wing, "loss": wing}
 
 
+@dataclass(frozen=True)
 class LandmarkPoseLoss:
-    """Wing loss of landmarks, squared error of global and absolute error of local parameters.
+    """Wing loss of landmarks, squared error of global and absolute error of local parameters."""
 
-    Args:
-        landmark_weight: of the mean wing loss.
-        global_params_weight: of the mean squared error of the pose parameters.
-        local_params_weight: of the mean absolute error of the shape parameters.
-    """
-
-    def __init__(
-        self,
-        landmark_weight: float = 1.0,
-        global_params_weight: float = 0.1,
-        local_params_weight: float = 0.01,
-    ) -> None:
-        self.landmark_weight = landmark_weight
-        self.global_params_weight = global_params_weight
-        self.local_params_weight = local_params_weight
+    landmark_weight: float = 1.0  # of the mean wing loss
+    global_params_weight: float = 0.1  # of the mean squared error of the pose parameters
+    local_params_weight: float = 0.01  # of the mean absolute error of the shape parameters
 
     def __call__(self, predictions: Arrays, targets: Arrays) -> dict[str, Array]:
         """Terms ``landmarks``, ``global_params``, ``local_params`` and their sum ``loss``.
@@ -70,7 +61,7 @@ class LandmarkPoseLoss:
                 0 for samples whose parameters are unknown (they may then be anything, NaN
                 included). A term is the mean over kept samples, 0 if none is kept.
         """
-        landmarks = _wing(predictions, targets, w=10.0, epsilon=2.0)
+        landmarks = WingLoss()(predictions, targets)["loss"]
         pose = _kept_mean(lambda x: x.square(), predictions, targets, "global_params")
         shape = _kept_mean(lambda x: x.abs(), predictions, targets, "local_params")
         loss = (
@@ -86,15 +77,11 @@ class LandmarkPoseLoss:
         }
 
 
+@dataclass(frozen=True)
 class ConcordanceCorrelationLoss:
-    """1 - CCC of each action unit over the batch, from population moments.
+    """1 - CCC of each action unit over the batch, from population moments."""
 
-    Args:
-        eps: action units whose target variance in the batch is not above it are left out.
-    """
-
-    def __init__(self, eps: float = 1e-8) -> None:
-        self.eps = eps
+    eps: float = 1e-8  # units whose target variance in the batch is not above it are left out
 
     def __call__(self, predictions: Arrays, targets: Arrays) -> dict[str, Array]:
         """Mean over the kept columns of ``au_intensities`` (N, any): ``ccc`` and ``loss``.
@@ -106,30 +93,22 @@ class ConcordanceCorrelationLoss:
         return {"ccc": ccc, "loss": ccc}
 
 
+@dataclass(frozen=True)
 class AUPredictionLoss:
-    """Smooth L1 (beta 1) plus concordance loss of action unit intensities.
+    """Smooth L1 (beta 1) plus concordance loss of action unit intensities."""
 
-    Args:
-        smooth_l1_weight: of the mean smooth L1.
-        ccc_weight: of the mean concordance loss.
-        au_weights: a weight >= 0 for each action unit, which weighs the mean of both terms.
-    """
+    smooth_l1_weight: float = 1.0  # of the mean smooth L1
+    ccc_weight: float = 0.5  # of the mean concordance loss
+    # A weight >= 0 for each action unit, which weighs the mean of both terms.
+    au_weights: Sequence[float] | None = None
 
-    def __init__(
-        self,
-        smooth_l1_weight: float = 1.0,
-        ccc_weight: float = 0.5,
-        au_weights: Sequence[float] | None = None,
-    ) -> None:
-        self.smooth_l1_weight = smooth_l1_weight
-        self.ccc_weight = ccc_weight
-        self.au_weights = None if au_weights is None else [float(w) for w in au_weights]
-        if self.au_weights is not None:
-            valid = all(0 <= w < math.inf for w in self.au_weights) and sum(self.au_weights) > 0
-            if len(self.au_weights) != NUM_AUS or not valid:
-                raise UsageError(
-                    f"au_weights is {self.au_weights}, expected {NUM_AUS} numbers >= 0, not all 0"
-                )
+    def __post_init__(self) -> None:
+        if self.au_weights is None:
+            return
+        weights = [float(weight) for weight in self.au_weights]
+        valid = all(0 <= weight < math.inf for weight in weights) and sum(weights) > 0
+        if len(weights) != NUM_AUS or not valid:
+            raise UsageError(f"au_weights is {weights}, expected {NUM_AUS} numbers >= 0, not all 0")
 
     def __call__(self, predictions: Arrays, targets: Arrays) -> dict[str, Array]:
         """Terms ``smooth_l1`` and ``ccc`` of ``au_intensities`` (N, 17), and their sum ``loss``."""
@@ -145,18 +124,13 @@ class AUPredictionLoss:
         return {"smooth_l1": smooth_l1, "ccc": ccc, "loss": loss}
 
 
+@dataclass(frozen=True)
 class AuxiliaryAULoss(AUPredictionLoss):
-    """The action units' loss plus the weighted squared error of the auxiliary head.
+    """The action units' loss plus the weighted squared error of the auxiliary head."""
 
-    Args:
-        auxiliary_weight: of the squared error, summed over the head's outputs of a face; targets
-            are scaled so that predicting the mean costs 1 on training faces without augmentation.
-        smooth_l1_weight, ccc_weight, au_weights: as :class:`AUPredictionLoss` takes them.
-    """
-
-    def __init__(self, auxiliary_weight: float, **options: Any) -> None:
-        super().__init__(**options)
-        self.auxiliary_weight = auxiliary_weight
+    # Of the squared error, summed over the head's outputs of a face; targets are scaled so that
+    # predicting the mean costs 1 on training faces without augmentation.
+    auxiliary_weight: float = field(kw_only=True)
 
     def __call__(self, predictions: Arrays, targets: Arrays) -> dict[str, Array]:
         """Terms ``smooth_l1``, ``ccc`` and, where it is predicted, ``auxiliary``; ``loss``.
@@ -197,15 +171,6 @@ def _constant(values: Sequence[float], like: Array) -> Array:
     if hasattr(like, "device"):  # torch
         return xp.tensor(values, dtype=like.dtype, device=like.device)
     return xp.array(values, like.dtype)
-
-
-def _wing(predictions: Arrays, targets: Arrays, w: float, epsilon: float) -> Array:
-    """The mean wing loss of ``landmarks``."""
-    error = (_prediction(predictions, targets, "landmarks") - targets["landmarks"]).abs()
-    xp = _namespace(error)
-    curved = w * xp.log1p(error / epsilon)
-    offset = w - w * math.log1p(w / epsilon)
-    return _mean(xp.where(error < w, curved, error - offset))
 
 
 def _kept_mean(
