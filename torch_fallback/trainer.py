@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import dataclass
 from datetime import timedelta
 
 import numpy as np
@@ -34,12 +35,12 @@ from .weight_layout import state_dict_from_weights, weights_from_state_dict
 Tensors = dict[str, torch.Tensor]
 
 
+@dataclass
 class TorchRanks:
     """This process in the group that ``torchrun`` started, or alone."""
 
-    def __init__(self, rank: int = 0, size: int = 1) -> None:
-        self.rank = rank
-        self.size = size
+    rank: int = 0
+    size: int = 1
 
     @classmethod
     def join(cls, seconds: float) -> "TorchRanks":
