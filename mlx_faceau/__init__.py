@@ -5,7 +5,27 @@ library alone, and a library is imported only when something that needs it is to
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # type checkers and editors do not run __getattr__
+    from .convert.export_coreml import export_to_coreml as export_to_coreml
+    from .convert.export_onnx import export_to_onnx as export_to_onnx
+    from .core.facs import AU_NAMES as AU_NAMES
+    from .core.facs import NUM_AUS as NUM_AUS
+    from .data.format.writer import TrainingDataWriter as TrainingDataWriter
+    from .data.labels.generate import TrainingDataGenerator as TrainingDataGenerator
+    from .inference.predictor import AUPredictor as AUPredictor
+    from .inference.predictor import LandmarkPosePredictor as LandmarkPosePredictor
+    from .inference.predictor import load_au_predictor as load_au_predictor
+    from .inference.predictor import load_predictor as load_predictor
+    from .models import AUPredictionLoss as AUPredictionLoss
+    from .models import AUPredictionNet as AUPredictionNet
+    from .models import ConcordanceCorrelationLoss as ConcordanceCorrelationLoss
+    from .models import LandmarkPoseLoss as LandmarkPoseLoss
+    from .models import UnifiedLandmarkPoseNet as UnifiedLandmarkPoseNet
+    from .models import WingLoss as WingLoss
+    from .video.align import FaceAligner as FaceAligner
+    from .video.pipeline import FacePipeline as FacePipeline
 
 _HOMES = {
     "AU_NAMES": ".core.facs",

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from conftest import REPOSITORY
 
+import mlx_faceau
+
 FOLDERS = {
     "mlx_faceau": REPOSITORY / "mlx_faceau",
     "mlx_faceau.torch_fallback": REPOSITORY / "torch_fallback",
@@ -147,3 +149,15 @@ def test_the_package_list_names_every_folder_with_code():
 def test_the_walk_sees_imports_that_are_known_to_exist():
     assert "mlx_faceau.errors.CheckpointError" in IMPORTS["mlx_faceau.core.checkpoint"]
     assert "torch" in IMPORTS["mlx_faceau.torch_fallback.layers"]
+
+
+def test_type_checkers_find_every_public_name_where_it_is_loaded_from():
+    tree = ast.parse((REPOSITORY / "mlx_faceau" / "__init__.py").read_text("utf-8"))
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    typed = {
+        alias.asname: f".{node.module}"
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert typed == mlx_faceau._HOMES
