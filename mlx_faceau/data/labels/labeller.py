@@ -55,7 +55,7 @@ def labeller_for(
         function = load_function(choice.removeprefix("callable:"), f"labeller {choice}")
         labeller = CallableLabeller(function, pdm)
     elif hasattr(choice, "begin"):
-        labeller = choice
+        labeller = choice  # type: ignore[assignment]
     elif callable(choice):
         labeller = CallableLabeller(choice, pdm)
     else:
@@ -68,7 +68,9 @@ def labeller_for(
 
 def _automatic(pdm: PDM | None, label_model: Path | str | None) -> Callable[[Path], Labeller]:
     csv = OpenFaceLabeller(pdm)
-    other = None if label_model is None else MediaPipeLabeller(label_model, pdm)
+    other: Labeller | None = None
+    if label_model is not None:
+        other = MediaPipeLabeller(label_model, pdm)
 
     def choose(video: Path) -> Labeller:
         nonlocal other

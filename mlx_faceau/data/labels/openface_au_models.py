@@ -173,7 +173,7 @@ class OpenFaceAUModels:
         scores = targets[:, :NUM_AUS] * self.deviations[:NUM_AUS] + self.means[:NUM_AUS]
         return np.asarray(np.clip(scores, 0, MAX_INTENSITY), np.float32)
 
-    def _outputs(self, faces: LabelledFaces, rows: np.ndarray) -> np.ndarray:
+    def _outputs(self, faces: LabelledFaces | Mirrored, rows: np.ndarray) -> np.ndarray:
         """(n, 17 + 256) of the linear maps; NaN without usable PDM parameters."""
         usable = np.flatnonzero(faces.masks["global_mask"][rows] > 0)
         outputs = np.full((len(rows), NUM_TARGETS), np.nan, np.float32)
@@ -200,7 +200,9 @@ class OpenFaceAUModels:
         return cls(pdm, *(arrays[name] for name in _ARRAYS))
 
 
-def features_of(faces: LabelledFaces, rows: np.ndarray, pdm: PDM) -> Iterator[np.ndarray]:
+def features_of(
+    faces: LabelledFaces | Mirrored, rows: np.ndarray, pdm: PDM
+) -> Iterator[np.ndarray]:
     """The regressions' inputs: HOG features of the aligned face, and scaled shape parameters.
 
     Yields (256, 4498) float32 of samples ``rows`` (n,), fewer rows at the end. ``pdm`` is the shape
