@@ -75,9 +75,11 @@ def run(args: argparse.Namespace) -> int:
         reports = generate_file(inputs, settings, Path(args.output), args.workers, progress)
     if args.report:
         _write_report(Path(args.report), reports)
-    photographs = [r for file, r in zip(inputs, reports, strict=True) if is_photograph(file.path)]
-    for report in reports:
-        if report not in photographs:
+    photographs = []
+    for file, report in zip(inputs, reports, strict=True):
+        if is_photograph(file.path):
+            photographs.append(report)
+        else:
             _print_report(report)
     if photographs:
         print(_photograph_summary(photographs, Path(args.output).with_suffix(".misses.csv")))

@@ -71,10 +71,6 @@ class Expression:
         whole = np.isin(np.arange(NUM_AUS), [_index(17), _index(26)])
         return np.asarray(np.where(whole, 1.0, np.mean(self.sides)) * self.au_intensities)
 
-    def shows(self, *units: int) -> bool:
-        """Whether any of these action units (FACS numbers) is driven."""
-        return any(self.au_intensities[_index(unit)] > 0 for unit in units)
-
 
 def _index(unit: int) -> int:
     return AU_NAMES.index(f"AU{unit:02d}_r")

@@ -30,6 +30,7 @@ _SMILE = (
     "jawOpen", "mouthStretch",
 )  # fmt: skip
 _SMILE_UNITS = np.array([int(name[2:4]) in {6, 7, 10, 12, 14, 20, 25, 26} for name in AU_NAMES])
+_SMILING_UNITS = [AU_NAMES.index("AU06_r"), AU_NAMES.index("AU12_r")]
 _SMILING, _UNSMILING, _JAW_OPEN = 0.3, 0.15, 0.1  # amounts of mouthSmile and jawOpen
 _SMILES_KEPT = 0.7  # share of the smiles that get a smile added
 _FULLY_REMOVED = 0.6  # share of removed smiles that are removed fully
@@ -84,7 +85,7 @@ def make_expressions(
     for _ in range(count + 1 if smile <= _UNSMILING else max(count - 1, 1)):
         sampled = sample_expression(rng, smile > _SMILING, yaw, turn)
         removed = 0.0
-        keeps_smile = sampled.shows(6, 12) and rng.random() < _SMILES_KEPT
+        keeps_smile = sampled.au_intensities[_SMILING_UNITS].any() and rng.random() < _SMILES_KEPT
         if opened and not keeps_smile and sampled.kind not in ("pose", "blink"):
             removed = 1.0 if rng.random() < _FULLY_REMOVED else rng.random()
         face = make_face(

@@ -107,7 +107,10 @@ def _block(person: np.ndarray, start: int, seed: int) -> dict[str, np.ndarray]:
     units = np.stack([_expression(rng) for rng in rngs])
     traits = np.stack([identity[number] for number in person]).clip(-2, 2)
     local = (traits @ model.identity + units @ model.expression).astype(np.float32)
-    frame_params = np.stack([_pose(rng) for rng in rngs])
+    frame_params = np.empty((len(person), 6))  # in the frame of an imaginary photograph
+    for row, rng in zip(frame_params, rngs, strict=True):
+        angles = rng.normal(0, _POSE_DEVIATION).clip(-_POSE_LIMITS, _POSE_LIMITS)
+        row[:] = rng.uniform(0.8, 2.0), *angles, *(rng.uniform(0.35, 0.65, 2) * _FRAME)
     frame_landmarks = geometry.project(model.mean, model.basis, frame_params, local)
     warp = np.stack([geometry.standard_crop_matrix(points) for points in frame_landmarks])
     params = geometry.transform_global_params(warp, frame_params).astype(np.float32)
@@ -155,9 +158,3 @@ def _expression(rng: np.random.Generator) -> np.ndarray:
         if units[first] and units[second]:
             units[first if rng.random() < 0.5 else second] = 0
     return units.astype(np.float32)
-
-
-def _pose(rng: np.random.Generator) -> np.ndarray:
-    """(6,) global parameters in the frame of an imaginary photograph."""
-    angles = rng.normal(0, _POSE_DEVIATION).clip(-_POSE_LIMITS, _POSE_LIMITS)
-    return np.array([rng.uniform(0.8, 2.0), *angles, *(rng.uniform(0.35, 0.65, 2) * _FRAME)])
