@@ -1,1 +1,4 @@
-"""Training files in HDF5: schema, reading, writing, merging, splitting and checks."""
+"""Training files (HDF5): reading, writing, checking, merging and splitting them.
+
+Everything here raises DatasetError, which names the file, if one cannot be read or written.
+"""

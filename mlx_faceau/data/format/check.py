@@ -51,9 +51,6 @@ def check_file(
         path: the file.
         against: another file that must share neither people nor images with it, such as the
             validation file of a split.
-
-    Raises:
-        DatasetError: if there is no such file or it cannot be read as HDF5 at all.
     """
     path = Path(path)
     report = CheckReport()

@@ -7,6 +7,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,16 @@ from typing import Any
 import h5py
 import numpy as np
 
+from mlx_faceau.core import geometry
 from mlx_faceau.errors import DatasetError, UsageError
 
 from . import schema
-from .frame_space import Placement, place_in_crop
 
 _LOG = logging.getLogger(__name__)
 _HASHED_IMAGES = 8
 _MIN_CACHE_BYTES = 1 << 20
+_NEARLY_ALL = 0.99  # share of points inside the crop from which crop space is assumed
+_SIMILARITY_TOLERANCE = 1e-4  # of the scale
 
 
 class FaceDataset:
@@ -68,10 +71,10 @@ class FaceDataset:
             landmarks, global_params = labels["landmarks"], labels["global_params"]
             if ours:
                 every = np.ones(count, bool)
-                placement = Placement(landmarks, global_params, every.astype(np.float32), every)
+                placement = _Placement(landmarks, global_params, every.astype(np.float32), every)
             else:
                 warp = file["warp_matrices"][:] if "warp_matrices" in file else None
-                placement = place_in_crop(self.path, landmarks, global_params, warp)
+                placement = _place_in_crop(self.path, landmarks, global_params, warp)
             labels.update(landmarks=placement.landmarks, global_params=placement.global_params)
             inside = ((labels["landmarks"] >= 0) & (labels["landmarks"] <= 112)).all(axis=(1, 2))
             self.outside = int((placement.usable & ~inside).sum())
@@ -192,3 +195,61 @@ def _read_labels(path: Path, file: h5py.File) -> dict[str, np.ndarray]:
             )
     labels["au_intensities"] = labels["au_intensities"][:, schema.au_order(path, file)]
     return labels
+
+
+@dataclass(frozen=True)
+class _Placement:
+    """Labels in crop space, and which of them can be used."""
+
+    landmarks: np.ndarray  # (N, 68, 2) float32
+    global_params: np.ndarray  # (N, 6) float32
+    global_mask: np.ndarray  # (N,) float32, 0 where global_params are not in crop space
+    usable: np.ndarray  # (N,) bool, False where even the landmarks cannot be placed
+
+
+def _place_in_crop(
+    path: Path, landmarks: np.ndarray, global_params: np.ndarray, warp: np.ndarray | None
+) -> _Placement:
+    """Move the original tool's labels to crop space.
+
+    With warp matrices (frame to crop) both kinds are mapped; samples whose matrix is no similarity
+    (the original's batch writer stored zeros) are counted and left out. Without any usable matrix
+    the landmarks must already lie in the crop: then they are taken as they are and the global
+    parameters are masked.
+
+    Args:
+        path: the file, for messages.
+        landmarks: (N, 68, 2) float32, pixels of the frame (or of the crop).
+        global_params: (N, 6) float32, pixels of the frame.
+        warp: (N, 2, 3) frame to crop, or None.
+    """
+    count = len(landmarks)
+    usable = np.zeros(count, bool)
+    if warp is not None:  # a rotation and one positive scale, no shear and no mirror
+        matrix = np.where(np.isfinite(warp), warp, 0).astype(np.float64)
+        a, b = matrix[:, 0, 0], matrix[:, 1, 0]
+        scale, shear = np.hypot(a, b), np.hypot(matrix[:, 1, 1] - a, matrix[:, 0, 1] + b)
+        usable = (scale > 1e-6) & (shear <= _SIMILARITY_TOLERANCE * scale)
+        usable &= np.isfinite(warp).all(axis=(1, 2))
+    if usable.any():
+        if not usable.all():
+            _LOG.warning(
+                "%s: %d of %d samples have no usable warp matrix: left out",
+                *(path, int((~usable).sum()), count),
+            )
+        landmarks, global_params, matrix = landmarks.copy(), global_params.copy(), matrix[usable]
+        landmarks[usable] = geometry.transform_points(matrix, landmarks[usable])
+        global_params[usable] = geometry.transform_global_params(matrix, global_params[usable])
+        return _Placement(landmarks, global_params, usable.astype(np.float32), usable)
+    inside = float(((landmarks >= 0) & (landmarks <= 112)).all(axis=2).mean())
+    if inside < _NEARLY_ALL:
+        raise DatasetError(
+            f"{path}: landmarks are in frame pixels ({inside:.1%} of the points inside the crop) "
+            "and there are no usable 'warp_matrices' to move them; write the file again with them"
+        )
+    _LOG.warning(
+        "%s: no usable warp_matrices; %.1f %% of the points lie inside the crop, so the landmarks "
+        "are taken as crop space and the global parameters are left out of the loss",
+        *(path, 100 * inside),
+    )
+    return _Placement(landmarks, global_params, np.zeros(count, np.float32), np.ones(count, bool))

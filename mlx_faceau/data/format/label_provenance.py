@@ -17,16 +17,10 @@ GENERATION = "metadata/generation"
 def labellers(path: Path) -> list[dict[str, Any]]:
     """The labellers of a file made from videos or photographs.
 
-    Args:
-        path: an HDF5 training file.
-
     Returns:
         ``labeller``, ``licence`` (empty where it names none) and, in newer files, ``pdm`` (``name``
         and ``hash`` of its parameters' shape model, empty where unknown) of each that labelled at
         least one sample, once each; nothing for files that do not record it.
-
-    Raises:
-        DatasetError: if the file cannot be read.
     """
     once: list[dict[str, Any]] = []
     for report in video_reports(path):
@@ -39,16 +33,13 @@ def labellers(path: Path) -> list[dict[str, Any]]:
 
 
 def check_same_labels(labels: Mapping[str, Sequence[Mapping[str, Any]]], remedy: str) -> None:
-    """Check that all labels are of one labeller and all parameters of one PDM.
+    """Raise DatasetError unless all labels are of one labeller and all parameters of one PDM.
 
     What is not recorded agrees with everything.
 
     Args:
         labels: for each file, entries as :func:`labellers` returns them.
         remedy: what to do, for the error.
-
-    Raises:
-        DatasetError: naming two files that differ.
     """
     names: dict[str, str] = {}  # labeller -> a file
     pdms: dict[str, str] = {}  # hash -> a file
@@ -72,11 +63,7 @@ def check_same_labels(labels: Mapping[str, Sequence[Mapping[str, Any]]], remedy:
 
 
 def video_reports(path: Path) -> list[dict[str, Any]]:
-    """The report of each video that a file was made from; empty for files made otherwise.
-
-    Raises:
-        DatasetError: if the file cannot be read.
-    """
+    """The report of each video that a file was made from; empty for files made otherwise."""
     with schema.opened(path) as file:
         if GENERATION not in file:
             return []
@@ -87,13 +74,7 @@ def video_reports(path: Path) -> list[dict[str, Any]]:
 def copy_provenance(
     file: RowWriter, sources: Sequence[Path], videos: Collection[str] | None = None
 ) -> None:
-    """Record in a new file who labelled the files that it is made of.
-
-    Args:
-        file: the new file.
-        sources: the existing files.
-        videos: those that have samples in it; None for all.
-    """
+    """Record in a new file who labelled its sources: all their ``videos``, or those named."""
     reports = [
         report
         for path in sources

@@ -46,10 +46,6 @@ def merge_files(
         compression: of the images: None or "lzf".
         keep_outside: keep samples with landmarks outside the crop.
         mixed_labels: allow files of different labellers or PDMs.
-
-    Raises:
-        DatasetError: if a file cannot be read or is given twice, labellers or PDMs differ, or
-            ``output`` exists or cannot be written.
     """
     resolved = [path.resolve() for path in paths]
     for path, place in zip(paths, resolved, strict=True):
@@ -111,19 +107,8 @@ def convert_file(
 ) -> int:
     """Write all samples of a file, ours or the original tool's, into a new one in crop space.
 
-    Args:
-        source: the file to convert.
-        output: the file to make.
-        compression: of the images: None, or "lzf".
-        keep_outside: keep samples with landmarks outside the crop.
-        pdm: fits pose and shape to the landmarks of samples whose pose is in no known space.
-
-    Returns:
-        The number of samples.
-
-    Raises:
-        DatasetError: if the file cannot be read; if poses are in no known space and there is no
-            PDM; or if ``output`` exists or cannot be written.
+    The arguments are those of :func:`merge_files`; a PDM fits pose and shape to the landmarks of
+    samples whose pose is in no known space, which are refused without one. Returns their number.
     """
     dataset = FaceDataset(source, keep_outside)
     unplaced = dataset.masks["global_mask"] == 0
@@ -138,11 +123,7 @@ def convert_file(
 def write_subset(
     output: Path, dataset: FaceDataset, indices: np.ndarray, compression: str | None = None
 ) -> int:
-    """Write some samples of a data set to a new file; return their number.
-
-    Raises:
-        DatasetError: if ``output`` exists or cannot be written, or there are no samples.
-    """
+    """Write some samples of a data set to a new file; return their number."""
     check_new(output, len(indices))
     with create_file(output, compression) as file:
         for block in read_blocks(dataset, indices):

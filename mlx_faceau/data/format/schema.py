@@ -71,11 +71,7 @@ def opened(path: Path) -> Iterator[h5py.File]:
 
 
 def open_file(path: Path, **options: Any) -> h5py.File:
-    """Open an HDF5 file for reading.
-
-    Raises:
-        DatasetError: if there is no such file, or it is no HDF5 file, or truncated.
-    """
+    """Open an HDF5 file for reading; errors of reading from it stay the library's."""
     if not path.is_file():
         unfinished = path.with_name(path.name + PARTIAL)
         raise DatasetError(
@@ -122,21 +118,13 @@ def _in_use(error: Exception) -> str:
 
 
 def has_hog(path: Path) -> bool:
-    """Whether the samples of a training file carry HOG features.
-
-    Raises:
-        DatasetError: if it cannot be read.
-    """
+    """Whether the samples of a training file carry HOG features."""
     with opened(path) as file:
         return HOG in file
 
 
 def check_root(path: Path, file: h5py.File) -> bool:
-    """Check the root attributes; return whether the file is ours (else the original tool's).
-
-    Raises:
-        DatasetError: for another format, version, landmark space, colour order or image size.
-    """
+    """Check the root attributes; return whether the file is ours (else the original tool's)."""
     ours = "format" in file.attrs
     for name, (expected, remedy) in _ATTRIBUTES.items():
         found = file.attrs.get(name)
@@ -147,11 +135,7 @@ def check_root(path: Path, file: h5py.File) -> bool:
 
 
 def au_order(path: Path, file: h5py.File) -> np.ndarray:
-    """Columns of the file's ``au_intensities`` in the order of AU_NAMES: (17,) int.
-
-    Raises:
-        DatasetError: if the attribute is missing or names other units.
-    """
+    """Columns of the file's ``au_intensities`` in the order of AU_NAMES: (17,) int."""
     names = [_text(name) for name in np.ravel(file.attrs.get("au_names", ()))]
     if sorted(map(str, names)) != sorted(AU_NAMES):
         wrong = sorted(set(map(str, names)) ^ set(AU_NAMES)) or ["a repeated one"]
@@ -163,12 +147,7 @@ def au_order(path: Path, file: h5py.File) -> np.ndarray:
 
 
 def check_datasets(path: Path, file: h5py.File) -> int:
-    """Check presence, shapes and types of all data sets; return the number of rows.
-
-    Raises:
-        DatasetError: for a missing data set, a wrong shape or type, a file without rows, a link
-            to another file, or sizes that the file cannot hold.
-    """
+    """Check presence, shapes, types and sizes of all data sets; return the number of rows."""
     _check_members(path, file)
     check_array(path, file, "images", IMAGE_SHAPE, None)
     count = int(file["images"].shape[0])

@@ -68,15 +68,7 @@ def _statistics(column: np.ndarray) -> dict[str, float]:
 
 
 def draw_statistics(dataset: FaceDataset, path: Path) -> None:
-    """Plot intensities, poses, quality, subjects and the mean face.
-
-    Args:
-        dataset: the data set.
-        path: of the PNG.
-
-    Raises:
-        MissingDependency: without matplotlib.
-    """
+    """Plot intensities, poses, quality, subjects and the mean face as a PNG."""
     figure = new_figure(13, 8)
     units, angles, places, quality, people, points = figure.subplots(2, 3).flat
     counts = au_histogram(dataset.labels["au_intensities"])

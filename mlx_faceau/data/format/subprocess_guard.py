@@ -19,7 +19,7 @@ _BYTES_PER_SECOND = 1e6  # more time for large ones; the slowest network disk is
 def run_in_subprocess(
     function: Callable[..., Result], path: Path, *more: Any, seconds: float | None = None
 ) -> Result:
-    """Call ``function(path, *more)`` in another process.
+    """The result, or the exception, of ``function(path, *more)``, called in another process.
 
     Args:
         function: defined at the top of a module; its result can be pickled.
@@ -27,12 +27,8 @@ def run_in_subprocess(
         more: its other arguments.
         seconds: the time limit; None takes one by the file's size.
 
-    Returns:
-        The function's result.
-
     Raises:
         DatasetError: if the process dies or exceeds the limit.
-        Exception: any exception of the function.
     """
     if seconds is None:
         size = path.stat().st_size if path.exists() else 0
