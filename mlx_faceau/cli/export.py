@@ -223,14 +223,7 @@ def read_faces(
 ) -> "CalibrationFaces":
     """Evenly spaced faces for int8: to set the scales, and to measure the loss of accuracy on.
 
-    Args:
-        calibration: a training file.
-        validation: another one, of other subjects; None holds a tenth of the first one's subjects
-            out, by the split that training makes by default.
-        outputs: names of the labels.
-
-    Raises:
-        DatasetError: if a file cannot be read, or its subjects are not known for a split.
+    Without a validation file a tenth of the other one's people is held out, as training would.
     """
     import numpy as np
 

@@ -36,14 +36,7 @@ def find_inputs(
 ) -> list[Input]:
     """The inputs of these names: folders and patterns expanded in sorted order.
 
-    Files of a folder that are skipped are counted and named on standard error.
-
-    Args:
-        names: files, folders, patterns or webcams.
-        suffixes: of the files that are taken from folders.
-
-    Raises:
-        UsageError: for a path that does not exist, or a folder or pattern without a match.
+    Folders give their files of these suffixes; what they skip is named on standard error.
     """
     return [found for name in names for found in _expand(name, suffixes)]
 
@@ -110,11 +103,7 @@ def _webcam_number(name: str) -> int | None:
 
 
 def shard(inputs: list[Input], text: str | None) -> list[Input]:
-    """The Ith of N parts; every Nth input, so that neighbours of like length are spread.
-
-    Raises:
-        UsageError: if the text is not ``I/N`` with 1 <= I <= N.
-    """
+    """The Ith of N parts; every Nth input, so that neighbours of like length are spread."""
     if text is None:
         return inputs
     first, _, second = text.partition("/")

@@ -12,22 +12,14 @@ from mlx_faceau.weights import builtin
 
 
 def read_models(model: str, kinds: Iterable[str] = CONFIGS) -> list[dict[str, Any]]:
-    """The metadata of each net that a model path names: of ``builtin``, those of these kinds.
-
-    Raises:
-        CheckpointError: if there is no model, or it does not record its ``kind``.
-    """
+    """The metadata of each net that a model path names: of ``builtin``, those of these kinds."""
     if builtin.is_builtin(model):
         return [read_metadata(builtin.checkpoint_of(kind)) for kind in kinds]
     return [read_model(Path(model))]
 
 
 def read_model(path: Path) -> dict[str, Any]:
-    """The metadata of a model's folder or file: at least its ``kind``.
-
-    Raises:
-        CheckpointError: if there is no model, or it records no kind.
-    """
+    """The metadata of a model's folder or file, which must record its ``kind``."""
     if path.suffix == ".pt":
         from mlx_faceau.convert.pyfaceau import read_pyfaceau
 

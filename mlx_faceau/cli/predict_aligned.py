@@ -66,12 +66,7 @@ def run_aligned(args: argparse.Namespace) -> int:
 
 
 def read_crop(path: Path) -> np.ndarray:
-    """A crop from an image file: (112, 112, 3) uint8 BGR; grey is repeated, alpha dropped.
-
-    Raises:
-        UsageError: if it is not 112x112.
-        VideoError: if it is no readable image.
-    """
+    """A crop from an image file: (112, 112, 3) uint8 BGR; grey is repeated, alpha dropped."""
     image = read_image(path)
     if image.shape != CROP_SHAPE:
         height, width = image.shape[:2]
@@ -85,11 +80,7 @@ def read_crop(path: Path) -> np.ndarray:
 def _rows(
     paths: Sequence[Path], failed: list[Path], predictors: Sequence[Any]
 ) -> Iterator[dict[str, Any]]:
-    """File and predictions of each crop; one that cannot be read is reported and added to failed.
-
-    Raises:
-        FaceauError: if there is not one good crop.
-    """
+    """File and predictions of each crop; those that cannot be read are reported and collected."""
     for start in range(0, len(paths), _BATCH):
         crops: dict[Path, np.ndarray] = {}
         for path in paths[start : start + _BATCH]:

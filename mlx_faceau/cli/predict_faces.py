@@ -54,14 +54,9 @@ class Job:
 
 
 def run_faces(args: argparse.Namespace, settings: dict[str, Any]) -> int:
-    """Predict what parsed arguments name.
+    """Predict what parsed arguments name; the exit status.
 
-    Args:
-        args: of :mod:`.predict`.
-        settings: the options among them that differ from their defaults, for the record.
-
-    Returns:
-        The exit status.
+    ``settings`` are the options among them that differ from their defaults, for the record.
     """
     if not args.landmark_model:
         raise UsageError(
@@ -126,11 +121,7 @@ def run_faces(args: argparse.Namespace, settings: dict[str, Any]) -> int:
 def _run_job(
     pipeline: FacePipeline, job: Job, span: Span, failed: list[Input], total: int, show: bool
 ) -> Summary:
-    """Predict and write one job; images that cannot be read are reported and added to ``failed``.
-
-    Raises:
-        FaceauError: from a video or webcam, or the only input.
-    """
+    """Predict and write one job; images that cannot be read are reported and go to ``failed``."""
     first = job.inputs[0]
     results: ResultStream | Generator[FrameResult, None, None]
     rate, frames = _WEBCAM_RATE, None
@@ -256,11 +247,7 @@ def _camera(text: str | None) -> Camera | None:
 
 
 def _pdm(args: argparse.Namespace) -> PDM | None:
-    """The PDM that is given, which must be the net's own; else the open one where that is it.
-
-    Raises:
-        UsageError: if the landmark net was trained with another one.
-    """
+    """The PDM that is given, which must be the net's own; else the open one where that is it."""
     try:
         (metadata,) = read_models(args.landmark_model, [LandmarkPoseConfig.kind])
     except CheckpointError:

@@ -87,6 +87,7 @@ class TrainConfig:
         "one batch at a time",
         least=1,
     )
+    dropout: float = option(0.2, "dropout in the heads", least=0.0, below=1.0)
     weight_decay: float = option(
         0.0001, "weight decay (biases and BatchNorm do not decay)", least=0.0
     )
@@ -147,7 +148,9 @@ class TrainConfig:
 
     def model_config(self) -> "ModelConfig":
         """Settings of the net that is exported."""
-        raise NotImplementedError
+        from mlx_faceau.core.architectures import CONFIGS
+
+        return CONFIGS[self.kind](width_mult=self.width_mult, dropout=self.dropout)
 
     def trained_config(self) -> "ModelConfig":
         """Settings of the net during training, with the heads that exports drop."""
@@ -186,11 +189,6 @@ class LandmarkPoseTrainConfig(TrainConfig):
         least=0.0,
         below=1.0,
     )
-
-    def model_config(self) -> "ModelConfig":
-        from mlx_faceau.core.architectures import LandmarkPoseConfig
-
-        return LandmarkPoseConfig(width_mult=self.width_mult, dropout=self.dropout)
 
     def loss_options(self) -> dict[str, float]:
         return {
@@ -262,11 +260,6 @@ class AUTrainConfig(TrainConfig):
             )
         if self.cutmix_faces and (self.overfit or not auxiliary):
             raise UsageError("--cutmix-faces needs --auxiliary-weight above 0, and no --overfit")
-
-    def model_config(self) -> "ModelConfig":
-        from mlx_faceau.core.architectures import AUPredictionConfig
-
-        return AUPredictionConfig(width_mult=self.width_mult, dropout=self.dropout)
 
     def trained_config(self) -> "ModelConfig":
         from mlx_faceau.core.auxiliary_head import AuxiliaryAUConfig

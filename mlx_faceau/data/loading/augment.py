@@ -148,14 +148,10 @@ def augment_face(
 
 
 def draw_stretch(largest: float, rng: np.random.Generator) -> np.ndarray | None:
-    """Width by a random factor and height by its inverse, about the crop's centre.
+    """(2, 3) width by a random factor and height by its inverse, about the crop's centre.
 
-    Args:
-        largest: factor of the width to the height, at least 1; drawn for a share of the faces.
-        rng: decides.
-
-    Returns:
-        (2, 3) float64; None for most faces, which are not stretched.
+    ``largest`` is the factor of the width to the height, at least 1. None for most faces, which are
+    not stretched.
     """
     if largest == 1.0 or rng.random() >= _STRETCHED:
         return None
@@ -167,18 +163,10 @@ def draw_stretch(largest: float, rng: np.random.Generator) -> np.ndarray | None:
 def draw_similarity(
     landmarks: np.ndarray, limits: Movement, rng: np.random.Generator
 ) -> np.ndarray:
-    """A random similarity about the crop's centre that leaves all landmarks in [2, 110].
+    """(2, 3) similarity about the crop's centre, at random; all (68, 2) landmarks stay in [2, 110].
 
     Where the draw would push one out, the scale is reduced until the face fits and the shift to
     what room is left.
-
-    Args:
-        landmarks: (68, 2) crop pixels.
-        limits: how far to go.
-        rng: decides.
-
-    Returns:
-        (2, 3) float64.
     """
     angle = rng.uniform(-limits.rotation, limits.rotation)
     scale = draw_factors(limits.scale, rng)[0]

@@ -26,16 +26,13 @@ Seeds = Sequence[tuple[int, ...]]  # (seed of the run, epoch, sample, earlier vi
 def augment_batch(
     augment: Augment, images: np.ndarray, labels: Batch, seeds: Seeds
 ) -> tuple[np.ndarray, Batch]:
-    """Change the faces of a batch in place, each by a generator of its own.
+    """Change the faces of a batch in place, each by a generator of its own; the same arrays.
 
     Args:
         augment: changes one face.
         images: (B, 112, 112, 3) uint8 RGB.
         labels: (B, ...) each.
         seeds: one for each face's generator.
-
-    Returns:
-        The same arrays.
     """
     for row, seed in enumerate(seeds):
         face = {name: values[row] for name, values in labels.items()}
@@ -65,11 +62,7 @@ class AugmentationPool:
     def augment_batch(
         self, augment: Augment, images: np.ndarray, labels: Batch, seeds: Seeds
     ) -> tuple[np.ndarray, Batch]:
-        """New arrays, as :func:`augment_batch` returns them.
-
-        Raises:
-            FaceauError: if a process was killed.
-        """
+        """New arrays, as :func:`augment_batch` returns them."""
         try:
             return self._pool.submit(augment_batch, augment, images, labels, seeds).result()
         except BrokenProcessPool:

@@ -46,16 +46,7 @@ class Appearance:
 def change_appearance(
     image: np.ndarray, limits: Appearance, rng: np.random.Generator
 ) -> np.ndarray:
-    """The image with another appearance.
-
-    Args:
-        image: (112, 112, 3) uint8 RGB; left as it is.
-        limits: how far to go.
-        rng: decides.
-
-    Returns:
-        (112, 112, 3) uint8 RGB.
-    """
+    """The image, (112, 112, 3) uint8 RGB, with another appearance; the one given stays as it is."""
     # Gamma, contrast, brightness and tint of each level and channel, as a table.
     tone = _SHADES ** draw_factors(limits.gamma, rng)
     tone = (tone - 0.5) * draw_factors(limits.contrast, rng) + 0.5
@@ -109,12 +100,7 @@ def draw_factors(largest: float, rng: np.random.Generator, count: int = 1) -> np
 def motion_kernel(length: float, angle: float) -> np.ndarray:
     """Weights of a straight, even movement, centred, so that it moves nothing on average.
 
-    Args:
-        length: of the path, pixels.
-        angle: of the path, radians from x towards y.
-
-    Returns:
-        (k, k) float32 with sum 1, k odd.
+    ``length`` is in pixels, ``angle`` in radians from x towards y; (k, k) float32, sum 1, k odd.
     """
     reach = int(np.ceil(length / 2))
     y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]

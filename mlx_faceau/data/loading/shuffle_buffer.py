@@ -68,14 +68,7 @@ def draw_systematically(weights: np.ndarray, rng: np.random.Generator) -> np.nda
     """As many draws as there are weights, at even distances along their sum in random order.
 
     Each place comes as often as its weight over the mean weight says, rounded up or down; over many
-    epochs the mean is exact.
-
-    Args:
-        weights: (n,) > 0.
-        rng: decides the order, and where the first draw lies.
-
-    Returns:
-        (n,) int64, ascending places in [0, n).
+    epochs the mean is exact. (n,) weights > 0 give (n,) int64, ascending places in [0, n).
     """
     count, places = len(weights), rng.permutation(len(weights))
     ends = np.cumsum(weights[places], dtype=np.float64)
