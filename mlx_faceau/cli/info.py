@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -159,30 +160,25 @@ def probe(names: Iterable[str]) -> dict[str, tuple[bool, str]]:
     (instructions that this processor lacks), or find no GPU although there is one: so each is
     loaded in a process of its own, all at the same time.
     """
-    processes = {
-        name: subprocess.Popen(
+    names = list(names)
+    with ThreadPoolExecutor(len(names) or 1) as pool:
+        return dict(zip(names, pool.map(_probe, names), strict=True))
+
+
+def _probe(name: str) -> tuple[bool, str]:
+    try:
+        ended = subprocess.run(
             [sys.executable, "-c", _PROBES.get(name, f"import {name}")],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             text=True,
             errors="replace",
+            timeout=_PROBE_SECONDS,
         )
-        for name in names
-    }
-    found = {}
-    for name, process in processes.items():
-        try:
-            out, error = process.communicate(timeout=_PROBE_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-            found[name] = False, f"no answer within {_PROBE_SECONDS} s"
-            continue
-        loads = process.returncode == 0
-        last = ((out if loads else error).strip().splitlines() or [""])[-1]
-        ended = "" if loads else f"its process ended with status {process.returncode}"
-        found[name] = loads, last or ended
-    return found
+    except subprocess.TimeoutExpired:
+        return False, f"no answer within {_PROBE_SECONDS} s"
+    status = ended.returncode
+    lines = (ended.stderr if status else ended.stdout).strip().splitlines()
+    return not status, lines[-1] if lines else f"its process ended with status {status}"
 
 
 def _training_states(backends: dict[str, str], problems: dict[str, str]) -> dict[str, str]:

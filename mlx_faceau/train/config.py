@@ -87,7 +87,13 @@ class TrainConfig:
         "one batch at a time",
         least=1,
     )
-    dropout: float = option(0.2, "dropout in the heads", least=0.0, below=1.0)
+    dropout: float = option(
+        0.2,
+        "dropout in the heads; it pulls predictions towards their means, which a few last epochs "
+        "without it correct",
+        least=0.0,
+        below=1.0,
+    )
     weight_decay: float = option(
         0.0001, "weight decay (biases and BatchNorm do not decay)", least=0.0
     )
@@ -182,13 +188,6 @@ class LandmarkPoseTrainConfig(TrainConfig):
     gp_weight: float = option(0.1, "weight of the global parameters' squared error", least=0.0)
     lp_weight: float = option(0.01, "weight of the local parameters' absolute error", least=0.0)
     raw_params: bool = option(False, "do not standardise the parameters for their losses")
-    dropout: float = option(
-        0.2,
-        "dropout in the heads; it pulls predictions towards their means, which a few last epochs "
-        "without it correct",
-        least=0.0,
-        below=1.0,
-    )
 
     def loss_options(self) -> dict[str, float]:
         return {
