@@ -7,7 +7,6 @@ import hashlib
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -68,17 +67,13 @@ class FaceDataset:
             labels = _read_labels(self.path, file)
             chunks = file["images"].chunks
             self._chunk_rows = int(chunks[0]) if chunks else schema.CHUNK_ROWS
-            landmarks, global_params = labels["landmarks"], labels["global_params"]
-            if ours:
-                every = np.ones(count, bool)
-                placement = _Placement(landmarks, global_params, every.astype(np.float32), every)
-            else:
+            placed = posed = np.ones(count, bool)
+            if not ours:
                 warp = file["warp_matrices"][:] if "warp_matrices" in file else None
-                placement = _place_in_crop(self.path, landmarks, global_params, warp)
-            labels.update(landmarks=placement.landmarks, global_params=placement.global_params)
+                placed, posed = _place_in_crop(self.path, labels, warp)
             inside = ((labels["landmarks"] >= 0) & (labels["landmarks"] <= 112)).all(axis=(1, 2))
-            self.outside = int((placement.usable & ~inside).sum())
-            keep = placement.usable & (inside | keep_outside)
+            self.outside = int((placed & ~inside).sum())
+            keep = placed & (inside | keep_outside)
             self.rows = np.flatnonzero(keep)
             self.left_out = count - len(self.rows)
             if self.outside and not quiet:
@@ -93,19 +88,16 @@ class FaceDataset:
                 )
             self.labels = {name: values[keep] for name, values in labels.items()}
             self.masks = {
-                "global_mask": placement.global_mask[keep],
+                "global_mask": posed[keep].astype(np.float32),
                 "local_mask": np.ones(len(self.rows), np.float32),
             }
-            texts = {
-                name: schema.read_texts(self.path, file, name)
+            self.subjects, self.videos, self.groups = (
+                None if (text := schema.read_texts(self.path, file, name)) is None else text[keep]
                 for name in ("subjects", "video_names", "groups")
-            }
+            )
             quality = file.get("metadata/quality_scores")
             scores = np.ones(count) if quality is None else quality[:]
         self.quality: np.ndarray = scores[keep].astype(np.float32)
-        self.subjects, self.videos, self.groups = (
-            None if text is None else text[keep] for text in texts.values()
-        )
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -197,32 +189,20 @@ def _read_labels(path: Path, file: h5py.File) -> dict[str, np.ndarray]:
     return labels
 
 
-@dataclass(frozen=True)
-class _Placement:
-    """Labels in crop space, and which of them can be used."""
-
-    landmarks: np.ndarray  # (N, 68, 2) float32
-    global_params: np.ndarray  # (N, 6) float32
-    global_mask: np.ndarray  # (N,) float32, 0 where global_params are not in crop space
-    usable: np.ndarray  # (N,) bool, False where even the landmarks cannot be placed
-
-
 def _place_in_crop(
-    path: Path, landmarks: np.ndarray, global_params: np.ndarray, warp: np.ndarray | None
-) -> _Placement:
-    """Move the original tool's labels to crop space.
+    path: Path, labels: dict[str, np.ndarray], warp: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Move the original tool's labels, of frame pixels, to crop space.
 
     With warp matrices (frame to crop) both kinds are mapped; samples whose matrix is no similarity
     (the original's batch writer stored zeros) are counted and left out. Without any usable matrix
     the landmarks must already lie in the crop: then they are taken as they are and the global
     parameters are masked.
 
-    Args:
-        path: the file, for messages.
-        landmarks: (N, 68, 2) float32, pixels of the frame (or of the crop).
-        global_params: (N, 6) float32, pixels of the frame.
-        warp: (N, 2, 3) frame to crop, or None.
+    Returns:
+        (N,) bool each: samples whose landmarks are in crop space, and whose parameters are.
     """
+    landmarks, global_params = labels["landmarks"], labels["global_params"]
     count = len(landmarks)
     usable = np.zeros(count, bool)
     if warp is not None:  # a rotation and one positive scale, no shear and no mirror
@@ -237,10 +217,10 @@ def _place_in_crop(
                 "%s: %d of %d samples have no usable warp matrix: left out",
                 *(path, int((~usable).sum()), count),
             )
-        landmarks, global_params, matrix = landmarks.copy(), global_params.copy(), matrix[usable]
+        matrix = matrix[usable]
         landmarks[usable] = geometry.transform_points(matrix, landmarks[usable])
         global_params[usable] = geometry.transform_global_params(matrix, global_params[usable])
-        return _Placement(landmarks, global_params, usable.astype(np.float32), usable)
+        return usable, usable
     inside = float(((landmarks >= 0) & (landmarks <= 112)).all(axis=2).mean())
     if inside < _NEARLY_ALL:
         raise DatasetError(
@@ -252,4 +232,4 @@ def _place_in_crop(
         "are taken as crop space and the global parameters are left out of the loss",
         *(path, 100 * inside),
     )
-    return _Placement(landmarks, global_params, np.zeros(count, np.float32), np.ones(count, bool))
+    return np.ones(count, bool), np.zeros(count, bool)

@@ -8,7 +8,6 @@ Reference:
     Madow, On the Theory of Systematic Sampling, Annals of Mathematical Statistics 1949.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -51,17 +50,17 @@ class ShuffleBuffer:
 
         A block is read when its first sample is due, without the samples that are no longer wanted.
         """
-        order = self.order[first:].tolist()
-        visits = Counter(order)  # still to come
+        last = np.zeros(int(self.order.max()) + 1, np.int64)  # place of each sample's last visit
+        np.maximum.at(last, self.order, np.arange(len(self.order)))
         held: dict[int, np.ndarray] = {}
         blocks = iter(self.blocks)
-        for sample in order:
+        for place, sample in enumerate(self.order[first:].tolist(), start=first):
             while sample not in held:
-                wanted = [s for s in np.unique(next(blocks)).tolist() if visits[s]]
-                if wanted:  # copies, so that one that stays does not keep its whole block
-                    held.update(zip(wanted, map(np.copy, read(np.array(wanted))), strict=True))
-            visits[sample] -= 1
-            yield held[sample] if visits[sample] else held.pop(sample)
+                block = np.unique(next(blocks))
+                wanted = block[last[block] >= first]
+                if len(wanted):  # copies, so that one that stays does not keep its whole block
+                    held.update(zip(wanted.tolist(), map(np.copy, read(wanted)), strict=True))
+            yield held[sample] if last[sample] > place else held.pop(sample)
 
 
 def draw_systematically(weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:
