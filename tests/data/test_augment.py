@@ -18,7 +18,7 @@ UNCHANGED = Appearance(
     | {"contrast": 1.0, "gamma": 1.0, "tint": 1.0}
 )
 MOVED = Level(replace(STRONG.movement, flip=0.0), UNCHANGED)
-MIRRORED = Level(Movement(rotation=0.0, scale=1.0, shift=0.0, flip=1.0), UNCHANGED)
+MIRRORED = Level(Movement(rotation=0.0, scale=1.0, shift=0.0, stretch=1.0, flip=1.0), UNCHANGED)
 MIRRORED_AND_MOVED = Level(replace(STRONG.movement, flip=1.0), UNCHANGED)
 UNSTRETCHED, MIRRORED_AND_UNSTRETCHED = (
     Level(replace(level.movement, stretch=1.0), UNCHANGED) for level in (MOVED, MIRRORED_AND_MOVED)

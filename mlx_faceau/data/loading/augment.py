@@ -10,7 +10,6 @@ mirrored face only if its labels treat both sides of a face alike.
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import cv2
 import numpy as np
@@ -25,7 +24,7 @@ from mlx_faceau.core.geometry import (
 )
 
 from .augmentation_workers import Augment, Batch
-from .photometric import Appearance, change_appearance, draw_factors
+from .photometric import Appearance, change_appearance, draw_factors, limit, limits_of
 
 _STRETCHED = 0.3  # share of faces that are stretched
 _INSIDE = (2.0, 110.0)  # where moved landmarks may lie: the sigmoid cannot reach 0 and 112
@@ -35,11 +34,11 @@ _INSIDE = (2.0, 110.0)  # where moved landmarks may lie: the sigmoid cannot reac
 class Movement:
     """How far faces move in the crop."""
 
-    rotation: float  # largest angle, radians, either way
-    scale: float  # largest factor; at least its inverse
-    shift: float  # largest shift in x and in y, pixels, either way
-    stretch: float = 1.0  # largest factor of the width to the height; at least its inverse
-    flip: float = 0.0  # share of samples that are mirrored
+    rotation: float = limit(np.radians(10), np.radians(20))  # largest angle, radians, either way
+    scale: float = limit(1.1, 1.2)  # largest factor; at least its inverse
+    shift: float = limit(5.6, 9.0)  # largest shift in x and in y, pixels, either way
+    stretch: float = limit(1.15, 1.3)  # largest factor of width to height; at least its inverse
+    flip: float = limit(0.0, 0.0)  # share of samples that are mirrored
 
 
 @dataclass(frozen=True)
@@ -50,40 +49,14 @@ class Level:
     appearance: Appearance
 
 
-# Limits of the appearance at "light" and at "strong".
-_APPEARANCE: dict[str, tuple[Any, Any]] = {
-    "brightness": (0.08, 0.15),
-    "contrast": (1.2, 1.5),
-    "gamma": (1.2, 1.6),
-    "tint": (1.06, 1.1),
-    "saturation": (0.3, 0.6),
-    "grey": (0.1, 0.25),
-    "blur": (0.1, 0.3),
-    "blur_sigma": (1.0, 1.8),
-    "motion": (3.0, 7.0),
-    "coarse": (0.1, 0.25),
-    "coarse_side": (72, 40),
-    "noise": (0.1, 0.3),
-    "noise_sigma": (5.0, 14.0),
-    "jpeg": (0.1, 0.3),
-    "jpeg_quality": (60, 25),
-    "edges": (0.1, 0.3),
-    "edge_depth": (10, 14),
-    "cutout": (0.0, 0.2),
-    "cutout_side": (0, 28),
-}
+# Light: the jitter of an evaluation's crops (10 degrees, 10 %, 5 %), and good photographs. Strong:
+# tilted heads, loose detector boxes, and poor video; the face can still be read by eye.
 LEVELS: dict[str, Level | None] = {
     "none": None,
-    # The jitter of an evaluation's crops (10 degrees, 10 %, 5 %), and good photographs.
-    "light": Level(
-        Movement(rotation=np.radians(10), scale=1.1, shift=5.6, stretch=1.15),
-        Appearance(**{name: light for name, (light, _) in _APPEARANCE.items()}),
-    ),
-    # Tilted heads, loose detector boxes, and poor video; the face can still be read by eye.
-    "strong": Level(
-        Movement(rotation=np.radians(20), scale=1.2, shift=9.0, stretch=1.3),
-        Appearance(**{name: strong for name, (_, strong) in _APPEARANCE.items()}),
-    ),
+    **{
+        level: Level(limits_of(Movement, level), limits_of(Appearance, level))
+        for level in ("light", "strong")
+    },
 }
 
 

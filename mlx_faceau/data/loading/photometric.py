@@ -5,8 +5,9 @@ noise, compression, then the crop's own traces (edges repeated past the photogra
 what covers a part of the face.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from statistics import NormalDist
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,29 +19,39 @@ _SHADES = np.linspace(0, 1, 256)[:, None]
 _NORMAL = np.array([NormalDist().inv_cdf((i + 0.5) / 256) for i in range(256)], np.float32)
 
 
+def limit(light: float, strong: float) -> Any:
+    """A field with its values at the levels of augmentation."""
+    return field(metadata={"light": light, "strong": strong})
+
+
+def limits_of(kind: Any, level: str) -> Any:
+    """Limits of a kind, such as :class:`Appearance`, at a level."""
+    return kind(**{item.name: item.metadata[level] for item in fields(kind)})
+
+
 @dataclass(frozen=True)
 class Appearance:
     """How far each step goes, and in which share of the samples it happens."""
 
-    brightness: float  # largest offset, as a share of white
-    contrast: float  # largest factor around mid-grey; at least its inverse
-    gamma: float  # largest exponent; at least its inverse
-    tint: float  # largest factor of one colour channel; at least its inverse
-    saturation: float  # largest relative change of the distance from grey
-    grey: float  # share of samples without colour
-    blur: float  # share of samples blurred, half of them as by defocus, half as by motion
-    blur_sigma: float  # largest sigma of the defocus, pixels
-    motion: float  # longest path of the motion, pixels
-    coarse: float  # share of samples shrunk and enlarged again
-    coarse_side: int  # smallest side in between, pixels
-    noise: float  # share of samples with Gaussian noise
-    noise_sigma: float  # its largest sigma, levels of 255
-    jpeg: float  # share of samples compressed
-    jpeg_quality: int  # lowest quality
-    edges: float  # share of samples whose borders repeat a row or column further in
-    edge_depth: int  # how far in, at most, pixels
-    cutout: float  # share of samples with a rectangle of one colour over them
-    cutout_side: int  # its longest side, pixels
+    brightness: float = limit(0.08, 0.15)  # largest offset, as a share of white
+    contrast: float = limit(1.2, 1.5)  # largest factor around mid-grey; at least its inverse
+    gamma: float = limit(1.2, 1.6)  # largest exponent; at least its inverse
+    tint: float = limit(1.06, 1.1)  # largest factor of one colour channel; at least its inverse
+    saturation: float = limit(0.3, 0.6)  # largest relative change of the distance from grey
+    grey: float = limit(0.1, 0.25)  # share of samples without colour
+    blur: float = limit(0.1, 0.3)  # share of samples blurred, as by defocus or by motion
+    blur_sigma: float = limit(1.0, 1.8)  # largest sigma of the defocus, pixels
+    motion: float = limit(3.0, 7.0)  # longest path of the motion, pixels
+    coarse: float = limit(0.1, 0.25)  # share of samples shrunk and enlarged again
+    coarse_side: int = limit(72, 40)  # smallest side in between, pixels
+    noise: float = limit(0.1, 0.3)  # share of samples with Gaussian noise
+    noise_sigma: float = limit(5.0, 14.0)  # its largest sigma, levels of 255
+    jpeg: float = limit(0.1, 0.3)  # share of samples compressed
+    jpeg_quality: int = limit(60, 25)  # lowest quality
+    edges: float = limit(0.1, 0.3)  # share of samples whose borders repeat a line further in
+    edge_depth: int = limit(10, 14)  # how far in, at most, pixels
+    cutout: float = limit(0.0, 0.2)  # share of samples with a rectangle of one colour over them
+    cutout_side: int = limit(0, 28)  # its longest side, pixels
 
 
 def change_appearance(
