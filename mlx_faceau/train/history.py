@@ -17,6 +17,7 @@ import numpy as np
 
 from mlx_faceau.core.atomic_io import atomic_file
 from mlx_faceau.core.facs import NUM_AUS
+from mlx_faceau.core.libraries import package_version
 from mlx_faceau.output.tables import number
 
 HISTORY_NAME = "training_history.json"
@@ -31,8 +32,6 @@ def write_json(path: Path | str, content: Mapping[str, Any]) -> None:
 
 def environment() -> dict[str, str]:
     """Versions and machine that a training's figures depend on."""
-    from mlx_faceau.core.libraries import package_version
-
     return {
         "mlx_faceau": package_version(),
         "python": platform.python_version(),

@@ -47,15 +47,8 @@ class RowWriter:
         self._columns: dict[str, h5py.Dataset] = {}
         self._buffer: list[Block] = []
         self._written = 0
-        file.attrs.update(
-            format=schema.FORMAT,
-            version=schema.VERSION,
-            landmark_space="crop",
-            color_format="RGB",
-            image_size=(112, 112),
-            au_names=list(AU_NAMES),
-            writer=f"mlx-faceau {package_version()}",
-        )
+        file.attrs.update({name: value for name, (value, _) in schema.ATTRIBUTES.items()})
+        file.attrs.update(au_names=list(AU_NAMES), writer=f"mlx-faceau {package_version()}")
 
     def append(self, block: Block) -> None:
         """Add the rows of a block."""

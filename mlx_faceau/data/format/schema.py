@@ -21,8 +21,6 @@ from mlx_faceau.core.facs import AU_NAMES, NUM_AUS
 from mlx_faceau.core.landmarks import NUM_LANDMARKS
 from mlx_faceau.errors import DatasetError
 
-FORMAT = "mlx-faceau"
-VERSION = 1
 IMAGE_SHAPE = (112, 112, 3)
 CHUNK_ROWS = 16
 HOG = "hog_features"  # a data set that files may lack
@@ -38,9 +36,9 @@ LABEL_SHAPES: dict[str, tuple[int, ...]] = {
 FRAME_SHAPES: dict[str, tuple[int, ...]] = {"bboxes": (4,), "warp_matrices": (2, 3)}
 # Root attribute -> its value, and what to do with a file of another one. The original tool's files
 # have the last two alone.
-_ATTRIBUTES: dict[str, tuple[Any, str]] = {
-    "format": (FORMAT, "give a file made by 'mlx-faceau data'"),
-    "version": (VERSION, "update mlx-faceau"),
+ATTRIBUTES: dict[str, tuple[Any, str]] = {
+    "format": ("mlx-faceau", "give a file made by 'mlx-faceau data'"),
+    "version": (1, "update mlx-faceau"),
     "landmark_space": ("crop", "convert it"),
     "color_format": ("RGB", "convert the images"),
     "image_size": ([112, 112], "crop the images again"),
@@ -126,7 +124,7 @@ def has_hog(path: Path) -> bool:
 def check_root(path: Path, file: h5py.File) -> bool:
     """Check the root attributes; return whether the file is ours (else the original tool's)."""
     ours = "format" in file.attrs
-    for name, (expected, remedy) in _ATTRIBUTES.items():
+    for name, (expected, remedy) in ATTRIBUTES.items():
         found = file.attrs.get(name)
         found = found.tolist() if isinstance(found, np.ndarray | np.generic) else _text(found)
         if found != expected and (ours or name in ("color_format", "image_size")):
