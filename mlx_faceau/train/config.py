@@ -104,6 +104,7 @@ class TrainConfig:
         112,
         "image size of the first epoch in pixels; it grows to 112 in steps of 16 (progressive "
         "resizing), which takes less time",
+        choices=IMAGE_SIZES,
     )
     save_every: int = option(10, "epochs between numbered checkpoints", least=1)
     save_every_minutes: float = option(
@@ -143,11 +144,6 @@ class TrainConfig:
             object.__setattr__(self, item.name, value)
         if self.num_processes and not self.num_workers:
             raise UsageError("--num-processes needs --num-workers of at least 1 to feed them")
-        if self.initial_image_size not in IMAGE_SIZES:
-            raise UsageError(
-                f"--initial-image-size is {self.initial_image_size}, expected one of "
-                f"{', '.join(map(str, IMAGE_SIZES))}"
-            )
         if self.overfit and self.val_data:
             raise UsageError("--overfit validates on its training faces; leave --val-data out")
         self.model_config()

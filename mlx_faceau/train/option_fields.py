@@ -16,7 +16,7 @@ def option(
     *,
     least: float | None = None,
     below: float | None = None,
-    choices: tuple[str, ...] | None = None,
+    choices: tuple[str, ...] | tuple[int, ...] | None = None,
 ) -> Any:
     """A field with its help text.
 
@@ -25,7 +25,7 @@ def option(
         help: one line for ``--help``.
         least: smallest number allowed.
         below: numbers must stay under it.
-        choices: texts allowed.
+        choices: the only values allowed.
     """
     metadata = {"help": help, "least": least, "below": below, "choices": choices}
     if callable(default):
@@ -71,7 +71,8 @@ def checked_value(item: Field[Any], value: Any) -> Any:
     if rules["below"] is not None and value >= rules["below"]:
         raise UsageError(f"{name} is {value}, expected less than {rules['below']}")
     if rules["choices"] and value not in rules["choices"]:
-        raise UsageError(f"{name} is {value!r}, expected {', '.join(rules['choices'])}")
+        allowed = ", ".join(map(str, rules["choices"]))
+        raise UsageError(f"{name} is {value!r}, expected one of {allowed}")
     return value
 
 

@@ -66,7 +66,7 @@ def test_mlx_trains_by_default_on_apple_silicon_and_where_torch_is_missing(
         ("lr", float("nan"), "--lr is nan, expected a number"),
         ("lr", "fast", "--lr is 'fast', expected a number"),
         ("val_split", 1.0, "--val-split is 1.0, expected less than 1.0"),
-        ("framework", "jax", "--framework is 'jax', expected mlx, torch"),
+        ("framework", "jax", "--framework is 'jax', expected one of mlx, torch"),
         (
             "initial_image_size",
             100,
