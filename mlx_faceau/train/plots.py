@@ -1,7 +1,7 @@
 """Training curves as a PNG image."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import reduce
 from operator import getitem
 from pathlib import Path
@@ -15,7 +15,7 @@ _LOG = logging.getLogger(__name__)
 CURVES_NAME = "training_curves.png"
 
 
-def draw_curves(epochs: Sequence[Mapping[str, Any]], folder: Path) -> Path | None:
+def draw_curves(epochs: Sequence[Any], folder: Path) -> Path | None:
     """Draw loss, metrics and learning rate over the history's epochs.
 
     Returns:
