@@ -22,11 +22,7 @@ _RAREST = 0.01  # smaller shares count as this one, so that a handful of faces d
 def loss_weights(intensities: np.ndarray) -> dict[str, float]:
     """Loss weights that fall with the square root of the share of faces showing an action unit.
 
-    Args:
-        intensities: (N, 17) in [0, 5].
-
-    Returns:
-        By action unit, with mean 1; the largest is at most ten times the smallest.
+    By action unit, with mean 1; the largest is at most ten times the smallest.
     """
     weights = 1 / np.sqrt(_shares(intensities))
     return dict(zip(AU_NAMES, (weights / weights.mean()).tolist(), strict=True))
@@ -36,13 +32,7 @@ def repeat_factors(intensities: np.ndarray) -> np.ndarray:
     """How often each face is sampled, relative to one that shows nothing rare.
 
     An action unit's factor is the square root of the median unit's share of faces over its own, at
-    least 1; a face takes the largest factor of the action units that it shows.
-
-    Args:
-        intensities: (N, 17) in [0, 5].
-
-    Returns:
-        (N,) float64, in [1, 10].
+    least 1; a face takes the largest factor of the action units that it shows: (N,), in [1, 10].
     """
     shares = _shares(intensities)
     factors = np.sqrt(np.maximum(np.median(shares) / shares, 1.0))

@@ -38,15 +38,7 @@ def first_weights(
 
     Random weights predict nearly the mean targets before the first step.
     Shape parameters have a meaning only with the PDM of their labels: the local head of a net that
-    was trained with another one starts from random weights.
-
-    Args:
-        config: the settings.
-        statistics: of the training targets.
-        pdm: ``name`` and ``hash`` of the labels' point distribution model, where it is recorded.
-
-    Raises:
-        CheckpointError: if that file is no checkpoint, or of another net or width.
+    was trained with another one than ``pdm`` (its ``name`` and ``hash``) starts anew.
     """
     net = config.trained_config()
     fresh = initial_weights(net, config.seed)

@@ -43,8 +43,6 @@ def test_samples_of_all_files_are_read_in_any_order(paths, joined):
     assert row_numbers(images).tolist() == [40, 3, 0, 69, 3]
     np.testing.assert_array_equal(images[2], parts[1].read_images([0])[0])
     np.testing.assert_array_equal(images[3], parts[0].read_images([69])[0])
-    with pytest.raises(ValueError, match=r"\[0, 111\)"):
-        joined.read_images([111])
 
 
 def test_no_block_holds_samples_of_two_files_or_of_two_chunks(joined):
