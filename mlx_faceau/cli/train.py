@@ -114,6 +114,7 @@ def _report(result: "TrainingResult") -> int:
 def _print_dry_run(training: type[TrainConfig], given: dict[str, Any]) -> None:
     from mlx_faceau.train.dry_run import STEPS, dry_run
 
+    print(f"taking {STEPS} steps of a training", file=sys.stderr)
     figures = dry_run(training, given)
     gib = {"process": figures.memory / 2**30, "GPU": figures.device_memory / 2**30}
     memory = ", ".join(f"{name} {size:.2f} GiB" for name, size in gib.items() if size)
