@@ -119,10 +119,10 @@ def _block(person: np.ndarray, start: int, seed: int) -> dict[str, np.ndarray]:
     mark_points = geometry.project(marks().points, followed, params, local)
     low, high = frame_landmarks.min(axis=1), frame_landmarks.max(axis=1)
     images = np.empty((len(person), SIZE, SIZE, 3), np.uint8)
-    for row, number in enumerate(person):
-        images[row] = paint_face(
-            *(landmarks[row], mark_points[row], units[row], appearance[number]),
-            *(float(params[row, 0]), rngs[row]),
+    for i, number in enumerate(person):
+        images[i] = paint_face(
+            *(landmarks[i], mark_points[i], units[i], appearance[number]),
+            *(float(params[i, 0]), rngs[i]),
         )
     return {
         "images": images,
