@@ -60,6 +60,11 @@ class TrainingLoop:
         """
         if self.state.epoch == self.state.batch == 0:
             self._save()  # if the first epoch dies, there is something to resume
+        if (done := self.state.epoch) >= self.config.epochs:
+            _LOG.warning(
+                "--epochs %d: epoch %d is done, nothing is left to train; give a larger total",
+                self.config.epochs, done,
+            )  # fmt: skip
         with self._stop_request, self._watchdog:
             while (stopped := self._reason_to_stop()) is None:
                 started = time.monotonic()

@@ -144,6 +144,16 @@ def test_ctrl_c_finishes_the_step_saves_and_the_run_goes_on_from_there(
     assert losses[0] == losses[1]
 
 
+def test_a_total_that_is_reached_already_is_said(
+    faces_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    loop = make_loop(faces_file, tmp_path, [3.0], epochs=2)
+    loop.run()
+    assert "nothing is left" not in caplog.text
+    loop.run()
+    assert "--epochs 2: epoch 2 is done, nothing is left to train" in caplog.text
+
+
 def test_the_running_epoch_is_saved_every_few_minutes_and_goes_on_from_any_save(
     faces_file: Path, tmp_path: Path
 ) -> None:
