@@ -147,7 +147,7 @@ def test_ctrl_c_finishes_the_step_saves_and_the_run_goes_on_from_there(
 def test_a_total_that_is_reached_already_is_said(
     faces_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    loop = make_loop(faces_file, tmp_path, [3.0], epochs=2)
+    loop = make_loop(faces_file, tmp_path, [3.0, 2.0], epochs=2)
     loop.run()
     assert "nothing is left" not in caplog.text
     loop.run()
