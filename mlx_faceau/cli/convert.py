@@ -46,45 +46,38 @@ def run(args: argparse.Namespace) -> int:
     for source, output in pairs:
         if output.exists() and not args.force:
             raise UsageError(f"--output {output}: exists already; give --force to overwrite it")
-        if source.suffix != ".pt":
-            for flag in ("width_mult", "crop"):
-                if getattr(args, flag) is not None:
-                    name = flag.replace("_", "-")
-                    raise UsageError(f"--{name} is for .pt files; a checkpoint records its own")
-            _export(source, output)
-        elif output.suffix == ".pt":
+        for flag in ("width_mult", "crop"):
+            if source.suffix != ".pt" and getattr(args, flag) is not None:
+                name = flag.replace("_", "-")
+                raise UsageError(f"--{name} is for .pt files; a checkpoint records its own")
+        if source.suffix == output.suffix == ".pt":
             raise UsageError("both files are .pt; --output must end with .safetensors")
-        else:
-            _import(source, output, args.width_mult, args.crop or "unknown")
+        _convert(source, output, args)
     return 0
 
 
-def _import(source: Path, target: Path, width_mult: float | None, crop: str) -> None:
-    from mlx_faceau.convert.pyfaceau import read_pyfaceau
-    from mlx_faceau.core.checkpoint import describe, file_hash, save_checkpoint
-
-    config, weights = read_pyfaceau(source, width_mult=width_mult)
-    arrays = {f"model.{name}": array for name, array in weights.items()}
-    target.parent.mkdir(parents=True, exist_ok=True)
-    origin = {"source_hash": file_hash(source), "source_file": source.name}
-    metadata = describe(config, **origin, crop=crop)
-    save_checkpoint(target, arrays, metadata)
-    print(f"{target}: {config.kind}, width {config.width_mult:g}, from {source}")
-
-
-def _export(source: Path, target: Path) -> None:
-    from mlx_faceau.convert.pyfaceau import write_pyfaceau
-    from mlx_faceau.core.checkpoint import load_checkpoint, save_checkpoint
+def _convert(source: Path, output: Path, args: argparse.Namespace) -> None:
+    from mlx_faceau.core.checkpoint import describe, file_hash, load_checkpoint, save_checkpoint
     from mlx_faceau.core.provenance import carried_metadata
 
-    checkpoint = load_checkpoint(source)
-    if target.exists() and target.samefile(checkpoint.path):
-        raise UsageError(f"--output {target}: is the source itself; its training would be lost")
-    config, weights = checkpoint.config, checkpoint.weights()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if target.suffix == ".pt":
-        write_pyfaceau(target, config, weights)
+    if source.suffix == ".pt":
+        from mlx_faceau.convert.pyfaceau import read_pyfaceau
+
+        config, weights = read_pyfaceau(source, width_mult=args.width_mult)
+        origin = {"source_hash": file_hash(source), "source_file": source.name}
+        metadata = describe(config, **origin, crop=args.crop or "unknown")
+    else:
+        checkpoint = load_checkpoint(source)
+        source, config, weights = checkpoint.path, checkpoint.config, checkpoint.weights()
+        metadata = carried_metadata(checkpoint)
+        if output.exists() and output.samefile(source):
+            raise UsageError(f"--output {output}: is the source itself; its training would be lost")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if output.suffix == ".pt":
+        from mlx_faceau.convert.pyfaceau import write_pyfaceau
+
+        write_pyfaceau(output, config, weights)
     else:
         arrays = {f"model.{name}": array for name, array in weights.items()}
-        save_checkpoint(target, arrays, carried_metadata(checkpoint))
-    print(f"{target}: {config.kind}, width {config.width_mult:g}, from {checkpoint.path}")
+        save_checkpoint(output, arrays, metadata)
+    print(f"{output}: {config.kind}, width {config.width_mult:g}, from {source}")

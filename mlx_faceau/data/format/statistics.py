@@ -59,12 +59,7 @@ def _distinct(texts: np.ndarray | None) -> int:
 
 def _statistics(column: np.ndarray) -> dict[str, float]:
     column = column.astype(np.float64)
-    return {
-        "mean": float(column.mean()),
-        "std": float(column.std()),
-        "min": float(column.min()),
-        "max": float(column.max()),
-    }
+    return {name: float(getattr(column, name)()) for name in ("mean", "std", "min", "max")}
 
 
 def draw_statistics(dataset: FaceDataset, path: Path) -> None:
