@@ -5,7 +5,7 @@ import time
 from collections.abc import Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 from typing import Any
 
 import numpy as np
@@ -80,10 +80,8 @@ def dry_run(training: type[TrainConfig], given: Mapping[str, Any]) -> DryRun:
 
 def _batches(data: TrainingData, epoch: int) -> Generator[dict[str, np.ndarray]]:
     """Batches from an epoch on, without end."""
-    while True:
-        with closing(data.batches.epoch(epoch)) as batches:
-            yield from batches
-        epoch += 1
+    for number in count(epoch):
+        yield from data.batches.epoch(number)
 
 
 def _process_memory() -> int:
