@@ -17,7 +17,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mlx_faceau.core.libraries import library_error
-from mlx_faceau.errors import FaceauError, FunctionError, MissingDependency, printable
+from mlx_faceau.errors import (
+    CheckpointError,
+    FaceauError,
+    FunctionError,
+    MissingDependency,
+    printable,
+)
 
 # Subcommand, which is its module's name too -> what it does; the order is the order of --help.
 COMMANDS = {
@@ -75,7 +81,10 @@ class Parser(argparse.ArgumentParser):
 
 
 def _did_you_mean(word: str, known: Iterable[str]) -> str:
-    near = get_close_matches(word, known, n=1, cutoff=0.65)
+    """A hint at the nearest known word; a shared ending alone makes no two file names alike."""
+    stem = Path(word).stem
+    alike = [name for name in known if get_close_matches(stem, [Path(name).stem], cutoff=0.65)]
+    near = get_close_matches(word, alike, n=1, cutoff=0.65)
     return f"; did you mean {near[0]}?" if near else ""
 
 
@@ -199,7 +208,8 @@ def explain(error: Exception) -> tuple[int, str]:
         text = one_line(error)
         path = Path(text.partition(": ")[0])
         if "no such file" in text.lower() and path.name and path.parent.is_dir():
-            text += _did_you_mean(path.name, (entry.name for entry in path.parent.iterdir()))
+            models = ["builtin"] if isinstance(error, CheckpointError) else []
+            text += _did_you_mean(path.name, [*models, *(p.name for p in path.parent.iterdir())])
         return 2, text
     text = str(error).lower()
     signs = ("out of memory", "metal::malloc", "bad_alloc", "allocate memory")  # torch's, MLX's

@@ -111,6 +111,20 @@ def test_a_misspelt_file_gets_the_name_beside_it(tmp_path, capsys):
     assert capsys.readouterr().err.count("; did you mean checkpoint_best.safetensors?") == 1
 
 
+def test_names_that_share_only_their_ending_are_not_suggested(tmp_path, capsys):
+    (tmp_path / "ph.csv").touch()
+    assert main(["info", str(tmp_path / "who.csv")]) == 2
+    error = capsys.readouterr().err
+    assert "no such file" in error
+    assert "did you mean" not in error
+
+
+def test_the_misspelt_built_in_pair_gets_its_name(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["info", "buitlin"]) == 2
+    assert capsys.readouterr().err.endswith("; did you mean builtin?\n")
+
+
 def test_a_library_that_a_command_needs_is_named_with_its_extra(failing, capsys):
     failing(ModuleNotFoundError("No module named 'h5py'", name="h5py"))
     assert main(["info"]) == 2
