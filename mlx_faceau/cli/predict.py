@@ -1,7 +1,6 @@
 """``mlx-faceau predict``: landmarks, pose and action units of images, videos and a webcam."""
 
 import argparse
-import sys
 from typing import Any
 
 from mlx_faceau.errors import UsageError
@@ -155,23 +154,31 @@ def _add_batch(group: Any) -> None:
     group.add_argument(
         "--frame-step", type=int, default=1, metavar="N", help="take every Nth frame"
     )
-    group.add_argument("--start", type=float, default=0.0, metavar="SECONDS")
-    group.add_argument("--end", type=float, metavar="SECONDS")
+    group.add_argument("--start", type=_seconds, default=0.0, metavar="SECONDS")
+    group.add_argument("--end", type=_seconds, metavar="SECONDS")
     group.add_argument("--resume", action="store_true", help="skip inputs that are done")
     group.add_argument(
         "--shard", metavar="I/N", help="take the Ith of N equal parts of the inputs, I from 1"
     )
 
 
+def _seconds(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected seconds, such as 90") from None
+
+
 def run(args: argparse.Namespace) -> int:
     from mlx_faceau.weights.builtin import BUILTIN
 
+    note = ""  # printed once inputs and nets are there
     if not args.landmark_model and not args.au_model:
         args.landmark_model = args.au_model = BUILTIN
     elif not args.au_model:
-        sys.stderr.write("no action units: give --au-model PATH, or --au-model builtin\n")
-    elif not args.landmark_model and args.aligned:
-        sys.stderr.write("no landmarks: give --landmark-model PATH, or --landmark-model builtin\n")
+        note = "no action units: give --au-model PATH, or --au-model builtin\n"
+    elif not args.landmark_model:
+        note = "no landmarks: give --landmark-model PATH, or --landmark-model builtin\n"
     given = vars(args)
     changed = {n: given[n] for n, default in args.face_defaults.items() if given[n] != default}
     if args.aligned:
@@ -180,8 +187,8 @@ def run(args: argparse.Namespace) -> int:
         if changed:  # they mean nothing for crops; silence would look like success
             flags = ", ".join("--" + name.replace("_", "-") for name in sorted(changed))
             raise UsageError(f"{flags}: not with --aligned, which reads crops one by one")
-        return run_aligned(args)
+        return run_aligned(args, note)
     from .predict_faces import run_faces
 
     # Of these the record names what changes the numbers.
-    return run_faces(args, {n: v for n, v in changed.items() if n not in _NO_SETTINGS})
+    return run_faces(args, {n: v for n, v in changed.items() if n not in _NO_SETTINGS}, note)

@@ -32,8 +32,8 @@ COLUMNS: dict[str, Sequence[str]] = {
 }
 
 
-def run_aligned(args: argparse.Namespace) -> int:
-    """Predict the crops that parsed arguments name; the exit status."""
+def run_aligned(args: argparse.Namespace, note: str) -> int:
+    """Predict the crops that parsed arguments name, after printing the note; the exit status."""
     from mlx_faceau.inference.predictor import load_au_predictor, load_predictor
 
     ending = Path(args.output or "").suffix.lower().removeprefix(".")
@@ -47,6 +47,7 @@ def run_aligned(args: argparse.Namespace) -> int:
         predictors["landmark_model"] = load_predictor(args.landmark_model, **options)
     if args.au_model:
         predictors["au_model"] = load_au_predictor(args.au_model, **options)
+    sys.stderr.write(note)
     failed: list[Path] = []
     rows = _rows(paths, failed, list(predictors.values()))
     write = _write_json if form == "json" else _write_csv

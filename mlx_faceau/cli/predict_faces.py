@@ -53,10 +53,11 @@ class Job:
     files: OutputFiles
 
 
-def run_faces(args: argparse.Namespace, settings: dict[str, Any]) -> int:
+def run_faces(args: argparse.Namespace, settings: dict[str, Any], note: str) -> int:
     """Predict what parsed arguments name; the exit status.
 
-    ``settings`` are the options among them that differ from their defaults, for the record.
+    ``settings`` are the options among them that differ from their defaults, for the record;
+    ``note`` is printed when the run starts.
     """
     if not args.landmark_model:
         raise UsageError(
@@ -86,6 +87,7 @@ def run_faces(args: argparse.Namespace, settings: dict[str, Any]) -> int:
         camera=camera,
         pdm=layout.pdm,
     )
+    sys.stderr.write(note)
     described = pipeline.describe()
     record = run_record(described, settings)
     if (threshold := args.presence_threshold) is None:

@@ -539,6 +539,24 @@ def test_bad_input_is_one_line_and_exit_status_2(
     assert lines[0].count("did you mean") <= 1
 
 
+@pytest.mark.parametrize("more", [(), ("--aligned",)])
+def test_a_missing_input_is_reported_without_a_note_about_the_nets(
+    capsys: pytest.CaptureFixture[str], more: tuple[str, ...]
+) -> None:
+    assert main(["predict", "none.mp4", "--landmark-model", "lm", *more]) == 2
+    assert capsys.readouterr().err == "mlx-faceau: none.mp4: no such file or folder\n"
+
+
+@pytest.mark.parametrize("flag", ["--start", "--end"])
+def test_a_time_that_is_no_number_of_seconds_is_explained(
+    capsys: pytest.CaptureFixture[str], flag: str
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["predict", "clip.mp4", flag, "1:30"])
+    line = f"argument {flag}: '1:30': expected seconds, such as 90\n"
+    assert capsys.readouterr().err.endswith(line)
+
+
 @pytest.mark.parametrize("more", [(), ("--resume",), ("--format", "parquet")])
 def test_another_program_s_csv_is_neither_replaced_nor_taken_for_a_result(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], more: tuple[str, ...]
