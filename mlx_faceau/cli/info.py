@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         lines = [
             line
             for name, about in report["models"].items()
-            for line in (name, *(f"  {key:16} {value}" for key, value in about.items()))
+            for line in (name, *(f"  {key:16} {_text(value)}" for key, value in about.items()))
         ]
     else:
         report = installation()
@@ -91,6 +91,10 @@ def _models(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
         except BackendError as error:
             about["runs with"] = str(error)
         yield path if len(models) == 1 else f"{path} {metadata['kind']}", about
+
+
+def _text(value: Any) -> str:
+    return ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
 
 
 def installation() -> dict[str, Any]:

@@ -98,7 +98,9 @@ def test_models_of_every_format_are_described(tmp_path, capsys) -> None:
     assert kinds == ["au_prediction", "au_prediction", "landmark_pose"]
     assert models[str(onnx)]["model"]["width_mult"] == 0.25
     assert main(["info", str(checkpoint)]) == 0
-    assert "  kind             au_prediction" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "  kind             au_prediction" in printed
+    assert "  model            dropout 0.3, width_mult 0.25\n" in printed
 
 
 def test_a_model_s_description_says_what_would_run_it_and_what_not(tmp_path, capsys) -> None:
