@@ -91,6 +91,15 @@ def test_a_video_has_timelines_of_what_moves_and_names_the_rest(tmp_path: Path) 
     assert "4.9 s, 50 frames" in text
 
 
+@pytest.mark.parametrize(("highest", "shown"), [(0.54, []), (0.56, ["maximum 0.6"])])
+def test_a_unit_has_a_timeline_if_its_maximum_as_shown_is_above_the_limit(
+    tmp_path: Path, highest: float, shown: list[str]
+) -> None:
+    aus = np.r_[np.zeros(8), highest, np.zeros(8)]
+    text = video_page(tmp_path, [frame(i, face(au_intensities=aus)) for i in range(5)])
+    assert re.findall(r"maximum [\d.]+", text) == shown
+
+
 def test_the_peak_of_a_unit_has_a_picture_and_its_time(tmp_path: Path) -> None:
     text = video_page(tmp_path, [frame(i, f) for i, f in enumerate(moving(50))])
     peaks = re.findall(r"<b>([\d.]+)</b> at ([\d.]+) s<br>([^<]*)<", text)

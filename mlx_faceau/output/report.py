@@ -111,7 +111,9 @@ def _person(
     offsets = np.zeros(NUM_AUS) if calibration is None else calibration.offsets(face_id)
     aus[:] = np.clip(aus - offsets, 0, MAX_INTENSITY)
     has_aus = bool(np.isfinite(aus).any())
-    active = np.nanmax(aus, axis=0) > _QUIET if has_aus else np.zeros(NUM_AUS, bool)
+    # By the value that the page shows: a maximum of 0.54 reads 0.5, which is not above it.
+    highest = np.round(np.nanmax(aus, axis=0), 1) if has_aus else np.zeros(NUM_AUS)
+    active = highest > _QUIET
     names = [name.removesuffix("_r") for name in AU_NAMES]
     successes = person.values[_COLUMNS - 1 :: _COLUMNS]
     peaks = [(i, value - offsets[i], t, jpeg) for i, (value, t, jpeg) in person.peaks.items()]
