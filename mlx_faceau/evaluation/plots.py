@@ -41,7 +41,7 @@ def draw_evaluation(evaluation: Evaluation, path: Path) -> Path | None:
         _draw_responses(curves, evaluation)
         names = list(evaluation.net["aus"])
         columns = {
-            name: [np.nan_to_num(metrics["aus"][au]["r"]) for au in names]
+            name: [metrics["aus"][au]["r"] for au in names]
             for name, metrics in evaluation.conditions().items()
             if name != "constant"
         }

@@ -1,7 +1,9 @@
 """Tables of an evaluation, and the text, page and picture made of them."""
 
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -172,6 +174,26 @@ def test_the_page_is_well_formed_needs_no_other_file_and_shows_every_cell(
     assert "a &lt; b" in path.read_text("utf-8")
     expected = [c for table in tables(evaluation) for r in [table.columns, *table.rows] for c in r]
     assert page.cells == expected
+
+
+def test_an_undefined_correlation_is_not_drawn(
+    evaluations: dict[str, Evaluation], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    axes = pytest.importorskip("matplotlib.axes")
+    drawn: dict[str, np.ndarray] = {}
+    plot = axes.Axes.plot
+
+    def record(self: Any, *args: Any, label: str = "", **options: Any) -> Any:
+        drawn[label] = args[1]
+        return plot(self, *args, label=label, **options)
+
+    monkeypatch.setattr(axes.Axes, "plot", record)
+    evaluation = evaluations["au_prediction"]
+    aus = {name: {**figures, "r": 0.5} for name, figures in evaluation.jittered["aus"].items()}
+    aus["AU01_r"]["r"] = float("nan")
+    jittered = {**evaluation.jittered, "aus": aus}
+    draw_evaluation(replace(evaluation, jittered=jittered), tmp_path / "picture.png")
+    np.testing.assert_array_equal(drawn["jittered"], [np.nan, *[0.5] * 16])
 
 
 @pytest.mark.parametrize("kind", KINDS)
