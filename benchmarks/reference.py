@@ -32,6 +32,7 @@ from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.train.checkpoints import LAST_NAME
 from mlx_faceau.train.history import HISTORY_NAME
 from mlx_faceau.train.plots import CURVES_NAME
+from mlx_faceau.weights.builtin import BUILTIN, FOLDER
 
 CODE = ("mlx_faceau", "torch_fallback", "convert", "benchmarks/*.py")
 PRIVATE = ("fingerprint", "sketch")  # keys of digests of single faces
@@ -156,7 +157,7 @@ def publish(
         shutil.copyfile(recipe, results / "recipe.json")
     for earlier in results.glob("stage*.training_*"):  # the recipe may have had more of them
         earlier.unlink()
-    stages, shown = [], shown | {str(folders[0].parent): "RUN"}
+    stages, shown = [], shown | {str(folders[0].parent): "RUN", str(FOLDER): BUILTIN}
     for folder in folders:
         shutil.copyfile(folder / CURVES_NAME, results / f"{folder.name}.{CURVES_NAME}")
         write_public(folder / HISTORY_NAME, results / f"{folder.name}.{HISTORY_NAME}", shown)

@@ -194,12 +194,17 @@ def test_neither_paths_nor_digests_of_faces_are_published(tmp_path: Path) -> Non
     assert json.loads((tmp_path / "b.json").read_text()) == {"data": expected}
 
 
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "benchmarks/results").glob("*/*.json")))
+def test_the_published_results_name_no_absolute_path(path: Path) -> None:
+    assert re.findall(r'": "/[^"]*', path.read_text("utf-8")) == []
+
+
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "benchmarks/recipes").glob("*.json")))
 def test_every_setting_of_the_recipes_that_come_along_exists(path: Path) -> None:
     recipe = reference.read_recipe(path)
     training = {kind.model_name: kind for kind in TRAIN_CONFIGS}[recipe["net"]]
     for stage in recipe["stages"]:
-        assert {*stage["data"]} <= {"train", "mixed", "photographs", "wide", "made"}
+        assert {*stage["data"]} <= {"train", "mixed", "open", "photographs", "wide", "made"}
         resolve(training, {**stage, "data": ["faces.h5"]})
 
 
