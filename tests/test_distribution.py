@@ -139,7 +139,7 @@ def test_numpy_opencv_and_onnxruntime_predict_from_the_installed_wheel_alone(bui
         cwd=tmp_path / "work",
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["1 crops -> crop.json, crop.run.json", "builtin-1"]
+    assert done.stdout.splitlines() == ["1 crop -> crop.json, crop.run.json", "builtin-1"]
     lost = [line for line in done.stderr.splitlines() if "missing from the built-in pair" in line]
     assert len(lost) == 2
     (rows,) = json.loads((tmp_path / "work" / "crop.json").read_text())

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
+from mlx_faceau.core.plural import counted
 from mlx_faceau.errors import UsageError
 from mlx_faceau.train.config import AUGMENTATIONS
 
@@ -134,8 +135,8 @@ def _check(args: argparse.Namespace) -> int:
         rows = [[name, *map(str, row)] for name, row in zip(AU_NAMES, counts, strict=True)]
         print(Table(["samples by intensity", *classes], rows).text())
     sound = "usable; see the warnings" if report.warnings else "sound"
-    verdict = "not fit for training" if report.failures else f"{report.samples} samples, {sound}"
-    print(f"{args.file}: {verdict}")
+    verdict = f"{counted(report.samples, 'sample')}, {sound}"
+    print(f"{args.file}: {'not fit for training' if report.failures else verdict}")
     return 1 if report.failures else 0
 
 
@@ -151,10 +152,8 @@ def _stats(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(report, indent=1))
         return 0
-    print(
-        f"{report['samples']} samples, {report['subjects']} subjects, {report['videos']} videos, "
-        f"{report['outside']} with landmarks outside the crop"
-    )
+    counts = [counted(report[f"{noun}s"], noun) for noun in ("sample", "subject", "video")]
+    print(f"{', '.join(counts)}, {report['outside']} with landmarks outside the crop")
     if report["groups"]:
         groups = sorted(report["groups"].items())
         print(", ".join(f"{count} {name or 'of no group'}" for name, count in groups))
@@ -195,7 +194,7 @@ def _preview(args: argparse.Namespace) -> int:
     _, png = cv2.imencode(".png", sheet[..., ::-1])
     with atomic_file(Path(args.output)) as temporary:
         temporary.write_bytes(png.tobytes())
-    print(f"{args.output}: {len(rows)} of {len(dataset)} faces", file=sys.stderr)
+    print(f"{args.output}: {len(rows)} of {counted(len(dataset), 'face')}", file=sys.stderr)
     return 0
 
 
@@ -203,7 +202,7 @@ def _synth(args: argparse.Namespace) -> int:
     from mlx_faceau.data.synthetic.people import write_synthetic
 
     write_synthetic(args.output, args.count, args.seed, args.people)
-    print(f"{args.output}: {args.count} synthetic faces")
+    print(f"{args.output}: {counted(args.count, 'synthetic face')}")
     return 0
 
 
@@ -216,8 +215,9 @@ def _merge(args: argparse.Namespace) -> int:
     )
     for note in report.notes:
         print(note, file=sys.stderr)
-    duplicates = f", {report.duplicates} duplicates left out" if report.duplicates else ""
-    print(f"{args.output}: {report.samples} samples of {len(paths)} files{duplicates}")
+    used = f"{counted(report.samples, 'sample')} of {counted(len(paths), 'file')}"
+    left_out = f", {counted(report.duplicates, 'duplicate')} left out" if report.duplicates else ""
+    print(f"{args.output}: {used}{left_out}")
     return 0
 
 
@@ -241,7 +241,8 @@ def _split(args: argparse.Namespace) -> int:
     for name, indices in partition.parts.items():
         write_subset(folder / f"{name}.h5", dataset, indices, args.compress)
         share = len(indices) / len(dataset)
-        print(f"{folder / name}.h5: {len(indices)} samples ({share:.1%}), by {partition.by}")
+        count = counted(len(indices), "sample")
+        print(f"{folder / name}.h5: {count} ({share:.1%}), by {partition.by}")
     return 0
 
 
@@ -252,5 +253,5 @@ def _convert(args: argparse.Namespace) -> int:
     pdm = read_pdm(args.pdm) if args.pdm else None
     source, output = Path(args.file), Path(args.output)
     count = convert_file(source, output, args.compress, not args.drop_outside, pdm)
-    print(f"{output}: {count} samples")
+    print(f"{output}: {counted(count, 'sample')}")
     return 0

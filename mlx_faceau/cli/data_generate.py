@@ -10,6 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlx_faceau.core.plural import counted
 from mlx_faceau.errors import DatasetError, UsageError
 
 if TYPE_CHECKING:
@@ -90,9 +91,9 @@ def run(args: argparse.Namespace) -> int:
     if kept == 0:
         raise DatasetError(f"{args.output}: not written, no {kind} gave a sample")
     used = len(reports) - len(failed)
-    print(f"{args.output}: {kept} samples of {used} {kind}{'' if used == 1 else 's'}")
+    print(f"{args.output}: {counted(kept, 'sample')} of {counted(used, kind)}")
     if failed:
-        print(f"{len(failed)} of {len(reports)} {kind}s could not be used", file=sys.stderr)
+        print(f"{len(failed)} of {counted(len(reports), kind)} could not be used", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -161,7 +162,7 @@ def _print_report(report: "VideoReport") -> None:
     if report.error and not report.kept:
         print(f"{report.video}: {report.error}")
         return
-    parts = [f"{report.kept} samples of {report.frames} frames"]
+    parts = [f"{counted(report.kept, 'sample')} of {counted(report.frames, 'frame')}"]
     if report.damaged:
         parts.append(f"{report.damaged} unreadable")
     if report.faceless:
@@ -175,15 +176,16 @@ def _print_report(report: "VideoReport") -> None:
 def _photograph_summary(reports: Sequence["VideoReport"], path: Path) -> str:
     """Write which photographs gave no sample, and why; return a line about all."""
     misses = [(report.video, report.miss) for report in reports if report.miss]
-    kept = sum(report.kept for report in reports)
-    line = f"{len(reports)} photographs: {kept} samples, {len(misses)} photographs without one"
+    kept = counted(sum(report.kept for report in reports), "sample")
+    without = f"{counted(len(misses), 'photograph')} without one"
+    line = f"{counted(len(reports), 'photograph')}: {kept}, {without}"
     if not misses:
         path.unlink(missing_ok=True)  # of an earlier run
         return line
     _write_csv(path, [("file", "reason"), *misses])
     reasons = Counter(reason for _, reason in misses).most_common(3)
-    counted = ", ".join(f"{reason}: {count}" for reason, count in reasons)
-    return f"{line} (listed in {path}; {counted})"
+    summary = ", ".join(f"{reason}: {count}" for reason, count in reasons)
+    return f"{line} (listed in {path}; {summary})"
 
 
 def _write_report(path: Path, reports: Sequence["VideoReport"]) -> None:

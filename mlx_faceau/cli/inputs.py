@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlx_faceau.core.plural import counted
 from mlx_faceau.errors import UsageError, printable
 from mlx_faceau.video.images import IMAGE_SUFFIXES, is_image
 from mlx_faceau.video.reader import VIDEO_SUFFIXES, is_text
@@ -89,8 +90,7 @@ def _report_skipped(name: str, skipped: Sequence[Path]) -> None:
     if skipped:
         names = [printable(path.name) for path in skipped[:_NAMED]]
         named = ", ".join(names) + ", ..." * (len(skipped) > _NAMED)
-        count = f"{len(skipped)} other file{'' if len(skipped) == 1 else 's'}"
-        sys.stderr.write(f"{name}: {count} skipped ({named})\n")
+        sys.stderr.write(f"{name}: {counted(len(skipped), 'other file')} skipped ({named})\n")
 
 
 def _webcam_number(name: str) -> int | None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from mlx_faceau.core.atomic_io import atomic_file
 from mlx_faceau.core.facs import AU_NAMES
+from mlx_faceau.core.plural import counted
 from mlx_faceau.core.preprocess import CROP_SHAPE
 from mlx_faceau.errors import FaceauError, UsageError
 from mlx_faceau.output.openface_csv import GROUPS
@@ -60,7 +61,7 @@ def run_aligned(args: argparse.Namespace, note: str) -> int:
         record_path = Path(args.output).with_suffix(".run.json")
         with atomic_file(record_path) as temporary:
             temporary.write_text(json.dumps(run_record(described, {}), indent=1) + "\n", "utf-8")
-        print(f"{len(paths) - len(failed)} crops -> {args.output}, {record_path}")
+        print(f"{counted(len(paths) - len(failed), 'crop')} -> {args.output}, {record_path}")
     if failed:
         sys.stderr.write(f"{len(failed)} of {len(paths)} crops could not be read\n")
     return 1 if failed else 0

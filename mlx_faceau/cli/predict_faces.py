@@ -16,6 +16,7 @@ import cv2
 from mlx_faceau.core.architectures import LandmarkPoseConfig
 from mlx_faceau.core.facs import NUM_AUS, PRESENCE_KEY
 from mlx_faceau.core.pdm import PDM, read_pdm
+from mlx_faceau.core.plural import counted
 from mlx_faceau.core.provenance import pdm_of
 from mlx_faceau.errors import CheckpointError, FaceauError, FunctionError, UsageError
 from mlx_faceau.output.openface_csv import (
@@ -207,8 +208,7 @@ def _progress_bar(name: str, total: int | None, unit: str) -> Iterator[Callable[
 def _print_summary(job: Job, summary: Summary, record: dict[str, Any]) -> None:
     """One line a job, with every file that was written; to standard error beside rows on stdout."""
     stream = sys.stderr if str(job.files.table) == "-" else sys.stdout
-    what = "image" if job.inputs[0].is_image else "frame"
-    frames = f"{summary.frames} {what}{'' if summary.frames == 1 else 's'}"
+    frames = counted(summary.frames, "image" if job.inputs[0].is_image else "frame")
     without = f", {summary.faceless} without a face" if summary.faceless else ""
     drawn = [path for path in summary.written if path.name.endswith(".overlay.png")]
     several = set(drawn) if len(drawn) > 1 else set()

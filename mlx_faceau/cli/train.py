@@ -6,6 +6,7 @@ import sys
 from dataclasses import MISSING, Field, fields
 from typing import TYPE_CHECKING, Any
 
+from mlx_faceau.core.plural import counted
 from mlx_faceau.train.config import BASIC, CHANGEABLE, TRAIN_CONFIGS, TrainConfig, read_settings
 from mlx_faceau.train.option_fields import default_of, flag
 
@@ -97,9 +98,8 @@ def _report(result: "TrainingResult") -> int:
     if "aus" in best["metrics"]:
         print(action_unit_table({"net": best["metrics"]}).text())
     reason = {"finished": "finished", "patience": "stopped early: no better loss for a while"}
-    epochs = f"{result.state.epoch} epoch{'' if result.state.epoch == 1 else 's'}"
     print(
-        f"{reason[result.stopped]} after {epochs}; best is epoch "
+        f"{reason[result.stopped]} after {counted(result.state.epoch, 'epoch')}; best is epoch "
         f"{best['epoch']} with validation loss {best['validation']['loss']:.4f}, in {result.folder}"
     )
     if not result.config.overfit:

@@ -19,6 +19,7 @@ import numpy as np
 
 from mlx_faceau.core.atomic_io import atomic_file
 from mlx_faceau.core.facs import AU_NAMES, MAX_INTENSITY, NUM_AUS
+from mlx_faceau.core.plural import counted
 from mlx_faceau.video.results import FrameResult
 
 from .openface_csv import FIRST_COLUMNS, PRESENCE_NAMES, presences
@@ -49,7 +50,7 @@ class NeutralCalibration:
         frames = {face_id: int(counts[0].sum()) for face_id, counts in self._counts.items()}
         return [
             f"face {face_id}: no neutral face is subtracted: "
-            f"{count} frame{'' if count == 1 else 's'} with success, expected at least {MIN_FRAMES}"
+            f"{counted(count, 'frame')} with success, expected at least {MIN_FRAMES}"
             for face_id, count in sorted(frames.items())
             if count < MIN_FRAMES
         ]

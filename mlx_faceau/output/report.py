@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from mlx_faceau.core.facs import AU_NAMES, MAX_INTENSITY, NUM_AUS
+from mlx_faceau.core.plural import counted
 from mlx_faceau.video.overlay import draw
 from mlx_faceau.video.results import FaceResult, FrameResult
 
@@ -86,7 +87,7 @@ class VideoReport:
         shown = dict(sorted(by_length[:_MOST_FACES]))
         seconds = max(self._seconds, 1e-3)
         facts = {
-            "length": f"{self._seconds:.1f} s, {_count(self._frames, 'frame')}",
+            "length": f"{self._seconds:.1f} s, {counted(self._frames, 'frame')}",
             "frames without a face": f"{self._faceless}",
             "people": f"{len(self._people)}"
             + (f" ({len(shown)} shown)" if len(shown) < len(self._people) else ""),
@@ -120,7 +121,7 @@ def _person(
     peaks = sorted((p for p in peaks if p[1] >= _ACTIVE), key=lambda peak: -peak[1])
     return {
         "id": face_id,
-        "frames": _count(len(successes), "frame"),
+        "frames": counted(len(successes), "frame"),
         "success": f"{100 * sum(successes) / len(successes):.0f} %",
         "has_aus": has_aus,
         "chart": face_chart(rows, np.flatnonzero(active).tolist(), seconds),
@@ -241,7 +242,3 @@ def _thumbnail(result: FrameResult, face: FaceResult) -> np.ndarray:
 
 def _jpeg(image: np.ndarray) -> bytes:
     return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

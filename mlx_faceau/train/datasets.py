@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mlx_faceau.core.facs import AU_NAMES
+from mlx_faceau.core.plural import counted
 from mlx_faceau.core.provenance import pdm_of
 from mlx_faceau.data.format.check import absent_units, check_intensities
 from mlx_faceau.data.format.dataset import FaceDataset
@@ -211,7 +212,8 @@ def _split(dataset: ConcatDataset, config: TrainConfig) -> Split:
     if config.overfit:
         if config.overfit > len(dataset):
             raise DatasetError(
-                f"{files}: holds {len(dataset)} faces, fewer than --overfit {config.overfit}"
+                f"{files}: holds {counted(len(dataset), 'face')}, fewer than "
+                f"--overfit {config.overfit}"
             )
         chosen = np.linspace(0, len(dataset) - 1, config.overfit).astype(np.int64)
         return Split(chosen, chosen, "nothing: the same faces on both sides")

@@ -16,6 +16,7 @@ from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.core.landmarks import NUM_LANDMARKS
 from mlx_faceau.core.libraries import import_library
 from mlx_faceau.core.pdm import PDM
+from mlx_faceau.core.plural import counted
 from mlx_faceau.errors import UsageError, VideoError
 
 from .align import FrameCrops
@@ -184,10 +185,9 @@ class FrameResult:
             _write_table(path, [self])
 
     def __repr__(self) -> str:
-        count = f"{len(self.faces)} face{'' if len(self.faces) == 1 else 's'}"
         height, width = self.frame.image.shape[:2]
-        source = f", source={self.source!r}" if self.source else ""
-        return f"FrameResult({count}, frame={self.frame.index}, {width}x{height}{source})"
+        size = f"{width}x{height}" + (f", source={self.source!r}" if self.source else "")
+        return f"FrameResult({counted(len(self.faces), 'face')}, frame={self.frame.index}, {size})"
 
     def _repr_png_(self) -> bytes:
         return bytes(cv2.imencode(".png", self.draw())[1])

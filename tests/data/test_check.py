@@ -150,6 +150,17 @@ def test_a_contact_sheet_shows_each_face_with_its_landmarks():
     assert not sheet[224:, 448:].any()
 
 
+def test_a_single_face_is_counted_in_the_singular(tmp_path, capsys):
+    faces = str(tmp_path / "faces.h5")
+    assert main(["data", "synth", "--output", faces, "--count", "1"]) == 0
+    main(["data", "check", faces])
+    main(["data", "stats", faces])
+    printed = capsys.readouterr().out
+    for text in ("1 synthetic face\n", "1 sample, ", "1 sample, 1 subject, 1 video, "):
+        assert text in printed
+    assert "1 samples" not in printed
+
+
 def test_synth_check_stats_and_preview_work_together(tmp_path, capsys):
     faces, sheet = tmp_path / "faces.h5", tmp_path / "sheet.png"
     command = ["data", "synth", "--output", str(faces), "--count", "12", "--people", "3"]
@@ -249,8 +260,8 @@ def test_two_sides_of_a_split_must_share_neither_people_nor_pictures(path, tmp_p
     other["metadata/subjects"] = texts(names)
     mixed = write(tmp_path / "mixed.h5", other)
     people, pictures = check_file(path, mixed).failures
-    assert people == f"1 subjects are in {mixed} too: person2"
-    assert pictures == f"1 faces are in {mixed} too, by their image or all labels"
+    assert people == f"1 subject also in {mixed}: person2"
+    assert pictures == f"1 face also in {mixed}, by their image or all labels"
     assert main(["data", "check", str(path), "--against", str(mixed)]) == 1
 
 

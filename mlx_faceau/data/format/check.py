@@ -10,6 +10,7 @@ import numpy as np
 
 from mlx_faceau.core.facs import AU_NAMES, MAX_INTENSITY, out_of_range
 from mlx_faceau.core.geometry import CROP_CENTRE, CROP_MARGIN
+from mlx_faceau.core.plural import counted
 from mlx_faceau.errors import DatasetError
 
 from . import schema
@@ -98,21 +99,22 @@ def check_intensities(intensities: np.ndarray, source: object) -> None:
 def find_overlap(one: FaceDataset, other: FaceDataset) -> list[str]:
     """Lines on people and faces that are in both data sets, as none may be after a split."""
     found = []
-    for kind in ("subjects", "videos"):
-        names = [getattr(dataset, kind) for dataset in (one, other)]
+    for kind in ("subject", "video"):
+        names = [getattr(dataset, f"{kind}s") for dataset in (one, other)]
         own, others = (
             {} if texts is None else {subject_key(name): name for name in texts.tolist() if name}
             for texts in names
         )
         both = sorted(own[key] for key in own.keys() & others.keys())
         if both:
-            found.append(f"{len(both)} {kind} are in {other.path} too: {_first_three(both)}")
+            found.append(f"{counted(len(both), kind)} also in {other.path}: {_first_three(both)}")
     sides = np.repeat(["one", "other"], [len(one), len(other)])
     digests = np.concatenate([face_digests(one), face_digests(other)])
     groups = duplicate_faces(digests, sides)
     rows = {row for group in groups for row in group.tolist() if row < len(one)}
     if rows:
-        found.append(f"{len(rows)} faces are in {other.path} too, by their image or all labels")
+        faces = counted(len(rows), "face")
+        found.append(f"{faces} also in {other.path}, by their image or all labels")
     return found
 
 
@@ -152,13 +154,14 @@ def _check_values(report: CheckReport, dataset: FaceDataset) -> None:
     units, params = dataset.labels["au_intensities"], dataset.labels["global_params"]
     report.histogram = au_histogram(units)
     if wrong := out_of_range(units):
-        report.failures.append(f"au_intensities leave [0, 5] in {wrong} samples")
+        report.failures.append(f"au_intensities leave [0, 5] in {counted(wrong, 'sample')}")
     posed = params[dataset.masks["global_mask"] > 0]
-    if (posed[:, 0] <= 0).any():
-        report.failures.append(f"scale is not positive in {int((posed[:, 0] <= 0).sum())} samples")
+    if wrong := int((posed[:, 0] <= 0).sum()):
+        report.failures.append(f"scale is not positive in {counted(wrong, 'sample')}")
     turned = int((np.abs(posed[:, 1:4]) > np.pi / 2).any(axis=1).sum())
     if turned:
-        report.warnings.append(f"an angle exceeds 90 degrees in {turned} samples; in degrees?")
+        count = counted(turned, "sample")
+        report.warnings.append(f"an angle exceeds 90 degrees in {count}; in degrees?")
     if dataset.outside:
         where = report.failures if dataset.outside > len(dataset) / 2 else report.warnings
         where.append(f"{dataset.outside} of {len(dataset)} samples have landmarks outside the crop")
@@ -216,7 +219,7 @@ def _check_spaces(report: CheckReport, dataset: FaceDataset) -> None:
     outside = ((shift < low[posed]) | (shift > high[posed])).any(axis=1)
     if outside.sum() > len(outside) / 2:
         report.failures.append(
-            f"tx, ty of {int(outside.sum())} samples lie outside their landmarks: "
+            f"tx, ty of {counted(int(outside.sum()), 'sample')} lie outside their landmarks: "
             "global_params are not in crop space"
         )
     expected = schema.IMAGE_SHAPE[0] / CROP_MARGIN

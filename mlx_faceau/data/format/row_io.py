@@ -14,6 +14,7 @@ import numpy as np
 from mlx_faceau.core.atomic_io import atomic_file
 from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.core.libraries import package_version
+from mlx_faceau.core.plural import counted
 from mlx_faceau.errors import DatasetError
 
 from . import schema
@@ -189,8 +190,9 @@ def read_blocks(
     unplaced = int((dataset.masks["global_mask"][indices] == 0).sum())
     if unplaced:
         raise DatasetError(
-            f"{dataset.path}: the global parameters of {unplaced} samples are not in crop space "
-            "and there are no warp matrices to move them; they cannot be written into a new file"
+            f"{dataset.path}: the global parameters of {counted(unplaced, 'sample')} are not in "
+            "crop space and there are no warp matrices to move them; they cannot be written into a "
+            "new file"
         )
     columns = {
         **dataset.labels,

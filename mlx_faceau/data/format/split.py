@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mlx_faceau.core.plural import counted
 from mlx_faceau.errors import DatasetError, UsageError
 
 from .dataset import FaceDataset
@@ -134,7 +135,7 @@ def partition_by_list(dataset: FaceDataset, path: Path) -> Partition:
     unknown, unlisted = sorted(set(part_of) - used), int((found == "").sum())
     if unknown or unlisted:
         raise DatasetError(
-            f"{path}: {unlisted} samples of {dataset.path} are of no name on it, and "
+            f"{path}: {counted(unlisted, 'sample')} of {dataset.path} without a name on it, and "
             f"{len(unknown)} of its names are not in the file {unknown[:3]}"
         )
     repeated = next(duplicate_faces(face_digests(dataset), found), None)

@@ -9,6 +9,7 @@ import numpy as np
 
 from mlx_faceau.core.atomic_io import atomic_file
 from mlx_faceau.core.facs import AU_NAMES
+from mlx_faceau.core.plural import counted
 from mlx_faceau.output.plotting import new_figure
 
 from . import schema
@@ -98,6 +99,6 @@ def draw_statistics(dataset: FaceDataset, path: Path) -> None:
     mean, spread = landmarks.mean(axis=0), landmarks.std(axis=0)
     points.errorbar(mean[:, 0], mean[:, 1], spread[:, 1], spread[:, 0], fmt=".", lw=0.6)
     points.set(xlim=(0, 112), ylim=(112, 0), aspect="equal", title="landmarks: mean and deviation")
-    figure.suptitle(f"{dataset.path.name}: {len(dataset)} samples")
+    figure.suptitle(f"{dataset.path.name}: {counted(len(dataset), 'sample')}")
     with atomic_file(path) as temporary:
         figure.savefig(temporary, format="png", dpi=100)

@@ -22,6 +22,7 @@ import numpy as np
 from mlx_faceau.core.facs import MAX_INTENSITY, NUM_AUS
 from mlx_faceau.core.geometry import flip_global_params, flip_landmarks
 from mlx_faceau.core.pdm import PDM, fit_pdm
+from mlx_faceau.core.plural import counted
 from mlx_faceau.data.format.labelled_faces import LabelledFaces
 from mlx_faceau.errors import DatasetError
 from mlx_faceau.video.mean_shape import align_to_mean_shape, mean_shape_matrix
@@ -69,8 +70,8 @@ class Mirrored:
         pose = flip_global_params(given["global_params"][self.rows])
         if wrong := int((pose[:, 0] <= 0).sum()):
             raise DatasetError(
-                f"the scale of {wrong} faces is not positive, so they have no mirror image "
-                "('mlx-faceau data check' says more)"
+                f"the scale of {counted(wrong, 'face')} is not positive, so they have no mirror "
+                "image ('mlx-faceau data check' says more)"
             )
         fit = fit_pdm(self.pdm, landmarks, _MIRROR_NOISE, start=pose)
         return {

@@ -11,6 +11,7 @@ from itertools import islice
 
 import numpy as np
 
+from mlx_faceau.core.plural import counted
 from mlx_faceau.data.format.labelled_faces import LabelledFaces
 from mlx_faceau.errors import DatasetError, UsageError
 
@@ -64,8 +65,8 @@ class Batches:
         if (count := len(indices)) < batch_size:
             smaller = f"use --batch-size {count} or less" if count > 1 else "lower --val-split"
             raise DatasetError(
-                f"the training side holds {count} samples, fewer than a batch of {batch_size}; "
-                f"{smaller}, or add data"
+                f"the training side holds {counted(count, 'sample')}, fewer than a batch of "
+                f"{batch_size}; {smaller}, or add data"
             )
         self.dataset = dataset
         ascending = np.argsort(indices, kind="stable")

@@ -21,6 +21,7 @@ from mlx_faceau.core.architectures import IMAGE_SIZE
 from mlx_faceau.core.geometry import project, transform_points
 from mlx_faceau.core.landmarks import GROUPS
 from mlx_faceau.core.pdm import fit_pdm
+from mlx_faceau.core.plural import counted
 from mlx_faceau.data.format.labelled_faces import LabelledFaces
 from mlx_faceau.data.labels.openface_au_models import OpenFaceAUModels
 from mlx_faceau.errors import DatasetError
@@ -104,8 +105,8 @@ def composed_faces(
     landmarks, pose, pdm = faces.labels["landmarks"], faces.labels["global_params"], au_models.pdm
     if wrong := int((pose[rows, 0] <= 0).sum()):
         raise DatasetError(
-            f"the scale of {wrong} faces is not positive, so none can be composed of them "
-            "('mlx-faceau data check' says more)"
+            f"the scale of {counted(wrong, 'face')} is not positive, so none can be composed of "
+            "them ('mlx-faceau data check' says more)"
         )
     pairs = _draw_pairs(faces, people, rows, np.random.default_rng((seed, count)))
     images = np.empty((count, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mlx_faceau.core.plural import counted
 from mlx_faceau.data.format.identity import (
     duplicate_faces,
     merge_names,
@@ -98,8 +99,8 @@ def split_at(dataset: LabelledFaces, start: int, digests: np.ndarray | None = No
             shown_name(names[row]) or f"row {row}" for row in groups[0][[0, -1]].tolist()
         )
         raise DatasetError(
-            f"--data and --val-data share {count} faces under other names ({same}): validation "
-            "would measure what the net has memorised; leave them out of one, or leave out "
-            "--val-data for a split"
+            f"--data and --val-data share {counted(count, 'face')} under other names ({same}): "
+            "validation would measure what the net has memorised; leave them out of one, or leave "
+            "out --val-data for a split"
         )
     return Split(np.arange(start), np.arange(start, len(dataset)), "file")
