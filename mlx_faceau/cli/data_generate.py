@@ -76,12 +76,12 @@ def run(args: argparse.Namespace) -> int:
         reports = generate_file(inputs, settings, Path(args.output), args.workers, progress)
     if args.report:
         _write_report(Path(args.report), reports)
-    photographs = []
+    photographs, told = [], set[str]()
     for file, report in zip(inputs, reports, strict=True):
         if is_photograph(file.path):
             photographs.append(report)
         else:
-            _print_report(report)
+            _print_report(report, told)
     if photographs:
         print(_photograph_summary(photographs, Path(args.output).with_suffix(".misses.csv")))
     for licence in sorted({report.licence for report in reports if report.licence}):
@@ -158,9 +158,13 @@ def _progress(total: int) -> Iterator[Callable[[int, int], None]]:
         yield show
 
 
-def _print_report(report: "VideoReport") -> None:
-    if report.error and not report.kept:
-        print(f"{report.video}: {report.error}")
+def _print_report(report: "VideoReport", told: set[str]) -> None:
+    """Print a video's result; the remedy of a problem only once, with the first that has it."""
+    problem = report.error.partition("; ")[0]
+    error = problem if problem in told else report.error
+    told.add(problem)
+    if error and not report.kept:
+        print(f"{report.video}: {error}")
         return
     parts = [f"{counted(report.kept, 'sample')} of {counted(report.frames, 'frame')}"]
     if report.damaged:
@@ -169,8 +173,8 @@ def _print_report(report: "VideoReport") -> None:
         parts.append(f"{report.faceless} without a face")
     parts += [f"{count} dropped ({name})" for name, count in report.dropped.most_common()]
     print(f"{report.video}: {', '.join(parts)}")
-    if report.error:
-        print(f"{report.video}: ended early: {report.error}")
+    if error:
+        print(f"{report.video}: ended early: {error}")
 
 
 def _photograph_summary(reports: Sequence["VideoReport"], path: Path) -> str:
@@ -183,8 +187,10 @@ def _photograph_summary(reports: Sequence["VideoReport"], path: Path) -> str:
         path.unlink(missing_ok=True)  # of an earlier run
         return line
     _write_csv(path, [("file", "reason"), *misses])
-    reasons = Counter(reason for _, reason in misses).most_common(3)
-    summary = ", ".join(f"{reason}: {count}" for reason, count in reasons)
+    # Remedies may name the file: what is counted is the problem, shown with its first remedy.
+    whole = {reason.partition("; ")[0]: reason for _, reason in misses[::-1]}
+    problems = Counter(reason.partition("; ")[0] for _, reason in misses).most_common(3)
+    summary = ", ".join(f"{whole[problem]}: {count}" for problem, count in problems)
     return f"{line} (listed in {path}; {summary})"
 
 

@@ -1,6 +1,7 @@
 """Many videos into one file: nothing ends the batch, and a second run goes on."""
 
 import csv
+import sys
 
 import h5py
 import numpy as np
@@ -66,6 +67,19 @@ def test_hostile_videos_are_reported_and_the_others_are_used(tmp_path, capsys):
     assert generate(*arguments, "--workers", 0) == 0
     assert "15 samples of 3 videos" in capsys.readouterr().out
     assert set(FaceDataset(output).videos) == {"a.mp4", "b.mp4", "z.mp4"}
+
+
+def test_the_advice_for_videos_without_labels_is_printed_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "pyfaceau", None)
+    for name in ("a", "b", "c"):
+        film(tmp_path / f"{name}.mp4", moving_face(2))
+    output, table = tmp_path / "out.h5", tmp_path / "report.csv"
+    assert generate(tmp_path, "--output", output, "--report", table, "--workers", 0) == 2
+    first, *others = capsys.readouterr().out.splitlines()
+    assert first.startswith("a.mp4: nothing labels it; four ways: ")
+    assert others == ["b.mp4: nothing labels it", "c.mp4: nothing labels it"]
+    with table.open() as file:
+        assert all("four ways" in row["error"] for row in csv.DictReader(file))
 
 
 def test_an_interrupted_run_keeps_the_finished_videos(tmp_path):
