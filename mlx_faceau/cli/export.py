@@ -25,62 +25,59 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "checkpoint",
         metavar="CHECKPOINT",
         nargs="?",
-        help=".safetensors, a run's folder, a .pt file, or builtin (both nets, one by one)",
+        help=".safetensors, .pt, a run's folder, or builtin (both)",
     )
     parser.add_argument(
         "--combine",
         nargs="*",
         metavar="LANDMARKS AU",
-        help="both nets in one file, with all outputs: two checkpoints, or builtin",
+        help="both nets in one file: two checkpoints, or builtin",
     )
     parser.add_argument(
         "--to",
         default="onnx",
         metavar="FORMATS",
-        help="onnx, coreml, safetensors (weights alone), or several with commas "
-        "(default: %(default)s)",
+        help="onnx (default), coreml, safetensors (weights alone), or several with commas",
     )
     parser.add_argument(
         "--output",
         metavar="DIR|FILE",
-        help="folder for <kind>.onnx and so on, or the one file; default: the checkpoint's folder; "
-        "builtin: for coreml the cache that predict reads",
+        help="folder, or the one file (default: the checkpoint's folder; of builtin for coreml the "
+        "cache that predict reads)",
     )
     parser.add_argument(
-        "--width-mult", type=float, help="width of a .pt's net, when it is none of the usual ones"
+        "--width-mult", type=float, metavar="WIDTH", help="width of a .pt's net, if it is unusual"
     )
     group = parser.add_argument_group("which file (docs/export.md has the table)")
     group.add_argument(
         "--precision",
         choices=("float32", "float16", "float16-weights", "int8"),
-        help="of weights and computation; float16-weights computes in float32 "
-        "(default: float32 for onnx, float16 for coreml)",
+        help="float16-weights computes in float32 (default: float32 for onnx, float16 for coreml)",
     )
     group.add_argument("--opset", type=int, help="of the ONNX file, 12 to 21 (default: 17)")
     group.add_argument(
         "--batch",
         type=_batch,
         metavar="N|dynamic",
-        help="faces of one call (default: dynamic for onnx, 1 for coreml)",
+        help="faces a call (default: dynamic for onnx, 1 for coreml)",
     )
     group.add_argument(
         "--input",
         choices=("tensor", "uint8", "image"),
         default="tensor",
-        help="float32 RGB in [0, 1]; crops as cv2 gives them (onnx); an image (coreml) "
-        "(default: %(default)s)",
+        help="float32 RGB in [0, 1] (default), cv2's crops (onnx), an image (coreml)",
     )
     group = parser.add_argument_group("int8")
     group.add_argument(
         "--calibration",
         metavar="FILE.h5",
-        help="labelled faces of training people: their activations set the scales",
+        help="labelled faces of training people, which set the scales",
     )
     group.add_argument(
         "--validation",
         metavar="FILE.h5",
-        help="other people's labelled faces, to measure the change of accuracy on; "
-        "default: a tenth of the calibration file's people, held out",
+        help="other people's, to measure the accuracy on (default: a tenth of the calibration "
+        "file's people, held out)",
     )
     group.add_argument(
         "--force", action="store_true", help="keep a file that loses more accuracy than allowed"

@@ -37,12 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         start.add_argument(
             "--resume",
             metavar="CHECKPOINT|DIR",
-            help="continue from a checkpoint, or from a folder's last one",
+            help="continue from a checkpoint or a folder's last one",
         )
         start.add_argument(
             "--dry-run",
             action="store_true",
-            help="take ten steps; print parameters, memory, speed and time; write nothing",
+            help="take ten steps, print speed and memory, write nothing",
         )
         net.set_defaults(training=training)
 

@@ -53,24 +53,20 @@ class TrainConfig:
     data: tuple[str, ...] = option(MISSING, "HDF5 files with labelled faces")
     val_data: tuple[str, ...] = option(
         (),
-        "HDF5 files with labelled faces of other people to validate on, instead of a share of "
-        "--data",
+        "HDF5 files with other people to validate on, instead of a share of --data",
     )
     output: str | None = option(None, "folder for checkpoints, history, curves and exports")
-    init: str | None = option(
-        None, "fine-tune: start from the weights of this checkpoint, folder, or 'builtin'"
-    )
+    init: str | None = option(None, "fine-tune this checkpoint, folder or 'builtin'")
     epochs: int = option(100, "total number of epochs, also on resume", least=1)
     batch_size: int = option(32, "faces in one forward pass", least=2)
     lr: float = option(0.001, "peak learning rate, after the warm-up", least=0.0)
     ema: float = option(
         0.0,
-        "decay of an exponential moving average of the weights, such as 0.999, which is evaluated "
-        "and exported; 0 keeps none",
+        "decay of a moving average of the weights to export, such as 0.999; 0 keeps none",
         least=0.0,
         below=1.0,
     )
-    width_mult: float = option(1.0, "factor on every channel count of the backbone", least=0.0)
+    width_mult: float = option(1.0, "factor on every channel count", least=0.0)
     val_split: float = option(
         0.1, "share of the people (else videos) to validate on", least=0.0, below=1.0
     )

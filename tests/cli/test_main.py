@@ -244,7 +244,7 @@ def test_every_command_explains_itself(command, capsys):
 
 @pytest.mark.parametrize("command", ["predict", "train au", "train landmark-pose"])
 def test_the_basic_options_come_first_and_fit_on_a_screen(command, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit):
         main([*command.split(), "--help"])
     basic, _, advanced = capsys.readouterr().out.partition("\nadvanced")
