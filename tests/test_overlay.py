@@ -12,7 +12,7 @@ import pytest
 from blobs import Blob
 from test_openface_csv import face
 
-from mlx_faceau.errors import MissingDependency, UsageError
+from mlx_faceau.errors import UsageError
 from mlx_faceau.video import overlay
 from mlx_faceau.video.overlay import LiveWindow, OverlayVideo, draw
 from mlx_faceau.video.results import Frame, FrameResult
@@ -177,6 +177,7 @@ def test_the_live_window_shows_frames_a_second_until_it_is_closed(
 ) -> None:
     keys, shown, sizes, notes = [255, 255, ord("q")], [], [], []
     cv2 = overlay.cv2
+    monkeypatch.setenv("DISPLAY", ":0")
     monkeypatch.setattr(cv2, "namedWindow", lambda *_: None)
     monkeypatch.setattr(cv2, "resizeWindow", lambda _, *size: sizes.append(size))
     monkeypatch.setattr(cv2, "imshow", lambda _, image: shown.append(image.shape))
@@ -196,7 +197,9 @@ def test_the_live_window_shows_frames_a_second_until_it_is_closed(
         raise cv2.error("not implemented")
 
     monkeypatch.setattr(cv2, "namedWindow", refuses)
-    with pytest.raises(MissingDependency, match="opencv-python"):
+    monkeypatch.setattr(overlay, "installed_opencv", lambda: {"opencv-python-headless": "4.8"})
+    remedy = "run: pip uninstall -y opencv-python-headless; pip install opencv-python$"
+    with pytest.raises(UsageError, match=remedy):
         LiveWindow("webcam 0")
 
 
@@ -204,7 +207,7 @@ def test_a_window_without_a_display_is_refused_before_the_library_ends_the_progr
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(overlay.cv2, "currentUIFramework", lambda: "QT")
+    monkeypatch.delattr(overlay.cv2, "currentUIFramework", raising=False)  # OpenCV 4.10's
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(UsageError, match="no display"):

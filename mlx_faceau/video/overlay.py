@@ -24,6 +24,7 @@ except ModuleNotFoundError:  # pictures are drawn without it
 from mlx_faceau.core.facs import AU_DESCRIPTIONS, MAX_INTENSITY
 from mlx_faceau.core.geometry import euler_to_matrix
 from mlx_faceau.core.landmarks import GROUPS
+from mlx_faceau.core.libraries import installed_opencv
 from mlx_faceau.errors import MissingDependency, UsageError, VideoError
 
 if TYPE_CHECKING:
@@ -365,8 +366,7 @@ class LiveWindow:
         is_open: False once the user has closed it.
 
     Raises:
-        MissingDependency: if this OpenCV was built without windows.
-        UsageError: on Linux, without a display.
+        UsageError: if this OpenCV was built without windows; on Linux, without a display.
     """
 
     def __init__(self, title: str) -> None:
@@ -374,13 +374,19 @@ class LiveWindow:
         self._title = title
         self._times: list[float] = []  # of the last frames
         # Without a display Qt would end the program.
-        screens = {"DISPLAY", "WAYLAND_DISPLAY"}
-        if sys.platform == "linux" and cv2.currentUIFramework() and not screens & os.environ.keys():
-            raise UsageError("there is no display to show a window on (DISPLAY is not set)")
+        if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
+            raise UsageError(
+                "there is no display to show a window on (DISPLAY is not set); write the overlay "
+                "to a file instead"
+            )
         try:
             cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_GUI_NORMAL)
         except cv2.error:
-            raise MissingDependency("opencv-python") from None
+            installed = " ".join(installed_opencv()) or "opencv-python-headless"
+            raise UsageError(
+                f"this OpenCV cannot open windows; run: pip uninstall -y {installed}; "
+                "pip install opencv-python"
+            ) from None
 
     def show(self, found: "FrameResult") -> None:
         """Draw a frame, from the main thread."""
