@@ -24,6 +24,7 @@ from mlx_faceau.output.neutral_calibration import NeutralCalibration
 from mlx_faceau.output.openface_csv import Layout, read_openface_csv
 from mlx_faceau.output.result_files import OutputFiles, write_results
 from mlx_faceau.output.row_file import RowFile, is_complete
+from mlx_faceau.output.row_formats import json_lines
 from mlx_faceau.output.run_record import run_record
 from mlx_faceau.video.results import Frame, FrameResult
 
@@ -179,6 +180,14 @@ def test_json_lines_hold_the_same_faces(tmp_path: Path) -> None:
     assert rows[0]["au_intensities"]["AU45_r"] == 1.0
     assert np.shape(rows[0]["landmarks"]) == (68, 2)
     assert (rows[1]["face_id"], rows[1]["success"]) == (None, False)
+
+
+def test_a_small_negative_number_is_a_plain_zero_in_json_lines_too() -> None:
+    small = face(local_params=np.full(34, -1e-5))
+    (line,) = json_lines(FrameResult(Frame(0, 0.0, IMAGE), (small,)), Layout())
+    values = json.loads(line)["local_params"]
+    assert values == [0.0] * 34
+    assert not np.signbit(values).any()
 
 
 def test_parquet_equals_the_csv_beside_it(tmp_path: Path) -> None:

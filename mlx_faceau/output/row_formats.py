@@ -53,7 +53,7 @@ def json_lines(result: FrameResult, layout: Layout) -> list[str]:
 
 
 def _rounded(values: np.ndarray) -> Any:
-    return np.round(np.asarray(values, np.float64), 4).tolist()
+    return (np.round(np.asarray(values, np.float64), 4) + 0.0).tolist()  # no minus before a zero
 
 
 def write_parquet(csv_path: Path, path: Path, record: Mapping[str, Any]) -> None:
