@@ -48,7 +48,7 @@ def _print_result(table: Path) -> int:
     angles = [np.degrees(rows[f"pose_R{axis}"][0]) for axis in "xyz"]
     print(f"\n{_PERSON}")
     print("  head pose: pitch {:z.0f}, yaw {:z.0f}, roll {:z.0f} degrees".format(*angles))
-    print("    relative to a camera before the image's centre; positive pitch looks down")
+    print("    relative to a camera in front of the image's centre; positive pitch looks down")
     print("  action units above 1, of 5:")
     for name in AU_NAMES:
         if rows[name][0] > 1:
