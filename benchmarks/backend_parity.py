@@ -33,6 +33,7 @@ from mlx_faceau.train.target_statistics import TargetStatistics
 
 Arrays = dict[str, np.ndarray]
 Run = Callable[[np.ndarray], Arrays]  # (N, 112, 112, 3) uint8 BGR -> outputs by name
+BATCH = 32  # images that a file gets at once: its runtime would take all of them
 METRICS = {
     "landmark_pose": ("correlation", "correlation_without_mean", "mae", "nme"),
     "au_prediction": ("correlation", "mae"),
@@ -104,8 +105,10 @@ def files(model: Path, kind: str, folders: list[Path]) -> Iterator[tuple[str, st
         for exported in open_exported(path):
 
             def run(crops: np.ndarray, exported=exported) -> Arrays:
-                named = zip(exported.outputs, exported.run(crops), strict=True)
-                outputs = {port.name: values for port, values in named}
+                starts = range(0, len(crops), BATCH)
+                parts = zip(*(exported.run(crops[i : i + BATCH]) for i in starts), strict=True)
+                named = zip(exported.outputs, parts, strict=True)
+                outputs = {port.name: np.concatenate(values) for port, values in named}
                 if kind == "au_prediction":  # as every predictor does
                     outputs["au_intensities"] = outputs["au_intensities"].clip(0, MAX_INTENSITY)
                 return outputs
