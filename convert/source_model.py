@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from mlx_faceau.core.architectures import CONFIGS, ModelConfig
+from mlx_faceau.core.artifact_metadata import COMBINED
 from mlx_faceau.core.checkpoint import (
     check_weights,
     describe,
@@ -25,7 +26,6 @@ from mlx_faceau.weights import builtin
 from .pyfaceau import read_pyfaceau
 from .variants import HALF_WEIGHTS
 
-COMBINED = "combined"  # kind of a file that holds both nets
 # Metadata of one net, whatever the other's is.
 _OWN = (
     *("kind", "model", "source_hash", "target_statistics", "data", "training", "init"),

@@ -29,6 +29,7 @@ from stand_in import (
 import mlx_faceau
 from mlx_faceau import FacePipeline, export_to_onnx, load_au_predictor, load_predictor
 from mlx_faceau.cli.main import main
+from mlx_faceau.cli.model_metadata import read_models
 from mlx_faceau.convert.pyfaceau import read_pyfaceau
 from mlx_faceau.core.checkpoint import file_hash, load_checkpoint, read_metadata
 from mlx_faceau.core.pdm import write_pdm
@@ -254,6 +255,10 @@ def test_export_writes_both_nets_and_a_combined_file(pair: Path) -> None:
     assert {p.name for p in Path("made").glob("*.onnx")} == {f"{c.kind}.onnx" for c in BOTH}
     assert main(["export", "--combine", "builtin", "builtin", "--output", "both"]) == 0
     assert Path("both", "combined.onnx").is_file()
+    (metadata,) = read_models("both")
+    assert metadata["kind"] == "combined"
+    assert load_predictor("both", "onnx").describe()["kind"] == "landmark_pose"
+    assert load_au_predictor("both", "onnx").describe()["kind"] == "au_prediction"
     assert export_to_onnx(VERSION, "python.onnx").passed
     assert Path("python.onnx").read_bytes() == Path("both", "combined.onnx").read_bytes()
 

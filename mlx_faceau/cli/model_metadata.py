@@ -5,7 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from mlx_faceau.core.architectures import CONFIGS
-from mlx_faceau.core.artifact_metadata import COREML_SUFFIX, ONNX_SUFFIX, read_exported_metadata
+from mlx_faceau.core.artifact_metadata import (
+    COMBINED,
+    COREML_SUFFIX,
+    ONNX_SUFFIX,
+    read_exported_metadata,
+)
 from mlx_faceau.core.checkpoint import BEST_NAME, read_metadata
 from mlx_faceau.errors import CheckpointError
 from mlx_faceau.weights import builtin
@@ -34,9 +39,11 @@ def read_model(path: Path) -> dict[str, Any]:
 
 
 def _exported_in(folder: Path) -> Path:
-    """The exported file of the one net that a folder without a checkpoint holds."""
+    """The exported file of the one net, or of both, that a folder without a checkpoint holds."""
     names = [f"{kind}{suffix}" for kind in CONFIGS for suffix in (ONNX_SUFFIX, COREML_SUFFIX)]
     found = [folder / name for name in names if (folder / name).exists()]
+    if not found and (combined := folder / f"{COMBINED}{ONNX_SUFFIX}").is_file():
+        return combined
     if not found:
         wanted = ", ".join(names)
         raise CheckpointError(f"{folder}: holds neither {BEST_NAME} nor an exported net ({wanted})")

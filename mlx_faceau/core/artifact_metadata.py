@@ -18,6 +18,7 @@ from mlx_faceau.errors import CheckpointError
 METADATA_KEY = "mlx-faceau"
 ONNX_SUFFIX = ".onnx"
 COREML_SUFFIX = ".mlpackage"
+COMBINED = "combined"  # kind of a file that holds both nets
 
 # Field numbers on the way to the (key, value) pairs.
 _ONNX_PATH = (14,)  # ModelProto.metadata_props

@@ -205,6 +205,17 @@ def test_one_directory_can_hold_both_nets(folder):
     assert "holds a net of kind au_prediction" in files["torch"]
 
 
+def test_a_file_of_both_nets_serves_each_that_has_none_of_its_own(folder):
+    nets = {config.kind: {"source_hash": "1"} for config in (LANDMARK, AU)}
+    both = write_onnx(folder / "combined.onnx", {"kind": "combined", "nets": nets})
+    assert find_files(folder, "landmark_pose")["onnx"] == both
+    assert find_files(folder, "au_prediction")["onnx"] == folder / "au_prediction.onnx"
+    (folder / "au_prediction.onnx").unlink()
+    assert "another checkpoint" in find_files(folder, "au_prediction")["onnx"]
+    (folder / "checkpoint_best.safetensors").unlink()
+    assert find_files(folder, "au_prediction")["onnx"] == both
+
+
 def test_a_directory_of_the_other_net_names_the_function_that_opens_it(folder):
     with pytest.raises(CheckpointError, match="expected landmark_pose; open it with load_au_pred"):
         find_files(folder, "landmark_pose")

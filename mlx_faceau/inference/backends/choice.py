@@ -14,6 +14,7 @@ from pathlib import Path
 
 from mlx_faceau.core.architectures import CONFIGS
 from mlx_faceau.core.artifact_metadata import (
+    COMBINED,
     COREML_SUFFIX,
     ONNX_SUFFIX,
     is_mlpackage,
@@ -173,8 +174,8 @@ def find_files(path: str | os.PathLike[str], kind: str) -> Files:
     """The file of a model that each backend would open.
 
     Args:
-        path: ``"builtin"``, a model directory (``checkpoint_best.safetensors``, ``<kind>.onnx``,
-            ``<kind>.mlpackage``), one of these files, or a ``.pt`` file.
+        path: ``"builtin"``, a model directory (``checkpoint_best.safetensors``, ``<kind>.onnx``
+            or else ``combined.onnx``, ``<kind>.mlpackage``), one of these files, or a ``.pt`` file.
         kind: ``"landmark_pose"`` or ``"au_prediction"``.
 
     Returns:
@@ -221,10 +222,13 @@ def _directory_files(folder: Path, kind: str) -> Files:
             own = str(error)
     if holds == kind:
         own, sources = checkpoint, _hashes(checkpoint)
+    onnx, both = (folder / f"{name}{ONNX_SUFFIX}" for name in (kind, COMBINED))
+    if both.is_file() and not onnx.exists():
+        onnx = both
     files = {
         "coreml": _exported_file(folder / f"{kind}{COREML_SUFFIX}", sources),
         "mlx": own,
-        "onnx": _exported_file(folder / f"{kind}{ONNX_SUFFIX}", sources),
+        "onnx": _exported_file(onnx, sources, kind),
         "torch": own,
     }
     if all(isinstance(found, str) for found in files.values()):
@@ -244,14 +248,17 @@ def _hashes(checkpoint: Path) -> set[str]:
     return {file_hash(checkpoint), *([origin] if isinstance(origin, str) else [])}
 
 
-def _exported_file(path: Path, sources: set[str] | None) -> Path | str:
+def _exported_file(path: Path, sources: set[str] | None, kind: str = "") -> Path | str:
     """An exported file of a model directory; or why it is passed over."""
     if not (is_mlpackage(path) if path.suffix == COREML_SUFFIX else path.is_file()):
         return f"no {path.name} in {path.parent}; 'mlx-faceau export' makes it"
     try:
-        recorded = (read_exported_metadata(path) or {}).get("source_hash")
+        metadata = read_exported_metadata(path) or {}
     except CheckpointError as error:
         return str(error)
+    nets = metadata.get("nets")  # of a file that holds both
+    own = nets.get(kind) if isinstance(nets, dict) else metadata
+    recorded = own.get("source_hash") if isinstance(own, dict) else None
     if sources is not None and recorded not in sources:
         return (
             f"{path} was exported from another checkpoint than the {BEST_NAME} beside it; "
