@@ -2,6 +2,8 @@
 
 import csv
 import sys
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 
 import h5py
 import numpy as np
@@ -12,8 +14,14 @@ from labelled_videos import film, moving_face, write_csv
 from mlx_faceau.cli.main import main
 from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.data.format.writer import TrainingDataWriter
+from mlx_faceau.data.labels import generate_files
 from mlx_faceau.data.labels.generate import TrainingDataGenerator
-from mlx_faceau.data.labels.generate_files import GeneratorSettings, InputFile, generate_file
+from mlx_faceau.data.labels.generate_files import (
+    GeneratorSettings,
+    InputFile,
+    Shard,
+    generate_file,
+)
 from mlx_faceau.data.labels.quality import Limits
 from mlx_faceau.errors import BackendError, DatasetError
 
@@ -218,3 +226,27 @@ def test_the_limits_explain_themselves(capsys):
 def test_pyfaceau_that_is_missing_says_how_to_get_it_and_its_licence():
     with pytest.raises(BackendError, match="pyfaceau-download-models yourself"):
         TrainingDataGenerator("pyfaceau")
+
+
+def test_a_process_that_dies_between_two_videos_is_replaced(tmp_path, monkeypatch):
+    class Dying:
+        """A pool whose process dies after its first shard."""
+
+        def __init__(self, *_):
+            self.dead = False
+
+        def submit(self, *_):
+            if self.dead:
+                raise BrokenProcessPool("a child process terminated abruptly")
+            self.dead, done = True, Future()
+            done.set_result([])
+            return done
+
+        def shutdown(self, **_):
+            pass
+
+    monkeypatch.setattr(generate_files, "ProcessPoolExecutor", Dying)
+    settings, files = GeneratorSettings(), [InputFile(tmp_path / name, name) for name in "abc"]
+    shards = [Shard.of(tmp_path, [file], settings) for file in files]
+    found = generate_files._process_in_pool(shards, settings, 1, lambda *_: None)
+    assert [shard for shard, _ in found] == shards

@@ -288,7 +288,12 @@ def _process_in_pool(
         while waiting or running:
             while waiting and idle:
                 shard, process = waiting.popleft(), idle.pop()
-                running[process.submit(_work, shard, settings)] = shard, process
+                try:
+                    future = process.submit(_work, shard, settings)
+                except BrokenProcessPool:  # killed since its last shard, as where memory is full
+                    process = new_process()
+                    future = process.submit(_work, shard, settings)
+                running[future] = shard, process
             for future in wait(running, _POLL, FIRST_COMPLETED).done:
                 shard, process = running.pop(future)
                 error = future.exception()
