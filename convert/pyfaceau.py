@@ -75,7 +75,8 @@ def read_pyfaceau(
 
     Raises:
         CheckpointError: if the file is missing, damaged, asks for anything but tensors and plain
-            values, or its weights do not fit: with every key, shape and type that is wrong.
+            values, or its weights do not fit: with every key, shape and type that is wrong, once
+            the width is known.
         ValueError: if the width or the dropout is out of range, or a landmark net gets a dropout.
     """
     path = Path(path)

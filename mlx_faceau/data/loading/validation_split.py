@@ -44,6 +44,7 @@ def split_dataset(
             kept on one side. None goes by names alone.
 
     Raises:
+        UsageError: if ``val_fraction`` is not in (0, 1).
         DatasetError: if a sample has neither subject nor video, or if there is only one.
     """
     if not 0 < val_fraction < 1:
