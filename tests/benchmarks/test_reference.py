@@ -180,7 +180,7 @@ def test_missing_files_and_shared_people_fail_before_training(
                   ["--data", f"train={train}", "--people", str(gone)]):  # fmt: skip
         with pytest.raises(SystemExit, match=r"gone\.h5: no such file"):
             reference.main([recipe, *given, *places])
-    with pytest.raises(SystemExit, match=r"subjects are in .* give --people whom no stage trains"):
+    with pytest.raises(SystemExit, match=r"subjects also in .* give --people whom no stage trains"):
         reference.main([recipe, "--data", f"train={train}", "--people", str(train), *places])
     assert asked == []
 
