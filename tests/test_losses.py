@@ -296,6 +296,32 @@ def test_shapes_that_differ_are_refused(losses):
         losses("AUPredictionLoss", au(np.zeros((2, 17))), au(np.zeros((1, 17))))
 
 
+def test_concordance_of_nearly_perfect_predictions_equals_float64(losses):
+    rng = np.random.default_rng(15)
+    target = rng.uniform(0, 5, (64, 17)).astype("f4")
+    prediction = (target + rng.normal(0, 1e-3, target.shape)).astype("f4")
+    expected = np.mean(
+        [1 - ccc_reference(t, p) for t, p in zip(target.T, prediction.T, strict=True)]
+    )
+    terms = losses("ConcordanceCorrelationLoss", au(prediction), au(target))
+    assert terms["loss"] == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("error", [0.1, 1 / 3, 17.7])
+def test_means_of_equal_errors_equal_float64(losses, error):
+    predictions, _ = random_landmark_pose(np.random.default_rng(16), count=128)
+    targets = {key: np.zeros_like(value) for key, value in predictions.items()}
+    predictions = {key: value + np.float32(error) for key, value in targets.items()}
+    error = np.float32(error)
+    terms = losses("LandmarkPoseLoss", predictions, targets)
+    expected = [wing_reference(error), error.astype("f8") ** 2, error]
+    np.testing.assert_allclose([terms[key] for key in predictions], expected, rtol=1e-6)
+    targets |= {"global_mask": np.ones(128), "local_mask": np.ones(128)}
+    assert losses("LandmarkPoseLoss", predictions, targets) == pytest.approx(terms, rel=1e-6)
+    terms = losses("AUPredictionLoss", au(np.full((128, 17), error)), au(np.zeros((128, 17))))
+    assert terms["loss"] == pytest.approx(float(smooth_l1_reference(error, 0)), rel=1e-6)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_mlx_and_torch_agree(seed):
     both = Losses("mlx"), Losses("torch")

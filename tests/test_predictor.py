@@ -99,7 +99,7 @@ def test_a_large_batch_becomes_float32_in_pieces():
     ("crop", "message"),
     [
         (CROP.astype(np.float32), "are float32, expected uint8"),
-        (CROP[..., 0], r"shape \(112, 112\)"),
+        (CROP[..., 0], r"shape \(112, 112\), expected \(112, 112, 3\) BGR"),
         (CROP[:100], r"shape \(100, 112, 3\)"),
         (CROP[..., [0, 1, 2, 0]], r"shape \(112, 112, 4\)"),
         (CROP[np.newaxis], "use predict_batch"),

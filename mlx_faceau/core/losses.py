@@ -117,7 +117,7 @@ class AUPredictionLoss:
         weights = None if self.au_weights is None else _constant(self.au_weights, target)
         error = (prediction - target).abs()
         xp = _namespace(error)
-        error = xp.where(error < 1.0, 0.5 * error.square(), error - 0.5).mean(0)  # (17,)
+        error = _mean(xp.where(error < 1.0, 0.5 * error.square(), error - 0.5), 0)  # (17,)
         smooth_l1 = error.mean() if weights is None else _weighted_mean(error, weights)
         ccc = _concordance(prediction, target, 1e-8, weights)
         loss = self.smooth_l1_weight * smooth_l1 + self.ccc_weight * ccc
@@ -183,8 +183,11 @@ def _kept_mean(
         return _mean(cost(difference))
     xp = _namespace(difference)
     kept = targets[mask_name] > 0  # (N,)
-    difference = xp.where(kept[:, None], difference, 0.0)
-    return cost(difference).mean(1).sum() / xp.clip(kept.sum(), 1, None)
+    costs = cost(xp.where(kept[:, None], difference, 0.0)).mean(1)  # (N,)
+    count = xp.clip(kept.sum(), 1, None)
+    mean = costs.sum() / count
+    # Twice, as in _mean.
+    return mean + _without_gradient(xp.where(kept, costs - mean, 0.0).sum() / count)
 
 
 def _concordance(prediction: Array, target: Array, eps: float, weights: Array | None) -> Array:
@@ -194,10 +197,10 @@ def _concordance(prediction: Array, target: Array, eps: float, weights: Array | 
     xp = _namespace(predicted)
     variance = wanted.square().mean(0)
     kept = variance > eps
-    covariance = (predicted * wanted).mean(0)
     spread = variance + predicted.square().mean(0) + (predicted_mean - wanted_mean).square()
+    # 1 - CCC = 1 - 2 covariance / spread, in a form that does not cancel for good predictions.
     # The division must stay finite where it is not used: its gradient is multiplied by 0.
-    cost = 1.0 - 2.0 * covariance / xp.where(kept, spread, 1.0)
+    cost = (prediction - target).square().mean(0) / xp.where(kept, spread, 1.0)
     shares = xp.where(kept, 1.0, 0.0) if weights is None else kept * weights
     return _weighted_mean(xp.where(kept, cost, 0.0), shares)
 
@@ -208,9 +211,14 @@ def _weighted_mean(values: Array, weights: Array) -> Array:
     return (values * weights).sum() / _namespace(total).where(total > 0, total, 1.0)
 
 
-def _mean(error: Array) -> Array:
-    """Mean over all elements, first within samples: short float32 sums lose less."""
-    return error.reshape(error.shape[0], -1).mean(1).mean()
+def _mean(error: Array, axis: int | None = None) -> Array:
+    """Mean; twice, since MLX's float32 sum of like numbers is off by 3e-6."""
+    mean = error.mean(axis)
+    return mean + _without_gradient((error - mean).mean(axis))
+
+
+def _without_gradient(x: Array) -> Array:
+    return x.detach() if hasattr(x, "detach") else _namespace(x).stop_gradient(x)
 
 
 def _centred(x: Array) -> tuple[Array, Array]:

@@ -82,11 +82,9 @@ class _Predictor:
                     f"predict takes one crop {CROP_SHAPE}; use predict_batch for lists"
                 )
             crops = np.concatenate([_NO_CROPS, *map(check_crops, crops)])
-        if getattr(crops, "ndim", 3 + batch) != 3 + batch:
-            one = f"predict takes one crop {CROP_SHAPE}"
-            many = "predict_batch takes (N, 112, 112, 3)"
-            takes, other = (many, "predict for one crop") if batch else (one, "predict_batch")
-            raise UsageError(f"{takes}, got shape {np.shape(crops)}; use {other}")
+        if getattr(crops, "ndim", None) == 4 - batch:
+            other = "predict for one crop" if batch else "predict_batch for several"
+            raise UsageError(f"got shape {np.shape(crops)}; use {other}")
         crops = check_crops(crops)  # type: ignore[arg-type]  # which refuses all but arrays
         count, size = len(crops), self._backend.max_batch
         if count == 0:  # a blank face shows the shapes
