@@ -25,7 +25,7 @@ from mlx_faceau.core.metrics import mean_absolute_error, nme, pearson
 from mlx_faceau.data.labels.face_mesh import FaceMesh, Pyramid
 from mlx_faceau.data.labels.facs_reading import read_action_units
 from mlx_faceau.data.labels.mediapipe import IBUG, find_faces
-from mlx_faceau.evaluation.crop_jitter import jitter_matrices, warp_images
+from mlx_faceau.evaluation.crops import jitter_matrices, warp_images
 from mlx_faceau.output.openface_csv import PRESENCE_THRESHOLD, presence_thresholds
 from mlx_faceau.output.tables import Table, number
 from mlx_faceau.video.align import crop_frame

@@ -120,10 +120,16 @@ def _evaluate(args: argparse.Namespace, output: Path | None, metadata: dict[str,
 def _write(folder: Path, title: str, evaluation: "Evaluation", about: dict[str, Any]) -> None:
     from mlx_faceau.core.atomic_io import atomic_file
     from mlx_faceau.core.libraries import package_version
-    from mlx_faceau.evaluation.crop_jitter import ROLL, SCALE, SHIFT
+    from mlx_faceau.evaluation.crops import ROLL, SCALE, SHIFT
     from mlx_faceau.evaluation.evaluate import JITTER_SEED
-    from mlx_faceau.evaluation.plots import draw_evaluation
-    from mlx_faceau.evaluation.report import as_text, header, notes, tables, write_report
+    from mlx_faceau.evaluation.report import (
+        as_text,
+        draw_evaluation,
+        header,
+        notes,
+        tables,
+        write_report,
+    )
     from mlx_faceau.output.recorded_accuracy import EVALUATION_NAME
     from mlx_faceau.train.history import write_json
 

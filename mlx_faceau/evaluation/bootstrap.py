@@ -5,8 +5,8 @@ Every statistic here is a function of means over faces; a resample's means are i
 over its subjects' counts, one matrix product for many resamples.
 
 Reference:
-    Efron, Bootstrap methods: another look at the jackknife, Annals of Statistics 1979.
-    Field and Welsh, Bootstrapping clustered data, Journal of the Royal Statistical Society 2007.
+    Efron, Bootstrap methods: another look at the jackknife, Annals of Statistics 1979; Field and
+    Welsh, Bootstrapping clustered data, Journal of the Royal Statistical Society 2007.
 """
 
 import numpy as np
@@ -26,11 +26,9 @@ Arrays = dict[str, np.ndarray]
 
 
 def subjects_of(dataset: LabelledFaces) -> tuple[str, np.ndarray]:
-    """What the bootstrap resamples.
+    """What the bootstrap resamples: ``"subject"``, ``"video"`` or, without names, ``"face"``.
 
-    Returns:
-        ``"subject"`` or ``"video"``, ``"face"`` where the file names neither; and (N,) names.
-        A face without a name counts as a subject of its own.
+    And the (N,) names; a face without one counts as a subject of its own.
     """
     by, names = people_names(dataset, strict=False)
     own = [f"row:{row}" for row in range(len(dataset))]
@@ -40,10 +38,7 @@ def subjects_of(dataset: LabelledFaces) -> tuple[str, np.ndarray]:
 def resampled_means(
     values: np.ndarray, subjects: np.ndarray, resamples: int = RESAMPLES, seed: int = _SEED
 ) -> np.ndarray:
-    """Means (resamples, K) of values (N, K) over as many subjects, drawn with replacement.
-
-    ``subjects`` (N,) names the subject of each face. The same seed draws the same subjects.
-    """
+    """Means (resamples, K) of values (N, K) over as many of the ``subjects`` (N,), redrawn."""
     _, subject, sizes = np.unique(subjects, return_inverse=True, return_counts=True)
     sums = np.zeros((len(sizes), values.shape[1] + 1))
     np.add.at(sums, subject, np.column_stack([np.ones(len(values)), values]))
@@ -70,18 +65,10 @@ def confidence_interval(samples: np.ndarray) -> list[float]:
 def au_intervals(
     truth: np.ndarray, prediction: np.ndarray, subjects: np.ndarray
 ) -> dict[str, object]:
-    """Intervals of :func:`mlx_faceau.core.metrics.au_metrics`.
+    """Intervals of some of :func:`.core.metrics.au_metrics`, of (N, 17) intensities in [0, 5].
 
-    Which action units count in the mean correlation is decided once, on all faces.
-
-    Args:
-        truth: (N, 17) intensities in [0, 5].
-        prediction: (N, 17) intensities in [0, 5].
-        subjects: (N,) the subject of each face.
-
-    Returns:
-        ``correlation``, ``mae`` and by action unit ``r``, ``ccc``, ``icc31``, ``mae``; each
-        [low, high]. Empty with one subject.
+    Each is [low, high]; there are none where all ``subjects`` (N,) are one. Which action units
+    count in the mean correlation is decided once, on all faces.
     """
     if len(np.unique(subjects)) < 2:
         return {}
@@ -106,18 +93,11 @@ def au_intervals(
 def landmark_pose_intervals(
     truth: Arrays, prediction: Arrays, mean_face: np.ndarray, subjects: np.ndarray
 ) -> dict[str, object]:
-    """Intervals of the main figures of :func:`mlx_faceau.core.metrics.landmark_pose_metrics`.
+    """Intervals of the main figures of :func:`.core.metrics.landmark_pose_metrics`.
 
-    Args:
-        truth: ``landmarks`` (N, 68, 2) px and ``global_params`` (N, 6); where ``global_mask`` (N,)
-            is given and 0, the pose is unknown.
-        prediction: ``landmarks`` and ``global_params``.
-        mean_face: (68, 2) mean of the training landmarks.
-        subjects: (N,) the subject of each face.
-
-    Returns:
-        ``correlation``, ``correlation_without_mean``, ``mae``, ``nme`` and ``pose`` by angle (empty
-        where no pose is known); each [low, high]. Empty with one subject.
+    Both sides hold ``landmarks`` (N, 68, 2) px and ``global_params`` (N, 6); where ``global_mask``
+    (N,) is given and 0, the pose is unknown. ``mean_face`` (68, 2) is that of the training. Each
+    interval is [low, high]; there are none where all ``subjects`` (N,) are one.
     """
     if len(np.unique(subjects)) < 2:
         return {}

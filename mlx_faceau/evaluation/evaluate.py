@@ -1,14 +1,16 @@
 """A net measured on labelled faces, beside a predictor that outputs the training means."""
 
-from collections.abc import Callable, Collection, Mapping
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from mlx_faceau.core.facs import AU_NAMES
+from mlx_faceau.core.facs import AU_NAMES, MAX_INTENSITY
 from mlx_faceau.core.landmarks import OUTER_EYE_CORNERS
-from mlx_faceau.core.metrics import au_metrics, landmark_pose_metrics, nme
+from mlx_faceau.core.metrics import MINIMUM_SUPPORT, au_metrics, landmark_pose_metrics, nme
 from mlx_faceau.data.format.check import check_intensities
 from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.data.format.identity import shares_faces
@@ -16,21 +18,73 @@ from mlx_faceau.errors import CheckpointError, DatasetError
 from mlx_faceau.train.target_statistics import TargetStatistics
 
 from .bootstrap import au_intervals, landmark_pose_intervals, subjects_of
-from .breakdown import breakdown
-from .ced import CURVE_END, ced, ced_summary
-from .crop_jitter import jitter_matrices, warp_images, warp_labels
-from .detector_boxes import box_crops
-from .targets import JITTERED_MAE, MISSED, TARGETS, UNMEASURED
+from .crops import box_crops, jitter_matrices, warp_images, warp_labels
 
-_BATCH = 32
 JITTER_SEED = 7
+CURVE_END = 0.20  # largest NME of the cumulative error distributions
+# NME over the inter-ocular distance from which a face counts as a failure: of the 300-W (Sagonas et
+# al., 300 Faces In-The-Wild Challenge, IVC 2016) and the WFLW benchmark (Wu et al., CVPR 2018).
+BOUNDS = (0.08, 0.10)
+YAW_EDGES = (0, 10, 20, 30, 45, math.inf)  # degrees to either side
+# What is shown of a part, by its heading in a table. ``pose``: mean error of the angles;
+# ``counted``: how many action units have enough active faces for the mean correlation.
+HEADINGS = {
+    "landmark_pose": {
+        "mae": "MAE px",
+        "constant_mae": "constant",
+        "correlation_without_mean": "r, no mean",
+        "nme": "NME %",
+        "failure_rate_8": "over 8 %",
+        "pose": "pose, deg",
+    },
+    "au_prediction": {
+        "mae": "MAE",
+        "constant_mae": "constant",
+        "correlation": "mean r",
+        "counted": "over AUs",
+    },
+}
+MISSED, UNMEASURED = "missed", "unmeasured"
+_BATCH = 32
 _WORST = 10
-# True intensities nearest to 0, 1, ... 5.
-RESPONSE_EDGES = (0.5, 1.5, 2.5, 3.5, 4.5)
 _CROPS = {"net": "standard crops", "jittered": "jittered crops", "boxes": "crops from boxes"}
 
 Arrays = dict[str, np.ndarray]
 Predict = Callable[[np.ndarray], Mapping[str, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Target:
+    """One line of the targets."""
+
+    metric: str
+    label: str
+    must: float
+    aim: float | None  # None: there is no aim beyond the bound
+    higher: bool  # whether more is better
+
+    def grade(self, value: float) -> str:
+        """``"aim"``, ``"must"`` or ``"missed"``; ``"unmeasured"`` for NaN."""
+        if math.isnan(value):
+            return UNMEASURED
+        for name, bound in (("aim", self.aim), ("must", self.must)):
+            if bound is not None and (value > bound if self.higher else value < bound):
+                return name
+        return MISSED
+
+
+TARGETS = {
+    "landmark_pose": (
+        Target("correlation", "landmark correlation", 0.95, 0.99, True),
+        Target("correlation_without_mean", "without the mean face", 0.90, 0.95, True),
+        Target("mae", "landmark MAE, px", 2.0, 1.0, False),
+    ),
+    "au_prediction": (
+        Target("correlation", "AU correlation (mean r)", 0.90, 0.95, True),
+        Target("mae", "AU MAE", 0.5, 0.2, False),
+    ),
+}
+JITTERED_MAE = Target("mae_jittered", "landmark MAE, jittered", 2.0, None, False)
 
 
 @dataclass(frozen=True)
@@ -92,17 +146,13 @@ def evaluate(
     boxes: str = "auto",
     trained_on: Collection[str] = (),
 ) -> Evaluation:
-    """Evaluate a net on all faces of a file.
+    """Evaluate a net of a kind on all faces of a file.
 
-    Args:
-        predict: from (N, 112, 112, 3) uint8 RGB to arrays by output name.
-        dataset: the faces.
-        kind: of net.
-        statistics: of the net's training targets; without them the means of these very faces
-            are used, which flatters the constant predictor a little.
-        boxes: whose face boxes crops are cut from, see :func:`.detector_boxes.box_crops`.
-        trained_on: hashes of the files that the net was trained on, with or without the faces that
-            lie outside the crop, and of some of its faces, where they are known.
+    ``predict`` maps (N, 112, 112, 3) uint8 RGB to arrays by output name. Without ``statistics`` of
+    the net's training targets the means of these very faces are used, which flatters the constant
+    predictor a little. ``boxes``: see :func:`.crops.box_crops`. ``trained_on``: hashes of the
+    files that the net was trained on, with or without the faces that lie outside the crop, and of
+    some of its faces, where they are known.
 
     Raises:
         CheckpointError: if the net's output is NaN or infinite on any crop.
@@ -137,7 +187,7 @@ def evaluate(
         if kind == "au_prediction":
             return au_metrics(truth["au_intensities"], prediction["au_intensities"])
         errors = nme(truth["landmarks"], prediction["landmarks"])
-        return {**landmark_pose_metrics(truth, prediction, means), **ced_summary(errors)}
+        return {**landmark_pose_metrics(truth, prediction, means), **failure_rates(errors)}
 
     metrics = {name: measure(truths[name], predictions[name]) for name in predictions}
     subjects_by, subjects = subjects_of(dataset)
@@ -148,7 +198,11 @@ def evaluate(
         errors = np.abs(np.float64(intensities[0]) - intensities[1]).mean(1)
     else:
         intervals = landmark_pose_intervals(labels, net, means["landmarks"], subjects)
-        curves = _ced_curves(truths, predictions)
+        bounds = np.linspace(0, CURVE_END, 101)
+        curves = {"nme": bounds.tolist()}
+        for name, found in predictions.items():
+            errors = nme(truths[name]["landmarks"], found["landmarks"])
+            curves[name] = error_distribution(errors, bounds).tolist()
         errors = nme(labels["landmarks"], net["landmarks"])
     worst = np.argsort(-errors, kind="stable")[:_WORST].tolist()
     return Evaluation(
@@ -165,7 +219,7 @@ def evaluate(
         and {"name": detector.name, "about": detector.about, "metrics": metrics["boxes"]},
         constant=metrics["constant"],
         intervals=intervals,
-        breakdown=breakdown(
+        breakdown=_breakdown(
             kind, labels, net, predictions["constant"], measure, subjects, dataset.groups
         ),
         curves=curves,
@@ -198,23 +252,84 @@ def _predict_all(
     return predictions
 
 
-def _ced_curves(truths: dict[str, Arrays], predictions: dict[str, Arrays]) -> dict[str, Any]:
-    bounds = np.linspace(0, CURVE_END, 101)
-    shares = {
-        name: ced(nme(truths[name]["landmarks"], prediction["landmarks"]), bounds).tolist()
-        for name, prediction in predictions.items()
-    }
-    return {"nme": bounds.tolist(), **shares}
+def _breakdown(
+    kind: str,
+    truth: Arrays,
+    prediction: Arrays,
+    constant: Arrays,
+    measure: Callable[[Arrays, Arrays], dict[str, Any]],
+    subjects: np.ndarray,
+    groups: np.ndarray | None,
+) -> list[dict[str, Any]]:
+    """Figures of every part that has a face; all NaN where it has only one.
+
+    ``truth`` (labels and masks), ``prediction`` and ``constant``, the output of the constant
+    predictor, are (N, ...) arrays by name; ``measure`` gives all metrics of two of them.
+    ``subjects`` (N,) and the file's ``groups`` (N,), or None, name those of each face. An object a
+    part: ``by`` (``"yaw"``, ``"group"``), ``part``, ``faces``, ``subjects``, those of HEADINGS.
+    """
+    rows = []
+    for by, part, chosen in _parts(truth, groups):
+        faces = int(chosen.sum())
+        if faces == 0:
+            continue
+        figures: dict[str, Any] = dict.fromkeys(HEADINGS[kind], math.nan)
+        if faces > 1:
+            true, predicted, same = (
+                {name: values[chosen] for name, values in side.items()}
+                for side in (truth, prediction, constant)
+            )
+            found = measure(true, predicted)
+            found["constant_mae"] = measure(true, same)["mae"]
+            if kind == "au_prediction":
+                supports = [unit["support"] for unit in found["aus"].values()]
+                found["counted"] = sum(support >= MINIMUM_SUPPORT for support in supports)
+            else:
+                found["pose"] = found["pose"].get("mean", math.nan)
+            figures = {name: found[name] for name in figures}
+        counts = {"faces": faces, "subjects": len(np.unique(subjects[chosen]))}
+        rows.append({"by": by, "part": part, **counts, **figures})
+    return rows
+
+
+def _parts(truth: Arrays, groups: np.ndarray | None) -> Iterator[tuple[str, str, np.ndarray]]:
+    known = np.asarray(truth.get("global_mask", np.ones(len(truth["landmarks"])))) > 0
+    yaw = np.degrees(np.abs(truth["global_params"][:, 2].astype(np.float64)))
+    for low, high in pairwise(YAW_EDGES):
+        name = f"over {low} degrees" if math.isinf(high) else f"{low} to {high} degrees"
+        yield "yaw", name, known & (yaw >= low) & (yaw < high)
+    yield "yaw", "unknown", ~known
+    for group in [] if groups is None else sorted(set(groups.tolist())):
+        yield "group", group or "(none)", groups == group
+
+
+def error_distribution(errors: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+    """Cumulative error distribution: share of (N,) errors that are at most each bound (K,)."""
+    return np.searchsorted(np.sort(errors), bounds, side="right") / len(errors)
+
+
+def failure_rates(errors: np.ndarray) -> dict[str, float]:
+    """Of (N,) errors (NME): ``failure_rate_8``, ``auc_8``, ``failure_rate_10``, ``auc_10``.
+
+    The rate is the share of errors over the bound (percent); the area under the cumulative error
+    distribution up to it is divided by the bound, so that 1 is perfect.
+    """
+    figures = {}
+    for bound in BOUNDS:
+        percent = round(100 * bound)
+        figures[f"failure_rate_{percent}"] = float((errors > bound).mean())
+        # Exact: a face with error e adds max(0, 1 - e / bound) / N.
+        figures[f"auc_{percent}"] = float(np.clip(1 - errors / bound, 0, None).mean())
+    return figures
 
 
 def _responses(truth: np.ndarray, prediction: np.ndarray) -> dict[str, Any]:
-    """Mean prediction by true intensity, of each action unit."""
-    levels = np.digitize(truth, RESPONSE_EDGES)
-    size = len(RESPONSE_EDGES) + 1
+    """Mean prediction by true intensity, the nearest of 0 to 5, of each action unit."""
+    levels = np.digitize(truth, np.arange(MAX_INTENSITY) + 0.5)
     curves = {}
     for i, name in enumerate(AU_NAMES):
-        count = np.bincount(levels[:, i], minlength=size)
-        total = np.bincount(levels[:, i], np.float64(prediction[:, i]), minlength=size)
-        means = np.divide(total, count, out=np.full(size, np.nan), where=count > 0)
+        count = np.bincount(levels[:, i], minlength=6)
+        total = np.bincount(levels[:, i], np.float64(prediction[:, i]), minlength=6)
+        means = np.divide(total, count, out=np.full(6, np.nan), where=count > 0)
         curves[name] = {"count": count.tolist(), "mean": means.tolist()}
     return curves

@@ -12,7 +12,7 @@ from labelled_faces import write_faces
 from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.data.synthetic.people import write_synthetic
 from mlx_faceau.errors import DatasetError
-from mlx_faceau.evaluation.detector_boxes import MEASURED, box_crops
+from mlx_faceau.evaluation.crops import MEASURED, box_crops
 from mlx_faceau.video.box_calibration import CALIBRATIONS
 
 COUNT = 40

@@ -14,9 +14,8 @@ from labelled_faces import EACH, PEOPLE, Oracle, move_every_second_outside, writ
 from mlx_faceau.core.metrics import nme
 from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.errors import CheckpointError, DatasetError
-from mlx_faceau.evaluation.crop_jitter import jitter_matrices, warp_images
-from mlx_faceau.evaluation.evaluate import JITTER_SEED, evaluate
-from mlx_faceau.evaluation.targets import TARGETS
+from mlx_faceau.evaluation.crops import jitter_matrices, warp_images
+from mlx_faceau.evaluation.evaluate import JITTER_SEED, TARGETS, evaluate
 from mlx_faceau.train.target_statistics import TargetStatistics
 
 KINDS = ["landmark_pose", "au_prediction"]

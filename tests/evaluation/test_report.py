@@ -14,10 +14,8 @@ pytest.importorskip("h5py")
 from labelled_faces import Oracle, move_every_second_outside, write_faces
 
 from mlx_faceau.data.format.dataset import FaceDataset
-from mlx_faceau.evaluation.evaluate import Evaluation, evaluate
-from mlx_faceau.evaluation.plots import draw_evaluation
-from mlx_faceau.evaluation.report import as_text, tables, write_report
-from mlx_faceau.evaluation.targets import TARGETS
+from mlx_faceau.evaluation.evaluate import TARGETS, Evaluation, evaluate
+from mlx_faceau.evaluation.report import as_text, draw_evaluation, tables, write_report
 from mlx_faceau.train.target_statistics import TargetStatistics
 
 KINDS = ["landmark_pose", "au_prediction"]

@@ -1,4 +1,8 @@
-"""Crops cut from a detector's boxes: those of the file, or boxes with errors as measured."""
+"""Crops as an imperfect detector places them: jittered, or cut from a detector's boxes.
+
+Both are sampled from the stored 112 x 112 crops, since a file does not hold the frames: pixels are
+interpolated twice, and beyond the stored crop its edge is replicated.
+"""
 
 from typing import NamedTuple
 
@@ -8,19 +12,23 @@ from mlx_faceau.core.architectures import IMAGE_SIZE
 from mlx_faceau.core.geometry import (
     CROP_CENTRE,
     invert,
+    similarity_matrix,
     square_crop_matrix,
     standard_crop_matrix,
+    transform_global_params,
     transform_points,
 )
 from mlx_faceau.core.landmarks import NUM_LANDMARKS
 from mlx_faceau.data.format import schema
 from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.errors import DatasetError
+from mlx_faceau.video.align import crop_frame
 from mlx_faceau.video.box_calibration import CALIBRATIONS
 
-from .crop_jitter import box_error_matrices
-
-_SEED = 13
+SHIFT = 0.05  # of the crop's side, either way
+SCALE = 0.10  # either way
+ROLL = np.radians(10.0)  # either way
+_BOX_SEED = 13
 _WORST_FIT = 2.0  # times a detector's measured error, up to which boxes are taken for its own
 _NO_ERROR = 1e-2  # of the side: boxes that cut the stored crop so nearly were made from its labels
 # Median over standard deviation: of the length of a normal vector in the plane (Rayleigh's
@@ -52,14 +60,50 @@ class BoxCrops(NamedTuple):
     matrices: np.ndarray  # (N, 2, 3) from the stored crop to the one that the box gives
 
 
+def jitter_matrices(count: int, seed: int) -> np.ndarray:
+    """(count, 2, 3) random similarities about the crop's centre, uniform within the limits."""
+    draws = np.random.default_rng(seed).uniform(-1.0, 1.0, (count, 4))
+    limits = np.array([SHIFT, SHIFT, SCALE, ROLL])
+    return np.stack([_about_centre((x, y), 1 + s, turn) for x, y, s, turn in draws * limits])
+
+
+def box_error_matrices(count: int, shift: float, scale: float, seed: int) -> np.ndarray:
+    """(count, 2, 3) similarities of crops cut from boxes with random errors.
+
+    Their standard deviations: of the centre along each axis, in sides, and of the log side.
+    """
+    draws = np.random.default_rng(seed).normal(size=(count, 3)) * [shift, shift, scale]
+    return np.stack([_about_centre((x, y), np.exp(s), 0.0) for x, y, s in draws])
+
+
+def _about_centre(shift: tuple[float, float], scale: float, turn: float) -> np.ndarray:
+    """Scale and turn about the crop's centre, then shift by so many sides."""
+    matrix = similarity_matrix(scale, turn, (0.0, 0.0))
+    centre = np.full(2, CROP_CENTRE)
+    matrix[:, 2] = centre + IMAGE_SIZE * np.array(shift) - matrix[:, :2] @ centre
+    return matrix
+
+
+def warp_images(matrices: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """Warp (N, 112, 112, 3) uint8 images; edges replicate."""
+    return np.stack([crop_frame(i, matrix) for i, matrix in zip(images, matrices, strict=True)])
+
+
+def warp_labels(matrices: np.ndarray, labels: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Labels of the warped images: landmarks and global parameters are transformed."""
+    return {
+        **labels,
+        "landmarks": transform_points(matrices, labels["landmarks"]),
+        "global_params": transform_global_params(matrices, labels["global_params"]),
+    }
+
+
 def box_crops(dataset: FaceDataset, source: str = "auto") -> BoxCrops | None:
     """The crops that a detector's boxes give.
 
-    Args:
-        dataset: the faces.
-        source: ``"file"`` takes the file's own boxes, which must be those of a detector whose
-            calibration is known; a detector's name draws errors as they were measured for it;
-            ``"auto"`` takes the file's where it can, else YuNet's errors; ``"none"`` nothing.
+    ``source``: ``"file"`` takes the file's own boxes, which must be those of a detector whose
+    calibration is known; a detector's name draws errors as they were measured for it; ``"auto"``
+    takes the file's where it can, else YuNet's errors; ``"none"`` nothing.
 
     Raises:
         DatasetError: for ``"file"`` where the file's boxes are no known detector's.
@@ -77,16 +121,14 @@ def box_crops(dataset: FaceDataset, source: str = "auto") -> BoxCrops | None:
             )
         source, reason = "yunet", f"; {found}"
     error = MEASURED[source]
-    return BoxCrops(
-        f"{source} boxes",
+    about = (
         f"simulated: random shifts and scales as measured for {source}'s calibrated boxes "
-        f"(median shift {100 * error.shift:.1f} % of the side, scale {100 * error.scale:.1f} %), "
-        "independent of the face, where real boxes have similar errors on similar faces: rather "
-        f"too hard a test{reason}",
-        box_error_matrices(
-            len(dataset), error.shift / _SHIFT_MEDIAN, error.scale / _SCALE_MEDIAN, _SEED
-        ),
+        f"{_medians(error)}, independent of the face, where real boxes have similar errors on "
+        f"similar faces: rather too hard a test{reason}"
     )
+    deviations = error.shift / _SHIFT_MEDIAN, error.scale / _SCALE_MEDIAN
+    matrices = box_error_matrices(len(dataset), *deviations, _BOX_SEED)
+    return BoxCrops(f"{source} boxes", about, matrices)
 
 
 def _from_file(dataset: FaceDataset) -> BoxCrops | str:
@@ -112,11 +154,15 @@ def _from_file(dataset: FaceDataset) -> BoxCrops | str:
     if max(np.divide(error, MEASURED[name])) > _WORST_FIT:
         return "the file's boxes fit no calibrated detector"
     about = (
-        f"the file's own boxes, which fit {name}'s calibration (median shift "
-        f"{100 * error.shift:.1f} % of the side, scale {100 * error.scale:.1f} %), cut again from "
+        f"the file's own boxes, which fit {name}'s calibration {_medians(error)}, cut again from "
         "the stored crops"
     )
     return BoxCrops(f"{name} boxes", about, matrices)
+
+
+def _medians(error: BoxError) -> str:
+    shift, scale = (f"{100 * share:.1f} %" for share in error)
+    return f"(median shift {shift} of the side, scale {scale})"
 
 
 def _calibrated(detector: str, boxes: np.ndarray) -> np.ndarray:

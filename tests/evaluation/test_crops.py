@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from mlx_faceau.evaluation.crop_jitter import (
+pytest.importorskip("h5py")
+
+from mlx_faceau.evaluation.crops import (
     box_error_matrices,
     jitter_matrices,
     warp_images,
