@@ -147,7 +147,7 @@ def histories() -> list[bytes]:
 
 
 def read_history(folder: Path, data: bytes) -> None:
-    from mlx_faceau.output.recorded_accuracy import recorded_accuracy
+    from mlx_faceau.output.model_card import recorded_accuracy
 
     for name in ("training_history.json", "evaluation.json"):
         (folder / name).write_bytes(data)

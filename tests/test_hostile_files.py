@@ -122,7 +122,7 @@ def test_a_file_of_tiny_fields_is_given_up_early(tmp_path: Path) -> None:
 
 
 def test_damaged_records_of_accuracy_count_as_none(tmp_path: Path) -> None:
-    from mlx_faceau.output.recorded_accuracy import recorded_accuracy
+    from mlx_faceau.output.model_card import recorded_accuracy
 
     metadata = {"kind": "au_prediction", "data": {"hash": "b"}}
     metadata["progress"] = {"epoch": 1, "batch": 0}

@@ -12,8 +12,7 @@ from mlx_faceau.core.architectures import ModelConfig
 from mlx_faceau.core.checkpoint import BEST_NAME, describe, file_hash, save_checkpoint
 from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.errors import CheckpointError
-from mlx_faceau.output.model_card import write_model_card
-from mlx_faceau.output.recorded_accuracy import EVALUATION_NAME
+from mlx_faceau.output.model_card import EVALUATION_NAME, write_model_card
 
 LABELLER = {"labeller": "OpenFace CSV", "licence": "for research only"}
 DATA = {"hash": "feed", "files": ["feed"], "faces": 10816, "people": 6138, "training": 9734}

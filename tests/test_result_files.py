@@ -22,9 +22,8 @@ from mlx_faceau.core.libraries import installed_version
 from mlx_faceau.errors import VideoError
 from mlx_faceau.output.neutral_calibration import NeutralCalibration
 from mlx_faceau.output.openface_csv import Layout, read_openface_csv
-from mlx_faceau.output.result_files import OutputFiles, write_results
+from mlx_faceau.output.result_files import OutputFiles, json_lines, write_results
 from mlx_faceau.output.row_file import RowFile, is_complete
-from mlx_faceau.output.row_formats import json_lines
 from mlx_faceau.output.run_record import run_record
 from mlx_faceau.video.results import Frame, FrameResult
 

@@ -67,7 +67,7 @@ def _evaluate(args: argparse.Namespace, output: Path | None, metadata: dict[str,
     from mlx_faceau.evaluation.evaluate import evaluate
     from mlx_faceau.evaluation.report import as_text
     from mlx_faceau.inference.predictor import load_au_predictor, load_predictor
-    from mlx_faceau.output.recorded_accuracy import EVALUATION_NAME
+    from mlx_faceau.output.model_card import EVALUATION_NAME
     from mlx_faceau.train.target_statistics import TargetStatistics
     from mlx_faceau.weights.builtin import identity
 
@@ -130,7 +130,7 @@ def _write(folder: Path, title: str, evaluation: "Evaluation", about: dict[str, 
         tables,
         write_report,
     )
-    from mlx_faceau.output.recorded_accuracy import EVALUATION_NAME
+    from mlx_faceau.output.model_card import EVALUATION_NAME
     from mlx_faceau.train.history import write_json
 
     record = {

@@ -6,11 +6,12 @@ Reference:
     Mitchell et al., Model cards for model reporting, FAT* 2019 (the sections).
 """
 
+import json
 import logging
 import math
 import re
 from collections.abc import Collection, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from mlx_faceau.core.architectures import CONFIGS, ModelConfig, count_parameters
@@ -25,16 +26,24 @@ from mlx_faceau.core.checkpoint import (
     read_metadata,
 )
 from mlx_faceau.core.facs import AU_NAMES
-from mlx_faceau.core.provenance import ESSENTIALS, training_stages
+from mlx_faceau.core.metrics import ANGLES
+from mlx_faceau.core.provenance import ESSENTIALS, training_hashes, training_stages
 from mlx_faceau.core.setting_names import current_settings
 from mlx_faceau.errors import CheckpointError
 
-from .recorded_accuracy import recorded_accuracy
+from .tables import Table, accuracy_tables
 from .templates import render
 
 CARD_NAME = "MODEL_CARD.md"
-
 WEIGHTS_SUFFIX = ".safetensors"
+EVALUATION_NAME = "evaluation.json"
+_HISTORY_NAME = "training_history.json"
+_NOT_MEASURED = (
+    "Not measured. `mlx-faceau evaluate` with `--output` beside the checkpoint, and an export "
+    "after that, put the figures here."
+)
+# What a JSON file with other values than ours raises while it is quoted.
+_DAMAGED = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
 
 _LOG = logging.getLogger(__name__)
 _FORMATS = {ONNX_SUFFIX: "ONNX", COREML_SUFFIX: "Core ML", WEIGHTS_SUFFIX: "weights"}
@@ -64,25 +73,19 @@ _OUTPUTS = {
 def write_model_card(
     checkpoint: Path | str, folder: Path | str, width_mult: float | None = None
 ) -> Path:
-    """Write the card of a net into the folder of its exported files.
+    """Write the card of a net into the folder of its exported files; its path.
 
     A folder that holds both nets gets one card with a section for each. Other text in the card is
-    kept. A file of that name without such a section is not changed (which is logged).
+    kept. A file of that name without such a section is not changed (which is logged). The training
+    history and an evaluation of this very checkpoint are quoted where they lie beside it; an
+    evaluation also where it lies in ``folder``.
 
     Args:
-        checkpoint: ``.safetensors``, a run's folder, or a ``.pt`` file of the original tool. The
-            training history and an evaluation of this very checkpoint are quoted where they lie
-            beside it; an evaluation also where it lies in ``folder``.
-        folder: gets ``MODEL_CARD.md``.
+        checkpoint: ``.safetensors``, a run's folder, or a ``.pt`` file of the original tool.
         width_mult: of a ``.pt`` file's net, where it cannot be found out.
-
-    Returns:
-        The card's path.
 
     Raises:
         CheckpointError: if the checkpoint cannot be read.
-        MissingDependency: without jinja2.
-        OSError: if the card cannot be read or written.
     """
     path, folder = Path(checkpoint), Path(folder)
     if path.suffix == ".pt":
@@ -142,7 +145,11 @@ def _section(config: ModelConfig, metadata: Mapping[str, Any], path: Path, folde
         shown = [f"{k} {settings[k]}" for k in ESSENTIALS if settings.get(k) is not None]
         stage = {"hash": training.get("hash"), "data": training.get("data")}
         stages.append({**stage, "settings": ", ".join(shown)})
-    labellers = [who for data in known for who in data.get("labellers") or ()]
+    labellers = [
+        f"{who['labeller']}: {who['licence'] or 'names none'}"
+        for data in known
+        for who in data.get("labellers") or ()
+    ]
     return render(
         "model_card.md",
         net=net,
@@ -158,11 +165,7 @@ def _section(config: ModelConfig, metadata: Mapping[str, Any], path: Path, folde
         accuracy=recorded_accuracy(metadata, sources, path.parent, folder),
         licence_note=metadata.get("licence_note", LICENCE_NOTE),
         any_data=bool(known),
-        labellers=list(
-            dict.fromkeys(
-                f"{who['labeller']}: {who['licence'] or 'names none'}" for who in labellers
-            )
-        ),
+        labellers=list(dict.fromkeys(labellers)),
         unlabelled=not all(data.get("labellers") for data in known),
         unrecorded_stage=len(known) < len(trainings),
     )
@@ -195,9 +198,7 @@ def _spread(metadata: Mapping[str, Any]) -> str:
     statistics = metadata.get("target_statistics") or {}
     if metadata["kind"] == "landmark_pose" and "global_params" in statistics:
         pose = statistics["global_params"]
-        turns = zip(
-            ("pitch", "yaw", "roll"), pose["mean"][1:4], pose["deviation"][1:4], strict=True
-        )
+        turns = zip(ANGLES, pose["mean"][1:4], pose["deviation"][1:4], strict=True)
         shown = (f"{n} {math.degrees(m):.0f} ± {math.degrees(d):.0f}" for n, m, d in turns)
         return f"Head pose in degrees, mean ± standard deviation: {', '.join(shown)}."
     if metadata["kind"] == "au_prediction" and "au_intensities" in statistics:
@@ -206,3 +207,84 @@ def _spread(metadata: Mapping[str, Any]) -> str:
         shown = (f"{name.removesuffix('_r')} {m:.2f} ± {d:.2f}" for name, m, d in both)
         return f"Intensities, mean ± standard deviation: {', '.join(shown)}."
     return ""
+
+
+def recorded_accuracy(
+    metadata: Mapping[str, Any], sources: Collection[str], run: Path, folder: Path
+) -> list[str]:
+    """Paragraphs and tables about the accuracy of a net, from its run's folder or another one.
+
+    An evaluation counts if it is of this very checkpoint, whose SHA-256 is among ``sources``; else
+    the training's own validation after the epoch at which the checkpoint was saved.
+    """
+    damaged: list[str] = []
+    places = [place / EVALUATION_NAME for place in dict.fromkeys((folder, run))]
+    for path, quote in [*((p, _evaluation) for p in places), (run / _HISTORY_NAME, _validation)]:
+        try:
+            if path.exists() and (
+                found := quote(json.loads(path.read_text("utf-8")), metadata, sources)
+            ):
+                return [*damaged, *found]
+        except (*_DAMAGED, OSError, RecursionError) as error:
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:80]}"
+            damaged.append(f"`{path.name}` is damaged ({reason}) and is not quoted.")
+    return [*dict.fromkeys(damaged), _NOT_MEASURED]
+
+
+def _evaluation(
+    record: Mapping[str, Any], metadata: Mapping[str, Any], sources: Collection[str]
+) -> list[str]:
+    """What ``evaluation.json`` holds; nothing if it is of another checkpoint."""
+    model, data = record["model"], record["data"]["hash"]
+    if model["checkpoint"] not in sources or record["kind"] != metadata["kind"]:
+        return []
+    file = PurePath(model["file"])
+    plain = "float32" if file.suffix in (".safetensors", ".pt") else "precision not recorded"
+    if "tables" in record:
+        summary, notes = record["summary"], record["notes"]
+        tables = [Table(**table) for table in record["tables"]]
+    else:  # written before evaluations recorded their tables
+        summary, notes = f"{record['faces']:,} faces", []
+        conditions = {name: record[name] for name in ("net", "jittered", "constant")}
+        tables = accuracy_tables(record["kind"], conditions, record["intervals"])
+    paragraphs = [
+        f"By `mlx-faceau evaluate`: {summary}. SHA-256 of the labels and of eight "
+        f"images: `{data}`. The measured file is `{file.name}` "
+        f"({model.get('precision') or plain}), run by the {model['backend']} backend; files of "
+        "another precision differ a little."
+    ]
+    if record["trained_on"] or data in training_hashes(metadata):
+        paragraphs.append(
+            "**The net was trained on some of these very faces**: the figures do not hold for "
+            "other people."
+        )
+    paragraphs += [table.markdown() for table in tables]
+    return [*paragraphs, *(["\n".join(f"- {note}" for note in notes)] if notes else [])]
+
+
+def _validation(
+    history: Mapping[str, Any], metadata: Mapping[str, Any], _: Collection[str]
+) -> list[str]:
+    """The validation after the checkpoint's own epoch; nothing if the history has none of it."""
+    data, progress = metadata.get("data") or {}, metadata.get("progress") or {}
+    if "hash" not in data or history["data"]["hash"] != data["hash"] or progress.get("batch") != 0:
+        return []
+    epochs = {entry["epoch"]: entry for entry in history["epochs"]}
+    if progress["epoch"] not in epochs:
+        return []
+    own = epochs[progress["epoch"]]
+    tables = accuracy_tables(metadata["kind"], {"net": own["metrics"]})
+    losses = {n: e["validation"]["loss"] for n, e in epochs.items()}
+    known = {number: float(loss) for number, loss in losses.items() if loss is not None}
+    best = min(known, key=lambda number: known[number], default=own["epoch"])
+    where = f"On the faces that its training validated on, after epoch {own['epoch']}"
+    if (metadata.get("training") or {}).get("overfit"):
+        about = (
+            f"On the few faces that the net was overfitted to, after epoch {own['epoch']}: **it "
+            "was trained on them**, so this says nothing about other faces."
+        )
+    elif own["epoch"] == best:
+        about = f"{where}, the faces that chose the epoch: expect a little less on other people."
+    else:
+        about = f"{where}; the best epoch was {best}."
+    return [about, *(table.markdown() for table in tables)]

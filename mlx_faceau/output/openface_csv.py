@@ -57,22 +57,13 @@ _ZEROS = {
 
 @dataclass(frozen=True)
 class Layout:
-    """Which columns a file has.
+    """Which columns a file has; UsageError for an unknown group, or ``3d`` without a PDM."""
 
-    Args:
-        groups: names of :data:`GROUPS`; their order there counts.
-        pdm: of the landmark net; gives the ``3d`` group.
-        presence_thresholds: (17,) intensities from which ``AUxx_c`` is 1.
-        file_column: name the image of each row first, for a table of several images.
-
-    Raises:
-        UsageError: for an unknown group, or ``3d`` without a PDM.
-    """
-
-    groups: Sequence[str] = ("pose", "2d", "params", "aus")
-    pdm: PDM | None = None
+    groups: Sequence[str] = ("pose", "2d", "params", "aus")  # of GROUPS, whose order counts
+    pdm: PDM | None = None  # of the landmark net; gives the ``3d`` group
+    # (17,) intensities from which ``AUxx_c`` is 1
     presence_thresholds: Sequence[float] = (PRESENCE_THRESHOLD,) * NUM_AUS
-    file_column: bool = False
+    file_column: bool = False  # name the image of each row first, for a table of several images
 
     def __post_init__(self) -> None:
         unknown = set(self.groups) - GROUPS.keys()
@@ -104,12 +95,12 @@ class Layout:
         cells = [_quoted(result.source)] if self.file_column else []
         number, time = str(result.frame.index + 1), f"{result.frame.timestamp:.3f}"
         if face is None:
-            zeros = (cell for group in self.ordered for cell in _ZEROS[group])
-            return [*cells, number, "0", time, "0.00", "0", *zeros]
-        cells += [number, str(face.face_id), time]
-        cells += [f"{face.confidence:.2f}", str(int(face.success))]
+            cells += [number, "0", time, "0.00", "0"]
+        else:
+            cells += [number, str(face.face_id), time]
+            cells += [f"{face.confidence:.2f}", str(int(face.success))]
         for group in self.ordered:
-            cells += self._group(group, face)
+            cells += _ZEROS[group] if face is None else self._group(group, face)
         return cells
 
     def _group(self, group: str, face: FaceResult) -> list[str]:
@@ -166,10 +157,8 @@ def read_openface_csv(
 ) -> dict[str, np.ndarray]:
     """Columns of an OpenFace CSV, old or new: names without spaces, (N,) float64 each.
 
-    Args:
-        path: of the file.
-        wanted: the columns to return, as far as they exist; None returns all but ``file``. A long
-            video's gaze and 3-d points take much memory.
+    Only the ``wanted`` ones, as far as they exist, or all but ``file``: a long video's gaze and 3-d
+    points take much memory.
 
     Raises:
         DatasetError: if it is missing, has no ``frame`` or ``timestamp`` column, an unequal number

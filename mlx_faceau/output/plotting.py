@@ -21,11 +21,7 @@ _INK_STYLE = {
 
 
 def new_figure(width: float, height: float) -> Any:
-    """An empty matplotlib figure of so many inches, with constrained layout.
-
-    Raises:
-        MissingDependency: without matplotlib.
-    """
+    """An empty matplotlib figure of so many inches, with constrained layout."""
     figure = import_library("matplotlib.figure").Figure((width, height), layout="constrained")
     import_library("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
     return figure

@@ -1,7 +1,7 @@
 """Reports as one HTML page that needs no other file: of a video or webcam, and of images."""
 
-import base64
 from array import array
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,12 +11,13 @@ import cv2
 import numpy as np
 
 from mlx_faceau.core.facs import AU_NAMES, MAX_INTENSITY, NUM_AUS
+from mlx_faceau.core.metrics import ANGLES
 from mlx_faceau.core.plural import counted
 from mlx_faceau.video.overlay import draw
 from mlx_faceau.video.results import FaceResult, FrameResult
 
 from .neutral_calibration import NeutralCalibration
-from .report_charts import face_chart, visibility_chart
+from .plotting import INK, PALETTE, new_figure, page_style, svg
 from .tables import au_label
 from .templates import write_page
 
@@ -29,6 +30,8 @@ _PEAKS_SHOWN = 6
 _ACTIVE = 1.0  # intensity from which an action unit is called active (FACS: trace, A)
 _QUIET = 0.5  # intensity that an action unit must exceed to get a timeline
 _THUMBNAIL, _SHEET_WIDTH = 192, 560  # px
+_WIDTH = 10.0  # inches of a chart
+_LEAST_TOP = 1.0  # intensity: a timeline reaches at least so high, so that noise stays small
 
 
 @dataclass
@@ -38,16 +41,14 @@ class _Person:
     # Of each frame: time, 17 action units (NaN without a net for them), 3 angles in degrees,
     # confidence, success; 10 MB for an hour.
     values: "array[float]" = field(default_factory=lambda: array("f"))
-    # By action unit the highest intensity so far, its time and its picture (JPEG).
-    peaks: dict[int, tuple[float, float, bytes]] = field(default_factory=dict)
+    # By action unit the highest intensity so far, its time and its picture.
+    peaks: dict[int, tuple[float, float, str]] = field(default_factory=dict)
 
 
 class VideoReport:
     """Collects a video frame by frame; then writes the page.
 
-    Args:
-        title: what the page is about, such as the video's name.
-        about: what made it, by title: nets, detector, settings, versions.
+    ``title`` names the video; ``about`` says by title what made the results.
     """
 
     def __init__(self, title: str, about: Mapping[str, str] | None = None) -> None:
@@ -69,20 +70,11 @@ class VideoReport:
             if face.success:
                 best = np.array([person.peaks.get(i, (0.0,))[0] for i in range(NUM_AUS)])
                 new = np.flatnonzero((aus > best + _NEW_PEAK) & (aus >= _ACTIVE)).tolist()
-                picture = _jpeg(_thumbnail(result, face)) if new else b""
+                picture = _thumbnail(result, face) if new else ""
                 person.peaks |= {i: (float(aus[i]), time, picture) for i in new}
 
     def write(self, path: Path | str, calibration: NeutralCalibration | None = None) -> None:
-        """Write the page, whole or not at all.
-
-        Args:
-            path: ends with ``.html``.
-            calibration: each person's neutral face, subtracted from the timelines; None for none.
-
-        Raises:
-            MissingDependency: without jinja2 or matplotlib.
-            OSError: if it cannot be written.
-        """
+        """Write the page, whole or not at all, with each person's neutral face subtracted."""
         by_length = sorted(self._people.items(), key=lambda item: -len(item[1].values))
         shown = dict(sorted(by_length[:_MOST_FACES]))
         seconds = max(self._seconds, 1e-3)
@@ -98,7 +90,7 @@ class VideoReport:
             "video_report.html",
             **self._page,
             facts=facts,
-            visibility=visibility_chart(times, seconds) if len(shown) > 1 else None,
+            visibility=_visibility_chart(times, seconds) if len(shown) > 1 else None,
             people=[_person(i, p, seconds, calibration) for i, p in shown.items()],
         )
 
@@ -117,25 +109,25 @@ def _person(
     active = highest > _QUIET
     names = [name.removesuffix("_r") for name in AU_NAMES]
     successes = person.values[_COLUMNS - 1 :: _COLUMNS]
-    peaks = [(i, value - offsets[i], t, jpeg) for i, (value, t, jpeg) in person.peaks.items()]
-    peaks = sorted((p for p in peaks if p[1] >= _ACTIVE), key=lambda peak: -peak[1])
+    peaks = [(value - offsets[i], i, t, image) for i, (value, t, image) in person.peaks.items()]
+    peaks = sorted((p for p in peaks if p[0] >= _ACTIVE), key=lambda peak: -peak[0])
     return {
         "id": face_id,
         "frames": counted(len(successes), "frame"),
         "success": f"{100 * sum(successes) / len(successes):.0f} %",
         "has_aus": has_aus,
-        "chart": face_chart(rows, np.flatnonzero(active).tolist(), seconds),
+        "chart": _face_chart(rows, np.flatnonzero(active).tolist(), seconds),
         "moves": bool(active.any()),
         "quiet": [name for name, moves in zip(names, active, strict=True) if not moves],
         "quiet_below": _QUIET,
         "peaks": [
             {
-                "image": base64.b64encode(jpeg).decode(),
+                "image": image,
                 "unit": au_label(AU_NAMES[i]),
                 "value": f"{value:.1f}",
                 "time": f"{time:.1f}",
             }
-            for i, value, time, jpeg in peaks[:_PEAKS_SHOWN]
+            for value, i, time, image in peaks[:_PEAKS_SHOWN]
         ],
     }
 
@@ -156,13 +148,108 @@ def timeline(values: Sequence[float]) -> np.ndarray:
     return np.insert(means, np.searchsorted(starts, gaps), np.nan, axis=0)
 
 
-class ImageReport:
-    """Collects images; then writes a contact sheet.
+def _face_chart(rows: np.ndarray, shown: list[int], seconds: float) -> str:
+    """The timelines of one face, one below the other, over the ``seconds`` of the video.
 
-    Args:
-        title: what the page is about, such as the folder's name.
-        about: what made it, by title.
+    One for each action unit ``shown``, by number, scaled to its data, beside it its range on the
+    scale of 0 to 5; then the head pose in degrees, and the confidence, marked where the share of
+    success is below a half. ``rows`` (N, 23) are seconds, 17 intensities, pitch, yaw and roll in
+    degrees, confidence, and success; NaN where the face was not visible.
     """
+    times, aus, angles, confidence, success = np.split(rows, (1, 18, 21, 22), axis=1)
+    times, confidence, success = times[:, 0], confidence[:, 0], success[:, 0]
+    heights = [*[0.62] * len(shown), 1.7, 1.3]  # inches
+    with page_style():
+        figure = new_figure(_WIDTH, 0.25 + sum(heights))
+        grid = figure.subplots(
+            len(heights), 2, squeeze=False, width_ratios=(60, 1), height_ratios=heights
+        )
+        for (axes, gauge), i in zip(grid, shown, strict=False):
+            values = aus[:, i]
+            low, high = np.nanmin(values), np.nanmax(values)
+            top = min(MAX_INTENSITY, max(_LEAST_TOP, 1.1 * float(high)))
+            axes.fill_between(times, values, color=PALETTE[0], alpha=0.25, lw=0)
+            _draw_line(axes, times, values, PALETTE[0])
+            for level in range(1, int(top) + 1):
+                axes.axhline(level, color=INK, lw=0.4, alpha=0.35, ls=":")
+            axes.set(ylim=(0, 1.02 * top))
+            axes.set_yticks([0, top], ["0", f"{np.floor(10 * top) / 10:g}"])
+            axes.set_title(au_label(AU_NAMES[i]), loc="left", fontsize=9, pad=2)
+            axes.set_title(f"mean {np.nanmean(values):.1f}, maximum {high:.1f}",
+                           loc="right", fontsize=8, pad=2)  # fmt: skip
+            gauge.bar(0, MAX_INTENSITY, color=INK, alpha=0.12, width=1)
+            gauge.bar(0, max(high - low, 0.06), bottom=low, color=PALETTE[0], width=1)
+            gauge.set(ylim=(0, MAX_INTENSITY), yticks=[0, MAX_INTENSITY], xticks=[])
+            gauge.yaxis.tick_right()
+            gauge.tick_params(labelsize=7, length=0)
+            gauge.spines[:].set_visible(False)
+        (pose, beside_pose), (quality, beside_quality) = grid[-2:]
+        beside_pose.set_axis_off()
+        beside_quality.set_axis_off()
+        for i, name in enumerate(ANGLES):
+            _draw_line(pose, times, angles[:, i], PALETTE[i], name)
+        pose.axhline(0, color=INK, lw=0.5, alpha=0.5)
+        limit = 1.1 * max(5.0, float(np.nanmax(np.abs(angles))))
+        pose.set_title("Head pose, degrees", loc="left", fontsize=9, pad=2)
+        pose.set(ylim=(-limit, limit))
+        _draw_line(quality, times, confidence, PALETTE[2])
+        failed = success < 0.5
+        if failed.any():
+            quality.plot(times[failed], confidence[failed], ".", ms=3, color=PALETTE[1],
+                         label="below the threshold of success")  # fmt: skip
+        quality.set_title("Confidence, 0 to 1", loc="left", fontsize=9, pad=2)
+        quality.set(ylim=(0, 1.05), yticks=[0, 0.5, 1])
+        for axes in grid[:, 0]:
+            axes.set_xlim(0, seconds)
+            _tidy_axes(axes, last=axes is quality)
+        for axes in (pose, *([quality] if failed.any() else [])):
+            axes.legend(
+                loc="upper left", ncols=3, fontsize=8, frameon=False, bbox_to_anchor=(0.16, 1.25)
+            )
+        return svg(figure)
+
+
+def _visibility_chart(people: Mapping[int, np.ndarray], seconds: float) -> str:
+    """When each face is visible: times of its frames (NaN between appearances) by id."""
+    with page_style():
+        figure = new_figure(_WIDTH, 0.6 + 0.28 * len(people))
+        axes = figure.subplots()
+        for row, times in enumerate(people.values()):
+            _draw_line(
+                axes, times, np.where(np.isnan(times), np.nan, row), PALETTE[row % 7], width=6
+            )
+        axes.set_yticks(range(len(people)), [f"face {i}" for i in people])
+        axes.set(xlim=(0, seconds), ylim=(len(people) - 0.5, -0.5))
+        _tidy_axes(axes, last=True)
+        return svg(figure)
+
+
+def _draw_line(
+    axes: Any,
+    times: np.ndarray,
+    values: np.ndarray,
+    colour: str,
+    label: str = "",
+    width: float = 1.1,
+) -> None:
+    """A line, broken where values are NaN; a moment between two gaps is a dot."""
+    axes.plot(times, values, color=colour, lw=width, label=label, solid_capstyle="butt")
+    missing = np.isnan(np.r_[np.nan, values, np.nan])
+    alone = missing[:-2] & missing[2:] & ~missing[1:-1]
+    axes.plot(times[alone], values[alone], "o", ms=max(3.0, width), color=colour)
+
+
+def _tidy_axes(axes: Any, last: bool) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=8)
+    if last:
+        axes.set_xlabel("seconds")
+    else:
+        axes.set_xticklabels([])
+
+
+class ImageReport:
+    """Collects images; then writes a contact sheet, whose arguments are a video report's."""
 
     def __init__(self, title: str, about: Mapping[str, str] | None = None) -> None:
         self._page = {"title": title, "about": about or {}}
@@ -175,24 +262,17 @@ class ImageReport:
         self._faces += len(result.faces)
         self._faceless += not result.faces
         if len(self._cards) < _MOST_IMAGES:
-            picture = base64.b64encode(_jpeg(_scaled_drawing(result))).decode()
             faces = [_face(face) for face in result.faces]
             size = max(result.frame.image.shape[:2])
             for text, face in zip(faces, result.faces, strict=True):
                 # Several faces, or a distant one, are small in the sheet.
                 if len(faces) > 1 or max(face.bbox[2:]) < size / 4:
-                    text["image"] = base64.b64encode(_jpeg(_thumbnail(result, face))).decode()
-            name = Path(result.source).name
-            card = {"name": name, "path": result.source, "image": picture, "faces": faces}
-            self._cards.append(card)
+                    text["image"] = _thumbnail(result, face)
+            card = {"name": Path(result.source).name, "path": result.source, "faces": faces}
+            self._cards.append({**card, "image": _scaled_drawing(result)})
 
     def write(self, path: Path | str) -> None:
-        """Write the page, whole or not at all.
-
-        Raises:
-            MissingDependency: without jinja2.
-            OSError: if it cannot be written.
-        """
+        """Write the page, whole or not at all."""
         left = self._images - len(self._cards)
         facts = {
             "images": f"{self._images}"
@@ -218,16 +298,16 @@ def _face(face: FaceResult) -> dict[str, Any]:
     }
 
 
-def _scaled_drawing(result: FrameResult) -> np.ndarray:
+def _scaled_drawing(result: FrameResult) -> str:
     """The drawn image, reduced before its faces are drawn, so that lines stay clear."""
     image = result.frame.image
     scale = min(1.0, _SHEET_WIDTH / max(image.shape[:2]))
     small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     faces = tuple(replace(face, landmarks=face.landmarks * scale) for face in result.faces)
-    return draw(FrameResult(replace(result.frame, image=small), faces), text=False)
+    return _jpeg(draw(FrameResult(replace(result.frame, image=small), faces), text=False))
 
 
-def _thumbnail(result: FrameResult, face: FaceResult) -> np.ndarray:
+def _thumbnail(result: FrameResult, face: FaceResult) -> str:
     """The drawn face with some of what is around it, as far as it is in the frame."""
     low, high = face.landmarks.min(axis=0), face.landmarks.max(axis=0)
     half = 0.75 * float((high - low).max())
@@ -237,8 +317,10 @@ def _thumbnail(result: FrameResult, face: FaceResult) -> np.ndarray:
     alone = draw(FrameResult(result.frame, (face,)), text=False)
     drawn = alone[top : top + round(2 * half), left : left + round(2 * half)]
     scale = _THUMBNAIL / max(drawn.shape[:2])
-    return cv2.resize(drawn, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    return _jpeg(cv2.resize(drawn, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
 
 
-def _jpeg(image: np.ndarray) -> bytes:
-    return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()
+def _jpeg(image: np.ndarray) -> str:
+    """A picture as a page embeds it."""
+    encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 85])[1]
+    return b64encode(encoded.tobytes()).decode()

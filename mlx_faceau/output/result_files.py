@@ -4,12 +4,15 @@ import contextlib
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mlx_faceau.core.atomic_io import atomic_file
+from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.core.libraries import import_library
 from mlx_faceau.errors import UsageError, VideoError
 from mlx_faceau.video.overlay import OverlayVideo
@@ -17,10 +20,9 @@ from mlx_faceau.video.prefetch import prefetch
 from mlx_faceau.video.results import FrameResult, write_picture
 
 from .neutral_calibration import NeutralCalibration
-from .openface_csv import Layout
+from .openface_csv import FILE_COLUMN, Layout
 from .report import ImageReport, VideoReport
 from .row_file import RowFile, is_complete
-from .row_formats import json_lines, write_parquet
 from .run_record import as_facts
 from .smoothing import smoothed
 
@@ -29,36 +31,21 @@ FORMATS = ("csv", "jsonl", "parquet")
 
 @dataclass(frozen=True)
 class OutputFiles:
-    """What to write of a video, or of several images.
+    """What to write of a video, or of several images; UsageError if it does not go together."""
 
-    Args:
-        table: file of rows; ``-`` is standard output.
-        format: ``csv`` (OpenFace's), ``jsonl``, or ``parquet`` (written from the CSV at the end).
-        layout: columns of the rows; with ``file_column`` the results are images of their own, not
-            frames of one video.
-        overlay: drawn video; or, by ``source`` of the result, the drawn image of each.
-        aligned_faces: folder for the crops of a video's faces, ``frame_000001_face_00.png`` and so
-            on; or, by ``source`` of the result, the beginning of their paths. Crops of these names
-            from an earlier run are removed first.
-        report: ``.html`` page; None for none.
-        smooth: filter every face over time.
-        subtract_neutral: subtract each person's neutral face at the end.
-        record: what made the results (see :mod:`.run_record`), for the report and a file
-            ``NAME.run.json`` beside the table; empty for none.
-
-    Raises:
-        UsageError: if these do not go together.
-        MissingDependency: for Parquet without pyarrow.
-    """
-
-    table: Path | str
-    format: str = "csv"
+    table: Path | str  # file of rows; ``-`` is standard output
+    format: str = "csv"  # OpenFace's; or ``jsonl``, or ``parquet``, made of the CSV at the end
+    # With ``file_column`` the results are images of their own, not frames of one video.
     layout: Layout = field(default_factory=Layout)
+    # The drawn video; or, by ``source`` of the result, the drawn image of each.
     overlay: Path | Mapping[str, Path] | None = None
+    # Folder for the crops of a video's faces, ``frame_000001_face_00.png`` and so on; or, by
+    # ``source`` of the result, the beginning of their paths. Older crops of these names go first.
     aligned_faces: Path | Mapping[str, Path] | None = None
-    report: Path | None = None
-    smooth: bool = False
-    subtract_neutral: bool = False
+    report: Path | None = None  # ``.html`` page
+    smooth: bool = False  # filter every face over time
+    subtract_neutral: bool = False  # subtract each person's neutral face at the end
+    # What made the results, see .run_record: for the report and ``NAME.run.json`` by the table.
     record: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -113,16 +100,10 @@ def write_results(
     rate: float = 30.0,
     progress: Callable[[FrameResult], None] = lambda _: None,
 ) -> Summary:
-    """Consume results and write files of them.
+    """Consume the results of one video or camera, or of several images, and write files of them.
 
-    The results are computed in a thread of their own while rows and overlays are written.
-
-    Args:
-        results: of one video or camera, or of several images.
-        files: what to write.
-        title: heading of the report.
-        rate: frames a second of the overlay.
-        progress: called after each written frame.
+    They are computed in a thread of their own while rows and overlays are written. ``title`` heads
+    the report, ``rate`` is the overlay's frames a second; ``progress`` is called after each frame.
 
     Raises:
         OSError: if a file cannot be written; rows written before stay.
@@ -138,9 +119,10 @@ def write_results(
         first = next(ready, None)  # before any older result is replaced
         if first is None:
             raise VideoError(f"{title}: there is no frame in the part asked for")
+        drawn = OverlayVideo(files.overlay, rate) if isinstance(files.overlay, Path) else None
         with (
             RowFile(files.rows, files.layout.header() if csv else None) as rows,
-            _overlay(files.overlay, rate, summary.written) as add_overlay,
+            drawn or contextlib.nullcontext(),
         ):
             if files.aligned_faces is not None:
                 summary.written.append(_prepare_crops(files.aligned_faces))
@@ -151,7 +133,12 @@ def write_results(
                 summary.written.append(record_path)
             for result in itertools.chain([first], ready):
                 rows.write(files.layout.lines(result) if csv else json_lines(result, files.layout))
-                add_overlay(result)
+                if drawn is not None:
+                    drawn.add(result)
+                elif isinstance(files.overlay, Mapping):
+                    path = files.overlay[result.source]
+                    write_picture(path, result.draw())
+                    summary.written.append(path)
                 if files.aligned_faces is not None:
                     _write_crops(result, files.aligned_faces)
                 if calibration is not None:
@@ -163,6 +150,8 @@ def write_results(
                 summary.faceless += not result.faces
                 progress(result)
             _finish(files, calibration, report, summary)
+    if drawn is not None:
+        summary.written.append(drawn.path)
     if calibration is not None:
         summary.notes += [f"{title}: {note}" for note in calibration.notes()]
     return summary
@@ -188,7 +177,7 @@ def _finish(
     if str(files.table) == "-":
         return
     if files.format == "parquet":
-        write_parquet(Path(files.rows), Path(files.table), files.record)
+        _write_parquet(Path(files.rows), Path(files.table), files.record)
         summary.written.insert(0, Path(files.table))
     summary.written.insert(0, Path(files.rows))
 
@@ -213,21 +202,67 @@ def _write_crops(result: FrameResult, target: Path | Mapping[str, Path]) -> None
         write_picture(start.with_name(f"{start.name}_face_{face.face_id:02}.png"), crop)
 
 
-@contextlib.contextmanager
-def _overlay(
-    overlay: Path | Mapping[str, Path] | None, rate: float, written: list[Path]
-) -> Iterator[Callable[[FrameResult], None]]:
-    """What draws a result into the overlay; the files it writes are appended to ``written``."""
-    if overlay is None:
-        yield lambda _: None
-    elif isinstance(overlay, Path):
-        with OverlayVideo(overlay, rate) as video:
-            yield video.add
-        written.append(overlay)
-    else:
+def json_lines(result: FrameResult, layout: Layout) -> list[str]:
+    """One JSON object a face, or one with ``"face_id": null`` where there is none.
 
-        def write(result: FrameResult) -> None:
-            write_picture(overlay[result.source], result.draw())
-            written.append(overlay[result.source])
+    Keys are those of the Python API; pose in millimetres and radians, the rest in pixels of the
+    displayed frame, whose width and height are ``image_size``.
+    """
+    frame = result.frame
+    height, width = frame.image.shape[:2]
+    first: dict[str, Any] = {FILE_COLUMN: result.source} if layout.file_column else {}
+    first |= {
+        "frame": frame.index + 1,
+        "timestamp": round(frame.timestamp, 6),
+        "image_size": [width, height],
+    }
+    if not result.faces:
+        return [json.dumps({**first, "face_id": None, "success": False, "confidence": 0.0})]
+    lines = []
+    for face in result.faces:
+        values: dict[str, Any] = {
+            "face_id": face.face_id,
+            "confidence": round(face.confidence, 4),
+            "success": face.success,
+        }
+        if "pose" in layout.groups:
+            values["position_mm"] = _rounded(face.pose.position)
+            values["angles"] = _rounded(face.pose.angles)
+        if "2d" in layout.groups:
+            values["landmarks"] = _rounded(face.landmarks)
+        if "params" in layout.groups:
+            values["global_params"] = _rounded(face.global_params)
+            values["local_params"] = _rounded(face.local_params)
+        if "aus" in layout.groups and face.au_intensities is not None:
+            units = _rounded(face.au_intensities)
+            values["au_intensities"] = dict(zip(AU_NAMES, units, strict=True))
+        lines.append(json.dumps({**first, **values}))
+    return lines
 
-        yield write
+
+def _rounded(values: np.ndarray) -> Any:
+    return (np.round(np.asarray(values, np.float64), 4) + 0.0).tolist()  # no minus before a zero
+
+
+def _write_parquet(csv_path: Path, path: Path, record: Mapping[str, Any]) -> None:
+    """A finished CSV as Parquet: names without spaces, block by block, whole or not at all.
+
+    The record of what made it (see :mod:`.run_record`) is kept in the file's metadata.
+    """
+    from pyarrow import csv as arrow_csv
+    from pyarrow import parquet
+
+    with csv_path.open() as file:
+        names = [name.strip() for name in file.readline().split(",")]
+    types = {"frame": "int64", "face_id": "int64", "success": "int64", FILE_COLUMN: "string"}
+    reader = arrow_csv.open_csv(
+        csv_path,
+        read_options=arrow_csv.ReadOptions(column_names=names, skip_rows=1),
+        convert_options=arrow_csv.ConvertOptions(
+            column_types={name: types.get(name, "float64") for name in names}
+        ),
+    )
+    schema = reader.schema.with_metadata({"mlx-faceau": json.dumps(record)})
+    with atomic_file(path) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
+        for batch in reader:
+            writer.write_batch(batch.cast(schema) if batch.schema != schema else batch)

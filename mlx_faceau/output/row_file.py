@@ -37,17 +37,11 @@ def is_complete(path: Path) -> bool:
 
 
 class RowFile:
-    """A text file of results; every frame's lines reach the system in one write.
+    """A text file of results, replaced if it exists; ``-`` is standard output.
 
-    A write that fails (a full disk) takes back what it left of its lines, so that the file ends
-    with a finished frame. Leaving the block without an error marks the file complete.
-
-    Args:
-        path: replaced if it exists; ``-`` is standard output.
-        header: first line, or None.
-
-    Raises:
-        OSError: if the file cannot be written, or another program is writing it.
+    Every frame's lines reach the system in one write. One that fails (a full disk) takes back what
+    it left of its lines, so that the file ends with a finished frame. Leaving the block without an
+    error marks the file complete. OSError if another program is writing it.
     """
 
     def __init__(self, path: Path | str, header: str | None = None) -> None:
@@ -69,11 +63,7 @@ class RowFile:
             self.write([header])
 
     def write(self, lines: list[str]) -> None:
-        """Append lines, all or none.
-
-        Raises:
-            OSError: if there is no room, or standard output was closed.
-        """
+        """Append lines, all or none; OSError if there is no room, or standard output was closed."""
         data = "".join(line + "\n" for line in lines).encode()
         if self.path is None:
             self._file.write(data)
@@ -107,11 +97,7 @@ class RowFile:
 
 
 def _locked_marker(path: Path) -> BinaryIO:
-    """The marker of a result, locked until it is closed or the process ends.
-
-    Raises:
-        OSError: if another program holds it, or it cannot be made.
-    """
+    """The marker of a result, locked until it is closed or the process ends."""
     marker = marker_of(path)
     while True:
         file: BinaryIO = marker.open("ab")

@@ -22,10 +22,7 @@ def run_record(description: Mapping[str, Any], settings: Mapping[str, Any]) -> d
     """The record of a run with some options, as JSON values.
 
     ``description`` is :meth:`mlx_faceau.video.pipeline.FacePipeline.describe`'s, or the like.
-
-    Returns:
-        ``package_version``, ``date``, ``models`` (by role: ``name``, ``hash`` (SHA-256 of the
-        checkpoint), ``backend``), ``detector`` (where one ran), ``settings``, ``versions``.
+    ``models`` of the record hold by role ``name``, ``hash`` (the checkpoint's), ``backend``.
     """
     models = {
         role: {**description[role]["model"], "backend": description[role]["backend"]}

@@ -32,9 +32,8 @@ SETTINGS = {
 class OneEuroFilter:
     """The filter over arrays of one shape, for unequal time steps.
 
-    Args:
-        min_cutoff: Hz while the value does not change; lower means smoother and later.
-        beta: Hz added for each unit a second of the value's speed.
+    The cutoff is ``min_cutoff`` Hz while the value does not change (lower means smoother and
+    later), and ``beta`` Hz more for each unit a second of its speed.
     """
 
     def __init__(self, min_cutoff: float, beta: float) -> None:

@@ -25,12 +25,7 @@ _PERCENT = {"nme", "failure_rate_8", "auc_8", "failure_rate_10", "auc_10"}
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as text.
-
-    Attributes:
-        columns: headings; the first one names what the rows are.
-        rows: as many cells each; the first one names the row.
-    """
+    """Cells as text; the first heading names what the rows are, the first cell of a row the row."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -73,16 +68,10 @@ def au_label(name: str) -> str:
 def accuracy_tables(
     kind: str, conditions: Mapping[str, Metrics], intervals: Metrics | None = None
 ) -> list[Table]:
-    """Tables of a net's metrics under several conditions.
+    """A summary of a net's metrics; then one table by part of the face, or by action unit.
 
-    Args:
-        kind: of net.
-        conditions: metrics (see :mod:`mlx_faceau.core.metrics`) by the name of their column; the
-            first is the net itself on standard crops.
-        intervals: confidence intervals of the first condition, by metric.
-
-    Returns:
-        A summary; then one table by part of the face, or by action unit.
+    ``conditions`` holds metrics (see :mod:`mlx_faceau.core.metrics`) by the name of their column,
+    first those of the net itself on standard crops, which the ``intervals`` are of, by metric.
     """
     intervals = intervals or {}
     if kind == "au_prediction":
@@ -113,17 +102,13 @@ def accuracy_tables(
 def action_unit_table(
     conditions: Mapping[str, Metrics], intervals: Mapping[str, Metrics] | None = None
 ) -> Table:
-    """Agreement by action unit.
+    """Agreement by action unit, with intervals by action unit; else as :func:`accuracy_tables`.
 
-    Args:
-        conditions: as for :func:`accuracy_tables`; of those after the first, r is shown, of one
-            called ``constant`` the MAE.
-        intervals: of the first, by action unit.
+    Of conditions after the first r is shown, of one called ``constant`` the MAE.
     """
     (_, net), *others = conditions.items()
-    shown = [(f"{key} {name}", key, metrics) for name, metrics in others
-             for key in (["mae"] if name == "constant" else ["r"])]  # fmt: skip
-    heads = [title.replace("mae", "MAE") for title, _, _ in shown]
+    keys = ["mae" if name == "constant" else "r" for name, _ in others]
+    heads = ["MAE constant" if name == "constant" else f"r {name}" for name, _ in others]
     rows = []
     for name, figures in net["aus"].items():
         within = (intervals or {}).get(name, {})
@@ -134,7 +119,7 @@ def action_unit_table(
                 *(with_interval(figures[key], within.get(key)) for key in ("r", "ccc")),
                 number(figures["icc31"]),
                 with_interval(figures["mae"], within.get("mae")),
-                *(number(metrics["aus"][name][key]) for _, key, metrics in shown),
+                *(number(m["aus"][name][key]) for (_, m), key in zip(others, keys, strict=True)),
                 f"{figures['support']}{few}",
             ]
         )
@@ -145,21 +130,19 @@ def _summary(
     labels: Mapping[str, str], conditions: Mapping[str, Metrics], intervals: Metrics
 ) -> Table:
     net = next(iter(conditions.values()))
-    # Label, values, confidence interval of the first, factor, digits.
-    figures: list[tuple[str, list[float | None], Sequence[float | None], int, int]] = []
-    for key, label in labels.items():
-        if key in net:
-            values = [metrics[key] for metrics in conditions.values()]
-            form = (100, 2) if key in _PERCENT else (1, 3)
-            figures.append((label, values, intervals.get(key) or (), *form))
-    for angle in net.get("pose") or ():
-        values = [metrics["pose"][angle] for metrics in conditions.values()]
-        ends = (intervals.get("pose") or {}).get(angle) or ()
-        figures.append((f"pose error, {angle}, degrees", values, ends, 1, 2))
     rows = []
-    for label, values, ends, factor, digits in figures:
-        first, *others = (None if v is None else factor * v for v in values)
-        interval = [None if end is None else factor * end for end in ends]
+
+    def add(label: str, key: str, within: Sequence[Metrics], ends: Metrics, digits: int) -> None:
+        factor = 100 if key in _PERCENT else 1
+        first, *others = (None if m[key] is None else factor * m[key] for m in within)
+        interval = [None if end is None else factor * end for end in ends.get(key) or ()]
         shown = [with_interval(first, interval, digits), *(number(v, digits) for v in others)]
         rows.append([label, *shown])
+
+    for key, label in labels.items():
+        if key in net:
+            add(label, key, [*conditions.values()], intervals, 2 if key in _PERCENT else 3)
+    for angle in net.get("pose") or ():
+        poses = [metrics["pose"] for metrics in conditions.values()]
+        add(f"pose error, {angle}, degrees", angle, poses, intervals.get("pose") or {}, 2)
     return Table(["accuracy", *conditions], rows)

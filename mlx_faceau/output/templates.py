@@ -11,11 +11,7 @@ _FOLDER = Path(__file__).with_name("templates")
 
 
 def render(name: str, **values: Any) -> str:
-    """Fill a file of ``templates/``; in ``.html`` every value that is not marked safe is escaped.
-
-    Raises:
-        MissingDependency: without jinja2.
-    """
+    """Fill a file of ``templates/``; in ``.html`` values that are not marked safe are escaped."""
     return str(_environment().get_template(name).render(**values))
 
 
