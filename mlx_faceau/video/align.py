@@ -27,9 +27,8 @@ _ROOM = 0.02  # room around a blurred region for the crop of the new landmarks, 
 class FaceAligner:
     """Cuts 112 x 112 standard crops out of frames.
 
-    Args:
-        calibration: how boxes map to the crop's square. The default takes the box as the square
-            itself; give ``detector.calibration`` for a detector's boxes.
+    The default ``calibration`` takes a box as the crop's square itself; give
+    ``detector.calibration`` for a detector's boxes.
     """
 
     def __init__(self, calibration: BoxCalibration = CALIBRATIONS["square"]) -> None:
@@ -42,15 +41,12 @@ class FaceAligner:
         *,
         landmarks: np.ndarray | None = None,
     ) -> np.ndarray:
-        """The standard crop of a face.
+        """The standard crop of a face, (112, 112, 3) uint8 BGR.
 
         Args:
             frame: (H, W, 3) uint8 BGR.
-            bbox: x, y, width, height in frame pixels, or None.
-            landmarks: (68, 2) frame pixels, or None. One of the two is given.
-
-        Returns:
-            (112, 112, 3) uint8 BGR.
+            bbox: x, y, width, height in frame pixels.
+            landmarks: (68, 2) frame pixels, instead of a box.
 
         Raises:
             ValueError: if the frame is no BGR image, or the box or landmarks make no square.
@@ -60,11 +56,7 @@ class FaceAligner:
     def matrix(
         self, bbox: Sequence[float] | None = None, *, landmarks: np.ndarray | None = None
     ) -> np.ndarray:
-        """The (2, 3) similarity, frame to crop, that :meth:`align` samples with.
-
-        Raises:
-            ValueError: see :meth:`align`.
-        """
+        """The (2, 3) similarity, frame to crop, that :meth:`align` samples with."""
         if landmarks is not None and bbox is None:
             return standard_crop_matrix(landmarks)
         if bbox is None or landmarks is not None:
@@ -75,15 +67,8 @@ class FaceAligner:
 def crop_frame(frame: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """Sample a crop: bilinear, edges replicated, blurred first when shrinking by more than 1.25.
 
-    Args:
-        frame: (H, W, 3) uint8 BGR.
-        matrix: (2, 3) similarity, frame to crop (no mirroring, no shear).
-
-    Returns:
-        (112, 112, 3) uint8 BGR.
-
-    Raises:
-        ValueError: if the frame is no BGR image.
+    From an (H, W, 3) uint8 BGR frame and a (2, 3) similarity, frame to crop (no mirroring, no
+    shear), to (112, 112, 3) uint8 BGR; ValueError if the frame is no BGR image.
     """
     return FrameCrops(frame).crop(matrix)
 
@@ -102,13 +87,8 @@ class _Region:
 class FrameCrops:
     """Cuts several crops out of one frame; blurring, the costly part, is done once a face.
 
-    A crop that lies in a region blurred before, for a blur within 8 %, is sampled from it.
-
-    Args:
-        frame: (H, W, 3) uint8 BGR; it must not change meanwhile.
-
-    Raises:
-        ValueError: if the frame is no BGR image.
+    A crop that lies in a region blurred before, for a blur within 8 %, is sampled from it. The
+    frame, (H, W, 3) uint8 BGR (else ValueError), must not change meanwhile.
     """
 
     def __init__(self, frame: np.ndarray) -> None:

@@ -20,37 +20,22 @@ _NEAR = 2.0  # distance of squares that is near
 
 @dataclass(frozen=True)
 class FaceDetection:
-    """A detected face as the standard crop's square, with its appearance.
+    """A detected face as the standard crop's square, with its appearance."""
 
-    Args:
-        square: from the detector's box and its calibration.
-        score: the detector's, in [0, 1].
-        appearance: unit vector, see :func:`mlx_faceau.video.appearance.appearance_of`; empty near a
-            known track, which needs none.
-        marks: (5, 2) frame pixels, or None; see :class:`mlx_faceau.video.detectors.Detection`.
-    """
-
-    square: Square
-    score: float
-    appearance: np.ndarray
-    marks: np.ndarray | None = None
+    square: Square  # from the detector's box and its calibration
+    score: float  # the detector's, in [0, 1]
+    appearance: np.ndarray  # unit vector; empty near a known track, which needs none
+    marks: np.ndarray | None = None  # (5, 2) frame pixels, see .detectors.Detection
 
 
 @dataclass
 class Track:
-    """One person; only :class:`mlx_faceau.video.tracking.Tracker` changes it.
+    """One person; only :class:`mlx_faceau.video.tracking.Tracker` changes it."""
 
-    Args:
-        face_id: from 0, never used again.
-        filter: where the face is, or was last.
-        appearance: unit vector.
-        last_frame: index of the last frame with a fit.
-    """
-
-    face_id: int
-    filter: SquareFilter
-    appearance: np.ndarray
-    last_frame: int
+    face_id: int  # from 0, never used again
+    filter: SquareFilter  # where the face is, or was last
+    appearance: np.ndarray  # unit vector
+    last_frame: int  # index of the last frame with a fit
     lost: bool = False
     elsewhere: bool = False  # since a scene cut it may be anywhere
     weak: int = 0  # frames in a row without success
@@ -101,10 +86,7 @@ def associate(
 ) -> list[tuple[Track, FaceDetection]]:
     """The cheapest pairs, in which neither a track nor a detection occurs twice.
 
-    Args:
-        tracks: the candidates.
-        detections: of a frame; those of the pairs are removed from the list.
-        cost: of a pair.
+    Their detections are removed from the list.
     """
     costs = sorted(
         (cost(track, detection), i, j)

@@ -13,26 +13,16 @@ from mlx_faceau.errors import UsageError
 
 @dataclass(frozen=True)
 class BoxCalibration:
-    """The standard crop's square in fractions of a box of size s = sqrt(width * height).
+    """The standard crop's square in fractions of a box of size s = sqrt(width * height)."""
 
-    Args:
-        right: shift of the square's centre from the box's centre, to the right, in s.
-        down: the same downwards.
-        side: the square's side, in s.
-    """
-
-    right: float
+    right: float  # shift of the square's centre from the box's centre
     down: float
-    side: float
+    side: float  # of the square
 
     def square(self, box: Sequence[float]) -> tuple[np.ndarray, float]:
         """Centre (x, y) and side of the standard crop's square in frame pixels.
 
-        Args:
-            box: x, y, width, height in frame pixels.
-
-        Raises:
-            ValueError: if the box is not finite or has no area.
+        ``box`` is x, y, width, height; ValueError if it is not finite or has no area.
         """
         x, y, width, height = (float(value) for value in box)
         size = float(np.sqrt(max(width, 0.0) * max(height, 0.0)))
@@ -58,11 +48,7 @@ CALIBRATIONS: dict[str, BoxCalibration] = {
 
 
 def save_calibrations(path: Path) -> None:
-    """Write every calibration as JSON, for programs that use exported files without this package.
-
-    Raises:
-        OSError: if it cannot be written.
-    """
+    """Write every calibration as JSON, for programs without this package."""
     table = {name: asdict(calibration) for name, calibration in CALIBRATIONS.items()}
     with atomic_file(path) as part:
         part.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")

@@ -30,13 +30,9 @@ def agreement_signal(agreement: Agreement) -> float:
 
 
 def marks_signal(landmarks: np.ndarray, marks: np.ndarray) -> float:
-    """How near landmarks are to the points that a detector marked, in [0, 1].
+    """How near (68, 2) landmarks are to the (5, 2) points that a detector marked, in [0, 1].
 
     1/e where they are a quarter of the eyes' distance away on average.
-
-    Args:
-        landmarks: (68, 2) frame pixels.
-        marks: (5, 2) frame pixels, see :class:`mlx_faceau.video.detectors.Detection`.
     """
     own = np.stack([landmarks[list(group)].mean(axis=0) for group in FIVE_POINTS])
     spread = float(np.sqrt(np.square(marks - marks.mean(axis=0)).sum(axis=1).mean()))
@@ -57,15 +53,10 @@ def share_inside(landmarks: np.ndarray, size: tuple[int, int]) -> float:
 
 @dataclass(frozen=True)
 class Curve:
-    """A monotone map from a signal to a confidence: linear between its points, constant outside.
+    """A monotone map from a signal to a confidence: linear between its points, constant outside."""
 
-    Args:
-        signal: (K,) ascending.
-        confidence: (K,) not descending, in [0, 1].
-    """
-
-    signal: tuple[float, ...] = (0.0, 1.0)
-    confidence: tuple[float, ...] = (0.0, 1.0)
+    signal: tuple[float, ...] = (0.0, 1.0)  # ascending
+    confidence: tuple[float, ...] = (0.0, 1.0)  # not descending, in [0, 1]
 
     def __call__(self, signal: float) -> float:
         return float(np.interp(signal, self.signal, self.confidence))
@@ -88,11 +79,7 @@ class ConfidenceCurves:
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any] | None, source: str) -> "ConfidenceCurves":
-        """The curves in a file's metadata, or the default.
-
-        Raises:
-            CheckpointError: if they are malformed.
-        """
+        """The curves in a file's metadata, or the default; CheckpointError if malformed."""
         recorded = (metadata or {}).get(METADATA_KEY)
         if recorded is None:
             return cls()
@@ -101,9 +88,8 @@ class ConfidenceCurves:
             for name in ("marks", "agreement"):
                 points = recorded[name]
                 both = np.array([points["signal"], points["confidence"]], np.float64)
-                if both.size == 0 or not np.isfinite(both).all() or (np.diff(both) < 0).any():
-                    raise UsageError(name)
-                if both[1, 0] < 0 or both[1, -1] > 1:
+                monotone = both.size > 0 and np.isfinite(both).all() and (np.diff(both) >= 0).all()
+                if not (monotone and both[1, 0] >= 0 and both[1, -1] <= 1):
                     raise UsageError(name)
                 curves[name] = Curve(*(tuple(values) for values in both.tolist()))
         except (KeyError, TypeError, ValueError):

@@ -1,8 +1,7 @@
 """Face detectors behind one small protocol, and how their boxes map to the standard crop.
 
-Every detector draws its own idea of a face: YuNet's box reaches from chin to hairline, dlib's is a
-square around eyes and mouth. The networks take one kind of crop, so each detector has a
-calibration (:mod:`mlx_faceau.video.box_calibration`).
+YuNet's box reaches from chin to hairline, dlib's is a square around eyes and mouth. The networks
+take one kind of crop, so each detector has a calibration (:mod:`.box_calibration`).
 """
 
 import logging
@@ -46,17 +45,12 @@ _YUNET_PATTERN = "*yunet*.onnx"
 
 @dataclass(frozen=True)
 class Detection:
-    """A found face.
+    """A found face."""
 
-    Args:
-        box: x, y, width, height in frame pixels.
-        score: in [0, 1].
-        marks: (5, 2) frame pixels: right eye, left eye (the person's own), tip of the nose, right
-            and left corner of the mouth; None from a detector that marks none.
-    """
-
-    box: tuple[float, float, float, float]
-    score: float
+    box: tuple[float, float, float, float]  # x, y, width, height in frame pixels
+    score: float  # in [0, 1]
+    # (5, 2) frame pixels: right eye, left eye (the person's own), tip of the nose, right and left
+    # corner of the mouth; None from a detector that marks none
     marks: np.ndarray | None = None
 
 
@@ -72,13 +66,7 @@ class Detector(Protocol):
 
 
 class YuNetDetector:
-    """OpenCV's YuNet with a model file of the user's.
-
-    Args:
-        path: ``face_detection_yunet_*.onnx`` of OpenCV's model zoo.
-
-    Raises:
-        BackendError: if the file is missing or no YuNet model.
+    """OpenCV's YuNet with a file of the user's: ``face_detection_yunet_*.onnx`` of its model zoo.
 
     Reference:
         Wu et al., YuNet: a tiny millisecond-level face detector, Mach. Intell. Res. 2023.
@@ -99,7 +87,6 @@ class YuNetDetector:
             raise BackendError(f"{path}: OpenCV cannot run it as YuNet: {error.err}") from None
 
     def detect(self, frame: np.ndarray) -> list[Detection]:
-        """See :class:`Detector`."""
         return self._pass(*_resized(frame, _YUNET_SIDE))
 
     def search(self, frame: np.ndarray) -> list[Detection]:
@@ -121,9 +108,6 @@ class DlibDetector:
 
     It finds upright, nearly frontal faces of at least 80 px after reduction to 640 px.
 
-    Raises:
-        MissingDependency: if dlib is not installed.
-
     Reference:
         King, Max-margin object detection, arXiv:1502.00046, 2015.
     """
@@ -137,8 +121,7 @@ class DlibDetector:
         self._find = dlib.get_frontal_face_detector()
 
     def detect(self, frame: np.ndarray) -> list[Detection]:
-        """See :class:`Detector`."""
-        return [replace(hit, score=min(hit.score, 1.0)) for hit in self._pass(frame)]
+        return _clipped(self._pass(frame))
 
     def search(self, frame: np.ndarray) -> list[Detection]:
         """Faces of a photograph, at two scales, upright and tilted.
@@ -151,8 +134,7 @@ class DlibDetector:
             for tilt in _TILTS
         ]
         enlarged = passes[len(_TILTS)]  # the upright one
-        clear = [replace(hit, score=min(hit.score, 1.0)) for hit in enlarged if hit.score >= _SURE]
-        sure = _merged(self.detect(frame) + clear)
+        sure = _merged(self.detect(frame) + _clipped([h for h in enlarged if h.score >= _SURE]))
         doubtful = [
             replace(hit, score=0.0)
             for hit in _merged([hit for hits in passes for hit in hits])
@@ -188,18 +170,7 @@ class DlibDetector:
 
 
 class VisionDetector:
-    """Apple's Vision framework, on macOS with pyobjc: no model file needed.
-
-    The calibration of its box is a guess until it is measured on a Mac, which
-    ``benchmarks/box_calibration.py`` does.
-
-    Args:
-        vision: the ``Vision`` module; None imports it.
-
-    Raises:
-        BackendError: on another system.
-        MissingDependency: if pyobjc's Vision is not installed.
-    """
+    """Apple's Vision framework, on macOS with pyobjc: no model file needed."""
 
     name = "vision"
     calibration = CALIBRATIONS["vision"]
@@ -215,11 +186,7 @@ class VisionDetector:
         self._vision = vision
 
     def detect(self, frame: np.ndarray) -> list[Detection]:
-        """See :class:`Detector`.
-
-        Raises:
-            BackendError: if Vision refuses the frame.
-        """
+        """Faces of a frame; BackendError if Vision refuses it."""
         return self._pass(frame, _resized(frame, _DLIB_SIDE)[0])
 
     def search(self, frame: np.ndarray) -> list[Detection]:
@@ -247,13 +214,10 @@ class VisionDetector:
 
 
 class CallableDetector:
-    """Any function from a frame to boxes.
+    """Any function from an (H, W, 3) uint8 BGR frame to boxes.
 
-    Args:
-        function: takes an (H, W, 3) uint8 BGR frame, returns boxes (x, y, width, height) as an
-            (N, 4) array or a list, each optionally followed by a score in [0, 1].
-        calibration: how its boxes map to the standard crop; the default fits boxes that enclose
-            brows to chin.
+    They are (x, y, width, height), as an (N, 4) array or a list, each optionally followed by a
+    score in [0, 1]. The default calibration fits boxes that enclose brows to chin.
     """
 
     name = "callable"
@@ -268,11 +232,7 @@ class CallableDetector:
         self.calibration = calibration
 
     def detect(self, frame: np.ndarray) -> list[Detection]:
-        """See :class:`Detector`.
-
-        Raises:
-            FunctionError: if the function fails, or what it returns is no boxes.
-        """
+        """Its boxes; FunctionError if the function fails, or what it returns is no boxes."""
         with user_code(self._what):
             found = self._function(frame)
         try:
@@ -313,8 +273,10 @@ def open_detector(
     name = str(choice)
     if name == "auto":
         return _open_first(model_folders)
-    if name in ("dlib", "vision"):
-        return DlibDetector() if name == "dlib" else VisionDetector()
+    if name == "dlib":
+        return DlibDetector()
+    if name == "vision":
+        return VisionDetector()
     if name.endswith(".onnx"):
         return YuNetDetector(name)
     if ":" in name:
@@ -360,6 +322,10 @@ def _resized(frame: np.ndarray, longest: int, enlarged: float = 1.0) -> tuple[np
     size = (max(1, round(frame.shape[1] * scale)), max(1, round(frame.shape[0] * scale)))
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     return cv2.resize(frame, size, interpolation=method), scale
+
+
+def _clipped(found: Sequence[Detection]) -> list[Detection]:
+    return [replace(detection, score=min(detection.score, 1.0)) for detection in found]
 
 
 def _merged(found: Sequence[Detection]) -> list[Detection]:

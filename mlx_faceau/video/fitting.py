@@ -68,14 +68,10 @@ class Agreement:
 
     Landmarks of a detected face do not depend on the crop; a net that detects none predicts its
     mean face, which moves with the crop.
-
-    Args:
-        share: of the whole displacement that the landmarks follow.
-        gain: (3,) the same of their square's x, y and log side; NaN along an axis without
-            displacement.
     """
 
-    share: float
+    share: float  # of the whole displacement that the landmarks follow
+    # (3,) the same of their square's x, y and log side; NaN along an axis without displacement
     gain: np.ndarray
 
 
@@ -105,14 +101,7 @@ def fit_landmarks(
 def agreement_of(
     first: np.ndarray, second: np.ndarray, square: Square, by: np.ndarray = DISPLACEMENT
 ) -> Agreement:
-    """How two fits of a face agree.
-
-    Args:
-        first: (68, 2) frame pixels, predicted from ``square``.
-        second: (68, 2) frame pixels, predicted from ``square.moved(by)``.
-        square: see above.
-        by: (x, y, log side) in sides.
-    """
+    """How two fits (68, 2) of a face agree, from ``square`` and from ``square.moved(by)``."""
     other = square.moved(by)
     along = (first - square.centre) * (other.side / square.side) + other.centre
     distances = [np.linalg.norm(points - first, axis=1).mean() for points in (second, along)]

@@ -1,7 +1,8 @@
 """OpenFace's alignment: a face turned, scaled and shifted onto the mean shape, and masked.
 
 Action unit models that read textures want every face in one place. The similarity comes from points
-that expressions hardly move; the face's centre is the origin of its shape model.
+that expressions hardly move; the face's centre is the origin of its shape model (Baltrusaitis et
+al., Cross-dataset learning and person-specific normalisation for AU detection, FG 2015).
 """
 
 import cv2
@@ -21,25 +22,14 @@ _UPPER = np.r_[0, 16:27]  # temples and brows
 
 
 def mean_shape_matrix(pdm: PDM, landmarks: np.ndarray, global_params: np.ndarray) -> np.ndarray:
-    """The similarity from a frame to OpenFace's aligned 112 x 112 image.
+    """The (2, 3) similarity from a frame to OpenFace's aligned 112 x 112 image.
 
     Rotation: least squares of the steady points onto those of the mean shape; scale: ratio of their
-    root mean square sizes; shift: the shape model's origin goes to (56, 56).
-
-    Args:
-        pdm: the shape model, of 68 points.
-        landmarks: (68, 2) frame pixels.
-        global_params: (6,) of the PDM in the frame.
-
-    Returns:
-        (2, 3) float64.
+    root mean square sizes; shift: the shape model's origin goes to (56, 56). ``landmarks`` (68, 2)
+    and ``global_params`` (6,) are in frame pixels.
 
     Raises:
         ValueError: if the landmarks are not finite, or all in one place.
-
-    Reference:
-        Baltrusaitis, Mahmoud, Robinson, Cross-dataset learning and person-specific normalisation
-        for automatic action unit detection, FG 2015.
     """
     points = np.asarray(landmarks, np.float64)
     if points.shape != (68, 2) or not np.isfinite(points).all():
@@ -62,15 +52,9 @@ def align_to_mean_shape(frame: np.ndarray, landmarks: np.ndarray, matrix: np.nda
     """The aligned face, black outside the convex hull of its landmarks.
 
     Brows and temples are raised by 30 px to keep the forehead. (OpenFace fills the triangles of its
-    mesh, whose outline is this hull up to a few pixels.)
-
-    Args:
-        frame: (H, W, 3) uint8 BGR.
-        landmarks: (68, 2) frame pixels.
-        matrix: of :func:`mean_shape_matrix`.
-
-    Returns:
-        (112, 112, 3) uint8 BGR; places outside the frame are black.
+    mesh, whose outline is this hull up to a few pixels.) From an (H, W, 3) uint8 BGR frame, (68, 2)
+    landmarks in it and the matrix of :func:`mean_shape_matrix` to (112, 112, 3) uint8 BGR; places
+    outside the frame are black.
     """
     aligned = cv2.warpAffine(frame, matrix, (IMAGE_SIZE, IMAGE_SIZE), flags=cv2.INTER_LINEAR)
     outline = transform_points(matrix, landmarks)

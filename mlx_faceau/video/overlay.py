@@ -72,15 +72,10 @@ class _Panel:
 
 
 def draw(found: "FrameResult", note: str = "", text: bool = True) -> np.ndarray:
-    """A copy of the frame with its faces drawn in; those of low confidence are grey.
+    """A copy of the frame, (H, W, 3) uint8 BGR, with its faces; those of low confidence are grey.
 
-    Args:
-        found: a frame and its faces.
-        note: a short text for the upper left corner, such as the frames a second.
-        text: whether ids, confidences, action units and the legend are drawn too.
-
-    Returns:
-        (H, W, 3) uint8 BGR.
+    ``note`` is a short text for the upper left corner, such as the frames a second; ``text`` says
+    whether ids, confidences, action units and the legend are drawn too.
     """
     image = found.frame.image.copy()
     height, width = image.shape[:2]
@@ -251,11 +246,7 @@ def _outset(box: Box, share: float) -> Box:
 def _write(
     image: np.ndarray, text: str, corner: tuple[float, float], scale: float, colour: Colour
 ) -> Box:
-    """Text whose lower left corner is given, moved into the picture where it would leave it.
-
-    Returns:
-        the box that it takes.
-    """
+    """Text at a lower left corner, moved into the picture where it would leave it; its box."""
     scale = max(scale, 0.3)
     thick = max(1, round(scale * 1.4))
     (wide, high), _ = cv2.getTextSize(text, _FONT, scale, thick)
@@ -272,12 +263,8 @@ def _write(
 class OverlayVideo:
     """A video of drawn frames (H.264), opened with the first one.
 
-    Frames keep their times. The file is written in fragments of about a second, which players and
-    browsers read even if the program was killed.
-
-    Args:
-        path: ends with ``.mp4`` or ``.mkv``.
-        rate: frames a second, on average.
+    Frames keep their times; ``rate`` is their mean number a second. The file is written in
+    fragments of about a second, which players and browsers read even if the program was killed.
 
     Raises:
         UsageError: for another ending.
@@ -296,11 +283,7 @@ class OverlayVideo:
         self._last = -1  # time of the last frame
 
     def add(self, found: "FrameResult") -> None:
-        """Draw and append a frame.
-
-        Raises:
-            VideoError: if the file cannot be written.
-        """
+        """Draw and append a frame; VideoError if the file cannot be written."""
         image = draw(found)
         # 4:2:0 needs even sizes.
         image = cv2.copyMakeBorder(
@@ -326,10 +309,7 @@ class OverlayVideo:
             str(self.path),
             "w",
             format="mp4" if mp4 else "matroska",
-            options={
-                "flush_packets": "1",
-                **(fragments if mp4 else {"cluster_time_limit": "1000"}),
-            },
+            options={"flush_packets": "1"} | (fragments if mp4 else {"cluster_time_limit": "1000"}),
         )
         rate = Fraction(self._rate).limit_denominator(1001)
         stream: Any = self._container.add_stream("libx264", rate=rate)
@@ -360,17 +340,10 @@ class OverlayVideo:
 
 
 class LiveWindow:
-    """A window that shows drawn frames with the frames a second; escape or q closes it.
-
-    Attributes:
-        is_open: False once the user has closed it.
-
-    Raises:
-        UsageError: if this OpenCV was built without windows; on Linux, without a display.
-    """
+    """A window that shows drawn frames with the frames a second; escape or q closes it."""
 
     def __init__(self, title: str) -> None:
-        self.is_open = True
+        self.is_open = True  # until the user closes it
         self._title = title
         self._times: list[float] = []  # of the last frames
         # Without a display Qt would end the program.

@@ -14,12 +14,7 @@ _LARGEST_SHARE = 0.25
 
 
 class PhotographDetector:
-    """A detector's thorough search; the landmark net decides on the faces that it doubts.
-
-    Args:
-        detector: searched with its ``search`` method where it has one, else as in videos.
-        predictor: the landmark net.
-    """
+    """A detector's thorough search, or its ``detect``; the net decides on faces that it doubts."""
 
     def __init__(self, detector: Detector, predictor: Predictor) -> None:
         self._detector = detector

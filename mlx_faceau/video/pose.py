@@ -39,15 +39,10 @@ class Camera:
 
 @dataclass(frozen=True, repr=False)
 class HeadPose:
-    """Where the head is and how it is turned, seen from the camera.
+    """Where the head is and how it is turned, seen from the camera."""
 
-    Args:
-        position: (3,) mm: right, down, away from the camera.
-        angles: (3,) radians rx, ry, rz with R = Rx Ry Rz.
-    """
-
-    position: np.ndarray
-    angles: np.ndarray
+    position: np.ndarray  # (3,) mm: right, down, away from the camera
+    angles: np.ndarray  # (3,) radians rx, ry, rz with R = Rx Ry Rz
 
     @property
     def pitch(self) -> float:
@@ -71,14 +66,10 @@ class HeadPose:
 
 
 def head_pose(global_params: np.ndarray, camera: Camera) -> HeadPose:
-    """Pose from weak-perspective parameters only.
+    """Pose from weak-perspective parameters (6,) in frame pixels only.
 
     The distance is focal length / scale. The angles of the PDM are relative to the line of sight
     through the head; they are turned to be relative to the camera's axis.
-
-    Args:
-        global_params: (6,) scale, rx, ry, rz, tx, ty in frame pixels.
-        camera: of that frame.
 
     Reference:
         Baltrusaitis et al., OpenFace 2.0, FG 2018.
@@ -99,14 +90,9 @@ def refined_head_pose(
     pdm: PDM,
     camera: Camera,
 ) -> HeadPose:
-    """Pose at which the PDM's 3-d shape, in perspective, meets the landmarks (least squares).
+    """Pose at which the PDM's 3-d shape (K,), in perspective, meets the (P, 2) landmarks.
 
-    Args:
-        global_params: (6,) in frame pixels: where the search starts.
-        local_params: (K,) of the shape.
-        landmarks: (P, 2) frame pixels.
-        pdm: the model of both.
-        camera: of that frame.
+    Least squares in frame pixels; the search starts at the pose of the global parameters (6,).
     """
     start = head_pose(global_params, camera)
     turn = cv2.Rodrigues(euler_to_matrix(start.angles))[0]

@@ -33,46 +33,27 @@ _COLUMNS = (
 
 @dataclass(frozen=True)
 class Frame:
-    """One image of a source.
+    """One image of a source."""
 
-    Args:
-        index: from 0, counted in the source's own frames.
-        timestamp: seconds from the source's first frame.
-        image: (H, W, 3) uint8 BGR.
-    """
-
-    index: int
-    timestamp: float
-    image: np.ndarray = field(repr=False)
+    index: int  # from 0, counted in the source's own frames
+    timestamp: float  # seconds from the source's first frame
+    image: np.ndarray = field(repr=False)  # (H, W, 3) uint8 BGR
 
 
 @dataclass(frozen=True, repr=False)
 class FaceResult:
-    """One face of one frame, in frame pixels.
+    """One face of one frame, in frame pixels."""
 
-    Args:
-        face_id: from 0; the same person keeps it through a video.
-        confidence: in [0, 1], see :mod:`mlx_faceau.video.confidence`.
-        success: whether the confidence reached the pipeline's threshold.
-        landmarks: (68, 2).
-        global_params: (6,) scale, rx, ry, rz (radians), tx, ty.
-        local_params: (34,).
-        warp_matrix: (2, 3) from the frame to the crop that the action units were predicted from.
-        camera: what the pose is relative to.
-        pdm: of the landmark net, which refines the pose; None where it is not known.
-        au_intensities: (17,) in [0, 5], or None without an action unit net.
-    """
-
-    face_id: int
-    confidence: float
-    success: bool
-    landmarks: np.ndarray
-    global_params: np.ndarray
-    local_params: np.ndarray
-    warp_matrix: np.ndarray
-    camera: Camera
-    pdm: PDM | None = None
-    au_intensities: np.ndarray | None = None
+    face_id: int  # from 0; the same person keeps it through a video
+    confidence: float  # in [0, 1], see :mod:`mlx_faceau.video.confidence`
+    success: bool  # whether the confidence reached the pipeline's threshold
+    landmarks: np.ndarray  # (68, 2)
+    global_params: np.ndarray  # (6,) scale, rx, ry, rz (radians), tx, ty
+    local_params: np.ndarray  # (34,)
+    warp_matrix: np.ndarray  # (2, 3), frame to the crop that the action units were predicted from
+    camera: Camera  # what the pose is relative to
+    pdm: PDM | None = None  # of the landmark net, which refines the pose; None: not known
+    au_intensities: np.ndarray | None = None  # (17,) in [0, 5]; None without an action unit net
 
     @property
     def bbox(self) -> tuple[float, float, float, float]:
@@ -128,18 +109,11 @@ class FaceResult:
 
 @dataclass(frozen=True, repr=False)
 class FrameResult:
-    """A frame and its faces. Notebooks show it as a picture.
-
-    Args:
-        frame: index, timestamp and pixels.
-        faces: ordered by ``face_id``; empty where no face was found.
-        source: the file as it was named, ``"webcam 0"`` and so on for a camera, ``""`` for an
-            array.
-    """
+    """A frame and its faces. Notebooks show it as a picture."""
 
     frame: Frame
-    faces: tuple[FaceResult, ...] = ()
-    source: str = ""
+    faces: tuple[FaceResult, ...] = ()  # ordered by ``face_id``; empty where no face was found
+    source: str = ""  # the file as it was named, "webcam 0" for a camera, "" for an array
 
     def to_dict(self) -> dict[str, Any]:
         """Numbers, strings, lists and dicts alone, as JSON takes them."""
@@ -163,20 +137,14 @@ class FrameResult:
         return draw(self)
 
     def aligned_faces(self) -> list[np.ndarray]:
-        """The standard crop of each face, which action units are predicted from.
-
-        Returns:
-            (112, 112, 3) uint8 BGR each, in the order of ``faces``.
-        """
+        """The standard crop, (112, 112, 3) uint8 BGR, that each face's units are predicted from."""
         crops = FrameCrops(self.frame.image)
         return [crops.crop(face.warp_matrix) for face in self.faces]
 
     def save(self, path: Path | str) -> None:
         """Write the drawn picture (``.png``, ``.jpg`` ...) or the numbers (``.csv``, ``.json``).
 
-        Raises:
-            UsageError: for another ending.
-            OSError: if it cannot be written.
+        Another ending raises UsageError.
         """
         path = Path(path)
         if cv2.haveImageWriter(path.name):
@@ -197,10 +165,7 @@ class ResultStream(Iterator[FrameResult]):
     """The results of a video, a camera or several images, computed while they are consumed.
 
     A stream is consumed once: by a loop, or by one of its methods. ``close()`` ends it early.
-
-    Args:
-        results: in order.
-        rate: frames a second.
+    ``rate`` is in frames a second.
     """
 
     def __init__(self, results: Iterator[FrameResult], rate: float = 30.0) -> None:
@@ -215,9 +180,8 @@ class ResultStream(Iterator[FrameResult]):
 
     def close(self) -> None:
         """Stop, and release the file or the camera."""
-        close = getattr(self._results, "close", None)
-        if close is not None:
-            close()
+        if hasattr(self._results, "close"):
+            self._results.close()
 
     def to_dict(self) -> list[dict[str, Any]]:
         """:meth:`FrameResult.to_dict` of every frame."""
@@ -241,10 +205,7 @@ class ResultStream(Iterator[FrameResult]):
     def save(self, path: Path | str) -> None:
         """Write the drawn video (``.mp4``, ``.mkv``) or the numbers (``.csv``, ``.json``).
 
-        Raises:
-            UsageError: for another ending.
-            VideoError: if the video cannot be written.
-            OSError: if the table cannot be written.
+        Another ending raises UsageError, a video that cannot be written VideoError.
         """
         from .overlay import VIDEO_SUFFIXES, OverlayVideo
 
@@ -258,12 +219,7 @@ class ResultStream(Iterator[FrameResult]):
 
 
 def write_picture(path: Path, image: np.ndarray) -> None:
-    """An (H, W, 3) uint8 BGR image as a picture file.
-
-    Raises:
-        VideoError: if its ending names no picture format.
-        OSError: if it cannot be written.
-    """
+    """An (H, W, 3) uint8 BGR image as a picture file; VideoError if its ending names no format."""
     if not cv2.haveImageWriter(path.name):
         raise VideoError(f"{path}: no picture format has this ending; use .png or .jpg")
     with atomic_file(path) as temporary:

@@ -22,11 +22,7 @@ _LANDMARK_NOISE, _GAIN_NOISE = 0.002, 0.01  # of the landmarks' square; what a g
 
 
 class SquareFilter:
-    """Where a face is, and where it will be in the next frame.
-
-    Args:
-        square: as the detector placed it.
-    """
+    """Where a face is, and where it will be in the next frame; first where a detector placed it."""
 
     def __init__(self, square: Square) -> None:
         self.square = square
@@ -50,11 +46,9 @@ class SquareFilter:
         )
 
     def add_landmarks(self, square: Square, gain: np.ndarray) -> None:
-        """The landmarks that were predicted from ``self.square`` have this square.
+        """Update by the square of landmarks that were predicted from ``self.square``.
 
-        Args:
-            square: theirs.
-            gain: (3,) share of the crop's displacement that they follow.
+        ``gain`` (3,) is the share of the crop's displacement that they follow.
         """
         seen = (1 - gain).clip(0.0, 1.0)
         self._update(
