@@ -118,3 +118,7 @@ def test_results_are_saved_by_their_ending(tmp_path: Path, pipeline: FacePipelin
     assert stream.rate == pytest.approx(25)
     stream.save(tmp_path / "drawn.mp4")
     assert len(list(pipeline.video(tmp_path / "drawn.mp4"))) == 4
+    before = video.read_bytes()
+    with pytest.raises(UsageError, match="is the video itself"):
+        pipeline.video(video).save(video)
+    assert video.read_bytes() == before

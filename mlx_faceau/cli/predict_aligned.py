@@ -38,10 +38,13 @@ def run_aligned(args: argparse.Namespace, note: str) -> int:
     from mlx_faceau.inference.predictor import load_au_predictor, load_predictor
 
     ending = Path(args.output or "").suffix.lower().removeprefix(".")
-    form = str(args.format or (ending if ending in ("json", "jsonl", "parquet") else "csv"))
-    if form not in ("csv", "json"):
-        raise UsageError(f"{form}: --aligned writes csv or json; give --format or such an ending")
-    paths = [Path(str(source.path)) for source in find_inputs(args.inputs, IMAGE_SUFFIXES)]
+    form = str(args.format or ending or "csv")
+    for name in (form, ending or form):  # any other ending may be a crop's own, by mistake
+        if name not in ("csv", "json"):
+            raise UsageError(f"{name}: --aligned writes csv or json; give --output such an ending")
+    paths = [source.path for source in find_inputs(args.inputs, IMAGE_SUFFIXES) if source.path]
+    if not paths:
+        raise UsageError("--aligned reads image files, not a webcam")
     predictors: dict[str, Any] = {}
     options = {"backend": args.backend, "providers": args.providers}
     if args.landmark_model:

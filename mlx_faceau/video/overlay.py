@@ -291,6 +291,9 @@ class OverlayVideo:
         )
         with self._failures():
             if self._container is None:
+                source = Path(found.source)
+                if self.path.exists() and source.is_file() and self.path.samefile(source):
+                    raise UsageError(f"{self.path}: is the video itself; name another file")
                 self._open(image)
             size = (self._stream.width, self._stream.height)
             if image.shape[1::-1] != size:  # a stream may change its size; the file cannot

@@ -67,6 +67,11 @@ def test_the_ending_decides_and_a_dash_is_standard_output(crops, models, tmp_pat
     crop = ["predict", "--aligned", str(folder / "0.png"), *models, "--output"]
     assert main([*crop, str(tmp_path / "out.jsonl")]) == 2
     assert "jsonl: --aligned writes csv or json" in capsys.readouterr().err
+    before = (folder / "0.png").read_bytes()
+    for more in ((), ("--format", "csv")):
+        assert main([*crop, str(folder / "0.png"), *more]) == 2
+        assert "png: --aligned writes csv or json" in capsys.readouterr().err
+    assert (folder / "0.png").read_bytes() == before
     assert main([*crop, "-"]) == 0
     assert capsys.readouterr().out.startswith("file,x_0,")
     assert not (tmp_path / "out.jsonl").exists()
@@ -99,6 +104,7 @@ def test_bad_input_is_one_line_and_leaves_no_file(crops, models, tmp_path, capsy
         (str(folder / "notes.txt"), *models): "notes.txt: not a readable image",
         (str(tmp_path / "none.png"), *models): "none.png: no such file or folder",
         (str(empty), *models): "no images",
+        ("webcam", *models): "reads image files, not a webcam",
         (str(folder), *models, "--format", "parquet"): "parquet: --aligned writes csv or json",
         (str(folder), *models, "--overlay", "--detect-every", "3"): (
             "--detect-every, --overlay: not with --aligned"

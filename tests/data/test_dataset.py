@@ -124,6 +124,10 @@ def test_a_missing_file_is_refused(path):
     assert "no such file" in refused(path)
 
 
+def test_a_folder_is_called_a_folder(path):
+    assert f"{path.parent}: a folder; give" in refused(path.parent)
+
+
 def test_a_file_of_another_kind_is_refused(path):
     path.write_text("frame, face_id\n1, 0\n")
     assert "not an HDF5 file" in refused(path)

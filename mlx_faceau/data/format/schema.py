@@ -70,6 +70,8 @@ def opened(path: Path) -> Iterator[h5py.File]:
 
 def open_file(path: Path, **options: Any) -> h5py.File:
     """Open an HDF5 file for reading; errors of reading from it stay the library's."""
+    if path.is_dir():
+        raise DatasetError(f"{path}: a folder; give the path of an HDF5 training file")
     if not path.is_file():
         unfinished = path.with_name(path.name + PARTIAL)
         raise DatasetError(
