@@ -54,12 +54,12 @@ class Page(HTMLParser):
 def video_page(
     folder: Path, results: Iterable[FrameResult], calibration: NeutralCalibration | None = None
 ) -> str:
-    report = VideoReport("clip <1>", ABOUT)
+    report = VideoReport("clip <1>", ABOUT, calibration)
     for result in results:
         report.add(result)
         if calibration is not None:
             calibration.add(result)
-    report.write(folder / "a.html", calibration)
+    report.write(folder / "a.html")
     text = (folder / "a.html").read_text("utf-8")
     loaded = Page(text).loaded
     assert all(reference.startswith(("data:", "#")) for reference in loaded)

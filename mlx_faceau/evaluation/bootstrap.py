@@ -38,7 +38,7 @@ def subjects_of(dataset: LabelledFaces) -> tuple[str, np.ndarray]:
 def resampled_means(
     values: np.ndarray, subjects: np.ndarray, resamples: int = RESAMPLES, seed: int = _SEED
 ) -> np.ndarray:
-    """Means (resamples, K) of values (N, K) over as many of the ``subjects`` (N,), redrawn."""
+    """Means (resamples, K) of (N, K) values over ``subjects`` (N,) drawn with replacement."""
     _, subject, sizes = np.unique(subjects, return_inverse=True, return_counts=True)
     sums = np.zeros((len(sizes), values.shape[1] + 1))
     np.add.at(sums, subject, np.column_stack([np.ones(len(values)), values]))

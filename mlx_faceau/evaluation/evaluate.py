@@ -1,7 +1,7 @@
 """A net measured on labelled faces, beside a predictor that outputs the training means."""
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -268,8 +268,17 @@ def _breakdown(
     ``subjects`` (N,) and the file's ``groups`` (N,), or None, name those of each face. An object a
     part: ``by`` (``"yaw"``, ``"group"``), ``part``, ``faces``, ``subjects``, those of HEADINGS.
     """
+    known = np.asarray(truth.get("global_mask", np.ones(len(subjects)))) > 0
+    yaw = np.degrees(np.abs(truth["global_params"][:, 2].astype(np.float64)))
+    parts = []
+    for low, high in pairwise(YAW_EDGES):
+        name = f"over {low} degrees" if math.isinf(high) else f"{low} to {high} degrees"
+        parts.append(("yaw", name, known & (yaw >= low) & (yaw < high)))
+    parts.append(("yaw", "unknown", ~known))
+    for group in [] if groups is None else sorted(set(groups.tolist())):
+        parts.append(("group", group or "(none)", groups == group))
     rows = []
-    for by, part, chosen in _parts(truth, groups):
+    for by, part, chosen in parts:
         faces = int(chosen.sum())
         if faces == 0:
             continue
@@ -290,17 +299,6 @@ def _breakdown(
         counts = {"faces": faces, "subjects": len(np.unique(subjects[chosen]))}
         rows.append({"by": by, "part": part, **counts, **figures})
     return rows
-
-
-def _parts(truth: Arrays, groups: np.ndarray | None) -> Iterator[tuple[str, str, np.ndarray]]:
-    known = np.asarray(truth.get("global_mask", np.ones(len(truth["landmarks"])))) > 0
-    yaw = np.degrees(np.abs(truth["global_params"][:, 2].astype(np.float64)))
-    for low, high in pairwise(YAW_EDGES):
-        name = f"over {low} degrees" if math.isinf(high) else f"{low} to {high} degrees"
-        yield "yaw", name, known & (yaw >= low) & (yaw < high)
-    yield "yaw", "unknown", ~known
-    for group in [] if groups is None else sorted(set(groups.tolist())):
-        yield "group", group or "(none)", groups == group
 
 
 def error_distribution(errors: np.ndarray, bounds: np.ndarray) -> np.ndarray:

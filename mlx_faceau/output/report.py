@@ -48,11 +48,15 @@ class _Person:
 class VideoReport:
     """Collects a video frame by frame; then writes the page.
 
-    ``title`` names the video; ``about`` says by title what made the results.
+    ``title`` names the video; ``about`` says by title what made the results. The ``calibration``
+    is subtracted from the timelines.
     """
 
-    def __init__(self, title: str, about: Mapping[str, str] | None = None) -> None:
-        self._page = {"title": title, "about": about or {}}
+    def __init__(
+        self, title: str, about: Mapping[str, str], calibration: NeutralCalibration | None = None
+    ) -> None:
+        self._page = {"title": title, "about": about}
+        self._calibration = calibration or NeutralCalibration()
         self._frames, self._faceless, self._seconds = 0, 0, 0.0
         self._people: dict[int, _Person] = {}
 
@@ -73,8 +77,8 @@ class VideoReport:
                 picture = _thumbnail(result, face) if new else ""
                 person.peaks |= {i: (float(aus[i]), time, picture) for i in new}
 
-    def write(self, path: Path | str, calibration: NeutralCalibration | None = None) -> None:
-        """Write the page, whole or not at all, with each person's neutral face subtracted."""
+    def write(self, path: Path | str) -> None:
+        """Write the page, whole or not at all."""
         by_length = sorted(self._people.items(), key=lambda item: -len(item[1].values))
         shown = dict(sorted(by_length[:_MOST_FACES]))
         seconds = max(self._seconds, 1e-3)
@@ -91,17 +95,17 @@ class VideoReport:
             **self._page,
             facts=facts,
             visibility=_visibility_chart(times, seconds) if len(shown) > 1 else None,
-            people=[_person(i, p, seconds, calibration) for i, p in shown.items()],
+            people=[
+                {"id": i, **_person(person, seconds, self._calibration.offsets(i))}
+                for i, person in shown.items()
+            ],
         )
 
 
-def _person(
-    face_id: int, person: _Person, seconds: float, calibration: NeutralCalibration | None
-) -> dict[str, Any]:
-    """What the template shows of one face."""
+def _person(person: _Person, seconds: float, offsets: np.ndarray) -> dict[str, Any]:
+    """What the template shows of one face, whose neutral intensities are subtracted."""
     rows = timeline(person.values)
     aus = rows[:, 1 : 1 + NUM_AUS]
-    offsets = np.zeros(NUM_AUS) if calibration is None else calibration.offsets(face_id)
     aus[:] = np.clip(aus - offsets, 0, MAX_INTENSITY)
     has_aus = bool(np.isfinite(aus).any())
     # By the value that the page shows: a maximum of 0.54 reads 0.5, which is not above it.
@@ -112,7 +116,6 @@ def _person(
     peaks = [(value - offsets[i], i, t, image) for i, (value, t, image) in person.peaks.items()]
     peaks = sorted((p for p in peaks if p[0] >= _ACTIVE), key=lambda peak: -peak[0])
     return {
-        "id": face_id,
         "frames": counted(len(successes), "frame"),
         "success": f"{100 * sum(successes) / len(successes):.0f} %",
         "has_aus": has_aus,
@@ -251,8 +254,8 @@ def _tidy_axes(axes: Any, last: bool) -> None:
 class ImageReport:
     """Collects images; then writes a contact sheet, whose arguments are a video report's."""
 
-    def __init__(self, title: str, about: Mapping[str, str] | None = None) -> None:
-        self._page = {"title": title, "about": about or {}}
+    def __init__(self, title: str, about: Mapping[str, str]) -> None:
+        self._page = {"title": title, "about": about}
         self._images = self._faces = self._faceless = 0
         self._cards: list[dict[str, Any]] = []
 

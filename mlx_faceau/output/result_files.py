@@ -113,7 +113,9 @@ def write_results(
     images = files.layout.file_column
     about = as_facts(files.record) if files.record else {}
     calibration = NeutralCalibration() if files.subtract_neutral else None
-    report = (ImageReport if images else VideoReport)(title, about) if files.report else None
+    report: ImageReport | VideoReport = (
+        ImageReport(title, about) if images else VideoReport(title, about, calibration)
+    )
     csv = files.format != "jsonl"
     with prefetch(smoothed(results) if files.smooth else iter(results)) as ready:
         first = next(ready, None)  # before any older result is replaced
@@ -143,43 +145,29 @@ def write_results(
                     _write_crops(result, files.aligned_faces)
                 if calibration is not None:
                     calibration.add(result)
-                if report is not None:
+                if files.report is not None:
                     report.add(result)
                 summary.frames += 1
                 summary.faces += len(result.faces)
                 summary.faceless += not result.faces
                 progress(result)
-            _finish(files, calibration, report, summary)
+            if calibration is not None and csv:
+                calibration.rewrite_csv(Path(files.rows), files.layout.presence_thresholds)
+            elif calibration is not None:
+                calibration.rewrite_jsonl(Path(files.rows))
+            if files.report is not None:
+                report.write(files.report)
+                summary.written.insert(0, files.report)
+            if files.format == "parquet":
+                _write_parquet(Path(files.rows), Path(files.table), files.record)
+                summary.written.insert(0, Path(files.table))
+            if rows.path is not None:
+                summary.written.insert(0, rows.path)
     if drawn is not None:
         summary.written.append(drawn.path)
     if calibration is not None:
         summary.notes += [f"{title}: {note}" for note in calibration.notes()]
     return summary
-
-
-def _finish(
-    files: OutputFiles,
-    calibration: NeutralCalibration | None,
-    report: VideoReport | ImageReport | None,
-    summary: Summary,
-) -> None:
-    """What needs all rows; until it is done the table counts as unfinished."""
-    if calibration is not None and files.format == "jsonl":
-        calibration.rewrite_jsonl(Path(files.rows))
-    elif calibration is not None:
-        calibration.rewrite_csv(Path(files.rows), files.layout.presence_thresholds)
-    if report is not None and files.report is not None:
-        if isinstance(report, VideoReport):
-            report.write(files.report, calibration)
-        else:
-            report.write(files.report)
-        summary.written.insert(0, files.report)
-    if str(files.table) == "-":
-        return
-    if files.format == "parquet":
-        _write_parquet(Path(files.rows), Path(files.table), files.record)
-        summary.written.insert(0, Path(files.table))
-    summary.written.insert(0, Path(files.rows))
 
 
 def _prepare_crops(target: Path | Mapping[str, Path]) -> Path:

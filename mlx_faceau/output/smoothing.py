@@ -7,13 +7,13 @@ Reference:
     interactive systems, CHI 2012.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
 
 from mlx_faceau.core.geometry import CROP_MARGIN
-from mlx_faceau.video.results import FaceResult, FrameResult
+from mlx_faceau.video.results import FrameResult
 
 _SPEED_CUTOFF = 1.0  # Hz, of the low-pass over the speed (the paper's d_cutoff)
 _FORGET_AFTER = 0.5  # seconds without a face after which its filters are reset
@@ -78,20 +78,14 @@ def smoothed(results: Iterable[FrameResult]) -> Iterator[FrameResult]:
             else:
                 filters = {name: OneEuroFilter(*settings) for name, settings in SETTINGS.items()}
             known[face.face_id] = time, filters
-            faces.append(_smoothed_face(face, filters, time))
+            size = CROP_MARGIN * float(np.ptp(face.landmarks, axis=0).max())
+            pose_unit = np.array([face.global_params[0], 1, 1, 1, size, size])
+            smooth = {
+                "landmarks": filters["landmarks"](face.landmarks, time, size),
+                "global_params": filters["pose"](face.global_params, time, pose_unit),
+                "local_params": filters["local_params"](face.local_params, time),
+            }
+            if face.au_intensities is not None:
+                smooth["au_intensities"] = filters["au_intensities"](face.au_intensities, time)
+            faces.append(replace(face, **smooth))  # type: ignore[arg-type]
         yield replace(result, faces=tuple(faces))
-
-
-def _smoothed_face(
-    face: FaceResult, filters: Mapping[str, OneEuroFilter], time: float
-) -> FaceResult:
-    size = CROP_MARGIN * float(np.ptp(face.landmarks, axis=0).max())
-    pose_unit = np.array([face.global_params[0], 1, 1, 1, size, size])
-    smooth = {
-        "landmarks": filters["landmarks"](face.landmarks, time, size),
-        "global_params": filters["pose"](face.global_params, time, pose_unit),
-        "local_params": filters["local_params"](face.local_params, time),
-    }
-    if face.au_intensities is not None:
-        smooth["au_intensities"] = filters["au_intensities"](face.au_intensities, time)
-    return replace(face, **smooth)  # type: ignore[arg-type]

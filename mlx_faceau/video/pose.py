@@ -29,13 +29,6 @@ class Camera:
         focal = 500 * (width / 640 + height / 480) / 2
         return cls(focal, focal, width / 2, height / 2)
 
-    @property
-    def matrix(self) -> np.ndarray:
-        """(3, 3) float64."""
-        return np.array(
-            [[self.focal_x, 0, self.centre_x], [0, self.focal_y, self.centre_y], [0, 0, 1.0]]
-        )
-
 
 @dataclass(frozen=True, repr=False)
 class HeadPose:
@@ -95,11 +88,14 @@ def refined_head_pose(
     Least squares in frame pixels; the search starts at the pose of the global parameters (6,).
     """
     start = head_pose(global_params, camera)
+    projection = np.array(
+        [[camera.focal_x, 0, camera.centre_x], [0, camera.focal_y, camera.centre_y], [0, 0, 1.0]]
+    )
     turn = cv2.Rodrigues(euler_to_matrix(start.angles))[0]
     found, turn, position = cv2.solvePnP(
         pdm.shape(local_params),
         np.asarray(landmarks, np.float64),
-        camera.matrix,
+        projection,
         None,
         turn,
         start.position.reshape(3, 1).copy(),
