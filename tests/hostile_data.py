@@ -114,14 +114,18 @@ def settings_files() -> list[bytes]:
 
 
 def read_settings_file(folder: Path, data: bytes) -> None:
-    from mlx_faceau.train.class_balance import read_weights
-    from mlx_faceau.train.config import AUTrainConfig, read_settings, resolve
+    from mlx_faceau.train.config import (
+        AUTrainConfig,
+        read_au_weights,
+        read_settings,
+        resolve,
+    )
 
     path = folder / "settings.json"
     path.write_bytes(data)
     settings = read_settings(path)
     if "AU09_r" in settings:
-        read_weights(path)
+        read_au_weights(path)
     else:
         resolve(AUTrainConfig, settings)
 

@@ -11,7 +11,12 @@ _RENAMED = {
     "save_minutes": "save_every_minutes",
 }
 # Settings that no longer exist, with the values that may be ignored.
-_REMOVED = {"au_table": (False, True), "sync_bn": (False,)}
+_REMOVED = {
+    "au_table": (False, True),
+    "sync_bn": (False,),
+    "cutmix_faces": (0,),
+    "balance_aus": (False,),
+}
 
 
 def current_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -22,5 +27,5 @@ def current_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {
         _RENAMED.get(name, name): value
         for name, value in settings.items()
-        if value not in _REMOVED.get(name, ())
+        if value not in _REMOVED.get(_RENAMED.get(name, name), ())
     }

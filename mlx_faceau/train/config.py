@@ -3,6 +3,7 @@
 Nothing heavy is imported before a training starts, so that ``--help`` answers at once.
 """
 
+import math
 import platform
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
@@ -10,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.core.setting_names import current_settings
 from mlx_faceau.errors import CheckpointError, UsageError
 
@@ -220,27 +222,16 @@ class AUTrainConfig(TrainConfig):
         "relabel mirrored faces with the linear model that --auxiliary-weight fits to OpenFace's "
         "labels",
     )
-    cutmix_faces: int = option(
-        0,
-        "number of faces to add that combine two training people's upper and lower halves, "
-        "labelled by the same linear model",
-        least=0,
-    )
     dropout: float = option(0.3, "dropout in the head", least=0.0, below=1.0)
     au_weights: str | None = option(
         None,
-        "weights of the action units in both losses: 'auto' weighs rare ones more, a JSON file "
-        'names them, such as {"AU09_r": 2}',
-    )
-    balance_aus: bool = option(
-        False, "sample faces with rare action units more often, in epochs of the same length"
+        'JSON file of weights of the action units in both losses, such as {"AU09_r": 2}; 0 for '
+        "a unit that the labels lack",
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         auxiliary = self.auxiliary_weight > 0
-        if self.overfit and self.balance_aus:
-            raise UsageError("--overfit shows every face alike; leave --balance-aus out")
         if self.relabel_flipped and not (auxiliary and self.horizontal_flip):
             raise UsageError(
                 "--relabel-flipped needs --horizontal-flip and --auxiliary-weight above 0"
@@ -249,8 +240,6 @@ class AUTrainConfig(TrainConfig):
             raise UsageError(
                 "--relabel-flipped: --overfit and --augment none mirror no face; leave it out"
             )
-        if self.cutmix_faces and (self.overfit or not auxiliary):
-            raise UsageError("--cutmix-faces needs --auxiliary-weight above 0, and no --overfit")
 
     def trained_config(self) -> "ModelConfig":
         from mlx_faceau.core.auxiliary_head import AuxiliaryAUConfig
@@ -272,6 +261,20 @@ TRAIN_CONFIGS: tuple[type[TrainConfig], ...] = (LandmarkPoseTrainConfig, AUTrain
 def read_settings(path: Path | str) -> dict[str, Any]:
     """Settings from a JSON file of field names and values, those of older versions included."""
     return current_settings(read_object(path, {"epochs": 100}))
+
+
+def read_au_weights(path: Path | str) -> dict[str, float]:
+    """Weights from a JSON object of names and numbers; action units it leaves out weigh 1."""
+    given = read_object(path, {"AU09_r": 2})
+    if unknown := sorted(set(given) - set(AU_NAMES)):
+        raise UsageError(
+            f"{path}: unknown action unit {', '.join(unknown)}; known: {', '.join(AU_NAMES)}"
+        )
+    for name, weight in given.items():
+        number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
+        if not number or not 0 <= weight < math.inf:
+            raise UsageError(f"{path}: the weight of {name} is {weight!r}, expected a number >= 0")
+    return {name: float(given.get(name, 1.0)) for name in AU_NAMES}
 
 
 def resolve(

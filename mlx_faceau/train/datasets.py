@@ -22,17 +22,14 @@ from mlx_faceau.data.format.identity import (
     spellings,
 )
 from mlx_faceau.data.format.label_provenance import check_same_labels, labellers
-from mlx_faceau.data.format.labelled_faces import LabelledFaces
 from mlx_faceau.data.labels.openface_au_models import OpenFaceAUModels
 from mlx_faceau.data.loading.augment import augmentation
 from mlx_faceau.data.loading.batches import Batches
 from mlx_faceau.data.loading.concat_dataset import ConcatDataset
-from mlx_faceau.data.loading.cutmix import composed_faces
 from mlx_faceau.data.loading.validation_split import Split, split_at, split_dataset
 from mlx_faceau.errors import DatasetError
 
 from .batch_transforms import BatchTransform, auxiliary_targets
-from .class_balance import PRESENT, repeat_factors
 from .config import AUTrainConfig, TrainConfig
 from .target_statistics import TargetStatistics
 
@@ -130,46 +127,32 @@ def open_data(
     statistics = TargetStatistics.of(
         _rows(dataset.labels, split.train), _rows(dataset.masks, split.train)
     )
-    source: LabelledFaces = dataset
-    rows, auxiliary, weights = split.train, None, None
+    rows, auxiliary = split.train, None
     if isinstance(config, AUTrainConfig):
         _check_units(dataset.labels["au_intensities"], split, config)
         if config.auxiliary_weight:
-            with _naming(config, *_au_model_options(config)):
+            with _naming_options(config):
                 if au_models is None:
                     # With --overfit the training side is too small to fit linear models.
                     seen = np.arange(len(dataset)) if config.overfit else rows
                     _LOG.info("fitting a linear model of the labels to %d faces", len(seen))
                     au_models = OpenFaceAUModels.fit(dataset, seen)
-            if config.cutmix_faces:
-                _LOG.info("composing %d faces", config.cutmix_faces)
-                _, people = people_names(dataset, strict=False)
-                with _naming(config, "--cutmix-faces"):
-                    composed = composed_faces(
-                        dataset, people, rows, au_models, config.cutmix_faces, config.seed
-                    )
-                source = ConcatDataset([dataset, composed])
-                rows = np.r_[rows, len(dataset) + np.arange(len(composed))]
-            with _naming(config, *_au_model_options(config)):
                 auxiliary = auxiliary_targets(
                     au_models,
-                    source,
+                    dataset,
                     rows,
                     statistics,
                     config.horizontal_flip,
                     config.relabel_flipped,
                 )
-        if config.balance_aus:
-            weights = _sampling_weights(source.labels["au_intensities"][rows])
     batches = Batches(
-        source,
+        dataset,
         np.repeat(rows, _OVERFIT_REPEATS) if config.overfit else rows,
         step,
         config.seed,
         augment=None if config.overfit else augmentation(config.augment, config.horizontal_flip),
         workers=config.num_workers,
         processes=config.num_processes,
-        weights=weights,
         part=part,
         transform=BatchTransform(config.epochs, config.initial_image_size, auxiliary),
     )
@@ -177,33 +160,15 @@ def open_data(
 
 
 @contextmanager
-def _naming(config: AUTrainConfig, *options: str) -> Iterator[None]:
+def _naming_options(config: AUTrainConfig) -> Iterator[None]:
     """A DatasetError in it names the files, and the options to leave out."""
     try:
         yield
     except DatasetError as error:
-        left_out = " and ".join(filter(None, [", ".join(options[:-1]), options[-1]]))
-        raise DatasetError(f"{', '.join(config.data)}: {error}; leave {left_out} out") from None
-
-
-def _au_model_options(config: AUTrainConfig) -> list[str]:
-    """The given options that need linear models of the labels."""
-    used = {"--relabel-flipped": config.relabel_flipped, "--cutmix-faces": config.cutmix_faces}
-    return ["--auxiliary-weight", *(name for name in used if used[name])]
-
-
-def _sampling_weights(intensities: np.ndarray) -> np.ndarray:
-    """(n,) how often each face is sampled, so that rare action units are shown more often."""
-    repeats = repeat_factors(intensities)
-    before = (intensities > PRESENT).mean(axis=0)
-    after = np.average(intensities > PRESENT, axis=0, weights=repeats)
-    rarest = int(np.argmax(after / np.maximum(before, 1e-9)))
-    _LOG.info(
-        "faces with rare action units are sampled up to %.1f times as often as others; %s is in "
-        "%.1f %% of the faces and %.1f %% of those sampled",
-        *(repeats.max(), AU_NAMES[rarest], 100 * before[rarest], 100 * after[rarest]),
-    )
-    return repeats
+        more = " and --relabel-flipped" if config.relabel_flipped else ""
+        raise DatasetError(
+            f"{', '.join(config.data)}: {error}; leave --auxiliary-weight{more} out"
+        ) from None
 
 
 def _split(dataset: ConcatDataset, config: TrainConfig) -> Split:

@@ -68,7 +68,7 @@ def dry_run(training: type[TrainConfig], given: Mapping[str, Any]) -> DryRun:
     validation = len(data.split.validation)
     return DryRun(
         parameters=count_parameters(config.trained_config()),
-        training=len(data.split.train) + getattr(config, "cutmix_faces", 0),
+        training=len(data.split.train),
         validation=validation,
         steps=steps,
         images_per_second=data.batches.batch_size / step_seconds,

@@ -20,8 +20,7 @@ from mlx_faceau.data.labels.openface_au_models import OpenFaceAUModels
 from mlx_faceau.errors import CheckpointError, DatasetError
 
 from .checkpoints import AU_MODELS, RunFolder, TrainingState, find_resumable
-from .class_balance import loss_weights, read_weights
-from .config import AUTrainConfig, TrainConfig, resolve
+from .config import AUTrainConfig, TrainConfig, read_au_weights, resolve
 from .datasets import TrainingData, open_data
 from .exports import export_best
 from .history import environment
@@ -123,7 +122,7 @@ def saved_au_models(config: TrainConfig, checkpoint: Checkpoint | None) -> OpenF
         checkpoint = load_init(config)
         if not checkpoint.section(AU_MODELS):
             return None
-        if config.relabel_flipped or config.cutmix_faces:
+        if config.relabel_flipped:
             _LOG.info("faces without labels are labelled by %s's linear model", checkpoint.path)
     try:
         return OpenFaceAUModels.from_arrays(checkpoint.section(AU_MODELS))
@@ -161,7 +160,7 @@ def _prepare(
     data: TrainingData,
 ) -> TrainingLoop:
     """The loop of a new training, or of one that continues from a checkpoint."""
-    au_weights = _au_weights(config, data, checkpoint)
+    au_weights = _au_weights(config, checkpoint)
     if checkpoint is None:
         initial, state = first_weights(config, data.statistics, data.pdm), TrainingState()
     else:
@@ -206,12 +205,10 @@ def _prepare(
 def _train(loop: TrainingLoop) -> TrainingResult:
     """Run the loop, then write curves and exports."""
     trainer, data, config, folder = loop.trainer, loop.data, loop.config, loop.folder
-    described, composed = loop.metadata["data"], getattr(config, "cutmix_faces", 0)
+    described = loop.metadata["data"]
     _LOG.info(
-        "training on %d faces%s, validating on %d (split by %s); %s",
-        described["training"],
-        f" and {composed} composed ones" if composed else "",
-        *(described["validation"], described["split_by"]),
+        "training on %d faces, validating on %d (split by %s); %s",
+        *(described["training"], described["validation"], described["split_by"]),
         ", ".join(f"{name} {value}" for name, value in trainer.describe().items()),
     )
     if config.tensorboard and folder.writes:
@@ -280,14 +277,10 @@ def join_ranks(config: TrainConfig) -> Ranks:
     return ranks
 
 
-def _au_weights(
-    config: TrainConfig, data: TrainingData, checkpoint: Checkpoint | None
-) -> dict[str, float] | None:
+def _au_weights(config: TrainConfig, checkpoint: Checkpoint | None) -> dict[str, float] | None:
     """The action units' weights; a resumed training keeps those it recorded."""
     if not isinstance(config, AUTrainConfig) or config.au_weights is None:
         return None
     if checkpoint is not None:
         return dict(checkpoint.metadata["au_weights"])
-    if config.au_weights != "auto":
-        return read_weights(config.au_weights)
-    return loss_weights(data.dataset.labels["au_intensities"][data.split.train])
+    return read_au_weights(config.au_weights)

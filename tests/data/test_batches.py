@@ -104,47 +104,6 @@ def test_augmentation_changes_a_sample_by_its_own_generator_and_not_the_data_set
     assert marks[11] == expected.tolist()
 
 
-def test_weights_say_how_often_a_sample_comes_in_epochs_of_the_same_length(dataset, small_window):
-    weights = np.where(np.arange(300) % 10 == 3, 4.0, 0.5)[::-1]  # 30 faces come 120 times in 255
-    batches = Batches(dataset, np.arange(300)[::-1], 30, weights=weights, workers=0)
-    seen = [np.sort(batches.order(epoch)) for epoch in range(40)]
-    counts = np.array([np.bincount(drawn, minlength=300) for drawn in seen])
-    expected = 300 * weights[::-1] / weights.sum()
-    assert (counts.sum(axis=1) == 300).all()
-    assert (np.floor(expected) <= counts).all()
-    assert (counts <= np.ceil(expected)).all()
-    np.testing.assert_allclose(counts.mean(axis=0), expected, atol=0.3)
-    assert len({drawn.tobytes() for drawn in seen}) == 40
-    for batch in batches.epoch(0):
-        np.testing.assert_array_equal(row_numbers(batch["images"]), batch["index"])
-        assert batch["index"].tolist() != sorted(batch["index"].tolist())
-
-
-def test_equal_weights_draw_every_sample_once(dataset, small_window):
-    plain, weighted = (
-        Batches(dataset, np.arange(300), 30, weights=w) for w in (None, np.ones(300))
-    )
-    np.testing.assert_array_equal(plain.order(3), weighted.order(3))
-
-
-def test_every_visit_of_a_sample_is_augmented_anew_and_the_same_after_resuming(
-    dataset, small_window
-):
-    def marked(image, labels, rng):
-        image[1, 1] = rng.integers(256, size=3)
-        return image, labels
-
-    weights = np.where(np.arange(64) < 4, 20.0, 1.0)  # those four come nine times each
-    batches = Batches(dataset, np.arange(64), 8, 7, marked, weights=weights, workers=2)
-    whole, rest = list(batches.epoch(1)), list(batches.epoch(1, 5))
-    marks = {
-        (i, tuple(p[1, 1])) for b in whole for i, p in zip(b["index"], b["images"], strict=True)
-    }
-    assert len(marks) == 64
-    for first, second in zip(whole[5:], rest, strict=True):
-        same(first, second)
-
-
 def test_threads_end_when_the_consumer_stops_or_forgets(dataset):
     before = threading.active_count()
     batches = Batches(dataset, np.arange(300), 8, workers=2)

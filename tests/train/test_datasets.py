@@ -15,7 +15,6 @@ from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.data.loading.augment import LEVELS
 from mlx_faceau.data.synthetic.people import write_synthetic
 from mlx_faceau.errors import DatasetError
-from mlx_faceau.train import datasets
 from mlx_faceau.train.config import AUGMENTATIONS, AUTrainConfig, LandmarkPoseTrainConfig
 from mlx_faceau.train.datasets import TrainingData, open_data
 
@@ -71,25 +70,6 @@ def test_faces_are_mirrored_as_often_as_suits_the_labels(
     assert least <= np.mean(np.concatenate(masks) == 0) <= most
 
 
-def test_balanced_faces_with_a_rare_action_unit_are_shown_more_often(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    path = write_faces(tmp_path / "faces.h5", people=10, each=20)
-    with h5py.File(path, "r+") as file:
-        file["au_intensities"][:, 6] = np.where(np.arange(200) % 20 == 0, 3.0, 0.0)  # AU09
-    caplog.set_level("INFO")
-    shown = {}
-    for balance in (False, True):
-        config = AUTrainConfig(data=(str(path),), batch_size=4, balance_aus=balance)
-        batches = open_data(config).batches
-        order = np.concatenate([batches.order(epoch) for epoch in range(5)])
-        shown[balance] = (order % 20 == 0).mean()
-        assert len(order) == 5 * 180
-    assert shown[False] == pytest.approx(0.05)
-    assert shown[True] > 0.15
-    assert "AU09_r is in 5.0 % of the faces" in caplog.text
-
-
 def test_faces_to_be_learned_by_heart_are_taught_by_linear_models_of_all(tmp_path: Path) -> None:
     write_synthetic(tmp_path / "faces.h5", 224, seed=0)
     config = AUTrainConfig(
@@ -107,21 +87,6 @@ def test_faces_that_no_model_fits_are_refused_with_the_flag_s_name(faces_file: P
     both = "leave --auxiliary-weight and --relabel-flipped out$"
     with pytest.raises(DatasetError, match=both):
         open_data(relabelling)
-
-
-def test_faces_that_cannot_be_composed_are_refused_with_that_flag_s_name_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object) -> None:
-        raise DatasetError("no two people")
-
-    monkeypatch.setattr(datasets, "composed_faces", refuse)
-    write_synthetic(tmp_path / "faces.h5", 288, seed=0)
-    config = AUTrainConfig(
-        data=str(tmp_path / "faces.h5"), batch_size=4, auxiliary_weight=4.0, cutmix_faces=8
-    )
-    with pytest.raises(DatasetError, match=r"no two people; leave --cutmix-faces out$"):
-        open_data(config)
 
 
 def test_validation_faces_are_never_augmented(faces_file: Path) -> None:

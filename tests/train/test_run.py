@@ -66,8 +66,7 @@ def test_resuming_a_numbered_checkpoint_equals_not_stopping_to_the_bit(
 ) -> None:
     needs(framework)
     whole = tmp_path / "whole"
-    more = {"balance_aus": True} if training is AUTrainConfig else {}
-    train(training, faces_file, whole, framework=framework, save_every=1, ema=0.9, **more)
+    train(training, faces_file, whole, framework=framework, save_every=1, ema=0.9)
     resumed = run_training(
         training,
         {"output": str(tmp_path / "resumed")},
@@ -86,7 +85,7 @@ def test_a_net_with_an_auxiliary_head_resumes_to_the_bit_and_leaves_the_head_beh
     data, whole = tmp_path / "faces.h5", tmp_path / "whole"
     write_synthetic(data, 288, seed=0)
     taught = {"auxiliary_weight": 2.0, "initial_image_size": 48, "batch_size": 32, "save_every": 1}
-    taught |= {"horizontal_flip": 0.5, "relabel_flipped": True, "cutmix_faces": 64}
+    taught |= {"horizontal_flip": 0.5, "relabel_flipped": True}
     train(AUTrainConfig, data, whole, framework=framework, ema=0.9, num_workers=0, **taught)
     resumed = run_training(
         AUTrainConfig,

@@ -162,13 +162,6 @@ class OpenFaceAUModels:
         local_params[usable] = images.labels["local_params"]
         return MirroredTargets(targets, local_params)
 
-    def predict(self, faces: LabelledFaces, rows: np.ndarray) -> np.ndarray:
-        """(n, 17) float32 intensities in [0, 5] of faces without AU labels.
-
-        Samples ``rows`` (n,) must have usable PDM parameters; their intensities are not read.
-        """
-        return np.asarray(np.clip(self._outputs(faces, rows)[:, :NUM_AUS], 0, MAX_INTENSITY))
-
     def intensities(self, targets: np.ndarray) -> np.ndarray:
         """(n, 17) intensities in [0, 5] that belong to standardised targets (n, 17 + 256)."""
         scores = targets[:, :NUM_AUS] * self.deviations[:NUM_AUS] + self.means[:NUM_AUS]

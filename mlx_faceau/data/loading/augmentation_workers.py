@@ -20,7 +20,7 @@ from mlx_faceau.errors import FaceauError
 Batch = dict[str, np.ndarray]
 # image (112, 112, 3) uint8 RGB, its labels and masks, a generator of its own -> both, changed
 Augment = Callable[[np.ndarray, Batch, np.random.Generator], tuple[np.ndarray, Batch]]
-Seeds = Sequence[tuple[int, ...]]  # (seed of the run, epoch, sample, earlier visits)
+Seeds = Sequence[tuple[int, ...]]  # (seed of the run, epoch, sample)
 
 
 def augment_batch(

@@ -16,10 +16,10 @@ from mlx_faceau.data.format.labelled_faces import LabelledFaces
 from mlx_faceau.errors import DatasetError, UsageError
 
 from .augmentation_workers import Augment, AugmentationPool, Batch, augment_batch
-from .shuffle_buffer import ShuffleBuffer, count_visits, draw_systematically
+from .shuffle_buffer import ShuffleBuffer
 
 Transform = Callable[[Batch, int], Batch]  # a batch and its epoch
-Read = tuple[np.ndarray, np.ndarray, np.ndarray]  # images, indices, earlier visits in the epoch
+Read = tuple[np.ndarray, np.ndarray]  # images, indices
 
 SHUFFLE_WINDOW = 4096  # samples in the buffer: 154 MB
 _BLOCKS_IN_WINDOW = 8  # at least, for files whose blocks are large
@@ -33,14 +33,10 @@ class Batches:
         indices: (n,) samples to use.
         batch_size: samples in a batch.
         seed: of the order and of the augmentation.
-        augment: changes one sample; its generator depends on (seed, epoch, sample index) alone,
-            and on how often the sample came before in the epoch.
+        augment: changes one sample; its generator depends on (seed, epoch, sample index) alone.
         workers: threads that read ahead and augment; 0 does it in the caller's thread.
         processes: that augment in place of the threads, which feed them; they start with the first
             batch.
-        weights: (n,) how often each sample is drawn relative to the others; an epoch is as long as
-            ever, and a sample comes as often in it as its weight over the mean weight says, rounded
-            up or down at random. None draws each once.
         part: (rank, ranks): only this one of as many equal parts of each batch is given out. The
             images of all parts are read, those of one are augmented.
         transform: changes a whole batch last, by its epoch; None leaves it as it is.
@@ -58,7 +54,6 @@ class Batches:
         augment: Augment | None = None,
         workers: int = 2,
         processes: int = 0,
-        weights: np.ndarray | None = None,
         part: tuple[int, int] = (0, 1),
         transform: Transform | None = None,
     ) -> None:
@@ -69,9 +64,7 @@ class Batches:
                 f"{batch_size}; {smaller}, or add data"
             )
         self.dataset = dataset
-        ascending = np.argsort(indices, kind="stable")
-        self.indices = np.asarray(indices, dtype=np.int64)[ascending]
-        self.weights = None if weights is None else np.asarray(weights, np.float64)[ascending]
+        self.indices = np.sort(np.asarray(indices, dtype=np.int64))
         self.batch_size = batch_size
         self.seed = seed
         self.augment = augment
@@ -109,39 +102,31 @@ class Batches:
         return (self._finish(*read, epoch) for read in raw)
 
     def order(self, epoch: int) -> np.ndarray:
-        """(n,) int64 samples of an epoch in their order, repeated as their weights ask."""
+        """(n,) int64 samples of an epoch in their order."""
         return self._plan(epoch).order
 
     def _plan(self, epoch: int) -> ShuffleBuffer:
-        drawn = self.indices
-        if self.weights is not None:
-            stream = np.random.SeedSequence((self.seed, epoch)).spawn(1)[0]
-            drawn = drawn[draw_systematically(self.weights, np.random.default_rng(stream))]
-        blocks = self.dataset.blocks[drawn]
+        blocks = self.dataset.blocks[self.indices]
         largest = int(np.unique(blocks, return_counts=True)[1].max())
         window = max(SHUFFLE_WINDOW, _BLOCKS_IN_WINDOW * largest)
-        return ShuffleBuffer(drawn, blocks, window, (self.seed, epoch))
+        return ShuffleBuffer(self.indices, blocks, window, (self.seed, epoch))
 
     def _read(self, epoch: int, start: int) -> Iterator[Read]:
-        """Images, indices and earlier visits of this rank's part, batch by batch."""
+        """Images and indices of this rank's part, batch by batch."""
         rank, ranks = self.part
         own = slice(rank * self.batch_size // ranks, (rank + 1) * self.batch_size // ranks)
         plan = self._plan(epoch)
-        visits = count_visits(plan.order)
         images = plan.images(self.dataset.read_images, start * self.batch_size)
         for batch in range(start, len(self)):
             chosen = slice(batch * self.batch_size, (batch + 1) * self.batch_size)
             whole = np.stack(list(islice(images, self.batch_size)))
-            yield whole[own], plan.order[chosen][own], visits[chosen][own]
+            yield whole[own], plan.order[chosen][own]
 
-    def _finish(
-        self, images: np.ndarray, index: np.ndarray, visits: np.ndarray, epoch: int
-    ) -> Batch:
+    def _finish(self, images: np.ndarray, index: np.ndarray, epoch: int) -> Batch:
         columns = {**self.dataset.labels, **self.dataset.masks}
         labels = {name: values[index] for name, values in columns.items()}
         if self.augment is not None:
-            pairs = zip(index.tolist(), visits.tolist(), strict=True)
-            seeds = [(self.seed, epoch, *pair) for pair in pairs]
+            seeds = [(self.seed, epoch, sample) for sample in index.tolist()]
             images, labels = self._augment_batch(self.augment, images, labels, seeds)
         batch = {"images": images, **labels, "index": index}
         return batch if self.transform is None else self.transform(batch, epoch)

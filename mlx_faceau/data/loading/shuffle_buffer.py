@@ -3,9 +3,6 @@
 Blocks of neighbouring samples come in random order, each read in one go, and stream into a shuffle
 buffer; every sample leaves the buffer from a random slot, into which the next one of the stream
 moves. At the end the buffer empties in random order.
-
-Reference:
-    Madow, On the Theory of Systematic Sampling, Annals of Mathematical Statistics 1949.
 """
 
 from collections.abc import Callable, Iterator
@@ -61,26 +58,3 @@ class ShuffleBuffer:
                 if len(wanted):  # copies, so that one that stays does not keep its whole block
                     held.update(zip(wanted.tolist(), map(np.copy, read(wanted)), strict=True))
             yield held[sample] if last[sample] > place else held.pop(sample)
-
-
-def draw_systematically(weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """As many draws as there are weights, at even distances along their sum in random order.
-
-    Each place comes as often as its weight over the mean weight says, rounded up or down; over many
-    epochs the mean is exact. (n,) weights > 0 give (n,) int64, ascending places in [0, n).
-    """
-    count, places = len(weights), rng.permutation(len(weights))
-    ends = np.cumsum(weights[places], dtype=np.float64)
-    points = (rng.random() + np.arange(count)) / count * ends[-1]
-    drawn = np.minimum(np.searchsorted(ends, points, side="right"), count - 1)
-    return np.sort(places[drawn])
-
-
-def count_visits(order: np.ndarray) -> np.ndarray:
-    """(n,) int64: how often the sample at each place of an order came before."""
-    grouped = np.argsort(order, kind="stable")
-    firsts = np.flatnonzero(np.diff(order[grouped], prepend=-1))  # of each sample's visits
-    lengths = np.diff(firsts, append=len(order))
-    visits = np.empty(len(order), np.int64)
-    visits[grouped] = np.arange(len(order)) - np.repeat(firsts, lengths)
-    return visits
