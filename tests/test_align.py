@@ -1,5 +1,7 @@
 """Cutting crops: the same pixels as blurring and sampling the whole frame."""
 
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from blobs import Blob, draw_frame
 
 from mlx_faceau import FaceAligner
 from mlx_faceau.core.geometry import similarity_matrix, square_crop_matrix, standard_crop_matrix
+from mlx_faceau.errors import UsageError
 from mlx_faceau.video.align import FrameCrops, crop_frame
 from mlx_faceau.video.box_calibration import CALIBRATIONS
 
@@ -77,6 +80,14 @@ def test_both_or_neither_of_box_and_landmarks_are_refused() -> None:
         FaceAligner().align(FRAME)
     with pytest.raises(ValueError, match="either a box or landmarks"):
         FaceAligner().align(FRAME, (0, 0, 9, 9), landmarks=Blob(50, 50, 9).landmarks)
+
+
+@pytest.mark.parametrize(
+    "box", [(1, 2, 3), (0, 0, 0, 5), (0, 0, np.nan, 5), "abcd", 5, np.array([[1, 2, 3, 4]])]
+)
+def test_what_is_no_box_is_refused(box: Any) -> None:
+    with pytest.raises(UsageError, match="a face box is x, y, width, height"):
+        FaceAligner().align(FRAME, box)
 
 
 @pytest.mark.parametrize("frame", [FRAME[..., 0], FRAME.astype(float), FRAME[:0], None])

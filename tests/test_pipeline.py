@@ -22,7 +22,7 @@ from blobs import (
     write_video,
 )
 
-from mlx_faceau import AU_NAMES, FacePipeline
+from mlx_faceau import AU_NAMES, FacePipeline, load_au_predictor, load_predictor
 from mlx_faceau.core.geometry import standard_crop_matrix, to_frame
 from mlx_faceau.core.landmarks import FIVE_POINTS
 from mlx_faceau.errors import UsageError, VideoError
@@ -452,6 +452,15 @@ def test_a_result_names_its_file_or_camera_and_its_action_units(tmp_path: Path) 
 def test_settings_out_of_range_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="expected"):
         pipeline(**options)
+
+
+def test_a_predictor_of_the_other_kind_is_refused() -> None:
+    nets = load_predictor(), load_au_predictor()
+    for options in ({"landmark_model": nets[1]}, {"landmark_model": nets[0], "au_model": nets[0]}):
+        with pytest.raises(UsageError, match="net's path or predictor, got"):
+            FacePipeline(**options, detector=_silent)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="net's path or predictor, got 5"):
+        FacePipeline(5, detector=_silent)  # type: ignore[arg-type]
 
 
 def _silent(frame: np.ndarray) -> Iterator[Any]:

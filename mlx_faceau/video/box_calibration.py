@@ -24,7 +24,10 @@ class BoxCalibration:
 
         ``box`` is x, y, width, height; ValueError if it is not finite or has no area.
         """
-        x, y, width, height = (float(value) for value in box)
+        try:
+            x, y, width, height = (float(value) for value in box)
+        except (TypeError, ValueError):
+            raise UsageError(f"a face box is x, y, width, height, got {box!r}") from None
         size = float(np.sqrt(max(width, 0.0) * max(height, 0.0)))
         if not (np.isfinite([x, y, size]).all() and size > 0):
             raise UsageError(f"a face box is x, y, width, height with an area, got {tuple(box)}")

@@ -104,10 +104,10 @@ class FacePipeline:
         paths = [Path(net) for net in nets if not is_builtin(net)]
         folders = [path if path.is_dir() else path.parent for path in paths]
         self.detector = open_detector(detector, folders)
-        self._landmarks = _open(landmark_model, "load_predictor", backend, providers)
+        self._landmarks = _open(landmark_model, "landmark_pose", backend, providers)
         self._aus = None
         if au_model is not None:
-            self._aus = _open(au_model, "load_au_predictor", backend, providers)
+            self._aus = _open(au_model, "au_prediction", backend, providers)
         net: Any = self._landmarks
         about = net.describe() if hasattr(net, "describe") else {}
         metadata = about.get("metadata")  # of the net's file
@@ -261,11 +261,16 @@ def to_bgr(image: Any) -> np.ndarray:
     return np.ascontiguousarray(np.asarray(upright.convert("RGB"))[..., ::-1])
 
 
-def _open(model: Model, loader: str, backend: str, providers: Sequence[Any] | None) -> Predictor:
+def _open(model: Model, kind: str, backend: str, providers: Sequence[Any] | None) -> Predictor:
     if not isinstance(model, (str, Path)):
+        if not hasattr(model, "predict_batch") or getattr(model, "kind", kind) != kind:
+            raise UsageError(f"expected a {kind} net's path or predictor, got {model!r}")
         return model
     from mlx_faceau.inference import predictor
 
-    load = getattr(predictor, loader)
-    opened = load(model, backend=backend, providers=providers, threads=_NET_THREADS)
-    return opened  # type: ignore[no-any-return]
+    load: Any = {
+        "landmark_pose": predictor.load_predictor,
+        "au_prediction": predictor.load_au_predictor,
+    }[kind]
+    opened: Predictor = load(model, backend=backend, providers=providers, threads=_NET_THREADS)
+    return opened
