@@ -172,14 +172,13 @@ def _stats(args: argparse.Namespace) -> int:
 
 
 def _preview(args: argparse.Namespace) -> int:
-    import cv2
     import numpy as np
 
-    from mlx_faceau.core.atomic_io import atomic_file
     from mlx_faceau.data.format.dataset import FaceDataset
     from mlx_faceau.data.loading.augment import augmentation
     from mlx_faceau.data.loading.augmentation_workers import augment_batch
     from mlx_faceau.data.loading.preview import contact_sheet
+    from mlx_faceau.video.results import write_picture
 
     if args.count < 1:
         raise UsageError(f"--count is {args.count}, expected at least 1")
@@ -191,9 +190,7 @@ def _preview(args: argparse.Namespace) -> int:
     if augment := augmentation(args.augment):  # as in a training's first epoch
         augment_batch(augment, images, labels, [(args.seed, 0, row, 0) for row in rows.tolist()])
     sheet = contact_sheet(images, labels["landmarks"], labels["au_intensities"])
-    _, png = cv2.imencode(".png", sheet[..., ::-1])
-    with atomic_file(Path(args.output)) as temporary:
-        temporary.write_bytes(png.tobytes())
+    write_picture(Path(args.output), sheet[..., ::-1])
     print(f"{args.output}: {len(rows)} of {counted(len(dataset), 'face')}", file=sys.stderr)
     return 0
 

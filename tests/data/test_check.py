@@ -196,6 +196,13 @@ def test_synth_refuses_to_replace_a_file(path, capsys):
     assert path.read_text() == "precious"
 
 
+def test_a_preview_does_not_replace_the_file_it_shows(path, capsys):
+    before = write(path, arrays(4)).read_bytes()
+    assert main(["data", "preview", str(path), "--output", str(path)]) == 2
+    assert "no picture format has this ending" in capsys.readouterr().err
+    assert path.read_bytes() == before
+
+
 @pytest.mark.parametrize("count", ["0", "-3"])
 def test_bad_counts_are_one_line_and_status_2(path, tmp_path, capsys, count):
     output = ["--output", str(tmp_path / "out"), "--count", count]
