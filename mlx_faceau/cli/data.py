@@ -175,8 +175,7 @@ def _preview(args: argparse.Namespace) -> int:
     import numpy as np
 
     from mlx_faceau.data.format.dataset import FaceDataset
-    from mlx_faceau.data.loading.augment import augmentation
-    from mlx_faceau.data.loading.augmentation_workers import augment_batch
+    from mlx_faceau.data.loading.augment import augment_batch, augmentation
     from mlx_faceau.data.loading.preview import contact_sheet
     from mlx_faceau.video.results import write_picture
 
@@ -188,7 +187,7 @@ def _preview(args: argparse.Namespace) -> int:
     images = dataset.read_images(rows)
     labels = {name: v[rows] for name, v in {**dataset.labels, **dataset.masks}.items()}
     if augment := augmentation(args.augment):  # as in a training's first epoch
-        augment_batch(augment, images, labels, [(args.seed, 0, row, 0) for row in rows.tolist()])
+        augment_batch(augment, images, labels, [(args.seed, 0, row) for row in rows.tolist()])
     sheet = contact_sheet(images, labels["landmarks"], labels["au_intensities"])
     write_picture(Path(args.output), sheet[..., ::-1])
     print(f"{args.output}: {len(rows)} of {counted(len(dataset), 'face')}", file=sys.stderr)

@@ -226,7 +226,7 @@ def read_faces(
 
     from mlx_faceau.convert.int8_accuracy import CalibrationFaces
     from mlx_faceau.data.format.dataset import FaceDataset
-    from mlx_faceau.data.loading.validation_split import split_dataset
+    from mlx_faceau.data.format.split import split_dataset
 
     def spaced(rows: np.ndarray, count: int) -> np.ndarray:
         return np.asarray(rows[np.unique(np.linspace(0, len(rows) - 1, count).astype(int))])

@@ -13,8 +13,8 @@ import numpy as np
 
 from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.core.metrics import ANGLES, MINIMUM_SUPPORT, Moments, angle_errors, au_support, nme
+from mlx_faceau.data.format.dataset import LabelledFaces
 from mlx_faceau.data.format.identity import people_names
-from mlx_faceau.data.format.labelled_faces import LabelledFaces
 
 BY_FACE = "face"
 RESAMPLES = 2000

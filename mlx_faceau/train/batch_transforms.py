@@ -11,9 +11,9 @@ import numpy as np
 
 from mlx_faceau.core.architectures import IMAGE_SIZE
 from mlx_faceau.core.facs import NUM_AUS
-from mlx_faceau.data.format.labelled_faces import LabelledFaces
+from mlx_faceau.data.format.dataset import LabelledFaces
 from mlx_faceau.data.labels.openface_au_models import OpenFaceAUModels
-from mlx_faceau.data.loading.augmentation_workers import Batch
+from mlx_faceau.data.loading.augment import Batch
 
 from .config import IMAGE_SIZES
 from .target_statistics import TargetStatistics

@@ -13,7 +13,7 @@ from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.core.plural import counted
 from mlx_faceau.core.provenance import pdm_of
 from mlx_faceau.data.format.check import absent_units, check_intensities
-from mlx_faceau.data.format.dataset import FaceDataset
+from mlx_faceau.data.format.dataset import ConcatDataset, FaceDataset
 from mlx_faceau.data.format.identity import (
     duplicate_faces,
     face_digests,
@@ -22,11 +22,10 @@ from mlx_faceau.data.format.identity import (
     spellings,
 )
 from mlx_faceau.data.format.label_provenance import check_same_labels, labellers
+from mlx_faceau.data.format.split import Split, split_at, split_dataset
 from mlx_faceau.data.labels.openface_au_models import OpenFaceAUModels
 from mlx_faceau.data.loading.augment import augmentation
 from mlx_faceau.data.loading.batches import Batches
-from mlx_faceau.data.loading.concat_dataset import ConcatDataset
-from mlx_faceau.data.loading.validation_split import Split, split_at, split_dataset
 from mlx_faceau.errors import DatasetError
 
 from .batch_transforms import BatchTransform, auxiliary_targets

@@ -14,8 +14,7 @@ from training_files import arrays, row_numbers, write
 
 from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.data.loading.augment import augmentation
-from mlx_faceau.data.loading.batches import Batches
-from mlx_faceau.data.loading.shuffle_buffer import ShuffleBuffer
+from mlx_faceau.data.loading.batches import Batches, ShuffleBuffer
 from mlx_faceau.errors import DatasetError, FaceauError
 
 
@@ -214,7 +213,7 @@ PARENT = """
 import multiprocessing, sys, time
 import numpy as np
 from mlx_faceau.data.loading.augment import augmentation
-from mlx_faceau.data.loading.batches import Batches
+from mlx_faceau.data.loading.batches import Batches, ShuffleBuffer
 from mlx_faceau.data.format.dataset import FaceDataset
 batches = Batches(
     FaceDataset(sys.argv[1]), np.arange(32), 16, augment=augmentation("light"), processes=1

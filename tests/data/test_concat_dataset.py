@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 from training_files import arrays, row_numbers, texts, write
 
-from mlx_faceau.data.format.dataset import FaceDataset
+from mlx_faceau.data.format.dataset import ConcatDataset, FaceDataset
+from mlx_faceau.data.format.split import split_at, split_dataset
 from mlx_faceau.data.loading.batches import Batches
-from mlx_faceau.data.loading.concat_dataset import ConcatDataset
-from mlx_faceau.data.loading.validation_split import split_at, split_dataset
 from mlx_faceau.errors import DatasetError
 
 COUNTS = (70, 41)  # neither fills its last chunk of 16

@@ -13,8 +13,7 @@ from mlx_faceau.data.format.identity import (
     subject_key,
     unify_spellings,
 )
-from mlx_faceau.data.format.split import partition_by_list, partition_dataset
-from mlx_faceau.data.loading.validation_split import split_dataset
+from mlx_faceau.data.format.split import partition_by_list, partition_dataset, split_dataset
 from mlx_faceau.errors import DatasetError
 
 ALIKE = [

@@ -6,7 +6,7 @@ import pytest
 pytest.importorskip("h5py")
 
 from mlx_faceau.core.geometry import project
-from mlx_faceau.data.labels.implied_pdm import implied_pdm
+from mlx_faceau.data.labels.openface_au_models import implied_pdm
 from mlx_faceau.data.synthetic.people import synthesize
 from mlx_faceau.data.synthetic.shape import shape_model
 from mlx_faceau.errors import DatasetError

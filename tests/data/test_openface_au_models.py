@@ -8,8 +8,7 @@ import pytest
 pytest.importorskip("h5py")
 
 from mlx_faceau.data.labels import openface_au_models as models
-from mlx_faceau.data.labels.implied_pdm import implied_pdm
-from mlx_faceau.data.labels.openface_au_models import NUM_TARGETS, OpenFaceAUModels
+from mlx_faceau.data.labels.openface_au_models import NUM_TARGETS, OpenFaceAUModels, implied_pdm
 from mlx_faceau.data.synthetic.people import synthesize
 
 COUNT = 320

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mlx_faceau.data.loading.validation_split import split_dataset
+from mlx_faceau.data.format.split import split_dataset
 from mlx_faceau.errors import DatasetError
 
 

@@ -1,11 +1,11 @@
 """Checking training files."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from mlx_faceau.core.facs import AU_NAMES, MAX_INTENSITY, out_of_range
@@ -33,14 +33,12 @@ _SLOW_CHUNK_ROWS = 64
 
 @dataclass
 class CheckReport:
-    """The findings of a check."""
+    """The findings of a check, one line each."""
 
-    # each makes the file unfit for training as it is; one line each
-    failures: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)  # remarks, one line each
+    failures: list[str] = field(default_factory=list)  # make the file unfit for training as it is
+    warnings: list[str] = field(default_factory=list)
     samples: int = 0  # number of usable samples, 0 where the file failed
-    # (17, 6) samples of each action unit between :data:`HISTOGRAM_EDGES`, or None
-    histogram: np.ndarray | None = None
+    histogram: np.ndarray | None = None  # of :func:`au_histogram`
 
 
 def check_file(
@@ -48,42 +46,41 @@ def check_file(
 ) -> CheckReport:
     """Check a training file: schema, NaN, ranges, landmark space, constant units, images.
 
-    Args:
-        path: the file.
-        against: another file that must share neither people nor images with it, such as the
-            validation file of a split.
+    It must share neither people nor images with the file ``against``, such as the validation file
+    of a split.
     """
     path = Path(path)
     report = CheckReport()
+    steps: list[Callable[..., object]]
+    steps = [schema.check_root, schema.check_datasets, schema.au_order]
+    steps += [partial(schema.read_texts, name=name) for name in schema.TEXTS]
     with schema.opened(path) as file:
-        for step in (schema.check_root, schema.check_datasets, schema.au_order, _check_names):
+        for step in steps:
             try:
                 step(path, file)
             except DatasetError as error:
                 report.failures.append(_without_path(error, path))
-        if not report.failures:
-            images = file["images"]
-            if (rows := images.chunks[0] if images.chunks else 0) > _SLOW_CHUNK_ROWS:
-                report.warnings.append(
-                    f"images lie in chunks of {rows} ({images.compression or 'uncompressed'}): "
-                    "random access is slow"
-                )
-            if not any(f"metadata/{name}" in file for name in ("subjects", "video_names")):
-                report.warnings.append(
-                    "neither subjects nor videos are named: the file cannot be split"
-                )
-    if not report.failures:
-        try:
-            dataset = FaceDataset(path, keep_outside=True)
-        except DatasetError as error:
-            report.failures.append(_without_path(error, path))
-        else:
-            _check_values(report, dataset)
-            _check_spaces(report, dataset)
-            _check_images(report, dataset)
-            _check_people(report, dataset)
-            if against is not None:
-                report.failures += find_overlap(dataset, FaceDataset(against, keep_outside=True))
+        if report.failures:
+            return report
+        images = file["images"]
+        if (rows := images.chunks[0] if images.chunks else 0) > _SLOW_CHUNK_ROWS:
+            report.warnings.append(
+                f"images lie in chunks of {rows} ({images.compression or 'uncompressed'}): "
+                "random access is slow"
+            )
+        if not any(f"metadata/{name}" in file for name in ("subjects", "video_names")):
+            report.warnings.append(
+                "neither subjects nor videos are named: the file cannot be split"
+            )
+    try:
+        dataset = FaceDataset(path, keep_outside=True)
+    except DatasetError as error:
+        report.failures.append(_without_path(error, path))
+        return report
+    for check in (_check_values, _check_spaces, _check_images, _check_people):
+        check(report, dataset)
+    if against is not None:
+        report.failures += find_overlap(dataset, FaceDataset(against, keep_outside=True))
     return report
 
 
@@ -111,8 +108,7 @@ def find_overlap(one: FaceDataset, other: FaceDataset) -> list[str]:
     sides = np.repeat(["one", "other"], [len(one), len(other)])
     digests = np.concatenate([face_digests(one), face_digests(other)])
     groups = duplicate_faces(digests, sides)
-    rows = {row for group in groups for row in group.tolist() if row < len(one)}
-    if rows:
+    if rows := {row for group in groups for row in group.tolist() if row < len(one)}:
         faces = counted(len(rows), "face")
         found.append(f"{faces} also in {other.path}, by their image or all labels")
     return found
@@ -129,24 +125,15 @@ def absent_units(intensities: np.ndarray) -> list[str]:
 
 
 def au_histogram(au_intensities: np.ndarray) -> np.ndarray:
-    """Samples of each action unit by intensity.
+    """(17, 6) int64 numbers of samples between :data:`HISTOGRAM_EDGES` for each action unit.
 
-    Args:
-        au_intensities: (N, 17); values outside [0, 5] are counted in no class.
-
-    Returns:
-        (17, 6) int64, classes between :data:`HISTOGRAM_EDGES`, the last one closed.
+    Values (N, 17) outside [0, 5] are in no class; the last one is closed.
     """
     return np.stack([np.histogram(column, HISTOGRAM_EDGES)[0] for column in au_intensities.T])
 
 
 def _without_path(error: DatasetError, path: Path) -> str:
     return str(error).removeprefix(f"{path}: ").removesuffix("; see 'mlx-faceau data check'")
-
-
-def _check_names(path: Path, file: h5py.File) -> None:
-    for name in ("subjects", "video_names", "groups"):
-        schema.read_texts(path, file, name)
 
 
 def _check_values(report: CheckReport, dataset: FaceDataset) -> None:
@@ -158,8 +145,7 @@ def _check_values(report: CheckReport, dataset: FaceDataset) -> None:
     posed = params[dataset.masks["global_mask"] > 0]
     if wrong := int((posed[:, 0] <= 0).sum()):
         report.failures.append(f"scale is not positive in {counted(wrong, 'sample')}")
-    turned = int((np.abs(posed[:, 1:4]) > np.pi / 2).any(axis=1).sum())
-    if turned:
+    if turned := int((np.abs(posed[:, 1:4]) > np.pi / 2).any(axis=1).sum()):
         count = counted(turned, "sample")
         report.warnings.append(f"an angle exceeds 90 degrees in {count}; in degrees?")
     if dataset.outside:
@@ -172,17 +158,13 @@ def _check_values(report: CheckReport, dataset: FaceDataset) -> None:
         )
     elif absent := absent_units(units):
         report.warnings.append(f"action units that no face shows: {', '.join(absent)}")
-    constant = [
-        name
-        for name, column in zip(AU_NAMES, units.T, strict=True)
-        if np.ptp(column) == 0 and column[0] > 0
-    ]
+    constant = np.flatnonzero((np.ptp(units, axis=0) == 0) & (units[0] > 0)).tolist()
     if constant:
-        report.warnings.append(f"constant action units: {', '.join(constant)}")
+        names = ", ".join(AU_NAMES[i] for i in constant)
+        report.warnings.append(f"constant action units: {names}")
     if len(units) >= _MIN_SAMPLES and 0 < units.max() <= 1:
         report.warnings.append("no action unit exceeds 1: intensities are on a scale of 0 to 5")
-    scores = dataset.quality
-    if not ((scores >= 0) & (scores <= 1)).all():
+    if not ((dataset.quality >= 0) & (dataset.quality <= 1)).all():
         report.failures.append("quality_scores leave [0, 1], or are NaN")
 
 
@@ -195,8 +177,7 @@ def _check_people(report: CheckReport, dataset: FaceDataset) -> None:
                 "spaces, hyphens or the like"
             )
     by, names = people_names(dataset, strict=False)
-    groups = list(duplicate_faces(face_digests(dataset), names))
-    if groups:
+    if groups := list(duplicate_faces(face_digests(dataset), names)):
         rows = sorted({row for group in groups for row in group.tolist()})
         pairs = {tuple(sorted(set(map(shown_name, names[group])))) for group in groups}
         same = _first_three([" = ".join(filter(None, pair)) for pair in sorted(pairs)])

@@ -21,9 +21,10 @@ Block = dict[str, np.ndarray]
 class Column:
     """One data set of the file."""
 
-    shape: tuple[int, ...]  # of one row
-    dtype: type  # of its numbers; object for text
-    missing: Any = None  # the value of rows that have none
+    singular: str  # name of one value, an argument of add_sample
+    shape: tuple[int, ...] = ()  # of one row
+    dtype: type = np.float32  # of its numbers; object for text
+    missing: Any = np.nan  # the value of rows that have none
 
 
 # Measured while labelling (see mlx_faceau.data.labels.quality); NaN where unknown.
@@ -37,19 +38,24 @@ MEASURES = (
     "confidence",
     "change",
 )
-
+_MEASURES = "metadata/measures/"
 COLUMNS: dict[str, Column] = {
-    "images": Column(schema.IMAGE_SHAPE, np.uint8),
-    **{name: Column(shape, np.float32) for name, shape in schema.LABEL_SHAPES.items()},
-    **{name: Column(shape, np.float32, np.nan) for name, shape in schema.FRAME_SHAPES.items()},
-    schema.HOG: Column((schema.HOG_SIZE,), np.float32, np.nan),
-    "metadata/video_names": Column((), object, ""),
-    "metadata/frame_indices": Column((), np.int32, 0),
-    "metadata/quality_scores": Column((), np.float32, 1.0),
-    "metadata/subjects": Column((), object, ""),
-    "metadata/groups": Column((), object, ""),
-    **{f"metadata/measures/{name}": Column((), np.float32, np.nan) for name in MEASURES},
+    "images": Column("image", schema.IMAGE_SHAPE, np.uint8, None),
+    **{name: Column(name, shape, missing=None) for name, shape in schema.LABEL_SHAPES.items()},
+    "bboxes": Column("bbox", schema.FRAME_SHAPES["bboxes"]),
+    "warp_matrices": Column("warp_matrix", schema.FRAME_SHAPES["warp_matrices"]),
+    schema.HOG: Column(schema.HOG, (schema.HOG_SIZE,)),
+    "metadata/video_names": Column("video_name", dtype=object, missing=""),
+    "metadata/frame_indices": Column("frame_index", dtype=np.int32, missing=0),
+    "metadata/quality_scores": Column("quality_score", missing=1.0),
+    "metadata/subjects": Column("subject", dtype=object, missing=""),
+    "metadata/groups": Column("group", dtype=object, missing=""),
+    **{f"{_MEASURES}{name}": Column(name) for name in MEASURES},
 }
+# Data sets by their names as arguments of add_batch.
+_ARGUMENTS = {name.rpartition("/")[2]: name for name in COLUMNS if not name.startswith(_MEASURES)}
+_REQUIRED = ("images", *schema.LABEL_SHAPES, "bboxes", "video_names", "frame_indices")
+_ALWAYS_STORED = ("warp_matrices", "metadata/quality_scores", "metadata/subjects")
 
 
 def concatenate_blocks(blocks: Sequence[Block]) -> Block:
@@ -69,61 +75,38 @@ def missing_values(name: str, block: Block) -> np.ndarray:
     return np.full((len(block["images"]), *column.shape), column.missing, column.dtype)
 
 
-# Arguments of add_batch, which are the data sets' own names, -> those of add_sample.
-_SINGULARS = {
-    name.rpartition("/")[2]: name.rpartition("/")[2]
-    for name in COLUMNS
-    if not name.startswith("metadata/measures/")
-} | {
-    "images": "image",
-    "bboxes": "bbox",
-    "warp_matrices": "warp_matrix",
-    "video_names": "video_name",
-    "frame_indices": "frame_index",
-    "quality_scores": "quality_score",
-    "subjects": "subject",
-    "groups": "group",
-}
-_REQUIRED = ("images", *schema.LABEL_SHAPES, "bboxes", "video_names", "frame_indices")
-_ALWAYS_STORED = ("warp_matrices", "metadata/quality_scores", "metadata/subjects")
-
-
 def batch_of_one(sample: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of ``add_sample`` as those of ``add_batch``; None is left out."""
-    plurals = {singular: plural for plural, singular in _SINGULARS.items()}
+    plurals = {COLUMNS[name].singular: plural for plural, name in _ARGUMENTS.items()}
     batch = {plurals.get(name, name): [v] for name, v in sample.items() if v is not None}
     (measures,) = batch.pop("measures", [{}])
     return {**batch, "measures": {name: [value] for name, value in measures.items()}}
 
 
 def checked_block(columns: Mapping[str, Any]) -> Block:
-    """A batch as a block of rows, copied, so that callers may reuse their arrays.
-
-    Args:
-        columns: the arguments of
-            :meth:`~mlx_faceau.data.format.writer.TrainingDataWriter.add_batch`.
+    """The arguments of ``add_batch`` as a block of rows, copied: callers may reuse their arrays.
 
     Raises:
         UsageError: for an unknown or missing name, unequal lengths, a wrong shape, type or value.
     """
     given = {name: values for name, values in columns.items() if values is not None}
     measures = given.pop("measures", {})
-    unknown = sorted(set(given) - set(_SINGULARS))
+    unknown = sorted(set(given) - set(_ARGUMENTS))
     missing = [name for name in _REQUIRED if name not in given]
     lengths = {name: len(values) for name, values in {**given, **measures}.items()}
     if len(set(lengths.values())) > 1:
         raise UsageError(f"columns of a batch differ in length: {lengths}")
     if unknown or missing:
         raise UsageError(f"columns of a batch: unknown {unknown}, missing {missing}")
-    block: Block = {}
-    for dataset, column in COLUMNS.items():
-        name = dataset.rpartition("/")[2]
-        if name in given and name in _SINGULARS:
-            block[dataset] = _checked_column(_SINGULARS[name], column, given[name])
+    block = {
+        dataset: _checked_column(COLUMNS[dataset], given[name])
+        for name, dataset in _ARGUMENTS.items()
+        if name in given
+    }
     for name, values in measures.items():
         if name not in MEASURES:
             raise UsageError(f"measure {name!r} is none of {', '.join(MEASURES)}")
-        block[f"metadata/measures/{name}"] = np.array(values, np.float32)
+        block[f"{_MEASURES}{name}"] = np.array(values, np.float32)
     for dataset in _ALWAYS_STORED:
         block.setdefault(dataset, missing_values(dataset, block))
 
@@ -140,12 +123,11 @@ def checked_block(columns: Mapping[str, Any]) -> Block:
     return block
 
 
-def _checked_column(name: str, column: Column, values: Any) -> np.ndarray:
-    """The values of one data set; ``name`` is that of a single one."""
+def _checked_column(column: Column, values: Any) -> np.ndarray:
+    name = column.singular
     if column.dtype is object:
-        optional = name != "video_name"
         for value in values:
-            empty = optional and (value is None or value == "")
+            empty = value in (None, "") and name != "video_name"
             if not empty and (not isinstance(value, str) or "\0" in value or not value):
                 raise UsageError(f"{name} is {value!r}, expected a text that is not empty")
         return np.array([value or "" for value in values], object)

@@ -5,6 +5,7 @@ Labels are small and held in memory; images stay on disk and are read by index.
 
 import hashlib
 import logging
+import math
 import os
 from collections.abc import Sequence
 from functools import cached_property
@@ -35,9 +36,7 @@ class FaceDataset:
         labels: ``landmarks`` (N, 68, 2) and ``global_params`` (N, 6) in crop pixels,
             ``local_params`` (N, 34), ``au_intensities`` (N, 17) in ``AU_NAMES`` order; float32.
         masks: ``global_mask`` and ``local_mask``, (N,) float32; 0 where that label is unusable.
-        subjects: (N,) str, or None where the file names none.
-        videos: (N,) str, or None.
-        groups: (N,) str (the source of a sample), or None.
+        subjects, videos, groups (the source of a sample): (N,) str, or None where none is named.
         quality: (N,) float32 in [0, 1]; 1 where the file has no scores.
         outside: number of samples of the file with a landmark outside [0, 112].
         left_out: number of samples of the file that are not used: those outside, where they are
@@ -47,7 +46,7 @@ class FaceDataset:
     Args:
         path: the HDF5 file.
         keep_outside: keep samples with a landmark outside the crop, which the network's sigmoid
-            cannot reach. They are counted and logged either way.
+            cannot reach. They are counted and, unless ``quiet``, logged either way.
 
     Raises:
         DatasetError: for a file that is missing, damaged, malformed, in another colour order,
@@ -93,7 +92,7 @@ class FaceDataset:
             }
             self.subjects, self.videos, self.groups = (
                 None if (text := schema.read_texts(self.path, file, name)) is None else text[keep]
-                for name in ("subjects", "video_names", "groups")
+                for name in schema.TEXTS
             )
             quality = file.get("metadata/quality_scores")
             scores = np.ones(count) if quality is None else quality[:]
@@ -108,13 +107,9 @@ class FaceDataset:
         return self.rows // max(schema.CHUNK_ROWS, self._chunk_rows)
 
     def read_images(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Read images by index, in the order given; fastest for runs of neighbours.
+        """(n, 112, 112, 3) uint8 RGB images by index, in the order given.
 
-        Args:
-            indices: (n,) whole numbers in [0, N), in any order, repeats allowed.
-
-        Returns:
-            (n, 112, 112, 3) uint8 RGB.
+        Repeats are allowed; runs of neighbours are fastest.
 
         Raises:
             UsageError: if an index is out of range.
@@ -127,19 +122,16 @@ class FaceDataset:
         order = np.argsort(rows, kind="stable")
         images = np.empty((len(rows), *schema.IMAGE_SHAPE), np.uint8)
         with schema.named_errors(self.path):
-            source = self._images()
+            if self._file is None or self._process != os.getpid():
+                cache = max(_MIN_CACHE_BYTES, 2 * self._chunk_rows * math.prod(schema.IMAGE_SHAPE))
+                self._file = schema.open_file(self.path, rdcc_nbytes=cache)
+                self._process = os.getpid()
+            source = self._file["images"]
             cuts = np.flatnonzero(np.diff(rows[order] // self._chunk_rows)) + 1
             for part in np.split(order, cuts) if len(order) else ():
                 first, last = int(rows[part[0]]), int(rows[part[-1]])
                 images[part] = source[first : last + 1][rows[part] - first]
         return images
-
-    def _images(self) -> h5py.Dataset:
-        if self._file is None or self._process != os.getpid():
-            cache = max(_MIN_CACHE_BYTES, 2 * self._chunk_rows * int(np.prod(schema.IMAGE_SHAPE)))
-            self._file = schema.open_file(self.path, rdcc_nbytes=cache)
-            self._process = os.getpid()
-        return self._file["images"]
 
     def close(self) -> None:
         """Close the file; the next read opens it again."""
@@ -171,9 +163,54 @@ class FaceDataset:
         if not self.outside:
             return {self.hash}
         other = FaceDataset(self.path, not self._keep_outside, quiet=True)
-        found = {self.hash, other.hash} if len(other) else {self.hash}
-        other.close()
-        return found
+        return {each.hash for each in (self, other) if len(each)}
+
+
+class ConcatDataset:
+    """Data sets one after the other, with the attributes of a single one.
+
+    A subject, or a video, that several of them name is the same one; the name is empty where a part
+    names none. No block holds samples of two parts.
+    """
+
+    def __init__(self, parts: Sequence[FaceDataset]) -> None:
+        self.parts = tuple(parts)
+        # (parts + 1,) number of the first sample of each, and the number of all
+        self.starts = np.cumsum([0, *map(len, parts)])
+        self.labels, self.masks = (
+            {name: np.concatenate([each[name] for each in columns]) for name in columns[0]}
+            for columns in ([part.labels for part in parts], [part.masks for part in parts])
+        )
+        self.subjects, self.videos = (
+            np.concatenate([np.full(len(p), "", object) if t is None else t for p, t in texts])
+            for texts in ([(p, p.subjects) for p in parts], [(p, p.videos) for p in parts])
+        )
+        firsts = np.cumsum([0, *(int(part.blocks[-1]) + 1 for part in parts)])
+        numbered = zip(parts, firsts.tolist(), strict=False)
+        self.blocks = np.concatenate([part.blocks + first for part, first in numbered])
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def read_images(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """(n, 112, 112, 3) uint8 RGB images by index."""
+        wanted = np.asarray(indices, np.int64)
+        images = np.empty((len(wanted), 112, 112, 3), np.uint8)
+        owners = np.searchsorted(self.starts, wanted, side="right") - 1
+        for number in np.unique(owners).tolist():
+            own = owners == number
+            images[own] = self.parts[number].read_images(wanted[own] - self.starts[number])
+        return images
+
+    @cached_property
+    def hash(self) -> str:
+        """The one file's hash, or SHA-256 of the files' hashes in their order."""
+        if len(self.parts) == 1:
+            return self.parts[0].hash
+        return hashlib.sha256("".join(part.hash for part in self.parts).encode()).hexdigest()
+
+
+LabelledFaces = FaceDataset | ConcatDataset
 
 
 def _read_labels(path: Path, file: h5py.File) -> dict[str, np.ndarray]:

@@ -18,7 +18,7 @@ import numpy as np
 
 from mlx_faceau.errors import DatasetError
 
-from .labelled_faces import LabelledFaces
+from .dataset import LabelledFaces
 
 FINGERPRINT_SIZE = 256  # one part in 500,000 that is a twentieth of a set would hold none of these
 _BATCH = 256  # images read together
@@ -40,31 +40,30 @@ def subject_key(name: str) -> str:
     return key or name
 
 
+def _by_key(names: np.ndarray) -> dict[str, list[str]]:
+    """All spellings of each name, sorted."""
+    found: dict[str, list[str]] = {}
+    for name in sorted(set(names.tolist())):
+        found.setdefault(subject_key(name), []).append(name)
+    return found
+
+
 def unify_spellings(names: np.ndarray) -> np.ndarray:
     """(N,) names with one spelling for each subject."""
-    chosen: dict[str, str] = {}
-    for name in sorted(set(names.tolist())):
-        chosen.setdefault(subject_key(name), name)
-    return np.array([chosen[subject_key(name)] for name in names.tolist()], object)
+    written = _by_key(names)
+    return np.array([written[subject_key(name)][0] for name in names.tolist()], object)
 
 
 def spellings(names: np.ndarray | None) -> list[list[str]]:
     """The names that are written in several ways, each with its spellings."""
-    found: dict[str, list[str]] = {}
-    for name in sorted(set() if names is None else set(names.tolist())):
-        found.setdefault(subject_key(name), []).append(name)
+    found = {} if names is None else _by_key(names)
     return [written for written in found.values() if len(written) > 1]
 
 
 def read_pairs(path: Path, columns: str) -> dict[int, tuple[str, str]]:
-    """By its number each line of a CSV of two columns, such as files and their subjects.
+    """By its number each line of a CSV of two columns, such as ``"file,subject"``.
 
-    Args:
-        path: the file.
-        columns: names of both, for the error, such as ``"file,subject"``.
-
-    Raises:
-        DatasetError: if it cannot be read, or a line does not hold two texts.
+    It raises DatasetError if the file cannot be read, or a line does not hold two texts.
     """
     try:
         lines = csv.reader(path.read_text(encoding="utf-8-sig").splitlines())
@@ -72,24 +71,22 @@ def read_pairs(path: Path, columns: str) -> dict[int, tuple[str, str]]:
         raise DatasetError(f"{path}: {error.strerror}") from None
     pairs = {}
     for number, row in enumerate(lines, start=1):
+        if not row:
+            continue
         cells = [cell.strip() for cell in row]
-        if row and (len(cells) != 2 or not all(cells)):
+        if len(cells) != 2 or not all(cells):
             raise DatasetError(f"{path}: line {number} is not {columns!r}")
-        if row:
-            pairs[number] = (cells[0], cells[1])
+        pairs[number] = (cells[0], cells[1])
     return pairs
 
 
 def people_names(dataset: LabelledFaces, strict: bool = True) -> tuple[str, np.ndarray]:
-    """What a split keeps together: each sample's subject, or its video where that names none.
+    """``"subject"`` or ``"video"``, and (N,) names that a split keeps together.
 
-    A sample without a subject, in a video where another one has a subject, is that subject's: a
-    file of synthesised expressions may name videos alone. Spellings of a name are one subject, see
-    :func:`subject_key`.
-
-    Returns:
-        ``"subject"`` or ``"video"``, and (N,) names; empty for samples that have neither, which
-        raise DatasetError where ``strict``.
+    They are each sample's subject, or its video where that names none: empty for samples that have
+    neither, which raise DatasetError where ``strict``. A sample without a subject, in a video where
+    another one has a subject, is that subject's: a file of synthesised expressions may name videos
+    alone. Spellings of a name are one subject, see :func:`subject_key`.
     """
     subjects, videos = (
         np.full(len(dataset), "", object) if names is None else unify_spellings(names)
@@ -118,7 +115,7 @@ def shown_name(key: str) -> str:
 
 def face_digests(faces: LabelledFaces) -> np.ndarray:
     """(N, 2) digests of each sample's image and of its labels; reads all images once."""
-    rows = np.arange(len(faces.labels["landmarks"]))
+    rows = np.arange(len(faces))
     images: list[str] = []
     for start in range(0, len(rows), _BATCH):
         batch = faces.read_images(rows[start : start + _BATCH])
@@ -127,14 +124,10 @@ def face_digests(faces: LabelledFaces) -> np.ndarray:
 
 
 def duplicate_faces(digests: np.ndarray, names: np.ndarray) -> Iterator[np.ndarray]:
-    """Rows that hold one face under more than one name.
+    """Rows (n,) int64 that hold one face under more than one name.
 
-    Args:
-        digests: (N, 2) from :func:`face_digests`.
-        names: (N,) subjects; a row without a name counts as a subject of its own.
-
-    Yields:
-        (n,) int64 rows of equal images, then of equal labels; a row may come twice.
+    First those of equal images, then of equal labels, by ``digests`` (N, 2) of
+    :func:`face_digests`; a row may come twice. A row without a name counts as a subject of its own.
     """
     own = np.where(names == "", [f"row:{row}" for row in range(len(names))], names)
     for column in digests.T:

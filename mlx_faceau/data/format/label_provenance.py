@@ -15,18 +15,15 @@ GENERATION = "metadata/generation"
 
 
 def labellers(path: Path) -> list[dict[str, Any]]:
-    """The labellers of a file made from videos or photographs.
+    """The labellers of a file made from videos or photographs; none where it records no videos.
 
-    Returns:
-        ``labeller``, ``licence`` (empty where it names none) and, in newer files, ``pdm`` (``name``
-        and ``hash`` of its parameters' shape model, empty where unknown) of each that labelled at
-        least one sample, once each; nothing for files that do not record it.
+    Each that labelled a sample once: ``labeller``, ``licence`` (empty where it names none) and, in
+    newer files, ``pdm`` (``name`` and ``hash`` of its parameters' model, empty where unknown).
     """
     once: list[dict[str, Any]] = []
     for report in video_reports(path):
-        entry: dict[str, Any] = {
-            key: report[key] for key in ("labeller", "licence", "pdm") if key in report
-        }
+        keys = [key for key in ("labeller", "licence", "pdm") if key in report]
+        entry: dict[str, Any] = {key: report[key] for key in keys}
         if report["kept"] and entry["labeller"] and entry not in once:
             once.append(entry)
     return sorted(once, key=lambda entry: (entry["labeller"], entry.get("pdm", {}).get("hash", "")))
@@ -35,11 +32,8 @@ def labellers(path: Path) -> list[dict[str, Any]]:
 def check_same_labels(labels: Mapping[str, Sequence[Mapping[str, Any]]], remedy: str) -> None:
     """Raise DatasetError unless all labels are of one labeller and all parameters of one PDM.
 
-    What is not recorded agrees with everything.
-
-    Args:
-        labels: for each file, entries as :func:`labellers` returns them.
-        remedy: what to do, for the error.
+    ``labels`` are for each file what :func:`labellers` returns; what is not recorded agrees with
+    everything. ``remedy`` tells in the error what to do.
     """
     names: dict[str, str] = {}  # labeller -> a file
     pdms: dict[str, str] = {}  # hash -> a file

@@ -38,14 +38,8 @@ def merge_files(
     A subject of the same name is the same person in all files, so a later split keeps them
     together; where no subject is named, the same holds for videos. Files of the original tool are
     converted to crop space. A sample that an earlier file holds byte for byte is left out. HOG
-    features are kept only if every file has them.
-
-    Args:
-        paths: training files, at least one.
-        output: the file to make.
-        compression: of the images: None or "lzf".
-        keep_outside: keep samples with landmarks outside the crop.
-        mixed_labels: allow files of different labellers or PDMs.
+    features are kept only if every file has them. Images may be compressed by "lzf". Samples with
+    landmarks outside the crop can be dropped, files of several labellers or PDMs allowed.
     """
     resolved = [path.resolve() for path in paths]
     for path, place in zip(paths, resolved, strict=True):
@@ -64,7 +58,10 @@ def merge_files(
     if 0 < lacking < len(paths):
         exclude = {schema.HOG}
         report.notes.append(f"{schema.HOG} left out: {lacking} of {len(paths)} files lack them")
-    _note_shared_names(datasets, report)
+    kind = "subjects" if all(_names(each, "subjects") for each in datasets) else "videos"
+    names = [_names(each, kind) for each in datasets]
+    if shared := sum(map(len, names)) - len(set().union(*names)):
+        report.notes.append(f"{shared} {kind} of the same name are taken for the same")
     seen: set[bytes] = set()
     with create_file(output, compression) as file:
         for dataset in datasets:
@@ -85,17 +82,9 @@ def merge_files(
     return report
 
 
-def _note_shared_names(datasets: Sequence[FaceDataset], report: MergeReport) -> None:
-    """Note how many subjects or videos the files share: they are taken for the same."""
-
-    def names(texts: np.ndarray | None) -> set[str]:
-        return set() if texts is None else set(map(subject_key, texts.tolist())) - {""}
-
-    kind = "subjects" if all(names(dataset.subjects) for dataset in datasets) else "videos"
-    sets = [names(getattr(dataset, kind)) for dataset in datasets]
-    shared = sum(map(len, sets)) - len(set().union(*sets))
-    if shared:
-        report.notes.append(f"{shared} {kind} of the same name are taken for the same")
+def _names(dataset: FaceDataset, kind: str) -> set[str]:
+    names = getattr(dataset, kind)
+    return set() if names is None else set(map(subject_key, names.tolist())) - {""}
 
 
 def convert_file(

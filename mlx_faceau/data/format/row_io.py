@@ -18,7 +18,7 @@ from mlx_faceau.core.plural import counted
 from mlx_faceau.errors import DatasetError
 
 from . import schema
-from .columns import COLUMNS, Block, Column, concatenate_blocks
+from .columns import COLUMNS, Block, concatenate_blocks
 from .dataset import FaceDataset
 
 BLOCK_ROWS = 256  # samples that pass through memory together, about 10 MB
@@ -28,21 +28,14 @@ _LABEL_CHUNK_BYTES = 1 << 20
 
 
 class RowWriter:
-    """A new training file that grows block by block.
+    """A new training file that grows block by block; made by :func:`create_file`.
 
     Columns that blocks may lack are made when the first block brings them; rows without a value
     hold the column's own "missing".
-
-    Attributes:
-        rows: number of samples appended.
-
-    Args:
-        file: opened for writing, empty.
-        compression: of the images: None, or "lzf" (smaller, slower to read).
     """
 
     def __init__(self, file: h5py.File, compression: str | None) -> None:
-        self.rows = 0
+        self.rows = 0  # number of samples appended
         self._file, self._compression = file, compression
         # Kept open: a data set that is dropped writes its last chunks where no error can be raised.
         self._columns: dict[str, h5py.Dataset] = {}
@@ -52,7 +45,6 @@ class RowWriter:
         file.attrs.update(au_names=list(AU_NAMES), writer=f"mlx-faceau {package_version()}")
 
     def append(self, block: Block) -> None:
-        """Add the rows of a block."""
         self._buffer.append(block)
         self.rows += len(block["images"])
         if self.rows - self._written >= BLOCK_ROWS:
@@ -63,30 +55,26 @@ class RowWriter:
         if not self._buffer:
             return
         block = concatenate_blocks(self._buffer)
-        for name in block:
-            if name not in self._columns:
-                self._columns[name] = self._create(name, COLUMNS[name])
+        for name in [name for name in block if name not in self._columns]:
+            column = COLUMNS[name]
+            text, images = column.dtype is object, name == "images"
+            row_bytes = math.prod(column.shape) * np.dtype(column.dtype).itemsize
+            rows = max(schema.CHUNK_ROWS, min(_LABEL_ROWS, _LABEL_CHUNK_BYTES // row_bytes))
+            self._columns[name] = self._file.create_dataset(
+                name,
+                (self._written, *column.shape),  # rows so far have no value
+                h5py.string_dtype() if text else column.dtype,
+                maxshape=(None, *column.shape),
+                chunks=(schema.CHUNK_ROWS if images else rows, *column.shape),
+                compression=self._compression if images else None,
+                fillvalue=None if text else column.missing,
+            )
         for name, dataset in self._columns.items():
             dataset.resize(self.rows, axis=0)
             if name in block:
                 dataset[self._written : self.rows] = block[name]
         self._buffer.clear()
         self._written = self.rows
-
-    def _create(self, name: str, column: Column) -> h5py.Dataset:
-        """A column whose rows so far have no value."""
-        text, images = column.dtype is object, name == "images"
-        row_bytes = math.prod(column.shape) * np.dtype(column.dtype).itemsize
-        rows = max(schema.CHUNK_ROWS, min(_LABEL_ROWS, _LABEL_CHUNK_BYTES // row_bytes))
-        return self._file.create_dataset(
-            name,
-            (self._written, *column.shape),
-            h5py.string_dtype() if text else column.dtype,
-            maxshape=(None, *column.shape),
-            chunks=(schema.CHUNK_ROWS if images else rows, *column.shape),
-            compression=self._compression if images else None,
-            fillvalue=None if text else column.missing,
-        )
 
     def write_text(self, name: str, text: str) -> None:
         """Add a text about the whole file as a data set of its own."""
@@ -99,20 +87,22 @@ def create_file(
 ) -> Iterator[RowWriter]:
     """Write a training file that takes the name ``path`` when the block ends without an error.
 
-    Args:
-        path: replaced if it exists.
-        compression: see :class:`RowWriter`.
-        allow_empty: whether a file without samples is written too.
-
-    Raises:
-        DatasetError: if no rows were added, or the disk refuses; nothing is left behind then.
+    Images are compressed by ``compression``: None, or "lzf" (smaller, slower to read). It raises
+    DatasetError and leaves nothing behind if no rows were added (unless ``allow_empty``), or if the
+    disk refuses.
     """
     try:
         with atomic_file(path) as temporary:
-            with _open_new(temporary) as file:
+            file = h5py.File(temporary, "w")
+            try:
                 writer = RowWriter(file, compression)
                 yield writer
                 writer.flush()
+                file.flush()
+            except BaseException:
+                _discard(file)
+                raise
+            file.close()
             if writer.rows == 0 and not allow_empty:
                 raise DatasetError(f"{path}: not written, there is no sample")
     except (OSError, RuntimeError) as error:
@@ -122,25 +112,17 @@ def create_file(
         raise DatasetError(f"{path}: cannot be written ({reason})") from error
 
 
-@contextlib.contextmanager
-def _open_new(path: Path) -> Iterator[h5py.File]:
-    """A new file; where the block fails, the library writes what it still holds into nothing.
+def _discard(file: h5py.File) -> None:
+    """Close a file; what the library still holds goes nowhere.
 
     On a full disk it would try each block again while it closes, and print a traceback for each.
     """
-    file = h5py.File(path, "w")
-    try:
-        yield file
-        file.flush()
-    except BaseException:
-        if os.name != "nt":  # where the library's file numbers are its own
-            nothing = os.open(os.devnull, os.O_RDWR)
-            os.dup2(nothing, file.id.get_vfd_handle())
-            os.close(nothing)
-        with contextlib.suppress(OSError, RuntimeError):
-            file.close()
-        raise
-    file.close()
+    if os.name != "nt":  # where the library's file numbers are its own
+        nothing = os.open(os.devnull, os.O_RDWR)
+        os.dup2(nothing, file.id.get_vfd_handle())
+        os.close(nothing)
+    with contextlib.suppress(OSError, RuntimeError):
+        file.close()
 
 
 def check_target(path: Path, expected_samples: int | None = None) -> None:
@@ -175,20 +157,13 @@ def copy_samples(source: Path, file: RowWriter, exclude: Container[str] = ()) ->
 def read_blocks(
     dataset: FaceDataset, indices: np.ndarray | None = None, exclude: Container[str] = ()
 ) -> Iterator[Block]:
-    """Samples with every column that the file has, at most 256 at a time.
+    """Samples with every column that the file has but ``exclude``, at most 256 at a time.
 
-    Args:
-        dataset: an opened training file; labels come in crop space, whichever tool wrote it.
-        indices: (n,) samples in the order wanted; None takes all.
-        exclude: columns to leave out.
-
-    Raises:
-        DatasetError: if global parameters of the samples are not in crop space, or the file is
-            damaged.
+    They come in the order of ``indices`` (n,), or None for all; labels are in crop space. It raises
+    DatasetError if global parameters are not, or the file is damaged.
     """
     indices = np.arange(len(dataset)) if indices is None else np.asarray(indices, np.int64)
-    unplaced = int((dataset.masks["global_mask"][indices] == 0).sum())
-    if unplaced:
+    if unplaced := int((dataset.masks["global_mask"][indices] == 0).sum()):
         raise DatasetError(
             f"{dataset.path}: the global parameters of {counted(unplaced, 'sample')} are not in "
             "crop space and there are no warp matrices to move them; they cannot be written into a "

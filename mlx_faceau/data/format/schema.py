@@ -34,6 +34,7 @@ LABEL_SHAPES: dict[str, tuple[int, ...]] = {
     "au_intensities": (NUM_AUS,),
 }
 FRAME_SHAPES: dict[str, tuple[int, ...]] = {"bboxes": (4,), "warp_matrices": (2, 3)}
+TEXTS = ("subjects", "video_names", "groups")  # of each sample, under metadata/
 # Root attribute -> its value, and what to do with a file of another one. The original tool's files
 # have the last two alone.
 ATTRIBUTES: dict[str, tuple[Any, str]] = {
@@ -49,16 +50,8 @@ _MAX_MEMBERS = 1000  # of a group; ours have a dozen
 _MAX_DEPTH = 2  # groups in groups that anything is read from
 _MAX_CHUNK = 256 << 20  # bytes; one is held as a whole while a row of it is read
 _LOCKED = (errno.EACCES, errno.EAGAIN, errno.EWOULDBLOCK, errno.EDEADLK)
-# What h5py raises on damaged files, beside OSError: it passes on whatever its converters meet.
-_READ_ERRORS = (
-    OSError,
-    RuntimeError,
-    LookupError,
-    TypeError,
-    ValueError,
-    ArithmeticError,
-    MemoryError,
-)
+# What h5py raises on damaged files: it passes on whatever its converters meet.
+_ERRORS = OSError, RuntimeError, LookupError, TypeError, ValueError, ArithmeticError, MemoryError
 
 
 @contextmanager
@@ -95,7 +88,7 @@ def named_errors(path: Path) -> Iterator[None]:
     """Turn the errors of the HDF5 library into a DatasetError that names the file."""
     try:
         yield
-    except _READ_ERRORS as error:
+    except _ERRORS as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         damaged = f"damaged or incomplete; if no program is writing it, write it again ({reason})"
         raise DatasetError(f"{path}: {_in_use(error) or damaged}") from error
@@ -118,7 +111,6 @@ def _in_use(error: Exception) -> str:
 
 
 def has_hog(path: Path) -> bool:
-    """Whether the samples of a training file carry HOG features."""
     with opened(path) as file:
         return HOG in file
 
@@ -161,7 +153,7 @@ def check_datasets(path: Path, file: h5py.File) -> int:
             kind = file[name].dtype
             if not np.issubdtype(kind, np.floating):
                 raise DatasetError(f"{path}: {name!r} is {kind}, expected float32; {_CHECK_HINT}")
-    for name in ("video_names", "subjects", "groups"):
+    for name in TEXTS:
         if f"metadata/{name}" in file:
             check_array(path, file, f"metadata/{name}", (), count)
     return count

@@ -1,7 +1,7 @@
-"""Splitting a data set into files for training, validation and test.
+"""Splitting a data set so that no person (or, where nobody is named, no video) is on two sides.
 
-The parts may be balanced by action unit, or follow a list;
-:func:`mlx_faceau.data.loading.validation_split.split_dataset` splits within one training.
+One training has two sides; parts for files of their own are balanced by action unit, or follow a
+list.
 """
 
 from collections.abc import Mapping
@@ -13,13 +13,14 @@ import numpy as np
 from mlx_faceau.core.plural import counted
 from mlx_faceau.errors import DatasetError, UsageError
 
-from .dataset import FaceDataset
+from .dataset import FaceDataset, LabelledFaces
 from .identity import (
     duplicate_faces,
     face_digests,
     merge_names,
     people_names,
     read_pairs,
+    shown_name,
     subject_key,
 )
 
@@ -28,9 +29,84 @@ ACTIVE = 1.0  # intensity from which a unit counts as shown when parts are balan
 
 
 @dataclass(frozen=True)
-class Partition:
-    """The samples of each part."""
+class Split:
+    """Sample indices of the two sides, each ascending."""
 
+    train: np.ndarray  # (n,) int64
+    validation: np.ndarray  # (m,) int64
+    by: str  # what is kept on one side: "subject", "video", or the "file" of another side
+
+
+def split_dataset(
+    dataset: LabelledFaces,
+    val_fraction: float = 0.1,
+    seed: int = 42,
+    digests: np.ndarray | None = None,
+) -> Split:
+    """Split a data set by subject, or by video where no subject is named.
+
+    Whole people are drawn in a seeded random order as long as that brings the validation side
+    nearer to its share in (0, 1), so the share is met as closely as whole people allow. With
+    ``digests`` (N, 2) of :func:`~mlx_faceau.data.format.identity.face_digests`, people who share a
+    face are kept on one side.
+
+    Raises:
+        UsageError: if ``val_fraction`` is not in (0, 1).
+        DatasetError: if a sample has neither subject nor video, or if there is only one.
+    """
+    if not 0 < val_fraction < 1:
+        raise UsageError(f"--val-split is {val_fraction}, expected a share between 0 and 1")
+    by, names = people_names(dataset)
+    names = names if digests is None else merge_names(names, digests)
+    people, person, sizes = np.unique(names, return_inverse=True, return_counts=True)
+    if len(people) < 2:
+        raise DatasetError(
+            f"all {len(dataset)} samples are of one {by} ({shown_name(people[0])}), so none is "
+            f"left for validation; add another {by}"
+        )
+    order = np.random.default_rng(seed).permutation(len(people))
+    target = val_fraction * len(dataset)
+    drawn, count = [], 0
+    for number in order.tolist():
+        size = int(sizes[number])
+        if abs(count + size - target) < abs(count - target):
+            drawn.append(number)
+            count += size
+    if not drawn:  # everyone is larger than twice the share
+        drawn = [int(order[np.argmin(sizes[order])])]
+    chosen = np.isin(person, drawn)
+    return Split(np.flatnonzero(~chosen), np.flatnonzero(chosen), by)
+
+
+def split_at(dataset: LabelledFaces, start: int, digests: np.ndarray | None = None) -> Split:
+    """Samples of training files and, from ``start`` on, samples of files to validate on.
+
+    It raises DatasetError if somebody is on both sides, as far as names and, by the ``digests`` of
+    :func:`split_dataset`, faces tell.
+    """
+    by, names = people_names(dataset, strict=False)
+    if both := set(names[:start]) & set(names[start:]) - {""}:
+        shown = ", ".join(sorted(map(shown_name, both))[:3])
+        raise DatasetError(
+            f"--data and --val-data share {len(both)} {by}s ({shown}{' ...' * (len(both) > 3)}): "
+            "validation would measure what the net has memorised; leave them out of one, "
+            "give them other names if they are other people, or leave out --val-data for a split"
+        )
+    pairs = () if digests is None else duplicate_faces(digests, names)
+    if groups := [rows for rows in pairs if rows.min() < start <= rows.max()]:
+        count = len({row for rows in groups for row in rows.tolist() if row >= start})
+        ends = groups[0][[0, -1]].tolist()
+        same = " = ".join(shown_name(names[row]) or f"row {row}" for row in ends)
+        raise DatasetError(
+            f"--data and --val-data share {counted(count, 'face')} under other names ({same}): "
+            "validation would measure what the net has memorised; leave them out of one, or leave "
+            "out --val-data for a split"
+        )
+    return Split(np.arange(start), np.arange(start, len(dataset)), "file")
+
+
+@dataclass(frozen=True)
+class Partition:
     parts: dict[str, np.ndarray]  # by name, (n,) int64 ascending sample indices
     by: str  # "subject", "video" or "list": what decided
 
@@ -42,12 +118,8 @@ def partition_dataset(
 
     Each part comes as near as whole subjects allow to its share of the samples and of the samples
     that show each action unit: subjects are assigned one by one in random order, each to the part
-    that lacks most of what they show, and then moved while that reduces the error.
-
-    Args:
-        dataset: the data set.
-        shares: by name of the part, positive; they are normalised to a sum of 1.
-        seed: the same seed on the same data gives the same parts.
+    that lacks most of what they show, and then moved while that reduces the error. Shares are
+    normalised to a sum of 1; the same seed on the same data gives the same parts.
 
     Raises:
         UsageError: if the shares are not positive.
@@ -109,11 +181,7 @@ def _assign(contents: np.ndarray, shares: np.ndarray, seed: int) -> np.ndarray:
 
 
 def partition_by_list(dataset: FaceDataset, path: Path) -> Partition:
-    """Split by a list.
-
-    Args:
-        dataset: the data set.
-        path: CSV with lines ``name,part``: a subject or a video, and the name of its part.
+    """Split by a CSV with lines ``name,part``: a subject or a video, and the name of its part.
 
     Raises:
         DatasetError: if a line is malformed, a name is given twice or is not in the data, a sample
@@ -138,8 +206,7 @@ def partition_by_list(dataset: FaceDataset, path: Path) -> Partition:
             f"{path}: {counted(unlisted, 'sample')} of {dataset.path} without a name on it, and "
             f"{len(unknown)} of its names are not in the file {unknown[:3]}"
         )
-    repeated = next(duplicate_faces(face_digests(dataset), found), None)
-    if repeated is not None:
+    if (repeated := next(duplicate_faces(face_digests(dataset), found), None)) is not None:
         raise DatasetError(
             f"{path}: one face would be in several parts: rows {repeated[:3].tolist()} of "
             f"{dataset.path}, whatever their names"

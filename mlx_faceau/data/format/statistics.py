@@ -29,6 +29,10 @@ def describe_dataset(dataset: FaceDataset) -> dict[str, Any]:
     pose[:, 1:4] = np.degrees(pose[:, 1:4])
     points = dataset.labels["landmarks"].reshape(-1, 2)
     units = dataset.labels["au_intensities"]
+    subjects, videos, groups = (
+        Counter([] if texts is None else texts.tolist())
+        for texts in (dataset.subjects, dataset.videos, dataset.groups)
+    )
     quality = {"score": dataset.quality}
     with schema.opened(dataset.path) as file:
         for name in MEASURES:
@@ -38,9 +42,9 @@ def describe_dataset(dataset: FaceDataset) -> dict[str, Any]:
     return {
         "samples": len(dataset),
         "outside": dataset.outside,
-        "subjects": _distinct(dataset.subjects),
-        "videos": _distinct(dataset.videos),
-        "groups": dict(Counter([] if dataset.groups is None else dataset.groups.tolist())),
+        "subjects": len(subjects.keys() - {""}),
+        "videos": len(videos.keys() - {""}),
+        "groups": dict(groups),
         "landmark_box": [*points.min(axis=0).tolist(), *points.max(axis=0).tolist()],
         "pose": {
             name: _statistics(column)
@@ -52,10 +56,6 @@ def describe_dataset(dataset: FaceDataset) -> dict[str, Any]:
         },
         "quality": {name: _statistics(column) for name, column in quality.items() if len(column)},
     }
-
-
-def _distinct(texts: np.ndarray | None) -> int:
-    return 0 if texts is None else len(set(texts.tolist()) - {""})
 
 
 def _statistics(column: np.ndarray) -> dict[str, float]:

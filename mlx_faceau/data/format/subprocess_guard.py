@@ -21,14 +21,8 @@ def run_in_subprocess(
 ) -> Result:
     """The result, or the exception, of ``function(path, *more)``, called in another process.
 
-    Args:
-        function: defined at the top of a module; its result can be pickled.
-        path: the file it reads.
-        more: its other arguments.
-        seconds: the time limit; None takes one by the file's size.
-
-    Raises:
-        DatasetError: if the process dies or exceeds the limit.
+    The function is one of the top of a module, and its result can be pickled. DatasetError is
+    raised if the process dies or takes longer than ``seconds``, or as the file's size allows.
     """
     if seconds is None:
         size = path.stat().st_size if path.exists() else 0
@@ -62,9 +56,9 @@ def run_in_subprocess(
 def _call(sender: Connection, function: Callable[..., Any], *arguments: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # the caller handles it
     logging.basicConfig(format="%(message)s")
-    outcome: tuple[Exception | None, Any]
     try:
-        outcome = None, function(*arguments)
+        result = function(*arguments)
     except Exception as error:  # raised again by the caller
-        outcome = error, None
-    sender.send(outcome)
+        sender.send((error, None))
+    else:
+        sender.send((None, result))

@@ -24,20 +24,17 @@ _LOG = getLogger(__name__)
 
 
 class TrainingDataWriter:
-    """Writes a training file; use it in a ``with`` block.
+    """Writes a training file, or extends one of this format; use it in a ``with`` block.
 
     Every 256 samples, and at every :meth:`flush`, the samples added since become a shard: a small
     training file in the folder ``<path>.partial``, written atomically and named by the row at which
     it begins. :meth:`close` merges the shards into the file and removes the folder. If the program
     is killed, the shards remain, and the next writer on the same path continues with them. The file
-    itself is replaced as a whole, so it can be read at any moment.
+    itself is replaced as a whole, so it can be read at any moment. The disk must have room for
+    ``expected_samples``, if given.
 
     Threads may share a writer. Processes cannot: let them return samples to the one that writes, or
     write files of their own and merge them.
-
-    Args:
-        path: the file to make; an existing file of this format is extended.
-        expected_samples: if given, the disk must have room for so many.
 
     Raises:
         DatasetError: if the file is of another format, its folder does not exist, the disk lacks
@@ -48,7 +45,6 @@ class TrainingDataWriter:
         self.path = Path(path)
         self._folder = self.path.with_name(self.path.name + schema.PARTIAL)
         self._buffer: list[Block] = []
-        self._buffered = 0  # samples in the buffer
         self._thread_lock = threading.RLock()
         self._open = False
         check_target(self.path, expected_samples)
@@ -69,7 +65,7 @@ class TrainingDataWriter:
 
     def __len__(self) -> int:
         """Number of samples: those of an extended file, and those added."""
-        return self._rows + self._buffered
+        return self._rows + sum(len(block["images"]) for block in self._buffer)
 
     def __enter__(self) -> "TrainingDataWriter":
         return self
@@ -139,12 +135,8 @@ class TrainingDataWriter:
         """Add many samples: the names of :meth:`add_sample` in the plural, each with a leading N.
 
         ``landmarks``, ``global_params``, ``local_params``, ``au_intensities``, ``hog_features``
-        and ``measures`` keep their names; optional ones may be left out or None.
-
-        Raises:
-            UsageError: for an unknown or missing name, unequal lengths, or a bad sample; nothing is
-                added then.
-            DatasetError: if the disk refuses.
+        and ``measures`` keep their names; optional ones may be left out or None. It raises what
+        :meth:`add_sample` raises.
         """
         if not any(len(values) for values in columns.values() if values is not None):
             return
@@ -156,15 +148,13 @@ class TrainingDataWriter:
             if self._hog != (schema.HOG in block):
                 raise UsageError("hog_features must be given for all samples of a file or for none")
             self._buffer.append(block)
-            self._buffered += len(block["images"])
-            if self._buffered >= BLOCK_ROWS:
+            if len(self) - self._rows >= BLOCK_ROWS:
                 self.flush()
 
     def flush(self) -> None:
         """Write all samples added so far to the disk: a kill loses none of them from here on.
 
-        Raises:
-            DatasetError: if the disk refuses; the samples stay in memory.
+        If the disk refuses, it raises DatasetError, and the samples stay in memory.
         """
         with self._thread_lock:
             self._check_open()
@@ -179,15 +169,13 @@ class TrainingDataWriter:
                 for block in self._buffer:
                     file.append(block)
             self._shards.append(shard)
-            self._rows += self._buffered
+            self._rows = len(self)
             self._buffer.clear()
-            self._buffered = 0
 
     def close(self) -> None:
         """Write what is left, merge the shards into the file, and remove their folder.
 
-        Raises:
-            DatasetError: if there is no sample, or the disk refuses; the shards stay then.
+        It raises DatasetError if there is no sample, or the disk refuses; the shards stay then.
         """
         with self._thread_lock:
             if not self._open:
@@ -218,11 +206,10 @@ class TrainingDataWriter:
         shards = []
         merged = self._rows
         for shard in sorted(self._folder.glob(f"{'[0-9]' * 12}.h5")):
-            start = int(shard.stem)
-            if start < merged:
+            if int(shard.stem) < merged:
                 shard.unlink()
                 continue
-            if start != self._rows:
+            if int(shard.stem) != self._rows:
                 raise DatasetError(
                     f"{shard}: begins at another row than {self._rows}, where {self.path.name} or "
                     "the shard before it ends; move the folder away"
@@ -248,7 +235,6 @@ class TrainingDataWriter:
 
 
 def _count_rows(path: Path) -> int:
-    """Rows of a file of this format."""
     with schema.opened(path) as file:
         if not schema.check_root(path, file):
             raise DatasetError(

@@ -35,7 +35,23 @@ def fhog(images: np.ndarray) -> np.ndarray:
     # The nearest of 18 directions, 20 degrees apart. Upright gradients lie between two: the first.
     turn = np.arctan2(y, x) * np.float32(_ORIENTATIONS / np.pi) % _DIRECTIONS
     direction = np.ceil(turn - np.float32(0.5 + _TIE)).astype(np.int32) % _DIRECTIONS
-    cells = _histograms(magnitude, direction)
+
+    # Every pixel votes in the four cells around it, by its distance to each: (N, 14, 14, 18).
+    count, side = len(magnitude), magnitude.shape[1]
+    place = (np.arange(1, side + 1) + 0.5) / CELL - 0.5  # of pixels, in cells
+    first = np.floor(place).astype(np.int32)
+    after = (place - first).astype(np.float32)
+    shares = (1 - after, after)
+    wide = _CELLS + 2  # a ring for the votes that fall outside
+    faces = np.arange(count, dtype=np.int32)[:, None, None] * wide
+    votes = np.zeros(count * wide * wide * _DIRECTIONS)
+    for down in (0, 1):
+        rows = (faces + (first + 1 + down)[:, None]) * wide
+        for right in (0, 1):
+            bins = (rows + (first + 1 + right)) * _DIRECTIONS + direction
+            weights = magnitude * (shares[down][:, None] * shares[right])
+            votes += np.bincount(bins.ravel(), weights.ravel(), len(votes))
+    cells = votes.reshape(count, wide, wide, _DIRECTIONS)[:, 1:-1, 1:-1].astype(np.float32)
 
     # Histograms over the norms of the four 2 x 2 blocks around each cell.
     unsigned = cells[..., :_ORIENTATIONS] + cells[..., _ORIENTATIONS:]
@@ -51,24 +67,4 @@ def fhog(images: np.ndarray) -> np.ndarray:
         features[..., :18] += 0.5 * clipped
         features[..., 18:27] += 0.5 * np.minimum(unsigned * scale, _CLIP)
         features[..., 27 + number] = _TEXTURE * clipped.sum(-1)
-    return features.reshape(len(images), HOG_SIZE)
-
-
-def _histograms(magnitude: np.ndarray, direction: np.ndarray) -> np.ndarray:
-    """(N, 14, 14, 18): every pixel votes in the four cells around it, by its distance to each."""
-    count, side = len(magnitude), magnitude.shape[1]
-    place = (np.arange(1, side + 1) + 0.5) / CELL - 0.5  # of pixels, in cells
-    first = np.floor(place).astype(np.int32)
-    after = (place - first).astype(np.float32)
-    shares = (1 - after, after)
-    wide = _CELLS + 2  # a ring for the votes that fall outside
-    faces = np.arange(count, dtype=np.int32)[:, None, None] * wide
-    votes = np.zeros(count * wide * wide * _DIRECTIONS)
-    for down in (0, 1):
-        rows = (faces + (first + 1 + down)[:, None]) * wide
-        for right in (0, 1):
-            bins = (rows + (first + 1 + right)) * _DIRECTIONS + direction
-            weights = magnitude * (shares[down][:, None] * shares[right])
-            votes += np.bincount(bins.ravel(), weights.ravel(), len(votes))
-    cells = votes.reshape(count, wide, wide, _DIRECTIONS)[:, 1:-1, 1:-1]
-    return cells.astype(np.float32)
+    return features.reshape(count, HOG_SIZE)

@@ -20,20 +20,20 @@ from functools import cached_property
 import numpy as np
 
 from mlx_faceau.core.facs import MAX_INTENSITY, NUM_AUS
-from mlx_faceau.core.geometry import flip_global_params, flip_landmarks
+from mlx_faceau.core.geometry import euler_to_matrix, flip_global_params, flip_landmarks
 from mlx_faceau.core.pdm import PDM, fit_pdm
 from mlx_faceau.core.plural import counted
-from mlx_faceau.data.format.labelled_faces import LabelledFaces
+from mlx_faceau.data.format.dataset import LabelledFaces
 from mlx_faceau.errors import DatasetError
 from mlx_faceau.video.mean_shape import align_to_mean_shape, mean_shape_matrix
 
 from .fhog import HOG_SIZE, fhog
-from .implied_pdm import implied_pdm
 
 COMPONENTS = 256  # principal components of the HOG features
 NUM_TARGETS = NUM_AUS + COMPONENTS
 _SHRINKAGE = 3.0  # ridge penalty, chosen on training subjects
 _LOCAL_SCALE = 0.1  # of standardised shape parameters beside HOG features, which lie in [0, 0.4]
+_LABELS = ("landmarks", "global_params", "local_params")
 _PDM_ARRAYS = ("mean", "basis", "variances")
 _ARRAYS = ("centre", "weights", "means", "deviations")
 _MAX_FACES = 30_000  # to fit to: 540 MB of features
@@ -41,6 +41,9 @@ _MIN_DEVIATION = 1e-3
 _OVERSAMPLING = 32  # extra directions of the subspace iteration, dropped at the end
 _SUBSPACE_ITERATIONS = 4
 _TOBIT_ITERATIONS = 40  # later ones change no third digit
+_MAX_ERROR = 0.5  # px, rms: labels of a PDM have far less, any others have pixels
+_EQUATIONS = 4  # for each unknown, at least
+_MIN_VARIANCE = 1e-9  # of a constant mode
 _CHUNK = 256  # faces aligned together
 # px. A mirrored face differs from OpenFace's PDM, whose mean is asymmetric, by some tenths of a
 # pixel: with much less noise assumed, the fit would use weak modes for that difference.
@@ -60,10 +63,8 @@ class Mirrored:
         """``landmarks`` (n, 68, 2), ``global_params`` (n, 6), ``local_params`` (n, 34); float32.
 
         A model that is not quite symmetric has no exact mirror of a shape: the parameters are those
-        that its labeller would fit to the mirrored landmarks (see ``fit_pdm``).
-
-        Raises:
-            DatasetError: if the scale of a face is not positive.
+        that its labeller would fit to the mirrored landmarks (see ``fit_pdm``). It raises
+        DatasetError if the scale of a face is not positive.
         """
         given = self.faces.labels
         landmarks = flip_landmarks(given["landmarks"][self.rows])
@@ -82,7 +83,6 @@ class Mirrored:
 
     @property
     def masks(self) -> dict[str, np.ndarray]:
-        """The data set's own, of these rows."""
         return {name: mask[self.rows] for name, mask in self.faces.masks.items()}
 
     def read_images(self, indices: np.ndarray) -> np.ndarray:
@@ -122,8 +122,7 @@ class OpenFaceAUModels:
         rows = rows[faces.masks["global_mask"][rows] > 0]
         if len(rows) > _MAX_FACES:
             rows = np.sort(np.random.default_rng(0).choice(rows, _MAX_FACES, replace=False))
-        names = ("landmarks", "global_params", "local_params")
-        pdm = implied_pdm(*(faces.labels[name][rows] for name in names))
+        pdm = implied_pdm(*(faces.labels[name][rows] for name in _LABELS))
         features = np.concatenate(list(features_of(faces, rows, pdm)))
         centre = features.mean(axis=0, dtype=np.float64).astype(np.float32)
         features -= centre
@@ -149,11 +148,7 @@ class OpenFaceAUModels:
         return self._standardised(outputs)
 
     def mirrored_targets(self, faces: LabelledFaces, rows: np.ndarray) -> MirroredTargets:
-        """Predicted targets of the mirror images of samples ``rows`` (n,), which have no labels.
-
-        Raises:
-            DatasetError: if the scale of a face is not positive.
-        """
+        """Predicted targets of the mirror images of samples ``rows`` (n,), which have no labels."""
         usable = faces.masks["global_mask"][rows] > 0
         images = Mirrored(faces, rows[usable], self.pdm)
         targets = np.full((len(rows), NUM_TARGETS), np.nan, np.float32)
@@ -171,9 +166,11 @@ class OpenFaceAUModels:
         """(n, 17 + 256) of the linear maps; NaN without usable PDM parameters."""
         usable = np.flatnonzero(faces.masks["global_mask"][rows] > 0)
         outputs = np.full((len(rows), NUM_TARGETS), np.nan, np.float32)
-        chunks = features_of(faces, rows[usable], self.pdm)
-        found = [(features - self.centre) @ self.weights for features in chunks]
-        outputs[usable] = np.concatenate([np.zeros((0, NUM_TARGETS), np.float32), *found])
+        start = 0
+        for features in features_of(faces, rows[usable], self.pdm):
+            found = (features - self.centre) @ self.weights
+            outputs[usable[start : start + len(found)]] = found
+            start += len(found)
         outputs[:, :NUM_AUS] += self.means[:NUM_AUS]
         return outputs
 
@@ -182,10 +179,8 @@ class OpenFaceAUModels:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All arrays by name, as checkpoints store them."""
-        return {
-            **{f"pdm.{name}": getattr(self.pdm, name) for name in _PDM_ARRAYS},
-            **{name: getattr(self, name) for name in _ARRAYS},
-        }
+        pdm = {f"pdm.{name}": getattr(self.pdm, name) for name in _PDM_ARRAYS}
+        return pdm | {name: getattr(self, name) for name in _ARRAYS}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "OpenFaceAUModels":
@@ -202,19 +197,16 @@ def features_of(
     Yields (256, 4498) float32 of samples ``rows`` (n,), fewer rows at the end. ``pdm`` is the shape
     model of the labels.
     """
-    landmarks, pose = faces.labels["landmarks"], faces.labels["global_params"]
     deviations = np.maximum(np.sqrt(pdm.variances), _MIN_DEVIATION)  # a mode may be constant
     scale = np.asarray(_LOCAL_SCALE / deviations, np.float32)
     for start in range(0, len(rows), _CHUNK):
         chunk = rows[start : start + _CHUNK]
+        landmarks, pose, shape = (faces.labels[name][chunk] for name in _LABELS)
         aligned = [
             align_to_mean_shape(image, points, mean_shape_matrix(pdm, points, params))
-            for image, points, params in zip(
-                faces.read_images(chunk), landmarks[chunk], pose[chunk], strict=True
-            )
+            for image, points, params in zip(faces.read_images(chunk), landmarks, pose, strict=True)
         ]
-        shape = faces.labels["local_params"][chunk] * scale
-        yield np.concatenate([fhog(np.stack(aligned)), shape], axis=1)
+        yield np.concatenate([fhog(np.stack(aligned)), shape * scale], axis=1)
 
 
 def uncensored_fit(features: np.ndarray, intensities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -263,3 +255,40 @@ def _principal_components(features: np.ndarray) -> np.ndarray:
     directions = (basis @ rotation)[:, ::-1][:, :COMPONENTS]
     largest = np.take_along_axis(directions, np.abs(directions).argmax(axis=0)[None], axis=0)
     return np.asarray(directions * np.where(largest < 0, -1, 1).astype(np.float32))
+
+
+def implied_pdm(landmarks: np.ndarray, global_params: np.ndarray, local_params: np.ndarray) -> PDM:
+    """Recover the PDM whose projections landmarks (N, 68, 2) are, by linear least squares.
+
+    Mean and basis are in mm; the variances are those of ``local_params`` (N, 34). It raises
+    DatasetError if the faces are too few, or their landmarks are no projections.
+    """
+    count, modes = local_params.shape
+    unknowns = 3 * (1 + modes)
+    if 2 * count < _EQUATIONS * unknowns:
+        raise DatasetError(
+            f"{count} faces with usable PDM parameters are too few to recover their shape model; "
+            f"it takes {_EQUATIONS * unknowns // 2}"
+        )
+    params = np.asarray(global_params, np.float64)
+    views = params[:, :1, None] * np.stack(
+        [euler_to_matrix(angles)[:2] for angles in params[:, 1:4]]
+    )
+    # Around their mean: the mean shape absorbs a constant mode.
+    local = np.asarray(local_params, np.float64)
+    centre = local.mean(axis=0)
+    shapes = np.concatenate([np.ones((count, 1)), local - centre], axis=1)
+    # (2 N, 3 (1 + K)): the projection of mean and modes along each axis
+    design = np.einsum("nia,nk->niak", views, shapes).reshape(2 * count, unknowns)
+    observed = (landmarks - params[:, None, 4:6]).transpose(0, 2, 1).reshape(2 * count, -1)
+    found = np.linalg.lstsq(design, observed, rcond=None)[0]
+    error = float(np.sqrt(np.mean((design @ found - observed) ** 2)))
+    if not error < _MAX_ERROR:
+        raise DatasetError(
+            f"landmarks differ from the projection of their PDM parameters by {error:.2g} px, so "
+            f"they are of no shape model (below {_MAX_ERROR} px expected)"
+        )
+    model = found.T.reshape(-1, 3, 1 + modes)
+    basis = np.ascontiguousarray(model[..., 1:])  # as a checkpoint restores it, bit for bit
+    variances = np.maximum(local.var(axis=0), _MIN_VARIANCE)
+    return PDM(model[..., 0] - basis @ centre, basis, variances)

@@ -6,25 +6,35 @@ images with a wrong aspect ratio show them: landmarks follow, shape parameters a
 remain the true face's, and the global parameters, which cannot express a stretch, are masked.
 Everything else changes the appearance alone. Action units do not change, which is right for a
 mirrored face only if its labels treat both sides of a face alike.
+
+Augmentation holds Python's lock most of the time, so threads share one core; a GPU that trains on
+thousands of faces a second needs processes.
 """
 
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from functools import partial
+from multiprocessing.util import Finalize
 
 import cv2
 import numpy as np
 
-from mlx_faceau.core.geometry import (
-    CROP_CENTRE,
-    flip_global_params,
-    flip_landmarks,
-    similarity_matrix,
-    transform_global_params,
-    transform_points,
-)
+from mlx_faceau.core import geometry
+from mlx_faceau.core.geometry import CROP_CENTRE, similarity_matrix
+from mlx_faceau.errors import FaceauError
 
-from .augmentation_workers import Augment, Batch
 from .photometric import Appearance, change_appearance, draw_factors, limit, limits_of
+
+Batch = dict[str, np.ndarray]
+# image (112, 112, 3) uint8 RGB, its labels and masks, a generator of its own -> both, changed
+Augment = Callable[[np.ndarray, Batch, np.random.Generator], tuple[np.ndarray, Batch]]
+Seeds = Sequence[tuple[int, ...]]  # (seed of the run, epoch, sample)
 
 _STRETCHED = 0.3  # share of faces that are stretched
 _INSIDE = (2.0, 110.0)  # where moved landmarks may lie: the sigmoid cannot reach 0 and 112
@@ -61,14 +71,9 @@ LEVELS: dict[str, Level | None] = {
 
 
 def augmentation(level: str, flip: float = 0.5) -> Augment | None:
-    """The augmentation of a level, as :class:`~mlx_faceau.data.loading.batches.Batches` takes it.
+    """The augmentation of a key of :data:`LEVELS`; None for ``"none"``.
 
-    Args:
-        level: a key of :data:`LEVELS`.
-        flip: share of samples that are mirrored, in [0, 1].
-
-    Returns:
-        The function, or None for ``"none"``.
+    ``flip`` is the share of samples that are mirrored, in [0, 1].
     """
     chosen = LEVELS[level]
     if chosen is None:
@@ -80,51 +85,38 @@ def augmentation(level: str, flip: float = 0.5) -> Augment | None:
 def augment_face(
     image: np.ndarray, labels: Batch, rng: np.random.Generator, level: Level
 ) -> tuple[np.ndarray, Batch]:
-    """One face, moved and changed at random, with its labels.
+    """A face's image, (112, 112, 3) uint8 RGB, and labels, moved and changed at random.
 
-    Args:
-        image: (112, 112, 3) uint8 RGB; left as it is.
-        labels: ``landmarks`` (68, 2) and ``global_params`` (6,) in crop pixels, and whatever else
-            belongs to the sample; left as they are.
-        rng: decides everything.
-        level: how far to go.
-
-    Returns:
-        The new image and labels. Landmarks lie in [2, 110]; ``local_mask`` is 0 where mirrored,
-        ``global_mask`` where stretched.
+    Those given are left as they are: ``landmarks`` (68, 2) and ``global_params`` (6,) in crop
+    pixels, and whatever else belongs to the sample. New landmarks lie in [2, 110]; ``local_mask``
+    is 0 where mirrored, ``global_mask`` where stretched.
     """
+    points, params, labels = labels["landmarks"], labels["global_params"], dict(labels)
     if rng.random() < level.movement.flip:
         image = cv2.flip(image, 1)
-        flipped = {
-            "landmarks": flip_landmarks(labels["landmarks"]),
-            "global_params": flip_global_params(labels["global_params"]),
-            "local_mask": np.zeros((), np.float32),  # a shape has no mirror without the PDM
-        }
-        labels = {**labels, **flipped}
-    points, stretch = labels["landmarks"], draw_stretch(level.movement.stretch, rng)
+        points, params = geometry.flip_landmarks(points), geometry.flip_global_params(params)
+        labels["local_mask"] = np.zeros((), np.float32)  # a shape has no mirror without the PDM
+    stretch = draw_stretch(level.movement.stretch, rng)
     if stretch is not None:
-        points = transform_points(stretch, points)
-        labels = {**labels, "global_mask": np.zeros((), np.float32)}
+        points = geometry.transform_points(stretch, points)
+        labels["global_mask"] = np.zeros((), np.float32)
     matrix = draw_similarity(points, level.movement, rng)
-    params = transform_global_params(matrix, labels["global_params"])
-    moved = {
-        "landmarks": transform_points(matrix, points).astype(np.float32),
-        "global_params": params.astype(np.float32),
-    }
+    labels["landmarks"] = geometry.transform_points(matrix, points).astype(np.float32)
+    params = geometry.transform_global_params(matrix, params)
+    labels["global_params"] = params.astype(np.float32)
     if stretch is not None:
         matrix = matrix @ np.vstack([stretch, (0.0, 0.0, 1.0)])
     size = image.shape[1], image.shape[0]
     image = cv2.warpAffine(
         image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
-    return change_appearance(image, level.appearance, rng), {**labels, **moved}
+    return change_appearance(image, level.appearance, rng), labels
 
 
 def draw_stretch(largest: float, rng: np.random.Generator) -> np.ndarray | None:
-    """(2, 3) width by a random factor and height by its inverse, about the crop's centre.
+    """(2, 3) width by a random factor and height by its inverse; None for most faces.
 
-    ``largest`` is the factor of the width to the height, at least 1. None for most faces, which are
-    not stretched.
+    It is about the crop's centre. ``largest`` is the factor of the width to the height, >= 1.
     """
     if largest == 1.0 or rng.random() >= _STRETCHED:
         return None
@@ -145,10 +137,71 @@ def draw_similarity(
     scale = draw_factors(limits.scale, rng)[0]
     shift = rng.uniform(-limits.shift, limits.shift, 2)
     low_end, high_end = _INSIDE
-    turned = transform_points(similarity_matrix(1.0, angle, (0.0, 0.0)), landmarks)
+    turned = geometry.transform_points(similarity_matrix(1.0, angle, (0.0, 0.0)), landmarks)
     low, high = turned.min(axis=0), turned.max(axis=0)
     scale = min(scale, (high_end - low_end) / float((high - low).max()))
     matrix = similarity_matrix(scale, angle, (0.0, 0.0))
     centred = CROP_CENTRE - matrix[:, :2].sum(axis=1) * CROP_CENTRE
     matrix[:, 2] = np.clip(centred + shift, low_end - scale * low, high_end - scale * high)
     return matrix
+
+
+def augment_batch(
+    augment: Augment, images: np.ndarray, labels: Batch, seeds: Seeds
+) -> tuple[np.ndarray, Batch]:
+    """Change the faces of a batch in place, each by a generator of its own seed; the same arrays.
+
+    ``images`` are (B, 112, 112, 3) uint8 RGB, ``labels`` (B, ...) each.
+    """
+    for row, seed in enumerate(seeds):
+        face = {name: values[row] for name, values in labels.items()}
+        images[row], changed = augment(images[row], face, np.random.default_rng(seed))
+        for name, value in changed.items():
+            labels[name][row] = value
+    return images, labels
+
+
+class AugmentationPool:
+    """Runs :func:`augment_batch` in processes, which start with the first batch.
+
+    The function that changes a face must be importable there. A program that starts them guards its
+    entry with ``if __name__ == "__main__"``, as Python's multiprocessing asks.
+    """
+
+    def __init__(self, count: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pool = ProcessPoolExecutor(count, context, initializer=_start_worker)
+        # A process that was itself started by multiprocessing waits for its children before the
+        # executor would end them; and it first closes, with priority 10, the queue that tells them.
+        Finalize(self, _shut_down, (self._pool,), exitpriority=20)
+
+    def augment_batch(
+        self, augment: Augment, images: np.ndarray, labels: Batch, seeds: Seeds
+    ) -> tuple[np.ndarray, Batch]:
+        """New arrays, as :func:`augment_batch` returns them."""
+        try:
+            return self._pool.submit(augment_batch, augment, images, labels, seeds).result()
+        except BrokenProcessPool:
+            raise FaceauError(
+                "an augmentation process was killed, perhaps because memory ran short; continue "
+                "with --resume and fewer --num-processes"
+            ) from None
+
+
+def _shut_down(pool: ProcessPoolExecutor) -> None:
+    # The last reference may go in the executor's own thread, which cannot wait for itself; at the
+    # exit, where waiting matters, it is the main thread that comes here.
+    pool.shutdown(wait=threading.current_thread() is threading.main_thread())
+
+
+def _start_worker() -> None:
+    """Leave Ctrl-C to the parent, take one core, and end when the parent is killed."""
+
+    def end_with(parent: "multiprocessing.process.BaseProcess") -> None:
+        parent.join()
+        os._exit(1)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(1)
+    if parent := multiprocessing.parent_process():
+        threading.Thread(target=end_with, args=(parent,), daemon=True).start()

@@ -1,22 +1,24 @@
 """Batches of a training file: shuffled with bounded memory, resumable, read ahead by threads.
 
-The order of an epoch is a pure function of (seed, epoch). Blocks are read and shuffled by
-:mod:`~mlx_faceau.data.loading.shuffle_buffer`.
+The order of an epoch is a pure function of (seed, epoch). Blocks of neighbouring samples come in
+random order, each read in one go, and stream into a shuffle buffer; every sample leaves the buffer
+from a random slot, into which the next one of the stream moves. At the end the buffer empties in
+random order.
 """
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
 
 from mlx_faceau.core.plural import counted
-from mlx_faceau.data.format.labelled_faces import LabelledFaces
+from mlx_faceau.data.format.dataset import LabelledFaces
 from mlx_faceau.errors import DatasetError, UsageError
 
-from .augmentation_workers import Augment, AugmentationPool, Batch, augment_batch
-from .shuffle_buffer import ShuffleBuffer
+from .augment import Augment, AugmentationPool, Batch, augment_batch
 
 Transform = Callable[[Batch, int], Batch]  # a batch and its epoch
 Read = tuple[np.ndarray, np.ndarray]  # images, indices
@@ -25,55 +27,39 @@ SHUFFLE_WINDOW = 4096  # samples in the buffer: 154 MB
 _BLOCKS_IN_WINDOW = 8  # at least, for files whose blocks are large
 
 
+@dataclass(eq=False)
 class Batches:
     """Batches of some samples of a data set, epoch by epoch.
 
-    Args:
-        dataset: a :class:`~mlx_faceau.data.format.dataset.FaceDataset`, or several.
-        indices: (n,) samples to use.
-        batch_size: samples in a batch.
-        seed: of the order and of the augmentation.
-        augment: changes one sample; its generator depends on (seed, epoch, sample index) alone.
-        workers: threads that read ahead and augment; 0 does it in the caller's thread.
-        processes: that augment in place of the threads, which feed them; they start with the first
-            batch.
-        part: (rank, ranks): only this one of as many equal parts of each batch is given out. The
-            images of all parts are read, those of one are augmented.
-        transform: changes a whole batch last, by its epoch; None leaves it as it is.
-
-    Raises:
-        DatasetError: if the samples do not fill a batch.
+    It raises DatasetError if the samples do not fill a batch.
     """
 
-    def __init__(
-        self,
-        dataset: LabelledFaces,
-        indices: np.ndarray,
-        batch_size: int,
-        seed: int = 42,
-        augment: Augment | None = None,
-        workers: int = 2,
-        processes: int = 0,
-        part: tuple[int, int] = (0, 1),
-        transform: Transform | None = None,
-    ) -> None:
-        if (count := len(indices)) < batch_size:
+    dataset: LabelledFaces
+    indices: np.ndarray  # (n,) samples to use
+    batch_size: int
+    seed: int = 42  # of the order and of the augmentation
+    # Changes one sample; its generator depends on (seed, epoch, sample index) alone.
+    augment: Augment | None = None
+    workers: int = 2  # threads that read ahead and augment; 0 does it in the caller's thread
+    # That augment in place of the threads, which feed them; they start with the first batch.
+    processes: int = 0
+    # (rank, ranks): only this one of as many equal parts of each batch is given out. The images of
+    # all parts are read, those of one are augmented.
+    part: tuple[int, int] = (0, 1)
+    transform: Transform | None = None  # changes a whole batch last, by its epoch
+
+    def __post_init__(self) -> None:
+        if (count := len(self.indices)) < self.batch_size:
             smaller = f"use --batch-size {count} or less" if count > 1 else "lower --val-split"
             raise DatasetError(
                 f"the training side holds {counted(count, 'sample')}, fewer than a batch of "
-                f"{batch_size}; {smaller}, or add data"
+                f"{self.batch_size}; {smaller}, or add data"
             )
-        self.dataset = dataset
-        self.indices = np.sort(np.asarray(indices, dtype=np.int64))
-        self.batch_size = batch_size
-        self.seed = seed
-        self.augment = augment
-        self.under_way = max(workers, processes)
-        self._augment_batch = (
-            AugmentationPool(processes).augment_batch if processes and augment else augment_batch
-        )
-        self.part = part
-        self.transform = transform
+        self.indices = np.sort(np.asarray(self.indices, dtype=np.int64))
+        self.under_way = max(self.workers, self.processes)
+        self._augment_batch = augment_batch
+        if self.processes and self.augment:
+            self._augment_batch = AugmentationPool(self.processes).augment_batch
 
     def __len__(self) -> int:
         """Number of batches in an epoch; a last short one is left out."""
@@ -84,10 +70,6 @@ class Batches:
 
         Threads end when the iterator is used up, closed, or forgotten. What goes wrong in them is
         raised here.
-
-        Args:
-            epoch: number of the epoch, >= 0.
-            start: index of the first batch wanted.
 
         Yields:
             ``images`` (B, 112, 112, 3) uint8 RGB, ``landmarks``, ``global_params``,
@@ -101,21 +83,14 @@ class Batches:
             return self._ahead(raw, epoch)
         return (self._finish(*read, epoch) for read in raw)
 
-    def order(self, epoch: int) -> np.ndarray:
-        """(n,) int64 samples of an epoch in their order."""
-        return self._plan(epoch).order
-
-    def _plan(self, epoch: int) -> ShuffleBuffer:
+    def _read(self, epoch: int, start: int) -> Iterator[Read]:
+        """Images and indices of this rank's part, batch by batch."""
         blocks = self.dataset.blocks[self.indices]
         largest = int(np.unique(blocks, return_counts=True)[1].max())
         window = max(SHUFFLE_WINDOW, _BLOCKS_IN_WINDOW * largest)
-        return ShuffleBuffer(self.indices, blocks, window, (self.seed, epoch))
-
-    def _read(self, epoch: int, start: int) -> Iterator[Read]:
-        """Images and indices of this rank's part, batch by batch."""
+        plan = ShuffleBuffer(self.indices, blocks, window, (self.seed, epoch))
         rank, ranks = self.part
         own = slice(rank * self.batch_size // ranks, (rank + 1) * self.batch_size // ranks)
-        plan = self._plan(epoch)
         images = plan.images(self.dataset.read_images, start * self.batch_size)
         for batch in range(start, len(self)):
             chosen = slice(batch * self.batch_size, (batch + 1) * self.batch_size)
@@ -151,3 +126,45 @@ class Batches:
         finally:
             reader.shutdown(cancel_futures=True)
             finishers.shutdown(cancel_futures=True)
+
+
+class ShuffleBuffer:
+    """The order of one epoch, a pure function of its arguments.
+
+    ``indices`` (n,) are ascending, neighbours with the same number in ``blocks`` (n,) are read
+    together, and ``window`` samples are in the buffer.
+    """
+
+    def __init__(
+        self, indices: np.ndarray, blocks: np.ndarray, window: int, seed: tuple[int, int]
+    ) -> None:
+        rng = np.random.default_rng(seed)
+        neighbours = np.split(indices, np.flatnonzero(np.diff(blocks)) + 1)
+        # samples of each block, in the order in which blocks are read
+        self.blocks = [neighbours[i] for i in rng.permutation(len(neighbours))]
+        stream = np.concatenate(self.blocks).tolist()
+        buffer, incoming = stream[:window], stream[window:]
+        order = []
+        slots = rng.integers(len(buffer), size=len(incoming)).tolist()
+        for slot, following in zip(slots, incoming, strict=True):
+            order.append(buffer[slot])
+            buffer[slot] = following
+        order += [buffer[slot] for slot in rng.permutation(len(buffer)).tolist()]
+        self.order = np.array(order, np.int64)  # (n,) samples as they leave the buffer
+
+    def images(self, read: Callable[[np.ndarray], np.ndarray], first: int) -> Iterator[np.ndarray]:
+        """Images of ``order[first:]``, exactly as in the whole epoch.
+
+        A block is read when its first sample is due, without the samples that are no longer wanted.
+        """
+        last = np.zeros(int(self.order.max()) + 1, np.int64)  # place of each sample's last visit
+        np.maximum.at(last, self.order, np.arange(len(self.order)))
+        held: dict[int, np.ndarray] = {}
+        blocks = iter(self.blocks)
+        for place, sample in enumerate(self.order[first:].tolist(), start=first):
+            while sample not in held:
+                block = np.unique(next(blocks))
+                wanted = block[last[block] >= first]
+                if len(wanted):  # copies, so that one that stays does not keep its whole block
+                    held.update(zip(wanted.tolist(), map(np.copy, read(wanted)), strict=True))
+            yield held[sample] if last[sample] > place else held.pop(sample)

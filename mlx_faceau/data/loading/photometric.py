@@ -92,7 +92,10 @@ def change_appearance(
         decoded = np.asarray(cv2.imdecode(code, cv2.IMREAD_COLOR))
         image = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
     if rng.random() < limits.edges:
-        _repeat_edges(image, rng.integers(0, limits.edge_depth + 1, 4) * rng.integers(0, 2, 4))
+        depths = rng.integers(0, limits.edge_depth + 1, 4) * rng.integers(0, 2, 4)
+        top, bottom, left, right = depths.tolist()
+        inner = image[top : image.shape[0] - bottom, left : image.shape[1] - right]
+        image = cv2.copyMakeBorder(inner, top, bottom, left, right, cv2.BORDER_REPLICATE)
     if rng.random() < limits.cutout:  # a rectangle of one colour; it may reach past the border
         longest = limits.cutout_side
         height, width = rng.integers(longest // 3, longest + 1, 2).tolist()
@@ -119,13 +122,3 @@ def motion_kernel(length: float, angle: float) -> np.ndarray:
     across = np.abs(y * np.cos(angle) - x * np.sin(angle))
     weights = np.clip(length / 2 + 0.5 - along, 0, 1) * np.clip(1 - across, 0, 1)
     return np.asarray(weights / weights.sum(), np.float32)
-
-
-def _repeat_edges(image: np.ndarray, depths: np.ndarray) -> None:
-    """Repeat the row or column that lies ``depths`` (top, bottom, left, right) pixels in."""
-    top, bottom, left, right = depths.tolist()
-    height, width = image.shape[:2]
-    image[:top] = image[top]
-    image[height - bottom :] = image[height - bottom - 1]
-    image[:, :left] = image[:, left, None]
-    image[:, width - right :] = image[:, width - right - 1, None]

@@ -20,15 +20,10 @@ _COLORS = {  # RGB
 
 
 def contact_sheet(images: np.ndarray, landmarks: np.ndarray, intensities: np.ndarray) -> np.ndarray:
-    """Faces side by side at twice their size, landmarks drawn as lines and dots.
+    """Images (N, H, W, 3) uint8 RGB at twice their size, with landmarks (N, 68, 2) in pixels.
 
-    Args:
-        images: (N, H, W, 3) uint8 RGB, at least one.
-        landmarks: (N, 68, 2) pixels of the images; pixel centres at whole numbers.
-        intensities: (N, 17); the strongest are written at a face's lower edge.
-
-    Returns:
-        (rows * 2H, columns * 2W, 3) uint8 RGB, at most ten columns; places left over are black.
+    The strongest of the intensities (N, 17) are written at a face's lower edge. The sheet has at
+    most ten columns, (rows * 2H, columns * 2W, 3) uint8 RGB; places left over are black.
     """
     tiles = []
     for image, points, units in zip(images, landmarks, intensities, strict=True):
