@@ -38,7 +38,7 @@ from mlx_faceau.data.labels.facs_reading import (
     rotation_and_scale,
     unit_sums,
 )  # fmt: skip
-from mlx_faceau.data.labels.ict_facekit import read_ict_facekit
+from mlx_faceau.data.labels.open_pdm import read_ict_facekit
 
 OPEN_SOURCES = ("muxspace", "udacity", "liveportrait")
 CLOSED = 0.02  # distance of the inner lips / distance of the outer eye corners

@@ -26,8 +26,8 @@ from mlx_faceau.data.format.row_io import create_file
 from mlx_faceau.data.labels.face_labels import is_photograph
 from mlx_faceau.data.labels.face_mesh import FaceMesh, Pyramid
 from mlx_faceau.data.labels.generate import VideoReport
-from mlx_faceau.data.labels.ict_facekit import read_ict_facekit
 from mlx_faceau.data.labels.mediapipe import LICENCE, find_faces
+from mlx_faceau.data.labels.open_pdm import read_ict_facekit
 from mlx_faceau.data.synthetic.expression_model import expression_model
 from mlx_faceau.data.synthetic.expression_synthesis import LabelledFace, make_expressions
 from mlx_faceau.errors import DatasetError

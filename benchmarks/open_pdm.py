@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from mlx_faceau.core.pdm import OPEN_PDM, PDM, read_pdm, write_pdm
-from mlx_faceau.data.labels.ict_facekit import read_ict_facekit
-from mlx_faceau.data.labels.open_pdm import build_open_pdm
+from mlx_faceau.data.labels.open_pdm import build_open_pdm, read_ict_facekit
 
 TOLERANCES = {"mean": 1e-3, "basis": 1e-4, "variances": 1e-2}  # for another BLAS
 

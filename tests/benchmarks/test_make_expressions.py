@@ -15,7 +15,7 @@ from mlx_faceau.core.pdm import OPEN_PDM, read_pdm
 from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.data.format.label_provenance import labellers
 from mlx_faceau.data.labels.facs_reading import load_table, read_action_units
-from mlx_faceau.data.labels.ict_facekit import read_ict_facekit
+from mlx_faceau.data.labels.open_pdm import read_ict_facekit
 from mlx_faceau.data.synthetic.expression_model import AU_SHAPES, expression_model, shape_names
 from mlx_faceau.data.synthetic.expression_motion import move_mesh
 from mlx_faceau.data.synthetic.expression_synthesis import make_expressions

@@ -1,6 +1,6 @@
 """The face mesh pipeline against closed forms, and against the package whose nets it runs."""
 
-import io
+import hashlib
 import json
 import sys
 import zipfile
@@ -58,16 +58,17 @@ def test_a_regions_square_fills_the_nets_input_edge_on_edge() -> None:
     np.testing.assert_allclose(found, [[-0.5, -0.5], [255.5, -0.5], [255.5, 255.5]], atol=1e-9)
 
 
-def test_without_litert_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_litert_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parts = ("face_detector", "face_landmarks_detector", "face_blendshapes")
-    model = io.BytesIO()
+    model = tmp_path / "face_landmarker.task"
     with zipfile.ZipFile(model, "w") as task:
         for part in parts:
             task.writestr(f"{part}.tflite", b"")
-    monkeypatch.setattr(face_mesh, "_checked", lambda path: model.getvalue())
+    digest = hashlib.sha256(model.read_bytes()).hexdigest()
+    monkeypatch.setattr(face_mesh, "MODEL_SHA256", digest)
     monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
     with pytest.raises(MissingDependency, match=r"mlx-faceau\[label\]"):
-        FaceMesh("face_landmarker.task")
+        FaceMesh(model)
 
 
 @pytest.mark.parametrize("side", [100.0, 900.0, 4000.0], ids=["enlarged", "halved", "much reduced"])

@@ -7,7 +7,7 @@ import pytest
 from ict_like import SHAPES, ict_arrays, write_ict
 
 from mlx_faceau.core.pdm import OPEN_PDM, read_pdm
-from mlx_faceau.data.labels.ict_facekit import read_ict_facekit
+from mlx_faceau.data.labels.open_pdm import read_ict_facekit
 from mlx_faceau.errors import DatasetError
 
 

@@ -11,8 +11,12 @@ from ict_like import SHAPES, write_ict
 from mlx_faceau.core.geometry import project
 from mlx_faceau.core.landmarks import MIRROR
 from mlx_faceau.core.pdm import OPEN_PDM, OPEN_PDM_NOISE, PDM, fit_pdm, read_pdm
-from mlx_faceau.data.labels.ict_facekit import ICTFaceKit, read_ict_facekit
-from mlx_faceau.data.labels.open_pdm import build_open_pdm, sample_expressions
+from mlx_faceau.data.labels.open_pdm import (
+    ICTFaceKit,
+    build_open_pdm,
+    read_ict_facekit,
+    sample_expressions,
+)
 
 ICT = REPOSITORY.parent / "shared" / "open" / "ict_facekit.npz"
 MIRRORED = np.array([-1, 1, 1])

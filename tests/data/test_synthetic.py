@@ -6,10 +6,9 @@ import pytest
 from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.core.landmarks import MIRROR
 from mlx_faceau.data.format.dataset import FaceDataset
-from mlx_faceau.data.synthetic.marks import marks
 from mlx_faceau.data.synthetic.paint import paint_face, sample_appearance
 from mlx_faceau.data.synthetic.people import _expression, synthesize, write_synthetic
-from mlx_faceau.data.synthetic.shape import interpolation, shape_model
+from mlx_faceau.data.synthetic.shape import interpolation, marks, shape_model
 
 
 @pytest.fixture(scope="module")

@@ -22,8 +22,7 @@ class FaceLabels:
     global_params: np.ndarray  # (6,) scale, rx, ry, rz, tx, ty of the PDM in the frame
     local_params: np.ndarray  # (34,)
     au_intensities: np.ndarray  # (17,) in AU_NAMES order
-    # (4,) x, y, width, height; None takes the landmarks' bounding box
-    bbox: np.ndarray | None = None
+    bbox: np.ndarray | None = None  # (4,) x, y, width, height; None: that of the landmarks
     confidence: float = 1.0  # of the labeller, in [0, 1]
     face_id: int = 0  # the face's number, the same in all frames of a video
     hog: np.ndarray | None = None  # (4464,) FHOG of the aligned face, or None
@@ -47,16 +46,11 @@ class Labeller(Protocol):
     @property
     def pdm(self) -> PDM | None:
         """The shape model, or None where its file is not available."""
-        ...
 
     def begin(self, video: Path) -> Callable[[Frame], Labels]:
-        """Prepare for a video or photograph.
+        """A function that labels frames of a video or photograph, in order, perhaps not all.
 
-        Returns:
-            A function that labels its frames; called in order, perhaps not with all of them.
-
-        Raises:
-            FaceauError: if this video cannot be labelled.
+        It raises FaceauError if this video cannot be labelled.
         """
         ...
 

@@ -43,7 +43,7 @@ _DETECTED_MARGIN = 1.5  # side of a region / longer side of the detector's box
 # The same region from the points' box: its margin, and how far its centre lies below the box's, in
 # sides. Both are means over 165 photographs; the net's points depend a little on what it is shown.
 _MESH_MARGIN, _MESH_DROP = 1.375, 0.038
-_EYES = (33, 263)  # outer corners, the subject's right and left
+_EYES = [33, 263]  # outer corners, the subject's right and left
 _MARKS = ((33, 133), (362, 263), (1,), (13, 14))  # the detector's first four points: their means
 _CHECKED = 4 / 3  # region in which the detector verifies a face / region of the face
 # Mean distance of these points between both nets, in sides of the face's region: of photographs 99
@@ -103,18 +103,14 @@ class Mesh:
     def region(self) -> Region:
         """The region in which to fit the same face again."""
         low, high = self.box[:2], self.box[2:]
-        across = self.points[_EYES[1], :2] - self.points[_EYES[0], :2]
-        angle = float(np.arctan2(across[1], across[0]))
+        angle = _angle(*self.points[_EYES, :2])
         side = _MESH_MARGIN * float((high - low).max())
         down = np.array([-np.sin(angle), np.cos(angle)])
         return Region((low + high) / 2 + _MESH_DROP * side * down, side, angle)
 
 
 class FaceMesh:
-    """The three nets. Not safe with threads: each needs its own.
-
-    Args:
-        model: ``face_landmarker.task``, float16, version 1.
+    """The three nets of ``face_landmarker.task``. Not safe with threads: each needs its own.
 
     Raises:
         BackendError: if the file is missing or another one; it says where to get it.
@@ -122,7 +118,17 @@ class FaceMesh:
     """
 
     def __init__(self, model: Path | str) -> None:
-        parts = zipfile.ZipFile(io.BytesIO(_checked(Path(model))))
+        try:
+            content = Path(model).read_bytes()
+        except OSError as error:
+            raise BackendError(f"{model}: {error.strerror}; get it from {MODEL_URL}") from None
+        found = hashlib.sha256(content).hexdigest()
+        if found != MODEL_SHA256:
+            raise BackendError(
+                f"{model}: SHA-256 is {found[:12]}..., expected {MODEL_SHA256[:12]}... (MediaPipe "
+                f"Face Landmarker, float16, version 1); get it from {MODEL_URL}"
+            )
+        parts = zipfile.ZipFile(io.BytesIO(content))
         self._detector = _Net(parts.read("face_detector.tflite"))
         self._mesh = _Net(parts.read("face_landmarks_detector.tflite"))
         self._scores = _Net(parts.read("face_blendshapes.tflite"))
@@ -135,9 +141,8 @@ class FaceMesh:
         for score, points in decode(outputs, scores, self._anchors):
             shown = transform_points(back, points)
             extent = np.abs(points[1] - points[0]).max() * region.side / _DETECTOR_SIDE
-            across = shown[3] - shown[2]
-            angle = float(np.arctan2(across[1], across[0]))
-            found.append((score, Region(shown[:2].mean(axis=0), _DETECTED_MARGIN * extent, angle)))
+            side, angle = _DETECTED_MARGIN * extent, _angle(shown[2], shown[3])
+            found.append((score, Region(shown[:2].mean(axis=0), side, angle)))
         return found
 
     def _detections(
@@ -182,20 +187,11 @@ class FaceMesh:
 
 
 class Pyramid:
-    """An image and its halves, so that small copies show no moire.
-
-    Args:
-        image: (H, W, 3) uint8 BGR.
-    """
+    """An image, (H, W, 3) uint8 BGR, and its halves, so that small copies show no moire."""
 
     def __init__(self, image: np.ndarray) -> None:
         self._levels = [image]
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height, px."""
-        height, width = self._levels[0].shape[:2]
-        return width, height
+        self.size: tuple[int, int] = image.shape[1::-1]  # width and height, px
 
     def warp(self, matrix: np.ndarray, size: int) -> np.ndarray:
         """(size, size, 3) uint8 RGB of a map from the image to it; edges replicate."""
@@ -203,11 +199,9 @@ class Pyramid:
         while ratio >= _REDUCED and min(self._levels[level].shape[:2]) > 1:
             level, ratio = level + 1, ratio / 2
             if level == len(self._levels):
-                height, width = self._levels[-1].shape[:2]
-                half = (max(1, width // 2), max(1, height // 2))
-                self._levels.append(
-                    cv2.resize(self._levels[-1], half, interpolation=cv2.INTER_AREA)
-                )
+                last = self._levels[-1]
+                half = (max(1, last.shape[1] // 2), max(1, last.shape[0] // 2))
+                self._levels.append(cv2.resize(last, half, interpolation=cv2.INTER_AREA))
         image = self._levels[level]
         fx, fy = (a / b for a, b in zip(self.size, image.shape[1::-1], strict=True))
         # Centre x of the level lies at (x + 0.5) f - 0.5 of the image.
@@ -235,16 +229,11 @@ def anchors() -> np.ndarray:
 def decode(
     outputs: np.ndarray, scores: np.ndarray, centres: np.ndarray
 ) -> Iterator[tuple[float, np.ndarray]]:
-    """Faces from the detector's outputs, overlapping ones averaged by score.
+    """The best score of each face and its (8, 2) px: two corners of the box, six points.
 
-    Args:
-        outputs: (A, 8, 2) px for each anchor: the box's centre, its size, six points: right and
-            left eye, nose, mouth, right and left ear. All but the size are offsets from the anchor.
-        scores: (A,) in [0, 1].
-        centres: (A, 2) px.
-
-    Yields:
-        The best score of a face and its (8, 2) px: two corners of the box, the six points.
+    Overlapping faces are averaged by their scores (A,) in [0, 1]. Outputs (A, 8, 2) px of the
+    anchors at ``centres`` (A, 2) are the box's centre, its size and the points: right and left eye,
+    nose, mouth, right and left ear. All but the size are offsets from the anchor.
     """
     likely = np.flatnonzero(scores >= _DETECTED)
     order = likely[np.argsort(-scores[likely], kind="stable")]
@@ -273,6 +262,12 @@ def overlap(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     return np.asarray(both / np.where(union > 0, union, 1))
 
 
+def _angle(right: np.ndarray, left: np.ndarray) -> float:
+    """Of the line from the subject's right eye to the left, from x towards y, radians."""
+    x, y = left - right
+    return float(np.arctan2(y, x))
+
+
 class _Net:
     """A TFLite model of one input, on one thread."""
 
@@ -291,20 +286,6 @@ class _Net:
         self._interpreter.set_tensor(self._input, values.reshape(self._shape))
         self._interpreter.invoke()
         return [self._interpreter.get_tensor(index) for index in self._outputs]
-
-
-def _checked(path: Path) -> bytes:
-    try:
-        model = path.read_bytes()
-    except OSError as error:
-        raise BackendError(f"{path}: {error.strerror}; get it from {MODEL_URL}") from None
-    found = hashlib.sha256(model).hexdigest()
-    if found != MODEL_SHA256:
-        raise BackendError(
-            f"{path}: SHA-256 is {found[:12]}..., expected {MODEL_SHA256[:12]}... (MediaPipe Face "
-            f"Landmarker, float16, version 1); get it from {MODEL_URL}"
-        )
-    return model
 
 
 def _sigmoid(values: np.ndarray) -> np.ndarray:

@@ -205,11 +205,9 @@ def load_table(path: Path = TABLE) -> Table:
 
 
 def rotation_and_scale(source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """R (N, 3, 3) and k (N,) for which k * source @ R is nearest to the target, both centred.
+    """R (N, 3, 3) and k (N,) for which k * source @ R is nearest to the target.
 
-    Args:
-        source: (N, P, 3) points whose mean is 0.
-        target: (P, 3) points whose mean is 0.
+    Points of the source (N, P, 3) and of the target (P, 3) have means of 0.
 
     Reference:
         Umeyama, Least-squares estimation of transformation parameters, PAMI 1991.
@@ -234,10 +232,10 @@ def align(mesh: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def features(mesh: np.ndarray, scores: np.ndarray, table: Table) -> tuple[np.ndarray, np.ndarray]:
-    """Features (N, F) and pose (N, 2) of meshes and scores.
+    """Features (N, F), and pose (N, 2): pitch and absolute yaw, radians.
 
     Features are offsets of the aligned mesh, averaged with its mirror image, from the mean one, and
-    log-odds of the scores. Pose is pitch and absolute yaw, radians.
+    log-odds of the scores.
     """
     aligned, rotation = align(mesh * [1.0, -1.0, -1.0], table.mean)
     mirrored = aligned[:, table.mirror] * [-1.0, 1.0, 1.0]
@@ -311,8 +309,8 @@ def read_action_units(mesh: np.ndarray, scores: np.ndarray) -> np.ndarray:
     Raises:
         UsageError: if the shapes are not those above.
     """
-    mesh, scores = np.asarray(mesh, np.float64), np.asarray(scores, np.float64)
-    mesh, scores = (a[None] if a.ndim == d else a for a, d in ((mesh, 2), (scores, 1)))
+    mesh = np.array(mesh, np.float64, ndmin=3)
+    scores = np.array(scores, np.float64, ndmin=2)
     if mesh.shape[1:] != (MESH_POINTS, 3) or scores.shape != (len(mesh), NUM_SCORES):
         raise UsageError(
             f"action units need meshes (N, 478, 3) and scores (N, 52), not {mesh.shape} and "
@@ -323,7 +321,7 @@ def read_action_units(mesh: np.ndarray, scores: np.ndarray) -> np.ndarray:
     intensities = np.full((len(mesh), len(AU_NAMES)), np.nan, np.float32)
     if found.any():
         sums = unit_sums(mesh[found], scores[found], table)
-        intensities[found] = np.stack(
-            [np.interp(sums[:, k], table.knots[k], table.levels) for k in range(len(AU_NAMES))], 1
-        ).clip(0, MAX_INTENSITY)
+        for k, knots in enumerate(table.knots):
+            read = np.interp(sums[:, k], knots, table.levels)
+            intensities[found, k] = read.clip(0, MAX_INTENSITY)
     return intensities

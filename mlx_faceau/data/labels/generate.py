@@ -1,7 +1,7 @@
 """Training samples from videos and photographs: labelled faces, cut out and measured."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,11 +51,6 @@ class VideoReport:
         """Whether the video need not be tried again: it gave samples, or had no error."""
         return bool(self.kept or not self.error)
 
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "VideoReport":
-        """The report whose ``vars`` a file holds as JSON."""
-        return cls(**{**values, "dropped": Counter(values["dropped"])})
-
 
 class TrainingDataGenerator:
     """Makes training samples from videos and photographs.
@@ -69,9 +64,6 @@ class TrainingDataGenerator:
         pdm: a PDM or its file: checks landmarks against their parameters, and is fitted where the
             labels have none. mediapipe takes the open PDM unless one is given.
         label_model: mediapipe's ``face_landmarker.task``.
-
-    Attributes:
-        report: of the last video; filled while it is read.
 
     Raises:
         UsageError: if the labeller is unknown, or ``frame_step`` is below 1.
@@ -90,16 +82,12 @@ class TrainingDataGenerator:
         self._labeller_for = labeller_for(labeller, pdm, label_model)
         self._span = Span(every=frame_step)
         self._limits = limits or quality.Limits()
-        self.report = VideoReport("")
+        self.report = VideoReport("")  # of the last video; filled while it is read
 
     def process_video(
         self, path: Path | str, progress: Callable[[Frame], None] = lambda _: None
     ) -> Iterator[dict[str, Any]]:
-        """Samples of a video, in order, or of a photograph.
-
-        Args:
-            path: of the file.
-            progress: called after each frame.
+        """Samples of a video, in order, or of a photograph; ``progress`` gets each frame.
 
         Yields:
             ``image`` (112, 112, 3) uint8 RGB, the standard crop; ``landmarks`` (68, 2),
@@ -148,9 +136,9 @@ class TrainingDataGenerator:
             self.report.dropped["landmarks"] += 1
             return None
         image = crops.crop(matrix)
+        small = quality.reduced(image)
         measures = quality.measure(image, face, matrix, pdm)
-        small, before = quality.reduced(image), last.get(face.face_id)
-        measures["change"] = float("nan") if before is None else quality.change(small, before)
+        measures["change"] = quality.change(small, last.get(face.face_id))
         score = quality.score(measures)
         labels = (params, face.local_params, face.au_intensities)
         if not all(np.isfinite(value).all() for value in labels) or params[0] <= 0:

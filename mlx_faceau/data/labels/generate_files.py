@@ -46,11 +46,9 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class InputFile:
-    """One video or photograph."""
-
-    path: Path  # its file
+    path: Path  # of the video or photograph
     name: str  # unique among the inputs; what a split keeps together
-    subject: str | None = None  # the person's name, or None
+    subject: str | None = None  # the person's name
 
 
 @dataclass(frozen=True)
@@ -84,12 +82,6 @@ class Shard:
         digest = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
         return cls(folder / f"{digest}.h5", tuple(inputs))
 
-    def finished_reports(self) -> list[VideoReport]:
-        """The reports, if an earlier run made it; none if it has to be made."""
-        saved = video_reports(self.path) if self.path.is_file() else []
-        reports = list(map(VideoReport.from_json, saved))
-        return reports if any(report.final for report in reports) else []
-
 
 Finished = Iterator[tuple[Shard, list[VideoReport]]]
 
@@ -104,14 +96,9 @@ def generate_file(
     """Write the samples of all inputs into ``output``; inputs that it holds already are skipped.
 
     An input that cannot be read or labelled is reported and left out. If the run is interrupted,
-    finished shards are kept, and the same call continues.
-
-    Args:
-        inputs: the videos and photographs.
-        settings: the same for all.
-        output: the training file, made or extended.
-        workers: processes; 0 reads the inputs in this one, which a broken file may then end.
-        progress: called now and then with the number of finished inputs and of frames.
+    finished shards are kept, and the same call continues. With 0 ``workers`` (processes) the inputs
+    are read in this one, which a broken file may then end. ``progress`` is called now and then with
+    the number of finished inputs and of frames.
 
     Returns:
         The reports of all inputs, in their order. If none of them gave a sample, there is no file.
@@ -130,65 +117,67 @@ def generate_file(
     busy = DatasetError(f"{output}: another program is writing it; wait until it is done")
     lock = Lock(Path(f"{output}.lock"), busy)
     try:
-        return _generate(inputs, settings, output, workers, progress)
+        existing = [output] if output.exists() else []
+        reports = {each.video: each for path in existing for each in _read_reports(path)}
+        if existing and not reports:
+            raise DatasetError(
+                f"{output}: exists, and was not made from videos; choose another name and join "
+                "them with 'mlx-faceau data merge'"
+            )
+        folder = output.with_name(output.name + ".shards")
+        folder.mkdir(exist_ok=True)
+        new = [file for file in inputs if file.name not in reports]
+        filled: list[Shard] = []
+        for shard, found in _all_shards(new, folder, settings, workers, progress):
+            reports.update({report.video: report for report in found})
+            labels = {name: [vars(each)] for name, each in reports.items() if each.kept}
+            check_same_labels(labels, "choose a labeller with --labels")
+            if any(report.kept for report in found):
+                filled.append(shard)
+        if filled:
+            order = {file.name: number for number, file in enumerate(inputs)}
+            filled.sort(key=lambda shard: order[shard.inputs[0].name])
+            sources = [*existing, *(shard.path for shard in filled)]
+            exclude = set() if all(map(schema.has_hog, sources)) else {schema.HOG}
+            with create_file(output) as file:
+                for path in sources:
+                    copy_samples(path, file, exclude)
+                final = [vars(report) for report in reports.values() if report.final]
+                file.write_text(GENERATION, json.dumps(final))
+        shutil.rmtree(folder)
+        return [reports[file.name] for file in inputs]
     finally:
         lock.release()
 
 
-def _generate(
+def _read_reports(path: Path) -> list[VideoReport]:
+    return [
+        VideoReport(**{**values, "dropped": Counter(values["dropped"])})
+        for values in video_reports(path)
+    ]
+
+
+def _all_shards(
     inputs: Sequence[InputFile],
+    folder: Path,
     settings: GeneratorSettings,
-    output: Path,
     workers: int,
     progress: Progress,
-) -> list[VideoReport]:
-    """:func:`generate_file`, while no other program writes the output."""
-    existing = [output] if output.exists() else []
-    recorded = [VideoReport.from_json(each) for path in existing for each in video_reports(path)]
-    if existing and not recorded:
-        raise DatasetError(
-            f"{output}: exists, and was not made from videos; choose another name and join "
-            "them with 'mlx-faceau data merge'"
-        )
-    reports = {report.video: report for report in recorded}
-    folder = output.with_name(output.name + ".shards")
-    folder.mkdir(exist_ok=True)
+) -> Finished:
+    """A shard for each video, and for every 64 photographs in a row: first those made before."""
     missing: list[Shard] = []
-    filled: list[Shard] = []
-
-    def add(shard: Shard, found: Sequence[VideoReport]) -> None:
-        reports.update({report.video: report for report in found})
-        labels = {name: [vars(each)] for name, each in reports.items() if each.kept}
-        check_same_labels(labels, "choose a labeller with --labels")
-        if any(report.kept for report in found):
-            filled.append(shard)
-
-    # A shard for each video, and for every 64 photographs in a row.
-    new = [file for file in inputs if file.name not in reports]
-    for photographs, run in itertools.groupby(new, lambda file: is_photograph(file.path)):
+    for photographs, run in itertools.groupby(inputs, lambda file: is_photograph(file.path)):
         members = list(run)
         size = _PHOTOGRAPHS if photographs else 1
         for start in range(0, len(members), size):
             shard = Shard.of(folder, members[start : start + size], settings)
-            if finished := shard.finished_reports():
-                add(shard, finished)
+            reports = _read_reports(shard.path) if shard.path.is_file() else []
+            if any(report.final for report in reports):
+                yield shard, reports
             else:
                 missing.append(shard)
     process = _process_in_pool if workers else _process_here
-    for shard, found in process(missing, settings, workers, progress):
-        add(shard, found)
-    if filled:
-        order = {file.name: number for number, file in enumerate(inputs)}
-        filled.sort(key=lambda shard: order[shard.inputs[0].name])
-        sources = [*existing, *(shard.path for shard in filled)]
-        exclude = set() if all(map(schema.has_hog, sources)) else {schema.HOG}
-        with create_file(output) as file:
-            for path in sources:
-                copy_samples(path, file, exclude)
-            final = [vars(report) for report in reports.values() if report.final]
-            file.write_text(GENERATION, json.dumps(final))
-    shutil.rmtree(folder)
-    return [reports[file.name] for file in inputs]
+    yield from process(missing, settings, workers, progress)
 
 
 @cache
@@ -202,8 +191,7 @@ def make_shard(
 ) -> list[VideoReport]:
     """Label the inputs of a shard and write it. Errors of an input go into its report.
 
-    Raises:
-        DatasetError: if the disk refuses.
+    It raises DatasetError if the disk refuses.
     """
     generator, reports = _generator(settings), []
     with create_file(shard.path, allow_empty=True) as file:

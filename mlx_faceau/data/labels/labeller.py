@@ -25,7 +25,7 @@ def labeller_for(
     pdm: PDM | None = None,
     label_model: Path | str | None = None,
 ) -> Callable[[Path], Labeller]:
-    """Open the labeller that a choice names.
+    """From a video or photograph to its labeller; the function raises DatasetError without one.
 
     Args:
         choice: ``"openface-csv"``, ``"mediapipe"``, ``"pyfaceau"``,
@@ -34,9 +34,6 @@ def labeller_for(
             its model is given, else pyfaceau where it is installed.
         pdm: fits parameters to landmarks where a CSV holds none, and to mediapipe's.
         label_model: mediapipe's ``face_landmarker.task``.
-
-    Returns:
-        From a video or photograph to its labeller; raises DatasetError where there is none.
 
     Raises:
         UsageError: if the choice is none of these.
@@ -68,9 +65,7 @@ def labeller_for(
 
 def _automatic(pdm: PDM | None, label_model: Path | str | None) -> Callable[[Path], Labeller]:
     csv = OpenFaceLabeller(pdm)
-    other: Labeller | None = None
-    if label_model is not None:
-        other = MediaPipeLabeller(label_model, pdm)
+    other: Labeller | None = None if label_model is None else MediaPipeLabeller(label_model, pdm)
 
     def choose(video: Path) -> Labeller:
         nonlocal other
@@ -93,21 +88,17 @@ def _automatic(pdm: PDM | None, label_model: Path | str | None) -> Callable[[Pat
 
 
 class CallableLabeller:
-    """Any function from a frame to labelled faces.
+    """Any function from an (H, W, 3) uint8 BGR frame to a list with a dict for each face.
 
-    Args:
-        function: takes an (H, W, 3) uint8 BGR frame, returns a list with a dict for each face:
-            ``landmarks``, ``global_params``, ``local_params`` and ``au_intensities`` and,
-            optionally, ``bbox``, ``confidence``, ``face_id`` and ``hog``, all in frame pixels.
-        pdm: of its parameters, or None.
+    That holds ``landmarks``, ``global_params``, ``local_params`` and ``au_intensities`` and,
+    optionally, ``bbox``, ``confidence``, ``face_id`` and ``hog``, all in frame pixels; ``pdm`` is
+    the shape model of its parameters.
     """
 
     name, licence = "callable", ""
 
     def __init__(
-        self,
-        function: Callable[[np.ndarray], Sequence[Mapping[str, Any]]],
-        pdm: PDM | None = None,
+        self, function: Callable[[np.ndarray], Sequence[Mapping[str, Any]]], pdm: PDM | None = None
     ) -> None:
         self._function = function
         self.pdm, self.pdm_name = pdm, "given" if pdm else ""

@@ -59,11 +59,8 @@ class MediaPipeLabeller:
     """Runs the Face Landmarker's nets on each frame.
 
     In photographs every face is found; faces of videos are followed from frame to frame, and
-    searched for once a second and whenever one is lost.
-
-    Args:
-        model: the file ``face_landmarker.task``; None refuses to start.
-        pdm: fitted to the 68 points; None takes the open PDM.
+    searched for once a second and whenever one is lost. The given PDM, or the open one, is fitted
+    to the 68 points.
 
     Raises:
         BackendError: if the model file is missing or another one; it says where to get it.
@@ -80,10 +77,10 @@ class MediaPipeLabeller:
                 f"get it from {MODEL_URL}"
             )
         self._mesh = FaceMesh(model)
-        self.pdm = read_pdm(OPEN_PDM) if pdm is None else pdm
-        self.pdm_name, self.licence = (
-            ("open", LICENCE) if pdm is None else ("given", LICENCE_GIVEN_PDM)
-        )
+        if pdm is None:
+            self.pdm, self.pdm_name, self.licence = read_pdm(OPEN_PDM), "open", LICENCE
+        else:
+            self.pdm, self.pdm_name, self.licence = pdm, "given", LICENCE_GIVEN_PDM
 
     def begin(self, video: Path) -> Callable[[Frame], Labels]:
         """See :class:`~mlx_faceau.data.labels.face_labels.Labeller`."""
@@ -165,11 +162,7 @@ def _is_one_of(meshes: Iterable[Mesh], face: Mesh | Region) -> bool:
 
 
 class FaceTracks:
-    """Tracks the faces of one video; call it with the frames in order.
-
-    Args:
-        net: finds and measures them.
-    """
+    """Tracks the faces of one video; call it with the frames in order."""
 
     def __init__(self, net: FaceMesh) -> None:
         self._net = net

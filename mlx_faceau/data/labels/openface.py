@@ -4,7 +4,6 @@ FeatureExtraction and FaceLandmarkVidMulti, OpenFace 1 and 2: with or without sp
 and the groups that are not needed. A ``.hog`` file beside it, of the same name, gives HOG features.
 """
 
-import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,19 +33,16 @@ def find_csv(video: Path) -> Path | None:
     """The CSV of a video: ``NAME.EXT.csv``, ``NAME.openface.csv`` or ``NAME.csv`` beside it, or in
     the folder ``processed`` there, where OpenFace writes it; None if there is none."""
     names = (f"{video.name}.csv", f"{video.stem}.openface.csv", f"{video.stem}.csv")
-    for folder in (video.parent, video.parent / "processed"):
-        for name in names:
-            if (folder / name).is_file():
-                return folder / name
-    return None
+    folders = (video.parent, video.parent / "processed")
+    paths = (folder / name for folder in folders for name in names)
+    return next((path for path in paths if path.is_file()), None)
 
 
 class OpenFaceLabeller:
     """Reads OpenFace's CSV of each video.
 
-    Args:
-        pdm: fits pose and shape to the landmarks of files without PDM parameters; None refuses
-            such files.
+    A PDM fits pose and shape to the landmarks of files without PDM parameters; without one such
+    files are refused.
     """
 
     name = "openface-csv"
@@ -59,8 +55,7 @@ class OpenFaceLabeller:
     def begin(self, video: Path) -> Callable[[Frame], Labels]:
         """See :class:`~mlx_faceau.data.labels.face_labels.Labeller`.
 
-        Raises:
-            DatasetError: if there is no CSV, or it lacks what training needs.
+        It raises DatasetError if there is no CSV, or it lacks what training needs.
         """
         path = find_csv(video)
         if path is None:
@@ -94,7 +89,7 @@ class _Table:
                 "-pdmparams, or give OpenFace's PDM file (--pdm) to fit them to the landmarks"
             )
         self._confidence = columns.get("confidence", np.ones(count)).clip(0, 1)
-        self._face = columns.get("face_id", np.zeros(count)).astype(int)
+        self._face_id = columns.get("face_id", np.zeros(count)).astype(int)
         numbers = np.concatenate([self._landmarks.reshape(count, -1), self._units], axis=1)
         usable = np.isfinite(numbers).all(axis=1) & (columns.get("success", np.ones(count)) > 0)
         frames = columns["frame"].astype(int)
@@ -112,24 +107,23 @@ class _Table:
         rows = self._rows.get(frame.index, [])
         if rows and not self._place_checked:
             self._check_place(frame, rows[0])
-        faces = []
-        for row in rows:
-            if self._params is not None:
-                pose, shape = self._params[row, :6], self._params[row, 6:]
-            elif self._pdm is not None:
-                fit = fit_pdm(self._pdm, self._landmarks[row])
-                pose, shape = fit.global_params, fit.local_params
-            face = FaceLabels(
-                self._landmarks[row],
-                pose,
-                shape,
-                self._units[row],
-                confidence=float(self._confidence[row]),
-                face_id=int(self._face[row]),
-                hog=None if self._hog is None else self._hog[row],
-            )
-            faces.append(face)
-        return faces
+        return list(map(self._face, rows))
+
+    def _face(self, row: int) -> FaceLabels:
+        if self._params is not None:
+            pose, shape = self._params[row, :6], self._params[row, 6:]
+        elif self._pdm is not None:
+            fit = fit_pdm(self._pdm, self._landmarks[row])
+            pose, shape = fit.global_params, fit.local_params
+        return FaceLabels(
+            self._landmarks[row],
+            pose,
+            shape,
+            self._units[row],
+            confidence=float(self._confidence[row]),
+            face_id=int(self._face_id[row]),
+            hog=None if self._hog is None else self._hog[row],
+        )
 
     def _check_place(self, frame: Frame, row: int) -> None:
         """Detect a video that was rotated or resized after OpenFace ran on it."""
@@ -175,24 +169,18 @@ def _group(path: Path, columns: dict[str, np.ndarray], group: str) -> np.ndarray
 
 
 def _read_hog(path: Path, rows: int) -> np.ndarray | None:
-    """OpenFace's ``.hog``: for each row the cells across, down and deep (int32), whether the face
-    was found (float32), and the features (float32).
-
-    Raises:
-        DatasetError: if it is there but does not fit the CSV.
-    """
+    """The features of OpenFace's ``.hog``, if it is there; DatasetError if it does not fit."""
     if not path.is_file():
         return None
-    record = struct.Struct("<iiif")
-    size = record.size + 4 * HOG_SIZE
-    data = np.fromfile(path, np.uint8)
-    if len(data) != rows * size:
+    record = np.dtype([("cells", "<i4", 3), ("found", "<f4"), ("features", "<f4", HOG_SIZE)])
+    size = path.stat().st_size
+    if size != rows * record.itemsize:
         raise DatasetError(
-            f"{path}: {len(data)} bytes, expected {rows} records of {HOG_SIZE} features; move it "
+            f"{path}: {size} bytes, expected {rows} records of {HOG_SIZE} features; move it "
             "away to go without HOG"
         )
-    table = data.reshape(rows, size)
-    across, down, deep, _ = record.unpack(table[0, : record.size].tobytes())
+    table = np.fromfile(path, record)
+    across, down, deep = table["cells"][0].tolist()
     if across * down * deep != HOG_SIZE:
         raise DatasetError(f"{path}: features of {across} x {down} x {deep}, expected {HOG_SIZE}")
-    return np.ascontiguousarray(table[:, record.size :]).view("<f4")
+    return np.ascontiguousarray(table["features"])

@@ -31,13 +31,9 @@ _INSTALL = (
 
 
 class PyfaceauLabeller:
-    """Runs pyfaceau's parts on each frame.
+    """Runs pyfaceau's parts on each frame, which ``load`` imports by name.
 
-    Args:
-        load: imports a module by name; tests give their own.
-
-    Raises:
-        BackendError: if a package or its models are not installed.
+    It raises BackendError if a package or its models are not installed.
     """
 
     name = "pyfaceau"
@@ -96,23 +92,18 @@ class PyfaceauLabeller:
             triangulation=self._triangles,
         )
         hog = np.asarray(self._hog(aligned, cell_size=8), np.float32).reshape(HOG_SIZE)
+        geometry = np.asarray(self._pdm.extract_geometric_features(params[6:]), np.float32)
+        median = np.zeros(len(hog) + len(geometry), np.float32)  # static models take none
+        units = self._predictor.predict(hog, geometry, median)
+        if missing := [name for name in AU_NAMES if name not in units]:
+            raise BackendError(f"pyfaceau gives no {', '.join(missing)}; {_INSTALL}")
         return FaceLabels(
             np.asarray(landmarks, np.float64),
             params[:6],
             params[6:],
-            self._units(hog, params[6:]),
+            np.array([units[name] for name in AU_NAMES]).clip(0, MAX_INTENSITY),
             bbox=box,
             confidence=1.0 if info["converged"] else 0.5,
             face_id=number,
             hog=hog,
         )
-
-    def _units(self, hog: np.ndarray, shape: np.ndarray) -> np.ndarray:
-        """(17,) in [0, 5]; the static models take no running median, so it is zero."""
-        geometry = np.asarray(self._pdm.extract_geometric_features(shape), np.float32)
-        median = np.zeros(len(hog) + len(geometry), np.float32)
-        found = self._predictor.predict(hog, geometry, median)
-        missing = [name for name in AU_NAMES if name not in found]
-        if missing:
-            raise BackendError(f"pyfaceau gives no {', '.join(missing)}; {_INSTALL}")
-        return np.array([found[name] for name in AU_NAMES]).clip(0, MAX_INTENSITY)

@@ -61,20 +61,16 @@ class Limits:
 def measure(
     image: np.ndarray, face: FaceLabels, matrix: np.ndarray, pdm: PDM | None
 ) -> dict[str, float]:
-    """Measures of a crop, all but ``change``.
+    """Measures of a standard crop, (112, 112, 3) uint8 BGR, all but ``change``.
 
-    Args:
-        image: (112, 112, 3) uint8 BGR, the standard crop.
-        face: its labels, in frame pixels.
-        matrix: (2, 3) frame to crop.
-        pdm: of the parameters; None leaves ``landmark_error`` NaN.
+    ``face`` has its labels in frame pixels, ``matrix`` (2, 3) leads from the frame to the crop.
 
     Returns:
         ``sharpness``: variance of the Laplacian; ``brightness``: mean grey level and ``clipped``:
         share of black and white pixels, both inside the landmarks' bounding box; ``face_size``:
         side of the crop's square in frame pixels; ``turn``: angle between the face's direction and
         the camera's, degrees; ``landmark_error``: mean distance of the landmarks to their
-        parameters' projection, crop pixels; ``confidence``: the labeller's.
+        parameters' projection, crop pixels, NaN without a PDM; ``confidence``: the labeller's.
 
     Reference:
         Pech-Pacheco et al., Diatom autofocusing in brightfield microscopy, ICPR 2000 (variance of
@@ -105,12 +101,12 @@ def measure(
 
 def score(measures: Mapping[str, float]) -> float:
     """A face's quality in [0, 1]: the worst of its parts."""
-    parts = [1.0]
-    for name, (worst, best) in _RAMPS.items():
-        value = measures[name]
-        if np.isfinite(value):
-            parts.append(float(np.clip((value - worst) / (best - worst), 0.0, 1.0)))
-    return min(parts)
+    parts = [
+        (measures[name] - worst) / (best - worst)
+        for name, (worst, best) in _RAMPS.items()
+        if np.isfinite(measures[name])
+    ]
+    return float(np.clip(min(parts, default=1.0), 0.0, 1.0))
 
 
 def reduced(image: np.ndarray) -> np.ndarray:
@@ -119,6 +115,6 @@ def reduced(image: np.ndarray) -> np.ndarray:
     return cv2.resize(grey, (_SMALL, _SMALL), interpolation=cv2.INTER_AREA).astype(np.float32)
 
 
-def change(one: np.ndarray, other: np.ndarray) -> float:
-    """Mean absolute difference of two reduced images, grey levels."""
-    return float(np.abs(one - other).mean())
+def change(one: np.ndarray, other: np.ndarray | None) -> float:
+    """Mean absolute difference of two reduced images, grey levels; NaN without another one."""
+    return float("nan") if other is None else float(np.abs(one - other).mean())

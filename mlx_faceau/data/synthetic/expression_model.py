@@ -15,7 +15,7 @@ import numpy as np
 
 from mlx_faceau.core.facs import AU_NAMES, MAX_INTENSITY
 from mlx_faceau.data.labels.facs_reading import load_table
-from mlx_faceau.data.labels.ict_facekit import ICTFaceKit
+from mlx_faceau.data.labels.open_pdm import ICTFaceKit
 
 from .mesh_points import EYES, FACE_OVAL, NUM_SKIN_POINTS, draw_triangles, triangulate_skin
 
@@ -101,14 +101,10 @@ class ExpressionModel:
     wrinkles: np.ndarray  # (K, 128, 128) logarithms of the light on skin lines at amount 1
     fade: np.ndarray  # (128, 128) weight of the shading, in [0, 1]
 
-    def amounts(
-        self, au_intensities: np.ndarray, left: float = 1.0, right: float = 1.0
-    ) -> np.ndarray:
-        """Amounts (K,) of the shapes that show action units.
+    def amounts(self, au_intensities: np.ndarray, left: float = 1, right: float = 1) -> np.ndarray:
+        """Amounts (K,) of the shapes that show action units (17,) in [0, 5].
 
-        Args:
-            au_intensities: (17,) in [0, 5].
-            left, right: factors of the subject's sides; shapes without a side take no part in it.
+        Left and right are factors of the subject's sides, for the shapes that have one.
         """
         sides = {"_L": left, "_R": right}
         found = np.zeros(len(self.names))
@@ -127,9 +123,7 @@ class ExpressionModel:
     def light_ratio(self, amounts: np.ndarray, wrinkles: float = 0.0) -> np.ndarray:
         """(128, 128) float32 factor on the light of the neutral face, diffuse and from above.
 
-        Args:
-            amounts: (K,) of the shapes.
-            wrinkles: depth of the wrinkles, 0 for none, about 1 for an old face.
+        It is that of amounts (K,) of the shapes, with wrinkles of a depth: 1 for an old face.
         """
         active = np.flatnonzero(amounts)
         turned = self.normals + np.tensordot(amounts[active], self.normal_changes[active], 1)

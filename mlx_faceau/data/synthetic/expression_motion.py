@@ -45,9 +45,8 @@ class Motion:
 def ring_triangles() -> np.ndarray:
     """(288, 3) triangles between the outline and the rings, the outermost first."""
     count = len(FACE_OVAL)
-    rings = [FACE_OVAL] + [
-        NUM_POINTS + ring * count + np.arange(count) for ring in range(len(_RINGS))
-    ]
+    added = NUM_POINTS + np.arange(len(_RINGS) * count).reshape(-1, count)
+    rings = [FACE_OVAL, *added]
     found = []
     for inner, outer in zip(rings[-2::-1], rings[:0:-1], strict=True):
         following, beyond = np.roll(inner, -1), np.roll(outer, -1)
@@ -68,19 +67,17 @@ def move_mesh(
     turn: np.ndarray | None = None,
     closed_lips: bool = False,
 ) -> Motion:
-    """Add expression shapes in the head's own frame, then turn the head.
+    """Add expression shapes in the head's own frame, then turn it; see ``make_face``.
 
-    Lids and lips never cross, and a blink of 1 closes an eye however far it is open. The arguments
-    are those of :func:`mlx_faceau.data.synthetic.expression_render.make_face`.
+    Lids and lips never cross, and a blink of 1 closes an eye however far it is open.
     """
     (resting,), (rotation,) = align(mesh[None], model.neutral)
     moved = _add_shapes(model, resting, amounts)
     if closed_lips:
         _close_lips(model, resting, moved)
     _separate(moved, UPPER_LIP, LOWER_LIP, 0.0)
-    scale = np.linalg.norm(mesh - mesh.mean(axis=0)) / np.linalg.norm(
-        resting - resting.mean(axis=0)
-    )
+    extent, resting_extent = (np.linalg.norm(each - each.mean(axis=0)) for each in (mesh, resting))
+    scale = extent / resting_extent
     expressed = mesh + scale * (moved - resting) @ rotation.T
 
     outline = mesh[FACE_OVAL]
@@ -106,12 +103,9 @@ def move_mesh(
 def _add_shapes(model: ExpressionModel, resting: np.ndarray, amounts: np.ndarray) -> np.ndarray:
     factors = amounts.astype(np.float64)
     for eye, neutral in zip(EYES, model.apertures, strict=True):
-        squint, blink = (
-            model.names.index(f"{shape}_{eye.side}") for shape in ("eyeSquint", "eyeBlink")
-        )
         openness = eye.aperture(resting) / neutral
-        factors[squint] *= np.clip(openness, 0.4, 1.3)
-        factors[blink] *= np.clip(openness, 0.2, 1.5)
+        for shape, low, high in (("eyeSquint", 0.4, 1.3), ("eyeBlink", 0.2, 1.5)):
+            factors[model.names.index(f"{shape}_{eye.side}")] *= np.clip(openness, low, high)
     active = np.flatnonzero(factors)
     moved = resting + np.tensordot(factors[active], model.shapes[active], 1)
     for eye in EYES:

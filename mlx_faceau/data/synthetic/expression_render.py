@@ -69,7 +69,7 @@ def _render(
     model: ExpressionModel,
     motion: Motion,
     matrix: np.ndarray,
-    wrinkles: float = 0.0,
+    wrinkles: float,
 ) -> np.ndarray:
     """The moved face in its crop, (112, 112, 3) uint8 RGB; ``matrix`` (2, 3) leads there."""
     side = IMAGE_SIZE * _SUPERSAMPLING
@@ -79,7 +79,14 @@ def _render(
     skin = model.triangles[np.argsort(-depth)]
     triangles = np.concatenate([rings, skin])
     corners = canvas.place(motion.target[triangles])
-    owner = _draw_triangles(canvas, corners, len(rings))
+    # The triangle that each pixel shows; -2 in the mouth, -3 and -4 in the eyes.
+    owner = np.zeros((side, side), np.int32)
+    draw_triangles(owner, corners, range(len(rings)))
+    for value, opening in enumerate((MOUTH, *(eye.ring for eye in EYES))):
+        outline = np.rint(canvas.place(motion.mesh[opening]) * 16).astype(np.int32)
+        cv2.fillPoly(owner, [outline], -2 - value, cv2.LINE_8, 4)
+    facing = np.flatnonzero(twice_area(corners) > 0)
+    draw_triangles(owner, corners, facing[facing >= len(rings)].tolist())
     back = _affine_maps(corners, motion.source[triangles, :2])
     rows, columns = np.mgrid[:side, :side]
     places = _apply_maps(back[np.maximum(owner, 0)], columns, rows)
@@ -89,25 +96,15 @@ def _render(
     to_grid = _affine_maps(corners[len(rings) :], model.grid_points[skin])
     on_grid = _apply_maps(to_grid[owner[lit] - len(rings)], columns[lit], rows[lit])
     canvas.pixels[lit] *= _sample(model.light_ratio(motion.amounts, wrinkles), on_grid)
-    eyeballs = _uncovered_eyes(photograph, motion.source)
+    eyeballs = photograph.astype(np.float32)
+    for eye in EYES:
+        _uncover_eye(eyeballs, eye, motion.source)
     for number, eye in enumerate(EYES):
         _fill_eye(canvas, eye, eyeballs, *np.nonzero(owner == -3 - number))
     _fill_mouth(canvas, *np.nonzero(owner == -2))
     size = IMAGE_SIZE, IMAGE_SIZE
     averaged = cv2.resize(np.clip(canvas.pixels, 0, 255), size, interpolation=cv2.INTER_AREA)
     return np.asarray(np.rint(averaged).astype(np.uint8))
-
-
-def _draw_triangles(canvas: _Canvas, corners: np.ndarray, rings: int) -> np.ndarray:
-    """The triangle (index) that each pixel shows; -2 in the mouth, -3 and -4 in the eyes."""
-    owner = np.zeros(canvas.pixels.shape[:2], np.int32)
-    draw_triangles(owner, corners, range(rings))
-    for value, opening in enumerate((MOUTH, *(eye.ring for eye in EYES))):
-        outline = np.rint(canvas.place(canvas.motion.mesh[opening]) * 16).astype(np.int32)
-        cv2.fillPoly(owner, [outline], -2 - value, cv2.LINE_8, 4)
-    facing = np.flatnonzero(twice_area(corners) > 0)
-    draw_triangles(owner, corners, facing[facing >= rings].tolist())
-    return owner
 
 
 def _homogeneous(points: np.ndarray) -> np.ndarray:
@@ -133,30 +130,20 @@ def _sample(image: np.ndarray, places: np.ndarray) -> np.ndarray:
     return np.asarray(found.reshape(len(places), -1).astype(np.float32))
 
 
-def _uncovered_eyes(photograph: np.ndarray, mesh: np.ndarray) -> np.ndarray:
-    """The photograph (float32) with a painted eyeball wherever lids lie around the eyes."""
-    uncovered = photograph.astype(np.float32)
-    for eye in EYES:
-        width = float(np.linalg.norm(mesh[eye.corners[0]] - mesh[eye.corners[1]]))
-        centre = mesh[eye.ring, :2].mean(axis=0)
-        low = np.maximum(np.floor(centre - 0.9 * width).astype(int), 0)
-        high = np.minimum(np.ceil(centre + 0.9 * width).astype(int) + 1, photograph.shape[1::-1])
-        if (high - low).min() >= 6:
-            part = uncovered[low[1] : high[1], low[0] : high[0]]
-            part[:] = _with_eyeball(part, eye, mesh[:, :2] - low, width)
-    return uncovered
-
-
-def _with_eyeball(part: np.ndarray, eye: Eye, mesh: np.ndarray, width: float) -> np.ndarray:
-    """The surroundings of one eye with the whole eyeball painted, its visible part kept."""
+def _uncover_eye(photograph: np.ndarray, eye: Eye, mesh: np.ndarray) -> None:
+    """Paint the whole eyeball into a photograph (float32), and keep its visible part."""
+    width = float(np.linalg.norm(mesh[eye.corners[0]] - mesh[eye.corners[1]]))
+    centre = mesh[eye.ring, :2].mean(axis=0)
+    low = np.maximum(np.floor(centre - 0.9 * width).astype(int), 0)
+    high = np.minimum(np.ceil(centre + 0.9 * width).astype(int) + 1, photograph.shape[1::-1])
+    if (high - low).min() < 6:
+        return
+    part, mesh = photograph[low[1] : high[1], low[0] : high[0]], mesh[:, :2] - low
     fine = 4  # cells a pixel of the opening's mask
     mask = np.zeros((part.shape[0] * fine, part.shape[1] * fine), np.uint8)
     cv2.fillPoly(mask, [np.rint((mesh[eye.ring] + 0.5) * fine - 0.5).astype(np.int32)], 255)
-    depth = cv2.resize(
-        cv2.distanceTransform(mask, cv2.DIST_L2, 3) / fine,
-        part.shape[1::-1],
-        interpolation=cv2.INTER_AREA,
-    )
+    depths = cv2.distanceTransform(mask, cv2.DIST_L2, 3) / fine
+    depth = cv2.resize(depths, part.shape[1::-1], interpolation=cv2.INTER_AREA)
     rows, columns = np.mgrid[: part.shape[0], : part.shape[1]]
     centre, seen = mesh[eye.iris], depth > 0.8
     radius = np.linalg.norm(mesh[eye.iris + 1 : eye.iris + 5] - centre, axis=1).mean()
@@ -174,12 +161,11 @@ def _with_eyeball(part: np.ndarray, eye: Eye, mesh: np.ndarray, width: float) ->
     in_iris = np.clip((radius - distance) / 1.2 + 0.5, 0, 1)[..., None]
     in_pupil = np.clip(0.42 * radius - distance + 0.5, 0, 1)[..., None]
     limbus = 1.05 - 0.25 * np.clip(distance / radius, 0, 1)[..., None]  # darker towards its rim
-    painted = (
-        sclera * (1 - 0.25 * sideways**3)[..., None] * (1 - in_iris) + colour * limbus * in_iris
-    )
+    white_of_eye = sclera * (1 - 0.25 * sideways**3)[..., None]
+    painted = white_of_eye * (1 - in_iris) + colour * limbus * in_iris
     painted *= 1 - 0.75 * in_pupil
     kept = np.clip((depth - 0.4) / 0.9, 0, 1)[..., None]
-    return np.asarray(kept * part + (1 - kept) * painted)
+    part[:] = kept * part + (1 - kept) * painted
 
 
 def _height_at(x: np.ndarray, edge: np.ndarray) -> np.ndarray:
@@ -197,10 +183,8 @@ def _fill_eye(
     back = canvas.rigid_map(np.r_[eye.ring, eye.iris])
     colour = _sample(eyeballs, _homogeneous(pixels) @ back)
     lid = np.r_[eye.corners[0], eye.upper, eye.corners[1]]
-    now, before = (
-        _height_at(columns, canvas.place(mesh[lid]))
-        for mesh in (canvas.motion.mesh, canvas.motion.rigid)
-    )
+    now = _height_at(columns, canvas.place(canvas.motion.mesh[lid]))
+    before = _height_at(columns, canvas.place(canvas.motion.rigid[lid]))
     revealed = np.clip((before - now) / (3 * _SUPERSAMPLING), 0, 1)
     below_lid = np.maximum(rows - now, 0) / (2.2 * _SUPERSAMPLING)
     shadow = 1 - _LIDS_SHADE * revealed * np.exp(-(below_lid**2))
@@ -230,11 +214,8 @@ def _fill_mouth(canvas: _Canvas, rows: np.ndarray, columns: np.ndarray) -> None:
     was_open = float((old_lower - old_upper)[3:8, 1].mean())
 
     top, bottom = _height_at(along, old_upper), _height_at(along, old_lower)
-    margin = 1.2 * _SUPERSAMPLING / width  # lips' own colour
-    top, bottom = (
-        np.minimum(top + margin, (top + bottom) / 2),
-        np.maximum(bottom - margin, (top + bottom) / 2),
-    )
+    margin, between = 1.2 * _SUPERSAMPLING / width, (top + bottom) / 2  # lips' own colour
+    top, bottom = np.minimum(top + margin, between), np.maximum(bottom - margin, between)
     beyond = np.maximum(height - bottom, 0) + 0.5 * np.maximum(top - height, 0)
     trust = np.clip((was_open - 0.03) / 0.05, 0, 1) * np.exp(-((beyond / 0.07) ** 2))
     kept = middle + width * np.stack([along, np.clip(height, top, bottom)], axis=1) @ axes
@@ -245,9 +226,8 @@ def _fill_mouth(canvas: _Canvas, rows: np.ndarray, columns: np.ndarray) -> None:
     patches = canvas.motion.source[_SKIN_PATCHES, :2]
     skin = _sample(canvas.photograph, patches).mean(axis=0).astype(np.float64)
     painted = _cavity(along, height - lip_line, 0.85 * jaw, skin, teeth_hidden=was_open > 0.06)
-    from_lips = np.minimum(
-        height - _height_at(along, upper), 1.5 * (_height_at(along, lower) - height)
-    )
+    below_upper, above_lower = height - _height_at(along, upper), _height_at(along, lower) - height
+    from_lips = np.minimum(below_upper, 1.5 * above_lower)
     from_corners = np.ptp(upper[:, 0]) / 2 - np.abs(along - upper[:, 0].mean())
     painted *= (0.45 + 0.55 * np.clip(from_lips / 0.05, 0, 1))[:, None]
     painted *= (0.35 + 0.65 * np.clip(from_corners / 0.12, 0, 1))[:, None]
@@ -257,14 +237,10 @@ def _fill_mouth(canvas: _Canvas, rows: np.ndarray, columns: np.ndarray) -> None:
 def _cavity(
     along: np.ndarray, height: np.ndarray, jaw: float, skin: np.ndarray, teeth_hidden: bool
 ) -> np.ndarray:
-    """(n, 3) colours inside a mouth.
+    """(n, 3) colours inside a mouth, at places in widths of it.
 
-    Args:
-        along: (n,) from its middle, in widths of the mouth.
-        height: (n,) below the line of the closed lips.
-        jaw: how far the lower teeth went down.
-        skin: (3,) the face's tone: a dark or grey photograph gets dark or grey teeth.
-        teeth_hidden: whether to leave the upper teeth out.
+    ``along`` (n,) counts from its middle, ``height`` (n,) from the line of the closed lips, from
+    which the lower teeth went down by ``jaw``. A dark or grey skin (3,) gets dark or grey teeth.
     """
     tone = float(np.clip(skin.mean() / 165, 0.15, 1.15))
     enamel = np.array([205.0, 197.0, 180.0]) * tone
@@ -279,19 +255,17 @@ def _cavity(
 
     colours = np.tile(np.array([40.0, 16.0, 15.0]) * (0.4 + 0.6 * tone), (len(along), 1))
     if not teeth_hidden:
+        gums = np.array([150.0, 80.0, 80.0]) * tone
         row = enamel * tooth_row(9.0)[:, None]
-        row = blend(
-            row, np.array([150.0, 80.0, 80.0]) * tone, np.clip((-0.22 - height) / 0.03, 0, 1)
-        )
+        row = blend(row, gums, np.clip((-0.22 - height) / 0.03, 0, 1))
         shown = np.clip((0.105 * arch - 0.015 - height) / 0.02 + 0.5, 0, 1) * (np.abs(along) < 0.42)
         colours = blend(colours, row, shown)
     lower_edge = jaw + 0.03 + 0.05 * (1 - arch)
     shown = 0.8 * np.clip((height - lower_edge) / 0.02 + 0.5, 0, 1) * (np.abs(along) < 0.36)
     colours = blend(colours, 0.72 * enamel * tooth_row(11.25)[:, None], shown)
     if np.ptp(skin) < 8:
-        return np.asarray(
-            colours.mean(axis=1, keepdims=True) * np.clip(skin / max(skin.mean(), 1), 0.8, 1.2)
-        )
+        tint = np.clip(skin / max(skin.mean(), 1), 0.8, 1.2)
+        colours = colours.mean(axis=1, keepdims=True) * tint
     return colours
 
 
@@ -312,8 +286,7 @@ def make_face(
             viewer in the same scale.
         model: ICT-FaceKit's expressions.
         amounts: (K,) of its shapes to add, mostly in [0, 1]; negative ones take away.
-        turn: (3, 3) rotation to add to the head, as of
-            :func:`~mlx_faceau.data.synthetic.expression_motion.head_turn`.
+        turn: (3, 3) rotation to add to the head.
         closed_lips: lips part no further than in the photograph.
         wrinkles: depth of the skin's lines, 0 for none, about 1 for an old face.
     """

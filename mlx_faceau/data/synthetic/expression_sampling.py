@@ -81,11 +81,9 @@ def sample_expression(
 ) -> Expression:
     """One expression and head pose.
 
-    Args:
-        rng: the only source of randomness.
-        smiling: whether the photograph smiles; it then rarely gets an expression without a smile.
-        yaw: of the photograph, radians; new faces stay within 34 degrees.
-        turn: factor on the angles, smaller where little surrounds the face.
+    A photograph that smiles rarely gets an expression without a smile. With its own yaw (radians)
+    new faces stay within 34 degrees; ``turn`` is a factor on the angles, smaller where little
+    surrounds the face.
     """
     while True:
         kind, units = _draw_units(rng)
@@ -96,8 +94,7 @@ def sample_expression(
         if fits or not smiling or rng.random() < _UNSMILING_KEPT:
             break
     intensities = np.zeros(NUM_AUS)
-    for unit, value in units.items():
-        intensities[_index(unit)] = value
+    intensities[list(map(_index, units))] = list(units.values())
     sides = (1.0, 1.0)
     if kind == "contempt" or rng.random() < _ONE_SIDED:
         weak = rng.uniform(0, 0.3) if kind == "contempt" else rng.uniform(0.2, 0.9)

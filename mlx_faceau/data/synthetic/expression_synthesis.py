@@ -11,14 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlx_faceau.core.facs import AU_NAMES, MAX_INTENSITY
-from mlx_faceau.data.labels.facs_reading import (
-    SHAPES,
-    align,
-    features,
-    load_table,
-    nonnegative_least_squares,
-    read_action_units,
-)
+from mlx_faceau.data.labels import facs_reading
 
 from .expression_model import ExpressionModel, shape_names
 from .expression_motion import head_turn
@@ -63,20 +56,14 @@ def make_expressions(
     better on unsmiling faces. None is made of a face turned by more than 37 degrees, or where
     landmarks would leave the crop.
 
-    Args:
-        photograph: (H, W, 3) uint8 RGB.
-        mesh: (478, 3) MediaPipe's points, pixel centres at integers.
-        scores: (52,) its scores.
-        model: ICT-FaceKit's expressions.
-        rng: the only source of randomness.
-        count: how many, about; >= 1.
-        turn: factor on the angles, smaller where the photograph shows little around the face.
+    Photograph and mesh are those of ``make_face``, with MediaPipe's scores (52,); ``turn`` is a
+    factor on the angles, smaller where little surrounds the face.
     """
-    rotation = align(mesh[None], model.neutral)[1][0]
+    rotation = facs_reading.align(mesh[None], model.neutral)[1][0]
     yaw = float(np.arctan2(rotation[0, 2], rotation[2, 2]))
     if abs(yaw) > _GREATEST_YAW:
         return
-    reading = read_action_units(mesh, scores)[0]
+    reading = facs_reading.read_action_units(mesh, scores)[0]
     amounts = photograph_amounts(mesh, scores, model)
     smile = float(amounts[model.names.index("mouthSmile_L")])
     opened = smile > _UNSMILING or amounts[model.names.index("jawOpen")] > _JAW_OPEN
@@ -105,14 +92,13 @@ def make_expressions(
 
 def photograph_amounts(mesh: np.ndarray, scores: np.ndarray, model: ExpressionModel) -> np.ndarray:
     """(K,) amounts of the shapes that a photograph shows, both sides alike, by the FACS reading."""
-    table = load_table()
-    values, _ = features(mesh[None], scores[None], table)
-    region = list(SHAPES).index("face")
-    found = nonnegative_least_squares(
-        table.factors[region], (values @ table.projections[region])[0]
-    )
+    table, shapes = facs_reading.load_table(), facs_reading.SHAPES
+    values, _ = facs_reading.features(mesh[None], scores[None], table)
+    region = list(shapes).index("face")
+    target = (values @ table.projections[region])[0]
+    found = facs_reading.nonnegative_least_squares(table.factors[region], target)
     amounts = np.zeros(len(model.names))
-    for shape, amount in zip(SHAPES["face"], found, strict=True):
+    for shape, amount in zip(shapes["face"], found, strict=True):
         for name in shape_names(shape, model.names):
             amounts[model.names.index(name)] = amount
     return amounts

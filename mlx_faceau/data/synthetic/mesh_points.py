@@ -63,39 +63,21 @@ EYES = (
 def triangulate_skin(layout: np.ndarray) -> np.ndarray:
     """Triangles between the skin points: none in the eyes, the mouth or outside the face's outline.
 
-    Args:
-        layout: (468, 2) a frontal face with parted lips, so that no triangle joins them; y down.
-
-    Returns:
-        (T, 3) indices, clockwise on the screen.
+    The layout (468, 2) is that of a frontal face with parted lips, so that no triangle joins them,
+    y down. The indices (T, 3) are clockwise on the screen.
     """
-    triangles = _delaunay(layout)
+    from matplotlib.path import Path
+    from matplotlib.tri import Triangulation
+
+    triangles = Triangulation(*layout.T).triangles  # Delaunay's
     centres = layout[triangles].mean(axis=1)
+    in_mouth, in_face = (Path(layout[p]).contains_points(centres) for p in (MOUTH, FACE_OVAL))
     open_eye = [np.isin(triangles, eye.ring).all(axis=1) for eye in EYES]
-    open_mouth = np.isin(triangles, MOUTH).all(axis=1) & _inside(layout[MOUTH], centres)
-    dropped = np.any([*open_eye, open_mouth], axis=0) | ~_inside(layout[FACE_OVAL], centres)
-    triangles = triangles[~dropped]
+    open_mouth = np.isin(triangles, MOUTH).all(axis=1) & in_mouth
+    triangles = triangles[in_face & ~np.any([*open_eye, open_mouth], axis=0)]
     backwards = twice_area(layout[triangles]) < 0
     triangles[backwards] = triangles[backwards][:, ::-1]
     return np.asarray(triangles)
-
-
-def _delaunay(points: np.ndarray) -> np.ndarray:
-    """(T, 3) indices of the Delaunay triangulation of points (n, 2)."""
-    exact = points.astype(np.float32)
-    low, high = np.floor(exact.min(axis=0)) - 1, np.ceil(exact.max(axis=0)) + 1
-    plane = cv2.Subdiv2D([int(value) for value in (*low, *(high - low))])
-    for x, y in exact.tolist():
-        plane.insert((x, y))
-    corners = np.asarray(plane.getTriangleList(), np.float32).reshape(-1, 3, 1, 2)
-    # Triangles with one of the plane's own three corners match no point.
-    distances = np.abs(corners - exact).max(axis=3)
-    return np.asarray(distances.argmin(axis=2)[(distances.min(axis=2) == 0).all(axis=1)])
-
-
-def _inside(polygon: np.ndarray, points: np.ndarray) -> np.ndarray:
-    outline = polygon.astype(np.float32)
-    return np.array([cv2.pointPolygonTest(outline, (x, y), False) >= 0 for x, y in points.tolist()])
 
 
 def twice_area(corners: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 
 from mlx_faceau.core.facs import AU_NAMES, MAX_INTENSITY
 
-from .marks import BRUISE, marks
+from .shape import BRUISE, marks
 
 SIZE = 112
 _TINT = 0.7  # opacity of the deepest tint
@@ -42,8 +42,6 @@ class Appearance:
 
 
 def sample_appearance(rng: np.random.Generator) -> Appearance:
-    """Draw the appearance of a person at random."""
-
     def tone(tones: np.ndarray) -> np.ndarray:
         place = rng.uniform(0, len(tones) - 1)
         between = [np.interp(place, range(len(tones)), channel) for channel in tones.T]
@@ -69,18 +67,10 @@ def paint_face(
     scale: float,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Paint one face.
+    """Paint one face, (112, 112, 3) uint8 RGB.
 
-    Args:
-        landmarks: (68, 2) crop pixels.
-        mark_points: (M, 2) crop pixels of :func:`~mlx_faceau.data.synthetic.marks.marks`.
-        intensities: (17,) action units in [0, 5].
-        appearance: of the person.
-        scale: pixels per millimetre.
-        rng: draws background, gaze, light and noise.
-
-    Returns:
-        (112, 112, 3) uint8 RGB.
+    Landmarks (68, 2) and points of ``marks()`` (M, 2) are crop pixels, intensities (17,) lie in
+    [0, 5], the scale is in pixels per millimetre; background, gaze, light and noise are random.
     """
     units = dict(zip(AU_NAMES, (intensities / MAX_INTENSITY).tolist(), strict=True))
     across = landmarks[45] - landmarks[36]

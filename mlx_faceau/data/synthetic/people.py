@@ -20,9 +20,8 @@ from mlx_faceau.data.format.columns import checked_block
 from mlx_faceau.data.format.row_io import check_new, create_file
 from mlx_faceau.errors import UsageError
 
-from .marks import marks
 from .paint import SIZE, paint_face, sample_appearance
-from .shape import shape_model
+from .shape import marks, shape_model
 
 # Units that come together, with their share of the expression's intensity.
 _EXPRESSIONS: dict[str, dict[str, float]] = {
@@ -46,21 +45,13 @@ _BLOCK = 256  # samples made at a time
 def synthesize(count: int, seed: int, people: int | None = None) -> dict[str, np.ndarray]:
     """Images of synthetic people in the standard crop, with exact labels in crop space.
 
-    The same arguments give the same bytes, and another seed gives other people. Images of one
-    person are consecutive.
-
-    Args:
-        count: number of images, >= 1.
-        seed: whole number >= 0.
-        people: number of people; None: one for every 8 images.
+    The same arguments give the same bytes, and another seed >= 0 gives other people. Images of one
+    person, 8 by default, are consecutive. It raises UsageError if a number is out of range.
 
     Returns:
         ``images`` (N, 112, 112, 3) uint8 RGB; ``landmarks`` (N, 68, 2), ``global_params`` (N, 6),
         ``local_params`` (N, 34), ``au_intensities`` (N, 17), ``bboxes`` (N, 4) and
         ``warp_matrices`` (N, 2, 3) float32; ``person`` (N,) int64.
-
-    Raises:
-        UsageError: if a number is out of range.
     """
     blocks = list(_blocks(count, seed, people))
     return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
@@ -71,9 +62,7 @@ def write_synthetic(
 ) -> None:
     """Write the images of :func:`synthesize` as a training file, block by block.
 
-    Raises:
-        UsageError: if a number is out of range.
-        DatasetError: if the file exists or cannot be written.
+    It raises DatasetError if the file exists or cannot be written.
     """
     check_new(Path(path), count)
     with create_file(Path(path)) as file:
