@@ -26,7 +26,6 @@ except ModuleNotFoundError as error:
     raise MissingDependency("torch", extra="export") from error
 
 from .exported_model import EVALUATOR, ORT, ExportedModel, network_input, open_exported
-from .int8_accuracy import MINIMUM_FACES, AccuracyChange, CalibrationFaces
 from .mil import IMAGE
 from .source_model import CombinedModel, SourceModel, read_source
 from .variants import DYNAMIC, HALF_WEIGHTS
@@ -40,9 +39,62 @@ SMALLEST_SHARE = 0.01  # of those bounds: what is below is rounding of the outpu
 # the variation between faces. Correct files of trained nets stay below 0.2; two swapped numbers or
 # colours exceed 0.35. How much accuracy rounding costs is measured against labels.
 INT8_SHARE = 0.3
+MINIMUM_FACES = 2  # to measure on: one differs from nothing
+_RECOLOURED = 32  # crops, of many
 _PROBES = 8  # synthetic crops
 _BATCH = 32
 _ROUNDING_KNOWN = (EVALUATOR, ORT)  # other hardware may add up in float16 as well
+
+
+@dataclass(frozen=True)
+class CalibrationFaces:
+    """Faces that an int8 file is made and measured with.
+
+    Raises:
+        UsageError: if there are none to calibrate on, or fewer than two others.
+    """
+
+    # (N, 112, 112, 3) uint8 BGR: training subjects, whose activations set the scales.
+    calibration: np.ndarray
+    crops: np.ndarray  # (M, 112, 112, 3) uint8 BGR: other subjects
+    labels: Mapping[str, np.ndarray]  # of the crops, by output name, with a leading M
+    hash: str = ""  # of the file that the calibration faces came from
+
+    def __post_init__(self) -> None:
+        if not len(self.calibration) or len(self.crops) < MINIMUM_FACES:
+            raise UsageError(
+                "int8 needs faces to calibrate on and other people's, "
+                f"{MINIMUM_FACES} or more, to measure on; there are {len(self.calibration)} and "
+                f"{len(self.crops)}"
+            )
+
+    def recoloured(self) -> np.ndarray:
+        """Up to 32 evenly spaced ``crops`` in coloured light: swapped colours show on grey ones."""
+        picked = np.unique(np.linspace(0, len(self.crops) - 1, _RECOLOURED).astype(int))
+        light = np.random.default_rng(0).uniform(0.3, 1, (len(picked), 1, 1, 3))
+        return np.asarray(np.rint(self.crops[picked] * light), np.uint8)
+
+
+@dataclass(frozen=True)
+class AccuracyChange:
+    """Mean absolute error of one output against labels: of the float32 net, and of the file."""
+
+    output: str
+    before: float
+    after: float
+    limit: float | None
+
+    @property
+    def passed(self) -> bool:
+        return self.limit is None or bool(abs(self.after - self.before) <= self.limit)
+
+    def line(self) -> str:
+        """The figures as one line of a table."""
+        bound = "-" if self.limit is None else f"{self.limit:g}"
+        return (
+            f"{self.output:<20} {self.before:9.4f} {self.after:9.4f} "
+            f"{self.after - self.before:+9.4f} {bound:>7}  {'ok' if self.passed else 'LOST'}"
+        )
 
 
 @dataclass(frozen=True)
@@ -60,8 +112,7 @@ class Row:
 
     @property
     def passed(self) -> bool:
-        errors = {"max": self.max_error, "mean": self.mean_error, "worst": self.worst_error}
-        return bool(errors[self.limited] <= self.limit)  # false for NaN
+        return bool(getattr(self, f"{self.limited}_error") <= self.limit)  # false for NaN
 
 
 @dataclass(frozen=True)
@@ -134,9 +185,8 @@ def verify_export(
 ) -> Check:
     """Check a temporary file that will get a name; measure it if it is int8, which has faces.
 
-    Raises:
-        CheckFailed: if it does not compute what its net computes, or int8 costs more than the
-            bound and is not forced.
+    CheckFailed is raised if it does not compute what its net computes, or if int8 costs more than
+    the bound and is not forced.
     """
     crops = None if faces is None else faces.recoloured()
     check = replace(check_export(written, source, crops), path=name)
@@ -151,10 +201,9 @@ def verify_export(
 def measure_change(
     path: Path, source: SourceModel | CombinedModel, faces: CalibrationFaces
 ) -> tuple[AccuracyChange, ...]:
-    """Errors of a net and of a file made from it on the same labelled faces.
+    """Errors of a net and of a file made from it on faces, of each output that has labels.
 
-    Returns:
-        One entry for each output that has labels, intensities clamped to [0, 5] as predictors do.
+    Intensities are clamped to [0, 5], as predictors do.
     """
     float32 = _torch_outputs(source, network_input(faces.crops), torch.float32)
     int8 = open_exported(path)[0].run(faces.crops)
@@ -177,12 +226,8 @@ def check_export(
     Args:
         path: an ``.onnx`` file or ``.mlpackage`` folder.
         model_or_checkpoint: see :func:`~mlx_faceau.convert.source_model.read_source`.
-        crops: (N, 112, 112, 3) uint8 BGR faces; None takes random colour patterns.
-
-    Raises:
-        CheckpointError: if the file or the checkpoint cannot be read.
-        MissingDependency: without onnxruntime for an ``.onnx`` file.
-        UsageError: if the crops are no crops, or none, or one of an int8 file.
+        crops: (N, 112, 112, 3) uint8 BGR faces; None takes random colour patterns, which cannot
+            judge an int8 file.
     """
     path, source = Path(path), read_source(model_or_checkpoint)
     metadata = read_exported_metadata(path) or {}
@@ -227,10 +272,8 @@ def probe_crops() -> np.ndarray:
     rng = np.random.default_rng(0)
     total = np.zeros((_PROBES, IMAGE_SIZE, IMAGE_SIZE, 3))
     for cells, weight in ((2, 0.5), (7, 0.3), (28, 0.2)):
-        pattern = rng.random((_PROBES, cells, cells, 3))
-        total += weight * np.kron(
-            pattern, np.ones((1, IMAGE_SIZE // cells, IMAGE_SIZE // cells, 1))
-        )
+        pattern, size = rng.random((_PROBES, cells, cells, 3)), IMAGE_SIZE // cells
+        total += weight * np.kron(pattern, np.ones((1, size, size, 1)))
     return (255 * total).astype(np.uint8)
 
 
@@ -267,10 +310,8 @@ def _compare(
                 limit = min(limit, max(SMALLEST_SHARE * limit, rounding))
         else:
             limit, limited = max(MAX_ERROR[name], OWN_ERRORS * float(own_error.max())), "max"
-        largest, mean, own_largest = (
-            float(v) for v in (error.max(), error.mean(), own_error.max())
-        )
-        worst = float(error.mean(axis=0).max())
+        errors = error.max(), error.mean(), error.mean(axis=0).max(), own_error.max()
+        largest, mean, worst, own_largest = map(float, errors)
         rows.append(Row(runtime, name, largest, mean, worst, own_largest, limit, limited))
     return rows
 

@@ -27,8 +27,7 @@ try:
 except ModuleNotFoundError as error:
     raise MissingDependency("torch", extra="export") from error
 
-from .check import Check, verify_export
-from .int8_accuracy import CalibrationFaces
+from .check import CalibrationFaces, Check, verify_export
 from .mil import load_coremltools, quiet
 from .source_model import CombinedModel, SourceModel, read_source
 from .variants import Variant
@@ -80,8 +79,6 @@ def export_to_coreml(
         ExportError: if there is no such package, it fails its check or int8 costs too much
             (``CheckFailed``), where coremltools has no build, or if something else
             stands under the name.
-        MissingDependency: without coremltools.
-        CheckpointError: if the checkpoint cannot be read.
     """
     path = Path(path)
     if path.suffix != COREML_SUFFIX:

@@ -23,9 +23,8 @@ try:
 except ModuleNotFoundError as error:
     raise MissingDependency(str(error.name), extra="export") from error
 
-from .check import Check, verify_export
+from .check import CalibrationFaces, Check, verify_export
 from .exported_model import network_input
-from .int8_accuracy import CalibrationFaces
 from .onnx_graph import INPUT_NAME, store_half, take_uint8, to_float16
 from .quantise import pool_globally, quantise
 from .source_model import CombinedModel, SourceModel, read_source
@@ -75,7 +74,6 @@ def export_to_onnx(
         ValueError: for another ending, opset, precision, input or batch; for int8 without faces.
         ExportError: if there is no such file, it fails its check or int8 costs too much
             (``CheckFailed``), or it cannot be made.
-        CheckpointError: if the checkpoint cannot be read.
     """
     path = Path(path)
     if path.suffix != ONNX_SUFFIX:
@@ -122,8 +120,7 @@ def onnx_bytes(
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ExportError(f"the ONNX graph is malformed: {error}") from None
-    data: bytes = model.SerializeToString(deterministic=True)
-    return data
+    return bytes(model.SerializeToString(deterministic=True))
 
 
 def _traced(source: SourceModel | CombinedModel, variant: Variant) -> Any:

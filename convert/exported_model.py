@@ -33,11 +33,7 @@ class ExportedModel:
     call: Callable[[np.ndarray], list[np.ndarray]]
 
     def run(self, crops: np.ndarray) -> list[np.ndarray]:
-        """Outputs in the file's order, (N, ...) float32.
-
-        Args:
-            crops: (N, 112, 112, 3) uint8 BGR; handed over as the file's input declares itself.
-        """
+        """Outputs (N, ...) float32 in the file's order, of crops (N, 112, 112, 3) uint8 BGR."""
         port = self.inputs[0]
         values = crops
         if port.dtype == IMAGE:  # Core ML hands an image over as its pixels, channels first
@@ -58,12 +54,7 @@ def network_input(crops: np.ndarray) -> np.ndarray:
 
 
 def open_exported(path: Path) -> list[ExportedModel]:
-    """The file in each runtime that this machine has for it.
-
-    Raises:
-        CheckpointError: if the file is no Core ML package.
-        MissingDependency: without onnxruntime for an ``.onnx`` file, coremltools for a package.
-    """
+    """The file in each runtime that this machine has for it."""
     if path.suffix == ONNX_SUFFIX:
         return [_open_onnx(path)]
     program = read_mlpackage(path)

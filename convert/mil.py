@@ -108,15 +108,7 @@ class Program:
     operations: tuple[Any, ...]  # coremltools' operations, in order
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Evaluate the program.
-
-        Args:
-            inputs: arrays by name, in the declared shapes; an image as its pixels, RGB planes in
-                [0, 255].
-
-        Returns:
-            Arrays by output name, in the types that the program computes.
-        """
+        """Outputs by name of inputs by name, an image as its pixels: RGB planes in [0, 255]."""
         values = {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in inputs.items()}
         with torch.inference_mode():
             for operation in self.operations:
@@ -159,14 +151,8 @@ def torch_dtype(variable: Any) -> torch.dtype:
 def read_mlpackage(path: Path | str) -> Program:
     """Read a Core ML package that :func:`.export_coreml.export_to_coreml` wrote.
 
-    Args:
-        path: an ``.mlpackage`` folder.
-
-    Raises:
-        ExportError: if it uses an operation that this evaluator does not know, or its description
-            differs from its program.
-        CheckpointError: if it is no package.
-        MissingDependency: without coremltools.
+    ExportError is raised if it uses an operation that this evaluator does not know, or its
+    description differs from its program.
     """
     load_coremltools()
     from coremltools.converters.mil.frontend.milproto.load import load
@@ -208,12 +194,7 @@ def _described(feature: Any) -> Port:
 
 
 def load_coremltools() -> Any:
-    """coremltools, without its log lines about versions and about the runtime macOS alone has.
-
-    Raises:
-        MissingDependency: where it is not installed.
-        ExportError: on Windows, for which there is none.
-    """
+    """coremltools, without its log lines about versions and about the runtime macOS alone has."""
     if platform.system() == "Windows":
         raise ExportError("Core ML files need coremltools, which has no Windows build; use ONNX")
     try:

@@ -52,8 +52,7 @@ def take_uint8(model: onnx.ModelProto) -> None:
 def to_float16(model: onnx.ModelProto) -> None:
     """Compute in float16 up to each head's last layer; input, last activations, outputs float32.
 
-    Raises:
-        ExportError: if a weight is beyond float16's range.
+    ExportError is raised if a weight is beyond float16's range.
     """
     graph = model.graph
     last = last_layers(graph)
@@ -91,12 +90,8 @@ def to_float16(model: onnx.ModelProto) -> None:
 def store_half(model: onnx.ModelProto) -> None:
     """Store the weights of a graph that float16 holds exactly as such; runtimes widen them at load.
 
-    Args:
-        model: traced from a net rounded to half precision, its BatchNorm not folded: folded into
-            the convolutions the weights would be other numbers, rounded a second time.
-
-    Raises:
-        ExportError: if a weight is not what float16 holds.
+    The model is traced from a net rounded to half precision, its BatchNorm not folded: folded into
+    the convolutions the weights would be other numbers, which is an ExportError.
     """
     graph = model.graph
     casts = []

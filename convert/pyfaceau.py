@@ -16,12 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from mlx_faceau.core.architectures import AUPredictionConfig, LandmarkPoseConfig, ModelConfig
+from mlx_faceau.core.architectures import (
+    AUPredictionConfig,
+    LandmarkPoseConfig,
+    ModelConfig,
+    weight_shapes,
+)
 from mlx_faceau.core.atomic_io import atomic_file
 from mlx_faceau.core.checkpoint import check_arrays, check_weights
 from mlx_faceau.errors import CheckpointError, MissingDependency, UsageError
-
-from .pyfaceau_names import pyfaceau_names, pyfaceau_shapes
 
 try:
     import torch
@@ -37,6 +40,10 @@ except ModuleNotFoundError as error:
         raise
     raise MissingDependency("torch", extra="torch") from error
 
+# The original's names of the parts that are called otherwise here.
+_STEMS = {"landmark_pose": "first_conv", "au_prediction": "stem"}
+_LASTS = {"landmark_pose": "last_conv", "au_prediction": "head"}
+_HEADS = {"global_head": "global_params_head", "local_head": "local_params_head"}
 WIDTHS = (0.25, 0.5, 0.75, 1.0, 1.3, 1.4)
 _MAX_PICKLE = 16 << 20  # bytes; a real one has about 100 KiB
 _MAX_TEXT = 1000  # characters of one name in it
@@ -72,12 +79,6 @@ def read_pyfaceau(
 
     Returns:
         The net's settings, and its float32 weights in MLX names and layout.
-
-    Raises:
-        CheckpointError: if the file is missing, damaged, asks for anything but tensors and plain
-            values, or its weights do not fit: with every key, shape and type that is wrong, once
-            the width is known.
-        ValueError: if the width or the dropout is out of range, or a landmark net gets a dropout.
     """
     path = Path(path)
     state = _read_state(path)
@@ -101,17 +102,7 @@ def read_pyfaceau(
 def write_pyfaceau(
     path: Path | str, config: ModelConfig, weights: Mapping[str, np.ndarray]
 ) -> None:
-    """Write a checkpoint that the original tool loads strictly; complete or not at all.
-
-    Args:
-        path: ends with ``.pt``.
-        config: the net's settings.
-        weights: in MLX names and layout.
-
-    Raises:
-        CheckpointError: if the weights are not those of ``config``.
-        OSError: if the file cannot be written.
-    """
+    """Write weights in MLX names and layout as a ``.pt`` that the original tool loads strictly."""
     _check_torch(Path(path))
     check_weights(config, weights, "weights")
     tensors = state_dict_from_weights(weights)
@@ -238,3 +229,48 @@ def _fitting_width(
         "with width_mult=, or with --width-mult of 'mlx-faceau convert' or 'export', whose files "
         "every command takes"
     )
+
+
+def pyfaceau_names(config: ModelConfig) -> dict[str, str]:
+    """The original's name of every weight, by ours, in the order of its state dict.
+
+    It builds blocks and heads as sequences, whose layers are numbered in order of appearance,
+    activations and dropout included: positions shift with expansion and squeeze.
+    """
+    prefixes = {}  # the original's name of every layer that has weights, by ours
+
+    def conv_norm(ours: str, theirs: str, position: int) -> None:
+        prefixes[f"{ours}.conv"] = f"{theirs}.{position}"
+        prefixes[f"{ours}.norm"] = f"{theirs}.{position + 1}"
+
+    conv_norm("backbone.stem", f"backbone.{_STEMS[config.kind]}", 0)
+    conv_norm("backbone.head", f"backbone.{_LASTS[config.kind]}", 0)
+    for index, block in enumerate(config.backbone.blocks(config.width_mult)):
+        ours, theirs = f"backbone.blocks.{index}", f"backbone.blocks.{index}.conv"
+        position = 0
+        for layer in ("expand", "depthwise") if block.expand else ("depthwise",):
+            conv_norm(f"{ours}.{layer}", theirs, position)
+            position += 3  # convolution, BatchNorm, activation
+        if block.squeeze:
+            prefixes[f"{ours}.squeeze.reduce"] = f"{theirs}.{position}.fc1"
+            prefixes[f"{ours}.squeeze.excite"] = f"{theirs}.{position}.fc2"
+            position += 1
+        conv_norm(f"{ours}.project", theirs, position)
+    for head in type(config)().heads:  # a dropout layer counts even where this net's rate is 0
+        position = 0
+        for index, dropout in enumerate((*head.dropouts, 0.0)):
+            theirs = _HEADS.get(head.name, head.name)
+            prefixes[f"{head.name}.layers.{index}"] = f"{theirs}.fc.{position}"
+            position += 3 if dropout else 2  # linear, ReLU, perhaps dropout
+    parts = ((ours, *ours.rsplit(".", 1)) for ours in weight_shapes(config))
+    return {ours: f"{prefixes[layer]}.{part}" for ours, layer, part in parts}
+
+
+def pyfaceau_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Shape of every weight in the original's names, order and layout (torch's)."""
+    shapes = weight_shapes(config)
+    torch_shapes = {
+        ours: (shape[0], shape[3], *shape[1:3]) if len(shape) == 4 else shape
+        for ours, shape in shapes.items()
+    }
+    return {theirs: torch_shapes[ours] for ours, theirs in pyfaceau_names(config).items()}

@@ -41,25 +41,15 @@ _OPERATIONS = (
 def quantise(
     model: onnx.ModelProto, source: SourceModel | CombinedModel, images: np.ndarray
 ) -> onnx.ModelProto:
-    """Quantise a float32 graph.
+    """Quantise a float32 graph that was traced from the source, of opset 13 or later.
 
-    Args:
-        model: traced from ``source``, opset 13 or later, with the input ``image``.
-        source: the net or nets in it.
-        images: (N, 3, 112, 112) float32 RGB in [0, 1]: what the scales are calibrated on.
-
-    Raises:
-        ExportError: if a calibration face gives NaN or inf, or the graph holds an operation that
-            is not known to quantise well.
-        MissingDependency: without onnxruntime.
+    The scales are calibrated on images (N, 3, 112, 112) float32 RGB in [0, 1]. ExportError is
+    raised if one gives NaN or inf, or the graph holds an operation that is not known to quantise
+    well.
     """
     try:
         from onnxruntime.quantization import QDQQuantizer, QuantType
-        from onnxruntime.quantization.calibrate import (
-            CalibrationMethod,
-            TensorData,
-            TensorsData,
-        )
+        from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, TensorsData
     except ModuleNotFoundError as error:
         raise MissingDependency(str(error.name), extra="export") from error
     pool_globally(model.graph)
@@ -161,9 +151,6 @@ def activation_ranges(
     """How far below and above zero each tensor that nodes read or write reaches over all images.
 
     Outliers are cut off; a sigmoid spans [0, 1] whatever the faces.
-
-    Raises:
-        ExportError: if one is NaN or inf.
     """
     constants = initializer_arrays(model.graph)
     names = [*dict.fromkeys(name for node in nodes for name in (*node.input, *node.output))]
@@ -189,13 +176,8 @@ def activation_ranges(
 def correct_biases(model: onnx.ModelProto, exact: onnx.ModelProto, images: np.ndarray) -> None:
     """Give each head's last layer, in place, the mean that it has in the exact graph.
 
-    Rounding shifts what that layer reads in the same direction on all faces: action units are off
-    by up to a tenth of an intensity. The layer's bias takes the shift back.
-
-    Args:
-        model: the quantised graph; its last layers are float32.
-        exact: the graph that it was made from.
-        images: (N, 3, 112, 112) float32 faces.
+    Rounding shifts what that layer, itself float32, reads in the same direction on all faces:
+    action units are off by up to a tenth of an intensity. The layer's bias takes the shift back.
     """
     last = [node for node in model.graph.node if node.name in last_layers(model.graph)]
     outputs = [node.output[0] for node in last]

@@ -75,13 +75,10 @@ class SourceModel:
         return self.config.output_shapes
 
     def half_weights(self) -> dict[str, np.ndarray]:
-        """The weights for storage in half precision.
+        """The weights for storage in half precision, or ExportError if one is beyond its range.
 
         Matrices and kernels become float16; biases and BatchNorm, a hundredth of the size, keep
         float32.
-
-        Raises:
-            ExportError: if a weight is beyond float16's range.
         """
         stored = {}
         for name, array in self.weights.items():
@@ -169,10 +166,6 @@ def read_source(
             pair, or what this function gave before. Of a checkpoint's weights the averaged ones
             are taken when there are any.
         width_mult: of a ``.pt`` file's net, where it cannot be found out.
-
-    Raises:
-        CheckpointError: if the file is missing or malformed, or the weights do not fit.
-        UsageError: if it is none of these, or a width is given for what knows its own.
     """
     is_path = isinstance(model_or_checkpoint, (str, Path))
     path = Path(model_or_checkpoint) if is_path else Path()
@@ -207,12 +200,7 @@ def _from_checkpoint(path: Path) -> SourceModel:
 
 
 def save_weights(source: SourceModel, path: Path | str, precision: str = "float32") -> None:
-    """Write a net's weights alone as a checkpoint; stored in half precision where that is asked.
-
-    Raises:
-        ExportError: if a weight is beyond float16's range.
-        OSError: if it cannot be written.
-    """
+    """Write a net's weights alone as a checkpoint; stored in half precision where that is asked."""
     weights = source.half_weights() if precision == HALF_WEIGHTS else source.weights
     arrays = {f"model.{name}": value for name, value in weights.items()}
     save_checkpoint(path, arrays, {**source.metadata, "precision": precision})

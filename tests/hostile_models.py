@@ -110,7 +110,7 @@ def pt_pickles() -> list[bytes]:
     """A net's pickle, each weight one number seen through strides of zero; and a small one."""
     import torch
 
-    from mlx_faceau.convert.pyfaceau_names import pyfaceau_shapes
+    from mlx_faceau.convert.pyfaceau import pyfaceau_shapes
 
     one = torch.zeros(1)
     shapes = pyfaceau_shapes(AUPredictionConfig(width_mult=0.25))

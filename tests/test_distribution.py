@@ -79,7 +79,7 @@ def test_an_installed_wheel_predicts_and_tells_about_itself(built, tmp_path):
     code = """
 import sys
 sys.path.insert(0, sys.argv[1])
-import mlx_faceau, mlx_faceau.convert.pyfaceau_names, mlx_faceau.torch_fallback
+import mlx_faceau, mlx_faceau.convert.variants, mlx_faceau.torch_fallback
 from mlx_faceau.cli.main import main
 assert mlx_faceau.__file__.startswith(sys.argv[1]), mlx_faceau.__file__
 sys.exit(main(["convert", "none.pt", "--output", "a.safetensors"]))

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mlx_faceau.errors import UsageError
 
 if TYPE_CHECKING:
-    from mlx_faceau.convert.check import Check
-    from mlx_faceau.convert.int8_accuracy import CalibrationFaces
+    from mlx_faceau.convert.check import CalibrationFaces, Check
     from mlx_faceau.convert.source_model import CombinedModel, SourceModel
     from mlx_faceau.convert.variants import Variant
 
@@ -224,7 +223,7 @@ def read_faces(
     """
     import numpy as np
 
-    from mlx_faceau.convert.int8_accuracy import CalibrationFaces
+    from mlx_faceau.convert.check import CalibrationFaces
     from mlx_faceau.data.format.dataset import FaceDataset
     from mlx_faceau.data.format.split import split_dataset
 

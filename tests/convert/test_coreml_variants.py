@@ -11,9 +11,12 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("coremltools")
 
 from mlx_faceau.convert import check, export_coreml  # noqa: E402
-from mlx_faceau.convert.check import CheckFailed, check_export  # noqa: E402
+from mlx_faceau.convert.check import (  # noqa: E402
+    CalibrationFaces,
+    CheckFailed,
+    check_export,
+)
 from mlx_faceau.convert.export_coreml import export_to_coreml  # noqa: E402
-from mlx_faceau.convert.int8_accuracy import CalibrationFaces  # noqa: E402
 from mlx_faceau.convert.mil import IMAGE, Port, load_coremltools, read_mlpackage, torch_dtype  # noqa: E402
 from mlx_faceau.convert.source_model import CombinedModel, SourceModel  # noqa: E402
 from mlx_faceau.core.artifact_metadata import find_mlmodel, read_exported_metadata  # noqa: E402

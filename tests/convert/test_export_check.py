@@ -13,9 +13,12 @@ pytest.importorskip("onnxruntime")
 
 from mlx_faceau.convert import check as check_module  # noqa: E402
 from mlx_faceau.convert import exported_model as exported  # noqa: E402
-from mlx_faceau.convert.check import check_export, probe_crops  # noqa: E402
+from mlx_faceau.convert.check import (  # noqa: E402
+    CalibrationFaces,
+    check_export,
+    probe_crops,
+)
 from mlx_faceau.convert.export_onnx import export_to_onnx  # noqa: E402
-from mlx_faceau.convert.int8_accuracy import CalibrationFaces  # noqa: E402
 from mlx_faceau.convert.mil import read_mlpackage  # noqa: E402
 from mlx_faceau.convert.source_model import SourceModel  # noqa: E402
 from mlx_faceau.core.artifact_metadata import METADATA_KEY  # noqa: E402

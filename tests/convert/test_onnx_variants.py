@@ -164,7 +164,7 @@ def test_old_and_new_opsets_are_written_in_float16_with_uint8_crops(tmp_path, op
     ids=lambda asked: next(iter(asked.values())),
 )
 def test_the_same_net_gives_the_same_bytes(asked):
-    from mlx_faceau.convert.int8_accuracy import CalibrationFaces
+    from mlx_faceau.convert.check import CalibrationFaces
     from mlx_faceau.convert.variants import Variant
 
     faces = None
@@ -210,7 +210,7 @@ def dropped_layer(weights):
 def test_an_exporter_that_makes_a_classic_mistake_writes_nothing(
     tmp_path, monkeypatch, asked, mistake
 ):
-    from mlx_faceau.convert.int8_accuracy import CalibrationFaces
+    from mlx_faceau.convert.check import CalibrationFaces
 
     good, trace = source(AU), export_onnx._traced
 

@@ -17,8 +17,11 @@ from random_nets import TOLERANCE
 torch = pytest.importorskip("torch")
 
 from mlx_faceau.convert import pyfaceau  # noqa: E402
-from mlx_faceau.convert.pyfaceau import read_pyfaceau, write_pyfaceau  # noqa: E402
-from mlx_faceau.convert.pyfaceau_names import pyfaceau_names  # noqa: E402
+from mlx_faceau.convert.pyfaceau import (  # noqa: E402
+    pyfaceau_names,
+    read_pyfaceau,
+    write_pyfaceau,
+)
 from mlx_faceau.core.architectures import (  # noqa: E402
     AUPredictionConfig,
     LandmarkPoseConfig,

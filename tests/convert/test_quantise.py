@@ -11,10 +11,15 @@ onnxruntime = pytest.importorskip("onnxruntime")
 from onnx import numpy_helper  # noqa: E402
 
 from mlx_faceau.convert import check, quantise  # noqa: E402
-from mlx_faceau.convert.check import CheckFailed, check_export, measure_change  # noqa: E402
+from mlx_faceau.convert.check import (  # noqa: E402  # noqa: E402
+    AccuracyChange,
+    CalibrationFaces,
+    CheckFailed,
+    check_export,
+    measure_change,
+)
 from mlx_faceau.convert.export_onnx import export_to_onnx, onnx_bytes  # noqa: E402
 from mlx_faceau.convert.exported_model import network_input  # noqa: E402
-from mlx_faceau.convert.int8_accuracy import AccuracyChange, CalibrationFaces  # noqa: E402
 from mlx_faceau.convert.quantise import float_blocks  # noqa: E402
 from mlx_faceau.convert.source_model import SourceModel, read_source  # noqa: E402
 from mlx_faceau.convert.variants import Variant  # noqa: E402
