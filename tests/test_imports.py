@@ -127,7 +127,7 @@ def test_rooms_leave_other_rooms_libraries_alone():
         for imported in names
         if imported.partition(".")[0] in libraries
     }
-    assert found == {"mlx_faceau.core.blas imports mlx.core"}  # to set its cache, once it is loaded
+    assert not found
 
 
 def test_a_checkpoint_is_read_without_opencv():

@@ -1,7 +1,6 @@
 """The torch twins of the MLX nets and losses, for training and prediction where MLX is not."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,14 +14,11 @@ from mlx_faceau.core.losses import (
 from mlx_faceau.errors import MissingDependency
 
 try:
-    from .nets import AUPredictionNet, UnifiedLandmarkPoseNet
+    from .nets import AUPredictionNet, FaceNet, UnifiedLandmarkPoseNet
 except ModuleNotFoundError as error:
     if error.name != "torch":
         raise
     raise MissingDependency("torch", extra="torch") from error
-
-if TYPE_CHECKING:
-    from .nets import FaceNet
 
 __all__ = [
     "AUPredictionLoss",
@@ -35,12 +31,9 @@ __all__ = [
 ]
 
 
-def build(config: ModelConfig, weights: Mapping[str, np.ndarray] | None = None) -> "FaceNet":
-    """The net of a configuration; without weights they are random by torch's seed.
-
-    Raises:
-        CheckpointError: naming every missing, extra and misshapen weight.
-    """
-    is_landmark_pose = config.kind == "landmark_pose"
-    net = UnifiedLandmarkPoseNet if is_landmark_pose else AUPredictionNet
-    return net.from_config(config, weights)
+def build(config: ModelConfig, weights: Mapping[str, np.ndarray] | None = None) -> FaceNet:
+    """The net of a configuration; without weights they are random by torch's seed."""
+    kind = UnifiedLandmarkPoseNet if config.kind == "landmark_pose" else AUPredictionNet
+    net = kind.__new__(kind)
+    FaceNet.__init__(net, config, weights)
+    return net

@@ -13,14 +13,10 @@ MEMORY_FORMAT = torch.channels_last
 
 
 def pick_device(name: str) -> torch.device:
-    """The torch device that a name means here.
+    """The torch device that a name means here, or BackendError.
 
-    Args:
-        name: ``"auto"`` (CUDA, then MPS, then the CPU), ``"gpu"`` (CUDA or MPS), ``"cpu"``,
-            ``"mps"``, or ``"cuda"``, also ``"cuda:1"``.
-
-    Raises:
-        BackendError: if it is not there, naming what is.
+    ``"auto"`` (CUDA, then MPS, then the CPU), ``"gpu"`` (CUDA or MPS), ``"cpu"``, ``"mps"``, or
+    ``"cuda"``, also ``"cuda:1"``.
     """
     there = [kind for kind in ("cuda", "mps") if getattr(torch, kind).is_available()]
     there.append("cpu")
@@ -32,11 +28,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def check_precision(device: torch.device, precision: str) -> None:
-    """Check that a precision is faster on a device than float32.
-
-    Raises:
-        BackendError: if it is not.
-    """
+    """Raise BackendError unless a precision is faster on a device than float32."""
     if precision == "float32" or device.type != "cpu":
         return
     # Not every build of torch has oneDNN and its operators.

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from typing import Self
 
 import numpy as np
 import torch
@@ -63,21 +62,12 @@ class FaceNet(nn.Module):
         self.load_weights_dict(weights)
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Outputs by name of images (N, 3, 112, 112), RGB in [0, 1]; see :meth:`heads`."""
+        """The outputs of the MLX net by name, of images (N, 3, 112, 112) RGB in [0, 1]."""
         return self.heads(self.backbone(images))
 
     def heads(self, features: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Outputs by name of the backbone's features (N, channels)."""
+        """The outputs by name, of the backbone's features (N, channels)."""
         raise NotImplementedError
-
-    @classmethod
-    def from_config(
-        cls, config: ModelConfig, weights: Mapping[str, np.ndarray] | None = None
-    ) -> Self:
-        """A new net of these settings, which must be of this class's kind."""
-        net = cls.__new__(cls)
-        FaceNet.__init__(net, config, weights)
-        return net
 
     def to_weights(self) -> dict[str, np.ndarray]:
         """Copies of all weights and BatchNorm statistics, float32, in MLX names and layout."""
@@ -85,26 +75,14 @@ class FaceNet(nn.Module):
         return {name: value.astype(np.float32, copy=False) for name, value in weights.items()}
 
     def load_weights_dict(self, weights: Mapping[str, np.ndarray]) -> None:
-        """Take over all weights and statistics of ``weight_shapes``, in MLX names and layout.
-
-        Raises:
-            CheckpointError: naming every missing, extra and misshapen array.
-        """
+        """Take over all weights and statistics of ``weight_shapes``, checked, in MLX layout."""
         check_weights(self.config, weights, "weights")
         # Not strict: BatchNorm's batch counters are no weights; all else has just been checked.
         self.load_state_dict(state_dict_from_weights(weights), strict=False)
 
 
 class UnifiedLandmarkPoseNet(FaceNet):
-    """MobileNetV2 with three heads (in MLX: ``mlx_faceau.UnifiedLandmarkPoseNet``).
-
-    Args:
-        width_mult: factor on every channel count.
-        num_landmarks: points of the landmark head.
-        num_local_params: shape parameters of the point distribution model.
-        image_size: side of the crop in pixels; landmarks lie in [0, image_size].
-        dropout: probability in [0, 1) after the first hidden layer of each head.
-    """
+    """MobileNetV2 with three heads; as ``mlx_faceau.UnifiedLandmarkPoseNet``."""
 
     landmark_head: LinearHead
     global_head: LinearHead
@@ -124,15 +102,6 @@ class UnifiedLandmarkPoseNet(FaceNet):
         )
 
     def heads(self, features: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Landmarks and pose.
-
-        Args:
-            features: (N, channels) of the backbone.
-
-        Returns:
-            ``landmarks`` (N, 68, 2) px in [0, 112]; ``global_params`` (N, 6) scale, rx, ry, rz
-            (radians), tx, ty (px); ``local_params`` (N, 34).
-        """
         landmarks = torch.sigmoid(self.landmark_head(features)) * self.config.image_size
         return {
             "landmarks": landmarks.reshape(-1, self.config.num_landmarks, 2),
@@ -149,12 +118,7 @@ def _global_params(x: torch.Tensor) -> torch.Tensor:
 
 
 class AUPredictionNet(FaceNet):
-    """EfficientNet-like backbone with one head (in MLX: ``mlx_faceau.AUPredictionNet``).
-
-    Args:
-        width_mult: factor on every channel count.
-        dropout: probability in [0, 1) after each hidden layer of the head.
-    """
+    """EfficientNet-like backbone with one head; as ``mlx_faceau.AUPredictionNet``."""
 
     au_head: LinearHead
     auxiliary_head: LinearHead  # see :mod:`mlx_faceau.core.auxiliary_head`
@@ -163,15 +127,6 @@ class AUPredictionNet(FaceNet):
         super().__init__(AUPredictionConfig(width_mult, dropout))
 
     def heads(self, features: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Action units.
-
-        Args:
-            features: (N, channels) of the backbone.
-
-        Returns:
-            ``au_intensities`` (N, 17) >= 0, in the order of ``AU_NAMES``; not clamped to 5. A net
-            with an auxiliary head also gives ``auxiliary`` (N, 443) in training.
-        """
         outputs = {"au_intensities": F.relu(self.au_head(features))}
         if self.training and hasattr(self, "auxiliary_head"):
             outputs["auxiliary"] = self.auxiliary_head(features)

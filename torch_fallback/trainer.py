@@ -23,13 +23,7 @@ from mlx_faceau.core.trainer import (
 from mlx_faceau.errors import FaceauError
 
 from . import build
-from .device import (
-    MEMORY_FORMAT,
-    check_precision,
-    keep_freed_memory,
-    pick_device,
-    to_device,
-)
+from .device import MEMORY_FORMAT, check_precision, keep_freed_memory, pick_device, to_device
 from .weight_layout import state_dict_from_weights, weights_from_state_dict
 
 Tensors = dict[str, torch.Tensor]
@@ -44,11 +38,7 @@ class TorchRanks:
 
     @classmethod
     def join(cls, seconds: float) -> "TorchRanks":
-        """Meet the others; alone where no launcher started this process.
-
-        Args:
-            seconds: that an exchange between ranks may take.
-        """
+        """Meet the others; alone where no launcher did. An exchange may take so many seconds."""
         if not distributed.is_torchelastic_launched():
             return cls()
         distributed.init_process_group(timeout=timedelta(seconds=seconds))
@@ -57,11 +47,7 @@ class TorchRanks:
         return cls(distributed.get_rank(), distributed.get_world_size())
 
     def any(self, flag: bool) -> bool:
-        """Whether any rank says yes; all ranks must ask together.
-
-        Raises:
-            FaceauError: if another rank is gone, as from all methods.
-        """
+        """Whether any rank says yes; all must ask together. FaceauError if one is gone."""
         if self.size == 1:
             return flag
         votes = torch.tensor(float(flag))

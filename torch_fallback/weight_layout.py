@@ -15,19 +15,12 @@ COUNTER = ".num_batches_tracked"  # of torch's BatchNorm; unused at a fixed mome
 
 
 def state_dict_from_weights(weights: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
-    """State dict of a net of ``torch_fallback`` from arrays in MLX names and layout.
-
-    Without BatchNorm's batch counters. Tensors have memory of their own and the arrays' precision.
-    """
+    """Tensors, in memory of their own, from arrays in MLX names and layout."""
     return {name: torch.from_numpy(moved(value, TO_TORCH)) for name, value in weights.items()}
 
 
 def weights_from_state_dict(state: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
-    """Weights of a net of ``torch_fallback`` in MLX names and layout, whatever its device.
-
-    BatchNorm's batch counters are dropped. Arrays are contiguous, with memory of their own, in the
-    tensors' precision.
-    """
+    """Weights in MLX names and layout, in memory of their own, without BatchNorm's counters."""
     return {
         name: moved(value.detach().cpu().numpy(), TO_MLX)
         for name, value in state.items()

@@ -23,7 +23,6 @@ from .libraries import installed_version
 
 VARIABLE = "MLX_FACEAU_BLAS"
 SYMBOLS = ("cblas_sgemm", "cblas_dgemm", "cblas_cgemm")  # all that MLX calls
-CACHE_BYTES = 4 << 30  # MLX keeps 32 MB of freed memory by default: page faults at every operation
 
 logger = logging.getLogger(__name__)
 
@@ -32,11 +31,8 @@ logger = logging.getLogger(__name__)
 def prepare() -> str:
     """Load a fast BLAS where it helps; call it before ``mlx.core`` is imported. Acts once.
 
-    Returns:
-        which BLAS serves MLX's matrix products from now on, and why.
-
-    Raises:
-        BackendError: if ``MLX_FACEAU_BLAS`` names a library that cannot serve MLX.
+    Returns which BLAS serves MLX's matrix products from now on, and why; BackendError is raised if
+    ``MLX_FACEAU_BLAS`` names a library that cannot.
     """
     wish = os.environ.get(VARIABLE, "")
     if wish == "off":
@@ -62,14 +58,6 @@ def prepare() -> str:
         VARIABLE,
     )
     return "MLX's own (no OpenBLAS found)"
-
-
-def limit_cache() -> None:
-    """Let MLX keep freed memory on a CPU, where fresh pages cost more than the work on them."""
-    import mlx.core as mx
-
-    if mx.default_device() == mx.Device(mx.cpu):
-        mx.set_cache_limit(CACHE_BYTES)
 
 
 def bundled_libraries() -> list[Path]:

@@ -27,7 +27,10 @@ except ModuleNotFoundError as error:
     extra = "mac" if sys.platform == "darwin" else "mlx-cpu"
     raise MissingDependency("mlx", extra=extra) from error
 
-blas.limit_cache()
+CACHE_BYTES = 4 << 30
+if mx.default_device() == mx.Device(mx.cpu):
+    # By default MLX keeps 32 MB of freed memory: fresh pages then cost more than the work on them.
+    mx.set_cache_limit(CACHE_BYTES)
 # MLX's worker drops the Python bodies of custom functions a little after their results are there;
 # an interpreter that is already shutting down would abort.
 atexit.register(mx.synchronize)
@@ -57,11 +60,8 @@ __all__ = [
 
 
 def build(config: ModelConfig, weights: Mapping[str, np.ndarray] | None = None) -> FaceNet:
-    """The net of a configuration; without weights they are random by MLX's seed.
-
-    Raises:
-        CheckpointError: naming every missing, extra and misshapen weight.
-    """
-    is_landmark_pose = config.kind == "landmark_pose"
-    net = UnifiedLandmarkPoseNet if is_landmark_pose else AUPredictionNet
-    return net.from_config(config, weights)
+    """The net of a configuration; without weights they are random by MLX's seed."""
+    kind = UnifiedLandmarkPoseNet if config.kind == "landmark_pose" else AUPredictionNet
+    net = kind.__new__(kind)
+    FaceNet.__init__(net, config, weights)
+    return net

@@ -19,15 +19,10 @@ _MOST_PAIRS = 5
 
 
 def depthwise3x3(x: mx.array, w: mx.array, stride: int = 1) -> mx.array:
-    """Convolve every channel with its own 3x3 kernel, padding 1.
+    """Convolve every channel of (N, H, W, C) with its own kernel of w (C, 3, 3, 1).
 
-    Args:
-        x: (N, H, W, C).
-        w: (C, 3, 3, 1), in any precision; it is rounded to that of x.
-        stride: 1 or 2.
-
-    Returns:
-        (N, ceil(H / stride), ceil(W / stride), C).
+    The stride is 1 or 2: the result is (N, ceil(H / stride), ceil(W / stride), C), in the precision
+    of x, to which w is rounded.
     """
     if device_name() == "cpu":
         return by_slices(stride)(x, w)

@@ -75,16 +75,7 @@ class Norm(Layer):
 
 
 class ConvNorm(Layer):
-    """Convolution, BatchNorm and, unless None, an activation.
-
-    Args:
-        in_channels: channels of the input.
-        out_channels: channels of the output.
-        kernel: 1, or 3 with padding 1.
-        activation: ``"relu6"``, ``"silu"`` or None.
-        stride: of a 3x3 kernel.
-        depthwise: every channel has its own kernel.
-    """
+    """Convolution of kernel 1, or 3 with padding 1; BatchNorm and, unless None, an activation."""
 
     def __init__(
         self,

@@ -66,15 +66,6 @@ class FaceNet(Layer):
         """The settings it was built from."""
         return self._config
 
-    @classmethod
-    def from_config(
-        cls, config: ModelConfig, weights: Mapping[str, np.ndarray] | None = None
-    ) -> Self:
-        """A new net of these settings, which must be of this class's kind."""
-        net = cls.__new__(cls)
-        FaceNet.__init__(net, config, weights)
-        return net
-
     def fold(self) -> Self:
         """Make it a net for inference: BatchNorm part of the convolutions, evaluating, frozen."""
         for module in self.modules():
@@ -88,11 +79,7 @@ class FaceNet(Layer):
         return {name: np.array(value, np.float32) for name, value in parameters}
 
     def load_weights_dict(self, weights: Mapping[str, np.ndarray]) -> None:
-        """Take over all weights and statistics of ``weight_shapes``, in MLX names and layout.
-
-        Raises:
-            CheckpointError: naming every missing, extra and misshapen array.
-        """
+        """Take over all weights and statistics of ``weight_shapes``, checked, in MLX layout."""
         check_weights(self.config, weights, "weights")
         self.load_weights([(name, mx.array(value)) for name, value in weights.items()])
 
@@ -125,10 +112,7 @@ class UnifiedLandmarkPoseNet(FaceNet):
         )
 
     def __call__(self, images: mx.array) -> dict[str, mx.array]:
-        """Predict landmarks and pose.
-
-        Args:
-            images: (N, 112, 112, 3) RGB in [0, 1].
+        """Predict images (N, 112, 112, 3) RGB in [0, 1].
 
         Returns:
             ``landmarks`` (N, 68, 2) px in [0, 112]; ``global_params`` (N, 6) scale, rx, ry, rz
@@ -164,10 +148,7 @@ class AUPredictionNet(FaceNet):
         super().__init__(AUPredictionConfig(width_mult, dropout))
 
     def __call__(self, images: mx.array) -> dict[str, mx.array]:
-        """Predict action units.
-
-        Args:
-            images: (N, 112, 112, 3) RGB in [0, 1].
+        """Predict images (N, 112, 112, 3) RGB in [0, 1].
 
         Returns:
             ``au_intensities`` (N, 17) >= 0, in the order of ``AU_NAMES``; not clamped to 5. A net

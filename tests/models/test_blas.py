@@ -113,5 +113,5 @@ def test_importing_the_models_raises_the_cache_limit():
     import mlx_faceau.models as models
 
     mx = models.mx
-    previous = mx.set_cache_limit(blas.CACHE_BYTES)
-    assert mx.default_device() != mx.Device(mx.cpu) or previous == blas.CACHE_BYTES
+    previous = mx.set_cache_limit(models.CACHE_BYTES)
+    assert mx.default_device() != mx.Device(mx.cpu) or previous == models.CACHE_BYTES
