@@ -27,7 +27,7 @@ from mlx_faceau.core.metrics import au_metrics, landmark_pose_metrics
 from mlx_faceau.core.tolerances import FLOAT16_MEAN_ERROR, INT8_CHANGE, MAX_ERROR
 from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.errors import BackendError
-from mlx_faceau.inference.backends import BACKENDS
+from mlx_faceau.inference.backends.choice import BACKENDS
 from mlx_faceau.inference.predictor import load_au_predictor, load_predictor
 from mlx_faceau.train.target_statistics import TargetStatistics
 

@@ -34,7 +34,7 @@ from mlx_faceau.convert.pyfaceau import read_pyfaceau
 from mlx_faceau.core.checkpoint import file_hash, load_checkpoint, read_metadata
 from mlx_faceau.core.pdm import write_pdm
 from mlx_faceau.errors import CheckpointError
-from mlx_faceau.inference.backends import Machine, choose, find_files
+from mlx_faceau.inference.backends.choice import Machine, choose, find_files
 from mlx_faceau.output.openface_csv import read_openface_csv
 from mlx_faceau.weights import builtin
 

@@ -82,7 +82,7 @@ def write_untrained(config: "ModelConfig", folder: Path) -> Path:
 def _print_table(title: str, model: Path | str, kind: str, crops: "np.ndarray") -> None:
     """The two times of each backend, or why it has none."""
     from mlx_faceau.errors import BackendError
-    from mlx_faceau.inference.backends import BACKENDS
+    from mlx_faceau.inference.backends.choice import BACKENDS
     from mlx_faceau.inference.predictor import load_au_predictor, load_predictor
 
     print(title)

@@ -73,7 +73,12 @@ def _models(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Name and description of each net of a path: kind, width, origin, and what runs it here."""
     from mlx_faceau.core.provenance import pdm_of
     from mlx_faceau.errors import BackendError
-    from mlx_faceau.inference.backends import choose, find_files, installed_libraries, this_machine
+    from mlx_faceau.inference.backends.choice import (
+        choose,
+        find_files,
+        installed_libraries,
+        this_machine,
+    )
 
     from .model_metadata import read_models
 
@@ -101,7 +106,7 @@ def installation() -> dict[str, Any]:
     """Everything about this machine that decides what runs, as JSON values."""
     import platform
 
-    from mlx_faceau.inference.backends import this_machine
+    from mlx_faceau.inference.backends.choice import this_machine
 
     machine = this_machine()
     backends, problems = _backend_states(machine)
@@ -135,7 +140,7 @@ def _backend_states(machine: Any) -> tuple[dict[str, str], dict[str, str]]:
     What chooses backends decides first; then each library is loaded in a process of its own.
     """
     from mlx_faceau.errors import BackendError
-    from mlx_faceau.inference.backends import BACKENDS, choose, installed_libraries
+    from mlx_faceau.inference.backends.choice import BACKENDS, choose, installed_libraries
 
     libraries = installed_libraries(machine)
     states = {}
@@ -160,9 +165,8 @@ def _backend_states(machine: Any) -> tuple[dict[str, str], dict[str, str]]:
 def probe(names: Iterable[str]) -> dict[str, tuple[bool, str]]:
     """Whether each backend's library or module loads, and what it sees, or why it does not load.
 
-    An installed library may still not load (a wheel for another machine), or end the whole process
-    (instructions that this processor lacks), or find no GPU although there is one: so each is
-    loaded in a process of its own, all at the same time.
+    Each is loaded in a process of its own, all at the same time: a wheel for another machine may
+    end it, by instructions that this processor lacks.
     """
     names = list(names)
     with ThreadPoolExecutor(len(names) or 1) as pool:

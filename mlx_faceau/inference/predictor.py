@@ -37,12 +37,10 @@ class _Predictor:
 
     @classmethod
     def from_onnx(cls, path: ModelPath, providers: Sequence[Any] | None = None) -> Self:
-        """An ``.onnx`` file, or a folder's, run by ONNX Runtime.
+        """An ``.onnx`` file, ours or the original tool's, or a folder's, run by ONNX Runtime.
 
-        Args:
-            path: the file or folder; files of the original tool work too.
-            providers: execution providers, best first: names, or pairs of name and options.
-                None takes CUDA where this build has it, else the CPU.
+        ``providers`` are execution providers, best first: names, or pairs of name and options; None
+        takes CUDA where this build has it, else the CPU.
         """
         return cls(open_backend(path, cls.kind, "onnx", providers=providers))
 
@@ -53,11 +51,9 @@ class _Predictor:
 
     @classmethod
     def from_auto(cls, model_dir: ModelPath, prefer_coreml: bool = True) -> Self:
-        """The best backend that can run here with a file that is there.
+        """The best backend that can run here with a file of the model's folder, or with one file.
 
-        Args:
-            model_dir: a model's folder, or one file.
-            prefer_coreml: on Apple Silicon, try Core ML first; False tries it last.
+        On Apple Silicon Core ML is tried first, or with ``prefer_coreml=False`` last.
         """
         return cls(open_backend(model_dir, cls.kind, prefer_coreml=prefer_coreml))
 
@@ -125,10 +121,7 @@ class LandmarkPosePredictor(_Predictor):
         return cls(open_backend(path, cls.kind, "torch", device=device, width_mult=width_mult))
 
     def predict(self, bgr_112: np.ndarray) -> dict[str, np.ndarray]:
-        """Predict one face.
-
-        Args:
-            bgr_112: (112, 112, 3) uint8 BGR standard crop, as ``FaceAligner`` cuts it.
+        """Predict one face, a (112, 112, 3) uint8 BGR standard crop as ``FaceAligner`` cuts it.
 
         Returns:
             ``landmarks`` (68, 2) px of the crop; ``global_params`` (6,) scale, rx, ry, rz
@@ -140,10 +133,7 @@ class LandmarkPosePredictor(_Predictor):
         return self._run(bgr_112, batch=False)
 
     def predict_batch(self, bgr_crops: Crops) -> dict[str, np.ndarray]:
-        """Predict many faces.
-
-        Args:
-            bgr_crops: (N, 112, 112, 3) uint8 BGR, or a list of crops; N may be 0.
+        """Predict (N, 112, 112, 3) uint8 BGR, or a list of crops; N may be 0.
 
         Returns:
             The arrays of :meth:`predict` with a leading N.
@@ -171,19 +161,13 @@ class AUPredictor(_Predictor):
         width_mult: float | None = None,
         dropout: float | None = None,
     ) -> Self:
-        """A ``.safetensors`` checkpoint or a ``.pt`` file of the original tool, run by PyTorch.
+        """As :meth:`LandmarkPosePredictor.from_checkpoint`.
 
-        Args:
-            path: the file, or a folder with ``checkpoint_best.safetensors``.
-            device: ``"cpu"``, ``"cuda"`` or ``"mps"``; None or ``"auto"`` takes the best there is.
-            width_mult: of a ``.pt`` file, where it cannot be found out.
-            dropout: the net's, which such a file does not record; predictions do not depend on it.
+        ``dropout`` is the net's, which a ``.pt`` file does not record; predictions do not depend on
+        it.
         """
-        return cls(
-            open_backend(
-                path, cls.kind, "torch", device=device, width_mult=width_mult, dropout=dropout
-            )
-        )
+        own: dict[str, Any] = {"device": device, "width_mult": width_mult, "dropout": dropout}
+        return cls(open_backend(path, cls.kind, "torch", **own))
 
     @staticmethod
     def get_au_names() -> list[str]:
@@ -191,10 +175,7 @@ class AUPredictor(_Predictor):
         return list(AU_NAMES)
 
     def predict(self, bgr_112: np.ndarray) -> dict[str, Any]:
-        """Predict one face.
-
-        Args:
-            bgr_112: (112, 112, 3) uint8 BGR standard crop, as ``FaceAligner`` cuts it.
+        """Predict one face, a (112, 112, 3) uint8 BGR standard crop as ``FaceAligner`` cuts it.
 
         Returns:
             ``au_intensities`` (17,) float32 in [0, 5]; ``au_dict`` the same by name.
@@ -206,10 +187,7 @@ class AUPredictor(_Predictor):
         return {"au_intensities": intensities, "au_dict": _by_name(intensities)}
 
     def predict_batch(self, bgr_crops: Crops) -> dict[str, Any]:
-        """Predict many faces.
-
-        Args:
-            bgr_crops: (N, 112, 112, 3) uint8 BGR, or a list of crops; N may be 0.
+        """Predict (N, 112, 112, 3) uint8 BGR, or a list of crops; N may be 0.
 
         Returns:
             ``au_intensities`` (N, 17) float32 in [0, 5]; ``au_dicts`` a list of N dictionaries.

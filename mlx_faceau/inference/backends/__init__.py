@@ -18,25 +18,12 @@ from mlx_faceau.weights import builtin
 from .choice import (
     AUTO,
     BACKENDS,
-    Machine,
     check_kind,
     choose,
     find_files,
     installed_libraries,
     this_machine,
 )
-
-__all__ = [
-    "AUTO",
-    "BACKENDS",
-    "Backend",
-    "Machine",
-    "choose",
-    "find_files",
-    "installed_libraries",
-    "open_backend",
-    "this_machine",
-]
 
 logger = logging.getLogger(__name__)
 
@@ -67,23 +54,10 @@ def open_backend(
     threads: int | None = None,
     **options: Any,
 ) -> Backend:
-    """Choose a backend for a model, open it, and log the choice.
+    """Choose a backend for a model of this kind, open it, and log the choice.
 
-    Args:
-        path: model directory or file, or ``"builtin"``.
-        kind: ``"landmark_pose"`` or ``"au_prediction"``: what the model must be.
-        requested: a backend's name; None or ``"auto"`` takes the first that can run.
-        prefer_coreml: see :func:`choose`.
-        providers: execution providers of ONNX Runtime, which is then the backend.
-        threads: that ONNX Runtime computes on; None takes all cores. Other backends take what
-            their library is set to.
-        options: of the torch backend: ``device``, ``width_mult`` and ``dropout``.
-
-    Raises:
-        BackendError: if it cannot run here.
-        CheckpointError: if the model is missing, malformed or of the other kind.
-        ValueError: for an unknown backend, providers for another one than ``"onnx"``, or less
-            than one thread.
+    Arguments and errors are those of :func:`mlx_faceau.inference.predictor.load_predictor` and of
+    :func:`choose`; ``options`` are the torch backend's ``device``, ``width_mult`` and ``dropout``.
     """
     if providers is not None:
         if requested not in (None, AUTO, "onnx"):

@@ -109,10 +109,6 @@ def choose(
         libraries: for each backend why its library cannot be used, None where it can.
         requested: a backend's name; None or ``"auto"`` takes the first that can run.
         prefer_coreml: whether ``auto`` tries Core ML first, or last, on Apple Silicon.
-
-    Raises:
-        ValueError: for a name that is no backend.
-        BackendError: if what was requested, or everything, cannot run; with cause and remedy.
     """
     if requested is not None and requested not in (AUTO, *BACKENDS):
         names = ", ".join([AUTO, *BACKENDS])
@@ -171,19 +167,12 @@ def installed_libraries(machine: Machine) -> dict[str, str | None]:
 
 
 def find_files(path: str | os.PathLike[str], kind: str) -> Files:
-    """The file of a model that each backend would open.
+    """The file of a model that each backend would open, or why it would open none.
 
-    Args:
-        path: ``"builtin"``, a model directory (``checkpoint_best.safetensors``, ``<kind>.onnx``
-            or else ``combined.onnx``, ``<kind>.mlpackage``), one of these files, or a ``.pt`` file.
-        kind: ``"landmark_pose"`` or ``"au_prediction"``.
-
-    Returns:
-        By backend its file, or why it has none. An exported file that was made from another
-        checkpoint than the one beside it counts as missing.
-
-    Raises:
-        CheckpointError: if nothing is there, or only a net of the other kind.
+    The path is ``"builtin"``, a model directory (``checkpoint_best.safetensors``, ``<kind>.onnx``
+    or else ``combined.onnx``, ``<kind>.mlpackage``), one of these files, or a ``.pt`` file. An
+    exported file that was made from another checkpoint than the one beside it counts as missing.
+    CheckpointError is raised if nothing is there, or only a net of the other kind.
     """
     if builtin.is_builtin(path):
         checkpoint, package = builtin.checkpoint_file(kind), builtin.coreml_file(kind)
@@ -268,11 +257,7 @@ def _exported_file(path: Path, sources: set[str] | None, kind: str = "") -> Path
 
 
 def check_kind(path: Path, holds: object, kind: str) -> None:
-    """Refuse a model of another kind than the predictor's.
-
-    Raises:
-        CheckpointError: naming the function that opens it.
-    """
+    """Refuse a model of another kind than the predictor's, naming the function that opens it."""
     if holds != kind:
         remedy = f"; open it with {_LOADERS[holds]}" if holds in _LOADERS else ""
         raise CheckpointError(f"{path} holds a net of kind {holds}, expected {kind}{remedy}")

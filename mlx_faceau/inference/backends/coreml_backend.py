@@ -17,15 +17,7 @@ INPUT_NAME = "image"
 
 
 class CoreMLBackend:
-    """An opened Core ML package: of one face a call or a fixed number, of arrays or images.
-
-    Args:
-        path: the ``.mlpackage`` folder.
-
-    Raises:
-        CheckpointError: if it is missing, damaged, or not exported by this package.
-        BackendError: if Core ML refuses it.
-    """
+    """An opened Core ML package: of one face a call or a fixed number, of arrays or images."""
 
     max_batch = 64
 

@@ -19,15 +19,9 @@ _MAX_BATCH = {"cpu": 16, "metal": 64, "cuda": 256}
 
 
 class MLXBackend:
-    """A net in MLX, BatchNorm folded into the convolutions; compiled as a whole on GPUs.
+    """A checkpoint's net in MLX, BatchNorm folded; compiled as a whole on GPUs.
 
     On a CPU compiling the whole net takes minutes and gains nothing over its compiled pieces.
-
-    Args:
-        path: a ``.safetensors`` checkpoint or its folder.
-
-    Raises:
-        CheckpointError: if the file is missing or damaged.
     """
 
     def __init__(self, path: Path | str) -> None:

@@ -45,20 +45,13 @@ Provider = str | tuple[str, dict[str, Any]]
 def pick_providers(
     available: Sequence[str], requested: Sequence[Provider] | None = None
 ) -> list[Provider]:
-    """Execution providers for a session, best first.
+    """Execution providers for a session, best first, CUDA with our options where none were given.
 
     Args:
         available: what this build of ONNX Runtime has.
         requested: names, such as ``"CUDAExecutionProvider"`` or ``"cuda"``, or pairs of name and
             options; None takes CUDA where it is available, then the CPU (Core ML is a backend of
             its own, never taken silently).
-
-    Returns:
-        The providers, CUDA with our options where none were given.
-
-    Raises:
-        BackendError: if a requested provider is not in this build.
-        ValueError: if none is requested.
     """
     if requested is None:
         requested = [name for name in (CUDA, CPU) if name in available]
@@ -87,16 +80,8 @@ class ONNXBackend:
     Files with a uint8 input get crops (N, 112, 112, 3) BGR, files of a fixed batch exactly that
     many; both are recognised by their input's type and shape.
 
-    Args:
-        path: the file. One without our metadata is taken where its input and outputs have exactly
-            the shapes of one of the two nets.
-        providers: see :func:`pick_providers`.
-        threads: of one call on the CPU; None takes one a core.
-        kind: which net of a file that holds both; the other one is not computed.
-
-    Raises:
-        CheckpointError: if the file is missing, damaged, or no net of this package.
-        BackendError: if a requested provider is not there.
+    A file without our metadata is taken where its input and outputs have exactly the shapes of one
+    of the two nets. Of a file that holds both only the net of ``kind`` is computed.
     """
 
     def __init__(
@@ -203,11 +188,7 @@ class ONNXBackend:
 
 
 def session_options(threads: int | None = None) -> onnxruntime.SessionOptions:
-    """How sessions run on a CPU.
-
-    Args:
-        threads: of one call; None takes one a core.
-    """
+    """How sessions run on a CPU, on so many threads a call; None takes one a core."""
     options = onnxruntime.SessionOptions()
     # ALL holds the NCHWc layout, without which convolutions run 3-5 times slower on a CPU.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL

@@ -20,17 +20,8 @@ from mlx_faceau.torch_fallback.layers import ConvNorm
 class TorchBackend:
     """A net in PyTorch, in evaluation mode, BatchNorm folded into the convolutions.
 
-    Args:
-        path: a ``.safetensors`` checkpoint, its folder, or a ``.pt`` file of the original tool.
-        device: ``"cpu"``, ``"cuda"`` (also ``"cuda:1"``) or ``"mps"``; None or ``"auto"`` takes
-            CUDA, then MPS, then the CPU.
-        width_mult: of a ``.pt`` file's net, which does not record it; None finds it out. Of a
-            checkpoint it may only repeat what is recorded.
-        dropout: the same, of an action unit net; it does not change predictions.
-
-    Raises:
-        CheckpointError: if the file is missing or damaged, or contradicts an argument.
-        BackendError: if the device is unknown, or not there.
+    Width and dropout are those of a ``.pt`` file's net, which does not record them; of a checkpoint
+    they may only repeat what is recorded.
     """
 
     max_batch = 64
