@@ -62,17 +62,13 @@ class Backbone:
     head: int  # channels of the last 1x1 convolution
     stages: tuple[Stage, ...]
 
-    def stem_channels(self, width_mult: float) -> int:
-        """Channels after the first convolution."""
-        return int(self.stem * width_mult)
-
     def head_channels(self, width_mult: float) -> int:
         """Channels after the last convolution, which grow with wider nets alone."""
         return int(self.head * max(1.0, width_mult))
 
     def blocks(self, width_mult: float) -> Iterator[Block]:
         """All blocks in order, with their channel counts."""
-        channels = self.stem_channels(width_mult)
+        channels = int(self.stem * width_mult)
         for stage in self.stages:
             out = int(stage.channels * width_mult)
             for index in range(stage.repeats):
@@ -217,11 +213,7 @@ def _check(config: ModelConfig) -> None:
 
 
 def config_from_dict(kind: str, settings: Mapping[str, Any]) -> ModelConfig:
-    """The model configuration of a checkpoint's or an exported file's metadata.
-
-    Raises:
-        ValueError: for an unknown kind, an unknown key or a value out of range.
-    """
+    """The net's settings from a file's metadata; UsageError if they are none."""
     if kind not in CONFIGS:
         raise UsageError(f"unknown kind of net {kind!r}, expected one of {', '.join(CONFIGS)}")
     config = CONFIGS[kind]
@@ -244,9 +236,9 @@ def weight_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
             shapes[f"{name}.norm.{part}"] = (out,)
 
     width, backbone = config.width_mult, config.backbone
-    conv_norm("backbone.stem", backbone.stem_channels(width), 3, 3)
-    channels = 0
-    for index, block in enumerate(backbone.blocks(width)):
+    blocks = list(backbone.blocks(width))
+    conv_norm("backbone.stem", blocks[0].in_channels, 3, 3)
+    for index, block in enumerate(blocks):
         name = f"backbone.blocks.{index}"
         if block.expand:
             conv_norm(f"{name}.expand", block.hidden, 1, block.in_channels)
@@ -257,9 +249,8 @@ def weight_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
             shapes[f"{name}.squeeze.excite.weight"] = (block.hidden, 1, 1, block.squeeze)
             shapes[f"{name}.squeeze.excite.bias"] = (block.hidden,)
         conv_norm(f"{name}.project", block.out_channels, 1, block.hidden)
-        channels = block.out_channels
     features = backbone.head_channels(width)
-    conv_norm("backbone.head", features, 1, channels)
+    conv_norm("backbone.head", features, 1, blocks[-1].out_channels)
     for head in config.heads:
         widths = (features, *head.hidden, head.outputs)
         for index, (fan_in, out) in enumerate(pairwise(widths)):
@@ -280,16 +271,10 @@ def count_parameters(config: ModelConfig) -> int:
 
 
 def initial_weights(config: ModelConfig, seed: int) -> dict[str, np.ndarray]:
-    """Weights of an untrained net, the same for both frameworks.
+    """Weights of an untrained net, the same for both frameworks: all of :func:`weight_shapes`.
 
     Convolutions are He normal (fan-out), linear layers N(0, 0.01), BatchNorm gamma 1 and beta 0,
-    biases 0.
-
-    Args:
-        seed: any whole number >= 0.
-
-    Returns:
-        float32 arrays in MLX names and layout, every name of :func:`weight_shapes`.
+    biases 0; float32.
     """
     rng = np.random.default_rng(seed)
     weights = {}
@@ -312,9 +297,6 @@ def random_weights(config: ModelConfig, seed: int = 0) -> dict[str, np.ndarray]:
 
     Signals stay of order one through all layers; BatchNorm statistics are random too. An untrained
     net's output hardly depends on the face, so that a swapped channel would not show.
-
-    Returns:
-        float32 arrays in MLX names and layout, every name of :func:`weight_shapes`.
     """
     rng = np.random.default_rng(seed)
     weights = {}
@@ -338,14 +320,7 @@ def output_biases(config: ModelConfig, means: Mapping[str, np.ndarray]) -> dict[
     """Biases of the last layers that make an untrained net predict the mean target.
 
     Each mean goes through the inverse of its head's activation; action units start at 0.1 at
-    least, so that no ReLU output starts dead.
-
-    Args:
-        means: mean target of each output, by its name and in its shape; the bias of an output that
-            has none is left out.
-
-    Returns:
-        float32 biases by weight name.
+    least, so that no ReLU output starts dead. The bias of an output without a mean is left out.
     """
     biases = {}
     for head in config.heads:

@@ -43,13 +43,9 @@ _MAX_FIELDS = 100_000  # that are looked at; a real file has some dozens on the 
 
 
 def read_exported_metadata(path: Path | str) -> dict[str, Any] | None:
-    """The metadata of an ``.onnx`` file or ``.mlpackage`` folder.
+    """The metadata of an ``.onnx`` file or ``.mlpackage`` folder; None of another tool's.
 
-    Returns:
-        None where the file is well formed but carries none of ours (another tool wrote it).
-
-    Raises:
-        CheckpointError: if it is missing, truncated or malformed.
+    CheckpointError is raised if it is missing, truncated or malformed.
     """
     path = Path(path)
     package = is_mlpackage(path)
@@ -66,11 +62,7 @@ def read_exported_metadata(path: Path | str) -> dict[str, Any] | None:
 
 
 def parse_metadata(text: str, path: Path | str) -> dict[str, Any]:
-    """The JSON object under ``METADATA_KEY``.
-
-    Raises:
-        CheckpointError: if it is something else.
-    """
+    """The JSON object under ``METADATA_KEY``; CheckpointError if it is something else."""
     try:
         metadata = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -81,10 +73,9 @@ def parse_metadata(text: str, path: Path | str) -> dict[str, Any]:
 
 
 def check_self_contained(path: Path | str) -> None:
-    """Check that an ``.onnx`` file holds all its tensors: ONNX Runtime would open other files.
+    """Raise CheckpointError unless an ``.onnx`` file holds all its tensors, and is well formed.
 
-    Raises:
-        CheckpointError: if it names another file, or is missing, truncated or malformed.
+    ONNX Runtime would open the other files that it names.
     """
     path = Path(path)
     try:
@@ -115,11 +106,7 @@ def is_mlpackage(path: Path | str) -> bool:
 
 
 def find_mlmodel(package: Path | str) -> Path:
-    """The protocol buffer inside a Core ML package, named by its manifest.
-
-    Raises:
-        CheckpointError: if the package is missing, incomplete or points outside itself.
-    """
+    """The protocol buffer inside a Core ML package, named by its manifest, or CheckpointError."""
     package = Path(package)
     try:
         with (package / "Manifest.json").open("rb") as file:

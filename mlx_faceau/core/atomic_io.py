@@ -44,22 +44,14 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
 
 
 def check_output_folder(path: Path | str) -> None:
-    """Check, before long work, that a path is a folder or is free for one.
-
-    Raises:
-        NotADirectoryError: if it is a file.
-    """
+    """Raise NotADirectoryError, before long work, unless a path is a folder or free for one."""
     path = Path(path)
     if path.exists() and not path.is_dir():
         raise NotADirectoryError(f"{path}: is a file; name a folder with --output")
 
 
 def prepare_output_folder(path: Path | str, names: Iterable[str]) -> None:
-    """Make a folder, and check before long work that files of these names can be written there.
-
-    Raises:
-        OSError: if the system refuses, or a folder has such a name; it names what is in the way.
-    """
+    """Make a folder, and raise OSError before long work if these files cannot be written there."""
     path = Path(path)
     check_output_folder(path)
     path.mkdir(parents=True, exist_ok=True)

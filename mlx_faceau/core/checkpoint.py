@@ -8,7 +8,7 @@ configuration as JSON, so that a file loads with no further argument.
 import hashlib
 import json
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,13 +18,7 @@ import numpy as np
 
 from mlx_faceau.errors import CheckpointError
 
-from .architectures import (
-    IMAGE_SIZE,
-    ModelConfig,
-    config_from_dict,
-    is_statistic,
-    weight_shapes,
-)
+from .architectures import IMAGE_SIZE, ModelConfig, config_from_dict, is_statistic, weight_shapes
 from .atomic_io import atomic_file
 from .facs import AU_NAMES
 from .libraries import import_library, package_version
@@ -40,12 +34,7 @@ _MAX_HEADER = 16 << 20  # bytes; a real header has about 100 KiB
 
 
 def describe(config: ModelConfig, **more: Any) -> dict[str, Any]:
-    """Metadata that every file of a net carries: checkpoint, ONNX and Core ML file.
-
-    Args:
-        config: the net's settings.
-        more: further JSON values, such as ``target_statistics`` or ``source_hash``.
-    """
+    """Metadata that every file of a net carries, with further JSON values."""
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -62,11 +51,10 @@ def describe(config: ModelConfig, **more: Any) -> dict[str, Any]:
 
 
 def config_of(metadata: Mapping[str, Any], path: Path | str) -> ModelConfig:
-    """The net's settings from a file's metadata, checked.
+    """The net's settings from a file's metadata, or CheckpointError where this cannot predict it.
 
-    Raises:
-        CheckpointError: if the metadata is not this package's or that of a file of both nets, or
-            names another crop, colour or action unit order than this version predicts on.
+    So if it is not this package's, that of a file of both nets, or names another crop, colour or
+    action unit order.
     """
     if metadata.get("format") != FORMAT or metadata.get("version") != VERSION:
         raise CheckpointError(
@@ -118,13 +106,7 @@ class Checkpoint:
         return section(self.arrays, prefix)
 
     def weights(self) -> dict[str, np.ndarray]:
-        """Weights of the net: the averaged ones when there are any.
-
-        Running statistics that are not averaged come from the raw weights.
-
-        Raises:
-            CheckpointError: naming every missing, extra and misshapen weight.
-        """
+        """Weights of the net, checked: averaged ones, and raw ones where there is no average."""
         weights = self.section("model.") | self.section("ema.")
         check_weights(self.config, weights, self.path)
         return weights
@@ -142,61 +124,36 @@ def section(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarr
 def check_weights(
     config: ModelConfig, weights: Mapping[str, np.ndarray], source: Path | str
 ) -> None:
-    """Check names, shapes, dtype and finiteness of all weights at once.
-
-    Raises:
-        CheckpointError: one line with all that is wrong.
-    """
-    check_arrays(
-        weight_shapes(config), weights, f"{source}: not the weights of this {config.kind} net"
-    )
+    """Raise CheckpointError, with all that is wrong, unless these are the weights of the net."""
+    complaint = f"{source}: not the weights of this {config.kind} net"
+    check_arrays(weight_shapes(config), weights, complaint)
 
 
 def check_arrays(
     shapes: Mapping[str, tuple[int, ...]], arrays: Mapping[str, np.ndarray], complaint: str
 ) -> None:
-    """Check that float32 arrays have these names and shapes and are finite.
-
-    Raises:
-        CheckpointError: the complaint and all that is wrong, on one line.
-    """
-    if problems := list(_problems(shapes, arrays)):
+    """Raise CheckpointError, saying all that is wrong, unless finite float32 arrays fit shapes."""
+    problems = [f"{name} is missing" for name in sorted(shapes.keys() - arrays.keys())]
+    problems += [f"{name} is unknown" for name in sorted(arrays.keys() - shapes.keys())]
+    for name in sorted(shapes.keys() & arrays.keys()):
+        array = arrays[name]
+        if tuple(array.shape) != shapes[name]:
+            problems.append(f"{name} has shape {tuple(array.shape)}, expected {shapes[name]}")
+        elif array.dtype != np.float32:
+            problems.append(f"{name} is {array.dtype}, expected float32")
+        elif not np.isfinite(array).all():
+            problems.append(f"{name} holds NaN or infinity")
+        elif is_statistic(name) and name.endswith("var") and (array < 0).any():
+            problems.append(f"{name} holds a negative variance")
+    if problems:
         rest = [f"and {len(problems) - 8} more"] if len(problems) > 8 else []
         raise CheckpointError(f"{complaint}: {'; '.join([*problems[:8], *rest])}")
-
-
-def _problems(
-    shapes: Mapping[str, tuple[int, ...]], weights: Mapping[str, np.ndarray]
-) -> Iterator[str]:
-    for name in sorted(shapes.keys() - weights.keys()):
-        yield f"{name} is missing"
-    for name in sorted(weights.keys() - shapes.keys()):
-        yield f"{name} is unknown"
-    for name in sorted(shapes.keys() & weights.keys()):
-        array = weights[name]
-        if tuple(array.shape) != shapes[name]:
-            yield f"{name} has shape {tuple(array.shape)}, expected {shapes[name]}"
-        elif array.dtype != np.float32:
-            yield f"{name} is {array.dtype}, expected float32"
-        elif not np.isfinite(array).all():
-            yield f"{name} holds NaN or infinity"
-        elif is_statistic(name) and name.endswith("var") and (array < 0).any():
-            yield f"{name} holds a negative variance"
 
 
 def save_checkpoint(
     path: Path | str, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]
 ) -> None:
-    """Write a checkpoint: complete under its final name, or not there at all.
-
-    Args:
-        path: ends with ``.safetensors``.
-        arrays: by prefixed name.
-        metadata: JSON values; :func:`describe` gives the part every file needs.
-
-    Raises:
-        OSError: if it cannot be written; what stood under the name is then untouched.
-    """
+    """Write arrays by prefixed name, and JSON metadata: complete under the name, or not at all."""
     save = import_library("safetensors.numpy", "cpu").save
     plain = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     data = save(plain, metadata={FORMAT: json.dumps(metadata, sort_keys=True, allow_nan=False)})
@@ -205,11 +162,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: Path | str) -> Checkpoint:
-    """Read a checkpoint; a directory means its ``checkpoint_best.safetensors``.
-
-    Raises:
-        CheckpointError: if it is missing, truncated or not this package's.
-    """
+    """Read a checkpoint, a directory's best one, or raise CheckpointError."""
     path = find_checkpoint(path)
     metadata = read_metadata(path)
     safetensors = import_library("safetensors.numpy", "cpu")
@@ -227,11 +180,7 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
 
 
 def read_metadata(path: Path | str) -> dict[str, Any]:
-    """The metadata of a checkpoint, from its header alone.
-
-    Raises:
-        CheckpointError: if the file is missing, truncated or carries no metadata of ours.
-    """
+    """The metadata of a checkpoint, from its header alone, or CheckpointError."""
     path = find_checkpoint(path)
     try:
         size = path.stat().st_size
@@ -254,11 +203,7 @@ def read_metadata(path: Path | str) -> dict[str, Any]:
 
 
 def find_checkpoint(path: Path | str) -> Path:
-    """The checkpoint that a path means: a file itself, a directory's best one.
-
-    Raises:
-        CheckpointError: if there is none.
-    """
+    """The checkpoint that a path means, if there is one: a file itself, a directory's best one."""
     path = Path(path)
     if path.is_dir():
         path = path / BEST_NAME
@@ -271,8 +216,5 @@ def find_checkpoint(path: Path | str) -> Path:
 
 def file_hash(path: Path | str) -> str:
     """SHA-256 of a file, as hexadecimal digits."""
-    digest = hashlib.sha256()
     with Path(path).open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -17,13 +17,7 @@ except ModuleNotFoundError as error:
 class Lock:
     """Held from its making until it is released, or its process ends.
 
-    Args:
-        path: of the lock's own file.
-        refusal: raised where another process holds it.
-
-    Raises:
-        FaceauError: the refusal.
-        OSError: if the file cannot be made.
+    Where another process holds the lock's file, the refusal is raised.
     """
 
     def __init__(self, path: Path, refusal: FaceauError) -> None:

@@ -23,14 +23,7 @@ CROP_CENTRE = (IMAGE_SIZE - 1) / 2
 
 
 def euler_to_matrix(angles: np.ndarray) -> np.ndarray:
-    """Rotation matrices R = Rx(rx) Ry(ry) Rz(rz).
-
-    Args:
-        angles: (..., 3) rx, ry, rz in radians.
-
-    Returns:
-        (..., 3, 3) float64.
-    """
+    """R = Rx(rx) Ry(ry) Rz(rz), (..., 3, 3) float64, of angles (..., 3) in radians."""
     angles = np.asarray(angles, np.float64)
     rx, ry, rz = angles[..., 0], angles[..., 1], angles[..., 2]
     sx, sy, sz = np.sin(rx), np.sin(ry), np.sin(rz)
@@ -44,15 +37,9 @@ def euler_to_matrix(angles: np.ndarray) -> np.ndarray:
 
 
 def matrix_to_euler(rotation: np.ndarray) -> np.ndarray:
-    """The angles of :func:`euler_to_matrix`, with ry in [-pi/2, pi/2].
+    """The angles (..., 3) of :func:`euler_to_matrix`, float64, with ry in [-pi/2, pi/2].
 
     At ry = +-pi/2 only rx +- rz is determined; some valid pair is returned.
-
-    Args:
-        rotation: (..., 3, 3) rotation matrices.
-
-    Returns:
-        (..., 3) float64 rx, ry, rz in radians.
     """
     r = np.asarray(rotation, np.float64)
     rx = np.arctan2(-r[..., 1, 2], r[..., 2, 2])
@@ -64,16 +51,9 @@ def matrix_to_euler(rotation: np.ndarray) -> np.ndarray:
 def project(
     mean: np.ndarray, basis: np.ndarray, global_params: np.ndarray, local_params: np.ndarray
 ) -> np.ndarray:
-    """2-d landmarks of PDM parameters under weak perspective.
+    """Landmarks (..., P, 2) of PDM parameters under weak perspective, float64 pixels.
 
-    Args:
-        mean: (P, 3) mean shape.
-        basis: (P, 3, K) deformation modes.
-        global_params: (..., 6) scale, rx, ry, rz, tx, ty.
-        local_params: (..., K).
-
-    Returns:
-        (..., P, 2) float64 pixels.
+    The mean shape is (P, 3), its deformation modes (P, 3, K), the parameters (..., 6) and (..., K).
     """
     params = np.asarray(global_params, np.float64)
     shape = mean + np.einsum("pck,...k->...pc", basis, np.asarray(local_params, np.float64))
@@ -89,31 +69,16 @@ def similarity_matrix(scale: float, angle: float, shift: tuple[float, float]) ->
 
 
 def transform_points(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Points under affine maps.
-
-    Args:
-        matrix: (..., 2, 3).
-        points: (..., P, 2) pixels.
-
-    Returns:
-        (..., P, 2) float64 pixels.
-    """
+    """Points (..., P, 2) under affine maps (..., 2, 3), float64 pixels."""
     matrix = np.asarray(matrix, np.float64)
     turned = np.einsum("...ij,...pj->...pi", matrix[..., :2], np.asarray(points, np.float64))
     return np.asarray(turned + matrix[..., None, :, 2])
 
 
 def transform_global_params(matrix: np.ndarray, global_params: np.ndarray) -> np.ndarray:
-    """Global parameters of landmarks that a similarity moved.
+    """Global parameters (..., 6) of landmarks that similarities (..., 2, 3) moved, float64.
 
     Projecting the result equals :func:`transform_points` of the projection; local parameters stay.
-
-    Args:
-        matrix: (..., 2, 3) similarities.
-        global_params: (..., 6).
-
-    Returns:
-        (..., 6) float64.
 
     Raises:
         ValueError: if a matrix is no similarity (it shears, mirrors or collapses).
@@ -149,29 +114,16 @@ def invert(matrix: np.ndarray) -> np.ndarray:
 
 
 def flip_landmarks(landmarks: np.ndarray) -> np.ndarray:
-    """Landmarks of the mirrored crop: x -> 111 - x, left and right points exchanged.
-
-    Args:
-        landmarks: (..., 68, 2) pixels of the crop.
-
-    Returns:
-        (..., 68, 2), the input's dtype.
-    """
+    """Landmarks (..., 68, 2) of the mirrored crop: x -> 111 - x, left and right exchanged."""
     flipped = np.asarray(landmarks)[..., MIRROR, :].copy()
     flipped[..., 0] = IMAGE_SIZE - 1 - flipped[..., 0]
     return flipped
 
 
 def flip_global_params(global_params: np.ndarray) -> np.ndarray:
-    """Global parameters of the mirrored crop; exact for a PDM that is symmetric.
+    """Global parameters (..., 6) of the mirrored crop; exact for a PDM that is symmetric.
 
     Local parameters have no exact mirror without the PDM: mask their loss for flipped samples.
-
-    Args:
-        global_params: (..., 6).
-
-    Returns:
-        (..., 6), the input's dtype.
     """
     flipped = np.array(global_params)
     flipped[..., 2:4] *= -1
@@ -180,16 +132,10 @@ def flip_global_params(global_params: np.ndarray) -> np.ndarray:
 
 
 def standard_crop_matrix(landmarks: np.ndarray) -> np.ndarray:
-    """Frame-to-crop similarity of the standard crop around 68 landmarks (no roll).
+    """Frame-to-crop similarity (2, 3) of the standard crop around landmarks (68, 2), no roll.
 
     The square is centred on the middle of the landmarks' bounding box, its side 1.4 times the
     longer side; its centre maps to (55.5, 55.5).
-
-    Args:
-        landmarks: (68, 2) frame pixels.
-
-    Returns:
-        (2, 3) float64.
 
     Raises:
         ValueError: if the landmarks are not finite or all in one place.
@@ -228,12 +174,8 @@ def to_frame(
 
     Returns:
         The given ones by name, float64, in frame space.
-
-    Raises:
-        ValueError: if a matrix cannot be inverted or is no similarity.
     """
-    back = invert(warp_matrix)
-    result = {}
+    back, result = invert(warp_matrix), {}
     if landmarks is not None:
         result["landmarks"] = transform_points(back, landmarks)
     if global_params is not None:

@@ -78,15 +78,9 @@ def broken(library: str, reason: object) -> BrokenLibrary:
 
 
 def import_library(name: str, extra: str | None = None) -> Any:
-    """Import a module of a library that an installation may lack.
+    """Import a module of a library that may be missing or broken, which the error then says.
 
-    Args:
-        name: of the module.
-        extra: the extra that brings it; None for a dependency of every installation.
-
-    Raises:
-        MissingDependency: if the library is not installed.
-        BrokenLibrary: if it does not load.
+    ``extra`` is the one that brings it; None for a dependency of every installation.
     """
     library = name.partition(".")[0]
     try:

@@ -55,11 +55,8 @@ class LandmarkPoseLoss:
     def __call__(self, predictions: Arrays, targets: Arrays) -> dict[str, Array]:
         """Terms ``landmarks``, ``global_params``, ``local_params`` and their sum ``loss``.
 
-        Args:
-            predictions: the outputs of the net.
-            targets: the same names and shapes; optionally ``global_mask`` and ``local_mask`` (N,),
-                0 for samples whose parameters are unknown (they may then be anything, NaN
-                included). A term is the mean over kept samples, 0 if none is kept.
+        Targets may hold ``global_mask`` and ``local_mask`` (N,), 0 for samples whose parameters are
+        unknown (anything, NaN included): a term is the mean over kept samples, 0 if none is kept.
         """
         landmarks = WingLoss()(predictions, targets)["loss"]
         pose = _kept_mean(lambda x: x.square(), predictions, targets, "global_params")
@@ -69,12 +66,7 @@ class LandmarkPoseLoss:
             + self.global_params_weight * pose
             + self.local_params_weight * shape
         )
-        return {
-            "landmarks": landmarks,
-            "global_params": pose,
-            "local_params": shape,
-            "loss": loss,
-        }
+        return {"landmarks": landmarks, "global_params": pose, "local_params": shape, "loss": loss}
 
 
 @dataclass(frozen=True)

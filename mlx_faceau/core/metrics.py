@@ -4,6 +4,11 @@ Everything is computed in float64; shapes other than those named, and fewer than
 columns are correlated, raise ValueError. A correlation needs variation on both sides: per column
 it is NaN where one side is constant; in the summaries a net whose output is constant scores 0, as
 a predictor that never moves explains nothing.
+
+References:
+    Lin, A concordance correlation coefficient to evaluate reproducibility, Biometrics 1989.
+    Shrout and Fleiss, Intraclass correlations, Psychological Bulletin 1979.
+    Sagonas et al., 300 Faces in-the-Wild Challenge, ICCV Workshops 2013 (NME).
 """
 
 from collections.abc import Mapping
@@ -43,15 +48,7 @@ class Moments:
 
     @classmethod
     def of(cls, truth: np.ndarray, prediction: np.ndarray) -> Self:
-        """Moments of the columns of two arrays.
-
-        Args:
-            truth: (N, K), N >= 2.
-            prediction: (N, K).
-
-        Raises:
-            ValueError: for other shapes.
-        """
+        """Moments of the columns of two (N, K) arrays, N >= 2."""
         truth, prediction = np.asarray(truth, np.float64), np.asarray(prediction, np.float64)
         if truth.shape != prediction.shape or truth.ndim != 2 or len(truth) < 2:
             raise UsageError(
@@ -72,13 +69,8 @@ class Moments:
     def products(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
         """The values whose means :meth:`of_means` takes, near zero so that nothing cancels.
 
-        Args:
-            truth: (N, K).
-            prediction: (N, K).
-
-        Returns:
-            (5, N, K) float64: label, prediction, their squares and their product, all less the
-            mean label.
+        Of (N, K) arrays (5, N, K) float64: label, prediction, their squares and their product, all
+        less the mean label.
         """
         origin = np.mean(truth, axis=0, dtype=np.float64)
         truth, prediction = truth - origin, prediction - origin
@@ -104,21 +96,14 @@ class Moments:
         return _ratio(self.covariance, spread, self.truth_moves & self.prediction_moves)
 
     def ccc(self) -> np.ndarray:
-        """(..., K) Lin's concordance in [-1, 1]; NaN where both columns are constant.
-
-        Reference:
-            Lin, A concordance correlation coefficient to evaluate reproducibility, Biometrics 1989.
-        """
+        """(..., K) Lin's concordance (1989) in [-1, 1]; NaN where both columns are constant."""
         spread = self.truth_variance + self.prediction_variance + self.shift**2
         return _ratio(2 * self.covariance, spread, self.truth_moves | self.prediction_moves)
 
     def icc31(self) -> np.ndarray:
-        """(..., K) ICC(3,1), the consistency of two fixed raters, in [-1, 1].
+        """(..., K) ICC(3,1), the consistency of two fixed raters (Shrout and Fleiss 1979).
 
-        NaN where both columns are constant.
-
-        Reference:
-            Shrout and Fleiss, Intraclass correlations, Psychological Bulletin 1979.
+        In [-1, 1]; NaN where both columns are constant.
         """
         # With two raters (between - residual) / (between + residual) reduces to these sums.
         spread = self.truth_variance + self.prediction_variance
@@ -141,18 +126,7 @@ def _ratio(above: np.ndarray, below: np.ndarray, defined: np.ndarray) -> np.ndar
 
 
 def pearson(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-    """Pearson's correlation coefficient of each column.
-
-    Args:
-        truth: (N, K) values.
-        prediction: (N, K) values.
-
-    Returns:
-        (K,) float64 in [-1, 1]; NaN where either column is constant.
-
-    Reference:
-        Pearson, Notes on regression and inheritance, Proc. Royal Society 1895.
-    """
+    """Pearson's r of each column of two (N, K) arrays, (K,); NaN where either is constant."""
     return Moments.of(truth, prediction).pearson()
 
 
@@ -168,18 +142,10 @@ def mean_absolute_error(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray
 def landmark_correlation(
     truth: np.ndarray, prediction: np.ndarray, mean_face: np.ndarray | None = None
 ) -> float:
-    """Pearson's correlation over all coordinates of all faces at once.
+    """Pearson's r over all coordinates of (N, P, 2) landmarks at once; 0 where one is constant.
 
     Without a mean face this is dominated by where landmarks sit on any face: the mean face alone
-    reaches 0.97. With one, it measures what differs between faces.
-
-    Args:
-        truth: (N, P, 2) pixels.
-        prediction: (N, P, 2) pixels.
-        mean_face: (P, 2) mean of the training landmarks, removed from both sides.
-
-    Returns:
-        A number in [-1, 1]; 0 where either side is constant.
+    reaches 0.97. With one, (P, 2) of the training faces, it measures what differs between faces.
     """
     offset = 0.0 if mean_face is None else np.asarray(mean_face, np.float64)
     flat = [(np.asarray(side, np.float64) - offset).reshape(-1, 1) for side in (truth, prediction)]
@@ -187,31 +153,15 @@ def landmark_correlation(
 
 
 def nme(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-    """Normalised mean error of each face: mean point distance over the inter-ocular distance.
+    """Normalised mean error of each face, (N,), of landmarks (N, 68, 2).
 
-    Args:
-        truth: (N, 68, 2) pixels.
-        prediction: (N, 68, 2) pixels.
-
-    Returns:
-        (N,) float64; the distance of the outer eye corners is 1.
-
-    Reference:
-        Sagonas et al., 300 Faces in-the-Wild Challenge, ICCV Workshops 2013.
+    The mean point distance over that of the outer eye corners (Sagonas et al. 2013).
     """
     return np.asarray(_point_errors(truth, prediction).mean(1) / _interocular(truth))
 
 
 def landmark_group_errors(truth: np.ndarray, prediction: np.ndarray) -> dict[str, dict[str, float]]:
-    """Error of each part of the face.
-
-    Args:
-        truth: (N, 68, 2) pixels.
-        prediction: (N, 68, 2) pixels.
-
-    Returns:
-        By group: ``mae`` (mean absolute coordinate error, px) and ``nme`` (inter-ocular).
-    """
+    """Of each part of the face ``mae`` (mean absolute coordinate error, px) and :func:`nme`."""
     coordinates = np.abs(np.asarray(prediction, np.float64) - np.asarray(truth, np.float64))
     relative = _point_errors(truth, prediction) / _interocular(truth)[:, None]
     return {
@@ -224,15 +174,7 @@ def landmark_group_errors(truth: np.ndarray, prediction: np.ndarray) -> dict[str
 
 
 def angle_errors(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-    """Absolute errors of the head's angles, the short way round.
-
-    Args:
-        truth: (N, 6) global parameters, angles in radians.
-        prediction: (N, 6) global parameters, angles in radians.
-
-    Returns:
-        (N, 3) float64 degrees: pitch, yaw, roll.
-    """
+    """Absolute errors (N, 3) in degrees of pitch, yaw and roll, of global parameters (N, 6)."""
     turn = np.asarray(prediction, np.float64)[:, 1:4] - np.asarray(truth, np.float64)[:, 1:4]
     return np.degrees(np.abs((turn + np.pi) % (2 * np.pi) - np.pi))
 
@@ -250,15 +192,9 @@ def au_support(truth: np.ndarray) -> np.ndarray:
 
 
 def mean_au_correlation(truth: np.ndarray, prediction: np.ndarray) -> float:
-    """Mean of the per-AU Pearson correlations over the action units with enough active faces.
+    """Mean of the per-AU Pearson r over the action units with at least 50 faces above 1.
 
-    Args:
-        truth: (N, 17) intensities in [0, 5].
-        prediction: (N, 17) intensities in [0, 5].
-
-    Returns:
-        A number in [-1, 1]; a constant prediction counts as 0. NaN where no action unit has
-        50 faces above 1.
+    A constant prediction counts as 0; NaN where no action unit has so many.
     """
     counted = au_support(truth) >= MINIMUM_SUPPORT
     if not counted.any():
@@ -275,19 +211,12 @@ def constant_aus(prediction: np.ndarray) -> list[str]:
 
 
 def landmark_pose_metrics(truth: Arrays, prediction: Arrays, means: Arrays) -> dict[str, Any]:
-    """All figures of a landmark and pose net.
+    """All figures of a landmark and pose net, from its outputs and their training means.
 
-    Args:
-        truth: ``landmarks`` (N, 68, 2) px, ``global_params`` (N, 6), ``local_params`` (N, 34);
-            where ``global_mask`` (N,) is given and 0, the pose is unknown and left out.
-        prediction: the same without the mask.
-        means: mean of each over the training faces, without the leading N.
-
-    Returns:
-        ``correlation``, ``correlation_without_mean``, ``mae`` (px), ``nme``, ``pose`` (degrees by
-        angle), ``groups``, ``global_correlation`` and ``local_correlation`` (by parameter),
-        ``local_mae``; plain numbers, ready for JSON. ``pose`` and ``global_correlation`` are
-        empty where no pose is known.
+    ``correlation``, ``correlation_without_mean``, ``mae`` (px), ``nme``, ``pose`` (degrees by
+    angle), ``groups``, ``global_correlation`` and ``local_correlation`` (by parameter),
+    ``local_mae``; plain numbers, ready for JSON. Where the truth's ``global_mask`` (N,) is 0 the
+    pose is unknown; ``pose`` and ``global_correlation`` are empty if it is for all faces.
     """
     landmarks = truth["landmarks"], prediction["landmarks"]
     known = np.asarray(truth.get("global_mask", np.ones(len(landmarks[0])))) > 0
@@ -308,15 +237,10 @@ def landmark_pose_metrics(truth: Arrays, prediction: Arrays, means: Arrays) -> d
 
 
 def au_metrics(truth: np.ndarray, prediction: np.ndarray) -> dict[str, Any]:
-    """All figures of an action unit net.
+    """All figures of an action unit net, of intensities (N, 17) in [0, 5].
 
-    Args:
-        truth: (N, 17) intensities in [0, 5].
-        prediction: (N, 17) intensities in [0, 5].
-
-    Returns:
-        ``correlation`` (mean over AUs with support), ``mae``, ``constant`` (names) and ``aus``: by
-        name ``r``, ``ccc``, ``icc31``, ``mae``, ``support``; plain numbers, ready for JSON.
+    ``correlation`` (mean over AUs with support), ``mae``, ``constant`` (names) and ``aus``: by
+    name ``r``, ``ccc``, ``icc31``, ``mae``, ``support``; plain numbers, ready for JSON.
     """
     moments = Moments.of(truth, prediction)
     statistics = {

@@ -59,11 +59,8 @@ def read_pdm(path: Path | str) -> PDM:
 
     Lines that start with ``#`` or are blank mean nothing. Three matrices follow each other: the
     mean (3 P x 1: all x, all y, all z), the basis (3 P x K) and the variances (1 x K); each begins
-    with its rows, columns and OpenCV's element type (6, double).
-
-    Raises:
-        DatasetError: if the file is missing, too large, cut short, or its matrices do not belong
-            together. Sizes are checked before anything is allocated.
+    with its rows, columns and OpenCV's element type (6, double). Sizes are checked before anything
+    is allocated; a file that is no PDM raises DatasetError.
     """
     path = Path(path)
     try:
@@ -153,14 +150,10 @@ def fit_pdm(
     first. Many faces at once take a sixth of the time that they take one by one.
 
     Args:
-        pdm: the model, of the same number of points.
-        landmarks: (..., P, 2) px.
+        pdm: the model.
+        landmarks: (..., P, 2) px, finite and not all in one place.
         noise: standard deviation of a landmark's coordinates, px; small values trust them more.
         start: (..., 6) initial global parameters, where they are known.
-
-    Raises:
-        ValueError: if the landmarks are not finite, all in one place, or of another number, or the
-            start is not finite or has no positive scale.
 
     Reference:
         Baltrusaitis, Robinson, Morency, Constrained local neural fields for robust facial landmark

@@ -17,13 +17,7 @@ PADDED_SIZES = (1, 4, 16, 64, 256)
 
 
 def check_crops(crops: np.ndarray) -> np.ndarray:
-    """Check crops given to a predictor.
-
-    Args:
-        crops: (112, 112, 3) or (N, 112, 112, 3) uint8, BGR. N may be 0.
-
-    Returns:
-        The same pixels as (N, 112, 112, 3).
+    """Crops given to a predictor, one or (N, 112, 112, 3) uint8 BGR, as (N, 112, 112, 3).
 
     Raises:
         ValueError: for anything else, naming what came and what to do.
@@ -46,14 +40,7 @@ def check_crops(crops: np.ndarray) -> np.ndarray:
 
 
 def to_network_input(crops: np.ndarray) -> np.ndarray:
-    """BGR crops as network input.
-
-    Args:
-        crops: (112, 112, 3) or (N, 112, 112, 3) uint8 BGR.
-
-    Returns:
-        (N, 112, 112, 3) float32 RGB in [0, 1], contiguous.
-    """
+    """One or N uint8 BGR crops as (N, 112, 112, 3) float32 RGB in [0, 1], contiguous."""
     import cv2  # here: reading a checkpoint needs NumPy alone
 
     crops = crops.reshape(-1, *CROP_SHAPE)

@@ -28,15 +28,10 @@ LOSSES: dict[type[ModelConfig], Callable[..., Any]] = {
 
 
 class Ranks(Protocol):
-    """A process among those that train together.
+    """A process among those that train together."""
 
-    Attributes:
-        rank: counted from 0.
-        size: number of processes.
-    """
-
-    rank: int
-    size: int
+    rank: int  # counted from 0
+    size: int  # number of processes
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on any rank; all ranks must call this together."""
@@ -90,24 +85,13 @@ class Trainer:
     def step(self, batch: Arrays, learning_rate: float) -> Mapping[str, Any]:
         """Take one optimizer step by the mean gradient of the batch's parts.
 
-        Args:
-            batch: ``images`` (B, 112, 112, 3) uint8 RGB and the targets.
-            learning_rate: of this step.
-
-        Returns:
-            The loss terms, scalars; on a GPU they may still be computed.
+        The batch holds ``images`` (B, 112, 112, 3) uint8 RGB and the targets. Returns the loss
+        terms, scalars that a GPU may still be computing.
         """
         raise NotImplementedError
 
     def predict(self, images: np.ndarray) -> Arrays:
-        """Outputs in evaluation mode, of the averaged weights when there are any.
-
-        Args:
-            images: (N, 112, 112, 3) uint8 RGB.
-
-        Returns:
-            float32 arrays by output name.
-        """
+        """float32 outputs of (N, 112, 112, 3) uint8 RGB, from averaged weights if there are any."""
         raise NotImplementedError
 
     def losses(self, predictions: Arrays, targets: Arrays) -> dict[str, float]:

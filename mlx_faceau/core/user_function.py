@@ -14,12 +14,7 @@ from mlx_faceau.errors import FunctionError, UsageError
 def load_function(name: str, option: str) -> Callable[..., Any]:
     """Import the function that a name means; its module may be in the current folder.
 
-    Args:
-        name: ``package.module:function``.
-        option: what it was given as, for the error.
-
-    Raises:
-        UsageError: if there is no such module or function, or its module fails.
+    ``option`` is what it was given as, for the UsageError where that fails.
     """
     module_name, _, function_name = name.partition(":")
     if (here := str(Path.cwd())) not in sys.path:  # last: its files hide no installed library
