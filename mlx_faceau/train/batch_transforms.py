@@ -81,16 +81,10 @@ def auxiliary_targets(
     mirror: float = 0.0,
     relabel: bool = False,
 ) -> AuxiliaryTargets:
-    """Targets of the training side.
+    """Targets of the training side, (n,) rows of the faces, whose share ``mirror`` is mirrored.
 
-    Args:
-        models: linear models of the labels.
-        faces: the data set.
-        rows: (n,) its training side.
-        statistics: of the same.
-        mirror: share of faces that will be mirrored.
-        relabel: give mirrored faces the models' targets, intensities among them; else they keep
-            their intensities and scores, and the rest is unknown.
+    With ``relabel`` mirrored faces get the models' targets, intensities among them; else they keep
+    their intensities and scores, and the rest is unknown.
     """
     count = len(faces.labels["landmarks"])
     intensities, shape = faces.labels["au_intensities"], faces.labels["local_params"]
@@ -127,12 +121,7 @@ def _in_rows(values: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
 
 
 def image_size_of_epoch(epoch: int, epochs: int, initial: int) -> int:
-    """Image size of an epoch: it grows from ``initial`` to 112 by 16 px, each size for as long.
-
-    Args:
-        epoch: counted from 0.
-        epochs: of the whole training.
-        initial: one of ``IMAGE_SIZES``.
+    """Image size of an epoch, counted from 0: it grows by 16 px to 112, each size for as long.
 
     Reference:
         Touvron, Vedaldi, Douze, Jegou, Fixing the train-test resolution discrepancy, NeurIPS 2019;

@@ -282,14 +282,7 @@ def resolve(
 ) -> TrainConfig:
     """The settings of a run from what was given and what a resumed checkpoint recorded.
 
-    Args:
-        training: which net's settings.
-        given: explicit values by field name.
-        resumed: the checkpoint's, by field name; None for a new run.
-
-    Raises:
-        UsageError: for an unknown name or a value out of range.
-        CheckpointError: if a given value contradicts the checkpoint's and may not change.
+    CheckpointError is raised if a given value contradicts the checkpoint's and may not change.
     """
     known = {item.name: item for item in fields(training)}
     for source in (given, resumed or {}):

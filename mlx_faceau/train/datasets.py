@@ -108,10 +108,6 @@ def open_data(
         part: (rank, ranks) of the process; a step takes ``step_size`` faces from each rank.
         au_models: of a resumed training; else one is fitted to the training side if it is needed,
             under ``--overfit`` to all faces.
-
-    Raises:
-        DatasetError: if a file is unusable, they hold one person only or too few faces for a batch,
-            a person is on both sides, labellers or PDMs differ, or no linear model fits the labels.
     """
     files = (*config.data, *config.val_data)
     dataset = ConcatDataset([FaceDataset(name, config.keep_outside) for name in files])
@@ -199,11 +195,7 @@ def _split(dataset: ConcatDataset, config: TrainConfig) -> Split:
 
 
 def _check_units(intensities: np.ndarray, split: Split, config: TrainConfig) -> None:
-    """Warn of action units that cannot be learned, or not be measured.
-
-    Raises:
-        DatasetError: if there is none to be learned.
-    """
+    """Warn of action units that cannot be learned, or measured; DatasetError if none can be."""
     files = ", ".join(config.data)
     absent = absent_units(intensities[split.train])
     if len(absent) == len(AU_NAMES):

@@ -21,11 +21,9 @@ EXIT_STATUS = 3  # of a rank that gave up waiting for the others
 
 
 class Watchdog:
-    """Within the block, ends the process when :meth:`reset` was not called for too long.
+    """Within the block, ends the process when :meth:`reset` was not called for so many seconds.
 
-    Args:
-        ranks: a process that trains alone is never ended.
-        seconds: allowed between two calls.
+    A process that trains alone is never ended.
     """
 
     def __init__(self, ranks: Ranks, seconds: float) -> None:

@@ -20,9 +20,8 @@ FORMATS = {
 def export_best(folder: Path, kind: str) -> dict[str, str]:
     """Export a run's best checkpoint beside it, in every format this machine can write.
 
-    Returns:
-        By file name, which begins with the kind of net: ``"written"``, or the one line that says
-        why not and what would help. A training never fails because a file cannot be made.
+    By file name ``"written"``, or the one line that says why not and what would help: a training
+    never fails because a file cannot be made.
     """
     results = {}
     for name in (*(f"{kind}{suffix}" for suffix in FORMATS), CARD_NAME):

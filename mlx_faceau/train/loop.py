@@ -50,13 +50,9 @@ class TrainingLoop:
         self._last_save = time.monotonic()
 
     def run(self) -> str:
-        """Train.
+        """Train; why it ended: ``"finished"``, ``"patience"`` or ``"interrupted"``.
 
-        Returns:
-            Why it ended: ``"finished"``, ``"patience"`` or ``"interrupted"``.
-
-        Raises:
-            FaceauError: if the loss is not finite; the last good checkpoint stays.
+        FaceauError is raised if the loss is not finite; the last good checkpoint stays.
         """
         if self.state.epoch == self.state.batch == 0:
             self._save()  # if the first epoch dies, there is something to resume

@@ -18,14 +18,9 @@ def option(
     below: float | None = None,
     choices: tuple[str, ...] | tuple[int, ...] | None = None,
 ) -> Any:
-    """A field with its help text.
+    """A field with its help text and the values allowed: at least, below, or one of choices.
 
-    Args:
-        default: MISSING for a required one, a function for one that depends on the machine.
-        help: one line for ``--help``.
-        least: smallest number allowed.
-        below: numbers must stay under it.
-        choices: the only values allowed.
+    The default is MISSING for a required one, a function for one that depends on the machine.
     """
     metadata = {"help": help, "least": least, "below": below, "choices": choices}
     if callable(default):
@@ -55,11 +50,7 @@ def read_object(path: Path | str, example: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def checked_value(item: Field[Any], value: Any) -> Any:
-    """A value as its field holds it: several texts as a tuple, also one or JSON's array of them.
-
-    Raises:
-        UsageError: if it is not of the field's type, or out of range; it says what is expected.
-    """
+    """A value as its field holds it, or UsageError: texts as a tuple, one or JSON's array too."""
     name, rules = flag(item.name), item.metadata
     if item.type == tuple[str, ...] and isinstance(value, (str, list)):
         value = (value,) if isinstance(value, str) else tuple(value)
@@ -76,12 +67,8 @@ def checked_value(item: Field[Any], value: Any) -> Any:
     return value
 
 
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 def _is_float(value: Any) -> bool:
-    number = _is_int(value) or isinstance(value, float)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
     return number and bool(abs(value) <= sys.float_info.max)
 
 
@@ -91,7 +78,7 @@ def _is_texts(value: Any) -> bool:
 
 # By the type of a field: what is expected, and whether a value is that.
 _TYPES: dict[Any, tuple[str, Callable[[Any], bool]]] = {
-    int: ("a whole number", _is_int),
+    int: ("a whole number", lambda value: type(value) is int),  # no bool
     float: ("a number", _is_float),
     bool: ("true or false", lambda value: isinstance(value, bool)),
     str: ("a text", lambda value: isinstance(value, str)),

@@ -16,11 +16,9 @@ CURVES_NAME = "training_curves.png"
 
 
 def draw_curves(epochs: Sequence[Any], folder: Path) -> Path | None:
-    """Draw loss, metrics and learning rate over the history's epochs.
+    """Draw loss, metrics and learning rate over the history's epochs: ``training_curves.png``.
 
-    Returns:
-        The path of ``training_curves.png``; None without an epoch, or without matplotlib (which is
-        logged).
+    None without an epoch, or without matplotlib, which is logged.
     """
     if not epochs:
         return None

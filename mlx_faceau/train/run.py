@@ -58,17 +58,11 @@ def run_training(
     resume: Path | str | None = None,
     show_progress: bool = False,
 ) -> TrainingResult:
-    """Train a net, from the start or from a checkpoint.
+    """Train a net, from the start or from a checkpoint; a folder means its last one.
 
-    Args:
-        training: ``LandmarkPoseTrainConfig`` or ``AUTrainConfig``.
-        given: explicit settings by field name; the rest comes from the checkpoint or defaults.
-        resume: a checkpoint, or a folder whose last one is meant.
-        show_progress: draw a progress bar for each epoch.
-
-    Raises:
-        FaceauError: before anything is written, for settings, data, a checkpoint, an output folder,
-            a device or a framework that cannot be used; later, if the loss is not finite.
+    Settings are given by field name; the rest comes from the checkpoint or defaults. What cannot be
+    used (settings, data, checkpoint, folder, device, framework) raises FaceauError before anything
+    is written.
     """
     checkpoint = None if resume is None else find_resumable(resume)
     config = run_settings(training, given, checkpoint)

@@ -15,16 +15,7 @@ FINAL_SHARE = 0.01  # of the peak, at the last step
 
 
 def learning_rate(step: int, total_steps: int, peak: float) -> float:
-    """Learning rate of one optimizer step.
-
-    Args:
-        step: counted from 0 over the whole training.
-        total_steps: steps of the whole training; later steps keep the last value.
-        peak: the rate at the end of the warm-up.
-
-    Returns:
-        A rate in (0, peak].
-    """
+    """Learning rate in (0, peak] of a step, counted from 0; after the last it stays."""
     warmup = max(1, round(WARMUP_SHARE * total_steps))
     if step < warmup:
         return peak * (step + 1) / warmup
@@ -37,9 +28,5 @@ def averaging_decay(step: int, decay: float) -> float:
     """Share of the old average of the weights that stays after one optimizer step.
 
     Early on it is small, so that the average forgets the weights that nothing has trained yet.
-
-    Args:
-        step: counted from 0 over the whole training.
-        decay: where it settles, in [0, 1).
     """
     return min(decay, (1 + step) / (10 + step))

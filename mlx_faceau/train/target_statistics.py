@@ -56,11 +56,7 @@ class TargetStatistics:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], source: object) -> "TargetStatistics":
-        """Read back what :meth:`to_json` gave.
-
-        Raises:
-            CheckpointError: naming ``source``, if it is malformed.
-        """
+        """Read back what :meth:`to_json` gave; if it is malformed the error names the source."""
         try:
             labels = {name: value for name, value in content.items() if name != "count"}
             return cls(
