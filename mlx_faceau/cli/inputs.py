@@ -1,6 +1,7 @@
 """The images, videos and webcams that a command line names."""
 
 import glob
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -48,8 +49,8 @@ def _expand(name: str, suffixes: Sequence[str]) -> Iterator[Input]:
         yield from map(Input, _in_folder(path, suffixes))
     elif path.is_file():
         yield Input(path)
-    elif (number := _webcam_number(name)) is not None:
-        yield Input(None, number)
+    elif webcam := re.fullmatch(r"webcam:?|(?:webcam:)?([0-9]+)", name):
+        yield Input(None, int(webcam[1] or 0))
     else:
         found = [Path(p) for p in sorted(glob.glob(name, recursive=True)) if Path(p).is_file()]
         if not found:
@@ -91,15 +92,6 @@ def _report_skipped(name: str, skipped: Sequence[Path]) -> None:
         names = [printable(path.name) for path in skipped[:_NAMED]]
         named = ", ".join(names) + ", ..." * (len(skipped) > _NAMED)
         sys.stderr.write(f"{name}: {counted(len(skipped), 'other file')} skipped ({named})\n")
-
-
-def _webcam_number(name: str) -> int | None:
-    kind, _, number = name.partition(":")
-    if kind == "webcam":
-        number = number or "0"
-    elif name.isdigit():
-        number = name
-    return int(number) if number.isdigit() else None
 
 
 def shard(inputs: list[Input], text: str | None) -> list[Input]:

@@ -95,9 +95,7 @@ def _is_input(word: str) -> bool:
 def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     """The parser; the command line reference is generated from it.
 
-    Args:
-        only: the one subcommand whose flags are wanted; the others are then known by name alone,
-            and their files not read. None wants all.
+    Where the flags of only one subcommand are wanted, the files of the others are not read.
     """
     parser = Parser(
         prog="mlx-faceau",
@@ -158,14 +156,7 @@ def _complete_files(parser: argparse.ArgumentParser, files: dict[str, str]) -> N
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command line.
-
-    Args:
-        arguments: without the program's name; None takes ``sys.argv``.
-
-    Returns:
-        The exit status.
-    """
+    """Run one command line, by default the program's own; the exit status."""
     given = sys.argv[1:] if arguments is None else arguments
     if not given:
         build_parser("").print_help(sys.stderr)
@@ -197,11 +188,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def explain(error: Exception) -> tuple[int, str]:
-    """The exit status and the line that an error ends the program with.
-
-    Returns:
-        2 for what the user can correct; 1 for a defect of this package.
-    """
+    """The exit status (1 for a defect of this package) and line that an error ends it with."""
     if library := library_error(error):
         return 2, one_line(library)
     if isinstance(error, (FaceauError, OSError)):

@@ -1,7 +1,6 @@
 """``mlx-faceau predict``: landmarks, pose and action units of images, videos and a webcam."""
 
 import argparse
-from typing import Any
 
 from mlx_faceau.errors import UsageError
 
@@ -22,21 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="INPUT",
         help="images, videos, folders or patterns of them, or webcam (webcam:1 for the second)",
     )
-    groups = {
-        "basic options": _add_basic,
-        "advanced: nets": _add_nets,
-        "advanced: face detection and tracking": _add_detection,
-        "advanced: what is written": _add_output,
-        "advanced: parts of videos and many inputs": _add_batch,
-    }
-    for title, add in groups.items():
-        add(parser.add_argument_group(title))
-    own = [a for a in parser._actions if a.default != argparse.SUPPRESS]  # not -h and -v
-    defaults = {a.dest: a.default for a in own if a.dest not in _OF_CROPS}
-    parser.set_defaults(face_defaults=defaults)
-
-
-def _add_basic(group: Any) -> None:
+    group = parser.add_argument_group("basic options")
     group.add_argument(
         "--landmark-model",
         metavar="PATH",
@@ -63,9 +48,7 @@ def _add_basic(group: Any) -> None:
         action="store_true",
         help="the inputs are 112x112 standard crops (never guessed); no faces are detected",
     )
-
-
-def _add_nets(group: Any) -> None:
+    group = parser.add_argument_group("advanced: nets")
     group.add_argument(
         "--backend",
         choices=("auto", "coreml", "mlx", "onnx", "torch"),
@@ -78,9 +61,7 @@ def _add_nets(group: Any) -> None:
         metavar="LIST",
         help="execution providers of ONNX Runtime, best first, such as cuda,cpu",
     )
-
-
-def _add_detection(group: Any) -> None:
+    group = parser.add_argument_group("advanced: face detection and tracking")
     group.add_argument(
         "--detector",
         default="auto",
@@ -102,9 +83,7 @@ def _add_detection(group: Any) -> None:
         default=0.5,
         help="below it a row's success is 0 (default: %(default)s)",
     )
-
-
-def _add_output(group: Any) -> None:
+    group = parser.add_argument_group("advanced: what is written")
     group.add_argument(
         "--format",
         choices=("csv", "json", "jsonl", "parquet"),
@@ -148,9 +127,7 @@ def _add_output(group: Any) -> None:
         action="store_true",
         help="a table for each image instead of one for all",
     )
-
-
-def _add_batch(group: Any) -> None:
+    group = parser.add_argument_group("advanced: parts of videos and many inputs")
     group.add_argument(
         "--frame-step", type=int, default=1, metavar="N", help="take every Nth frame"
     )
@@ -160,6 +137,9 @@ def _add_batch(group: Any) -> None:
     group.add_argument(
         "--shard", metavar="I/N", help="take the Ith of N equal parts of the inputs, I from 1"
     )
+    own = [a for a in parser._actions if a.default != argparse.SUPPRESS]  # not -h and -v
+    defaults = {a.dest: a.default for a in own if a.dest not in _OF_CROPS}
+    parser.set_defaults(face_defaults=defaults)
 
 
 def _seconds(text: str) -> float:
