@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from mlx_faceau.core.artifact_metadata import ONNX_SUFFIX
+from mlx_faceau.core.libraries import import_library
 from mlx_faceau.core.preprocess import fill_batch, to_network_input
-from mlx_faceau.errors import MissingDependency
 
 from .mil import IMAGE, Port, load_coremltools, read_mlpackage
 
@@ -82,10 +82,7 @@ def open_exported(path: Path) -> list[ExportedModel]:
 
 
 def _open_onnx(path: Path) -> ExportedModel:
-    try:
-        import onnxruntime
-    except ModuleNotFoundError as error:
-        raise MissingDependency("onnxruntime", extra="cpu") from error
+    onnxruntime = import_library("onnxruntime", "cpu")
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3  # errors: float16 on a CPU is no news

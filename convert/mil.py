@@ -25,7 +25,8 @@ import torch
 from torch.nn import functional as F
 
 from mlx_faceau.core.artifact_metadata import find_mlmodel
-from mlx_faceau.errors import ExportError, MissingDependency, UsageError
+from mlx_faceau.core.libraries import import_library
+from mlx_faceau.errors import ExportError, UsageError
 
 Tensor = torch.Tensor
 
@@ -197,14 +198,8 @@ def load_coremltools() -> Any:
     """coremltools, without its log lines about versions and about the runtime macOS alone has."""
     if platform.system() == "Windows":
         raise ExportError("Core ML files need coremltools, which has no Windows build; use ONNX")
-    try:
-        with quiet():
-            import coremltools
-    except ModuleNotFoundError as error:
-        if error.name != "coremltools":
-            raise
-        raise MissingDependency("coremltools", extra="export") from error
-    return coremltools
+    with quiet():
+        return import_library("coremltools", "export")
 
 
 @contextlib.contextmanager

@@ -24,22 +24,11 @@ from mlx_faceau.core.architectures import (
 )
 from mlx_faceau.core.atomic_io import atomic_file
 from mlx_faceau.core.checkpoint import check_arrays, check_weights
-from mlx_faceau.errors import CheckpointError, MissingDependency, UsageError
+from mlx_faceau.core.libraries import import_library
+from mlx_faceau.errors import CheckpointError, UsageError
+from mlx_faceau.torch_fallback.weight_layout import COUNTER, TO_MLX, moved, state_dict_from_weights
 
-try:
-    import torch
-
-    from mlx_faceau.torch_fallback.weight_layout import (
-        COUNTER,
-        TO_MLX,
-        moved,
-        state_dict_from_weights,
-    )
-except ModuleNotFoundError as error:
-    if error.name != "torch":
-        raise
-    raise MissingDependency("torch", extra="torch") from error
-
+torch = import_library("torch", "torch")
 # The original's names of the parts that are called otherwise here.
 _STEMS = {"landmark_pose": "first_conv", "au_prediction": "stem"}
 _LASTS = {"landmark_pose": "last_conv", "au_prediction": "head"}
@@ -72,13 +61,8 @@ def read_pyfaceau(
 ) -> tuple[ModelConfig, dict[str, np.ndarray]]:
     """Read a checkpoint of the original tool without running code from it.
 
-    Args:
-        path: a ``.pt`` file with ``model_state_dict``.
-        width_mult: the net's width; found among ``WIDTHS`` if None.
-        dropout: of an action unit net's head, for training on; the net's default if None.
-
-    Returns:
-        The net's settings, and its float32 weights in MLX names and layout.
+    Returns the net's settings and its float32 weights in MLX names and layout. The width is found
+    among ``WIDTHS`` if it is None; an action unit net's dropout is not recorded there.
     """
     path = Path(path)
     state = _read_state(path)

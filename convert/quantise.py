@@ -23,8 +23,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from mlx_faceau.core.architectures import ModelConfig
+from mlx_faceau.core.libraries import import_library
 from mlx_faceau.core.preprocess import fill_batch
-from mlx_faceau.errors import ExportError, MissingDependency
+from mlx_faceau.errors import ExportError
 
 from .onnx_graph import INPUT_NAME, initializer_arrays, last_layers, replace_nodes
 from .source_model import CombinedModel, SourceModel
@@ -47,27 +48,24 @@ def quantise(
     raised if one gives NaN or inf, or the graph holds an operation that is not known to quantise
     well.
     """
-    try:
-        from onnxruntime.quantization import QDQQuantizer, QuantType
-        from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, TensorsData
-    except ModuleNotFoundError as error:
-        raise MissingDependency(str(error.name), extra="export") from error
+    tools = import_library("onnxruntime.quantization", "export")
+    calibrate = import_library("onnxruntime.quantization.calibrate", "export")
     pool_globally(model.graph)
     _unshare_arrays(model.graph)
     nodes = _quantised_nodes(model.graph, source)
     if unknown := sorted({node.op_type for node in nodes} - {*_OPERATIONS}):
         raise ExportError(f"cannot quantise {', '.join(unknown)}; export float32 or float16")
     ranges = {
-        name: TensorData(lowest=np.float32(low), highest=np.float32(high))
+        name: calibrate.TensorData(lowest=np.float32(low), highest=np.float32(high))
         for name, (low, high) in activation_ranges(model, nodes, images).items()
     }
-    quantizer = QDQQuantizer(
+    quantizer = tools.QDQQuantizer(
         onnx.shape_inference.infer_shapes(model),
         per_channel=True,
         reduce_range=True,
-        weight_qType=QuantType.QInt8,
-        activation_qType=QuantType.QUInt8,
-        tensors_range=TensorsData(CalibrationMethod.MinMax, ranges),
+        weight_qType=tools.QuantType.QInt8,
+        activation_qType=tools.QuantType.QUInt8,
+        tensors_range=calibrate.TensorsData(calibrate.CalibrationMethod.MinMax, ranges),
         nodes_to_quantize=[node.name for node in nodes],
         nodes_to_exclude=[],
         op_types_to_quantize=[*_OPERATIONS],

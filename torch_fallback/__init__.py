@@ -5,20 +5,16 @@ from collections.abc import Mapping
 import numpy as np
 
 from mlx_faceau.core.architectures import ModelConfig
+from mlx_faceau.core.libraries import import_library
 from mlx_faceau.core.losses import (
     AUPredictionLoss,
     ConcordanceCorrelationLoss,
     LandmarkPoseLoss,
     WingLoss,
 )
-from mlx_faceau.errors import MissingDependency
 
-try:
-    from .nets import AUPredictionNet, FaceNet, UnifiedLandmarkPoseNet
-except ModuleNotFoundError as error:
-    if error.name != "torch":
-        raise
-    raise MissingDependency("torch", extra="torch") from error
+import_library("torch", "torch")
+from .nets import AUPredictionNet, FaceNet, UnifiedLandmarkPoseNet  # noqa: E402
 
 __all__ = [
     "AUPredictionLoss",

@@ -16,14 +16,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mlx_faceau.core.libraries import library_error
-from mlx_faceau.errors import (
-    CheckpointError,
-    FaceauError,
-    FunctionError,
-    MissingDependency,
-    printable,
-)
+from mlx_faceau.core.libraries import import_library, library_error
+from mlx_faceau.errors import CheckpointError, FaceauError, FunctionError, printable
 
 # Subcommand, which is its module's name too -> what it does; the order is the order of --help.
 COMMANDS = {
@@ -72,7 +66,8 @@ class Parser(argparse.ArgumentParser):
             message += "".join(f"; unknown {f}{_did_you_mean(f, words)}" for f in unknown)
         if found := re.search(r"(?:unrecognized arguments: |invalid choice: ')([^'= ]+)", message):
             hint = _did_you_mean(found[1], words)
-            if not hint and "argument COMMAND" in message and _is_input(found[1]):
+            is_input = found[1].partition(":")[0] == "webcam" or Path(found[1]).exists()
+            if not hint and "argument COMMAND" in message and is_input:
                 hint = f"; did you mean predict {found[1]}?"
             elif not hint and found[0].startswith("unrec") and not found[1].startswith("-"):
                 hint = "; name all inputs side by side, and no value after a flag that takes none"
@@ -86,10 +81,6 @@ def _did_you_mean(word: str, known: Iterable[str]) -> str:
     alike = [name for name in known if get_close_matches(stem, [Path(name).stem], cutoff=0.65)]
     near = get_close_matches(word, alike, n=1, cutoff=0.65)
     return f"; did you mean {near[0]}?" if near else ""
-
-
-def _is_input(word: str) -> bool:
-    return word.partition(":")[0] == "webcam" or Path(word).exists()
 
 
 def build_parser(only: str | None = None) -> argparse.ArgumentParser:
@@ -134,11 +125,7 @@ class _PrintCompletion(argparse.Action):
     """Prints a completion script for the shell that is named, of all subcommands."""
 
     def __call__(self, parser: argparse.ArgumentParser, _: Any, shell: Any, *__: Any) -> None:
-        try:
-            import shtab
-        except ModuleNotFoundError:
-            error = MissingDependency("shtab", extra="completion")
-            parser.exit(2, f"mlx-faceau: {error}\n")
+        shtab = import_library("shtab", "completion")
         whole = build_parser()
         _complete_files(whole, shtab.FILE)
         print(shtab.complete(whole, shell))

@@ -6,12 +6,11 @@ It needs filelock, which predicting must do without: result files have a lock of
 import os
 from pathlib import Path
 
-from mlx_faceau.errors import FaceauError, MissingDependency
+from mlx_faceau.errors import FaceauError
 
-try:
-    from filelock import FileLock, Timeout
-except ModuleNotFoundError as error:
-    raise MissingDependency("filelock", extra="train") from error
+from .libraries import import_library
+
+filelock = import_library("filelock", "train")
 
 
 class Lock:
@@ -22,10 +21,10 @@ class Lock:
 
     def __init__(self, path: Path, refusal: FaceauError) -> None:
         self._path = path
-        self._lock = FileLock(path, timeout=0)
+        self._lock = filelock.FileLock(path, timeout=0)
         try:
             self._lock.acquire()
-        except Timeout:
+        except filelock.Timeout:
             raise refusal from None
 
     def release(self) -> None:

@@ -13,19 +13,14 @@ import numpy as np
 
 from mlx_faceau.core import blas
 from mlx_faceau.core.architectures import ModelConfig
-from mlx_faceau.errors import MissingDependency
+from mlx_faceau.core.libraries import import_library
 
 blas.prepare()
 
-try:
-    import mlx.core as mx
-    import mlx.nn as nn
-    import mlx.optimizers as optim
-except ModuleNotFoundError as error:
-    if error.name not in ("mlx", "mlx.core"):
-        raise
-    extra = "mac" if sys.platform == "darwin" else "mlx-cpu"
-    raise MissingDependency("mlx", extra=extra) from error
+import_library("mlx.core", "mac" if sys.platform == "darwin" else "mlx-cpu")
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optim
 
 CACHE_BYTES = 4 << 30
 if mx.default_device() == mx.Device(mx.cpu):
