@@ -5,7 +5,7 @@ import json
 import pytest
 from wire import message, pair, varint, write_mlpackage, write_onnx
 
-from mlx_faceau.core.artifact_metadata import find_mlmodel, is_mlpackage, read_exported_metadata
+from mlx_faceau.core.artifact_metadata import find_mlmodel, read_exported_metadata
 from mlx_faceau.errors import CheckpointError
 
 SETTINGS = {"kind": "au_prediction", "au_names": ["AU01_r"], "text": "ä" * 500}
@@ -17,7 +17,7 @@ def test_metadata_of_an_onnx_file_is_found_behind_its_graph(tmp_path):
 
 def test_metadata_of_a_core_ml_package_is_found_in_its_description(tmp_path):
     package = write_mlpackage(tmp_path / "a.mlpackage", SETTINGS)
-    assert is_mlpackage(package)
+    assert package.is_dir()
     assert find_mlmodel(package).name == "model.mlmodel"
     assert read_exported_metadata(package) == SETTINGS
 

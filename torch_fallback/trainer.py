@@ -181,9 +181,12 @@ class TorchTrainer(Trainer):
         return {name: float(value) for name, value in terms.items()}
 
     def state(self) -> Arrays:
-        arrays = self.weight_arrays()
+        arrays, moments = self.weight_arrays(), self._optimizer.state
         for moment, key in (("m", "exp_avg"), ("v", "exp_avg_sq")):
-            tensors = {name: self._moment(p, key) for name, p in self.net.named_parameters()}
+            tensors = {
+                name: moments[p][key] if p in moments else torch.zeros_like(p)
+                for name, p in self.net.named_parameters()
+            }
             for name, value in weights_from_state_dict(tensors).items():
                 arrays[f"optimizer.{moment}.{name}"] = value
         arrays["optimizer.step"] = np.array([self._step])
@@ -224,10 +227,6 @@ class TorchTrainer(Trainer):
         device_rng = state.get(f"rng.torch_{self.device.type}")
         if device_rng is not None:
             getattr(torch, self.device.type).set_rng_state(torch.from_numpy(device_rng))
-
-    def _moment(self, parameter: nn.Parameter, key: str) -> torch.Tensor:
-        state = self._optimizer.state.get(parameter)
-        return torch.zeros_like(parameter) if not state else state[key]
 
     def _input(self, images: np.ndarray) -> torch.Tensor:
         """preprocess.scale_rgb on the device; the NHWC memory is what channels_last means."""

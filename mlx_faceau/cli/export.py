@@ -262,13 +262,11 @@ def _write(
         (part,) = source.parts
         save_weights(part, path, str(variant.precision))
         return None
-    names = ("precision", "input", "batch")
-    shared: dict[str, Any] = {name: getattr(variant, name) for name in names}
+    options: dict[str, Any] = {**variant.describe(), "faces": faces, "force": force}
     if variant.form == "onnx":
         from mlx_faceau.convert.export_onnx import export_to_onnx
 
-        opset = int(variant.opset or 0)
-        return export_to_onnx(source, path, opset, **shared, faces=faces, force=force)
+        return export_to_onnx(source, path, int(variant.opset or 0), **options)
     from mlx_faceau.convert.export_coreml import export_to_coreml
 
-    return export_to_coreml(source, path, **shared, faces=faces, force=force)
+    return export_to_coreml(source, path, **options)

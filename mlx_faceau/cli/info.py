@@ -73,26 +73,21 @@ def _models(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Name and description of each net of a path: kind, width, origin, and what runs it here."""
     from mlx_faceau.core.provenance import pdm_of
     from mlx_faceau.errors import BackendError
-    from mlx_faceau.inference.backends.choice import (
-        choose,
-        find_files,
-        installed_libraries,
-        this_machine,
-    )
+    from mlx_faceau.inference.backends import choice
 
     from .model_metadata import read_models
 
-    machine, models = this_machine(), read_models(path)
+    machine, models = choice.this_machine(), read_models(path)
     keys = ("builtin", "kind", "model", "package_version", "crop", "color_order", "licence_note")
     for metadata in models:
         about = {key: metadata[key] for key in keys if key in metadata}
         if pdm := pdm_of(metadata):
             about["pdm"] = f"{pdm['name']}, SHA-256 {pdm['hash'] or 'unknown'}"
-        files = find_files(path, metadata["kind"])
+        files = choice.find_files(path, metadata["kind"])
         try:
-            choice = choose(machine, files, installed_libraries(machine))
-            about["runs with"] = f"{choice.backend} ({choice.path.name})"
-            about |= {f"not with {name}": reason for name, reason in choice.passed_over}
+            taken = choice.choose(machine, files, choice.installed_libraries(machine))
+            about["runs with"] = f"{taken.backend} ({taken.path.name})"
+            about |= {f"not with {name}": reason for name, reason in taken.passed_over}
         except BackendError as error:
             about["runs with"] = str(error)
         yield path if len(models) == 1 else f"{path} {metadata['kind']}", about
@@ -216,15 +211,14 @@ def _detector_states(system: str, problems: dict[str, str]) -> dict[str, str]:
 
 def _builtin_state() -> str:
     """Name of the built-in pair, or what is wrong with it."""
-    from mlx_faceau.core.architectures import CONFIGS
     from mlx_faceau.errors import CheckpointError
     from mlx_faceau.weights import builtin
 
     try:
-        for kind in CONFIGS:
-            builtin.check(builtin.onnx_file(kind))
-            builtin.check(builtin.checkpoint_file(kind))
-        return str(builtin.read_index()["name"])
+        index = builtin.read_index()
+        for name in index["files"]:
+            builtin.check(builtin.FOLDER / name)
+        return str(index["name"])
     except CheckpointError as error:
         return str(error)
 

@@ -48,7 +48,7 @@ def read_exported_metadata(path: Path | str) -> dict[str, Any] | None:
     CheckpointError is raised if it is missing, truncated or malformed.
     """
     path = Path(path)
-    package = is_mlpackage(path)
+    package = path.suffix == COREML_SUFFIX and path.is_dir()
     file_path, fields = (find_mlmodel(path), _COREML_PATH) if package else (path, _ONNX_PATH)
     try:
         with file_path.open("rb") as file:
@@ -97,12 +97,6 @@ def _names_a_file(file: BinaryIO, start: int, end: int, kind: str) -> bool:
         if inner == _EXTERNAL or (inner and _names_a_file(file, begin, begin + size, inner)):
             return True
     return False
-
-
-def is_mlpackage(path: Path | str) -> bool:
-    """Whether a path is a Core ML package, which is a folder."""
-    path = Path(path)
-    return path.suffix == COREML_SUFFIX and path.is_dir()
 
 
 def find_mlmodel(package: Path | str) -> Path:

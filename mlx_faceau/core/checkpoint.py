@@ -202,11 +202,11 @@ def read_metadata(path: Path | str) -> dict[str, Any]:
     return metadata
 
 
-def find_checkpoint(path: Path | str) -> Path:
+def find_checkpoint(path: Path | str, name: str = BEST_NAME) -> Path:
     """The checkpoint that a path means, if there is one: a file itself, a directory's best one."""
     path = Path(path)
     if path.is_dir():
-        path = path / BEST_NAME
+        path = path / name
         if not path.is_file():
             raise CheckpointError(f"{path.parent}: no {path.name} in this folder")
     if not path.is_file():

@@ -15,6 +15,7 @@ from mlx_faceau.core.atomic_io import atomic_file, check_output_folder
 from mlx_faceau.core.checkpoint import (
     BEST_NAME,
     Checkpoint,
+    find_checkpoint,
     load_checkpoint,
     read_metadata,
     save_checkpoint,
@@ -204,9 +205,4 @@ class RunFolder:
 
 def find_resumable(path: Path | str) -> Checkpoint:
     """The checkpoint that ``--resume`` means; a folder means its last one."""
-    path = Path(path)
-    if path.is_dir():
-        path = path / LAST_NAME
-        if not path.is_file():
-            raise CheckpointError(f"{path.parent}: no {LAST_NAME} to resume from in this folder")
-    return load_checkpoint(path)
+    return load_checkpoint(find_checkpoint(path, LAST_NAME))

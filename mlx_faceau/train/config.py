@@ -161,11 +161,6 @@ class TrainConfig:
         raise NotImplementedError
 
     @property
-    def step_size(self) -> int:
-        """Faces in one optimizer step."""
-        return self.batch_size * self.accumulate
-
-    @property
     def standardised_outputs(self) -> tuple[str, ...]:
         """Outputs whose loss is computed on standardised values."""
         return ()

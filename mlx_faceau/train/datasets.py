@@ -103,11 +103,8 @@ def open_data(
 ) -> TrainingData:
     """Open a training's files and split them, or take those to validate on.
 
-    Args:
-        config: the settings.
-        part: (rank, ranks) of the process; a step takes ``step_size`` faces from each rank.
-        au_models: of a resumed training; else one is fitted to the training side if it is needed,
-            under ``--overfit`` to all faces.
+    ``part`` is (rank, ranks) of the process. Without a resumed training's AU models, those that are
+    needed are fitted to the training side, under ``--overfit`` to all faces.
     """
     files = (*config.data, *config.val_data)
     dataset = ConcatDataset([FaceDataset(name, config.keep_outside) for name in files])
@@ -117,7 +114,7 @@ def open_data(
             "train on one kind alone, or give --mixed-labels",
         )
     check_intensities(dataset.labels["au_intensities"], ", ".join(files))
-    step = config.step_size * part[1]
+    step = config.batch_size * config.accumulate * part[1]
     split = _split(dataset, config)
     statistics = TargetStatistics.of(
         _rows(dataset.labels, split.train), _rows(dataset.masks, split.train)

@@ -183,11 +183,9 @@ class TrainingLoop:
 
 
 class StopRequest:
-    """Ctrl-C as a request to stop after the running step.
+    """Ctrl-C as a request to stop after the running step; a second one raises KeyboardInterrupt.
 
-    Within the block the first SIGINT sets ``requested``; a second one raises KeyboardInterrupt.
-
-    Outside the main thread, where Python delivers no signals, it is never set.
+    Outside the main thread, where Python delivers no signals, it is never ``requested``.
     """
 
     def __init__(self) -> None:

@@ -17,7 +17,6 @@ from mlx_faceau.core.artifact_metadata import (
     COMBINED,
     COREML_SUFFIX,
     ONNX_SUFFIX,
-    is_mlpackage,
     read_exported_metadata,
 )
 from mlx_faceau.core.checkpoint import BEST_NAME, file_hash, read_metadata
@@ -101,14 +100,10 @@ def choose(
     requested: str | None = None,
     prefer_coreml: bool = True,
 ) -> Choice:
-    """Pick the backend that runs a model.
+    """Pick the backend that runs a model: the requested one, or the first of ``auto`` that can.
 
-    Args:
-        machine: platform facts.
-        files: of the model.
-        libraries: for each backend why its library cannot be used, None where it can.
-        requested: a backend's name; None or ``"auto"`` takes the first that can run.
-        prefer_coreml: whether ``auto`` tries Core ML first, or last, on Apple Silicon.
+    ``libraries`` say for each backend why its library cannot be used, None where it can.
+    BackendError has cause and remedy where nothing can run.
     """
     if requested is not None and requested not in (AUTO, *BACKENDS):
         names = ", ".join([AUTO, *BACKENDS])
@@ -239,7 +234,7 @@ def _hashes(checkpoint: Path) -> set[str]:
 
 def _exported_file(path: Path, sources: set[str] | None, kind: str = "") -> Path | str:
     """An exported file of a model directory; or why it is passed over."""
-    if not (is_mlpackage(path) if path.suffix == COREML_SUFFIX else path.is_file()):
+    if not (path.is_dir() if path.suffix == COREML_SUFFIX else path.is_file()):
         return f"no {path.name} in {path.parent}; 'mlx-faceau export' makes it"
     try:
         metadata = read_exported_metadata(path) or {}

@@ -47,11 +47,9 @@ def pick_providers(
 ) -> list[Provider]:
     """Execution providers for a session, best first, CUDA with our options where none were given.
 
-    Args:
-        available: what this build of ONNX Runtime has.
-        requested: names, such as ``"CUDAExecutionProvider"`` or ``"cuda"``, or pairs of name and
-            options; None takes CUDA where it is available, then the CPU (Core ML is a backend of
-            its own, never taken silently).
+    Requested are names, such as ``"CUDAExecutionProvider"`` or ``"cuda"``, or pairs of name and
+    options; None takes CUDA where it is available, then the CPU (Core ML is a backend of its own,
+    never taken silently).
     """
     if requested is None:
         requested = [name for name in (CUDA, CPU) if name in available]
