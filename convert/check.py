@@ -48,11 +48,7 @@ _ROUNDING_KNOWN = (EVALUATOR, ORT)  # other hardware may add up in float16 as we
 
 @dataclass(frozen=True)
 class CalibrationFaces:
-    """Faces that an int8 file is made and measured with.
-
-    Raises:
-        UsageError: if there are none to calibrate on, or fewer than two others.
-    """
+    """Faces that an int8 file is made and measured with."""
 
     # (N, 112, 112, 3) uint8 BGR: training subjects, whose activations set the scales.
     calibration: np.ndarray
@@ -201,17 +197,14 @@ def verify_export(
 def measure_change(
     path: Path, source: SourceModel | CombinedModel, faces: CalibrationFaces
 ) -> tuple[AccuracyChange, ...]:
-    """Errors of a net and of a file made from it on faces, of each output that has labels.
-
-    Intensities are clamped to [0, 5], as predictors do.
-    """
+    """Errors of a net and of a file made from it on faces, of each output that has labels."""
     float32 = _torch_outputs(source, network_input(faces.crops), torch.float32)
     int8 = open_exported(path)[0].run(faces.crops)
     changes = []
     for name, *outputs in zip(source.output_shapes, float32, int8, strict=True):
         if name not in faces.labels:
             continue
-        if name == "au_intensities":
+        if name == "au_intensities":  # predictors clamp them
             outputs = [values.clip(0, MAX_INTENSITY) for values in outputs]
         before, after = (float(np.abs(v - faces.labels[name]).mean()) for v in outputs)
         changes.append(AccuracyChange(name, before, after, INT8_CHANGE.get(name)))
@@ -223,11 +216,8 @@ def check_export(
 ) -> Check:
     """Compare an exported file with the float64 torch mirror of the net it was made from.
 
-    Args:
-        path: an ``.onnx`` file or ``.mlpackage`` folder.
-        model_or_checkpoint: see :func:`~mlx_faceau.convert.source_model.read_source`.
-        crops: (N, 112, 112, 3) uint8 BGR faces; None takes random colour patterns, which cannot
-            judge an int8 file.
+    Crops are (N, 112, 112, 3) uint8 BGR faces; None takes random colour patterns, which cannot
+    judge an int8 file.
     """
     path, source = Path(path), read_source(model_or_checkpoint)
     metadata = read_exported_metadata(path) or {}

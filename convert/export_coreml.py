@@ -55,30 +55,17 @@ def export_to_coreml(
 ) -> Check:
     """Write a net as a Core ML package and check that it equals the net.
 
-    The same net gives the same bytes. The package appears under its name only after it passed,
-    and replaces an older one.
+    Arguments, result and errors are those of :func:`mlx_faceau.export_to_onnx`, but for the
+    following; what stands under the name and is no package is an ExportError too.
 
     Args:
-        model_or_checkpoint: see :func:`~mlx_faceau.convert.source_model.read_source`; or a
-            :class:`~mlx_faceau.convert.source_model.CombinedModel`, or ``"builtin"``, for one
-            package with the outputs of both nets.
-        path: ends with ``.mlpackage``.
+        model_or_checkpoint: a net, or its file.
+        path: ends with ``.mlpackage``; a package there is replaced once the new one passed.
         precision: of the computation, ``"float16"`` or ``"float32"``; ``"int8"`` keeps the
             weights in 8 bits and computes in float16. Input and outputs stay float32.
         input: ``"tensor"``: float32 RGB in [0, 1], NCHW; ``"image"``: a 112x112 image, which
             Core ML converts to RGB itself.
         batch: faces of one call.
-        faces: what int8 is measured with; for int8 alone.
-        force: keep an int8 package whose accuracy falls by more than the bound.
-
-    Returns:
-        The passed check: how far the package's outputs are from the float64 net's.
-
-    Raises:
-        ValueError: for another ending, precision, input or batch; for int8 without faces.
-        ExportError: if there is no such package, it fails its check or int8 costs too much
-            (``CheckFailed``), where coremltools has no build, or if something else
-            stands under the name.
     """
     path = Path(path)
     if path.suffix != COREML_SUFFIX:

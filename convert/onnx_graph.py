@@ -29,7 +29,7 @@ def take_uint8(model: onnx.ModelProto) -> None:
     graph = model.graph
     shape = graph.input[0].type.tensor_type.shape
     (batch,) = (d.dim_param or d.dim_value for d in shape.dim[:1])
-    _rename_reads(graph.node, INPUT_NAME, _PIXELS)
+    _rename_input(graph, _PIXELS)
     graph.initializer.extend(
         [
             numpy_helper.from_array(np.array([2, 1, 0], np.int64), "bgr_to_rgb"),
@@ -71,7 +71,7 @@ def to_float16(model: onnx.ModelProto) -> None:
         if (largest := float(np.abs(values).max(initial=0.0))) > _FLOAT16_MAX:
             raise ExportError(f"{name} holds {largest:.3g}, beyond float16; export float32")
         tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), tensor.name))
-    _rename_reads(graph.node, INPUT_NAME, "image_half")
+    _rename_input(graph, "image_half")
     half = TensorProto.FLOAT16
     nodes = [helper.make_node("Cast", [INPUT_NAME], ["image_half"], "/input/Half", to=half)]
     for node in graph.node:
@@ -131,9 +131,9 @@ def initializer_arrays(graph: onnx.GraphProto) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _rename_reads(nodes: Iterable[onnx.NodeProto], old: str, new: str) -> None:
-    for node in nodes:
-        node.input[:] = [new if name == old else name for name in node.input]
+def _rename_input(graph: onnx.GraphProto, new: str) -> None:
+    for node in graph.node:
+        node.input[:] = [new if name == INPUT_NAME else name for name in node.input]
 
 
 def replace_nodes(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -> None:

@@ -105,11 +105,7 @@ class SourceModel:
 
 @dataclass(frozen=True)
 class CombinedModel:
-    """Both nets on one image: the outputs of the landmark net, then those of the AU net.
-
-    Raises:
-        UsageError: if they are not one of each kind.
-    """
+    """Both nets on one image: the outputs of the landmark net, then those of the AU net."""
 
     landmarks: SourceModel
     aus: SourceModel
@@ -159,13 +155,11 @@ def read_source(
 ) -> SourceModel | CombinedModel:
     """A net from a module of either framework, or from a file.
 
-    Args:
-        model_or_checkpoint: an MLX or torch module of this package (its own ``to_weights()`` and
-            ``config`` are all that is used), a ``.safetensors`` checkpoint, a run's folder (its
-            best checkpoint), a ``.pt`` file of the original tool, ``"builtin"`` for the built-in
-            pair, or what this function gave before. Of a checkpoint's weights the averaged ones
-            are taken when there are any.
-        width_mult: of a ``.pt`` file's net, where it cannot be found out.
+    It may be an MLX or torch module of this package (its own ``to_weights()`` and ``config`` are
+    all that is used), a ``.safetensors`` checkpoint, a run's folder (its best checkpoint), a
+    ``.pt`` file of the original tool with its width where that cannot be found out, ``"builtin"``
+    for the built-in pair, or what this function gave before. Of a checkpoint's weights the averaged
+    ones are taken when there are any.
     """
     is_path = isinstance(model_or_checkpoint, (str, Path))
     path = Path(model_or_checkpoint) if is_path else Path()

@@ -22,12 +22,7 @@ _DEFAULTS: dict[str, dict[str, object]] = {
 
 @dataclass(frozen=True)
 class Variant:
-    """One file that is asked for and can be written.
-
-    Raises:
-        UsageError: for a value that no format knows.
-        ExportError: if there is no such file, with the reason.
-    """
+    """One file that is asked for and can be written; else ExportError says why not."""
 
     form: str  # "onnx", "coreml" or "safetensors"
     # Of weights and computation: "float32", "float16", "int8", or "float16-weights" with float32

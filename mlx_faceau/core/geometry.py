@@ -79,9 +79,6 @@ def transform_global_params(matrix: np.ndarray, global_params: np.ndarray) -> np
     """Global parameters (..., 6) of landmarks that similarities (..., 2, 3) moved, float64.
 
     Projecting the result equals :func:`transform_points` of the projection; local parameters stay.
-
-    Raises:
-        ValueError: if a matrix is no similarity (it shears, mirrors or collapses).
     """
     matrix = np.asarray(matrix, np.float64)
     params = np.asarray(global_params, np.float64)
@@ -99,11 +96,7 @@ def transform_global_params(matrix: np.ndarray, global_params: np.ndarray) -> np
 
 
 def invert(matrix: np.ndarray) -> np.ndarray:
-    """Inverse of affine maps, (..., 2, 3) float64.
-
-    Raises:
-        ValueError: if a matrix collapses the plane.
-    """
+    """Inverse of affine maps, (..., 2, 3) float64; UsageError if one collapses the plane."""
     matrix = np.asarray(matrix, np.float64)
     try:
         inverse = np.linalg.inv(matrix[..., :2])
@@ -136,9 +129,6 @@ def standard_crop_matrix(landmarks: np.ndarray) -> np.ndarray:
 
     The square is centred on the middle of the landmarks' bounding box, its side 1.4 times the
     longer side; its centre maps to (55.5, 55.5).
-
-    Raises:
-        ValueError: if the landmarks are not finite or all in one place.
     """
     points = np.asarray(landmarks, np.float64)
     if points.shape != (NUM_LANDMARKS, 2):
@@ -148,11 +138,7 @@ def standard_crop_matrix(landmarks: np.ndarray) -> np.ndarray:
 
 
 def square_crop_matrix(centre: np.ndarray, side: float) -> np.ndarray:
-    """Frame-to-crop similarity (2, 3) of a square of ``side`` pixels around ``centre`` (x, y).
-
-    Raises:
-        ValueError: if the side is not a positive number or the centre not finite.
-    """
+    """Frame-to-crop similarity (2, 3) of a square of ``side`` pixels around ``centre`` (x, y)."""
     if not (np.isfinite(side) and side > 0 and np.isfinite(centre).all()):
         raise UsageError(f"a crop of side {side} around {centre} is not possible")
     scale = IMAGE_SIZE / side

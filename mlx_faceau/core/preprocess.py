@@ -17,11 +17,7 @@ PADDED_SIZES = (1, 4, 16, 64, 256)
 
 
 def check_crops(crops: np.ndarray) -> np.ndarray:
-    """Crops given to a predictor, one or (N, 112, 112, 3) uint8 BGR, as (N, 112, 112, 3).
-
-    Raises:
-        ValueError: for anything else, naming what came and what to do.
-    """
+    """Crops given to a predictor, one or N uint8 BGR, as (N, 112, 112, 3); else UsageError."""
     if not isinstance(crops, np.ndarray):
         raise UsageError(
             f"a crop is a NumPy array of shape {CROP_SHAPE}, got {type(crops).__name__}; "

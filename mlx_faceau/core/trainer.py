@@ -60,11 +60,7 @@ class TrainerSettings:
 
 
 class Trainer:
-    """One net, its loss and its AdamW on one device, in one framework.
-
-    Constructors raise BackendError if the device is missing or cannot do what is asked, and
-    CheckpointError if the weights are not the net's.
-    """
+    """One net, its loss and its AdamW on one device, in one framework."""
 
     settings: TrainerSettings
     # Processes that train together; batches are then this one's parts. The loss is that of all
