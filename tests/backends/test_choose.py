@@ -13,8 +13,14 @@ from wire import write_mlpackage, write_onnx
 from mlx_faceau.core.checkpoint import describe, file_hash
 from mlx_faceau.errors import BackendError, CheckpointError
 from mlx_faceau.inference import backends
-from mlx_faceau.inference.backends import BACKENDS, Machine, choose, find_files, open_backend
-from mlx_faceau.inference.backends.choice import installed_libraries
+from mlx_faceau.inference.backends import open_backend
+from mlx_faceau.inference.backends.choice import (
+    BACKENDS,
+    Machine,
+    choose,
+    find_files,
+    installed_libraries,
+)
 
 APPLE = Machine("Darwin", "arm64")
 INTEL_MAC = Machine("Darwin", "x86_64")
