@@ -50,10 +50,7 @@ def take_uint8(model: onnx.ModelProto) -> None:
 
 
 def to_float16(model: onnx.ModelProto) -> None:
-    """Compute in float16 up to each head's last layer; input, last activations, outputs float32.
-
-    ExportError is raised if a weight is beyond float16's range.
-    """
+    """Compute in float16 up to each head's last layer; input, last activations, outputs float32."""
     graph = model.graph
     last = last_layers(graph)
     behind = {name for node in graph.node if node.name in last for name in node.output}

@@ -44,9 +44,7 @@ def quantise(
 ) -> onnx.ModelProto:
     """Quantise a float32 graph that was traced from the source, of opset 13 or later.
 
-    The scales are calibrated on images (N, 3, 112, 112) float32 RGB in [0, 1]. ExportError is
-    raised if one gives NaN or inf, or the graph holds an operation that is not known to quantise
-    well.
+    The scales are calibrated on images (N, 3, 112, 112) float32 RGB in [0, 1].
     """
     tools = import_library("onnxruntime.quantization", "export")
     calibrate = import_library("onnxruntime.quantization.calibrate", "export")

@@ -43,10 +43,7 @@ class Backbone(nn.Module):
 
 
 class FaceNet(nn.Module):
-    """A backbone and the linear heads of a configuration.
-
-    Without weights they are random by torch's seed.
-    """
+    """A backbone and a configuration's linear heads, random by torch's seed without weights."""
 
     def __init__(
         self, config: ModelConfig, weights: Mapping[str, np.ndarray] | None = None

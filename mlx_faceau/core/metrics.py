@@ -135,8 +135,7 @@ def mean_absolute_error(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray
     if np.shape(truth) != np.shape(prediction):
         raise UsageError(f"shapes {np.shape(truth)} and {np.shape(prediction)} differ")
     gap = np.asarray(prediction, np.float64) - np.asarray(truth, np.float64)
-    errors: np.ndarray = np.abs(gap).mean(0)
-    return errors
+    return np.asarray(np.abs(gap).mean(0))
 
 
 def landmark_correlation(

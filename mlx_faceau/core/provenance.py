@@ -31,11 +31,7 @@ def training_stages(metadata: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def provenance(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """What a file made from a checkpoint records about all trainings behind it.
-
-    ``data``, ``training`` (the essential settings) and ``init``, where the checkpoint's metadata
-    records them; no paths.
-    """
+    """What a file made from a checkpoint records about all trainings behind it; no paths."""
     carried: dict[str, Any] = {}
     for stage in reversed(training_stages(metadata)):
         recorded = {key: stage[key] for key in ("hash", "data") if stage.get(key)}
@@ -77,8 +73,7 @@ def training_hashes(metadata: Mapping[str, Any]) -> list[str]:
     """Hashes of the files that the net was trained on, in any of its trainings, and of some faces.
 
     Checkpoints that do not name each file have one hash of all: of a file, or of several in a row.
-    Older ones have no fingerprint of their faces
-    (see :mod:`mlx_faceau.data.format.identity`).
+    Older ones have no fingerprint of their faces.
     """
     hashes: list[str] = []
     for stage in training_stages(metadata):

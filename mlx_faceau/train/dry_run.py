@@ -37,10 +37,7 @@ class DryRun:
 
 
 def dry_run(training: type[TrainConfig], given: Mapping[str, Any]) -> DryRun:
-    """Take ten steps of a training at full size and write nothing.
-
-    It takes settings and raises errors as :func:`.run.run_training` does.
-    """
+    """Take ten steps of a training at full size and write nothing."""
     config = resolve(training, given)
     data = open_data(config, au_models=saved_au_models(config, None))
     weights = first_weights(config, data.statistics, data.pdm).weights

@@ -79,6 +79,5 @@ def first_weights(
 
 def load_init(config: TrainConfig) -> Checkpoint:
     """The checkpoint that ``--init`` names: a file, a folder's best one, or the built-in net's."""
-    if builtin.is_builtin(config.init):
-        return load_checkpoint(builtin.check(builtin.checkpoint_file(config.kind)))
-    return load_checkpoint(str(config.init))
+    is_builtin = builtin.is_builtin(config.init)
+    return load_checkpoint(builtin.checkpoint_of(config.kind) if is_builtin else str(config.init))

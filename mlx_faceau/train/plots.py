@@ -16,10 +16,7 @@ CURVES_NAME = "training_curves.png"
 
 
 def draw_curves(epochs: Sequence[Any], folder: Path) -> Path | None:
-    """Draw loss, metrics and learning rate over the history's epochs: ``training_curves.png``.
-
-    None without an epoch, or without matplotlib, which is logged.
-    """
+    """Draw the history's epochs as ``training_curves.png``; None without any, or matplotlib."""
     if not epochs:
         return None
     try:
