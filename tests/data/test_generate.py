@@ -1,5 +1,6 @@
 """Training samples from videos: what is cut out, where labels land, what is dropped and why."""
 
+import json
 import struct
 
 import cv2
@@ -36,6 +37,20 @@ def test_openface_csv_files_of_all_versions_label_their_video(tmp_path, separato
     report = generator.report
     assert (report.frames, report.kept, report.faceless) == (6, 6, 0)
     assert "non-commercial" in report.licence
+
+
+def test_results_of_predict_are_no_labels(tmp_path, caplog):
+    faces = moving_face(3)
+    video = film(tmp_path / "clip.mp4", faces)
+    write_csv(tmp_path / "clip.csv", faces)
+    record = tmp_path / "clip.run.json"
+    for table in ("clip.csv", "clip.parquet"):  # the latter is made of the former
+        record.write_text(json.dumps({"table": table}))
+        with pytest.raises(DatasetError, match=r"no clip\.csv beside it"):
+            next(TrainingDataGenerator("openface-csv").process_video(video))
+        assert "clip.csv: results of 'mlx-faceau predict', not taken as labels" in caplog.text
+    record.write_text(json.dumps({"table": "clip.jsonl"}))  # of a table beside OpenFace's
+    assert next(TrainingDataGenerator().process_video(video))["frame_idx"] == 0
 
 
 def test_several_faces_a_frame_without_and_every_second_frame(tmp_path):

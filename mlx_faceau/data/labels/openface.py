@@ -4,6 +4,8 @@ FeatureExtraction and FaceLandmarkVidMulti, OpenFace 1 and 2: with or without sp
 and the groups that are not needed. A ``.hog`` file beside it, of the same name, gives HOG features.
 """
 
+import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +21,8 @@ from mlx_faceau.video.results import Frame
 
 from .face_labels import FaceLabels, Labels, is_photograph
 
+_LOG = logging.getLogger(__name__)
+
 LICENCE = (
     "labels of OpenFace: academic or non-profit, non-commercial research only (its licence), and "
     "so are nets trained on them"
@@ -31,11 +35,24 @@ _INSIDE = 0.5  # share of the points that must lie in the frame
 
 def find_csv(video: Path) -> Path | None:
     """The CSV of a video: ``NAME.EXT.csv``, ``NAME.openface.csv`` or ``NAME.csv`` beside it, or in
-    the folder ``processed`` there, where OpenFace writes it; None if there is none."""
+    the folder ``processed`` there, where OpenFace writes it; None if there is none.
+
+    Tables of ``mlx-faceau predict``, known by the record beside them, are passed over.
+    """
     names = (f"{video.name}.csv", f"{video.stem}.openface.csv", f"{video.stem}.csv")
     folders = (video.parent, video.parent / "processed")
-    paths = (folder / name for folder in folders for name in names)
-    return next((path for path in paths if path.is_file()), None)
+    paths = [folder / name for folder in folders for name in names if (folder / name).is_file()]
+    for path in filter(_is_result, paths):
+        _LOG.warning("%s: results of 'mlx-faceau predict', not taken as labels", path)
+    return next((path for path in paths if not _is_result(path)), None)
+
+
+def _is_result(path: Path) -> bool:
+    try:
+        record = json.loads(path.with_suffix(".run.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(record, dict) and record.get("table") in (path.name, f"{path.stem}.parquet")
 
 
 class OpenFaceLabeller:
