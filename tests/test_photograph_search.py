@@ -13,10 +13,10 @@ from mlx_faceau.video.detectors import (
     CallableDetector,
     Detection,
     DlibDetector,
+    PhotographDetector,
     VisionDetector,
     YuNetDetector,
 )
-from mlx_faceau.video.photographs import PhotographDetector
 
 SURE = Detection((40.0, 40.0, 60.0, 60.0), 0.9)
 DOUBTED = Detection((140.0, 40.0, 60.0, 60.0), 0.0)

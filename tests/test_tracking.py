@@ -8,19 +8,19 @@ import pytest
 from blobs import Blob, BlobDetector, BlobLandmarks, draw_frame, template
 
 from mlx_faceau.video.appearance import SceneCuts, appearance_of
-from mlx_faceau.video.association import (
+from mlx_faceau.video.box_calibration import CALIBRATIONS
+from mlx_faceau.video.detectors import Detection
+from mlx_faceau.video.fitting import Square
+from mlx_faceau.video.results import FaceResult, Frame
+from mlx_faceau.video.tracking import Tracker
+from mlx_faceau.video.tracks import (
     FaceDetection,
+    SquareFilter,
     Track,
     active_cost,
     associate,
     lost_cost,
 )
-from mlx_faceau.video.box_calibration import CALIBRATIONS
-from mlx_faceau.video.detectors import Detection
-from mlx_faceau.video.fitting import Square
-from mlx_faceau.video.results import FaceResult, Frame
-from mlx_faceau.video.square_filter import SquareFilter
-from mlx_faceau.video.tracking import Tracker
 
 SIZE = 250
 Path = Callable[[int], tuple[float, float, float] | None]  # frame -> x, y, half size of the face

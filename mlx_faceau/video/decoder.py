@@ -45,19 +45,12 @@ class DecoderError(Exception):
 
 @dataclass(frozen=True)
 class DecodedFrame:
-    """A decoded frame.
+    """A decoded frame."""
 
-    Args:
-        index: from 0, counted in the file's frames that can be decoded and are displayed.
-        pts: time of display in the stream's time base; None where the file gives no times.
-        frame: PyAV's.
-        matrix: (9,) int32 16.16 display matrix; None where the file has none.
-    """
-
-    index: int
-    pts: int | None
+    index: int  # from 0, counted in the file's frames that can be decoded and are displayed
+    pts: int | None  # time of display in the stream's time base; None: the file gives no times
     frame: av.VideoFrame
-    matrix: np.ndarray | None = None
+    matrix: np.ndarray | None = None  # (9,) int32 16.16 display matrix; None: the file has none
 
 
 @dataclass(frozen=True)
@@ -70,12 +63,9 @@ class KeyFrame:
 
 
 class Decoder:
-    """One pass over a file's frames.
+    """One pass over a file's frames, from a key frame where one is given.
 
-    Args:
-        path: the file.
-        threaded: decode several frames at once; then complaints raise :class:`DecoderError`.
-        start: begin at this key frame instead of the first.
+    ``threaded`` decodes several frames at once; then complaints raise :class:`DecoderError`.
 
     Attributes:
         damaged: frames that could not be decoded so far.
@@ -112,7 +102,6 @@ class Decoder:
         self._converter = VideoReformatter()
 
     def close(self) -> None:
-        """Close the file."""
         self._container.close()
 
     def frames(self) -> Iterator[DecodedFrame]:
@@ -205,11 +194,7 @@ class Decoder:
         return 0
 
     def image(self, decoded: DecodedFrame) -> np.ndarray:
-        """(H, W, 3) uint8 BGR as displayed: square pixels, upright. The array is the caller's.
-
-        Raises:
-            VideoError: if the frame is too large.
-        """
+        """(H, W, 3) uint8 BGR as displayed: square pixels, upright. The array is the caller's."""
         frame = decoded.frame
         aspect = self.stream.sample_aspect_ratio or self.stream.codec_context.sample_aspect_ratio
         ratio = float(aspect) if aspect else 1.0
@@ -240,15 +225,10 @@ class Decoder:
 
 
 def find_key_frame(decoder: Decoder, first: DecodedFrame, seconds: float) -> KeyFrame | None:
-    """The last key frame at or before a time, by a walk over the packets, nothing decoded.
+    """The last key frame at most so many seconds after the first displayed frame.
 
-    Args:
-        decoder: of the file; a second container is opened beside its own.
-        first: its first displayed frame.
-        seconds: from the first frame.
-
-    Returns:
-        None where decoding from the start is as good, or frames cannot be told from packets.
+    Found by a walk over the packets in a second container, nothing decoded; None where decoding
+    from the start is as good, or frames cannot be told from packets.
     """
     # The fields of an interlaced frame may be packets of their own, VP8 hides frames, and after a
     # seek in MPEG times are guesses.

@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +21,9 @@ from mlx_faceau.errors import UsageError
 from mlx_faceau.weights.builtin import BUILTIN, is_builtin, pdm_for
 
 from .confidence import ConfidenceCurves
-from .detectors import Detector, open_detector
+from .detectors import Detector, PhotographDetector, open_detector
 from .fitting import Predictor
 from .images import IMAGE_SUFFIXES, read_image
-from .photographs import PhotographDetector
 from .pose import Camera
 from .prefetch import batched, prefetch
 from .reader import WHOLE, Span, Video, Webcam
@@ -126,12 +124,8 @@ class FacePipeline:
     def image(self, image: "str | Path | np.ndarray | Image") -> FrameResult:
         """The faces of one image, which is searched more thoroughly than a frame of a video.
 
-        Args:
-            image: a file, an (H, W, 3) uint8 BGR array, or a PIL image.
-
-        Raises:
-            UsageError: if the array is no BGR image.
-            VideoError: if the file cannot be read.
+        It is a file (VideoError if it cannot be read), an (H, W, 3) uint8 BGR array (UsageError for
+        another), or a PIL image.
         """
         source = str(image) if isinstance(image, (str, Path)) else ""
         detector = PhotographDetector(self.detector, self._landmarks)
@@ -143,34 +137,21 @@ class FacePipeline:
     ) -> ResultStream:
         """The faces of several images, one after the other and numbered; see :meth:`image`.
 
-        Args:
-            images: a folder, whose image files are taken in sorted order, or images.
-
-        Raises:
-            UsageError: for a folder without images.
+        Of a folder its image files are taken in sorted order; UsageError where it has none.
         """
         if isinstance(images, (str, Path)):
             folder = Path(images)
             images = [p for p in sorted(folder.glob("*")) if p.suffix.lower() in IMAGE_SUFFIXES]
             if not images:
                 raise UsageError(f"{folder}: no folder with images in it; give one, or a list")
-        return ResultStream(map(self._numbered, count(), images))
-
-    def _numbered(self, index: int, image: "str | Path | np.ndarray | Image") -> FrameResult:
-        result = self.image(image)
-        return replace(result, frame=replace(result.frame, index=index))
+        results = enumerate(map(self.image, images))
+        return ResultStream(replace(r, frame=replace(r.frame, index=i)) for i, r in results)
 
     def video(self, path: str | Path | Video, span: Span = WHOLE) -> ResultStream:
-        """The faces of every frame of a video file, in order.
+        """The faces of every frame, or those in a span, of a video file, in order.
 
-        The file is opened at once, frames are read while the stream is consumed.
-
-        Args:
-            path: a video file, or one that was opened.
-            span: which of its frames.
-
-        Raises:
-            VideoError: if the file cannot be read.
+        The file is opened at once (VideoError if it cannot be read), frames are read while the
+        stream is consumed.
         """
         video = path if isinstance(path, Video) else Video(path)
         return self._stream(video, span, str(video.path))
@@ -180,13 +161,8 @@ class FacePipeline:
 
         Frames that come while the nets are busy are skipped: ``frame.index`` counts them.
 
-        Args:
-            source: the webcam's number, or an opened ``cv2.VideoCapture`` or the like.
-            span: which of its frames.
-
-        Raises:
-            UsageError: for anything else, such as a file's name.
-            VideoError: if there is no such webcam, or it gives no images.
+        ``source`` is the webcam's number (VideoError if there is no such, or it gives no images),
+        or an opened ``cv2.VideoCapture`` or the like (UsageError for anything else).
         """
         webcam = Webcam(int(source)) if isinstance(source, int) else Webcam(capture=source)
         return self._stream(webcam, span, webcam.name, live=True)
@@ -245,11 +221,7 @@ class FacePipeline:
 
 
 def to_bgr(image: Any) -> np.ndarray:
-    """A file, array or PIL image as an array; PIL images are turned upright by their EXIF.
-
-    Raises:
-        VideoError: if a file cannot be read.
-    """
+    """A file, array or PIL image as an array; PIL images are turned upright by their EXIF."""
     if isinstance(image, (str, Path)):
         return read_image(image)
     if not hasattr(image, "convert"):

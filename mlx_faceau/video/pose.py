@@ -62,10 +62,8 @@ def head_pose(global_params: np.ndarray, camera: Camera) -> HeadPose:
     """Pose from weak-perspective parameters (6,) in frame pixels only.
 
     The distance is focal length / scale. The angles of the PDM are relative to the line of sight
-    through the head; they are turned to be relative to the camera's axis.
-
-    Reference:
-        Baltrusaitis et al., OpenFace 2.0, FG 2018.
+    through the head; they are turned to be relative to the camera's axis (as in Baltrusaitis et
+    al., OpenFace 2.0, FG 2018).
     """
     scale, *angles, tx, ty = np.asarray(global_params, np.float64)
     distance = camera.focal_x / scale

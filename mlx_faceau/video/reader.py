@@ -37,20 +37,11 @@ _MOST_CAMERAS = 1 << 16  # with OpenCV's hundreds for the interface
 
 @dataclass(frozen=True)
 class Span:
-    """Which frames of a video are wanted.
+    """Which frames of a video are wanted; ValueError if none can be."""
 
-    Args:
-        start: seconds from the first frame.
-        end: seconds; frames from here on are left out. None means the end.
-        every: every how many frames one is taken.
-
-    Raises:
-        ValueError: if no frame can be in it.
-    """
-
-    start: float = 0.0
-    end: float | None = None
-    every: int = 1
+    start: float = 0.0  # seconds from the first frame
+    end: float | None = None  # seconds; frames from here on are left out. None means the end
+    every: int = 1  # how many frames, of which one is taken
 
     def __post_init__(self) -> None:
         if self.every < 1 or self.start < 0 or (self.end is not None and self.end <= self.start):
@@ -91,14 +82,9 @@ class Video:
     anamorphic one is widened or narrowed, its height stays), turned as the file says, without
     what its edit list hides. Playlists and manifests are refused: they lead to other files.
 
-    Args:
-        path: the file.
-
     Attributes:
         rate: frames a second, on average.
         count: about how many frames the file promises; None where it does not say.
-        damaged: frames so far that are known to be missing: the decoder refused them, or they lie
-            behind the place where the file breaks off.
 
     Raises:
         VideoError: if it is missing, empty, no readable video, or not one frame can be decoded.
@@ -131,6 +117,7 @@ class Video:
 
     @property
     def damaged(self) -> int:
+        """Frames so far that could not be decoded, or lie behind an early end of the file."""
         return self._decoder.damaged + self._decoder.missing
 
     def frames(self, span: Span = WHOLE) -> Iterator[Frame]:
@@ -141,9 +128,6 @@ class Video:
         ``span`` starts later: those before are counted without decoding them. A frame that cannot
         be decoded is left out; as in OpenFace the next one takes its number (where it lies before
         a later start, its number stays free). It is counted in ``damaged``, and the log tells.
-
-        Args:
-            span: which frames; a later start than the end of the file gives an error.
 
         Raises:
             VideoError: if there is no frame in the span.
@@ -216,11 +200,7 @@ class Video:
 
 
 class Webcam:
-    """A webcam, read until it disappears or the consumer stops.
-
-    Args:
-        source: its number, from 0.
-        capture: an opened ``cv2.VideoCapture`` or the like; None opens the camera.
+    """A webcam by its number, or an opened capture, read until it disappears or nobody reads on.
 
     Raises:
         UsageError: for another number, or a capture without ``read``.
@@ -245,11 +225,7 @@ class Webcam:
             raise VideoError(f"{self.name}: not there, in use by another program, or not allowed")
 
     def frames(self, span: Span = WHOLE) -> Iterator[Frame]:
-        """Frames with the seconds since the first; a camera that disappears ends them.
-
-        Raises:
-            VideoError: if not even one frame came.
-        """
+        """Frames with the seconds since the first; a camera that disappears ends them."""
         start, index = cv2.getTickCount(), 0
         try:
             while True:

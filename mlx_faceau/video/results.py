@@ -194,9 +194,6 @@ class ResultStream(Iterator[FrameResult]):
         bbox_width, bbox_height, position_x, position_y, position_z (mm), pitch, yaw, roll
         (degrees), AU01 ... AU45, x_0 ... x_67, y_0 ... y_67 (frame pixels). A frame without a face
         has one row with ``success`` False and missing values.
-
-        Raises:
-            MissingDependency: if pandas is not installed.
         """
         pandas = import_library("pandas", "pandas")
         rows = [row for found in self for row in _rows(found)]

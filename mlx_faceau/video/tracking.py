@@ -21,29 +21,28 @@ from mlx_faceau.core.preprocess import CROP_SHAPE
 
 from .align import FrameCrops
 from .appearance import SceneCuts, appearance_of, unit
-from .association import (
+from .confidence import ConfidenceCurves, agreement_signal, box_signal, marks_signal, share_inside
+from .detectors import Detector
+from .fitting import LandmarkFit, Predictor, Square, agreement_of, fit_landmarks
+from .pose import Camera
+from .results import FaceResult, Frame, FrameResult
+from .tracks import (
     NEVER,
     SAME_PLACE,
     FaceDetection,
+    SquareFilter,
     Track,
     active_cost,
     associate,
     lost_cost,
     place_cost,
 )
-from .confidence import ConfidenceCurves, agreement_signal, box_signal, marks_signal, share_inside
-from .detectors import Detector
-from .fitting import LandmarkFit, Predictor, Square, agreement_of, fit_landmarks
-from .pose import Camera
-from .results import FaceResult, Frame, FrameResult
-from .square_filter import SquareFilter
 
 _NEAR_EVERY = 2  # frames between detections near a track, where the detector is quick there
 _NEAR_SIDES = 1.6  # sides of the region for it
 _SEARCH_EVERY = 5  # frames between detections while a track is lost or doubtful
-_AGREEMENT_EVERY = (
-    8  # frames between fits of a displaced crop, of a track without a detector's marks
-)
+# Frames between fits of a displaced crop, of a track without a detector's marks.
+_AGREEMENT_EVERY = 8
 _PATIENCE = 3  # frames in a row without success after which a track that is not seen is lost
 _MISPLACED = 0.25  # place cost from which a track is put where the detector finds its face
 _DUPLICATES = 0.25  # two tracks closer than this show one face
@@ -80,11 +79,7 @@ def detect_near(
 ) -> FaceDetection | None:
     """The face that a detector finds in a small region around a square, or None; no appearance.
 
-    Args:
-        detector: finds faces.
-        image: (H, W, 3) uint8 BGR, the whole frame.
-        square: where the face should be.
-        region_side: px that the region's longer side is reduced to.
+    ``image`` (H, W, 3) uint8 BGR is the whole frame; the region is reduced to ``region_side`` px.
     """
     height, width = image.shape[:2]
     half = _NEAR_SIDES * square.side / 2
@@ -117,33 +112,22 @@ def detect_near(
 class Tracker:
     """Tracks the faces of one video.
 
-    Args:
-        predictor: the landmark net.
-        detector: finds faces. Where it has a ``region_side``, the pixels of a region in which it
-            is quick, it is asked near each track every other frame as well.
-        curves: from signals to confidences; the default takes the signals themselves.
-        lock: held while the detector works; several trackers may share a detector.
-        detect_every: frames between detections in the whole frame while all is well.
-        memory: frames of the source for which a lost track is remembered.
-        max_faces: at most so many are tracked; None tracks all.
-        min_confidence: below it a face's ``success`` is False.
-        source: of the frames, for their results.
-        camera: what poses are relative to; None takes OpenFace's guess from the frame's size.
-        pdm: of the landmark net, for the poses; None where it is not known.
+    A detector with a ``region_side``, the pixels of a region in which it is quick, is asked near
+    each track every other frame as well.
     """
 
-    predictor: Predictor
+    predictor: Predictor  # the landmark net
     detector: Detector
     curves: ConfidenceCurves = field(default_factory=ConfidenceCurves)
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    lock: threading.Lock = field(default_factory=threading.Lock)  # held while the detector works
     _: KW_ONLY
-    detect_every: int = 30
-    memory: int = 150
-    max_faces: int | None = None
-    min_confidence: float = 0.5
-    source: str = ""
-    camera: Camera | None = None
-    pdm: PDM | None = None
+    detect_every: int = 30  # frames between detections in the whole frame while all is well
+    memory: int = 150  # frames of the source for which a lost track is remembered
+    max_faces: int | None = None  # tracked at most
+    min_confidence: float = 0.5  # below it a face's ``success`` is False
+    source: str = ""  # of the frames, for their results
+    camera: Camera | None = None  # None: OpenFace's guess from the frame's size
+    pdm: PDM | None = None  # of the landmark net, for the poses
 
     def __post_init__(self) -> None:
         self.tracks: list[Track] = []
@@ -243,7 +227,7 @@ class Tracker:
     # Landmarks
 
     def _fit(self, frame: FrameCrops, index: int, tracks: Sequence[Track]) -> list[_Fit]:
-        """Landmarks of tracks, all in one pass; where the detector placed a track, in two or three.
+        """Landmarks of tracks, in one pass; where the detector placed a track, in two or three.
 
         The second is cut around the landmarks of the first. A net that turns out to follow its crop
         gets the detector's square again, so that it does not drift.
