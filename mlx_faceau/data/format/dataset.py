@@ -63,7 +63,16 @@ class FaceDataset:
         with schema.opened(self.path) as file:
             ours = schema.check_root(self.path, file)
             count = schema.check_datasets(self.path, file)
-            labels = _read_labels(self.path, file)
+            labels = {name: file[name][:].astype(np.float32) for name in schema.LABEL_SHAPES}
+            for name, values in labels.items():
+                bad = np.flatnonzero(~np.isfinite(values.reshape(count, -1)).all(axis=1))
+                if bad.size:
+                    raise DatasetError(
+                        f"{self.path}: {name!r} holds NaN or inf in {bad.size} of {count} samples, "
+                        f"first in row {bad[0]}; drop those rows"
+                    )
+            units = labels["au_intensities"]
+            labels["au_intensities"] = units[:, schema.au_order(self.path, file)]
             chunks = file["images"].chunks
             self._chunk_rows = int(chunks[0]) if chunks else schema.CHUNK_ROWS
             placed = posed = np.ones(count, bool)
@@ -211,19 +220,6 @@ class ConcatDataset:
 
 
 LabelledFaces = FaceDataset | ConcatDataset
-
-
-def _read_labels(path: Path, file: h5py.File) -> dict[str, np.ndarray]:
-    labels = {name: file[name][:].astype(np.float32) for name in schema.LABEL_SHAPES}
-    for name, values in labels.items():
-        bad = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))
-        if bad.size:
-            raise DatasetError(
-                f"{path}: {name!r} holds NaN or inf in {bad.size} of {len(values)} samples, "
-                f"first in row {bad[0]}; drop those rows"
-            )
-    labels["au_intensities"] = labels["au_intensities"][:, schema.au_order(path, file)]
-    return labels
 
 
 def _place_in_crop(

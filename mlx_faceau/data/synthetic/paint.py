@@ -75,10 +75,23 @@ def paint_face(
     units = dict(zip(AU_NAMES, (intensities / MAX_INTENSITY).tolist(), strict=True))
     across = landmarks[45] - landmarks[36]
     up = np.array([across[1], -across[0]]) * (scale / np.hypot(*across))  # 1 mm
-    image = _background(rng)
+    # Background: four colours that run into each other, and a few blurred shapes.
+    grey = rng.uniform(30, 225, (2, 2, 1)) + rng.uniform(-20, 20, (2, 2, 3))
+    corners = grey.clip(0, 255).astype(np.uint8)
+    image = cv2.resize(corners, (SIZE, SIZE), interpolation=cv2.INTER_LINEAR)
+    for _ in range(int(rng.integers(1, 4))):
+        shape = rng.uniform(0, SIZE, 2) + rng.normal(0, 30, (4, 2))
+        _fill(image, shape, rng.uniform(30, 225) + rng.uniform(-20, 20, 3))
+    image = cv2.blur(image, (5, 5))
     _paint_head(image, landmarks, mark_points, appearance)
     _paint_nose(image, landmarks, appearance)
-    _paint_tints(image, mark_points, units)
+    # Skin that active units move is coloured, with soft edges.
+    tinted, mask = image.copy(), np.zeros((SIZE, SIZE), np.uint8)
+    for tint, rows in marks().tints:
+        if units[tint.unit] > 0:
+            _fill(tinted, mark_points[rows], tint.color)
+            _fill(mask, mark_points[rows], (255 * _TINT * units[tint.unit],))
+    _blend(image, tinted, cv2.blur(mask, (5, 5)))
     gaze = scale * rng.uniform((-2.5, -1.0), (2.5, 1.0)) + up
     for eye in (landmarks[36:42], landmarks[42:48]):
         _paint_eye(image, eye, units["AU45_r"], appearance, gaze, up)
@@ -88,17 +101,6 @@ def paint_face(
         outline = np.concatenate([_curve(points + half), _curve(points - half)[::-1]])
         _fill(image, outline, 0.8 * appearance.hair)
     return _light(image, landmarks[30], rng)
-
-
-def _background(rng: np.random.Generator) -> np.ndarray:
-    """Four colours that run into each other, and a few blurred shapes."""
-    grey = rng.uniform(30, 225, (2, 2, 1)) + rng.uniform(-20, 20, (2, 2, 3))
-    corners = grey.clip(0, 255).astype(np.uint8)
-    image = cv2.resize(corners, (SIZE, SIZE), interpolation=cv2.INTER_LINEAR)
-    for _ in range(int(rng.integers(1, 4))):
-        shape = rng.uniform(0, SIZE, 2) + rng.normal(0, 30, (4, 2))
-        _fill(image, shape, rng.uniform(30, 225) + rng.uniform(-20, 20, 3))
-    return np.asarray(cv2.blur(image, (5, 5)))
 
 
 def _paint_head(
@@ -136,16 +138,6 @@ def _paint_nose(image: np.ndarray, landmarks: np.ndarray, appearance: Appearance
     _stroke(image, _curve(np.concatenate([ends[0], base, ends[1]])), 0.66 * appearance.skin)
     for nostril in (base[1], base[3]):
         _disc(image, nostril, 1.1, 0.35 * appearance.skin)
-
-
-def _paint_tints(image: np.ndarray, mark_points: np.ndarray, units: Mapping[str, float]) -> None:
-    """Colour the skin that active units move, with soft edges."""
-    tinted, mask = image.copy(), np.zeros((SIZE, SIZE), np.uint8)
-    for tint, rows in marks().tints:
-        if units[tint.unit] > 0:
-            _fill(tinted, mark_points[rows], tint.color)
-            _fill(mask, mark_points[rows], (255 * _TINT * units[tint.unit],))
-    _blend(image, tinted, cv2.blur(mask, (5, 5)))
 
 
 def _paint_eye(
