@@ -175,7 +175,8 @@ def correct_biases(model: onnx.ModelProto, exact: onnx.ModelProto, images: np.nd
     Rounding shifts what that layer, itself float32, reads in the same direction on all faces:
     action units are off by up to a tenth of an intensity. The layer's bias takes the shift back.
     """
-    last = [node for node in model.graph.node if node.name in last_layers(model.graph)]
+    names = last_layers(model.graph)
+    last = [node for node in model.graph.node if node.name in names]
     outputs = [node.output[0] for node in last]
     exact_means, means = (
         [
