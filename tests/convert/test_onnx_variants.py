@@ -19,9 +19,10 @@ onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 from mlx_faceau.convert import export_onnx  # noqa: E402
-from mlx_faceau.convert.check import CheckFailed, check_export  # noqa: E402
+from mlx_faceau.convert.check import CalibrationFaces, CheckFailed, check_export  # noqa: E402
 from mlx_faceau.convert.export_onnx import export_to_onnx  # noqa: E402
 from mlx_faceau.convert.source_model import CombinedModel, SourceModel  # noqa: E402
+from mlx_faceau.convert.variants import Variant  # noqa: E402
 from mlx_faceau.core.artifact_metadata import read_exported_metadata  # noqa: E402
 from mlx_faceau.core.checkpoint import describe  # noqa: E402
 from mlx_faceau.errors import ExportError  # noqa: E402
@@ -62,49 +63,69 @@ def dimensions(value) -> list:
     return [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
 
 
+@pytest.fixture(scope="module")
+def uint8_files(tmp_path_factory):
+    """By kind of net a file that takes uint8 crops, and its check."""
+    files = {}
+    for kind, config in BY_KIND.items():
+        path = tmp_path_factory.mktemp("uint8") / "a.onnx"
+        files[kind] = path, export_to_onnx(source(config), path, input="uint8")
+    return files
+
+
+@pytest.fixture(scope="module")
+def float16_files(tmp_path_factory):
+    """By kind of net a quiet one's file in float16, and its check."""
+    files = {}
+    for kind, config in BY_KIND.items():
+        path = tmp_path_factory.mktemp("float16") / "half.onnx"
+        files[kind] = path, export_to_onnx(quiet(config), path, precision="float16")
+    return files
+
+
 @KINDS
-def test_uint8_files_read_bgr_crops_as_cv2_gives_them(tmp_path, kind):
-    assert export_to_onnx(source(BY_KIND[kind]), tmp_path / "a.onnx", input="uint8").passed
-    (image,) = onnx.load(tmp_path / "a.onnx").graph.input
+def test_uint8_files_read_bgr_crops_as_cv2_gives_them(uint8_files, kind):
+    path, check = uint8_files[kind]
+    assert check.passed
+    (image,) = onnx.load(path).graph.input
     assert (image.name, dimensions(image)) == ("image", ["batch", 112, 112, 3])
     assert image.type.tensor_type.elem_type == onnx.TensorProto.UINT8
-    assert read_exported_metadata(tmp_path / "a.onnx")["input"] == "uint8"
+    assert read_exported_metadata(path)["input"] == "uint8"
     crops = random_crops(3)
     true = reference_outputs(BY_KIND[kind], crops)
-    for (name, expected), got in zip(true.items(), run(tmp_path / "a.onnx", crops), strict=True):
+    for (name, expected), got in zip(true.items(), run(path, crops), strict=True):
         limit = TOLERANCE[name]
         np.testing.assert_allclose(got, expected, rtol=0, atol=limit, err_msg=name)
 
 
-def test_preprocessing_in_the_graph_has_the_bits_of_preprocessing_before_it(tmp_path):
-    export_to_onnx(source(AU), tmp_path / "plain.onnx")
-    export_to_onnx(source(AU), tmp_path / "uint8.onnx", input="uint8")
+def test_preprocessing_in_the_graph_has_the_bits_of_preprocessing_before_it(
+    uint8_files, model_folders
+):
+    path, _ = uint8_files["au_prediction"]
+    plain = model_folders["au_prediction"] / "au_prediction.onnx"  # of the same net
     crops = random_crops(2)
-    np.testing.assert_array_equal(
-        run(tmp_path / "uint8.onnx", crops)[0],
-        run(tmp_path / "plain.onnx", network_input(crops))[0],
-    )
+    np.testing.assert_array_equal(run(path, crops)[0], run(plain, network_input(crops))[0])
 
 
 @KINDS
-def test_float16_files_hold_half_the_bytes_and_answer_in_float32(tmp_path, kind):
-    net = quiet(BY_KIND[kind])
-    check = export_to_onnx(net, tmp_path / "half.onnx", precision="float16")
+def test_float16_files_hold_half_the_bytes_and_answer_in_float32(
+    float16_files, model_folders, kind
+):
+    path, check = float16_files[kind]
     assert [row.limited for row in check.rows] == ["mean"] * len(check.rows)
     assert all(0 < row.max_error < 0.3 for row in check.rows)
-    export_to_onnx(net, tmp_path / "full.onnx")
-    sizes = [(tmp_path / f"{name}.onnx").stat().st_size for name in ("half", "full")]
-    assert sizes[0] < 0.6 * sizes[1]
-    graph = onnx.load(tmp_path / "half.onnx").graph
+    full = model_folders[kind] / f"{kind}.onnx"  # of a net of the same shapes
+    assert path.stat().st_size < 0.6 * full.stat().st_size
+    graph = onnx.load(path).graph
     ends = {v.type.tensor_type.elem_type for v in (*graph.input, *graph.output)}
     assert ends == {onnx.TensorProto.FLOAT}
     weights = {t.data_type for t in graph.initializer if len(t.dims) > 1}
     assert weights == {onnx.TensorProto.FLOAT16}
 
 
-def test_last_activations_stay_float32_so_that_pixels_are_not_rounded_to_sixteenths(tmp_path):
-    export_to_onnx(quiet(LANDMARK), tmp_path / "half.onnx", precision="float16")
-    landmarks = run(tmp_path / "half.onnx", network_input(random_crops(2)))[0]
+def test_last_activations_stay_float32_so_that_pixels_are_not_rounded_to_sixteenths(float16_files):
+    path, _ = float16_files["landmark_pose"]
+    landmarks = run(path, network_input(random_crops(2)))[0]
     above = landmarks[landmarks > 64]  # where float16 steps are 1/16
     assert (above * 16 % 1 != 0).mean() > 0.9
 
@@ -158,20 +179,9 @@ def test_old_and_new_opsets_are_written_in_float16_with_uint8_crops(tmp_path, op
     assert onnx.load(tmp_path / "a.onnx").opset_import[0].version == opset
 
 
-@pytest.mark.parametrize(
-    "asked",
-    [{"precision": "float16"}, {"input": "uint8"}, {"batch": 2}, {"precision": "int8"}],
-    ids=lambda asked: next(iter(asked.values())),
-)
-def test_the_same_net_gives_the_same_bytes(asked):
-    from mlx_faceau.convert.check import CalibrationFaces
-    from mlx_faceau.convert.variants import Variant
-
-    faces = None
-    if asked.get("precision") == "int8":
-        faces = CalibrationFaces(random_crops(2), random_crops(2), {}, "h")
-    variant = Variant("onnx", **asked)
-    first, again = (export_onnx.onnx_bytes(source(AU), variant, faces) for _ in range(2))
+def test_the_same_net_gives_the_same_bytes():
+    variant = Variant("onnx", precision="float16", input="uint8", batch=2)
+    first, again = (export_onnx.onnx_bytes(source(AU), variant, None) for _ in range(2))
     assert first == again
 
 
@@ -199,56 +209,55 @@ def dropped_layer(weights):
     return {name: np.zeros_like(weights[name]) for name in names}
 
 
-@pytest.mark.parametrize(
-    "mistake", [swapped_channels, wrong_scale, two_units_swapped, dropped_layer]
+@pytest.fixture(
+    scope="module", params=[swapped_channels, wrong_scale, two_units_swapped, dropped_layer]
 )
+def mistaken_trace(request):
+    """A trace with a mistake: it is the same for every precision and type of input."""
+    good = source(AU)
+    weights = {**good.weights, **request.param(good.weights)}
+    model = export_onnx._traced(dataclasses.replace(good, weights=weights), Variant("onnx"))
+    return model.SerializeToString()
+
+
 @pytest.mark.parametrize(
     "asked",
     [{"precision": "float16"}, {"input": "uint8"}, {"precision": "int8"}],
     ids=lambda asked: str(next(iter(asked.values()))),
 )
 def test_an_exporter_that_makes_a_classic_mistake_writes_nothing(
-    tmp_path, monkeypatch, asked, mistake
+    tmp_path, monkeypatch, asked, mistaken_trace
 ):
-    from mlx_faceau.convert.check import CalibrationFaces
+    def traced(given, variant):
+        return onnx.load_model_from_string(mistaken_trace)
 
-    good, trace = source(AU), export_onnx._traced
-
-    def mistaken(given, variant):
-        weights = {**given.weights, **mistake(given.weights)}
-        return trace(dataclasses.replace(given, weights=weights), variant)
-
-    monkeypatch.setattr(export_onnx, "_traced", mistaken)
+    monkeypatch.setattr(export_onnx, "_traced", traced)
     if asked.get("precision") == "int8":
         asked = {**asked, "faces": CalibrationFaces(random_crops(2), random_crops(2), {}, "h")}
     with pytest.raises(CheckFailed, match="au_intensities differs by"):
-        export_to_onnx(good, tmp_path / "a.onnx", **asked)
+        export_to_onnx(source(AU), tmp_path / "a.onnx", **asked)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("swap", ["Gather", "Div"])
-def test_preprocessing_that_forgets_a_step_fails(tmp_path, swap):
+def test_preprocessing_that_forgets_a_step_fails(uint8_files, tmp_path, swap):
     """The colours' order, or the division by 255, left out of a uint8 file."""
-    good = source(AU)
-    export_to_onnx(good, tmp_path / "a.onnx", input="uint8")
-    model = onnx.load(tmp_path / "a.onnx")
+    model = onnx.load(uint8_files["au_prediction"][0])
     node = next(n for n in model.graph.node if n.op_type == swap and n.name.startswith("/input"))
     for other in model.graph.node:
         other.input[:] = [node.input[0] if x == node.output[0] else x for x in other.input]
     model.graph.node.remove(node)
     onnx.save(model, tmp_path / "b.onnx")
-    check = check_export(tmp_path / "b.onnx", good)
+    check = check_export(tmp_path / "b.onnx", source(AU))
     assert check.problems == ()
     assert not check.passed
 
 
-def test_a_file_that_takes_another_input_than_it_says_fails(tmp_path):
-    good = source(AU)
-    export_to_onnx(good, tmp_path / "a.onnx", input="uint8")
-    model = onnx.load(tmp_path / "a.onnx")
+def test_a_file_that_takes_another_input_than_it_says_fails(uint8_files, tmp_path):
+    model = onnx.load(uint8_files["au_prediction"][0])
     model.metadata_props[0].value = model.metadata_props[0].value.replace('"uint8"', '"tensor"')
     onnx.save(model, tmp_path / "b.onnx")
-    check = check_export(tmp_path / "b.onnx", good)
+    check = check_export(tmp_path / "b.onnx", source(AU))
     assert check.problems == (
         "input image is uint8 ('batch', 112, 112, 3), expected float32 (batch, 3, 112, 112)",
     )

@@ -10,8 +10,8 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 from onnx import numpy_helper  # noqa: E402
 
-from mlx_faceau.convert import check, quantise  # noqa: E402
-from mlx_faceau.convert.check import (  # noqa: E402  # noqa: E402
+from mlx_faceau.convert import check, export_onnx, quantise  # noqa: E402
+from mlx_faceau.convert.check import (  # noqa: E402
     AccuracyChange,
     CalibrationFaces,
     CheckFailed,
@@ -49,6 +49,17 @@ def int8_files():
 @pytest.fixture(scope="module")
 def graphs(int8_files):
     return {kind: onnx.load_model_from_string(data).graph for kind, data in int8_files.items()}
+
+
+@pytest.fixture
+def au_conversion(int8_files, monkeypatch) -> None:
+    """Stands for the conversion of the AU net, whose files were made before."""
+    unrounded = onnx_bytes(source(AU), Variant("onnx"), None, pooled=True)
+
+    def made_before(source, variant, faces, pooled=False):
+        return unrounded if faces is None else int8_files["au_prediction"]
+
+    monkeypatch.setattr(export_onnx, "onnx_bytes", made_before)
 
 
 def test_the_landmark_net_keeps_one_block_in_float_the_au_net_those_without_squeeze():
@@ -136,6 +147,10 @@ def test_activations_are_rounded_as_their_scale_says(graphs, tmp_path):
         np.testing.assert_array_equal(rounded, ((levels - zero) * scale).astype(np.float32))
         if node.name.endswith("Sigmoid_output_0_QuantizeLinear"):
             assert (float(scale), zero) == (pytest.approx(1 / 255), 0)
+
+
+def test_the_same_net_and_faces_give_the_same_bytes(int8_files):
+    assert onnx_bytes(source(AU), INT8, some_faces()) == int8_files["au_prediction"]
 
 
 @pytest.mark.parametrize("opset", [17, 18])
@@ -228,6 +243,7 @@ def test_landmarks_may_move_by_a_twentieth_of_a_pixel(after, passed):
     assert AccuracyChange("local_params", 1.0, after, None).passed
 
 
+@pytest.mark.usefixtures("au_conversion")
 def test_a_net_that_rounding_ruins_is_refused_and_leaves_nothing(tmp_path):
     """A random net is chaotic: 8 bits turn its answers into others."""
     with pytest.raises(CheckFailed, match=r"in ONNX Runtime \(worst limit"):
@@ -235,6 +251,7 @@ def test_a_net_that_rounding_ruins_is_refused_and_leaves_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.usefixtures("au_conversion")
 def test_lost_accuracy_is_refused_unless_forced(tmp_path, monkeypatch):
     monkeypatch.setattr(check, "INT8_SHARE", np.inf)
     net = source(AU)
