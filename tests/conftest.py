@@ -1,7 +1,11 @@
 """Fixtures shared by all tests."""
 
 import os
+import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,7 +39,27 @@ def shared_folder() -> Path:
 
 
 @pytest.fixture(scope="session")
-def model_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Fills a folder once for all workers of a run; the others wait, and nobody changes it."""
+    filelock = pytest.importorskip("filelock")
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+
+    def folder_of(name: str, fill: Callable[[Path], object]) -> Path:
+        folder = base / name
+        with filelock.FileLock(base / f"{name}.lock"):
+            if not folder.exists():
+                unfinished = Path(tempfile.mkdtemp(dir=base))
+                fill(unfinished)
+                unfinished.rename(folder)
+        return folder
+
+    return folder_of
+
+
+@pytest.fixture(scope="session")
+def model_folders(made_once: Callable[..., Path]) -> dict[str, Path]:
     """By kind of net a folder with ``checkpoint_best.safetensors`` and ``<kind>.onnx``."""
     pytest.importorskip("torch")
     pytest.importorskip("onnx")
@@ -44,27 +68,26 @@ def model_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
     from mlx_faceau.convert.export_onnx import export_to_onnx
 
-    folders = {}
-    for config in BOTH:
-        folder = folders[config.kind] = tmp_path_factory.mktemp(config.kind)
+    def export(config: Any, folder: Path) -> None:
         checkpoint = write_checkpoint(folder / "checkpoint_best.safetensors", config)
         export_to_onnx(checkpoint, folder / f"{config.kind}.onnx")
-    return folders
+
+    return {config.kind: made_once(config.kind, partial(export, config)) for config in BOTH}
 
 
 @pytest.fixture(scope="session")
-def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def stand_in(made_once: Callable[..., Path]) -> Path:
     """A weights folder of a small untrained pair."""
     pytest.importorskip("torch")
     pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
     from stand_in import build_stand_in
 
-    return build_stand_in(tmp_path_factory.mktemp("stand_in") / "weights")
+    return made_once("stand_in", build_stand_in)
 
 
 @pytest.fixture(scope="session")
-def core_ml_packages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def core_ml_packages(made_once: Callable[..., Path]) -> dict[str, Path]:
     """By kind of net an ``.mlpackage``: landmarks in float32, action units in float16."""
     pytest.importorskip("torch")
     pytest.importorskip("coremltools")
@@ -72,10 +95,12 @@ def core_ml_packages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path
 
     from mlx_faceau.convert.export_coreml import export_to_coreml
 
-    packages = {}
-    for config, precision in ((LANDMARK, "float32"), (AU, "float16")):
-        folder = tmp_path_factory.mktemp("packages")
+    def export(config: Any, precision: str, folder: Path) -> None:
         checkpoint = write_checkpoint(folder / "net.safetensors", config)
-        packages[config.kind] = folder / f"{config.kind}.mlpackage"
-        export_to_coreml(checkpoint, packages[config.kind], precision=precision)
-    return packages
+        export_to_coreml(checkpoint, folder / f"{config.kind}.mlpackage", precision=precision)
+
+    return {
+        config.kind: made_once(f"core_ml_{config.kind}", partial(export, config, precision))
+        / f"{config.kind}.mlpackage"
+        for config, precision in ((LANDMARK, "float32"), (AU, "float16"))
+    }
