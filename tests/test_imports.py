@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
+import pytest
 from conftest import REPOSITORY
 
 import mlx_faceau
@@ -79,7 +80,9 @@ def imports_of(name: str) -> set[str]:
     return found
 
 
-IMPORTS = {name: imports_of(name) for name in MODULES}
+@pytest.fixture(scope="module")
+def imports() -> dict[str, set[str]]:
+    return {name: imports_of(name) for name in MODULES}
 
 
 def module_of(imported: str) -> str:
@@ -87,10 +90,12 @@ def module_of(imported: str) -> str:
     return imported if imported in MODULES else imported.rpartition(".")[0]
 
 
-GRAPH = {
-    name: {module_of(imported) for imported in found} & MODULES.keys() - {name}
-    for name, found in IMPORTS.items()
-}
+@pytest.fixture(scope="module")
+def graph(imports: dict[str, set[str]]) -> dict[str, set[str]]:
+    return {
+        name: {module_of(imported) for imported in found} & MODULES.keys() - {name}
+        for name, found in imports.items()
+    }
 
 
 def floor(name: str) -> int:
@@ -101,28 +106,28 @@ def room(name: str) -> str:
     return name.partition(".")[2].partition(".")[0]
 
 
-def test_every_import_points_to_a_lower_floor():
+def test_every_import_points_to_a_lower_floor(graph):
     up = {
         f"{name} imports {target}"
-        for name, targets in GRAPH.items()
+        for name, targets in graph.items()
         for target in targets
         if room(target) != room(name) and floor(target) >= floor(name)
     }
     assert not up
 
 
-def test_no_files_import_each_other_in_a_circle():
+def test_no_files_import_each_other_in_a_circle(graph):
     try:
-        TopologicalSorter(GRAPH).prepare()
+        TopologicalSorter(graph).prepare()
     except CycleError as error:
         raise AssertionError(" <- ".join(error.args[1])) from None
 
 
-def test_rooms_leave_other_rooms_libraries_alone():
+def test_rooms_leave_other_rooms_libraries_alone(imports):
     found = {
         f"{name} imports {imported}"
         for prefix, libraries in FOREIGN.items()
-        for name, names in IMPORTS.items()
+        for name, names in imports.items()
         if f"{name}.".startswith(f"mlx_faceau.{prefix}.")
         for imported in names
         if imported.partition(".")[0] in libraries
@@ -135,8 +140,8 @@ def test_a_checkpoint_is_read_without_opencv():
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
 
 
-def test_top_level_names_of_the_folders_are_never_imported():
-    tops = {imported.partition(".")[0] for names in IMPORTS.values() for imported in names}
+def test_top_level_names_of_the_folders_are_never_imported(imports):
+    tops = {imported.partition(".")[0] for names in imports.values() for imported in names}
     assert not tops & {"convert", "torch_fallback"}
 
 
@@ -146,9 +151,9 @@ def test_the_package_list_names_every_folder_with_code():
     assert packages == {name for name, path in MODULES.items() if path.name == "__init__.py"}
 
 
-def test_the_walk_sees_imports_that_are_known_to_exist():
-    assert "mlx_faceau.errors.CheckpointError" in IMPORTS["mlx_faceau.core.checkpoint"]
-    assert "torch" in IMPORTS["mlx_faceau.torch_fallback.layers"]
+def test_the_walk_sees_imports_that_are_known_to_exist(imports):
+    assert "mlx_faceau.errors.CheckpointError" in imports["mlx_faceau.core.checkpoint"]
+    assert "torch" in imports["mlx_faceau.torch_fallback.layers"]
 
 
 def test_type_checkers_find_every_public_name_where_it_is_loaded_from():
