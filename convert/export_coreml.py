@@ -98,7 +98,8 @@ def _convert(source: SourceModel | CombinedModel, variant: Variant) -> Any:
     if variant.input == "image":
         image = ct.ImageType("image", shape, scale=1 / PIXEL_MAX, color_layout=ct.colorlayout.RGB)
     with quiet():
-        traced: Any = torch.jit.trace(source.net(), torch.zeros(shape))  # type: ignore[no-untyped-call]
+        # Not traced again to compare: the written file is compared with the net.
+        traced: Any = torch.jit.trace(source.net(), torch.zeros(shape), check_trace=False)  # type: ignore[no-untyped-call]
         model = ct.convert(
             traced,
             inputs=[image],
