@@ -1,5 +1,6 @@
 """Two programs that write one result file; what a killed one leaves."""
 
+import io
 from pathlib import Path
 from typing import BinaryIO
 
@@ -94,3 +95,12 @@ def test_a_marker_that_its_last_holder_removes_meanwhile_is_made_anew(
         with pytest.raises(OSError, match="another program is writing it"):
             RowFile(path)
     assert is_complete(path)
+
+
+def test_a_notebook_s_output_without_bytes_does_not_matter_to_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout", io.StringIO())
+    with RowFile(tmp_path / "a.csv", "a, b") as rows:
+        rows.write(["1, 2"])
+    assert (tmp_path / "a.csv").read_text() == "a, b\n1, 2\n"

@@ -46,9 +46,11 @@ class RowFile:
 
     def __init__(self, path: Path | str, header: str | None = None) -> None:
         self.path = None if str(path) == "-" else Path(path)
-        self._file: IO[bytes] = sys.stdout.buffer
+        self._file: IO[bytes]
         self._marker: BinaryIO | None = None
-        if self.path is not None:
+        if self.path is None:
+            self._file = sys.stdout.buffer
+        else:
             if not self.path.parent.is_dir():
                 raise FileNotFoundError(errno.ENOENT, "no such folder", str(self.path.parent))
             # First the marker: an empty file without one would count as complete.
