@@ -59,9 +59,15 @@ def is_printed(line: str, known: list[str]) -> bool:
 
 def shares_text(line: str, template: str) -> bool:
     """Whether enough of the template's fixed text stands in the line as it is."""
-    return any(
-        part[start : start + LEAST_TEXT] in line
-        for part in template.split(ANYTHING)
+    return not runs(line).isdisjoint(runs(template))
+
+
+@cache
+def runs(text: str) -> frozenset[str]:
+    """Every piece of ``LEAST_TEXT`` letters of a text's fixed parts."""
+    return frozenset(
+        part[start : start + LEAST_TEXT]
+        for part in text.split(ANYTHING)
         for start in range(len(part) - LEAST_TEXT + 1)
     )
 
