@@ -45,12 +45,19 @@ def random_weights(config, seed=0):
     }
 
 
-@pytest.fixture
-def au_file(tmp_path):
-    """A small action unit checkpoint, and its contents to change and save again."""
-    path = tmp_path / "au.pt"
+@pytest.fixture(scope="module")
+def au_bytes(tmp_path_factory):
+    path = tmp_path_factory.mktemp("original") / "au.pt"
     config = AUPredictionConfig(width_mult=0.25)
     write_pyfaceau(path, config, random_weights(config))
+    return path.read_bytes()
+
+
+@pytest.fixture
+def au_file(au_bytes, tmp_path):
+    """A small action unit checkpoint, and its contents to change and save again."""
+    path = tmp_path / "au.pt"
+    path.write_bytes(au_bytes)
     return path, torch.load(path, weights_only=True)
 
 
