@@ -11,7 +11,7 @@ import pytest
 from mlx_faceau.cli.info import _lines
 from mlx_faceau.core import libraries
 from mlx_faceau.core.libraries import installed_opencv, library_error
-from mlx_faceau.errors import UsageError
+from mlx_faceau.errors import MissingDependency, UsageError
 
 NO_GL = "libGL.so.1: cannot open shared object file: No such file or directory"
 # How libraries were seen to fail: text of the module's __init__.
@@ -101,6 +101,14 @@ def test_a_library_of_an_extra_that_does_not_load_is_not_called_missing(tmp_path
     last = run(tmp_path, "-c", code).stderr.strip().splitlines()[-1]
     assert last.startswith("mlx_faceau.errors.BrokenLibrary: matplotlib is installed but does not")
     assert last.endswith("pip install --force-reinstall matplotlib")
+
+
+def test_a_hidden_library_is_missing_by_the_name_of_any_of_its_modules(monkeypatch):
+    for name in ("mlx", "safetensors"):
+        monkeypatch.setitem(sys.modules, name, None)
+    for module in ("mlx", "mlx.no_such", "safetensors.no_such"):
+        with pytest.raises(MissingDependency, match=r'pip install "mlx-faceau\[an-extra\]"'):
+            libraries.import_library(module, "an-extra")
 
 
 def test_two_opencvs_are_reported(monkeypatch):

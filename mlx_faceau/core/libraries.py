@@ -86,7 +86,8 @@ def import_library(name: str, extra: str | None = None) -> Any:
     try:
         return import_module(name)
     except LOAD_ERRORS as error:
-        if isinstance(error, ModuleNotFoundError) and error.name == library:
+        hidden = sys.modules.get(library, error) is None  # as tests hide a library
+        if isinstance(error, ModuleNotFoundError) and (error.name == library or hidden):
             raise MissingDependency(library, extra) from None
         raise library_error(error) or broken(library, error) from None
 
