@@ -42,8 +42,9 @@ def run_aligned(args: argparse.Namespace, note: str) -> int:
     for name in (form, ending or form):  # any other ending may be a crop's own, by mistake
         if name not in ("csv", "json"):
             raise UsageError(f"{name}: --aligned writes csv or json; give --output such an ending")
-    paths = [source.path for source in find_inputs(args.inputs, IMAGE_SUFFIXES) if source.path]
-    if not paths:
+    inputs = find_inputs(args.inputs, IMAGE_SUFFIXES)
+    paths = [source.path for source in inputs if source.path is not None]
+    if len(paths) < len(inputs):
         raise UsageError("--aligned reads image files, not a webcam")
     predictors: dict[str, Any] = {}
     options = {"backend": args.backend, "providers": args.providers}

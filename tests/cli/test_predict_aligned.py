@@ -105,6 +105,7 @@ def test_bad_input_is_one_line_and_leaves_no_file(crops, models, tmp_path, capsy
         (str(tmp_path / "none.png"), *models): "none.png: no such file or folder",
         (str(empty), *models): "no images",
         ("webcam", *models): "reads image files, not a webcam",
+        (str(folder / "0.png"), "webcam", *models): "reads image files, not a webcam",
         (str(folder), *models, "--format", "parquet"): "parquet: --aligned writes csv or json",
         (str(folder), *models, "--overlay", "--detect-every", "3"): (
             "--detect-every, --overlay: not with --aligned"
