@@ -84,6 +84,18 @@ def test_an_epoch_continued_in_the_middle_equals_the_rest_of_the_whole(
         same(first, second)
 
 
+def test_samples_that_come_several_times_keep_their_images_also_when_continued(
+    dataset, small_window
+):
+    batches = Batches(dataset, np.repeat(np.arange(0, 300, 7), 9), 32, workers=2)
+    whole, rest = list(batches.epoch(0)), list(batches.epoch(0, 5))
+    assert len(whole) == 43 * 9 // 32
+    for batch in whole:
+        np.testing.assert_array_equal(row_numbers(batch["images"]), batch["index"])
+    for first, second in zip(whole[5:], rest, strict=True):
+        same(first, second)
+
+
 def test_augmentation_changes_a_sample_by_its_own_generator_and_not_the_data_set(dataset):
     def marked(image, labels, rng):
         image[1, 1] = rng.integers(256, size=3)
@@ -213,7 +225,7 @@ PARENT = """
 import multiprocessing, sys, time
 import numpy as np
 from mlx_faceau.data.loading.augment import augmentation
-from mlx_faceau.data.loading.batches import Batches, ShuffleBuffer
+from mlx_faceau.data.loading.batches import Batches
 from mlx_faceau.data.format.dataset import FaceDataset
 batches = Batches(
     FaceDataset(sys.argv[1]), np.arange(32), 16, augment=augmentation("light"), processes=1
