@@ -262,7 +262,8 @@ def probe_crops() -> np.ndarray:
     rng = np.random.default_rng(0)
     total = np.zeros((_PROBES, IMAGE_SIZE, IMAGE_SIZE, 3))
     for cells, weight in ((2, 0.5), (7, 0.3), (28, 0.2)):
-        pattern, size = rng.random((_PROBES, cells, cells, 3)), IMAGE_SIZE // cells
+        size = IMAGE_SIZE // cells
+        pattern = rng.random((_PROBES, cells, cells, 3))
         total += weight * np.kron(pattern, np.ones((1, size, size, 1)))
     return (255 * total).astype(np.uint8)
 

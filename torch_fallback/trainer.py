@@ -181,7 +181,8 @@ class TorchTrainer(Trainer):
         return {name: float(value) for name, value in terms.items()}
 
     def state(self) -> Arrays:
-        arrays, moments = self.weight_arrays(), self._optimizer.state
+        arrays = self.weight_arrays()
+        moments = self._optimizer.state
         for moment, key in (("m", "exp_avg"), ("v", "exp_avg_sq")):
             tensors = {
                 name: moments[p][key] if p in moments else torch.zeros_like(p)

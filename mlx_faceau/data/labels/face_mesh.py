@@ -141,8 +141,8 @@ class FaceMesh:
         for score, points in decode(outputs, scores, self._anchors):
             shown = transform_points(back, points)
             extent = np.abs(points[1] - points[0]).max() * region.side / _DETECTOR_SIDE
-            side, angle = _DETECTED_MARGIN * extent, _angle(shown[2], shown[3])
-            found.append((score, Region(shown[:2].mean(axis=0), side, angle)))
+            centre, angle = shown[:2].mean(axis=0), _angle(shown[2], shown[3])
+            found.append((score, Region(centre, _DETECTED_MARGIN * extent, angle)))
         return found
 
     def _detections(

@@ -91,7 +91,8 @@ def augment_face(
     pixels, and whatever else belongs to the sample. New landmarks lie in [2, 110]; ``local_mask``
     is 0 where mirrored, ``global_mask`` where stretched.
     """
-    points, params, labels = labels["landmarks"], labels["global_params"], dict(labels)
+    labels = dict(labels)
+    points, params = labels["landmarks"], labels["global_params"]
     if rng.random() < level.movement.flip:
         image = cv2.flip(image, 1)
         points, params = geometry.flip_landmarks(points), geometry.flip_global_params(params)

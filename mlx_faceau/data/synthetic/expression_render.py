@@ -138,7 +138,8 @@ def _uncover_eye(photograph: np.ndarray, eye: Eye, mesh: np.ndarray) -> None:
     high = np.minimum(np.ceil(centre + 0.9 * width).astype(int) + 1, photograph.shape[1::-1])
     if (high - low).min() < 6:
         return
-    part, mesh = photograph[low[1] : high[1], low[0] : high[0]], mesh[:, :2] - low
+    part = photograph[low[1] : high[1], low[0] : high[0]]
+    mesh = mesh[:, :2] - low
     fine = 4  # cells a pixel of the opening's mask
     mask = np.zeros((part.shape[0] * fine, part.shape[1] * fine), np.uint8)
     cv2.fillPoly(mask, [np.rint((mesh[eye.ring] + 0.5) * fine - 0.5).astype(np.int32)], 255)
@@ -214,7 +215,8 @@ def _fill_mouth(canvas: _Canvas, rows: np.ndarray, columns: np.ndarray) -> None:
     was_open = float((old_lower - old_upper)[3:8, 1].mean())
 
     top, bottom = _height_at(along, old_upper), _height_at(along, old_lower)
-    margin, between = 1.2 * _SUPERSAMPLING / width, (top + bottom) / 2  # lips' own colour
+    margin = 1.2 * _SUPERSAMPLING / width  # lips' own colour
+    between = (top + bottom) / 2
     top, bottom = np.minimum(top + margin, between), np.maximum(bottom - margin, between)
     beyond = np.maximum(height - bottom, 0) + 0.5 * np.maximum(top - height, 0)
     trust = np.clip((was_open - 0.03) / 0.05, 0, 1) * np.exp(-((beyond / 0.07) ** 2))
@@ -226,7 +228,8 @@ def _fill_mouth(canvas: _Canvas, rows: np.ndarray, columns: np.ndarray) -> None:
     patches = canvas.motion.source[_SKIN_PATCHES, :2]
     skin = _sample(canvas.photograph, patches).mean(axis=0).astype(np.float64)
     painted = _cavity(along, height - lip_line, 0.85 * jaw, skin, teeth_hidden=was_open > 0.06)
-    below_upper, above_lower = height - _height_at(along, upper), _height_at(along, lower) - height
+    below_upper = height - _height_at(along, upper)
+    above_lower = _height_at(along, lower) - height
     from_lips = np.minimum(below_upper, 1.5 * above_lower)
     from_corners = np.ptp(upper[:, 0]) / 2 - np.abs(along - upper[:, 0].mean())
     painted *= (0.45 + 0.55 * np.clip(from_lips / 0.05, 0, 1))[:, None]
