@@ -55,11 +55,11 @@ def export_to_coreml(
 ) -> Check:
     """Write a net as a Core ML package and check that it equals the net.
 
-    Arguments, result and errors are those of :func:`mlx_faceau.export_to_onnx`, but for the
-    following; what stands under the name and is no package is an ExportError too.
+    Result, errors and the other arguments are those of :func:`mlx_faceau.export_to_onnx`; what
+    stands under the name and is no package is an ExportError too, as on Windows, for which
+    coremltools has no build. MissingDependency is raised without coremltools.
 
     Args:
-        model_or_checkpoint: a net, or its file.
         path: ends with ``.mlpackage``; a package there is replaced once the new one passed.
         precision: of the computation, ``"float16"`` or ``"float32"``; ``"int8"`` keeps the
             weights in 8 bits and computes in float16. Input and outputs stay float32.

@@ -74,6 +74,7 @@ def export_to_onnx(
         ValueError: for another ending, opset, precision, input or batch; for int8 without faces.
         ExportError: if there is no such file, it fails its check or int8 costs too much
             (``CheckFailed``), or it cannot be made.
+        CheckpointError: if the checkpoint cannot be read.
     """
     path = Path(path)
     if path.suffix != ONNX_SUFFIX:

@@ -63,6 +63,8 @@ def read_pyfaceau(
 
     Returns the net's settings and its float32 weights in MLX names and layout. The width is found
     among ``WIDTHS`` if it is None; an action unit net's dropout is not recorded there.
+    CheckpointError is raised if the file is missing, damaged, asks for anything but tensors and
+    plain values, or its weights do not fit.
     """
     path = Path(path)
     state = _read_state(path)

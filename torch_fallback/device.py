@@ -15,8 +15,8 @@ MEMORY_FORMAT = torch.channels_last
 def pick_device(name: str) -> torch.device:
     """The torch device that a name means here, or BackendError.
 
-    ``"auto"`` (CUDA, then MPS, then the CPU), ``"gpu"`` (CUDA or MPS), ``"cpu"``, ``"mps"``, or
-    ``"cuda"``, also ``"cuda:1"``.
+    Names are ``"auto"`` (CUDA, then MPS, then the CPU), ``"gpu"`` (CUDA or MPS), ``"cpu"``,
+    ``"mps"`` and ``"cuda"``, also ``"cuda:1"``.
     """
     there = [kind for kind in ("cuda", "mps") if getattr(torch, kind).is_available()]
     there.append("cpu")

@@ -213,7 +213,7 @@ def _check(config: ModelConfig) -> None:
 
 
 def config_from_dict(kind: str, settings: Mapping[str, Any]) -> ModelConfig:
-    """The net's settings from a file's metadata; UsageError if they are none."""
+    """The net's settings from a file's metadata; UsageError for an unknown kind, key or value."""
     if kind not in CONFIGS:
         raise UsageError(f"unknown kind of net {kind!r}, expected one of {', '.join(CONFIGS)}")
     config = CONFIGS[kind]

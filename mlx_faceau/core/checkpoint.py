@@ -51,10 +51,10 @@ def describe(config: ModelConfig, **more: Any) -> dict[str, Any]:
 
 
 def config_of(metadata: Mapping[str, Any], path: Path | str) -> ModelConfig:
-    """The net's settings from a file's metadata, or CheckpointError where this cannot predict it.
+    """The net's settings from a file's metadata, or CheckpointError if this version cannot run it.
 
-    So if it is not this package's, that of a file of both nets, or names another crop, colour or
-    action unit order.
+    That is the case if the file is not this package's, holds both nets, or names another crop,
+    colour or action unit order.
     """
     if metadata.get("format") != FORMAT or metadata.get("version") != VERSION:
         raise CheckpointError(
@@ -203,7 +203,7 @@ def read_metadata(path: Path | str) -> dict[str, Any]:
 
 
 def find_checkpoint(path: Path | str, name: str = BEST_NAME) -> Path:
-    """The checkpoint that a path means, if there is one: a file itself, a directory's best one."""
+    """The checkpoint that a path means: a file itself, or the one of this name in a directory."""
     path = Path(path)
     if path.is_dir():
         path = path / name

@@ -79,6 +79,7 @@ def transform_global_params(matrix: np.ndarray, global_params: np.ndarray) -> np
     """Global parameters (..., 6) of landmarks that similarities (..., 2, 3) moved, float64.
 
     Projecting the result equals :func:`transform_points` of the projection; local parameters stay.
+    ValueError is raised for a matrix that shears, mirrors or collapses.
     """
     matrix = np.asarray(matrix, np.float64)
     params = np.asarray(global_params, np.float64)
@@ -127,8 +128,9 @@ def flip_global_params(global_params: np.ndarray) -> np.ndarray:
 def standard_crop_matrix(landmarks: np.ndarray) -> np.ndarray:
     """Frame-to-crop similarity (2, 3) of the standard crop around landmarks (68, 2), no roll.
 
-    The square is centred on the middle of the landmarks' bounding box, its side 1.4 times the
-    longer side; its centre maps to (55.5, 55.5).
+    The square is centred on the middle of the landmarks' bounding box (frame pixels), its side 1.4
+    times the longer side; its centre maps to (55.5, 55.5). ValueError is raised for landmarks of
+    another shape, not finite or all in one place.
     """
     points = np.asarray(landmarks, np.float64)
     if points.shape != (NUM_LANDMARKS, 2):
@@ -160,8 +162,12 @@ def to_frame(
 
     Returns:
         The given ones by name, float64, in frame space.
+
+    Raises:
+        ValueError: if a matrix cannot be inverted or is no similarity.
     """
-    back, result = invert(warp_matrix), {}
+    back = invert(warp_matrix)
+    result = {}
     if landmarks is not None:
         result["landmarks"] = transform_points(back, landmarks)
     if global_params is not None:

@@ -193,7 +193,8 @@ def au_support(truth: np.ndarray) -> np.ndarray:
 def mean_au_correlation(truth: np.ndarray, prediction: np.ndarray) -> float:
     """Mean of the per-AU Pearson r over the action units with at least 50 faces above 1.
 
-    A constant prediction counts as 0; NaN where no action unit has so many.
+    Both sides are intensities (N, 17) in [0, 5]. A constant prediction counts as 0; the result is
+    NaN where no action unit has so many faces.
     """
     counted = au_support(truth) >= MINIMUM_SUPPORT
     if not counted.any():

@@ -151,9 +151,13 @@ def fit_pdm(
 
     Args:
         pdm: the model.
-        landmarks: (..., P, 2) px, finite and not all in one place.
+        landmarks: (..., P, 2) px.
         noise: standard deviation of a landmark's coordinates, px; small values trust them more.
         start: (..., 6) initial global parameters, where they are known.
+
+    Raises:
+        ValueError: if the landmarks are not finite, all in one place or of another number, or the
+            start is not finite or has no positive scale.
 
     Reference:
         Baltrusaitis, Robinson, Morency, Constrained local neural fields for robust facial landmark

@@ -309,8 +309,8 @@ def error_distribution(errors: np.ndarray, bounds: np.ndarray) -> np.ndarray:
 def failure_rates(errors: np.ndarray) -> dict[str, float]:
     """Of (N,) errors (NME): ``failure_rate_8``, ``auc_8``, ``failure_rate_10``, ``auc_10``.
 
-    The rate is the share of errors over the bound (percent); the area under the cumulative error
-    distribution up to it is divided by the bound, so that 1 is perfect.
+    The rate is the share, in [0, 1], of errors over the bound of 8 or 10 %; the area under the
+    cumulative error distribution up to it is divided by the bound, so that 1 is perfect.
     """
     figures = {}
     for bound in BOUNDS:

@@ -41,7 +41,7 @@ class RowFile:
 
     Every frame's lines reach the system in one write. One that fails (a full disk) takes back what
     it left of its lines, so that the file ends with a finished frame. Leaving the block without an
-    error marks the file complete. OSError if another program is writing it.
+    error marks the file complete. OSError is raised if another program is writing it.
     """
 
     def __init__(self, path: Path | str, header: str | None = None) -> None:

@@ -75,7 +75,10 @@ class Detector(Protocol):
 class YuNetDetector:
     """OpenCV's YuNet with a file of the user's: ``face_detection_yunet_*.onnx`` of its model zoo.
 
-    Wu et al., YuNet: a tiny millisecond-level face detector, Mach. Intell. Res. 2023.
+    BackendError is raised if the file is missing or no YuNet model.
+
+    Reference:
+        Wu et al., YuNet: a tiny millisecond-level face detector, Mach. Intell. Res. 2023.
     """
 
     name = "yunet"

@@ -343,7 +343,10 @@ class OverlayVideo:
 
 
 class LiveWindow:
-    """A window that shows drawn frames with the frames a second; escape or q closes it."""
+    """A window that shows drawn frames with the frames a second; escape or q closes it.
+
+    UsageError is raised if this OpenCV was built without windows; on Linux, without a display.
+    """
 
     def __init__(self, title: str) -> None:
         self.is_open = True  # until the user closes it
