@@ -65,10 +65,11 @@ def confidence_interval(samples: np.ndarray) -> list[float]:
 def au_intervals(
     truth: np.ndarray, prediction: np.ndarray, subjects: np.ndarray
 ) -> dict[str, object]:
-    """Intervals of some of :func:`.core.metrics.au_metrics`, of (N, 17) intensities in [0, 5].
+    """Intervals of :func:`mlx_faceau.core.metrics.au_metrics` of (N, 17) intensities in [0, 5].
 
-    Each is [low, high]; there are none where all ``subjects`` (N,) are one. Which action units
-    count in the mean correlation is decided once, on all faces.
+    ``correlation``, ``mae`` and by action unit ``r``, ``ccc``, ``icc31``, ``mae``: each is
+    [low, high]; there are none where all ``subjects`` (N,) are one. Which action units count in
+    the mean correlation is decided once, on all faces.
     """
     if len(np.unique(subjects)) < 2:
         return {}
@@ -93,7 +94,7 @@ def au_intervals(
 def landmark_pose_intervals(
     truth: Arrays, prediction: Arrays, mean_face: np.ndarray, subjects: np.ndarray
 ) -> dict[str, object]:
-    """Intervals of the main figures of :func:`.core.metrics.landmark_pose_metrics`.
+    """Intervals of the main figures of :func:`mlx_faceau.core.metrics.landmark_pose_metrics`.
 
     Both sides hold ``landmarks`` (N, 68, 2) px and ``global_params`` (N, 6); where ``global_mask``
     (N,) is given and 0, the pose is unknown. ``mean_face`` (68, 2) is that of the training. Each
