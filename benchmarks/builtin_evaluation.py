@@ -10,8 +10,9 @@ Writes ``evaluation.json`` and ``evaluation.md``.
 """
 
 import argparse
+import itertools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,13 @@ from presence_thresholds import UNITS, balanced_accuracy, f1_score
 
 from mlx_faceau import load_au_predictor, load_predictor
 from mlx_faceau.core.geometry import standard_crop_matrix, transform_points
-from mlx_faceau.core.metrics import mean_absolute_error, nme, pearson
+from mlx_faceau.core.metrics import (
+    au_support,
+    mean_absolute_error,
+    mean_au_correlation,
+    nme,
+    pearson,
+)
 from mlx_faceau.data.labels.face_mesh import FaceMesh, Pyramid
 from mlx_faceau.data.labels.facs_reading import read_action_units
 from mlx_faceau.data.labels.mediapipe import IBUG, find_faces
@@ -85,7 +92,6 @@ NAIVE = {
 }
 MARGIN = 1.0  # of the image's longer side, replicated around it before it is labelled
 RIDGE, LEARNING_RATE, STEPS = 0.03, 0.5, 300  # of the logistic regression on posed faces
-ACTIVE, LEAST_ACTIVE = 1.0, 50  # a unit is judged if so many faces exceed this intensity
 
 
 def main() -> None:
@@ -111,12 +117,6 @@ def main() -> None:
     print(text)
 
 
-def images_of(file: Any) -> Iterator[np.ndarray]:
-    """BGR images of an .npz with JPEG bytes and their offsets."""
-    for start, end in zip(file["jpeg_offsets"], file["jpeg_offsets"][1:], strict=False):
-        yield cv2.imdecode(file["jpeg"][start:end], cv2.IMREAD_COLOR)
-
-
 def labelled(net: FaceMesh, file: Any) -> dict[str, np.ndarray]:
     """What the labeller says of the largest face of each image.
 
@@ -125,8 +125,9 @@ def labelled(net: FaceMesh, file: Any) -> dict[str, np.ndarray]:
         ``aus`` (N, 17).
     """
     names = ("row", "crop", "image", "landmarks", "scores", "aus")
-    found: dict[str, list[Any]] = {name: [] for name in names}
-    for row, image in enumerate(images_of(file)):
+    found, jpeg = [], file["jpeg"]
+    for row, (start, end) in enumerate(itertools.pairwise(file["jpeg_offsets"])):
+        image = cv2.imdecode(jpeg[start:end], cv2.IMREAD_COLOR)
         room = round(MARGIN * max(image.shape[:2]) / 2)
         wide = cv2.copyMakeBorder(image, room, room, room, room, cv2.BORDER_REPLICATE)
         faces = find_faces(net, Pyramid(wide))
@@ -135,17 +136,10 @@ def labelled(net: FaceMesh, file: Any) -> dict[str, np.ndarray]:
         face = max(faces, key=lambda each: float(np.ptp(each.points[IBUG, 0])))
         landmarks, scores = face.points[IBUG, :2], net.scores(face)
         matrix = standard_crop_matrix(landmarks)
-        values = (
-            row,
-            crop_frame(wide, matrix),
-            landmarks - room,
-            transform_points(matrix, landmarks),
-            scores,
-            read_action_units(face.points.astype(np.float32), scores)[0],
-        )
-        for name, value in zip(names, values, strict=True):
-            found[name].append(value)
-    return {name: np.array(values) for name, values in found.items()}
+        crop, placed = crop_frame(wide, matrix), transform_points(matrix, landmarks)
+        units = read_action_units(face.points.astype(np.float32), scores)[0]
+        found.append((row, crop, landmarks - room, placed, scores, units))
+    return dict(zip(names, map(np.array, zip(*found, strict=True)), strict=True))
 
 
 def on_people(mesh: FaceMesh, nets: tuple[Any, Any], file: Any) -> dict[str, Any]:
@@ -157,27 +151,25 @@ def on_people(mesh: FaceMesh, nets: tuple[Any, Any], file: Any) -> dict[str, Any
         "faces": len(rows),
         "missed": len(file["jpeg_offsets"]) - 1 - len(rows),
     }
-    judged = (aus > ACTIVE).sum(0) >= LEAST_ACTIVE
     for name, crops, points in (
         ("", faces["crop"], truth),
         ("jittered ", warp_images(moves, faces["crop"]), transform_points(moves, truth)),
     ):
         predicted = nets[0].predict_batch(crops)["landmarks"]
         units = nets[1].predict_batch(crops)["au_intensities"]
-        r = pearson(aus, units)
         found = {
             "landmark_mae_px": np.abs(predicted - points).mean(),
             "landmark_error_px": np.linalg.norm(predicted - points, axis=2).mean(),
             "nme": nme(points, predicted).mean(),
-            "au_mean_r": r[judged].mean(),
+            "au_mean_r": mean_au_correlation(aus, units),
             "au_mae": mean_absolute_error(aus, units).mean(),
         }
         figures |= {f"{name}{key}": float(value) for key, value in found.items()}
-        figures[f"{name}au_r"] = by_unit(r)
+        figures[f"{name}au_r"] = by_unit(pearson(aus, units))
         if not name:
             figures["au_net_openface_r"] = by_unit(pearson(file["au"][rows], units))
             figures |= presence(nets[1], aus, units)
-    figures["au_faces_above_1"] = by_unit((aus > ACTIVE).sum(0))
+    figures["au_faces_above_1"] = by_unit(au_support(aus))
     offset = faces["image"] - file["landmarks"][rows]
     figures["labeller_openface_landmark_mae_px"] = float(np.abs(offset - offset.mean(0)).mean())
     figures["labeller_openface_r"] = by_unit(pearson(file["au"][rows], aus))
@@ -222,15 +214,8 @@ def on_posed(mesh: FaceMesh, net: Any, file: Any) -> dict[str, Any]:
 
 def naive_units(scores: np.ndarray) -> np.ndarray:
     """(N, 17) means of the scores in `NAIVE` of (N, 52) scores."""
-    columns = [
-        [
-            n
-            for n, name in enumerate(SCORES)
-            if name.removesuffix("Left").removesuffix("Right") in of
-        ]
-        for of in NAIVE.values()
-    ]
-    return np.stack([scores[:, numbers].mean(1) for numbers in columns], 1)
+    names = [name.removesuffix("Left").removesuffix("Right") for name in SCORES]
+    return np.stack([scores[:, np.isin(names, of)].mean(1) for of in NAIVE.values()], 1)
 
 
 def auc(values: np.ndarray, positive: np.ndarray) -> float:

@@ -22,6 +22,7 @@ from builtin_evaluation import CONTAINS, SCORES, UNITS, auc, emotion_accuracy
 from timing import RESULTS, Row, write_csv
 
 from mlx_faceau.core.facs import AU_NAMES
+from mlx_faceau.core.metrics import pearson
 from mlx_faceau.data.labels import facs_reading
 from mlx_faceau.data.labels.facs_reading import (
     ANCHORS,
@@ -39,8 +40,10 @@ from mlx_faceau.data.labels.facs_reading import (
     unit_sums,
 )  # fmt: skip
 from mlx_faceau.data.labels.open_pdm import read_ict_facekit
+from mlx_faceau.data.synthetic.expression_model import shape_names
 
 OPEN_SOURCES = ("muxspace", "udacity", "liveportrait")
+TO_PIXELS = (1.0, -1.0, -1.0)  # MediaPipe's y is down, and its z away from the viewer
 CLOSED = 0.02  # distance of the inner lips / distance of the outer eye corners
 SHARE = 0.1  # of the covariance's mean diagonal, added to it: what no neutral face showed
 RIDGE = 100.0  # on the shapes' amounts
@@ -88,18 +91,12 @@ class Ict:
 
     def shape(self, name: str) -> np.ndarray:
         """(478, 3) offsets of a shape at amount 1, left and right together."""
-        sides = (name,) if name in self.shapes else (f"{name}_L", f"{name}_R")
-        return sum(self.shapes[side] for side in sides)
+        return sum(self.shapes[side] for side in shape_names(name, (*self.shapes,)))
 
     def people(self, count: int, seed: int = 0) -> np.ndarray:
         """(count, 478, 3) neutral meshes of random identities."""
         amounts = 0.7 * np.random.default_rng(seed).standard_normal((count, len(self.identity)))
         return self.mean + np.tensordot(amounts, self.identity, 1)
-
-
-def in_pixels(mesh: np.ndarray) -> np.ndarray:
-    """Meshes with y up and z to the viewer, as MediaPipe gives them."""
-    return mesh * [1.0, -1.0, -1.0]
 
 
 class Builder:
@@ -141,7 +138,7 @@ class Builder:
 
     def shape(self, name: str) -> np.ndarray:
         """(F,) change of the features by a shape at amount 1; scores do not change."""
-        moved = in_pixels(self.ict.mean + self.ict.shape(name))[None]
+        moved = (self.ict.mean + self.ict.shape(name))[None] * TO_PIXELS
         offsets = features(moved, np.zeros((1, len(SCORES))), self.table)[0][0]
         offsets[self.points :] = 0
         return offsets
@@ -168,7 +165,6 @@ class Builder:
         return projection, factor.T
 
     def build(self) -> Table:
-        """The table."""
         linear = list(dict.fromkeys(
             key for rule in RULES.values() for _, key in rule if not key.startswith("shape")
         ))  # fmt: skip
@@ -208,7 +204,7 @@ class Builder:
         for unit, shapes in enumerate(ANCHORS.values()):
             offsets = sum(self.ict.shape(name) for name in shapes)
             for row, level in enumerate(LEVELS):
-                moved = in_pixels(people + level * offsets)
+                moved = (people + level * offsets) * TO_PIXELS
                 rise[row, unit] = unit_sums(moved, scores, table)[:, unit].mean()
         knots = np.stack([mean - 3 * deviation, mean, *rise], 1)
         if (np.diff(knots) <= 0).any():
@@ -243,8 +239,7 @@ def generated_r(table: Table, ict: Ict, count: int = 1200) -> np.ndarray:
     # A dropped jaw parts the lips, and lips parted as far as the anchor of AU25 drop the jaw.
     truth[:, [jaw, lips]] = truth[:, [jaw, lips]].max(1, keepdims=True)
     scores = np.tile(table.neutral_scores, (count, 1))
-    reading = read_action_units(in_pixels(mesh), scores)
-    return np.array([np.corrcoef(reading[:, k], truth[:, k])[0, 1] for k in range(len(AU_NAMES))])
+    return pearson(truth, read_action_units(mesh * TO_PIXELS, scores))
 
 
 def neutral_faces(shared: Path, meshes: Path) -> Faces:
