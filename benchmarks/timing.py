@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mlx_faceau.core.libraries import installed_version
+from mlx_faceau.output.tables import Table
 
 RESULTS = Path(__file__).parent / "results"
 LIBRARIES = ("mlx", "torch", "onnxruntime", "numpy", "opencv-python-headless", "av")
@@ -47,9 +48,9 @@ def load() -> float:
 def resident_memory() -> int | None:
     """Bytes that this process holds now; None where the system does not say (all but Linux)."""
     statm = Path("/proc/self/statm")
-    return (
-        int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else None
-    )
+    if not statm.exists():
+        return None
+    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def machine() -> dict[str, str]:
@@ -74,10 +75,7 @@ def _processor() -> str:
 def write_csv(path: Path, rows: list[Row], key: str | None = None) -> None:
     """Write rows, each with the machine's description, and print them.
 
-    Args:
-        path: of the CSV file.
-        rows: column names to values; a missing value is an empty cell.
-        key: a column; rows of an earlier file whose key is not among the new ones are kept.
+    Rows of an earlier file whose ``key``, a column, is not among the new ones are kept.
     """
     columns = dict.fromkeys(name for row in rows for name in row)
     stamp, kept = machine(), []
@@ -92,7 +90,5 @@ def write_csv(path: Path, rows: list[Row], key: str | None = None) -> None:
         )
         writer.writeheader()
         writer.writerows([*kept, *({**row, **stamp} for row in rows)])
-    widths = {n: max(len(n), *(len(str(row.get(n, ""))) for row in rows)) for n in columns}
-    for row in (dict(zip(columns, columns, strict=True)), *rows):
-        print("  ".join(f"{row.get(name, '')!s:{width}}" for name, width in widths.items()))
+    print(Table([*columns], [[str(row.get(name, "")) for name in columns] for row in rows]).text())
     print(path, flush=True, file=sys.stderr)
