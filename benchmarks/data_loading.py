@@ -22,37 +22,37 @@ from timing import RESULTS, Row, load, timed, write_csv
 RANDOM_READER = "h5py, one random image at a time"
 CASES = (RANDOM_READER, "none", "light", "strong")
 SAMPLES, DISTINCT_FACES = 16384, 256  # of the synthetic file
+WORKERS = 2  # the loader's threads
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="training file (default: synthetic faces)")
     parser.add_argument("--batch", nargs="+", type=int, default=[32, 256], help="the loader's")
-    parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--output", type=Path, default=RESULTS / "data_loading.csv")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         data = args.data or write_faces(Path(folder) / "faces.h5")
-        rows = [row for b in args.batch for row in compare(data, b, args.workers, args.rounds)]
+        rows = [row for batch in args.batch for row in compare(data, batch, args.rounds)]
     write_csv(args.output, rows)
 
 
-def compare(data: Path, batch: int, workers: int, rounds: int) -> Iterator[Row]:
+def compare(data: Path, batch: int, rounds: int) -> Iterator[Row]:
     """The cases' rows for one batch size."""
     load_at_start, spawn = load(), multiprocessing.get_context("spawn")
     results: dict[str, list[tuple[int, float, float, int]]] = {case: [] for case in CASES}
     for _ in range(rounds):
         for case, found in results.items():
             with ProcessPoolExecutor(1, spawn) as pool:  # a process's peak memory is its own
-                found.append(pool.submit(epoch, case, data, batch, workers).result())
+                found.append(pool.submit(epoch, case, data, batch).result())
     for case, found in results.items():
         images, cpu, wall, peak = zip(*found, strict=True)
         cpu, wall = statistics.median(cpu), statistics.median(wall)
         yield {
             "case": case,
             "batch": batch,
-            "workers": workers,
+            "workers": WORKERS,
             "rounds": rounds,
             "images": images[0],
             "images_per_second": round(images[0] / wall, 1),
@@ -63,24 +63,22 @@ def compare(data: Path, batch: int, workers: int, rounds: int) -> Iterator[Row]:
         }
 
 
-def epoch(case: str, data: Path, batch: int, workers: int) -> tuple[int, float, float, int]:
+def epoch(case: str, data: Path, batch: int) -> tuple[int, float, float, int]:
     """One epoch of a case: images delivered, CPU and wall seconds, peak memory in bytes."""
-    reader = (
-        random_images(data, batch) if case == RANDOM_READER else ours(case, data, batch, workers)
-    )
+    reader = random_images(data, batch) if case == RANDOM_READER else ours(case, data, batch)
     sizes: list[int] = []
     cpu, wall = timed(lambda: sizes.extend(len(images) for images in reader))
     unit = 1 if platform.system() == "Darwin" else 1024
     return sum(sizes), cpu, wall, unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def ours(level: str, data: Path, batch: int, workers: int) -> Iterator[np.ndarray]:
+def ours(level: str, data: Path, batch: int) -> Iterator[np.ndarray]:
     from mlx_faceau.data.format.dataset import FaceDataset
     from mlx_faceau.data.loading.augment import augmentation
     from mlx_faceau.data.loading.batches import Batches
 
     faces = FaceDataset(data)
-    options = {"augment": augmentation(level), "workers": workers}
+    options = {"augment": augmentation(level), "workers": WORKERS}
     loader = Batches(faces, np.arange(len(faces)), batch, **options)
     return (one["images"] for one in loader.epoch(0))
 

@@ -46,7 +46,6 @@ def main() -> None:
     parser.add_argument("--subjects", type=Path, help="CSV of a folder: lines 'file,subject'")
     parser.add_argument("--each", type=int, default=3, help="faces made of a photograph, about")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--limit", type=int, help="photographs at most")
     args = parser.parse_args()
     subjects = dict(read_pairs(args.subjects, "file,subject").values()) if args.subjects else {}
     mesh, pdm = FaceMesh(args.label_model), read_pdm(OPEN_PDM)
@@ -55,8 +54,6 @@ def main() -> None:
     identity = {"name": "open", "hash": pdm.hash}
     with create_file(args.output) as file:
         for row, (name, subject, image) in enumerate(photographs(args.faces, args.sources)):
-            if row == args.limit:
-                break
             found = find_faces(mesh, Pyramid(image))
             made: list[LabelledFace] = []
             if found:

@@ -35,20 +35,17 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("task", choices=[*TASKS])
-    parser.add_argument("--nets", nargs="+", default=[*CONFIGS], choices=[*CONFIGS])
     parser.add_argument("--frameworks", nargs="+", choices=TASKS["latency"])
     parser.add_argument("--batch", type=int, help="default: 32, of latency 1")
     parser.add_argument("--threads", nargs="+", type=int, default=[1, os.cpu_count()])
     parser.add_argument("--rounds", type=int, help="default: 20, of train_step 5")
-    parser.add_argument("--width-mult", type=float, default=1.0)
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
     batch = args.batch or (1 if args.task == "latency" else 32)
     rounds = args.rounds or (5 if args.task == "train_step" else 20)
     rows: list[Row] = []
-    for net, threads in itertools.product(args.nets, args.threads):
+    for net, threads in itertools.product(CONFIGS, args.threads):
         shared = {"net": net, "task": args.task, "batch": batch, "threads": threads}
-        shared["width_mult"] = args.width_mult
         frameworks = args.frameworks or TASKS[args.task]
         rows += measure([{"case": name, **shared} for name in frameworks], rounds)
     write_csv(args.output or RESULTS / f"{args.task}.csv", rows)
@@ -62,7 +59,7 @@ def measure(cases: list[Row], rounds: int) -> Iterator[Row]:
     spawn = multiprocessing.get_context("spawn")
     workers = [ProcessPoolExecutor(1, spawn) for _ in cases]
     with tempfile.TemporaryDirectory() as folder:
-        config = CONFIGS[cases[0]["net"]](width_mult=cases[0]["width_mult"])
+        config = CONFIGS[cases[0]["net"]]()
         model = write_untrained(config, Path(folder) / "model")
         for worker, case in zip(workers, cases, strict=True):
             worker.submit(prepare, case, config, model).result()
