@@ -25,12 +25,7 @@ import numpy as np
 
 from mlx_faceau.convert.check import CheckFailed, check_export
 from mlx_faceau.convert.export_onnx import export_to_onnx
-from mlx_faceau.convert.source_model import (
-    CombinedModel,
-    SourceModel,
-    read_source,
-    save_weights,
-)
+from mlx_faceau.convert.source_model import CombinedModel, SourceModel, read_source, save_weights
 from mlx_faceau.convert.variants import HALF_WEIGHTS
 from mlx_faceau.core.architectures import count_parameters
 from mlx_faceau.core.checkpoint import file_hash, load_checkpoint
@@ -126,11 +121,7 @@ def build(pair: CombinedModel, folder: Path, version: str) -> None:
 
 
 def named(source: SourceModel, folder: Path, version: str) -> SourceModel:
-    """The net with what the built-in one says about itself.
-
-    Raises:
-        ValueError: if its labels may not be shipped, or its PDM is another one.
-    """
+    """The net with what the built-in one says about itself; ValueError if it may not be shipped."""
     for stage in training_stages(source.metadata):
         for who in (stage.get("data") or {}).get("labellers") or []:
             if any(name in who["labeller"].lower() for name in RESEARCH_ONLY):
@@ -156,11 +147,7 @@ def write_card(
     sources: str = "strict",
     reason: str = "",
 ) -> None:
-    """``MODEL_CARD.md`` from its template.
-
-    Raises:
-        ValueError: if the figures are not those of an evaluation.
-    """
+    """``MODEL_CARD.md`` from its template; ValueError if the figures are no evaluation's."""
     nets = [
         f"| {NETS[part.kind]} | {count_parameters(part.config):,} "
         f"| `{part.metadata['source_hash']}` |"

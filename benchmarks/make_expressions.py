@@ -75,11 +75,7 @@ def main() -> None:
 def photographs(
     faces: Path, sources: Sequence[str] | None
 ) -> Iterator[tuple[str, str, np.ndarray]]:
-    """Name, subject and image (H, W, 3) uint8 BGR of each photograph.
-
-    Raises:
-        DatasetError: if there are none.
-    """
+    """Name, subject and image (H, W, 3) uint8 BGR of each photograph; DatasetError if none."""
     if faces.is_dir():
         paths = sorted(path for path in faces.iterdir() if is_photograph(path))
         encoded = [(path.name, path.stem, np.fromfile(path, np.uint8)) for path in paths]

@@ -144,14 +144,9 @@ def commit() -> str:
 def publish(
     recipe: Path, folders: list[Path], results: Path, shown: dict[str, str], people: Path
 ) -> None:
-    """Bring together what may be published: recipe, histories, curves, evaluation, record.
+    """Add recipe, histories, curves and record to the evaluation in ``results``.
 
-    Args:
-        recipe: its file.
-        folders: of the stages.
-        results: where the evaluation lies already.
-        shown: absolute paths, and what stands for them.
-        people: the faces that the evaluation is of.
+    ``shown`` has the absolute paths that may occur in them, and what stands for each.
     """
     if recipe.resolve() != (results / "recipe.json").resolve():
         shutil.copyfile(recipe, results / "recipe.json")
