@@ -310,6 +310,8 @@ def random_weights(config: ModelConfig, seed: int = 0) -> dict[str, np.ndarray]:
         if name.endswith("excite.bias"):
             value += 2  # gates that are half open would damp the signal in every block
         weights[name] = value.astype(np.float32)
+    if config.kind == "landmark_pose":  # translations of a face, not of some hundred pixels
+        weights["global_head.layers.2.weight"][4:] *= np.float32(0.2)
     if config.kind == "au_prediction":  # most units are active, near 2
         weights["au_head.layers.2.weight"] *= np.float32(0.3)
         weights["au_head.layers.2.bias"] += 1
