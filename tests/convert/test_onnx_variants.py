@@ -63,24 +63,25 @@ def dimensions(value) -> list:
     return [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
 
 
-@pytest.fixture(scope="module")
-def uint8_files(tmp_path_factory):
-    """By kind of net a file that takes uint8 crops, and its check."""
+def exported(folder, net, **options) -> dict:
+    """By kind of net a file of what ``net`` makes of its configuration, and its check."""
     files = {}
     for kind, config in BY_KIND.items():
-        path = tmp_path_factory.mktemp("uint8") / "a.onnx"
-        files[kind] = path, export_to_onnx(source(config), path, input="uint8")
+        path = folder / f"{kind}.onnx"
+        files[kind] = path, export_to_onnx(net(config), path, **options)
     return files
+
+
+@pytest.fixture(scope="module")
+def uint8_files(tmp_path_factory):
+    """Files that take uint8 crops, and their checks."""
+    return exported(tmp_path_factory.mktemp("uint8"), source, input="uint8")
 
 
 @pytest.fixture(scope="module")
 def float16_files(tmp_path_factory):
-    """By kind of net a quiet one's file in float16, and its check."""
-    files = {}
-    for kind, config in BY_KIND.items():
-        path = tmp_path_factory.mktemp("float16") / "half.onnx"
-        files[kind] = path, export_to_onnx(quiet(config), path, precision="float16")
-    return files
+    """Quiet nets' files in float16, and their checks."""
+    return exported(tmp_path_factory.mktemp("float16"), quiet, precision="float16")
 
 
 @KINDS
