@@ -139,6 +139,8 @@ def labelled(net: FaceMesh, file: Any) -> dict[str, np.ndarray]:
         crop, placed = crop_frame(wide, matrix), transform_points(matrix, landmarks)
         units = read_action_units(face.points.astype(np.float32), scores)[0]
         found.append((row, crop, landmarks - room, placed, scores, units))
+    if not found:
+        raise SystemExit("the labeller finds a face in none of the images")
     return dict(zip(names, map(np.array, zip(*found, strict=True)), strict=True))
 
 
