@@ -42,6 +42,10 @@ def run_aligned(args: argparse.Namespace, note: str) -> int:
     for name in (form, ending or form):  # any other ending may be a crop's own, by mistake
         if name not in ("csv", "json"):
             raise UsageError(f"{name}: --aligned writes csv or json; give --output such an ending")
+    if ending not in ("", form):
+        raise UsageError(
+            f"--output {args.output}: contradicts --format {args.format}; leave one out"
+        )
     inputs = find_inputs(args.inputs, IMAGE_SUFFIXES)
     paths = [source.path for source in inputs if source.path is not None]
     if len(paths) < len(inputs):

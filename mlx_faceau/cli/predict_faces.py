@@ -68,7 +68,7 @@ def run_faces(args: argparse.Namespace, settings: dict[str, Any], note: str) -> 
     span = Span(args.start, args.end, args.frame_step)
     layout = _layout(args)
     camera = _camera(args.camera_intrinsics)
-    jobs = _jobs(shard(find_inputs(args.inputs), args.shard), args, layout)
+    jobs = _jobs(find_inputs(args.inputs), args, layout)
     for job in jobs:
         _check_replaceable(job.files)
     jobs = [job for job in jobs if not (args.resume and job.files.is_done)]
@@ -266,31 +266,44 @@ def _pdm(args: argparse.Namespace) -> PDM | None:
 
 
 def _jobs(inputs: list[Input], args: argparse.Namespace, layout: Layout) -> list[Job]:
-    """What to run: each video by itself, all images together; two never write one file."""
+    """What to run: each video by itself, all images together; two never write one file.
+
+    Of a shard its own jobs; their files are named by all inputs, so that shards share none.
+    """
     if args.format == "json":
         raise UsageError("--format json is for --aligned; here the formats are csv, jsonl, parquet")
     ending = Path(args.output or "").suffix.lower().lstrip(".")
+    if args.format and ending in FORMATS and ending != args.format:
+        raise UsageError(
+            f"--output {args.output}: contradicts --format {args.format}; leave one out"
+        )
     form = args.format or (ending if ending in FORMATS else "csv")
     images = [source for source in inputs if source.is_image]
     folder_named = len(args.inputs) == 1 and Path(args.inputs[0]).is_dir()
     alone = args.file_per_image or (len(images) == 1 and not folder_named)
-    groups = {source.name: [source] for source in inputs if alone or not source.is_image}
-    if len(groups) + (0 if alone else len(images)) < len(inputs):
-        double = Counter(s.name for s in inputs if alone or not s.is_image).most_common(1)[0][0]
-        raise UsageError(f"{double}: two inputs of this name; run their folders separately")
+    by_themselves = [source for source in inputs if alone or not source.is_image]
+    groups = {source.name: [source] for source in by_themselves}
     stems = {name: Path(name).stem for name in groups}
+    names = Counter(source.name for source in by_themselves)
     if images and not alone:
         # Named after the one folder that was given.
         table_name = Path(args.inputs[0]).resolve().name if folder_named else "images"
         part = "" if args.shard is None else f"-{args.shard.replace('/', '-of-')}"
+        names[table_name + part] += 1
         groups[table_name + part] = images
         stems[table_name + part] = table_name + part  # a folder's name has no ending
         if args.smooth or args.subtract_neutral:
             sys.stderr.write("--smooth and --subtract-neutral change videos alone, not images\n")
+    double, count = names.most_common(1)[0]
+    if count > 1:
+        raise UsageError(f"{double}: two inputs of this name; run their folders separately")
+    taken = set(shard(inputs, args.shard))
+    of_shard = {name: [s for s in group if s in taken] for name, group in groups.items()}
+    of_shard = {name: own for name, own in of_shard.items() if own}
     single = args.output == "-" or ending in FORMATS
-    if single and len(groups) > 1:
+    if single and len(of_shard) > 1:
         raise UsageError(
-            f"--output {args.output}: {len(groups)} tables need a folder to write to, one file each"
+            f"--output {args.output}: {len(of_shard)} tables need a folder to write to"
         )
     folder = Path("." if args.output is None or single else args.output)
     if folder.exists() and not folder.is_dir():
@@ -305,18 +318,18 @@ def _jobs(inputs: list[Input], args: argparse.Namespace, layout: Layout) -> list
         if made:
             Path(made).mkdir(parents=True, exist_ok=True)
     jobs = []
-    for name, own in groups.items():
+    for name, own in of_shard.items():
         base = folder / (stems[name] if shared[stems[name]] == 1 else name)
         table = args.output if single else Path(f"{base}.{form}")
         if single and args.output != "-":
             base = Path(args.output).with_suffix("")
-        are_images = own[0].is_image
+        are_images, group = own[0].is_image, groups[name]
         files = OutputFiles(
             table,
             form,
             replace(layout, file_column=are_images),
-            overlay=_beside(base, own, *_OVERLAY_ENDINGS) if args.overlay else None,
-            aligned_faces=_beside(Path(crops) / base.name, own) if crops else None,
+            overlay=_beside(base, group, taken, *_OVERLAY_ENDINGS) if args.overlay else None,
+            aligned_faces=_beside(Path(crops) / base.name, group, taken) if crops else None,
             report=Path(f"{base}.report.html") if args.report else None,
             smooth=args.smooth and not are_images,
             subtract_neutral=args.subtract_neutral and not are_images,
@@ -326,9 +339,9 @@ def _jobs(inputs: list[Input], args: argparse.Namespace, layout: Layout) -> list
 
 
 def _beside(
-    base: Path, inputs: list[Input], of_video: str = "", of_image: str = ""
+    base: Path, inputs: list[Input], taken: set[Input], of_video: str = "", of_image: str = ""
 ) -> Path | dict[str, Path]:
-    """The path, with its ending, of what is made of a video; or by path of each image its own.
+    """The path, with its ending, of what is made of a video; or by path of each taken image.
 
     The only image goes by the table's name, others by their stems, or in full where stems repeat.
     """
@@ -341,11 +354,11 @@ def _beside(
     for source in inputs:
         stem = Path(source.name).stem
         name = stem if stems[stem] == 1 else source.name
-        paths[str(source.path)] = base.parent / f"{name}{of_image}"
+        paths[source] = base.parent / f"{name}{of_image}"
     if len(set(paths.values())) < len(paths):
         double = Counter(paths.values()).most_common(1)[0][0].name.removesuffix(of_image)
         raise UsageError(f"{double}: two images of this name; run their folders separately")
-    return paths
+    return {str(source.path): path for source, path in paths.items() if source in taken}
 
 
 def _check_replaceable(files: OutputFiles) -> None:

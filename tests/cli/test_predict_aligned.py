@@ -107,6 +107,7 @@ def test_bad_input_is_one_line_and_leaves_no_file(crops, models, tmp_path, capsy
         ("webcam", *models): "reads image files, not a webcam",
         (str(folder / "0.png"), "webcam", *models): "reads image files, not a webcam",
         (str(folder), *models, "--format", "parquet"): "parquet: --aligned writes csv or json",
+        (str(folder), *models, "--format", "json"): "out.csv: contradicts --format json",
         (str(folder), *models, "--overlay", "--detect-every", "3"): (
             "--detect-every, --overlay: not with --aligned"
         ),

@@ -518,7 +518,9 @@ def test_a_webcam_is_read_until_the_end_that_was_asked_for(
         (["clip.mp4", "other.mp4", "--output", "broken.mp4"], "not a folder"),
         (["clip.mp4", "--output", "drawn.png"], "for a folder of this name, write drawn.png/"),
         (["clip.mp4", "--format", "json"], "json is for --aligned"),
+        (["clip.mp4", "--format", "parquet", "--output", "x.csv"], "x.csv: contradicts"),
         (["clip.mp4", "clip.mp4"], "two inputs of this name"),
+        (["clip.mp4", "other/clip.mp4", "--shard", "1/2"], "two inputs of this name"),
         (["clip.mp4", "other.mp4", "--output", "x.csv"], "need a folder"),
         (["clip.mp4", "--output", "-", "--subtract-neutral"], "standard output"),
         (["empty"], "no images or videos"),
@@ -530,6 +532,8 @@ def test_bad_input_is_one_line_and_exit_status_2(
 ) -> None:
     clip(tmp_path / "clip.mp4", 2)
     clip(tmp_path / "other.mp4", 2)
+    (tmp_path / "other").mkdir()
+    clip(tmp_path / "other" / "clip.mp4", 2)
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken.mp4").write_bytes(b"x" * 1000)
     assert predict(*arguments) == 2
@@ -591,6 +595,26 @@ def test_shards_share_all_inputs_out() -> None:
     inputs = [Input(Path(f"{i}.mp4")) for i in range(7)]
     shared = [found for i in (1, 2, 3) for found in shard(inputs, f"{i}/3")]
     assert sorted(shared, key=lambda s: s.name) == inputs
+
+
+def test_shards_of_inputs_with_one_stem_write_files_of_their_own(
+    tmp_path: Path, photos: Path
+) -> None:
+    """The names come from all inputs, not from those of the shard."""
+    for name in ("film.mov", "film.mp4"):
+        clip(photos / name, 2)
+    (photos / "a.png").unlink()
+    cv2.imwrite(str(photos / "b.bmp"), cv2.imread(str(photos / "b.png")))
+    (photos / "c.png").unlink()
+    for part in range(1, 6):
+        options = ("--output", "out", "--overlay", "--aligned-faces", "crops", "--resume")
+        assert predict("wedding", *options, "--shard", f"{part}/5") == 0
+    made = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"film.mov.csv", "film.mp4.csv"} <= made
+    assert {f"wedding-{part}-of-5.csv" for part in (1, 2, 3)} <= made
+    assert {"b.bmp.overlay.png", "b.png.overlay.png", "d, e.overlay.png"} <= made
+    assert not {"film.csv", "b.overlay.png"} & made
+    assert (tmp_path / "crops" / "d, e_face_00.png").is_file()
 
 
 def test_patterns_are_expanded_where_the_shell_does_not(tmp_path: Path) -> None:
