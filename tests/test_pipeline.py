@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -27,7 +28,7 @@ from mlx_faceau.core.geometry import standard_crop_matrix, to_frame
 from mlx_faceau.core.landmarks import FIVE_POINTS
 from mlx_faceau.errors import UsageError, VideoError
 from mlx_faceau.video.detectors import Detection
-from mlx_faceau.video.reader import Span
+from mlx_faceau.video.reader import Span, Webcam
 from mlx_faceau.video.results import Frame, FrameResult
 
 
@@ -312,11 +313,29 @@ def test_a_camera_that_is_not_there_or_gives_nothing_is_an_error() -> None:
 
 @pytest.mark.parametrize(
     ("source", "message"),
-    [(-1, "numbered from 0"), (1 << 40, "numbered from 0"), ("clip.mp4", "FacePipeline.video")],
+    [
+        (-1, "numbered from 0"),
+        (1 << 40, "numbered from 0"),
+        ("clip.mp4", "FacePipeline.video"),
+        (SimpleNamespace(read=0), "an opened cv2.VideoCapture"),
+    ],
 )
 def test_what_is_no_camera_is_refused_before_opencv_sees_it(source: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         pipeline().live(source)
+
+
+def test_a_capture_that_writes_all_frames_into_one_array_gives_frames_of_their_own() -> None:
+    class Reused(FakeCapture):
+        image = np.zeros((240, 320, 3), np.uint8)
+
+        def read(self) -> tuple[bool, np.ndarray | None]:
+            more, image = super().read()
+            self.image[:] += 1
+            return more, self.image if image is not None else None
+
+    values = [frame.image[0, 0, 0] for frame in list(Webcam(capture=Reused(5)).frames())]
+    assert values == [1, 2, 3, 4, 5]
 
 
 def test_leaving_a_live_stream_releases_the_camera() -> None:

@@ -42,6 +42,14 @@ def test_representations_are_short(pipeline: FacePipeline) -> None:
     np.testing.assert_array_equal(cv2.imdecode(png, cv2.IMREAD_COLOR), found.draw())
 
 
+def test_results_compare_and_hash_as_objects(pipeline: FacePipeline) -> None:
+    found, again = pipeline.image(FRAME), pipeline.image(FRAME)
+    assert found != again
+    assert len({found, found, again}) == 2
+    assert found.faces.index(found.faces[1]) == 1
+    assert len({found.frame, found.faces[0], found.faces[0].pose}) == 3
+
+
 def test_files_arrays_and_pil_images_give_the_same(tmp_path: Path, pipeline: FacePipeline) -> None:
     image = pytest.importorskip("PIL.Image")
     path = tmp_path / "a.png"
@@ -65,6 +73,7 @@ def test_a_folder_gives_its_images_in_order(tmp_path: Path, pipeline: FacePipeli
     for name in ("b.png", "a.png"):
         cv2.imwrite(str(tmp_path / name), FRAME)
     (tmp_path / "notes.txt").write_text("none")
+    (tmp_path / "._a.png").write_bytes(b"attributes that macOS writes on foreign disks")
     table = pipeline.images(tmp_path).to_dict()
     assert [Path(row["source"]).name for row in table] == ["a.png", "b.png"]
     (tmp_path / "none").mkdir()

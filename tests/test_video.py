@@ -111,6 +111,8 @@ def test_what_is_no_video_is_refused(tmp_path: Path, content: bytes | None, mess
         path.write_bytes(content)
     with pytest.raises(VideoError, match=message):
         Video(path)
+    with pytest.raises(VideoError, match="a folder"):
+        Video(tmp_path)
 
 
 def test_an_mp4_without_its_index_is_refused(tmp_path: Path) -> None:

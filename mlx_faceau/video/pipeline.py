@@ -137,11 +137,13 @@ class FacePipeline:
     ) -> ResultStream:
         """The faces of several images, one after the other and numbered; see :meth:`image`.
 
-        Of a folder its image files are taken in sorted order; UsageError where it has none.
+        Of a folder its image files are taken in sorted order, hidden ones left out; UsageError
+        where it has none.
         """
         if isinstance(images, (str, Path)):
             folder = Path(images)
-            images = [p for p in sorted(folder.glob("*")) if p.suffix.lower() in IMAGE_SUFFIXES]
+            files = [p for p in sorted(folder.glob("*")) if p.name[0] != "." and p.is_file()]
+            images = [p for p in files if p.suffix.lower() in IMAGE_SUFFIXES]
             if not images:
                 raise UsageError(f"{folder}: no folder with images in it; give one, or a list")
         results = enumerate(map(self.image, images))
@@ -164,7 +166,8 @@ class FacePipeline:
         ``source`` is the webcam's number (VideoError if there is no such, or it gives no images),
         or an opened ``cv2.VideoCapture`` or the like (UsageError for anything else).
         """
-        webcam = Webcam(int(source)) if isinstance(source, int) else Webcam(capture=source)
+        number = isinstance(source, (int, np.integer))
+        webcam = Webcam(int(source)) if number else Webcam(capture=source)
         return self._stream(webcam, span, webcam.name, live=True)
 
     def describe(self) -> dict[str, Any]:

@@ -30,7 +30,7 @@ class Camera:
         return cls(focal, focal, width / 2, height / 2)
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class HeadPose:
     """Where the head is and how it is turned, seen from the camera."""
 

@@ -94,7 +94,7 @@ class Video:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         if not self.path.is_file():
-            raise VideoError(f"{path}: no such file")
+            raise VideoError(f"{path}: {'a folder' if self.path.is_dir() else 'no such file'}")
         if self.path.stat().st_size == 0:
             raise VideoError(f"{path}: the file is empty")
         if is_text(self.path):
@@ -203,7 +203,7 @@ class Webcam:
     """A webcam by its number, or an opened capture, read until it disappears or nobody reads on.
 
     Raises:
-        UsageError: for another number, or a capture without ``read``.
+        UsageError: for another number, or a capture without its methods.
         VideoError: if there is no such camera, or it may not be used.
     """
 
@@ -214,7 +214,8 @@ class Webcam:
         self.name = f"webcam {source}"
         if capture is None and not 0 <= source < _MOST_CAMERAS:  # OpenCV crashes at -1
             raise UsageError(f"webcam {source}: cameras are numbered from 0")
-        if capture is not None and not hasattr(capture, "read"):
+        methods = ("isOpened", "read", "release")
+        if capture is not None and not all(hasattr(capture, name) for name in methods):
             raise UsageError(
                 f"{capture!r}: expected the number of a webcam or an opened cv2.VideoCapture; "
                 "for a file use FacePipeline.video"
@@ -238,7 +239,8 @@ class Webcam:
                 if span.takes(index, seconds):
                     grey = image.ndim == 2 or image.shape[2] == 1
                     colours = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR) if grey else image[..., :3]
-                    yield Frame(index, seconds, colours)
+                    # A copy: a capture of the caller's may write all its frames into one array.
+                    yield Frame(index, seconds, colours.copy())
                 index += 1
         finally:
             self._capture.release()

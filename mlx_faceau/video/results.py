@@ -31,7 +31,7 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Frame:
     """One image of a source."""
 
@@ -40,7 +40,7 @@ class Frame:
     image: np.ndarray = field(repr=False)  # (H, W, 3) uint8 BGR
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class FaceResult:
     """One face of one frame, in frame pixels."""
 
@@ -107,7 +107,7 @@ class FaceResult:
         )
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class FrameResult:
     """A frame and its faces. Notebooks show it as a picture."""
 
