@@ -137,6 +137,7 @@ def _inputs(paths: Sequence[Path], subjects: dict[str, str]) -> list["InputFile"
     names, inputs = Counter(path.name for path in paths), []
     for path in paths:
         name = path.name if names[path.name] == 1 else path.as_posix()
+        name = name.encode(errors="backslashreplace").decode()  # HDF5 takes UTF-8 alone
         subject = subjects.get(name) or subjects.get(path.name) or subjects.get(path.stem)
         inputs.append(InputFile(path, name, subject))
     return inputs

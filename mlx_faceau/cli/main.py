@@ -5,6 +5,7 @@ Exit status: 0 done; 1 a check, a target or a part of the work failed, or a defe
 """
 
 import argparse
+import io
 import logging
 import os
 import re
@@ -155,6 +156,8 @@ def main(arguments: list[str] | None = None) -> int:
         args = build_parser(command).parse_args(given)
         verbose = hasattr(args, "verbose")
         level = logging.INFO if verbose else logging.WARNING
+        if isinstance(sys.stdout, io.TextIOWrapper):  # a name may have letters that it cannot write
+            sys.stdout.reconfigure(errors="backslashreplace")
         logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
         status = int(args.run(args))
         sys.stdout.flush()  # what is buffered can still meet a reader that went away

@@ -63,7 +63,10 @@ def run_aligned(args: argparse.Namespace, note: str) -> int:
     if args.output in (None, "-"):
         write(rows, sys.stdout)
     else:
-        with atomic_file(args.output) as temporary, temporary.open("w", newline="") as file:
+        with (
+            atomic_file(args.output) as temporary,
+            temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+        ):
             write(rows, file)
         described = {role: predictor.describe() for role, predictor in predictors.items()}
         record_path = Path(args.output).with_suffix(".run.json")

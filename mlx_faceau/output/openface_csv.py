@@ -134,7 +134,8 @@ def presences(intensities: Sequence[str], thresholds: Sequence[float]) -> list[s
 
 
 def _quoted(text: str) -> str:
-    return '"' + text.replace('"', '""') + '"' if set(text) & set('",\n\r') else text
+    plain = not set(text) & set('",\n\r') and text == text.strip()
+    return text if plain else '"' + text.replace('"', '""') + '"'
 
 
 def _fixed(values: np.ndarray, decimals: int) -> list[str]:

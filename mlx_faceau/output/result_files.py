@@ -240,17 +240,23 @@ def _write_parquet(csv_path: Path, path: Path, record: Mapping[str, Any]) -> Non
     from pyarrow import csv as arrow_csv
     from pyarrow import parquet
 
-    with csv_path.open() as file:
-        names = [name.strip() for name in file.readline().split(",")]
     types = {"frame": "int64", "face_id": "int64", "success": "int64", FILE_COLUMN: "string"}
-    reader = arrow_csv.open_csv(
-        csv_path,
-        read_options=arrow_csv.ReadOptions(column_names=names, skip_rows=1),
-        convert_options=arrow_csv.ConvertOptions(
-            column_types={name: types.get(name, "float64") for name in names}
-        ),
-    )
-    schema = reader.schema.with_metadata({"mlx-faceau": json.dumps(record)})
-    with atomic_file(path) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
-        for batch in reader:
-            writer.write_batch(batch.cast(schema) if batch.schema != schema else batch)
+    with csv_path.open("rb") as rows:  # given open: pyarrow takes no name that is not UTF-8
+        names = [name.strip() for name in rows.readline().decode().split(",")]
+        rows.seek(0)
+        reader = arrow_csv.open_csv(
+            rows,
+            read_options=arrow_csv.ReadOptions(column_names=names, skip_rows=1),
+            parse_options=arrow_csv.ParseOptions(newlines_in_values=FILE_COLUMN in names),
+            convert_options=arrow_csv.ConvertOptions(
+                column_types={name: types.get(name, "float64") for name in names}
+            ),
+        )
+        schema = reader.schema.with_metadata({"mlx-faceau": json.dumps(record)})
+        with (
+            atomic_file(path) as temporary,
+            temporary.open("wb") as file,
+            parquet.ParquetWriter(file, schema) as writer,
+        ):
+            for batch in reader:
+                writer.write_batch(batch.cast(schema) if batch.schema != schema else batch)

@@ -66,7 +66,8 @@ class RowFile:
 
     def write(self, lines: list[str]) -> None:
         """Append lines, all or none; OSError if there is no room, or standard output was closed."""
-        data = "".join(line + "\n" for line in lines).encode()
+        # Names of files may hold bytes that are no UTF-8.
+        data = "".join(line + "\n" for line in lines).encode(errors="backslashreplace")
         if self.path is None:
             self._file.write(data)
             self._file.flush()

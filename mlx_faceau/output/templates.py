@@ -19,7 +19,7 @@ def write_page(path: Path | str, template: str, **values: Any) -> None:
     """Write a filled ``.html`` template, whole or not at all; see :func:`render`."""
     page = render(template, **values)
     with atomic_file(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(page, "utf-8", "backslashreplace")
 
 
 @cache

@@ -25,7 +25,7 @@ from mlx_faceau.core.facs import AU_DESCRIPTIONS, MAX_INTENSITY
 from mlx_faceau.core.geometry import euler_to_matrix
 from mlx_faceau.core.landmarks import GROUPS
 from mlx_faceau.core.libraries import installed_opencv
-from mlx_faceau.errors import MissingDependency, UsageError, VideoError
+from mlx_faceau.errors import MissingDependency, UsageError, VideoError, printable
 
 if TYPE_CHECKING:
     from .results import FaceResult, FrameResult
@@ -350,7 +350,7 @@ class LiveWindow:
 
     def __init__(self, title: str) -> None:
         self.is_open = True  # until the user closes it
-        self._title = title
+        self._title = printable(title)
         self._times: list[float] = []  # of the last frames
         # Without a display Qt would end the program.
         if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
@@ -359,7 +359,7 @@ class LiveWindow:
                 "to a file instead"
             )
         try:
-            cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_GUI_NORMAL)
+            cv2.namedWindow(self._title, cv2.WINDOW_NORMAL | cv2.WINDOW_GUI_NORMAL)
         except cv2.error:
             installed = " ".join(installed_opencv()) or "opencv-python-headless"
             raise UsageError(

@@ -17,7 +17,7 @@ from mlx_faceau.core.landmarks import NUM_LANDMARKS
 from mlx_faceau.core.libraries import import_library
 from mlx_faceau.core.pdm import PDM
 from mlx_faceau.core.plural import counted
-from mlx_faceau.errors import UsageError, VideoError
+from mlx_faceau.errors import UsageError, VideoError, printable
 
 from .align import FrameCrops
 from .pose import Camera, HeadPose, head_pose, refined_head_pose
@@ -147,7 +147,7 @@ class FrameResult:
         Another ending raises UsageError.
         """
         path = Path(path)
-        if cv2.haveImageWriter(path.name):
+        if cv2.haveImageWriter(printable(path.name)):
             write_picture(path, self.draw())
         else:
             _write_table(path, [self])
@@ -217,7 +217,7 @@ class ResultStream(Iterator[FrameResult]):
 
 def write_picture(path: Path, image: np.ndarray) -> None:
     """An (H, W, 3) uint8 BGR image as a picture file; VideoError if its ending names no format."""
-    if not cv2.haveImageWriter(path.name):
+    if not cv2.haveImageWriter(printable(path.name)):
         raise VideoError(f"{path}: no picture format has this ending; use .png or .jpg")
     with atomic_file(path) as temporary:
         temporary.write_bytes(cv2.imencode(path.suffix, image)[1].tobytes())
@@ -232,7 +232,7 @@ def _write_table(path: Path, results: Iterable[FrameResult]) -> None:
         )
     with (
         atomic_file(path) as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as file,
+        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
     ):
         if suffix == ".json":
             json.dump([found.to_dict() for found in results], file)

@@ -1,6 +1,7 @@
 """predict on pictures, videos and folders, through the command line's own entry."""
 
 import csv
+import io
 import json
 import os
 import re
@@ -615,6 +616,40 @@ def test_shards_of_inputs_with_one_stem_write_files_of_their_own(
     assert {"b.bmp.overlay.png", "b.png.overlay.png", "d, e.overlay.png"} <= made
     assert not {"film.csv", "b.overlay.png"} & made
     assert (tmp_path / "crops" / "d, e_face_00.png").is_file()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems' names are Unicode")
+def test_names_that_are_no_utf_8_are_written_with_escapes(tmp_path: Path) -> None:
+    folder = tmp_path / "old disk"
+    folder.mkdir()
+    clip(folder / "clip.mp4", 2).rename(folder / os.fsdecode(b"caf\xe9.mp4"))
+    for name in (b"f\xfcr.png", b"a\nb.png", b"c.png"):
+        image = cv2.imencode(".png", draw_frame([Blob(70, 80, 30)]))[1].tobytes()
+        (folder / os.fsdecode(name)).write_bytes(image)
+    options = ("--output", "out", "--format", "parquet", "--overlay", "--report")
+    assert predict("old disk", *options, "--aligned-faces", "crops") == 0
+    table = pytest.importorskip("pyarrow.parquet").read_table(tmp_path / "out" / "old disk.parquet")
+    names = ["old disk/a\nb.png", "old disk/c.png", "old disk/f\\udcfcr.png"]
+    assert table["file"].to_pylist() == names
+    with (tmp_path / "out" / "old disk.csv").open(newline="", encoding="utf-8") as file:
+        assert [row["file"] for row in csv.DictReader(file)] == names
+    for name, page in ((b"caf\xe9", "caf\\udce9.mp4"), (b"old disk", "f\\udcfcr.png")):
+        report = tmp_path / "out" / os.fsdecode(name + b".report.html")
+        assert page in report.read_text("utf-8")
+    assert (tmp_path / "crops" / os.fsdecode(b"f\xfcr_face_00.png")).is_file()
+
+
+def test_names_that_standard_output_cannot_write_do_not_end_a_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Windows, where a file that output is redirected to is in one of its old encodings."""
+    for name in ("\u65e5\u672c.mp4", "zug.mp4"):
+        clip(tmp_path / name, 2)
+    output = io.TextIOWrapper(io.BytesIO(), "cp1252")
+    monkeypatch.setattr(sys, "stdout", output)
+    assert predict("\u65e5\u672c.mp4", "zug.mp4") == 0
+    lines = output.buffer.getvalue().decode("cp1252").splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["\\u65e5\\u672c.mp4", "zug.mp4"]
 
 
 def test_patterns_are_expanded_where_the_shell_does_not(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from training_files import AU_NAMES, COMMON, arrays, write
 
 from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.data.format.writer import TrainingDataWriter
-from mlx_faceau.errors import DatasetError
+from mlx_faceau.errors import DatasetError, UsageError
 
 
 def sample(**changes):
@@ -135,6 +135,19 @@ def test_a_second_writer_waits_for_the_first_to_be_done(tmp_path):
         with pytest.raises(DatasetError, match="another writer has it open"):
             TrainingDataWriter(tmp_path / "out.h5")
     assert len(FaceDataset(tmp_path / "out.h5")) == 1
+
+
+def test_a_relative_path_stays_where_it_was_when_the_folder_changes(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with TrainingDataWriter("faces.h5") as writer:
+        writer.add_sample(**sample())
+        writer.flush()
+        monkeypatch.chdir("elsewhere")
+        writer.add_sample(**sample(frame_index=8))
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["faces.h5"]
+    with h5py.File(tmp_path / "faces.h5") as file:
+        assert len(file["images"]) == 2
 
 
 def test_threads_may_share_a_writer(tmp_path):
@@ -273,6 +286,9 @@ def test_a_disk_that_is_too_small_is_refused(tmp_path):
         ({"frame_index": -1}, "frame_index"),
         ({"frame_index": 1.5}, "frame_index"),
         ({"video_name": ""}, "video_name"),
+        ({"video_name": "caf\udce9.mp4"}, "a text in UTF-8"),
+        ({"au_intensities": dict.fromkeys(AU_NAMES, 1.0)}, "au_intensities is no array of numbers"),
+        ({"local_params": "none"}, "local_params is no array of numbers"),
         ({"quality_score": 1.5}, "quality_score"),
         ({"warp_matrix": np.zeros((3, 3))}, "warp_matrix has shape"),
         ({"hog_features": np.zeros(100)}, "hog_features has shape"),
@@ -281,7 +297,7 @@ def test_a_disk_that_is_too_small_is_refused(tmp_path):
 def test_bad_samples_are_refused_and_not_added(tmp_path, changes, message):
     with TrainingDataWriter(tmp_path / "out.h5") as writer:
         writer.add_sample(**sample())
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(UsageError, match=message):
             writer.add_sample(**sample(**changes))
         assert len(writer) == 1
     assert len(FaceDataset(tmp_path / "out.h5")) == 1

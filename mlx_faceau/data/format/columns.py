@@ -128,15 +128,18 @@ def _checked_column(column: Column, values: Any) -> np.ndarray:
     if column.dtype is object:
         for value in values:
             empty = value in (None, "") and name != "video_name"
-            if not empty and (not isinstance(value, str) or "\0" in value or not value):
-                raise UsageError(f"{name} is {value!r}, expected a text that is not empty")
+            if not empty and not _is_text(value):
+                raise UsageError(f"{name} is {value!r}, expected a text in UTF-8, not empty")
         return np.array([value or "" for value in values], object)
     if name == "frame_index":
         for value in values:
             whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
             if not whole or not 0 <= value < 2**31:
                 raise UsageError(f"frame_index is {value!r}, expected a whole number >= 0")
-    array = np.array(values) if name == "image" else np.array(values, column.dtype)
+    try:
+        array = np.array(values) if name == "image" else np.array(values, column.dtype)
+    except (TypeError, ValueError):  # a dict, text, or rows of unequal lengths
+        raise UsageError(f"{name} is no array of numbers; expected shape {column.shape}") from None
     if name == "image" and (array.shape[1:] != column.shape or array.dtype != np.uint8):
         raise UsageError(
             f"image is {array.dtype} {array.shape[1:]}, expected uint8 {column.shape} RGB"
@@ -146,6 +149,13 @@ def _checked_column(column: Column, values: Any) -> np.ndarray:
     if array.dtype == np.float32:
         _refuse(~np.isfinite(array), f"{name} holds NaN or inf")
     return array
+
+
+def _is_text(value: Any) -> bool:
+    """Whether HDF5 can store it; names of files may hold bytes that are no UTF-8."""
+    if not isinstance(value, str) or "\0" in value or not value:
+        return False
+    return value == value.encode(errors="replace").decode()
 
 
 def _refuse(wrong: np.ndarray, message: str) -> None:

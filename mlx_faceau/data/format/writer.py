@@ -42,7 +42,7 @@ class TrainingDataWriter:
     """
 
     def __init__(self, path: str | os.PathLike[str], expected_samples: int | None = None) -> None:
-        self.path = Path(path)
+        self.path = Path(path).absolute()  # the current folder may change before the end
         self._folder = self.path.with_name(self.path.name + schema.PARTIAL)
         self._buffer: list[Block] = []
         self._thread_lock = threading.RLock()
