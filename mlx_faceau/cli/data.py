@@ -244,10 +244,11 @@ def _split(args: argparse.Namespace) -> int:
 
 def _convert(args: argparse.Namespace) -> int:
     from mlx_faceau.core.pdm import read_pdm
-    from mlx_faceau.data.format.merge import convert_file
+    from mlx_faceau.data.format.merge import merge_files
 
     pdm = read_pdm(args.pdm) if args.pdm else None
-    source, output = Path(args.file), Path(args.output)
-    count = convert_file(source, output, args.compress, not args.drop_outside, pdm)
-    print(f"{output}: {counted(count, 'sample')}")
+    report = merge_files(
+        [Path(args.file)], Path(args.output), args.compress, not args.drop_outside, True, pdm
+    )
+    print(f"{args.output}: {counted(report.samples, 'sample')}")
     return 0

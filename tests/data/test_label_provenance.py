@@ -11,9 +11,10 @@ import h5py
 import numpy as np
 from training_files import arrays, write
 
+from mlx_faceau.cli.main import main
 from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.data.format.label_provenance import GENERATION, labellers
-from mlx_faceau.data.format.merge import convert_file, merge_files, write_subset
+from mlx_faceau.data.format.merge import merge_files, write_subset
 from mlx_faceau.data.format.writer import TrainingDataWriter
 
 
@@ -51,7 +52,7 @@ def test_who_labelled_is_passed_on_by_merging_dividing_rewriting_and_appending(
         file.create_dataset(GENERATION, data=text, dtype=h5py.string_dtype())
     both = labellers(path)
     merge_files([plain, path], tmp_path / "merged.h5", mixed_labels=True)
-    convert_file(path, tmp_path / "converted.h5")
+    main(["data", "convert", str(path), "--output", str(tmp_path / "converted.h5")])
     dataset = FaceDataset(path)
     write_subset(tmp_path / "part.h5", dataset, np.flatnonzero(dataset.videos == "video3"))
     dataset.close()

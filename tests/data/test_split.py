@@ -9,7 +9,7 @@ from mlx_faceau.cli.main import main
 from mlx_faceau.core import geometry
 from mlx_faceau.core.pdm import PDM, write_pdm
 from mlx_faceau.data.format.dataset import FaceDataset
-from mlx_faceau.data.format.merge import convert_file
+from mlx_faceau.data.format.merge import merge_files
 from mlx_faceau.data.format.split import partition_by_list, partition_dataset
 from mlx_faceau.data.synthetic.shape import shape_model
 from mlx_faceau.errors import DatasetError
@@ -151,7 +151,7 @@ def test_an_original_file_becomes_ours_and_keeps_its_features(tmp_path):
 
 def test_the_real_original_file_is_converted(shared_folder, tmp_path):
     source = shared_folder / "data" / "original_tool_200.h5"
-    assert convert_file(source, tmp_path / "new.h5", keep_outside=True) == 200
+    assert merge_files([source], tmp_path / "new.h5").samples == 200
     old, new = (FaceDataset(path, keep_outside=True) for path in (source, tmp_path / "new.h5"))
     for name, values in old.labels.items():
         np.testing.assert_array_equal(new.labels[name], values)
@@ -169,7 +169,7 @@ def test_poses_in_no_known_space_need_a_pdm(tmp_path):
     data["global_params"][:, 4:] = 700
     path = write(tmp_path / "old.h5", data, COMMON)
     with pytest.raises(DatasetError, match="not in crop space"):
-        convert_file(path, tmp_path / "new.h5")
+        merge_files([path], tmp_path / "new.h5")
     write_pdm(tmp_path / "pdm.txt", PDM(model.mean, model.basis, np.full(34, 9.0)))
     options = ["--output", str(tmp_path / "new.h5"), "--pdm", str(tmp_path / "pdm.txt")]
     assert main(["data", "convert", str(path), *options]) == 0

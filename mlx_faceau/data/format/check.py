@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mlx_faceau.core.architectures import IMAGE_SIZE
 from mlx_faceau.core.facs import AU_NAMES, MAX_INTENSITY, out_of_range
 from mlx_faceau.core.geometry import CROP_CENTRE, CROP_MARGIN
 from mlx_faceau.core.plural import counted
@@ -203,7 +204,7 @@ def _check_spaces(report: CheckReport, dataset: FaceDataset) -> None:
             f"tx, ty of {counted(int(outside.sum()), 'sample')} lie outside their landmarks: "
             "global_params are not in crop space"
         )
-    expected = schema.IMAGE_SHAPE[0] / CROP_MARGIN
+    expected = IMAGE_SIZE / CROP_MARGIN
     centre = np.median((low + high) / 2, axis=0) - CROP_CENTRE
     if max(abs(side - expected), np.abs(centre).max()) > _MARGIN_TOLERANCE * expected:
         report.warnings.append(

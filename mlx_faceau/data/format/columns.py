@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from mlx_faceau.core.facs import MAX_INTENSITY
+from mlx_faceau.core.facs import MAX_INTENSITY, NUM_AUS
+from mlx_faceau.core.landmarks import NUM_LANDMARKS
 from mlx_faceau.errors import UsageError
 
-from . import schema
-
 Block = dict[str, np.ndarray]
+HOG = "hog_features"  # a data set that files may lack
+HOG_SIZE = 4464
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,14 @@ MEASURES = (
 )
 _MEASURES = "metadata/measures/"
 COLUMNS: dict[str, Column] = {
-    "images": Column("image", schema.IMAGE_SHAPE, np.uint8, None),
-    **{name: Column(name, shape, missing=None) for name, shape in schema.LABEL_SHAPES.items()},
-    "bboxes": Column("bbox", schema.FRAME_SHAPES["bboxes"]),
-    "warp_matrices": Column("warp_matrix", schema.FRAME_SHAPES["warp_matrices"]),
-    schema.HOG: Column(schema.HOG, (schema.HOG_SIZE,)),
+    "images": Column("image", (112, 112, 3), np.uint8, None),
+    "landmarks": Column("landmarks", (NUM_LANDMARKS, 2), missing=None),
+    "global_params": Column("global_params", (6,), missing=None),
+    "local_params": Column("local_params", (34,), missing=None),
+    "au_intensities": Column("au_intensities", (NUM_AUS,), missing=None),
+    "bboxes": Column("bbox", (4,)),
+    "warp_matrices": Column("warp_matrix", (2, 3)),
+    HOG: Column(HOG, (HOG_SIZE,)),
     "metadata/video_names": Column("video_name", dtype=object, missing=""),
     "metadata/frame_indices": Column("frame_index", dtype=np.int32, missing=0),
     "metadata/quality_scores": Column("quality_score", missing=1.0),
@@ -52,9 +56,10 @@ COLUMNS: dict[str, Column] = {
     "metadata/groups": Column("group", dtype=object, missing=""),
     **{f"{_MEASURES}{name}": Column(name) for name in MEASURES},
 }
+LABELS = ("landmarks", "global_params", "local_params", "au_intensities")
 # Data sets by their names as arguments of add_batch.
 _ARGUMENTS = {name.rpartition("/")[2]: name for name in COLUMNS if not name.startswith(_MEASURES)}
-_REQUIRED = ("images", *schema.LABEL_SHAPES, "bboxes", "video_names", "frame_indices")
+_REQUIRED = ("images", *LABELS, "bboxes", "video_names", "frame_indices")
 _ALWAYS_STORED = ("warp_matrices", "metadata/quality_scores", "metadata/subjects")
 
 

@@ -19,10 +19,12 @@ from mlx_faceau.core import geometry
 from mlx_faceau.errors import DatasetError, UsageError
 
 from . import schema
+from .columns import COLUMNS, LABELS
 
 _LOG = logging.getLogger(__name__)
 _HASHED_IMAGES = 8
 _MIN_CACHE_BYTES = 1 << 20
+_IMAGE_BYTES = math.prod(COLUMNS["images"].shape)
 _NEARLY_ALL = 0.99  # share of points inside the crop from which crop space is assumed
 _SIMILARITY_TOLERANCE = 1e-4  # of the scale
 
@@ -63,7 +65,7 @@ class FaceDataset:
         with schema.opened(self.path) as file:
             ours = schema.check_root(self.path, file)
             count = schema.check_datasets(self.path, file)
-            labels = {name: file[name][:].astype(np.float32) for name in schema.LABEL_SHAPES}
+            labels = {name: file[name][:].astype(np.float32) for name in LABELS}
             for name, values in labels.items():
                 bad = np.flatnonzero(~np.isfinite(values.reshape(count, -1)).all(axis=1))
                 if bad.size:
@@ -116,31 +118,37 @@ class FaceDataset:
         return self.rows // max(schema.CHUNK_ROWS, self._chunk_rows)
 
     def read_images(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """(n, 112, 112, 3) uint8 RGB images by index, in the order given.
+        """(n, 112, 112, 3) uint8 RGB images by index; see :meth:`read`."""
+        return self.read("images", indices)
+
+    def read(self, name: str, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """A column of the file by index, in the order given, as the file holds it.
 
         Repeats are allowed; runs of neighbours are fastest.
 
         Raises:
             UsageError: if an index is out of range.
-            DatasetError: if the file's images cannot be read.
+            DatasetError: if the file cannot be read.
         """
         chosen = np.asarray(indices, dtype=np.int64).reshape(-1)
         if chosen.size and not (chosen.min() >= 0 and chosen.max() < len(self)):
             raise UsageError(f"indices must lie in [0, {len(self)}), got {chosen.tolist()[:8]}")
         rows = self.rows[chosen]
         order = np.argsort(rows, kind="stable")
-        images = np.empty((len(rows), *schema.IMAGE_SHAPE), np.uint8)
+        column = COLUMNS[name]
+        values: np.ndarray = np.empty((len(rows), *column.shape), column.dtype)
         with schema.named_errors(self.path):
             if self._file is None or self._process != os.getpid():
-                cache = max(_MIN_CACHE_BYTES, 2 * self._chunk_rows * math.prod(schema.IMAGE_SHAPE))
+                cache = max(_MIN_CACHE_BYTES, 2 * self._chunk_rows * _IMAGE_BYTES)
                 self._file = schema.open_file(self.path, rdcc_nbytes=cache)
                 self._process = os.getpid()
-            source = self._file["images"]
-            cuts = np.flatnonzero(np.diff(rows[order] // self._chunk_rows)) + 1
+            source = self._file[name]
+            chunk_rows = source.chunks[0] if source.chunks else schema.CHUNK_ROWS
+            cuts = np.flatnonzero(np.diff(rows[order] // chunk_rows)) + 1
             for part in np.split(order, cuts) if len(order) else ():
                 first, last = int(rows[part[0]]), int(rows[part[-1]])
-                images[part] = source[first : last + 1][rows[part] - first]
-        return images
+                values[part] = source[first : last + 1][rows[part] - first]
+        return values
 
     def close(self) -> None:
         """Close the file; the next read opens it again."""

@@ -10,11 +10,12 @@ import numpy as np
 from mlx_faceau.core.pdm import PDM, fit_pdm
 from mlx_faceau.errors import DatasetError
 
-from . import schema
+from .columns import HOG, LABELS
 from .dataset import FaceDataset
 from .identity import subject_key
 from .label_provenance import check_same_labels, copy_provenance, labellers
 from .row_io import check_new, create_file, read_blocks
+from .schema import has_hog
 
 
 @dataclass
@@ -32,6 +33,7 @@ def merge_files(
     compression: str | None = None,
     keep_outside: bool = True,
     mixed_labels: bool = False,
+    pdm: PDM | None = None,
 ) -> MergeReport:
     """Write the samples of all files, in the order given, into a new one.
 
@@ -39,7 +41,9 @@ def merge_files(
     together; where no subject is named, the same holds for videos. Files of the original tool are
     converted to crop space. A sample that an earlier file holds byte for byte is left out. HOG
     features are kept only if every file has them. Images may be compressed by "lzf". Samples with
-    landmarks outside the crop can be dropped, files of several labellers or PDMs allowed.
+    landmarks outside the crop can be dropped, files of several labellers or PDMs allowed. A PDM
+    fits pose and shape to the landmarks of samples whose pose is in no known space, which are
+    refused without one.
     """
     resolved = [path.resolve() for path in paths]
     for path, place in zip(paths, resolved, strict=True):
@@ -54,10 +58,10 @@ def merge_files(
     check_new(output, sum(map(len, datasets)))
     report = MergeReport()
     exclude = set()
-    lacking = [schema.has_hog(path) for path in paths].count(False)
+    lacking = [has_hog(path) for path in paths].count(False)
     if 0 < lacking < len(paths):
-        exclude = {schema.HOG}
-        report.notes.append(f"{schema.HOG} left out: {lacking} of {len(paths)} files lack them")
+        exclude = {HOG}
+        report.notes.append(f"{HOG} left out: {lacking} of {len(paths)} files lack them")
     kind = "subjects" if all(_names(each, "subjects") for each in datasets) else "videos"
     names = [_names(each, kind) for each in datasets]
     if shared := sum(map(len, names)) - len(set().union(*names)):
@@ -65,9 +69,11 @@ def merge_files(
     seen: set[bytes] = set()
     with create_file(output, compression) as file:
         for dataset in datasets:
+            if pdm is not None:
+                _fit_unplaced(dataset, pdm)
             digests = set()
             for block in read_blocks(dataset, exclude=exclude):
-                columns = [block["images"], *(block[name] for name in schema.LABEL_SHAPES)]
+                columns = [block["images"], *(block[name] for name in LABELS)]
                 samples = (b"".join(v.tobytes() for v in row) for row in zip(*columns, strict=True))
                 found = [blake2b(sample, digest_size=16).digest() for sample in samples]
                 new = np.array([digest not in seen for digest in found])
@@ -87,32 +93,19 @@ def _names(dataset: FaceDataset, kind: str) -> set[str]:
     return set() if names is None else set(map(subject_key, names.tolist())) - {""}
 
 
-def convert_file(
-    source: Path,
-    output: Path,
-    compression: str | None = None,
-    keep_outside: bool = True,
-    pdm: PDM | None = None,
-) -> int:
-    """Write all samples of a file, ours or the original tool's, into a new one in crop space.
-
-    The arguments are those of :func:`merge_files`; a PDM fits pose and shape to the landmarks of
-    samples whose pose is in no known space, which are refused without one. Returns their number.
-    """
-    dataset = FaceDataset(source, keep_outside)
+def _fit_unplaced(dataset: FaceDataset, pdm: PDM) -> None:
     unplaced = dataset.masks["global_mask"] == 0
-    if pdm is not None and unplaced.any():
+    if unplaced.any():
         fit = fit_pdm(pdm, dataset.labels["landmarks"][unplaced])
         dataset.labels["global_params"][unplaced] = fit.global_params
         dataset.labels["local_params"][unplaced] = fit.local_params
         dataset.masks["global_mask"][unplaced] = 1
-    return write_subset(output, dataset, np.arange(len(dataset)), compression)
 
 
 def write_subset(
     output: Path, dataset: FaceDataset, indices: np.ndarray, compression: str | None = None
-) -> int:
-    """Write some samples of a data set to a new file; return their number."""
+) -> None:
+    """Write some samples of a data set to a new file."""
     check_new(output, len(indices))
     with create_file(output, compression) as file:
         for block in read_blocks(dataset, indices):
@@ -120,4 +113,3 @@ def write_subset(
         every = dataset.videos is None or len(indices) == len(dataset)
         videos = None if every else set(dataset.videos[indices].tolist())  # type: ignore[index]
         copy_provenance(file, [dataset.path], videos)
-    return file.rows

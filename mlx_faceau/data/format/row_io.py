@@ -5,7 +5,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Container, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import h5py
@@ -18,7 +18,7 @@ from mlx_faceau.core.plural import counted
 from mlx_faceau.errors import DatasetError
 
 from . import schema
-from .columns import COLUMNS, Block, concatenate_blocks
+from .columns import COLUMNS, HOG, Block, concatenate_blocks
 from .dataset import FaceDataset
 
 BLOCK_ROWS = 256  # samples that pass through memory together, about 10 MB
@@ -146,16 +146,18 @@ def check_new(path: Path, expected_samples: int | None = None) -> None:
     check_target(path, expected_samples)
 
 
-def copy_samples(source: Path, file: RowWriter, exclude: Container[str] = ()) -> None:
-    """Append all samples of a training file to a new one, but for some columns."""
-    dataset = FaceDataset(source, keep_outside=True, quiet=True)
-    for block in read_blocks(dataset, exclude=exclude):
-        file.append(block)
-    dataset.close()
+def copy_files(sources: Sequence[Path], file: RowWriter) -> None:
+    """Append all samples of training files to a new one; HOG features if every file has some."""
+    exclude = () if all(map(schema.has_hog, sources)) else (HOG,)
+    for source in sources:
+        dataset = FaceDataset(source, keep_outside=True, quiet=True)
+        for block in read_blocks(dataset, exclude=exclude):
+            file.append(block)
+        dataset.close()
 
 
 def read_blocks(
-    dataset: FaceDataset, indices: np.ndarray | None = None, exclude: Container[str] = ()
+    dataset: FaceDataset, indices: np.ndarray | None = None, exclude: Collection[str] = ()
 ) -> Iterator[Block]:
     """Samples with every column that the file has but ``exclude``, at most 256 at a time.
 
@@ -179,21 +181,10 @@ def read_blocks(
     if dataset.videos is None:  # a split needs names: all samples are of one video
         columns["metadata/video_names"] = np.full(len(dataset), dataset.path.name, object)
     with schema.opened(dataset.path) as file:
-        others = COLUMNS.keys() - columns.keys() - {"images"}
-        others = {name for name in others if name in file and name not in exclude}
+        others = [name for name in COLUMNS if name in file and name not in {*columns, *exclude}]
         for name in others:
-            schema.check_array(dataset.path, file, name, COLUMNS[name].shape, len(file["images"]))
-        for start in range(0, len(indices), BLOCK_ROWS):
-            part = indices[start : start + BLOCK_ROWS]
-            block: Block = {"images": dataset.read_images(part)}
-            block |= {name: values[part] for name, values in columns.items() if values is not None}
-            rows = dataset.rows[part]
-            first, last = int(rows.min()), int(rows.max())
-            for name in others:  # one read of the span where the rows lie close together
-                source = file[name]
-                if last - first < 4 * len(rows):
-                    values = source[first : last + 1][rows - first]
-                else:
-                    values = np.stack([source[int(row)] for row in rows])
-                block[name] = values.astype(COLUMNS[name].dtype)
-            yield block
+            schema.check_array(dataset.path, file, name, len(file["images"]))
+    for start in range(0, len(indices), BLOCK_ROWS):
+        part = indices[start : start + BLOCK_ROWS]
+        block = {name: values[part] for name, values in columns.items() if values is not None}
+        yield block | {name: dataset.read(name, part) for name in others}

@@ -1,4 +1,4 @@
-"""The schema of training files: names, shapes and attributes, and checks of a file against them.
+"""The attributes of training files, and checks of a file against them and its columns.
 
 Layout: HDF5, one row a face. Images are RGB; landmarks and global parameters are in pixels of the
 112 x 112 crop, except in files of the original tool, which carry no ``format`` attribute.
@@ -18,22 +18,13 @@ import h5py
 import numpy as np
 
 from mlx_faceau.core.facs import AU_NAMES, NUM_AUS
-from mlx_faceau.core.landmarks import NUM_LANDMARKS
 from mlx_faceau.errors import DatasetError
 
-IMAGE_SHAPE = (112, 112, 3)
+from .columns import COLUMNS, HOG, LABELS
+
 CHUNK_ROWS = 16
-HOG = "hog_features"  # a data set that files may lack
-HOG_SIZE = 4464
 PARTIAL = ".partial"  # ending of the folder of shards of an unfinished file
 
-LABEL_SHAPES: dict[str, tuple[int, ...]] = {
-    "landmarks": (NUM_LANDMARKS, 2),
-    "global_params": (6,),
-    "local_params": (34,),
-    "au_intensities": (NUM_AUS,),
-}
-FRAME_SHAPES: dict[str, tuple[int, ...]] = {"bboxes": (4,), "warp_matrices": (2, 3)}
 TEXTS = ("subjects", "video_names", "groups")  # of each sample, under metadata/
 # Root attribute -> its value, and what to do with a file of another one. The original tool's files
 # have the last two alone.
@@ -141,21 +132,21 @@ def au_order(path: Path, file: h5py.File) -> np.ndarray:
 def check_datasets(path: Path, file: h5py.File) -> int:
     """Check presence, shapes, types and sizes of all data sets; return the number of rows."""
     _check_members(path, file)
-    check_array(path, file, "images", IMAGE_SHAPE, None)
+    check_array(path, file, "images", None)
     count = int(file["images"].shape[0])
     if file["images"].dtype != np.uint8:
         raise DatasetError(f"{path}: 'images' is {file['images'].dtype}, expected uint8 RGB")
     if count == 0:
         raise DatasetError(f"{path}: holds no samples")
-    for name, shape in {**LABEL_SHAPES, **FRAME_SHAPES, "metadata/quality_scores": ()}.items():
-        if name in file or name in LABEL_SHAPES:
-            check_array(path, file, name, shape, count)
+    for name in (*LABELS, "bboxes", "warp_matrices", "metadata/quality_scores"):
+        if name in file or name in LABELS:
+            check_array(path, file, name, count)
             kind = file[name].dtype
             if not np.issubdtype(kind, np.floating):
                 raise DatasetError(f"{path}: {name!r} is {kind}, expected float32; {_CHECK_HINT}")
     for name in TEXTS:
         if f"metadata/{name}" in file:
-            check_array(path, file, f"metadata/{name}", (), count)
+            check_array(path, file, f"metadata/{name}", count)
     return count
 
 
@@ -172,11 +163,9 @@ def read_texts(path: Path, file: h5py.File, name: str) -> np.ndarray | None:
         raise DatasetError(f"{path}: 'metadata/{name}' is not UTF-8 text ({error})") from error
 
 
-def check_array(
-    path: Path, file: h5py.File, name: str, shape: tuple[int, ...], count: int | None
-) -> None:
-    """Raise DatasetError unless a data set exists with the shape (``count``, *``shape``)."""
-    dataset = file.get(name)
+def check_array(path: Path, file: h5py.File, name: str, count: int | None) -> None:
+    """Raise DatasetError unless a column exists with its shape and ``count`` rows."""
+    dataset, shape = file.get(name), COLUMNS[name].shape
     if not isinstance(dataset, h5py.Dataset):
         raise DatasetError(f"{path}: no data set {name!r}; {_CHECK_HINT}")
     found = tuple(dataset.shape or ())

@@ -15,10 +15,10 @@ from mlx_faceau.core.file_lock import Lock
 from mlx_faceau.errors import DatasetError, UsageError
 
 from . import schema
-from .columns import Block, batch_of_one, checked_block
+from .columns import HOG, Block, batch_of_one, checked_block
 from .dataset import FaceDataset
 from .label_provenance import copy_provenance
-from .row_io import BLOCK_ROWS, check_target, copy_samples, create_file
+from .row_io import BLOCK_ROWS, check_target, copy_files, create_file
 
 _LOG = getLogger(__name__)
 
@@ -144,8 +144,8 @@ class TrainingDataWriter:
         with self._thread_lock:
             self._check_open()
             if self._hog is None:
-                self._hog = schema.HOG in block
-            if self._hog != (schema.HOG in block):
+                self._hog = HOG in block
+            if self._hog != (HOG in block):
                 raise UsageError("hog_features must be given for all samples of a file or for none")
             self._buffer.append(block)
             if len(self) - self._rows >= BLOCK_ROWS:
@@ -186,8 +186,7 @@ class TrainingDataWriter:
                 self.flush()
                 if self._shards:
                     with create_file(self.path) as file:
-                        for path in [*self._existing, *self._shards]:
-                            copy_samples(path, file)
+                        copy_files([*self._existing, *self._shards], file)
                         copy_provenance(file, self._existing)
                     shutil.rmtree(self._folder)
             finally:

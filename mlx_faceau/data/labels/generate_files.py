@@ -26,10 +26,9 @@ from pathlib import Path
 import cv2
 
 from mlx_faceau.core.file_lock import Lock
-from mlx_faceau.data.format import schema
 from mlx_faceau.data.format.columns import batch_of_one, checked_block
 from mlx_faceau.data.format.label_provenance import GENERATION, check_same_labels, video_reports
-from mlx_faceau.data.format.row_io import check_target, copy_samples, create_file
+from mlx_faceau.data.format.row_io import check_target, copy_files, create_file
 from mlx_faceau.errors import DatasetError, FaceauError, FunctionError, UsageError
 
 from .face_labels import is_photograph
@@ -137,11 +136,8 @@ def generate_file(
         if filled:
             order = {file.name: number for number, file in enumerate(inputs)}
             filled.sort(key=lambda shard: order[shard.inputs[0].name])
-            sources = [*existing, *(shard.path for shard in filled)]
-            exclude = set() if all(map(schema.has_hog, sources)) else {schema.HOG}
             with create_file(output) as file:
-                for path in sources:
-                    copy_samples(path, file, exclude)
+                copy_files([*existing, *(shard.path for shard in filled)], file)
                 final = [vars(report) for report in reports.values() if report.final]
                 file.write_text(GENERATION, json.dumps(final))
         shutil.rmtree(folder)

@@ -8,7 +8,7 @@ import numpy as np
 
 from mlx_faceau.core.pdm import PDM
 from mlx_faceau.core.user_function import load_function, name_of, user_code
-from mlx_faceau.data.format import schema
+from mlx_faceau.data.format.columns import COLUMNS, LABELS
 from mlx_faceau.errors import BackendError, DatasetError, UsageError
 from mlx_faceau.video.results import Frame
 
@@ -114,15 +114,15 @@ class CallableLabeller:
 
 
 def _as_labels(face: Mapping[str, Any]) -> FaceLabels:
-    missing = set(schema.LABEL_SHAPES) - set(face)
-    unknown = set(face) - set(schema.LABEL_SHAPES) - set(_OPTIONAL)
+    missing, unknown = set(LABELS) - set(face), set(face) - {*LABELS, *_OPTIONAL}
     if missing or unknown:
         raise UsageError(
             f"a labelled face: missing {sorted(missing)}, unknown {sorted(unknown)}; expected "
-            f"{', '.join(schema.LABEL_SHAPES)} and optionally {', '.join(_OPTIONAL)}"
+            f"{', '.join(LABELS)} and optionally {', '.join(_OPTIONAL)}"
         )
     values: dict[str, Any] = {name: face[name] for name in _OPTIONAL if face.get(name) is not None}
-    for name, shape in schema.LABEL_SHAPES.items():
+    for name in LABELS:
+        shape = COLUMNS[name].shape
         values[name] = np.asarray(face[name], np.float64)
         if values[name].shape != shape:
             raise UsageError(f"a labelled face: {name} is {values[name].shape}, expected {shape}")

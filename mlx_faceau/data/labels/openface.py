@@ -13,7 +13,7 @@ import numpy as np
 
 from mlx_faceau.core.facs import AU_NAMES, MAX_INTENSITY
 from mlx_faceau.core.pdm import PDM, fit_pdm
-from mlx_faceau.data.format.schema import HOG_SIZE
+from mlx_faceau.data.format.columns import HOG_SIZE
 from mlx_faceau.errors import DatasetError
 from mlx_faceau.output.openface_csv import FIRST_COLUMNS, GROUPS, read_openface_csv
 from mlx_faceau.video.reader import Video

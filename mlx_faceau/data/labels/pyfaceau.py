@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mlx_faceau.core.facs import AU_NAMES, MAX_INTENSITY
-from mlx_faceau.data.format.schema import HOG_SIZE
+from mlx_faceau.data.format.columns import HOG_SIZE
 from mlx_faceau.errors import BackendError
 from mlx_faceau.video.results import Frame
 
