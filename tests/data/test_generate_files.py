@@ -1,9 +1,12 @@
 """Many videos into one file: nothing ends the batch, and a second run goes on."""
 
 import csv
+import os
+import subprocess
 import sys
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -13,6 +16,7 @@ from labelled_videos import film, moving_face, write_csv
 
 from mlx_faceau.cli.main import main
 from mlx_faceau.data.format.dataset import FaceDataset
+from mlx_faceau.data.format.label_provenance import video_reports
 from mlx_faceau.data.format.writer import TrainingDataWriter
 from mlx_faceau.data.labels import generate_files
 from mlx_faceau.data.labels.generate import TrainingDataGenerator
@@ -107,6 +111,46 @@ def test_an_interrupted_run_keeps_the_finished_videos(tmp_path):
     reports = generate_file(inputs, settings, output, workers=0)
     assert [report.kept for report in reports] == [3, 3, 3]
     assert FaceDataset(output).videos.tolist() == ["a"] * 3 + ["b"] * 3 + ["c"] * 3
+
+
+def test_reports_come_in_the_order_of_the_inputs_however_they_finish(tmp_path, monkeypatch):
+    def backwards(shards, settings, workers, progress):
+        for shard in reversed(shards):
+            yield shard, generate_files.make_shard(shard, settings, lambda: None)
+
+    monkeypatch.setattr(generate_files, "_process_in_pool", backwards)
+    output, settings = tmp_path / "out.h5", GeneratorSettings("openface-csv", limits=KEEP_ALIKE)
+    names = ["k", "a", "z", "c"]
+    for count in (2, 4):  # the second run adds inputs before and after
+        inputs = [InputFile(good_video(tmp_path, name, 3), name) for name in names[-count:]]
+        generate_file(inputs, settings, output)
+    written = ["z", "c", "k", "a"]
+    assert [report["video"] for report in video_reports(output)] == written
+    assert list(dict.fromkeys(FaceDataset(output).videos.tolist())) == written
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+def test_workers_end_when_the_run_is_killed(tmp_path):
+    good_video(tmp_path, "a", 2)
+    (tmp_path / "waiting.py").write_text(WAITING)
+    places = [tmp_path, Path(__file__).parents[2]]
+    command = [sys.executable, "-m", "mlx_faceau", "data", "generate", "a.mp4", "--output"]
+    command += ["faces.h5", "--labels", "callable:waiting:label"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, places))}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    run = subprocess.Popen(command, cwd=tmp_path, env=environment, **pipes)
+    assert run.stdout.readline() == b"labelling\n"
+    run.kill()
+    run.communicate(timeout=60)  # returns once the worker, which holds the pipe too, is gone
+
+
+WAITING = """
+import time
+
+def label(image):
+    print("labelling", flush=True)
+    time.sleep(600)
+"""
 
 
 def test_a_full_disk_is_no_fault_of_the_video_which_is_tried_again(tmp_path, monkeypatch):

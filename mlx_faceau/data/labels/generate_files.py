@@ -12,7 +12,6 @@ import json
 import logging
 import multiprocessing
 import shutil
-import signal
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -29,6 +28,7 @@ from mlx_faceau.core.file_lock import Lock
 from mlx_faceau.data.format.columns import batch_of_one, checked_block
 from mlx_faceau.data.format.label_provenance import GENERATION, check_same_labels, video_reports
 from mlx_faceau.data.format.row_io import check_target, copy_files, create_file
+from mlx_faceau.data.worker import start_worker
 from mlx_faceau.errors import DatasetError, FaceauError, FunctionError, UsageError
 
 from .face_labels import is_photograph
@@ -133,9 +133,11 @@ def generate_file(
             check_same_labels(labels, "choose a labeller with --labels")
             if any(report.kept for report in found):
                 filled.append(shard)
+        # Shards are finished in any order; samples and reports come in that of the inputs.
+        order = {file.name: number for number, file in enumerate(new)}
+        filled.sort(key=lambda shard: order[shard.inputs[0].name])
+        reports.update({file.name: reports.pop(file.name) for file in new})
         if filled:
-            order = {file.name: number for number, file in enumerate(inputs)}
-            filled.sort(key=lambda shard: order[shard.inputs[0].name])
             with create_file(output) as file:
                 copy_files([*existing, *(shard.path for shard in filled)], file)
                 final = [vars(report) for report in reports.values() if report.final]
@@ -237,8 +239,7 @@ _stop: Event
 def _start_worker(frames: "Synchronized[int]", stop: Event) -> None:
     global _frames, _stop
     _frames, _stop = frames, stop
-    cv2.setNumThreads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process sets the event
+    start_worker()  # which leaves Ctrl-C to the main process, and that sets the event
 
 
 def _work(shard: Shard, settings: GeneratorSettings) -> list[VideoReport]:

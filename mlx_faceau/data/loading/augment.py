@@ -12,8 +12,6 @@ thousands of faces a second needs processes.
 """
 
 import multiprocessing
-import os
-import signal
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -27,6 +25,7 @@ import numpy as np
 
 from mlx_faceau.core import geometry
 from mlx_faceau.core.geometry import CROP_CENTRE, similarity_matrix
+from mlx_faceau.data.worker import start_worker
 from mlx_faceau.errors import FaceauError
 
 from .photometric import Appearance, change_appearance, draw_factors, limit, limits_of
@@ -171,7 +170,7 @@ class AugmentationPool:
 
     def __init__(self, count: int) -> None:
         context = multiprocessing.get_context("spawn")
-        self._pool = ProcessPoolExecutor(count, context, initializer=_start_worker)
+        self._pool = ProcessPoolExecutor(count, context, initializer=start_worker)
         # A process that was itself started by multiprocessing waits for its children before the
         # executor would end them; and it first closes, with priority 10, the queue that tells them.
         Finalize(self, _shut_down, (self._pool,), exitpriority=20)
@@ -193,16 +192,3 @@ def _shut_down(pool: ProcessPoolExecutor) -> None:
     # The last reference may go in the executor's own thread, which cannot wait for itself; at the
     # exit, where waiting matters, it is the main thread that comes here.
     pool.shutdown(wait=threading.current_thread() is threading.main_thread())
-
-
-def _start_worker() -> None:
-    """Leave Ctrl-C to the parent, take one core, and end when the parent is killed."""
-
-    def end_with(parent: "multiprocessing.process.BaseProcess") -> None:
-        parent.join()
-        os._exit(1)
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    cv2.setNumThreads(1)
-    if parent := multiprocessing.parent_process():
-        threading.Thread(target=end_with, args=(parent,), daemon=True).start()
