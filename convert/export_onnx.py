@@ -8,6 +8,7 @@ files too.
 import io
 import json
 import warnings
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -84,27 +85,25 @@ def export_to_onnx(
         raise UsageError("faces to calibrate on are for int8, which needs them")
     source = read_source(model_or_checkpoint)
     with atomic_file(path) as temporary:
+        model = traced(source, variant)
         if faces is not None:  # first as it will be quantised: int8 hides mistakes
+            pool_globally(model.graph)
             unrounded = replace(variant, precision="float32")
-            temporary.write_bytes(onnx_bytes(source, unrounded, None, pooled=True))
+            temporary.write_bytes(onnx_bytes(deepcopy(model), source, unrounded, None))
             verify_export(temporary, path, source)
-        temporary.write_bytes(onnx_bytes(source, variant, faces))
+        temporary.write_bytes(onnx_bytes(model, source, variant, faces))
         return verify_export(temporary, path, source, faces, force)
 
 
 def onnx_bytes(
+    model: onnx.ModelProto,
     source: SourceModel | CombinedModel,
     variant: Variant,
     faces: CalibrationFaces | None,
-    pooled: bool = False,
 ) -> bytes:
-    """The file of a variant; ``pooled``: in float32 the graph that int8 starts from."""
-    half = variant.precision == HALF_WEIGHTS
-    model = _traced(source.rounded_to_half() if half else source, variant)
-    if half:
+    """The file of a variant, made of its trace, which changes."""
+    if variant.precision == HALF_WEIGHTS:
         store_half(model)
-    if pooled:
-        pool_globally(model.graph)
     if faces is not None:
         model = quantise(model, source, network_input(faces.calibration))
     if variant.precision == "float16":
@@ -124,7 +123,10 @@ def onnx_bytes(
     return bytes(model.SerializeToString(deterministic=True))
 
 
-def _traced(source: SourceModel | CombinedModel, variant: Variant) -> Any:
+def traced(source: SourceModel | CombinedModel, variant: Variant) -> onnx.ModelProto:
+    """The graph that a variant's file is made of, in float32."""
+    if variant.precision == HALF_WEIGHTS:
+        source = source.rounded_to_half()
     names = list(source.output_shapes)
     dynamic = variant.batch == DYNAMIC
     images = _TRACE_BATCH if dynamic else int(variant.batch or 1)

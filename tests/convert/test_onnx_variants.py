@@ -182,7 +182,10 @@ def test_old_and_new_opsets_are_written_in_float16_with_uint8_crops(tmp_path, op
 
 def test_the_same_net_gives_the_same_bytes():
     variant = Variant("onnx", precision="float16", input="uint8", batch=2)
-    first, again = (export_onnx.onnx_bytes(source(AU), variant, None) for _ in range(2))
+    first, again = (
+        export_onnx.onnx_bytes(export_onnx.traced(net, variant), net, variant, None)
+        for net in (source(AU), source(AU))
+    )
     assert first == again
 
 
@@ -217,7 +220,7 @@ def mistaken_trace(request):
     """A trace with a mistake: it is the same for every precision and type of input."""
     good = source(AU)
     weights = {**good.weights, **request.param(good.weights)}
-    model = export_onnx._traced(dataclasses.replace(good, weights=weights), Variant("onnx"))
+    model = export_onnx.traced(dataclasses.replace(good, weights=weights), Variant("onnx"))
     return model.SerializeToString()
 
 
@@ -232,7 +235,7 @@ def test_an_exporter_that_makes_a_classic_mistake_writes_nothing(
     def traced(given, variant):
         return onnx.load_model_from_string(mistaken_trace)
 
-    monkeypatch.setattr(export_onnx, "_traced", traced)
+    monkeypatch.setattr(export_onnx, "traced", traced)
     if asked.get("precision") == "int8":
         asked = {**asked, "faces": CalibrationFaces(random_crops(2), random_crops(2), {}, "h")}
     with pytest.raises(CheckFailed, match="au_intensities differs by"):

@@ -1,5 +1,7 @@
 """int8 files: scales, weights and structure against NumPy, and what becomes of lost accuracy."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 from random_nets import AU, BOTH, LANDMARK, random_crops, random_weights
@@ -18,7 +20,7 @@ from mlx_faceau.convert.check import (  # noqa: E402
     check_export,
     measure_change,
 )
-from mlx_faceau.convert.export_onnx import export_to_onnx, onnx_bytes  # noqa: E402
+from mlx_faceau.convert.export_onnx import export_to_onnx  # noqa: E402
 from mlx_faceau.convert.exported_model import network_input  # noqa: E402
 from mlx_faceau.convert.quantise import float_blocks  # noqa: E402
 from mlx_faceau.convert.source_model import SourceModel, read_source  # noqa: E402
@@ -39,11 +41,25 @@ def some_faces(labels=None) -> CalibrationFaces:
     return CalibrationFaces(random_crops(4), random_crops(3, seed=1), labels or {}, hash="abc")
 
 
+@cache
+def trace_bytes(kind: str) -> bytes:
+    """What all files of a net are made of."""
+    return export_onnx.traced(source(BY_KIND[kind]), INT8).SerializeToString()
+
+
+def trace(kind: str) -> onnx.ModelProto:
+    return onnx.load_model_from_string(trace_bytes(kind))
+
+
+def int8_file(net: SourceModel, model: onnx.ModelProto | None = None) -> bytes:
+    """Made of the net's trace, if that is given."""
+    model = export_onnx.traced(net, INT8) if model is None else model
+    return export_onnx.onnx_bytes(model, net, INT8, some_faces())
+
+
 @pytest.fixture(scope="module")
 def int8_files():
-    return {
-        kind: onnx_bytes(source(config), INT8, some_faces()) for kind, config in BY_KIND.items()
-    }
+    return {kind: int8_file(source(config), trace(kind)) for kind, config in BY_KIND.items()}
 
 
 @pytest.fixture(scope="module")
@@ -54,11 +70,13 @@ def graphs(int8_files):
 @pytest.fixture
 def au_conversion(int8_files, monkeypatch) -> None:
     """Stands for the conversion of the AU net, whose files were made before."""
-    unrounded = onnx_bytes(source(AU), Variant("onnx"), None, pooled=True)
+    in_float = export_onnx.onnx_bytes
 
-    def made_before(source, variant, faces, pooled=False):
-        return unrounded if faces is None else int8_files["au_prediction"]
+    def made_before(model, source, variant, faces):
+        asked = model, source, variant, faces
+        return in_float(*asked) if faces is None else int8_files["au_prediction"]
 
+    monkeypatch.setattr(export_onnx, "traced", lambda source, variant: trace("au_prediction"))
     monkeypatch.setattr(export_onnx, "onnx_bytes", made_before)
 
 
@@ -88,8 +106,8 @@ def test_layers_are_float_or_int8_as_designed(graphs, kind):
 
 @KINDS
 def test_weights_are_within_half_a_step_of_the_net_s_and_fit_seven_bits(graphs, kind):
-    """Against the float32 file, layer by layer, each output channel with a scale of its own."""
-    exact = onnx.load_model_from_string(onnx_bytes(source(BY_KIND[kind]), Variant("onnx"), None))
+    """Against the float32 graph, layer by layer, each output channel with a scale of its own."""
+    exact = trace(kind)
     arrays = {t.name: numpy_helper.to_array(t) for t in exact.graph.initializer}
     coded = {t.name: numpy_helper.to_array(t) for t in graphs[kind].initializer}
     compared = 0
@@ -150,7 +168,7 @@ def test_activations_are_rounded_as_their_scale_says(graphs, tmp_path):
 
 
 def test_the_same_net_and_faces_give_the_same_bytes(int8_files):
-    assert onnx_bytes(source(AU), INT8, some_faces()) == int8_files["au_prediction"]
+    assert int8_file(source(AU)) == int8_files["au_prediction"]
 
 
 @pytest.mark.parametrize("opset", [17, 18])
@@ -187,7 +205,7 @@ def test_equal_arrays_that_torch_shares_are_coded_for_each_layer():
             same = weights[f"global_head.layers.{layer}.{part}"]
             weights[f"local_head.layers.{layer}.{part}"] = same.copy()
     twin = SourceModel(LANDMARK, weights, describe(LANDMARK))
-    model = onnx.load_model_from_string(onnx_bytes(twin, INT8, some_faces()))
+    model = onnx.load_model_from_string(int8_file(twin))
     onnx.checker.check_model(model, full_check=True)
 
 
@@ -196,22 +214,21 @@ def test_a_net_that_overflows_on_its_calibration_is_refused():
     for block in (9, 11):
         weights[f"backbone.blocks.{block}.project.norm.weight"] *= np.float32(1e30)
     with pytest.raises(ExportError, match="NaN or inf"):
-        onnx_bytes(SourceModel(AU, weights, describe(AU)), INT8, some_faces())
+        int8_file(SourceModel(AU, weights, describe(AU)))
 
 
 def test_rounding_moves_no_output_s_mean_over_the_calibration_faces(int8_files, monkeypatch):
     """Shape parameters are their last layer's own numbers: nothing behind it hides a shift."""
-    faces = some_faces()
-    images = network_input(faces.calibration)
+    images = network_input(some_faces().calibration)
 
     def means(model: bytes) -> np.ndarray:
         session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
         return session.run(["local_params"], {"image": images})[0].mean(axis=0)
 
-    true = means(onnx_bytes(source(LANDMARK), Variant("onnx"), None))
+    true = means(trace_bytes("landmark_pose"))
     corrected = np.abs(means(int8_files["landmark_pose"]) - true).max()
     monkeypatch.setattr(quantise, "correct_biases", lambda *_: None)
-    rounded = np.abs(means(onnx_bytes(source(LANDMARK), INT8, faces)) - true).max()
+    rounded = np.abs(means(int8_file(source(LANDMARK), trace("landmark_pose"))) - true).max()
     assert corrected < 0.02 * rounded
 
 
