@@ -76,6 +76,26 @@ def model_folders(made_once: Callable[..., Path]) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
+def onnx_file(made_once: Callable[..., Path]) -> Callable[..., Path]:
+    """The file of a random net, or of two in one, that is exported with some options."""
+    pytest.importorskip("torch")
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    from random_nets import random_source
+
+    from mlx_faceau.convert.export_onnx import export_to_onnx
+    from mlx_faceau.convert.source_model import CombinedModel
+
+    def path(*configs: Any, **options: Any) -> Path:
+        nets = [random_source(config) for config in configs]
+        net = nets[0] if len(nets) == 1 else CombinedModel(*nets)
+        name = "-".join(["onnx", *(net.kind for net in nets), *map(str, options.values())])
+        return made_once(name, lambda to: export_to_onnx(net, to / "a.onnx", **options)) / "a.onnx"
+
+    return path
+
+
+@pytest.fixture(scope="session")
 def stand_in(made_once: Callable[..., Path]) -> Path:
     """A weights folder of a small untrained pair."""
     pytest.importorskip("torch")
@@ -91,13 +111,15 @@ def core_ml_packages(made_once: Callable[..., Path]) -> dict[str, Path]:
     """By kind of net an ``.mlpackage``: landmarks in float32, action units in float16."""
     pytest.importorskip("torch")
     pytest.importorskip("coremltools")
+    from quick_core_ml import quick_conversion
     from random_nets import AU, LANDMARK, write_checkpoint
 
     from mlx_faceau.convert.export_coreml import export_to_coreml
 
     def export(config: Any, precision: str, folder: Path) -> None:
         checkpoint = write_checkpoint(folder / "net.safetensors", config)
-        export_to_coreml(checkpoint, folder / f"{config.kind}.mlpackage", precision=precision)
+        with quick_conversion():
+            export_to_coreml(checkpoint, folder / f"{config.kind}.mlpackage", precision=precision)
 
     return {
         config.kind: made_once(f"core_ml_{config.kind}", partial(export, config, precision))

@@ -1,6 +1,7 @@
 """Small nets whose answers depend on every pixel, weight and layer, for tests of what runs them."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +30,13 @@ def write_checkpoint(path: Path, config: ModelConfig, seed: int = 0) -> Path:
     arrays = {f"model.{name}": value for name, value in random_weights(config, seed).items()}
     save_checkpoint(path, arrays, describe(config))
     return path
+
+
+def random_source(config: ModelConfig) -> Any:
+    """The net as the exporters take it; its checkpoint has the kind as hash."""
+    from mlx_faceau.convert.source_model import SourceModel
+
+    return SourceModel(config, random_weights(config), describe(config, source_hash=config.kind))
 
 
 def random_crops(count: int, seed: int = 0) -> np.ndarray:

@@ -5,7 +5,7 @@ import types
 
 import numpy as np
 import pytest
-from random_nets import AU, LANDMARK, random_crops, random_weights
+from random_nets import AU, LANDMARK, random_crops
 
 onnxruntime = pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")
@@ -17,8 +17,6 @@ from mlx_faceau import (  # noqa: E402
     load_au_predictor,
     load_predictor,
 )
-from mlx_faceau.convert.export_onnx import export_to_onnx  # noqa: E402
-from mlx_faceau.convert.source_model import CombinedModel, SourceModel  # noqa: E402
 from mlx_faceau.core.artifact_metadata import METADATA_KEY  # noqa: E402
 from mlx_faceau.core.checkpoint import describe  # noqa: E402
 from mlx_faceau.core.preprocess import to_crops, to_network_input  # noqa: E402
@@ -34,10 +32,6 @@ from mlx_faceau.inference.backends.onnx_backend import (  # noqa: E402
 )
 
 
-def source(config) -> SourceModel:
-    return SourceModel(config, random_weights(config), describe(config, source_hash="0"))
-
-
 def test_pixels_survive_the_way_to_network_input_and_back():
     crops = np.arange(256, dtype=np.uint8).repeat(3 * 49).reshape(1, 112, 112, 3)
     crops[..., 0] = 255 - crops[..., 0]
@@ -49,19 +43,17 @@ def test_pixels_survive_the_way_to_network_input_and_back():
     [{"batch": 3}, {"input": "uint8", "batch": 1}],  # below: uint8 of any batch
     ids=["batch3", "uint8-batch1"],
 )
-def test_every_input_gives_what_the_plain_file_gives(model_folders, tmp_path, asked):
+def test_every_input_gives_what_the_plain_file_gives(model_folders, onnx_file, asked):
     plain = model_folders["au_prediction"] / "au_prediction.onnx"
-    export_to_onnx(source(AU), tmp_path / "a.onnx", **asked)
     crops = random_crops(7)
     expected = AUPredictor.from_onnx(plain).predict_batch(crops)["au_intensities"]
-    got = AUPredictor.from_onnx(tmp_path / "a.onnx").predict_batch(crops)["au_intensities"]
+    got = AUPredictor.from_onnx(onnx_file(AU, **asked)).predict_batch(crops)["au_intensities"]
     assert got.shape == (7, 17)
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
 
 
-def test_a_file_of_both_nets_gives_each_predictor_its_own_outputs(model_folders, tmp_path):
-    both = tmp_path / "both.onnx"
-    export_to_onnx(CombinedModel(source(LANDMARK), source(AU)), both, input="uint8")
+def test_a_file_of_both_nets_gives_each_predictor_its_own_outputs(model_folders, onnx_file):
+    both = onnx_file(LANDMARK, AU, input="uint8")
     crops = random_crops(3)
     for load, kind in ((load_predictor, LANDMARK.kind), (load_au_predictor, AU.kind)):
         got = load(both, backend="onnx").predict_batch(crops)

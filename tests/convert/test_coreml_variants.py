@@ -10,6 +10,8 @@ from random_nets import AU, LANDMARK, random_crops, random_weights, reference_ou
 torch = pytest.importorskip("torch")
 pytest.importorskip("coremltools")
 
+from quick_core_ml import quick_conversion  # noqa: E402
+
 from mlx_faceau.convert import check, export_coreml  # noqa: E402
 from mlx_faceau.convert.check import (  # noqa: E402
     CalibrationFaces,
@@ -35,15 +37,16 @@ def some_faces() -> CalibrationFaces:
 def packages(tmp_path_factory):
     """The AU net with a picture as input, and in batches of two."""
     folder = tmp_path_factory.mktemp("variants")
-    export_to_coreml(source(AU), folder / "picture.mlpackage", input="image")
-    export_to_coreml(source(AU), folder / "batch.mlpackage", "float32", batch=2)
+    with quick_conversion():
+        export_to_coreml(source(AU), folder / "picture.mlpackage", input="image")
+        export_to_coreml(source(AU), folder / "batch.mlpackage", "float32", batch=2)
     return folder
 
 
 @pytest.fixture(scope="module")
 def int8_package(tmp_path_factory):
     path = tmp_path_factory.mktemp("int8") / "int8.mlpackage"
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, quick_conversion():
         patch.setattr(check, "INT8_SHARE", np.inf)  # a random net, which rounding ruins
         export_to_coreml(source(AU), path, "int8", faces=some_faces())
     return path

@@ -2,15 +2,13 @@
 
 import numpy as np
 import pytest
-from random_nets import AU, BOTH, LANDMARK, random_crops, random_weights, reference_outputs
+from random_nets import AU, BOTH, LANDMARK, random_crops, reference_outputs
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 from mlx_faceau.convert.export_onnx import export_to_onnx  # noqa: E402
-from mlx_faceau.convert.source_model import SourceModel  # noqa: E402
-from mlx_faceau.core.checkpoint import describe  # noqa: E402
 
 BY_KIND = {config.kind: config for config in BOTH}
 
@@ -34,11 +32,13 @@ class OriginalPredictor:
 @pytest.mark.parametrize(
     "asked", [{}, {"batch": 1}, {"opset_version": 12}], ids=["plain", "batch1", "opset12"]
 )
-def test_its_landmark_predictor_finds_points_pose_and_shape_by_position(tmp_path, asked):
-    net = SourceModel(LANDMARK, random_weights(LANDMARK), describe(LANDMARK))
-    export_to_onnx(net, tmp_path / "a.onnx", **asked)
+def test_its_landmark_predictor_finds_points_pose_and_shape_by_position(
+    model_folders, onnx_file, asked
+):
+    plain = model_folders["landmark_pose"] / "landmark_pose.onnx"
+    predictor = OriginalPredictor(onnx_file(LANDMARK, **asked) if asked else plain)
     crop = random_crops(1)[0]
-    landmarks, global_params, local_params = OriginalPredictor(tmp_path / "a.onnx").predict(crop)
+    landmarks, global_params, local_params = predictor.predict(crop)
     assert (landmarks.shape, global_params.shape, local_params.shape) == ((68, 2), (6,), (34,))
     true = reference_outputs(LANDMARK, crop[np.newaxis])
     np.testing.assert_allclose(landmarks, true["landmarks"][0], atol=1e-3)
@@ -46,10 +46,10 @@ def test_its_landmark_predictor_finds_points_pose_and_shape_by_position(tmp_path
     np.testing.assert_allclose(local_params, true["local_params"][0], atol=1e-3)
 
 
-def test_its_action_unit_predictor_takes_the_first_output(tmp_path):
-    export_to_onnx(SourceModel(AU, random_weights(AU), describe(AU)), tmp_path / "a.onnx")
+def test_its_action_unit_predictor_takes_the_first_output(model_folders):
+    path = model_folders["au_prediction"] / "au_prediction.onnx"
     crop = random_crops(1)[0]
-    intensities = OriginalPredictor(tmp_path / "a.onnx").predict(crop)[0]
+    intensities = OriginalPredictor(path).predict(crop)[0]
     assert intensities.shape == (17,)
     true = reference_outputs(AU, crop[np.newaxis])["au_intensities"][0]
     np.testing.assert_allclose(intensities, true, atol=1e-4)
