@@ -18,8 +18,15 @@ from mlx_faceau.core.checkpoint import describe, save_checkpoint
 from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.data.format.identity import fingerprint
 from mlx_faceau.data.synthetic.people import write_synthetic
+from mlx_faceau.evaluation import report
 
 WARNING = "THE NET WAS TRAINED ON FACES OF THIS FILE"
+
+
+@pytest.fixture(autouse=True)
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evaluations without their picture, which takes longer than all else."""
+    monkeypatch.setattr(report, "draw_evaluation", lambda evaluation, path: None)
 
 
 @pytest.fixture(scope="module")
