@@ -1,40 +1,47 @@
 """Fill ``mlx_faceau/weights/`` with a pair of trained nets.
 
 python benchmarks/build_builtin.py LANDMARK_CKPT AU_CKPT [--version builtin-1]
-    [--figures EVALUATION.json] [--sources strict|wide] [--reason TEXT] [--output DIR]
+    [--faces FACES.h5 ...] [--figures EVALUATION.json] [--sources strict|wide] [--reason TEXT]
+    [--output DIR]
 
 Averaged weights are taken where a checkpoint has them. Every file is written by the exporters of
 the package and checked: the stored weights against the float32 net within float16's limits, each
 file against the stored weights within float32's, on colour patterns, noise and drawn people. The
 same checkpoints give the same bytes.
 
-``--figures`` is the ``evaluation.json`` of ``builtin_evaluation.py``, with ``evaluation.md`` beside
-it. Without it the model card says that nothing is measured. Before that evaluation
-``presence_thresholds.py AU_CKPT --write`` stores from which intensity each unit counts as present.
+``--faces`` are openly labelled faces of people whom no net was trained on: from them comes the
+intensity from which each unit counts as present. ``--figures`` is the ``evaluation.json`` of
+``builtin_evaluation.py`` on the pair that was built so, with ``evaluation.md`` beside it; without
+it the model card says that nothing is measured.
 """
 
 import argparse
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from string import Template
 
 import numpy as np
 
+from mlx_faceau import load_au_predictor
 from mlx_faceau.convert.check import CheckFailed, check_export
 from mlx_faceau.convert.export_onnx import export_to_onnx
 from mlx_faceau.convert.source_model import CombinedModel, SourceModel, read_source, save_weights
 from mlx_faceau.convert.variants import HALF_WEIGHTS
 from mlx_faceau.core.architectures import count_parameters
 from mlx_faceau.core.checkpoint import file_hash, load_checkpoint
-from mlx_faceau.core.facs import AU_NAMES
+from mlx_faceau.core.facs import AU_NAMES, PRESENCE_KEY
 from mlx_faceau.core.libraries import package_version
+from mlx_faceau.core.metrics import MINIMUM_SUPPORT
 from mlx_faceau.core.pdm import read_pdm
 from mlx_faceau.core.provenance import pdm_of, training_stages
+from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.data.synthetic.people import synthesize
 from mlx_faceau.errors import FaceauError
+from mlx_faceau.output.openface_csv import PRESENCE_THRESHOLD
 from mlx_faceau.output.tables import Table, au_label, number
 from mlx_faceau.weights import builtin
 
@@ -44,6 +51,7 @@ LICENCE_NOTE = "MIT: these weights may be used for any purpose; see MODEL_CARD.m
 STRONG, FAIR = (0.85, 0.8), (0.7, 0.65)  # least r with the labeller, and AUC on posed faces
 # Figures of presence in an evaluation, and their digits in the card.
 PRESENCE = (("presence_threshold", 2), ("faces_present", 0), ("f1", 2), ("balanced_accuracy", 2))
+CANDIDATES = np.round(np.arange(0.3, 3.01, 0.05), 2)  # thresholds of presence
 CROPS = 64  # of noise, and of synthetic people, that the files are checked on
 NETS = {
     "landmark_pose": "UnifiedLandmarkPoseNet | 68 landmarks, pose, 34 shape parameters",
@@ -68,13 +76,18 @@ def main() -> int:
     parser.add_argument("landmark_model", metavar="LANDMARK_CKPT")
     parser.add_argument("au_model", metavar="AU_CKPT")
     parser.add_argument("--version", choices=builtin.NAMES[1:], default=builtin.NAMES[-1])
+    parser.add_argument("--faces", type=Path, nargs="+", metavar="FACES.h5")
     parser.add_argument("--figures", type=Path)
     parser.add_argument("--sources", choices=[*SOURCES], default="strict")
     parser.add_argument("--reason", default="", help="why this choice of sources, for the card")
     parser.add_argument("--output", type=Path, default=builtin.FOLDER)
     args = parser.parse_args()
     try:
-        pair = CombinedModel(read_source(args.landmark_model), read_source(args.au_model))
+        landmarks, units = read_source(args.landmark_model), read_source(args.au_model)
+        if args.faces:
+            levels = presence_thresholds(args.au_model, args.faces)
+            units = replace(units, metadata={**units.metadata, PRESENCE_KEY: levels})
+        pair = CombinedModel(landmarks, units)
         build(pair, args.output, args.version)
         write_card(pair, args.output, args.version, args.figures, args.sources, args.reason)
     except (FaceauError, ValueError, OSError) as error:
@@ -83,6 +96,24 @@ def main() -> int:
     size = sum(path.stat().st_size for path in args.output.iterdir()) / 1e6
     print(f"{args.output}: {args.version}, {size:.1f} MB")
     return 0
+
+
+def presence_thresholds(model: Path | str, files: Sequence[Path]) -> dict[str, float]:
+    """Of each unit the threshold with the highest F1 score; 1 where fewer than 50 faces show it.
+
+    A unit is present in a face whose label is at least 1, FACS level A.
+    """
+    net, predicted, labels = load_au_predictor(model), [], []
+    for faces in map(FaceDataset, files):
+        crops = faces.read_images(np.arange(len(faces)))[..., ::-1]
+        predicted.append(net.predict_batch(crops)["au_intensities"])
+        labels.append(faces.labels["au_intensities"])
+    present = np.concatenate(labels) >= PRESENCE_THRESHOLD  # (N, 17)
+    found = [np.concatenate(predicted) >= level for level in CANDIDATES]
+    f1 = [2 * (f & present).sum(0) / np.maximum(f.sum(0) + present.sum(0), 1) for f in found]
+    best = CANDIDATES[np.argmax(f1, axis=0)]
+    levels = np.where(present.sum(0) >= MINIMUM_SUPPORT, best, PRESENCE_THRESHOLD)
+    return dict(zip((name.removesuffix("_r") for name in AU_NAMES), levels.tolist(), strict=True))
 
 
 def build(pair: CombinedModel, folder: Path, version: str) -> None:
@@ -212,9 +243,6 @@ def _training(source: SourceModel) -> str:
         faces = f"{data['training']:,} faces (SHA-256 `{data['hash']}`)" if data else "not recorded"
         shown = (f"{key} {value}" for key, value in settings.items() if value is not None)
         trainings.append(", ".join([faces, *shown]))
-    if averaged := source.metadata.get("averaged"):
-        shares = ", ".join(f"{part['share']:g}" for part in averaged)
-        trainings.append(f"the mean of {len(averaged)} checkpoints' weights (shares {shares})")
     return "; then ".join(trainings)
 
 

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
-from random_nets import AU, BOTH, LANDMARK, random_crops
+from random_nets import AU, BOTH, LANDMARK, random_crops, write_checkpoint
 
 pytest.importorskip("torch")
 pytest.importorskip("onnx")
@@ -31,11 +31,13 @@ from mlx_faceau import FacePipeline, export_to_onnx, load_au_predictor, load_pre
 from mlx_faceau.cli.main import main
 from mlx_faceau.cli.model_metadata import read_models
 from mlx_faceau.convert.pyfaceau import read_pyfaceau
-from mlx_faceau.core.checkpoint import file_hash, load_checkpoint, read_metadata
+from mlx_faceau.convert.source_model import read_source
+from mlx_faceau.core.checkpoint import file_hash, load_checkpoint, read_metadata, save_checkpoint
+from mlx_faceau.core.facs import PRESENCE_KEY
 from mlx_faceau.core.pdm import write_pdm
 from mlx_faceau.errors import CheckpointError
 from mlx_faceau.inference.backends.choice import Machine, choose, find_files
-from mlx_faceau.output.openface_csv import read_openface_csv
+from mlx_faceau.output.openface_csv import presence_thresholds, read_openface_csv
 from mlx_faceau.weights import builtin
 
 BOX = (90.0, 60.0, 100.0, 100.0)
@@ -321,6 +323,45 @@ def test_nets_that_may_not_ship_are_refused(stand_in: Path) -> None:
     other = {**source.metadata, "pdm": {"name": "given", "hash": "1" * 64}}
     with pytest.raises(ValueError, match="trained with the given PDM"):
         build_builtin.named(replace(source, metadata=other), stand_in, VERSION)
+
+
+def test_thresholds_of_presence_are_those_of_the_highest_f1_score(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """AU01 is there in every third face, AU02 in too few; the net reads only AU01, as .2 or .7."""
+    pytest.importorskip("h5py")
+    from mlx_faceau.data.format.writer import TrainingDataWriter
+
+    with TrainingDataWriter(tmp_path / "faces.h5") as writer:
+        for row in range(400):
+            there = row % 3 == 0
+            writer.add_sample(
+                image=np.full((112, 112, 3), int(there), np.uint8),
+                landmarks=np.full((68, 2), 50, np.float32),
+                global_params=np.float32([3, 0, 0, 0, 55, 55]),
+                local_params=np.zeros(34, np.float32),
+                au_intensities=np.float32([2 * there, 2 * (row < 49), *[0] * 15]),
+                bbox=np.float32([15, 15, 80, 80]),
+                video_name=f"{row}.png",
+                frame_index=0,
+                warp_matrix=np.eye(2, 3, dtype=np.float32),
+            )
+
+    def predict_batch(crops: np.ndarray) -> dict[str, np.ndarray]:
+        intensities = np.zeros((len(crops), 17))
+        intensities[:, 0] = np.where(crops[:, 0, 0, 0] == 1, 0.7, 0.2)
+        return {"au_intensities": intensities}
+
+    net = SimpleNamespace(predict_batch=predict_batch)
+    monkeypatch.setattr(build_builtin, "load_au_predictor", lambda _: net)
+    found = build_builtin.presence_thresholds("net", [tmp_path / "faces.h5"])
+    levels = presence_thresholds({PRESENCE_KEY: json.loads(json.dumps(found))})
+    assert 0.2 < levels[0] <= 0.7
+    assert levels[1:] == (1.0,) * 16
+    checkpoint = write_checkpoint(tmp_path / "au.safetensors", AU)
+    stored = load_checkpoint(checkpoint)
+    save_checkpoint(checkpoint, stored.arrays, {**stored.metadata, PRESENCE_KEY: found})
+    assert presence_thresholds(read_source(checkpoint).metadata) == levels  # as exports carry it
 
 
 def test_the_card_answers_first_and_grades_every_unit(tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ class Layout:
 def presence_thresholds(metadata: Mapping[str, Any]) -> tuple[float, ...]:
     """(17,) intensities from which the units of a net count as present, by its metadata.
 
-    Where ``benchmarks/presence_thresholds.py`` measured none, they are 1.
+    Where it records none, they are 1.
     """
     own = metadata.get(PRESENCE_KEY) or {}
     return tuple(float(own.get(name.removesuffix("_r"), PRESENCE_THRESHOLD)) for name in AU_NAMES)

@@ -7,8 +7,8 @@ mesh (N, 478, 3) pixels, scores (N, 52) in [0, 1]
          FACS-like shapes of ICT-FaceKit, each in deviations of a population of neutral faces
       -> sums of the channels that FACS names for a unit -> anchors -> intensities (N, 17)
 
-`RULES` says what each unit is read from, `MEASURES` and `SHAPES` what those names mean. All
-numbers are in `weights/facs_reading.npz`, which `benchmarks/facs_reading.py` makes again.
+`docs/facs-reading.md` says what each unit is read from. All numbers are in
+`weights/facs_reading.npz`, made by a script of commit 13c7a5e, `benchmarks/facs_reading.py`.
 
 References:
     Ekman, Friesen, Hager, Facial Action Coding System, 2002.
@@ -33,41 +33,6 @@ TABLE = Path(__file__).parents[2] / "weights" / "facs_reading.npz"
 STABLE_POINTS = (10, 151, 9, 8, 168, 6, 197, 109, 338, 67, 297, 103, 332, 54, 284, 21, 251, 162,
                  389, 127, 356, 33, 133, 362, 263, 234, 454)  # fmt: skip
 
-# Measures: ((weight, axis, points), ...), a mean over the points of each term, in the aligned
-# face (x to the subject's left, y up, z to the viewer). Points of the right half; 33 and 133 are
-# the eye's corners.
-_EYE = (-1.0, "y", (33, 133))
-MEASURES: dict[str, tuple[tuple[float, str, tuple[int, ...]], ...]] = {
-    "inner brow over eye": ((1.0, "y", (107, 55)), _EYE),
-    "outer brow over eye": ((1.0, "y", (70, 46)), _EYE),
-    "brow slope": ((1.0, "y", (107, 55)), (-1.0, "y", (70, 46))),
-    "inner brow over upper lid": ((1.0, "y", (107, 55)), (-1.0, "y", (157, 158))),
-    "inner brow from inner corner": (
-        (1.0, "y", (55,)), (-1.0, "y", (133,)), (-0.5, "x", (55,)), (0.5, "x", (133,)),
-    ),
-    "eye opening": ((1.0, "y", (158, 159, 160)), (-1.0, "y", (144, 145, 153))),
-    "upper lid height": ((1.0, "y", (158, 159, 160)), _EYE),
-    "lower lid height": ((1.0, "y", (144, 145, 153)), _EYE),
-    "cheek height": ((1.0, "y", (36, 50, 101)), _EYE),
-    "lip over corners": ((1.0, "y", (0, 37)), (-1.0, "y", (61,))),
-    "corners over lips": ((1.0, "y", (61,)), (-1.0, "y", (0, 17))),
-    "mouth half width": ((-1.0, "x", (61,)),),
-    "lower lip height": ((1.0, "y", (17,)), _EYE),
-    "chin height": ((1.0, "y", (152,)), _EYE),
-    "mouth opening": ((1.0, "y", (13, 82)), (-1.0, "y", (14, 87))),
-    "red lip height": (
-        (1.0, "y", (0, 37)), (-1.0, "y", (13, 82)), (1.0, "y", (14, 87)), (-1.0, "y", (17, 84)),
-    ),
-}  # fmt: skip
-
-# Coordinates that tell whose face it is and hardly what it does: x of the eye corners, temples,
-# alae; height of forehead and bridge; depth of nose, bridge, temples. "measure/identity" is a
-# measure minus what these say of it.
-IDENTITY: tuple[tuple[str, int], ...] = (
-    ("x", 33), ("x", 133), ("x", 234), ("x", 127), ("y", 10), ("y", 168), ("z", 168), ("z", 4),
-    ("z", 1), ("z", 6), ("x", 129), ("z", 234), ("x", 21), ("z", 33),
-)  # fmt: skip
-
 # Shapes of ICT-FaceKit (left and right together) that explain a region of the mesh together.
 SHAPES: dict[str, tuple[str, ...]] = {
     "face": (
@@ -84,74 +49,6 @@ SHAPES: dict[str, tuple[str, ...]] = {
     "middle": (
         "cheekRaiser", "eyeSquint", "jawOpen", "mouthFrown", "mouthPucker", "mouthSmile",
         "mouthStretch", "mouthUpperUp", "noseSneer",
-    ),
-}  # fmt: skip
-
-# Per unit: (weight, "score NAME" | "measure NAME" | "measure NAME/identity" | "shape REGION NAME").
-RULES: dict[str, tuple[tuple[float, str], ...]] = {
-    "AU01_r": (
-        (1, "score browInnerUp"), (1, "shape face browInnerUp"), (1, "shape upper browInnerUp"),
-        (1.5, "measure brow slope"),
-    ),
-    "AU02_r": (
-        (1, "score browOuterUp"), (1, "shape upper browOuterUp"),
-        (1, "measure outer brow over eye"),
-    ),
-    "AU04_r": (
-        (1, "score browDown"), (1, "shape upper browDown"), (0.5, "shape face browDown"),
-        (-0.7, "measure brow slope"), (-0.7, "measure outer brow over eye"),
-    ),
-    "AU05_r": (
-        (1, "score eyeWide"), (1.5, "shape upper eyeWide"), (1, "measure eye opening"),
-        (0.5, "measure upper lid height"),
-    ),
-    "AU06_r": (
-        (1, "score mouthSmile"), (1, "score eyeSquint"), (1, "shape middle cheekRaiser"),
-        (0.5, "shape face cheekRaiser"), (0.5, "measure cheek height/identity"),
-        (0.5, "measure lower lid height"),
-    ),
-    "AU07_r": (
-        (0.5, "score eyeSquint"), (2, "shape upper eyeSquint"),
-        (-1, "measure inner brow over upper lid/identity"),
-    ),
-    "AU09_r": (
-        (1, "shape middle noseSneer"), (1, "shape upper noseSneer"),
-        (-1, "measure inner brow from inner corner"), (1, "measure lower lid height/identity"),
-    ),
-    "AU10_r": (
-        (1, "shape face mouthUpperUp"), (0.5, "shape middle noseSneer"),
-        (1, "measure lip over corners"), (1, "measure lower lid height/identity"),
-        (0.5, "measure lower lip height"), (-1, "score mouthLowerDown"),
-    ),
-    "AU12_r": (
-        (1, "score mouthSmile"), (2, "shape face mouthSmile"), (1, "measure corners over lips"),
-    ),
-    "AU14_r": ((1, "score mouthDimple"), (1, "shape face mouthDimple")),
-    "AU15_r": (
-        (1, "score mouthFrown"), (1.5, "shape face mouthFrown"),
-        (-0.5, "measure corners over lips"),
-    ),
-    "AU17_r": (
-        (1, "score mouthShrugLower"), (2, "shape face mouthShrugLower"),
-        (-1, "measure corners over lips"),
-    ),
-    "AU20_r": (
-        (1, "score mouthStretch"), (2, "shape face mouthStretch"),
-        (1, "measure mouth half width"), (-0.5, "measure corners over lips"),
-        (-0.5, "score mouthShrugLower"),
-    ),
-    "AU23_r": (
-        (1, "shape face mouthRollLower"), (1, "shape face mouthRollUpper"),
-        (1, "shape face mouthPress"), (-1, "measure red lip height/identity"),
-        (1, "score mouthPress"),
-    ),
-    "AU25_r": ((1, "measure mouth opening"),),
-    "AU26_r": (
-        (1, "shape face jawOpen"), (1, "measure mouth opening"),
-        (-1, "measure chin height/identity"),
-    ),
-    "AU45_r": (
-        (1, "score eyeBlink"), (1, "shape upper eyeBlink"), (-1, "measure eye opening/identity"),
     ),
 }  # fmt: skip
 
