@@ -1,5 +1,6 @@
 """Videos as the field writes them: interlaced, anamorphic, turned, trimmed, late, damaged, cut."""
 
+import gc
 import os
 import struct
 from fractions import Fraction
@@ -264,6 +265,22 @@ def test_a_turned_or_mirrored_picture_is_shown_upright(
     assert image.shape[1::-1] == tuple(np.ptp(corners, axis=0).astype(int))
     y, x = np.argwhere(image[..., 0] > 127).mean(axis=0) + 0.5
     np.testing.assert_allclose([x, y], expected, atol=0.6)
+
+
+def test_decoded_pictures_are_freed_as_soon_as_they_are_shown(tmp_path: Path) -> None:
+    """Without the garbage collector, which would come hundreds of pictures later."""
+    import av
+
+    path = write(tmp_path / "a.mov", numbered(60), setup=lambda s: s.set_display_rotation(90))
+    gc.disable()
+    try:
+        before = sum(isinstance(found, av.VideoFrame) for found in gc.get_objects())
+        shapes = [frame.image.shape for frame in Video(path).frames()]
+        kept = sum(isinstance(found, av.VideoFrame) for found in gc.get_objects()) - before
+    finally:
+        gc.enable()
+    assert shapes == [(128, 96, 3)] * 60
+    assert kept <= 2
 
 
 def test_full_range_pictures_keep_their_brightness(tmp_path: Path) -> None:

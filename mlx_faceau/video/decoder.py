@@ -108,6 +108,7 @@ class Decoder:
         """All frames that the decoder gives without complaint, in display order."""
         index = 0 if self._start is None else self._start.index
         newest = shown = None  # times of the packets so far, and of the frames
+        turn = matrix = None  # degrees, and the display matrix that says so
         for packet in self._packets():
             if packet is not None and packet.is_corrupt:
                 self.damaged += 1  # half a frame may decode to a whole one, in part invented
@@ -126,8 +127,11 @@ class Decoder:
                 if frame.is_corrupt:
                     self._complain()
                 else:
-                    data: Any = frame.side_data.get("DISPLAYMATRIX")
-                    matrix = None if data is None else np.frombuffer(bytes(data), np.int32)
+                    # Side data keeps its frame, picture and all, until the garbage collector
+                    # comes, hundreds of frames later: so it is read where it changes.
+                    if frame.rotation != turn:
+                        turn, data = frame.rotation, frame.side_data.get("DISPLAYMATRIX")
+                        matrix = None if data is None else np.frombuffer(bytes(data), np.int32)
                     yield DecodedFrame(index, shown, frame, matrix)
                     index += 1
         if self._threaded and shown is not None and newest is not None and newest > shown:
