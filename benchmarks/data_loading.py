@@ -10,18 +10,17 @@ import argparse
 import multiprocessing
 import platform
 import resource
-import statistics
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from timing import RESULTS, Row, load, timed, write_csv
+from timing import RESULTS, Row, Times, timed, write_csv
 
 RANDOM_READER = "h5py, one random image at a time"
 CASES = (RANDOM_READER, "none", "light", "strong")
-SAMPLES, DISTINCT_FACES = 16384, 256  # of the synthetic file
+SAMPLES = 4096  # of the synthetic file
 WORKERS = 2  # the loader's threads
 
 
@@ -33,22 +32,26 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=RESULTS / "data_loading.csv")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        data = args.data or write_faces(Path(folder) / "faces.h5")
+        if not (data := args.data):
+            from mlx_faceau.data.synthetic.people import write_synthetic
+
+            data = Path(folder) / "faces.h5"
+            write_synthetic(data, SAMPLES, seed=0)
         rows = [row for batch in args.batch for row in compare(data, batch, args.rounds)]
     write_csv(args.output, rows)
 
 
 def compare(data: Path, batch: int, rounds: int) -> Iterator[Row]:
     """The cases' rows for one batch size."""
-    load_at_start, spawn = load(), multiprocessing.get_context("spawn")
-    results: dict[str, list[tuple[int, float, float, int]]] = {case: [] for case in CASES}
+    results: dict[str, list[tuple[int, Times, int]]] = {case: [] for case in CASES}
     for _ in range(rounds):
         for case, found in results.items():
-            with ProcessPoolExecutor(1, spawn) as pool:  # a process's peak memory is its own
+            # A process's peak memory is its own.
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
                 found.append(pool.submit(epoch, case, data, batch).result())
     for case, found in results.items():
-        images, cpu, wall, peak = zip(*found, strict=True)
-        cpu, wall = statistics.median(cpu), statistics.median(wall)
+        images, times, peaks = zip(*found, strict=True)
+        cpu, wall = np.median(times, axis=0)
         yield {
             "case": case,
             "batch": batch,
@@ -58,18 +61,17 @@ def compare(data: Path, batch: int, rounds: int) -> Iterator[Row]:
             "images_per_second": round(images[0] / wall, 1),
             "images_per_cpu_second": round(images[0] / cpu, 1),
             "cores_used": round(cpu / wall, 2),
-            "peak_rss_mb": round(max(peak) / 1e6, 1),
-            "load_at_start": load_at_start,
+            "peak_rss_mb": round(max(peaks) / 1e6, 1),
         }
 
 
-def epoch(case: str, data: Path, batch: int) -> tuple[int, float, float, int]:
-    """One epoch of a case: images delivered, CPU and wall seconds, peak memory in bytes."""
+def epoch(case: str, data: Path, batch: int) -> tuple[int, Times, int]:
+    """One epoch of a case: images delivered, seconds, peak memory in bytes."""
     reader = random_images(data, batch) if case == RANDOM_READER else ours(case, data, batch)
     sizes: list[int] = []
-    cpu, wall = timed(lambda: sizes.extend(len(images) for images in reader))
+    times = timed(lambda: sizes.extend(len(images) for images in reader))
     unit = 1 if platform.system() == "Darwin" else 1024
-    return sum(sizes), cpu, wall, unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return sum(sizes), times, unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def ours(level: str, data: Path, batch: int) -> Iterator[np.ndarray]:
@@ -90,20 +92,6 @@ def random_images(data: Path, batch: int) -> Iterator[np.ndarray]:
     order = np.random.default_rng(0).permutation(len(images))
     for start in range(0, len(order) - batch + 1, batch):
         yield np.stack([images[index] for index in order[start : start + batch]])
-
-
-def write_faces(path: Path) -> Path:
-    """A training file of synthetic faces, each of them many times."""
-    from mlx_faceau.data.format.writer import TrainingDataWriter
-    from mlx_faceau.data.synthetic.people import synthesize
-
-    faces = synthesize(DISTINCT_FACES, seed=0)
-    person = [str(number) for number in faces.pop("person")]
-    with TrainingDataWriter(path) as writer:
-        for start in range(0, SAMPLES, DISTINCT_FACES):
-            frames = list(range(start, start + DISTINCT_FACES))
-            writer.add_batch(**faces, video_names=person, subjects=person, frame_indices=frames)
-    return path
 
 
 if __name__ == "__main__":

@@ -27,9 +27,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
-from timing import RESULTS, Row, load, write_csv
+from PIL import Image
+from timing import RESULTS, Row, write_csv
 
 TESTS = Path(__file__).parents[1] / "tests"  # predictions detect the drawn people by its blobs.py
 sys.path[:0] = [str(TESTS / part) for part in ("", "train", "data")]
@@ -39,36 +39,42 @@ import labelled_videos
 from random_nets import write_checkpoint
 from tiny_training import write_faces
 
+from mlx_faceau import export_to_onnx
 from mlx_faceau.core.architectures import AUPredictionConfig, LandmarkPoseConfig
 from mlx_faceau.core.checkpoint import load_checkpoint
 from mlx_faceau.data.format.dataset import FaceDataset
 
 NETS = {"landmark-pose": LandmarkPoseConfig(0.0625), "au": AUPredictionConfig(0.0625)}
-MODELS = ("--landmark-model", "IN/landmark-pose.onnx", "--au-model", "IN/au.onnx")
-MODELS += ("--detector", "blobs:boxes_of", "--backend", "onnx")
-TRAINING = ("--data", "IN/faces.h5", "--output", "OUT/run", "--epochs", "2", "--batch-size", "4")
-TRAINING += ("--width-mult", "0.0625", "--val-split", "0.17", "--framework", "torch")
-TRAINING += ("--device", "cpu", "--num-workers", "0", "--no-export", "--save-every-minutes", "1e-6")
-DAMAGE = ("lost", "broken", "different", "other")
-TIMEOUT = 300  # seconds of a command
-PROGRAM = (sys.executable, "-m", "mlx_faceau")
-
-
-# Command line, where IN and OUT stand for the folders of inputs and results; and how many of 200
-# kills it gets. A training resumes where OUT/run holds a checkpoint.
+TRAINING = (
+    "--data IN/faces.h5 --output OUT/run --epochs 2 --batch-size 4 --width-mult 0.0625 "
+    "--val-split 0.17 --framework torch --device cpu --num-workers 0 --no-export "
+    "--save-every-minutes 1e-6"
+)
+# Command lines, where IN and OUT stand for the folders of inputs and results. A training resumes
+# where OUT/run holds a checkpoint.
 COMMANDS = {
-    "train landmark-pose": (("train", "landmark-pose", *TRAINING), 40),
-    "train au": (("train", "au", *TRAINING), 40),
-    "export onnx": (("export", "IN/au.safetensors", "--to", "onnx", "--output", "OUT"), 30),
-    "export coreml": (("export", "IN/au.safetensors", "--to", "coreml", "--output", "OUT"), 10),
-    "predict": (("predict", "IN/clip.mp4", *MODELS, "--report", "--output", "OUT/clip.csv"), 40),
-    "data generate": (("data", "generate", "IN/videos", "--output", "OUT/faces.h5"), 40),
+    "train landmark-pose": f"train landmark-pose {TRAINING}",
+    "train au": f"train au {TRAINING}",
+    "export onnx": "export IN/au.safetensors --to onnx --output OUT",
+    "export coreml": "export IN/au.safetensors --to coreml --output OUT",
+    "predict": "predict IN/clip.mp4 --landmark-model IN/landmark-pose.onnx --au-model IN/au.onnx "
+    "--detector blobs:boxes_of --backend onnx --report --output OUT/clip.csv",
+    "data generate": "data generate IN/videos --output OUT/faces.h5",
 }
+DAMAGE = ("lost", "broken", "different", "other")  # first words of problems
+READERS: dict[str, Callable[[Path], object]] = {
+    ".safetensors": load_checkpoint,
+    ".h5": FaceDataset,
+    ".json": lambda path: json.loads(path.read_text()),
+    ".png": lambda path: Image.open(path).load(),
+    ".html": lambda path: path.read_text().index("</html>"),
+}
+TIMEOUT = 300  # seconds of a command
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="kills and refused resources")
-    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--kills", type=int, default=34, help="of each command")
     parser.add_argument("--only", nargs="*", default=[*COMMANDS], choices=[*COMMANDS])
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--output", type=Path, default=RESULTS / "faults.csv")
@@ -79,19 +85,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
         write_inputs(Path(folder) / "in")
         for name in args.only:
-            words, kills = COMMANDS[name]
-            trial = Trial(words, Path(folder), rng)
-            for kind, run in (
-                ("kill", trial.kills(round(args.kills * kills / 200))),
-                ("refusal", trial.refusals()),
-            ):
+            trial = Trial(COMMANDS[name], Path(folder), rng)
+            for kind, run in (("kill", trial.kills(args.kills)), ("refusal", trial.refusals())):
                 started, faults = time.monotonic(), list(run)
                 problems = [problem for found in faults for problem in found]
                 print(*(f"{name}: {problem}\n" for problem in problems), sep="", end="", flush=True)
                 row: Row = {"kind": kind, "case": name, "faults": len(faults)}
                 row |= {key: sum(p.startswith(key) for p in problems) for key in DAMAGE}
-                seconds = round(time.monotonic() - started, 1)
-                rows.append({**row, "seconds": seconds, "load": load()})
+                rows.append({**row, "seconds": round(time.monotonic() - started, 1)})
     write_csv(args.output, rows)
     sys.exit(1 if any(row[key] for row in rows for key in DAMAGE) else 0)
 
@@ -107,58 +108,56 @@ def write_inputs(folder: Path) -> None:
         labelled_videos.film(videos / f"{number}.mp4", faces)
         labelled_videos.write_csv(videos / f"{number}.csv", faces)
     for name, config in NETS.items():
-        write_checkpoint(folder / f"{name}.safetensors", config)
-        files = [str(folder / f"{name}.{suffix}") for suffix in ("safetensors", "onnx")]
-        command = ["export", files[0], "--to", "onnx", "--output", files[1]]
-        subprocess.run([*PROGRAM, *command], check=True, capture_output=True)
+        checkpoint = write_checkpoint(folder / f"{name}.safetensors", config)
+        export_to_onnx(checkpoint, folder / f"{name}.onnx")
 
 
 class Trial:
     """A command under test, and what it writes undisturbed."""
 
-    def __init__(self, words: tuple[str, ...], folder: Path, rng: random.Random) -> None:
-        self.words, self.rng = words, rng
+    def __init__(self, command: str, folder: Path, rng: random.Random) -> None:
+        self.words, self.rng = command.split(), rng
         self.inputs, self.outputs, self.log = (folder / n for n in ("in", "out", "stderr.txt"))
         shutil.rmtree(self.outputs, ignore_errors=True)
         started = time.monotonic()
-        if self.start().wait(TIMEOUT):
-            raise SystemExit(f"{' '.join(words)}: {self.log.read_text(errors='replace')}")
+        if self.start(self.words).wait(TIMEOUT):
+            raise SystemExit(f"{command}: {self.log.read_text(errors='replace')}")
         self.seconds = time.monotonic() - started
         self.expected = dict(results(self.outputs))
         self.largest = max(p.stat().st_size for p in self.outputs.rglob("*") if p.is_file())
         shutil.rmtree(self.outputs)
 
-    def start(self, fault: Callable[[], object] | None = None, out=None, words=None):
-        """The command's process, or that of other words; ``fault`` runs in it first."""
+    def start(
+        self, words: list[str], fault: Callable[[], object] | None = None, stdout=subprocess.DEVNULL
+    ) -> subprocess.Popen:
+        """The process of a command; ``fault`` runs in it first."""
         self.outputs.mkdir(exist_ok=True)
-        words = words or self.words
-        if words[0] == "train" and (self.outputs / "run/checkpoint_last.safetensors").exists():
-            words = (*words[:2], "--resume", "OUT/run")
         paths = {"IN/": f"{self.inputs}/", "OUT": str(self.outputs)}
         for short, path in paths.items():
             words = [word.replace(short, path) for word in words]
         with self.log.open("wb") as log:
             return subprocess.Popen(
-                [*PROGRAM, *words],
+                [sys.executable, "-m", "mlx_faceau", *words],
                 cwd=TESTS,
                 env=os.environ | {"OMP_NUM_THREADS": "1"},
-                stdout=out or subprocess.DEVNULL,
+                stdout=stdout,
                 stderr=log,
                 preexec_fn=fault,
             )
 
     def kills(self, count: int) -> Iterator[list[str]]:
         """Problems after each kill; a run that ends before its kill is compared and not counted."""
-        killed = 0
-        while killed < count:
-            before = progress(self.outputs)
-            process = self.start()
+        while count:
+            words, before = self.words, progress(self.outputs)
+            if words[0] == "train" and (self.outputs / "run/checkpoint_last.safetensors").exists():
+                words = [*words[:2], "--resume", "OUT/run"]
+            process = self.start(words)
             try:
                 status = process.wait(self.rng.uniform(0.05, 1.1) * self.seconds)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-                killed += 1
+                count -= 1
                 problems = list(damage(self.outputs, self.expected))
                 if progress(self.outputs) < before:
                     problems.append(f"lost: {before} became {progress(self.outputs)}")
@@ -174,22 +173,23 @@ class Trial:
     def refusals(self) -> Iterator[list[str]]:
         for _ in range(4):  # files end at this size, as on a full disk
             size = round(self.largest * self.rng.uniform(0, 0.95))
-            yield self.refuse(lambda n=size: resource.setrlimit(resource.RLIMIT_FSIZE, (n, n)))
-        yield self.refuse(lambda: make_read_only(self.outputs))
+            limits = resource.RLIMIT_FSIZE, (size, size)
+            yield self.refuse(self.words, lambda limits=limits: resource.setrlimit(*limits))
+        yield self.refuse(self.words, lambda: make_read_only(self.outputs))
         for word in dict.fromkeys(w for w in self.words if w.startswith("IN/")):
             missing = self.inputs / word.removeprefix("IN/")
             hidden = missing.rename(missing.with_name("hidden"))
-            yield self.refuse()
+            yield self.refuse(self.words)
             hidden.rename(missing)
         if self.words[0] == "predict":
-            words = tuple(w for w in self.words if w != "--report")
+            words = [word for word in self.words if word != "--report"]
             with Path("/dev/full").open("w") as full:
-                yield self.refuse(None, full, (*words[:-1], "-"))
+                yield self.refuse([*words[:-1], "-"], stdout=full)
 
-    def refuse(self, fault: Callable[[], object] | None = None, *changes) -> list[str]:
+    def refuse(self, words: list[str], *fault: Callable[[], object], **options) -> list[str]:
         """A command that fails ends with status 2 and one line, and leaves nothing half-written."""
         shutil.rmtree(self.outputs, ignore_errors=True)
-        status = self.start(fault, *changes).wait(TIMEOUT)
+        status = self.start(words, *fault, **options).wait(TIMEOUT)
         self.outputs.chmod(0o755)
         text = self.log.read_text(errors="replace")
         lines = [line for line in text.splitlines() if line.startswith("mlx-faceau: ")]
@@ -223,41 +223,34 @@ def results(folder: Path) -> Iterator[tuple[str, str]]:
         if path.parent.name.endswith(".shards"):
             continue  # a step on the way, which the next run continues from
         if path.suffix in (".onnx", ".csv", ".mlmodel", ".bin"):
-            yield path.name, hashlib.sha256(path.read_bytes()).hexdigest()
+            parts = [path.read_bytes()]
         elif path.name == "checkpoint_final.safetensors":
             arrays = load_checkpoint(path).arrays
-            parts = [arrays[name].tobytes() for name in sorted(arrays) if name != "loop.history"]
-            yield path.name, hashlib.sha256(b"".join(parts)).hexdigest()  # the history has times
+            del arrays["loop.history"]  # it has times
+            parts = [arrays[name].tobytes() for name in sorted(arrays)]
         elif path.suffix == ".h5":
             faces = FaceDataset(path)
             labels = faces.labels["landmarks"]
             order = np.lexsort(labels.reshape(len(labels), -1).T)
-            images = faces.read_images(np.arange(len(faces)))[order]
-            digest = hashlib.sha256(labels[order].tobytes() + images.tobytes())
-            yield path.name, digest.hexdigest()
+            images = faces.read_images(np.arange(len(faces)))
+            parts = [labels[order].tobytes(), images[order].tobytes()]
+        else:
+            continue
+        yield path.name, hashlib.sha256(b"".join(parts)).hexdigest()
 
 
 def damage(folder: Path, expected: dict[str, str]) -> Iterator[str]:
     """What is half-written under a final name."""
     for path in visible(folder):
-        if path.with_name(path.name + ".incomplete").exists():
-            continue
-        try:
-            if path.suffix == ".safetensors":
-                load_checkpoint(path)
-            elif path.suffix == ".json":
-                json.loads(path.read_text())
-            elif path.suffix == ".h5":
-                FaceDataset(path)
-            elif path.suffix == ".png" and cv2.imread(str(path)) is None:
-                raise ValueError("no picture")
-            elif path.suffix == ".html" and not path.read_text().rstrip().endswith("</html>"):
-                raise ValueError("no end")
-        except Exception as error:  # whatever a half-written file makes of its reader
-            yield f"broken: {path.name}: {error}"
-    for name, digest in results(folder) if not list(folder.rglob("*.incomplete")) else ():
-        if expected[name] != digest and not name.endswith(".h5"):  # grows video by video
-            yield f"broken: {name}"
+        if path.suffix in READERS and not path.with_name(path.name + ".incomplete").exists():
+            try:
+                READERS[path.suffix](path)
+            except Exception as error:  # whatever a half-written file makes of its reader
+                yield f"broken: {path.name}: {error}"
+    if not list(folder.rglob("*.incomplete")):
+        for name, digest in results(folder):
+            if expected[name] != digest and not name.endswith(".h5"):  # grows video by video
+                yield f"broken: {name}"
 
 
 def progress(folder: Path) -> list[int]:

@@ -13,27 +13,26 @@ threads on one core (Linux), and ``load_at_start`` records how busy the machine 
 import argparse
 import itertools
 import os
-import sys
 import tempfile
 from collections.abc import Iterator
-from fractions import Fraction
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
-import av
 import cv2
 import numpy as np
-from timing import RESULTS, Row, load, resident_memory, timed, timed_process, write_csv
+from startup import measure
+from timing import RESULTS, Row, Times, milliseconds, timed, write_csv
 
 from mlx_faceau.inference.predictor import load_au_predictor, load_predictor
 from mlx_faceau.output.result_files import OutputFiles, write_results
 from mlx_faceau.video.align import crop_frame
-from mlx_faceau.video.detectors import open_detector
 from mlx_faceau.video.overlay import draw
 from mlx_faceau.video.pipeline import FacePipeline
-from mlx_faceau.video.reader import Span, Video
+from mlx_faceau.video.reader import WHOLE, Span, Video
+from mlx_faceau.video.results import Frame
 
 DETECT_EVERY, STAGE_FRAMES, WARM_UP, STARTS = 30, 60, 500, 5
-MEMORY_SIZE = (640, 360)
 
 
 def main() -> None:
@@ -49,49 +48,39 @@ def main() -> None:
     cv2.setNumThreads(1)  # as 'mlx-faceau predict' does
     rows: list[Row] = []
     for models in zip(args.landmark_model, args.au_model, strict=True):
-        load_at_start = load()
         pipeline = FacePipeline(*models, args.detector, detect_every=DETECT_EVERY)
         found = [
-            *stages(pipeline, models, args.video, args.detector),
+            *stages(pipeline, models, args.video),
             *whole(pipeline, args.video, args.passes),
             first_result(models, args.video, args.detector),
         ]
         if args.memory_frames:
             found.append(memory(pipeline, args.video, args.memory_frames))
         nets = " ".join(dict.fromkeys(Path(model).name for model in models))
-        rows += [{"nets": nets, **row, "load_at_start": load_at_start} for row in found]
+        rows += [{"nets": nets, **row} for row in found]
     write_csv(args.output, rows)
 
 
-def row(stage: str, times: list[tuple[float, float]], note: str = "") -> Row:
-    cpu, wall = np.transpose(times) * 1e3
-    return {
-        "stage": stage,
-        "cpu_ms_median": f"{np.median(cpu):.2f}",
-        "cpu_ms_p95": f"{np.percentile(cpu, 95):.2f}",
-        "wall_ms_median": f"{np.median(wall):.2f}",
-        "note": note,
-    }
+def row(stage: str, times: list[Times], note: str = "") -> Row:
+    return {"stage": stage, **milliseconds(times), "note": note}
 
 
-def stages(
-    pipeline: FacePipeline, models: tuple[str, str], video: Path, detector_name: str
-) -> Iterator[Row]:
+def stages(pipeline: FacePipeline, models: tuple[str, str], path: Path) -> Iterator[Row]:
     counts: list[int] = []
-    cpu, wall = timed(lambda: counts.append(sum(1 for _ in Video(video).frames())))
+    cpu, wall = timed(lambda: counts.append(sum(1 for _ in Video(path).frames())))
     count = counts[0]  # of the whole file: the decoder reads ahead
     yield row("decode", [(cpu / count, wall / count)], f"{count} frames")
-    frames = [frame.image for frame in Video(video).frames(Span(every=2))][:STAGE_FRAMES]
+    some = itertools.islice(Video(path).frames(Span(every=2)), STAGE_FRAMES)
+    frames = [frame.image for frame in some]
     found = pipeline.image(frames[0])
     if not found.faces:
-        raise SystemExit(f"{video}: no face in the first frame")
-    detector = open_detector(detector_name)
+        raise SystemExit(f"{path}: no face in the first frame")
     landmarks = load_predictor(models[0], threads=1)
     action_units = load_au_predictor(models[1], threads=1)
     matrix = found.faces[0].warp_matrix
     crop = crop_frame(frames[0], matrix)[None]
     for name, call in {
-        f"detect (every {DETECT_EVERY}th frame)": detector.detect,
+        f"detect (every {DETECT_EVERY}th frame)": pipeline.detector.detect,
         "crop": lambda frame: crop_frame(frame, matrix),
         "landmark net": lambda _: landmarks.predict_batch(crop),
         "action unit net": lambda _: action_units.predict_batch(crop),
@@ -131,49 +120,36 @@ def first_result(models: tuple[str, str], video: Path, detector: str) -> Row:
         "from mlx_faceau import FacePipeline\n"
         f"next(FacePipeline({models[0]!r}, {models[1]!r}, {detector!r}).video({str(video)!r}))"
     )
-    real, bare = (
-        np.array([timed_process([sys.executable, "-c", c]) for _ in range(STARTS)])
-        for c in (code, "pass")
-    )
+    bare, real = measure(STARTS, {"bare": ["-c", "pass"], "first": ["-c", code]}).values()
     note = f"{STARTS} starts, less a bare interpreter"
     return row("time to first result", real - np.median(bare, axis=0), note)
 
 
-def memory(pipeline: FacePipeline, video: Path, count: int) -> Row:
-    """Growth of resident memory after a warm-up, over a long clip."""
+class Endless(Video):
+    """A video that begins again and again."""
+
+    def frames(self, span: Span = WHOLE) -> Iterator[Frame]:
+        turns = itertools.chain([self], map(Video, itertools.repeat(self.path)))
+        frames = itertools.chain.from_iterable(Video.frames(video, span) for video in turns)
+        for index, frame in enumerate(frames):
+            yield replace(frame, index=index, timestamp=index / self.rate)
+
+
+def memory(pipeline: FacePipeline, path: Path, count: int) -> Row:
+    """Growth of resident memory after a warm-up, over many frames (Linux)."""
     held = []
 
     def run() -> None:
-        for found in pipeline.video(clip):
-            if found.frame.index >= min(WARM_UP, count // 2) and found.frame.index % 100 == 0:
-                held.append(resident_memory() or 0)
+        with closing(pipeline.video(Endless(path))) as results:
+            for index, _ in enumerate(itertools.islice(results, count)):
+                if index >= min(WARM_UP, count // 2) and index % 100 == 0:
+                    pages = int(Path("/proc/self/statm").read_text().split()[1])
+                    held.append(pages * os.sysconf("SC_PAGE_SIZE"))
 
-    with tempfile.TemporaryDirectory() as folder:
-        clip = make_clip(video, Path(folder) / "long.mp4", count)
-        cpu, wall = timed(run)
+    cpu, wall = timed(run)
     growth = ((size - held[0]) / 2**20 for size in (held[-1], max(held)))
     note = "{:+.1f} MB, at most {:+.1f} MB, over {} frames".format(*growth, count)
     return row("memory", [(cpu / count, wall / count)], note)
-
-
-def make_clip(source: Path, path: Path, count: int) -> Path:
-    """The source's images, repeated until there are enough, as H.264 of another size."""
-
-    def repeated() -> Iterator[av.VideoFrame]:
-        while True:
-            with av.open(str(source)) as file:
-                yield from file.decode(video=0)
-
-    with av.open(str(path), "w") as file:
-        stream = file.add_stream("libx264", rate=25, options={"preset": "veryfast"})
-        stream.width, stream.height = MEMORY_SIZE
-        stream.pix_fmt = "yuv420p"
-        for index, frame in enumerate(itertools.islice(repeated(), count)):
-            resized = frame.reformat(*MEMORY_SIZE, format="yuv420p")
-            resized.pts, resized.time_base = index, Fraction(1, 25)
-            file.mux(stream.encode(resized))
-        file.mux(stream.encode(None))
-    return path
 
 
 if __name__ == "__main__":

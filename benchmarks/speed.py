@@ -12,14 +12,13 @@ import argparse
 import itertools
 import multiprocessing
 import os
-import statistics
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from timing import RESULTS, Row, load, timed, write_csv
+from timing import RESULTS, Row, Times, milliseconds, timed, write_csv
 
 from mlx_faceau.cli.benchmark import write_untrained
 from mlx_faceau.core.architectures import CONFIGS, ModelConfig, initial_weights
@@ -45,67 +44,53 @@ def main() -> None:
     rounds = args.rounds or (5 if args.task == "train_step" else 20)
     rows: list[Row] = []
     for net, threads in itertools.product(CONFIGS, args.threads):
-        shared = {"net": net, "task": args.task, "batch": batch, "threads": threads}
-        frameworks = args.frameworks or TASKS[args.task]
-        rows += measure([{"case": name, **shared} for name in frameworks], rounds)
+        case = {"net": net, "task": args.task, "batch": batch, "threads": threads}
+        rows += measure(case, args.frameworks or TASKS[args.task], rounds)
     write_csv(args.output or RESULTS / f"{args.task}.csv", rows)
 
 
-def measure(cases: list[Row], rounds: int) -> Iterator[Row]:
-    """One row for each of the cases that are compared."""
-    load_at_start = load()
+def measure(case: Row, frameworks: Sequence[str], rounds: int) -> Iterator[Row]:
+    """One row for each of the frameworks that are compared."""
     # Libraries read these when they are loaded, which is in the new processes.
-    os.environ |= dict.fromkeys(THREAD_VARIABLES, str(cases[0]["threads"]))
+    os.environ |= dict.fromkeys(THREAD_VARIABLES, str(case["threads"]))
     spawn = multiprocessing.get_context("spawn")
-    workers = [ProcessPoolExecutor(1, spawn) for _ in cases]
     with tempfile.TemporaryDirectory() as folder:
-        config = CONFIGS[cases[0]["net"]]()
-        model = write_untrained(config, Path(folder) / "model")
-        for worker, case in zip(workers, cases, strict=True):
-            worker.submit(prepare, case, config, model).result()
-    times = [[worker.submit(time_call).result() for worker in workers] for _ in range(rounds)]
-    for case, worker, found in zip(cases, workers, zip(*times, strict=True), strict=True):
+        model = write_untrained(CONFIGS[case["net"]](), Path(folder) / "model")
+        workers = [
+            ProcessPoolExecutor(1, spawn, prepare, (name, case, model)) for name in frameworks
+        ]
+        turns = [[worker.submit(time_call).result() for worker in workers] for _ in range(rounds)]
+    for name, worker, times in zip(frameworks, workers, zip(*turns, strict=True), strict=True):
         worker.shutdown()
-        cpu, wall = zip(*found, strict=True)
-        yield {
-            **case,
-            "rounds": rounds,
-            "cpu_ms_median": round(1000 * statistics.median(cpu), 3),
-            "wall_ms_median": round(1000 * statistics.median(wall), 3),
-            "wall_ms_p95": round(1000 * float(np.percentile(wall, 95)), 3),
-            "images_per_second": round(case["batch"] / statistics.median(wall), 1),
-            "load_at_start": load_at_start,
-        }
+        found = milliseconds(times)
+        rate = round(1000 * case["batch"] / found["wall_ms_median"], 1)
+        yield {"case": name, **case, "rounds": rounds, **found, "images_per_second": rate}
 
 
-def prepare(case: Row, config: ModelConfig, model: Path) -> None:
+def prepare(framework: str, case: Row, model: Path) -> None:
     """In a case's process: build and warm up what :func:`time_call` measures."""
     global call, repeats
     images = np.random.default_rng(0).integers(0, 256, (case["batch"], 112, 112, 3), np.uint8)
     if case["task"] == "train_step":
-        call = train_call(case["case"], config, images)
+        call = train_call(framework, CONFIGS[case["net"]](), images)
     else:
-        call = predict_call(case, model, images)
+        call = predict_call(framework, case, model, images)
     for _ in range(WARM_UP_CALLS):
         call()
     repeats = max(1, round(MIN_SECONDS / timed(call)[1]))
 
 
-def time_call() -> tuple[float, float]:
-    """CPU and wall seconds of one call."""
+def time_call() -> Times:
     cpu, wall = timed(lambda: [call() for _ in range(repeats)])
     return cpu / repeats, wall / repeats
 
 
-def predict_call(case: Row, model: Path, images: np.ndarray) -> Callable[[], object]:
+def predict_call(
+    framework: str, case: Row, model: Path, images: np.ndarray
+) -> Callable[[], object]:
     from mlx_faceau.inference.backends import open_backend
 
-    if case["case"] == "torch":
-        import torch
-
-        torch.set_num_threads(case["threads"])
-    threads = case["threads"] if case["case"] == "onnx" else None
-    backend = open_backend(model, case["net"], case["case"], threads=threads)
+    backend = open_backend(model, case["net"], framework, threads=case["threads"])
     pixels, size = scale_rgb(images), backend.max_batch
     parts = [pixels[start : start + size] for start in range(0, len(pixels), size)]
     return lambda: [backend.run(part) for part in parts]

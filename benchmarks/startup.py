@@ -6,11 +6,10 @@ the help.
 """
 
 import argparse
-import statistics
 import sys
 from pathlib import Path
 
-from timing import RESULTS, load, timed_process, write_csv
+from timing import RESULTS, Times, milliseconds, timed_process, write_csv
 
 CASES = {
     "bare interpreter": ["-c", "pass"],
@@ -19,11 +18,11 @@ CASES = {
 }
 
 
-def measure(rounds: int) -> dict[str, list[tuple[float, float]]]:
-    """CPU and wall seconds of each round, by case; one round before them warms the caches."""
-    times: dict[str, list[tuple[float, float]]] = {case: [] for case in CASES}
+def measure(rounds: int, cases: dict[str, list[str]] = CASES) -> dict[str, list[Times]]:
+    """Each round's times by case; one round before them warms the caches."""
+    times: dict[str, list[Times]] = {case: [] for case in cases}
     for _ in range(rounds + 1):
-        for case, arguments in CASES.items():
+        for case, arguments in cases.items():
             times[case].append(timed_process([sys.executable, *arguments]))
     return {case: found[1:] for case, found in times.items()}
 
@@ -33,13 +32,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--output", type=Path, default=RESULTS / "startup.csv")
     args = parser.parse_args()
-    load_at_start, rows = load(), []
-    for case, found in measure(args.rounds).items():
-        cpu, wall = zip(*found, strict=True)
-        row = {"case": case, "rounds": args.rounds}
-        row["cpu_ms_median"] = round(1000 * statistics.median(cpu), 1)
-        row["wall_ms_median"] = round(1000 * statistics.median(wall), 1)
-        rows.append({**row, "load_at_start": load_at_start})
+    rows = [
+        {"case": case, "rounds": args.rounds, **milliseconds(times)}
+        for case, times in measure(args.rounds).items()
+    ]
     write_csv(args.output, rows)
 
 

@@ -10,27 +10,31 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+
+import numpy as np
 
 from mlx_faceau.core.libraries import installed_version
 from mlx_faceau.output.tables import Table
 
 RESULTS = Path(__file__).parent / "results"
 LIBRARIES = ("mlx", "torch", "onnxruntime", "numpy", "opencv-python-headless", "av")
+LOAD_AT_START = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 Row = dict[str, object]
+Times = tuple[float, float]  # CPU seconds of all threads, and wall seconds
 
 
-def timed(call: Callable[[], object]) -> tuple[float, float]:
-    """CPU seconds of all threads of this process, and wall seconds, of a call."""
+def timed(call: Callable[[], object]) -> Times:
+    """Of a call in this process."""
     start = time.process_time(), time.perf_counter()
     call()
     return time.process_time() - start[0], time.perf_counter() - start[1]
 
 
-def timed_process(command: list[str]) -> tuple[float, float]:
-    """CPU seconds (user and system) and wall seconds of a process that prints nothing we need."""
+def timed_process(command: list[str]) -> Times:
+    """Of a process that prints nothing we need."""
     import resource
 
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -40,55 +44,39 @@ def timed_process(command: list[str]) -> tuple[float, float]:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, wall
 
 
-def load() -> float:
-    """The machine's load average of the last minute."""
-    return round(os.getloadavg()[0], 2)
-
-
-def resident_memory() -> int | None:
-    """Bytes that this process holds now; None where the system does not say (all but Linux)."""
-    statm = Path("/proc/self/statm")
-    if not statm.exists():
-        return None
-    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+def milliseconds(times: Sequence[Times]) -> Row:
+    """Medians and the 95th percentile of several measurements."""
+    cpu, wall = 1000 * np.transpose(times)
+    return {
+        "cpu_ms_median": round(float(np.median(cpu)), 3),
+        "wall_ms_median": round(float(np.median(wall)), 3),
+        "wall_ms_p95": round(float(np.percentile(wall, 95)), 3),
+    }
 
 
 def machine() -> dict[str, str]:
     """What the figures depend on besides the code."""
+    processor, info = platform.processor(), Path("/proc/cpuinfo")
+    for line in info.read_text().splitlines() if info.exists() else ():
+        if line.startswith("model name"):
+            processor = line.partition(":")[2].strip()
+            break
     stamp = {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "machine": f"{platform.system()} {platform.machine()} {_processor()}",
+        "machine": f"{platform.system()} {platform.machine()} {processor}",
         "cores": str(os.cpu_count()),
     }
     return stamp | {name: installed_version(name) or "-" for name in LIBRARIES}
 
 
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor()
-
-
-def write_csv(path: Path, rows: list[Row], key: str | None = None) -> None:
-    """Write rows, each with the machine's description, and print them.
-
-    Rows of an earlier file whose ``key``, a column, is not among the new ones are kept.
-    """
-    columns = dict.fromkeys(name for row in rows for name in row)
-    stamp, kept = machine(), []
-    if key is not None and path.exists():
-        new = {str(row[key]) for row in rows}
-        with path.open(newline="") as file:
-            kept = [row for row in csv.DictReader(file) if row[key] not in new]
+def write_csv(path: Path, rows: Sequence[Row]) -> None:
+    """Write rows, each with the machine's description, and print them."""
+    columns = [*dict.fromkeys(name for row in rows for name in row)]
+    stamp = {"load_at_start": LOAD_AT_START, **machine()}
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(
-            file, [*columns, *stamp], lineterminator="\n", extrasaction="ignore"
-        )
+        writer = csv.DictWriter(file, [*columns, *stamp], lineterminator="\n")
         writer.writeheader()
-        writer.writerows([*kept, *({**row, **stamp} for row in rows)])
-    print(Table([*columns], [[str(row.get(name, "")) for name in columns] for row in rows]).text())
+        writer.writerows({**row, **stamp} for row in rows)
+    print(Table(columns, [[str(row.get(name, "")) for name in columns] for row in rows]).text())
     print(path, flush=True, file=sys.stderr)
