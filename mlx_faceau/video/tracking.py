@@ -62,18 +62,6 @@ class TrackedFrame:
     crops: np.ndarray
 
 
-@dataclass(frozen=True)
-class _Fit:
-    """A track's landmarks in the current frame, with their standard crop."""
-
-    track: Track
-    landmarks: LandmarkFit
-    matrix: np.ndarray
-    crop: np.ndarray
-    appearance: np.ndarray
-    suspect: bool
-
-
 def detect_near(
     detector: Detector, image: np.ndarray, square: Square, region_side: int
 ) -> FaceDetection | None:
@@ -156,13 +144,17 @@ class Tracker:
         for track in self.active:
             if self._region_side and index - track.detected >= _NEAR_EVERY:
                 self._observe(track, self._near(crops, track), index)
-        fits = self._fit(crops, index, self.active)
-        if any(fit.suspect for fit in fits) and self._detected < index:
-            fits = self._refit(crops, index, fits)
-        fits = self._without_duplicates(fits)
-        faces = tuple(self._finish(fit, index, frame.image.shape[:2]) for fit in fits)
-        shown = [fit.crop for fit in fits] or np.zeros((0, *CROP_SHAPE), np.uint8)
-        return TrackedFrame(FrameResult(frame, faces, self.source), np.asarray(shown))
+        self._fit(crops, index, self.active)
+        if self._detected < index and any(track.suspect for track in self.active):
+            self._detect(crops, index)
+            unsure = [t for t in self.active if t.suspect and t.detection is None]
+            again = [t for t in self.active if t.placed == index or t in unsure]
+            self._fit(crops, index, again)
+        self._hide_duplicates()
+        shown = self.active
+        faces = tuple(self._finish(track, index, frame.image.shape[:2]) for track in shown)
+        cut = [track.crop for track in shown] or np.zeros((0, *CROP_SHAPE), np.uint8)
+        return TrackedFrame(FrameResult(frame, faces, self.source), np.asarray(cut))
 
     # Detection and association
 
@@ -213,7 +205,7 @@ class Tracker:
         track.filter, track.weak = SquareFilter(found.square), 0
         track.lost = track.elsewhere = False
         track.placed = track.detected = index
-        track.detection, track.fitted = found, None
+        track.detection = found
 
     def _observe(self, track: Track, found: FaceDetection | None, index: int) -> None:
         """A detection of an active track, or that there is none."""
@@ -226,8 +218,8 @@ class Tracker:
 
     # Landmarks
 
-    def _fit(self, frame: FrameCrops, index: int, tracks: Sequence[Track]) -> list[_Fit]:
-        """Landmarks of tracks, in one pass; where the detector placed a track, in two or three.
+    def _fit(self, frame: FrameCrops, index: int, tracks: Sequence[Track]) -> None:
+        """Fit tracks, in one pass of the net; where the detector placed a track, in two or three.
 
         The second is cut around the landmarks of the first. A net that turns out to follow its crop
         gets the detector's square again, so that it does not drift.
@@ -249,8 +241,18 @@ class Tracker:
                 third.append((track, track.square))
         fits = first | second | self._fit_squares(frame, index, third)
         for track in tracks:
-            track.lost = not fits[track.face_id].usable
-        return [self._crop(frame, t, fits[t.face_id], index) for t in tracks if not t.lost]
+            fit = fits[track.face_id]
+            track.lost = not fit.usable
+            if track.lost:
+                continue
+            track.crop = frame.crop(square_crop_matrix(*fit.square))
+            track.seen = appearance_of(track.crop)
+            track.suspect = track.placed != index and (
+                float(track.appearance @ track.seen) < track.similarity - _UNLIKE
+                or place_cost(track.fit.square, fit.square) > _JUMP
+                or (track.detected == index and track.detection is None)
+            )
+            track.fit = fit
 
     def _fit_squares(
         self,
@@ -279,62 +281,36 @@ class Tracker:
             return track.detected == index
         return track.detection.marks is None and index - track.agreed >= _AGREEMENT_EVERY
 
-    @staticmethod
-    def _crop(frame: FrameCrops, track: Track, fit: LandmarkFit, index: int) -> _Fit:
-        own = fit.square
-        matrix = square_crop_matrix(*own)
-        crop = frame.crop(matrix)
-        appearance = appearance_of(crop)
-        if track.placed == index:
-            return _Fit(track, fit, matrix, crop, appearance, False)
-        unlike = float(track.appearance @ appearance) < track.similarity - _UNLIKE
-        jumped = track.fitted is not None and place_cost(track.fitted, own) > _JUMP
-        missed = track.detected == index and track.detection is None
-        return _Fit(track, fit, matrix, crop, appearance, unlike or jumped or missed)
-
-    def _refit(self, frame: FrameCrops, index: int, fits: Sequence[_Fit]) -> list[_Fit]:
-        """A fit may have left its face: the detector is asked in the same frame."""
-        self._detect(frame, index)
-        again = [t for t in self.active if t.placed == index]
-        unsure = [f.track for f in fits if f.suspect and f.track.detection is None]
-        fresh = self._fit(frame, index, sorted([*again, *unsure], key=lambda t: t.face_id))
-        known = {f.track.face_id: f for f in fits} | {f.track.face_id: f for f in fresh}
-        return [known[t.face_id] for t in self.active if t.face_id in known]
-
-    def _without_duplicates(self, fits: Sequence[_Fit]) -> list[_Fit]:
+    def _hide_duplicates(self) -> None:
         """Of two tracks on one face, the less similar one becomes lost: its face is hidden."""
-        for one, other in combinations(fits, 2):
-            both = not (one.track.lost or other.track.lost)
-            if both and one.landmarks.square.distance(other.landmarks.square) < _DUPLICATES:
-                hidden = min(
-                    one,
-                    other,
-                    key=lambda f: (float(f.track.appearance @ f.appearance), -f.track.face_id),
-                )
-                hidden.track.lost = True
-        return [fit for fit in fits if not fit.track.lost]
+        for pair in combinations(self.active, 2):
+            one, other = pair
+            both = not (one.lost or other.lost)
+            if both and one.fit.square.distance(other.fit.square) < _DUPLICATES:
+                hidden = min(pair, key=lambda t: (float(t.appearance @ t.seen), -t.face_id))
+                hidden.lost = True
 
     # Confidence, and the next frame's square
 
-    def _finish(self, fit: _Fit, index: int, size: tuple[int, int]) -> FaceResult:
-        track, landmarks = fit.track, fit.landmarks.landmarks
-        confidence = self._confidence(track, fit.landmarks, index) * share_inside(landmarks, size)
+    def _finish(self, track: Track, index: int, size: tuple[int, int]) -> FaceResult:
+        fit = track.fit
+        confidence = self._confidence(track, index) * share_inside(fit.landmarks, size)
         success = confidence >= self.min_confidence
-        self._advance(fit, index, success, size)
+        self._advance(track, index, success, size)
         return FaceResult(
             face_id=track.face_id,
             confidence=confidence,
             success=success,
-            landmarks=landmarks,
-            global_params=fit.landmarks.global_params,
-            local_params=fit.landmarks.local_params,
-            warp_matrix=fit.matrix,
+            landmarks=fit.landmarks,
+            global_params=fit.global_params,
+            local_params=fit.local_params,
+            warp_matrix=square_crop_matrix(*fit.square),
             camera=self.camera or Camera.from_size(size[1], size[0]),
             pdm=self.pdm,
         )
 
-    def _confidence(self, track: Track, fit: LandmarkFit, index: int) -> float:
-        found = track.detection
+    def _confidence(self, track: Track, index: int) -> float:
+        found, fit = track.detection, track.fit
         if found is not None and track.detected == index:
             if found.marks is not None:
                 track.evidence = marks_signal(fit.landmarks, found.marks) * found.score
@@ -346,9 +322,8 @@ class Tracker:
         agreement = self.curves.agreement(agreement_signal(track.agreement))
         return 1 - (1 - agreement) * (1 - evidence)
 
-    def _advance(self, fit: _Fit, index: int, success: bool, size: tuple[int, int]) -> None:
-        track, own = fit.track, fit.landmarks.square
-        track.last_frame, track.fitted = index, own
+    def _advance(self, track: Track, index: int, success: bool, size: tuple[int, int]) -> None:
+        track.last_frame, own = index, track.fit.square
         track.filter.add_landmarks(own.moved(track.offset), track.agreement.gain)
         track.weak = 0 if success else track.weak + 1
         x, y = own.centre
@@ -357,6 +332,6 @@ class Tracker:
             track.lost = True
         near = any(own.distance(t.square) < 1.0 for t in self.active if t is not track)
         if success and not near:
-            similarity = float(track.appearance @ fit.appearance)
+            similarity = float(track.appearance @ track.seen)
             track.similarity = 0.9 * track.similarity + 0.1 * similarity
-            track.appearance = unit(0.9 * track.appearance + 0.1 * fit.appearance)
+            track.appearance = unit(0.9 * track.appearance + 0.1 * track.seen)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .fitting import UNKNOWN, Agreement, Square
+from .fitting import UNKNOWN, Agreement, LandmarkFit, Square
 
 NEVER = -1_000_000  # a frame before all others
 SAME_PLACE = 0.9  # cost below which a detection and an active track are one face
@@ -85,7 +85,7 @@ class FaceDetection:
     marks: np.ndarray | None = None  # (5, 2) frame pixels, see .detectors.Detection
 
 
-@dataclass
+@dataclass(eq=False)
 class Track:
     """One person; only :class:`mlx_faceau.video.tracking.Tracker` changes it."""
 
@@ -103,8 +103,12 @@ class Track:
     agreed: int = NEVER  # frame of the last fit of a displaced crop
     agreement: Agreement = UNKNOWN
     similarity: float = 1.0  # usual one of crops to the appearance
-    fitted: Square | None = None  # the landmarks' square of the last frame
-    offset: np.ndarray = field(default_factory=lambda: np.zeros(3))  # from there to the crop's
+    offset: np.ndarray = field(default_factory=lambda: np.zeros(3))  # landmarks' square to crop's
+    # Of the last frame in which it was in sight:
+    fit: LandmarkFit = field(init=False, repr=False)
+    crop: np.ndarray = field(init=False, repr=False)  # the landmarks' standard crop
+    seen: np.ndarray = field(init=False, repr=False)  # the crop's appearance
+    suspect: bool = False  # whether the fit may have left the face
 
     @property
     def square(self) -> Square:
