@@ -1,5 +1,6 @@
 """Detectors: calibrations, choosing, and each kind on what it needs."""
 
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -183,6 +184,16 @@ def test_a_file_that_is_no_yunet_is_refused(tmp_path: Path) -> None:
     (tmp_path / "bad.onnx").write_bytes(b"no model")
     with pytest.raises(BackendError, match="cannot run it as YuNet"):
         YuNetDetector(tmp_path / "bad.onnx")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems' names are text")
+def test_a_yunet_file_whose_name_is_no_text_is_refused_before_opencv_crashes_at_it(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / os.fsdecode(b"\xff.onnx")
+    path.touch()
+    with pytest.raises(BackendError, match="rename it"):
+        YuNetDetector(path)
 
 
 def test_vision_runs_on_macos_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -282,24 +282,23 @@ def _jobs(inputs: list[Input], args: argparse.Namespace, layout: Layout) -> list
     folder_named = len(args.inputs) == 1 and Path(args.inputs[0]).is_dir()
     alone = args.file_per_image or (len(images) == 1 and not folder_named)
     by_themselves = [source for source in inputs if alone or not source.is_image]
-    groups = {source.name: [source] for source in by_themselves}
-    stems = {name: Path(name).stem for name in groups}
-    names = Counter(source.name for source in by_themselves)
+    groups = [[source] for source in by_themselves]
+    names = [(source.name, Path(source.name).stem) for source in by_themselves]
     if images and not alone:
-        # Named after the one folder that was given.
-        table_name = Path(args.inputs[0]).resolve().name if folder_named else "images"
-        part = "" if args.shard is None else f"-{args.shard.replace('/', '-of-')}"
-        names[table_name + part] += 1
-        groups[table_name + part] = images
-        stems[table_name + part] = table_name + part  # a folder's name has no ending
+        # Named after the one folder that was given, whose name has no ending.
+        name = Path(args.inputs[0]).resolve().name if folder_named else "images"
+        name += "" if args.shard is None else f"-{args.shard.replace('/', '-of-')}"
+        groups.append(images)
+        names.append((name, name))
         if args.smooth or args.subtract_neutral:
             sys.stderr.write("--smooth and --subtract-neutral change videos alone, not images\n")
-    double, count = names.most_common(1)[0]
-    if count > 1:
-        raise UsageError(f"{double}: two inputs of this name; run their folders separately")
+    stems = _distinct_stems(names, "inputs")
     taken = set(shard(inputs, args.shard))
-    of_shard = {name: [s for s in group if s in taken] for name, group in groups.items()}
-    of_shard = {name: own for name, own in of_shard.items() if own}
+    of_shard = [
+        (name, stem, group)
+        for (name, _), stem, group in zip(names, stems, groups, strict=True)
+        if not taken.isdisjoint(group)
+    ]
     single = args.output == "-" or ending in FORMATS
     if single and len(of_shard) > 1:
         raise UsageError(
@@ -313,52 +312,57 @@ def _jobs(inputs: list[Input], args: argparse.Namespace, layout: Layout) -> list
             f"--output {args.output}: a table ends with .{', .'.join(FORMATS)}; for a folder of "
             f"this name, write {args.output}/"
         )
-    shared, crops = Counter(stems.values()), args.aligned_faces
+    crops = args.aligned_faces
     for made in (folder, crops):
         if made:
             Path(made).mkdir(parents=True, exist_ok=True)
     jobs = []
-    for name, own in of_shard.items():
-        base = folder / (stems[name] if shared[stems[name]] == 1 else name)
+    for name, stem, group in of_shard:
+        base = folder / stem
         table = args.output if single else Path(f"{base}.{form}")
         if single and args.output != "-":
             base = Path(args.output).with_suffix("")
-        are_images, group = own[0].is_image, groups[name]
         files = OutputFiles(
             table,
             form,
-            replace(layout, file_column=are_images),
+            replace(layout, file_column=group[0].is_image),
             overlay=_beside(base, group, taken, *_OVERLAY_ENDINGS) if args.overlay else None,
             aligned_faces=_beside(Path(crops) / base.name, group, taken) if crops else None,
             report=Path(f"{base}.report.html") if args.report else None,
-            smooth=args.smooth and not are_images,
-            subtract_neutral=args.subtract_neutral and not are_images,
+            smooth=args.smooth and not group[0].is_image,
+            subtract_neutral=args.subtract_neutral and not group[0].is_image,
         )
-        jobs.append(Job(name, own, files))
+        jobs.append(Job(name, [source for source in group if source in taken], files))
     return jobs
 
 
 def _beside(
-    base: Path, inputs: list[Input], taken: set[Input], of_video: str = "", of_image: str = ""
+    base: Path, group: list[Input], taken: set[Input], of_video: str = "", of_image: str = ""
 ) -> Path | dict[str, Path]:
     """The path, with its ending, of what is made of a video; or by path of each taken image.
 
-    The only image goes by the table's name, others by their stems, or in full where stems repeat.
+    The only image goes by the table's name.
     """
-    if not inputs[0].is_image:
+    if not group[0].is_image:
         return Path(f"{base}{of_video}")
-    if len(inputs) == 1:
-        return {str(inputs[0].path): Path(f"{base}{of_image}")}
-    stems = Counter(Path(source.name).stem for source in inputs)
-    paths = {}
-    for source in inputs:
-        stem = Path(source.name).stem
-        name = stem if stems[stem] == 1 else source.name
-        paths[source] = base.parent / f"{name}{of_image}"
-    if len(set(paths.values())) < len(paths):
-        double = Counter(paths.values()).most_common(1)[0][0].name.removesuffix(of_image)
-        raise UsageError(f"{double}: two images of this name; run their folders separately")
-    return {str(source.path): path for source, path in paths.items() if source in taken}
+    stems = [base.name]
+    if len(group) > 1:
+        stems = _distinct_stems([(s.name, Path(s.name).stem) for s in group], "images")
+    return {
+        str(source.path): base.with_name(f"{stem}{of_image}")
+        for source, stem in zip(group, stems, strict=True)
+        if source in taken
+    }
+
+
+def _distinct_stems(names: Sequence[tuple[str, str]], what: str) -> list[str]:
+    """Of each name its stem, both of which are given; or the name itself where stems repeat."""
+    shared = Counter(stem for _, stem in names)
+    distinct = [stem if shared[stem] == 1 else name for name, stem in names]
+    double, count = Counter(distinct).most_common(1)[0]
+    if count > 1:
+        raise UsageError(f"{double}: two {what} of this name; run their folders separately")
+    return distinct
 
 
 def _check_replaceable(files: OutputFiles) -> None:

@@ -48,9 +48,7 @@ class RowFile:
         self.path = None if str(path) == "-" else Path(path)
         self._file: IO[bytes]
         self._marker: BinaryIO | None = None
-        if self.path is None:
-            self._file = sys.stdout.buffer
-        else:
+        if self.path is not None:
             if not self.path.parent.is_dir():
                 raise FileNotFoundError(errno.ENOENT, "no such folder", str(self.path.parent))
             # First the marker: an empty file without one would count as complete.
@@ -69,8 +67,11 @@ class RowFile:
         # Names of files may hold bytes that are no UTF-8.
         data = "".join(line + "\n" for line in lines).encode(errors="backslashreplace")
         if self.path is None:
-            self._file.write(data)
-            self._file.flush()
+            if hasattr(sys.stdout, "buffer"):
+                sys.stdout.buffer.write(data)
+            else:  # what a program has put there may take text alone
+                sys.stdout.write(data.decode())
+            sys.stdout.flush()
             return
         start = self._file.tell()
         try:

@@ -89,11 +89,14 @@ class YuNetDetector:
         if not Path(path).is_file():
             raise BackendError(f"{path}: no such file; YuNet needs its .onnx model")
         try:
+            str(path).encode()  # OpenCV crashes at a name that is no text
             with opencv_log_level(ERRORS):  # OpenCV 5 warns of every net that it opens
                 self._net = cv2.FaceDetectorYN.create(str(path), "", (320, 320), _YUNET_LEAST)
                 self._net.detect(np.zeros((320, 320, 3), np.uint8))
         except cv2.error as error:
             raise BackendError(f"{path}: OpenCV cannot run it as YuNet: {error.err}") from None
+        except UnicodeEncodeError:
+            raise BackendError(f"{path}: OpenCV opens no file of such a name; rename it") from None
 
     def detect(self, frame: np.ndarray) -> list[Detection]:
         return self._pass(*_resized(frame, _YUNET_SIDE))

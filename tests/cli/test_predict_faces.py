@@ -683,3 +683,25 @@ def test_slow_images_are_counted_in_images_a_second_too(
     shown = capsys.readouterr().err
     assert re.search(r" 0\.\d\d images/s\]", shown)
     assert "s/ images" not in shown
+
+
+def test_rows_go_to_a_standard_output_that_takes_text_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a program has put an object of its own in its place."""
+    video = clip(tmp_path / "clip.mp4", 2)
+    assert predict(video) == 0
+    monkeypatch.setattr("sys.stdout", output := io.StringIO())
+    assert predict(video, "--output", "-") == 0
+    assert output.getvalue() == (tmp_path / "clip.csv").read_text()
+
+
+def test_videos_whose_names_in_full_and_in_part_are_alike_share_no_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("clip.mp4", "clip.mov", "clip.mov.mp4"):
+        clip(tmp_path / f"in-{name}", 1).rename(tmp_path / name)
+    assert predict("clip.mp4", "clip.mov", "clip.mov.mp4") == 2
+    assert "clip.mov: two inputs of this name" in capsys.readouterr().err
+    assert predict("clip.mp4", "clip.mov") == 0
+    assert {path.name for path in tmp_path.glob("*.csv")} == {"clip.mp4.csv", "clip.mov.csv"}
