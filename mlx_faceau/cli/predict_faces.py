@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import math
 import sys
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -185,8 +186,8 @@ def _report_failure(name: str, error: FaceauError) -> None:
 def _expected(video: Video, span: Span) -> int | None:
     if video.count is None:
         return None
-    last = video.count if span.end is None else min(video.count, int(span.end * video.rate))
-    return max(1, (last - int(span.start * video.rate)) // span.every)
+    last = video.count if span.end is None else min(video.count, span.end * video.rate)
+    return max(1, (int(last) - int(span.start * video.rate)) // span.every)
 
 
 @contextmanager
@@ -243,8 +244,9 @@ def _camera(text: str | None) -> Camera | None:
         camera = Camera(*(float(value) for value in text.split(",")))
     except (TypeError, ValueError):
         raise UsageError(f"--camera-intrinsics {text}: expected FX,FY,CX,CY in pixels") from None
-    if not (camera.focal_x > 0 and camera.focal_y > 0):
-        raise UsageError(f"--camera-intrinsics {text}: focal lengths are positive")
+    finite = all(map(math.isfinite, vars(camera).values()))
+    if not (finite and camera.focal_x > 0 and camera.focal_y > 0):
+        raise UsageError(f"--camera-intrinsics {text}: focal lengths are positive, all are finite")
     return camera
 
 

@@ -2,6 +2,7 @@
 
 import codecs
 import logging
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -44,7 +45,8 @@ class Span:
     every: int = 1  # how many frames, of which one is taken
 
     def __post_init__(self) -> None:
-        if self.every < 1 or self.start < 0 or (self.end is not None and self.end <= self.start):
+        end = math.inf if self.end is None else self.end
+        if not (self.every >= 1 and 0 <= self.start < end):  # of NaN as well
             raise UsageError(
                 f"start {self.start}, end {self.end}, every {self.every}: expected "
                 "0 <= start < end (--start, --end; seconds) and every >= 1 (--frame-step)"

@@ -516,6 +516,8 @@ def test_a_webcam_is_read_until_the_end_that_was_asked_for(
         (["clip.mp4", "--pdm", "none.txt"], "none.txt"),
         (["clip.mp4", "--camera-intrinsics", "1,2"], "FX,FY,CX,CY"),
         (["clip.mp4", "--camera-intrinsics", "0,500,160,120"], "focal lengths are positive"),
+        (["clip.mp4", "--camera-intrinsics", "500,500,nan,120"], "all are finite"),
+        (["clip.mp4", "--start", "nan"], "0 <= start < end"),
         (["clip.mp4", "other.mp4", "--output", "broken.mp4"], "not a folder"),
         (["clip.mp4", "--output", "drawn.png"], "for a folder of this name, write drawn.png/"),
         (["clip.mp4", "--format", "json"], "json is for --aligned"),
@@ -694,6 +696,11 @@ def test_rows_go_to_a_standard_output_that_takes_text_alone(
     monkeypatch.setattr("sys.stdout", output := io.StringIO())
     assert predict(video, "--output", "-") == 0
     assert output.getvalue() == (tmp_path / "clip.csv").read_text()
+
+
+def test_an_end_that_never_comes_is_the_end_of_the_video(tmp_path: Path) -> None:
+    assert predict(clip(tmp_path / "clip.mp4", 3), "--end", "inf") == 0
+    assert frames_in(tmp_path / "clip.csv") == 3
 
 
 def test_videos_whose_names_in_full_and_in_part_are_alike_share_no_table(
