@@ -110,6 +110,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if getattr(args, "seed", 0) < 0:
+        raise UsageError(f"--seed is {args.seed}, expected at least 0")
     return int(args.act(args))
 
 
@@ -145,6 +147,8 @@ def _stats(args: argparse.Namespace) -> int:
     from mlx_faceau.data.format.statistics import describe_dataset, draw_statistics
     from mlx_faceau.output.tables import Table
 
+    if args.output and Path(args.output).suffix.lower() != ".png":
+        raise UsageError(f"--output {args.output}: the ending must be .png")
     dataset = FaceDataset(args.file, keep_outside=True)
     report = describe_dataset(dataset)
     if args.output:

@@ -67,6 +67,8 @@ def run(args: argparse.Namespace) -> int:
         for limit in fields(Limits):
             print(f"{limit.name:20}{limit.default!s:>7}  {limit.metadata['help']}")
         return 0
+    if args.report:
+        _check_report(Path(args.report))
     settings = GeneratorSettings(
         args.labels, args.frame_step, args.pdm, _limits(args.limit), args.label_model
     )
@@ -195,14 +197,28 @@ def _photograph_summary(reports: Sequence["VideoReport"], path: Path) -> str:
     return f"{line} (listed in {path}; {summary})"
 
 
+_REPORT = ("video", "labeller", "frames", "damaged", "faceless", "kept", "error")  # its columns
+
+
+def _check_report(path: Path) -> None:
+    """Refuse, before the work, what is no report of an earlier run, such as OpenFace's labels."""
+    from mlx_faceau.data.format.row_io import check_target
+
+    check_target(path)
+    if path.is_file() and path.stat().st_size:
+        with path.open("rb") as file:
+            ours = file.readline().startswith(",".join(_REPORT).encode())
+        if not ours:
+            raise UsageError(f"{path}: exists, and is no report; choose another name or move it")
+
+
 def _write_report(path: Path, reports: Sequence["VideoReport"]) -> None:
     limits = sorted({name for report in reports for name in report.dropped})
-    columns = ["video", "labeller", "frames", "damaged", "faceless", "kept", "error"]
     rows = [
-        [getattr(report, name) for name in columns] + [report.dropped[name] for name in limits]
+        [getattr(report, name) for name in _REPORT] + [report.dropped[name] for name in limits]
         for report in reports
     ]
-    _write_csv(path, [[*columns, *(f"dropped_{name}" for name in limits)], *rows])
+    _write_csv(path, [[*_REPORT, *(f"dropped_{name}" for name in limits)], *rows])
 
 
 def _write_csv(path: Path, rows: Sequence[Sequence[object]]) -> None:

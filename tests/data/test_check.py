@@ -203,6 +203,22 @@ def test_a_preview_does_not_replace_the_file_it_shows(path, capsys):
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["faces.h5", "plot"])
+def test_statistics_are_drawn_into_png_files_alone(path, capsys, name):
+    before = write(path, arrays(4)).read_bytes()
+    assert main(["data", "stats", str(path), "--output", str(path.with_name(name))]) == 2
+    assert "must be .png" in capsys.readouterr().err
+    assert {file.name for file in path.parent.iterdir()} == {path.name}
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("action", ["split", "preview", "synth"])
+def test_a_negative_seed_is_one_line_and_status_2(path, tmp_path, capsys, action):
+    file = [] if action == "synth" else [str(write(path, arrays(4)))]
+    assert main(["data", action, *file, "--output", str(tmp_path / "o.png"), "--seed", "-1"]) == 2
+    assert capsys.readouterr().err == "mlx-faceau: --seed is -1, expected at least 0\n"
+
+
 @pytest.mark.parametrize("count", ["0", "-3"])
 def test_bad_counts_are_one_line_and_status_2(path, tmp_path, capsys, count):
     output = ["--output", str(tmp_path / "out"), "--count", count]

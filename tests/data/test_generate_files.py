@@ -262,6 +262,19 @@ def test_a_file_that_was_not_made_from_videos_is_not_added_to(tmp_path, capsys):
     assert "not made from videos" in capsys.readouterr().err
 
 
+def test_a_report_replaces_reports_alone_and_says_so_before_the_work(tmp_path, capsys):
+    video = good_video(tmp_path, "a", 2)
+    labels, output = tmp_path / "a.csv", tmp_path / "out.h5"
+    before = labels.read_bytes()
+    for report in (labels, tmp_path / "none" / "report.csv"):
+        assert generate(video, "--output", output, "--report", report) == 2
+    assert capsys.readouterr().err.count("\n") == 2
+    assert labels.read_bytes() == before
+    assert not output.exists()
+    for _ in range(2):
+        assert generate(video, "--output", output, "--report", tmp_path / "r.csv") == 0
+
+
 def test_the_limits_explain_themselves(capsys):
     assert main(["data", "generate", "x", "--output", "y", "--limit", "help"]) == 0
     assert "least confidence of the labeller" in capsys.readouterr().out

@@ -76,8 +76,9 @@ def test_the_seed_decides_alone(uneven):
 
 
 def test_what_cannot_be_divided_is_refused(uneven, tmp_path):
-    with pytest.raises(ValueError, match="positive"):
-        partition_dataset(uneven, {"train": 1.1, "val": -0.1})
+    for wrong in (-0.1, float("nan")):
+        with pytest.raises(ValueError, match="positive"):
+            partition_dataset(uneven, {"train": 1 - wrong, "val": wrong})
     data = arrays(8)
     data["metadata/subjects"] = texts(["one"] * 8)
     with pytest.raises(DatasetError, match="1 subjects cannot be divided into 2"):

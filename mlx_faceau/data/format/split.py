@@ -128,7 +128,7 @@ def partition_dataset(
     Reference:
         Sechidis, Tsoumakas, Vlahavas, On the stratification of multi-label data, ECML PKDD 2011.
     """
-    if not shares or min(shares.values()) <= 0:
+    if not shares or not all(0 < share < np.inf for share in shares.values()):
         raise UsageError(f"shares are {dict(shares)}, expected positive numbers")
     by, names = people_names(dataset)
     names = merge_names(names, face_digests(dataset))
