@@ -7,21 +7,21 @@ import pytest
 
 from mlx_faceau.core.geometry import flip_landmarks, project
 from mlx_faceau.core.landmarks import MIRROR
-from mlx_faceau.data.loading.augment import LEVELS, Level, Movement, augment_face, augmentation
+from mlx_faceau.data.loading.augment import augment_face, augmentation
 from mlx_faceau.data.loading.batches import Batches
-from mlx_faceau.data.loading.photometric import Appearance, change_appearance, motion_kernel
+from mlx_faceau.data.loading.levels import LEVELS, Level
+from mlx_faceau.data.loading.photometric import change_appearance, motion_kernel
 
 MAX_OFFSET = 0.1  # pixels between a spot in the image and its landmark
 STRONG = LEVELS["strong"]
-UNCHANGED = Appearance(
-    **dict.fromkeys((item.name for item in fields(Appearance)), 0)
-    | {"contrast": 1.0, "gamma": 1.0, "tint": 1.0}
-)
-MOVED = Level(replace(STRONG.movement, flip=0.0), UNCHANGED)
-MIRRORED = Level(Movement(rotation=0.0, scale=1.0, shift=0.0, stretch=1.0, flip=1.0), UNCHANGED)
-MIRRORED_AND_MOVED = Level(replace(STRONG.movement, flip=1.0), UNCHANGED)
+FACTORS = ("contrast", "gamma", "tint", "scale", "stretch")  # 1 changes nothing, elsewhere 0 does
+UNCHANGED = Level(**{item.name: float(item.name in FACTORS) for item in fields(Level)})
+MIRRORED = replace(UNCHANGED, flip=1.0)
+MOVEMENTS = ("rotation", "scale", "shift", "stretch")
+MOVED = replace(UNCHANGED, **{name: getattr(STRONG, name) for name in MOVEMENTS})
+MIRRORED_AND_MOVED = replace(MOVED, flip=1.0)
 UNSTRETCHED, MIRRORED_AND_UNSTRETCHED = (
-    Level(replace(level.movement, stretch=1.0), UNCHANGED) for level in (MOVED, MIRRORED_AND_MOVED)
+    replace(level, stretch=1.0) for level in (MOVED, MIRRORED_AND_MOVED)
 )
 
 
@@ -86,7 +86,7 @@ def faces() -> Faces:
 @pytest.mark.parametrize("level", [MOVED, MIRRORED, MIRRORED_AND_MOVED])
 def test_every_landmark_stays_on_its_spot_of_the_image(level: Level, seed: int) -> None:
     points = np.random.default_rng(seed).uniform(25, 86, (68, 2))
-    mirrored = level.movement.flip == 1
+    mirrored = level.flip == 1
     for number, (x, y) in enumerate(points):
         image, changed = augment_face(
             blob(x, y), labels(points), np.random.default_rng(seed), level
@@ -125,7 +125,7 @@ def test_three_faces_of_ten_are_stretched_and_no_global_params_describe_them() -
         )
         ratio = (new[0] / old[0]) / (new[1] / old[1])
         assert (after["global_mask"] == 1) == (abs(np.log(ratio)) < 1e-5)
-        assert abs(np.log(ratio)) <= np.log(MOVED.movement.stretch) + 1e-5
+        assert abs(np.log(ratio)) <= np.log(MOVED.stretch) + 1e-5
         assert after["local_mask"] == 1
         stretched += after["global_mask"] == 0
     assert 40 <= stretched <= 80
@@ -165,9 +165,8 @@ def test_landmarks_never_leave_the_reach_of_the_sigmoid(spread: tuple[int, int])
 
 
 def test_no_change_is_asked_for_and_none_happens() -> None:
-    level = Level(replace(MIRRORED.movement, flip=0.0), UNCHANGED)
     before = labels(np.random.default_rng(0).uniform(20, 91, (68, 2)))
-    image, after = augment_face(random_image(), before, np.random.default_rng(0), level)
+    image, after = augment_face(random_image(), before, np.random.default_rng(0), UNCHANGED)
     np.testing.assert_array_equal(image, random_image())
     for name, value in before.items():
         np.testing.assert_allclose(after[name], value, atol=1e-5)
@@ -178,16 +177,16 @@ def test_no_change_is_asked_for_and_none_happens() -> None:
     [{"brightness": 0.15, "contrast": 1.5, "gamma": 1.6, "tint": 1.1}, "blur", "coarse", "jpeg"],
 )
 def test_changes_of_appearance_move_nothing(share: str | dict) -> None:
-    limits = UNCHANGED
+    level = UNCHANGED
     if isinstance(share, dict):
-        limits = replace(UNCHANGED, **share)
+        level = replace(UNCHANGED, **share)
     else:
-        limits = replace(STRONG.appearance, **{**off(), share: 1.0})
+        level = replace(STRONG, **{**off(), share: 1.0})
     rng = np.random.default_rng(3)
     offsets = []
     for x, y in rng.uniform(25, 86, (60, 2)):
         image = np.maximum(blob(x, y, sigma=3.0), 40)
-        offsets.append(centroid(change_appearance(image, limits, rng)) - centroid(image))
+        offsets.append(centroid(change_appearance(image, level, rng)) - centroid(image))
     np.testing.assert_allclose(np.mean(offsets, axis=0), 0, atol=0.05)
 
 
@@ -206,11 +205,11 @@ def test_motion_is_even_and_centred(length: float) -> None:
 
 
 def test_noise_is_as_strong_as_asked_and_adds_no_light() -> None:
-    limits = replace(STRONG.appearance, **{**off(), "noise": 1.0, "noise_sigma": 10.0})
+    level = replace(STRONG, **{**off(), "noise": 1.0, "noise_sigma": 10.0})
     grey = np.full((112, 112, 3), 128, np.uint8)
     deviations = []
     for seed in range(50):
-        noisy = change_appearance(grey, limits, np.random.default_rng(seed)).astype(float)
+        noisy = change_appearance(grey, level, np.random.default_rng(seed)).astype(float)
         assert noisy.mean() == pytest.approx(128, abs=0.3)
         deviations.append(noisy.std())
     assert max(deviations) < 10.3
@@ -218,14 +217,14 @@ def test_noise_is_as_strong_as_asked_and_adds_no_light() -> None:
 
 
 def test_grey_images_have_equal_channels() -> None:
-    limits = replace(STRONG.appearance, **{**off(), "grey": 1.0})
-    image = change_appearance(random_image(), limits, np.random.default_rng(0))
+    level = replace(STRONG, **{**off(), "grey": 1.0})
+    image = change_appearance(random_image(), level, np.random.default_rng(0))
     np.testing.assert_array_equal(image, np.repeat(image[..., :1], 3, axis=2))
 
 
 def test_repeated_edges_leave_the_middle_alone() -> None:
-    limits = replace(STRONG.appearance, **{**off(), "edges": 1.0, "edge_depth": 14})
-    image = change_appearance(random_image(), limits, np.random.default_rng(1))
+    level = replace(STRONG, **{**off(), "edges": 1.0, "edge_depth": 14})
+    image = change_appearance(random_image(), level, np.random.default_rng(1))
     changed = (image != random_image()).any(axis=2)
     assert changed.any()
     assert not changed[14:-14, 14:-14].any()
@@ -235,9 +234,9 @@ def test_repeated_edges_leave_the_middle_alone() -> None:
 
 
 def test_a_cutout_is_one_rectangle_of_limited_size() -> None:
-    limits = replace(STRONG.appearance, **{**off(), "cutout": 1.0, "cutout_side": 28})
+    level = replace(STRONG, **{**off(), "cutout": 1.0, "cutout_side": 28})
     for seed in range(20):
-        image = change_appearance(random_image(), limits, np.random.default_rng(seed))
+        image = change_appearance(random_image(), level, np.random.default_rng(seed))
         rows, columns = np.nonzero((image != random_image()).any(axis=2))
         assert np.ptp(rows) < 28
         assert np.ptp(columns) < 28
@@ -285,12 +284,11 @@ def test_a_sample_given_stays_as_it_was() -> None:
 
 def test_strong_goes_further_than_light_in_everything() -> None:
     weak, strong = LEVELS["light"], LEVELS["strong"]
-    for part in ("movement", "appearance"):
-        for item in fields(getattr(weak, part)):
-            less, more = (getattr(getattr(x, part), item.name) for x in (weak, strong))
-            if item.name in ("jpeg_quality", "coarse_side"):
-                less, more = more, less
-            assert less < more or item.name == "flip", item.name
+    for item in fields(Level):
+        less, more = (getattr(level, item.name) for level in (weak, strong))
+        if item.name in ("jpeg_quality", "coarse_side"):
+            less, more = more, less
+        assert less < more or item.name == "flip", item.name
 
 
 @pytest.mark.parametrize(

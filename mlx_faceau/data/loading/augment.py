@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from multiprocessing.util import Finalize
 
@@ -28,7 +28,8 @@ from mlx_faceau.core.geometry import CROP_CENTRE, similarity_matrix
 from mlx_faceau.data.worker import start_worker
 from mlx_faceau.errors import FaceauError
 
-from .photometric import Appearance, change_appearance, draw_factors, limit, limits_of
+from .levels import LEVELS, Level
+from .photometric import change_appearance, draw_factors
 
 Batch = dict[str, np.ndarray]
 # image (112, 112, 3) uint8 RGB, its labels and masks, a generator of its own -> both, changed
@@ -39,46 +40,13 @@ _STRETCHED = 0.3  # share of faces that are stretched
 _INSIDE = (2.0, 110.0)  # where moved landmarks may lie: the sigmoid cannot reach 0 and 112
 
 
-@dataclass(frozen=True)
-class Movement:
-    """How far faces move in the crop."""
-
-    rotation: float = limit(np.radians(10), np.radians(20))  # largest angle, radians, either way
-    scale: float = limit(1.1, 1.2)  # largest factor; at least its inverse
-    shift: float = limit(5.6, 9.0)  # largest shift in x and in y, pixels, either way
-    stretch: float = limit(1.15, 1.3)  # largest factor of width to height; at least its inverse
-    flip: float = limit(0.0, 0.0)  # share of samples that are mirrored
-
-
-@dataclass(frozen=True)
-class Level:
-    """A strength of augmentation."""
-
-    movement: Movement
-    appearance: Appearance
-
-
-# Light: the jitter of an evaluation's crops (10 degrees, 10 %, 5 %), and good photographs. Strong:
-# tilted heads, loose detector boxes, and poor video; the face can still be read by eye.
-LEVELS: dict[str, Level | None] = {
-    "none": None,
-    **{
-        level: Level(limits_of(Movement, level), limits_of(Appearance, level))
-        for level in ("light", "strong")
-    },
-}
-
-
 def augmentation(level: str, flip: float = 0.5) -> Augment | None:
-    """The augmentation of a key of :data:`LEVELS`; None for ``"none"``.
+    """The augmentation of a key of :data:`.levels.LEVELS`; None for ``"none"``.
 
     ``flip`` is the share of samples that are mirrored, in [0, 1].
     """
     chosen = LEVELS[level]
-    if chosen is None:
-        return None
-    movement = replace(chosen.movement, flip=flip)
-    return partial(augment_face, level=replace(chosen, movement=movement))
+    return None if chosen is None else partial(augment_face, level=replace(chosen, flip=flip))
 
 
 def augment_face(
@@ -92,15 +60,15 @@ def augment_face(
     """
     labels = dict(labels)
     points, params = labels["landmarks"], labels["global_params"]
-    if rng.random() < level.movement.flip:
+    if rng.random() < level.flip:
         image = cv2.flip(image, 1)
         points, params = geometry.flip_landmarks(points), geometry.flip_global_params(params)
         labels["local_mask"] = np.zeros((), np.float32)  # a shape has no mirror without the PDM
-    stretch = draw_stretch(level.movement.stretch, rng)
+    stretch = draw_stretch(level.stretch, rng)
     if stretch is not None:
         points = geometry.transform_points(stretch, points)
         labels["global_mask"] = np.zeros((), np.float32)
-    matrix = draw_similarity(points, level.movement, rng)
+    matrix = draw_similarity(points, level, rng)
     labels["landmarks"] = geometry.transform_points(matrix, points).astype(np.float32)
     params = geometry.transform_global_params(matrix, params)
     labels["global_params"] = params.astype(np.float32)
@@ -110,7 +78,7 @@ def augment_face(
     image = cv2.warpAffine(
         image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
-    return change_appearance(image, level.appearance, rng), labels
+    return change_appearance(image, level, rng), labels
 
 
 def draw_stretch(largest: float, rng: np.random.Generator) -> np.ndarray | None:
@@ -125,17 +93,15 @@ def draw_stretch(largest: float, rng: np.random.Generator) -> np.ndarray | None:
     return np.column_stack([np.diag(factors), CROP_CENTRE * (1 - factors)])
 
 
-def draw_similarity(
-    landmarks: np.ndarray, limits: Movement, rng: np.random.Generator
-) -> np.ndarray:
+def draw_similarity(landmarks: np.ndarray, level: Level, rng: np.random.Generator) -> np.ndarray:
     """(2, 3) similarity about the crop's centre, at random; all (68, 2) landmarks stay in [2, 110].
 
     Where the draw would push one out, the scale is reduced until the face fits and the shift to
     what room is left.
     """
-    angle = rng.uniform(-limits.rotation, limits.rotation)
-    scale = draw_factors(limits.scale, rng)[0]
-    shift = rng.uniform(-limits.shift, limits.shift, 2)
+    angle = rng.uniform(-level.rotation, level.rotation)
+    scale = draw_factors(level.scale, rng)[0]
+    shift = rng.uniform(-level.shift, level.shift, 2)
     low_end, high_end = _INSIDE
     turned = geometry.transform_points(similarity_matrix(1.0, angle, (0.0, 0.0)), landmarks)
     low, high = turned.min(axis=0), turned.max(axis=0)

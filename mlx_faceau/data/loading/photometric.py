@@ -5,12 +5,12 @@ noise, compression, then the crop's own traces (edges repeated past the photogra
 what covers a part of the face.
 """
 
-from dataclasses import dataclass, field, fields
 from statistics import NormalDist
-from typing import Any
 
 import cv2
 import numpy as np
+
+from .levels import Level
 
 _LUMA = np.array([0.299, 0.587, 0.114])  # of RGB, ITU-R BT.601
 _SHADES = np.linspace(0, 1, 256)[:, None]
@@ -19,85 +19,48 @@ _SHADES = np.linspace(0, 1, 256)[:, None]
 _NORMAL = np.array([NormalDist().inv_cdf((i + 0.5) / 256) for i in range(256)], np.float32)
 
 
-def limit(light: float, strong: float) -> Any:
-    """A field with its values at the levels of augmentation."""
-    return field(metadata={"light": light, "strong": strong})
-
-
-def limits_of(kind: Any, level: str) -> Any:
-    """Limits of a kind, such as :class:`Appearance`, at a level."""
-    return kind(**{item.name: item.metadata[level] for item in fields(kind)})
-
-
-@dataclass(frozen=True)
-class Appearance:
-    """How far each step goes, and in which share of the samples it happens."""
-
-    brightness: float = limit(0.08, 0.15)  # largest offset, as a share of white
-    contrast: float = limit(1.2, 1.5)  # largest factor around mid-grey; at least its inverse
-    gamma: float = limit(1.2, 1.6)  # largest exponent; at least its inverse
-    tint: float = limit(1.06, 1.1)  # largest factor of one colour channel; at least its inverse
-    saturation: float = limit(0.3, 0.6)  # largest relative change of the distance from grey
-    grey: float = limit(0.1, 0.25)  # share of samples without colour
-    blur: float = limit(0.1, 0.3)  # share of samples blurred, as by defocus or by motion
-    blur_sigma: float = limit(1.0, 1.8)  # largest sigma of the defocus, pixels
-    motion: float = limit(3.0, 7.0)  # longest path of the motion, pixels
-    coarse: float = limit(0.1, 0.25)  # share of samples shrunk and enlarged again
-    coarse_side: int = limit(72, 40)  # smallest side in between, pixels
-    noise: float = limit(0.1, 0.3)  # share of samples with Gaussian noise
-    noise_sigma: float = limit(5.0, 14.0)  # its largest sigma, levels of 255
-    jpeg: float = limit(0.1, 0.3)  # share of samples compressed
-    jpeg_quality: int = limit(60, 25)  # lowest quality
-    edges: float = limit(0.1, 0.3)  # share of samples whose borders repeat a line further in
-    edge_depth: int = limit(10, 14)  # how far in, at most, pixels
-    cutout: float = limit(0.0, 0.2)  # share of samples with a rectangle of one colour over them
-    cutout_side: int = limit(0, 28)  # its longest side, pixels
-
-
-def change_appearance(
-    image: np.ndarray, limits: Appearance, rng: np.random.Generator
-) -> np.ndarray:
+def change_appearance(image: np.ndarray, level: Level, rng: np.random.Generator) -> np.ndarray:
     """The image, (112, 112, 3) uint8 RGB, with another appearance; the one given stays as it is."""
     # Gamma, contrast, brightness and tint of each level and channel, as a table.
-    tone = _SHADES ** draw_factors(limits.gamma, rng)
-    tone = (tone - 0.5) * draw_factors(limits.contrast, rng) + 0.5
-    tone = tone + rng.uniform(-limits.brightness, limits.brightness)
-    levels = 255 * tone * draw_factors(limits.tint, rng, 3)
+    tone = _SHADES ** draw_factors(level.gamma, rng)
+    tone = (tone - 0.5) * draw_factors(level.contrast, rng) + 0.5
+    tone = tone + rng.uniform(-level.brightness, level.brightness)
+    levels = 255 * tone * draw_factors(level.tint, rng, 3)
     image = cv2.LUT(image, np.asarray(np.clip(np.rint(levels), 0, 255), np.uint8)[None])
 
-    kept = 1 + rng.uniform(-limits.saturation, limits.saturation)
-    if rng.random() < limits.grey:
+    kept = 1 + rng.uniform(-level.saturation, level.saturation)
+    if rng.random() < level.grey:
         kept = 0.0
     image = cv2.transform(image, kept * np.eye(3) + (1 - kept) * _LUMA)
 
-    if rng.random() < limits.blur:
+    if rng.random() < level.blur:
         if rng.random() < 0.5:
-            sigma = rng.uniform(0.3, limits.blur_sigma)
+            sigma = rng.uniform(0.3, level.blur_sigma)
             image = cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
         else:
-            kernel = motion_kernel(rng.uniform(2, limits.motion), rng.uniform(0, np.pi))
+            kernel = motion_kernel(rng.uniform(2, level.motion), rng.uniform(0, np.pi))
             image = cv2.filter2D(image, -1, kernel, borderType=cv2.BORDER_REPLICATE)
-    if rng.random() < limits.coarse:
-        size, side = image.shape[:2], int(rng.integers(limits.coarse_side, image.shape[0]))
+    if rng.random() < level.coarse:
+        size, side = image.shape[:2], int(rng.integers(level.coarse_side, image.shape[0]))
         small = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
         image = cv2.resize(small, size, interpolation=cv2.INTER_LINEAR)
-    if rng.random() < limits.noise:
-        sigma = rng.uniform(0, limits.noise_sigma)
+    if rng.random() < level.noise:
+        sigma = rng.uniform(0, level.noise_sigma)
         noise = np.frombuffer(rng.bytes(image.size), np.uint8).reshape(image.shape)
         image = cv2.add(image, cv2.LUT(noise, np.float32(sigma) * _NORMAL), dtype=cv2.CV_8U)
-    if rng.random() < limits.jpeg:
-        quality = int(rng.integers(limits.jpeg_quality, 96))
+    if rng.random() < level.jpeg:
+        quality = int(rng.integers(level.jpeg_quality, 96))
         bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)  # the codec's colour order
         _, code = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
         decoded = np.asarray(cv2.imdecode(code, cv2.IMREAD_COLOR))
         image = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
-    if rng.random() < limits.edges:
-        depths = rng.integers(0, limits.edge_depth + 1, 4) * rng.integers(0, 2, 4)
+    if rng.random() < level.edges:
+        depths = rng.integers(0, level.edge_depth + 1, 4) * rng.integers(0, 2, 4)
         top, bottom, left, right = depths.tolist()
         inner = image[top : image.shape[0] - bottom, left : image.shape[1] - right]
         image = cv2.copyMakeBorder(inner, top, bottom, left, right, cv2.BORDER_REPLICATE)
-    if rng.random() < limits.cutout:  # a rectangle of one colour; it may reach past the border
-        longest = limits.cutout_side
+    if rng.random() < level.cutout:  # a rectangle of one colour; it may reach past the border
+        longest = level.cutout_side
         height, width = rng.integers(longest // 3, longest + 1, 2).tolist()
         y, x = rng.integers(-longest // 2, image.shape[0], 2).tolist()
         covered = slice(max(y, 0), max(y + height, 0)), slice(max(x, 0), max(x + width, 0))
