@@ -111,7 +111,9 @@ def counted(image):
 """
 
 
-def test_a_killed_run_goes_on_with_what_it_had_finished(tmp_path: Path) -> None:
+def test_a_killed_run_goes_on_with_what_it_had_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Kill -9 while it labels: at most the work in progress is done again, nothing is lost."""
     count, part = 150, 64
     folder = tmp_path / "photographs"
@@ -121,8 +123,9 @@ def test_a_killed_run_goes_on_with_what_it_had_finished(tmp_path: Path) -> None:
     (tmp_path / "counting.py").write_text(COUNTING)
     labelled = tmp_path / "labelled.txt"
     places = [tmp_path, Path(__file__).parent, Path(__file__).parents[1]]
-    command = [sys.executable, "-m", "mlx_faceau", "data", "generate", "photographs", "--workers"]
-    command += ["0", "--labels", "callable:counting:counted", "--output", "faces.h5"]
+    arguments = ["photographs", "--workers", "0", "--labels", "callable:counting:counted"]
+    arguments += ["--output", "faces.h5"]
+    command = [sys.executable, "-m", "mlx_faceau", "data", "generate", *arguments]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, places))}
     with subprocess.Popen(command, cwd=tmp_path, env=environment) as run:
         deadline = time.monotonic() + 240
@@ -134,7 +137,9 @@ def test_a_killed_run_goes_on_with_what_it_had_finished(tmp_path: Path) -> None:
     before = labelled.stat().st_size
     assert before < count
     assert not (tmp_path / "faces.h5").exists()
-    subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert generate(*arguments) == 0
     assert labelled.stat().st_size == before + count - part  # the finished part was not done again
     assert FaceDataset(tmp_path / "faces.h5").videos.tolist() == [
         f"{number:03}.png" for number in range(count)
