@@ -15,7 +15,7 @@ from typing import Any
 import cv2
 
 from mlx_faceau.core.architectures import LandmarkPoseConfig
-from mlx_faceau.core.facs import NUM_AUS, PRESENCE_KEY
+from mlx_faceau.core.facs import MAX_INTENSITY, NUM_AUS, PRESENCE_KEY
 from mlx_faceau.core.pdm import PDM, read_pdm
 from mlx_faceau.core.plural import counted
 from mlx_faceau.core.provenance import pdm_of
@@ -68,6 +68,9 @@ def run_faces(args: argparse.Namespace, settings: dict[str, Any], note: str) -> 
         )
     span = Span(args.start, args.end, args.frame_step)
     layout = _layout(args)
+    threshold = args.presence_threshold
+    if threshold is not None and not 0 <= threshold <= MAX_INTENSITY:
+        raise UsageError(f"--presence-threshold {threshold}: expected an intensity in [0, 5]")
     camera = _camera(args.camera_intrinsics)
     jobs = _jobs(find_inputs(args.inputs), args, layout)
     for job in jobs:
@@ -92,7 +95,7 @@ def run_faces(args: argparse.Namespace, settings: dict[str, Any], note: str) -> 
     sys.stderr.write(note)
     described = pipeline.describe()
     record = run_record(described, settings)
-    if (threshold := args.presence_threshold) is None:
+    if threshold is None:
         thresholds = presence_thresholds(described.get("au_model", {}))
     else:
         thresholds = (threshold,) * NUM_AUS
@@ -363,7 +366,9 @@ def _distinct_stems(names: Sequence[tuple[str, str]], what: str) -> list[str]:
     distinct = [stem if shared[stem] == 1 else name for name, stem in names]
     double, count = Counter(distinct).most_common(1)[0]
     if count > 1:
-        raise UsageError(f"{double}: two {what} of this name; run their folders separately")
+        raise UsageError(
+            f"{double}: two {what} of this name; name each file once, and run folders separately"
+        )
     return distinct
 
 

@@ -512,6 +512,7 @@ def test_a_webcam_is_read_until_the_end_that_was_asked_for(
         (["clip.mp4", "--shard", "3/2"], "--shard 3/2"),
         (["clip.mp4", "--start", "5", "--end", "2"], "0 <= start < end"),
         (["clip.mp4", "--columns", "3d"], "need the PDM"),
+        (["clip.mp4", "--presence-threshold", "nan"], "expected an intensity in [0, 5]"),
         (["clip.mp4", "--columns", "gaze"], "no column groups"),
         (["clip.mp4", "--pdm", "none.txt"], "none.txt"),
         (["clip.mp4", "--camera-intrinsics", "1,2"], "FX,FY,CX,CY"),
