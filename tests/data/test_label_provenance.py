@@ -69,3 +69,17 @@ def test_who_labelled_is_passed_on_by_merging_dividing_rewriting_and_appending(
 
 def test_a_file_that_records_nothing_has_no_labellers(tmp_path: Path) -> None:
     assert labellers(write(tmp_path / "faces.h5", arrays())) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[1]", '{"a": 1}', '[{"video": "x"}]', '[{"video": "", "kept": 1, "labeller": "", "pdm": 5}]'],
+)
+def test_malformed_reports_are_one_line_and_status_2(tmp_path, capsys, text) -> None:
+    path = write(tmp_path / "faces.h5", arrays())
+    with h5py.File(path, "r+") as file:
+        file.create_dataset(GENERATION, data=text, dtype=h5py.string_dtype())
+    assert main(["data", "merge", str(path), "--output", str(tmp_path / "merged.h5")]) == 2
+    assert main(["data", "generate", str(path), "--output", str(path)]) == 2
+    wrong = f"mlx-faceau: {path}: 'metadata/generation' is no list of reports; write the file again"
+    assert capsys.readouterr().err.splitlines() == [wrong] * 2

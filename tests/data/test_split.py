@@ -75,6 +75,13 @@ def test_the_seed_decides_alone(uneven):
     assert set(one) != set(other)
 
 
+@pytest.mark.parametrize("content", ["Ren\xe9,train".encode("latin-1"), b"x" * 200_000 + b",train"])
+def test_a_list_that_is_no_csv_in_utf_8_is_refused(uneven, tmp_path, content):
+    (tmp_path / "list.csv").write_bytes(content)
+    with pytest.raises(DatasetError, match=r"list\.csv: not a CSV file in UTF-8"):
+        partition_by_list(uneven, tmp_path / "list.csv")
+
+
 def test_what_cannot_be_divided_is_refused(uneven, tmp_path):
     for wrong in (-0.1, float("nan")):
         with pytest.raises(ValueError, match="positive"):

@@ -66,9 +66,11 @@ def read_pairs(path: Path, columns: str) -> dict[int, tuple[str, str]]:
     It raises DatasetError if the file cannot be read, or a line does not hold two texts.
     """
     try:
-        lines = csv.reader(path.read_text(encoding="utf-8-sig").splitlines())
+        lines = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines()))
     except OSError as error:
         raise DatasetError(f"{path}: {error.strerror}") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DatasetError(f"{path}: not a CSV file in UTF-8 ({error})") from None
     pairs = {}
     for number, row in enumerate(lines, start=1):
         if not row:

@@ -61,8 +61,18 @@ def video_reports(path: Path) -> list[dict[str, Any]]:
     with schema.opened(path) as file:
         if GENERATION not in file:
             return []
-        reports: list[dict[str, Any]] = json.loads(file[GENERATION].asstr()[()])
+        reports = json.loads(file[GENERATION].asstr()[()])
+    if not isinstance(reports, list) or not all(map(_is_report, reports)):
+        raise DatasetError(f"{path}: {GENERATION!r} is no list of reports; write the file again")
     return reports
+
+
+def _is_report(value: Any) -> bool:
+    kinds = {"video": str, "kept": int, "labeller": str, "licence": str, "pdm": dict}
+    older = {"licence": "", "pdm": {}}  # files may lack these
+    return isinstance(value, dict) and all(
+        isinstance({**older, **value}.get(name), kind) for name, kind in kinds.items()
+    )
 
 
 def copy_provenance(

@@ -149,10 +149,15 @@ def generate_file(
 
 
 def _read_reports(path: Path) -> list[VideoReport]:
-    return [
-        VideoReport(**{**values, "dropped": Counter(values["dropped"])})
-        for values in video_reports(path)
-    ]
+    try:
+        return [
+            VideoReport(**{**values, "dropped": Counter(values["dropped"])})
+            for values in video_reports(path)
+        ]
+    except (KeyError, TypeError) as error:
+        raise DatasetError(
+            f"{path}: reports of another version cannot be added to: {error}"
+        ) from None
 
 
 def _all_shards(
