@@ -27,30 +27,20 @@ from mlx_faceau.errors import UsageError
 
 MESH_POINTS = 478
 NUM_SCORES = 52
-TABLE = Path(__file__).parents[2] / "weights" / "facs_reading.npz"
+_TABLE = Path(__file__).parents[2] / "weights" / "facs_reading.npz"
 
 # Points that move with the head and hardly with the face: forehead, bridge, temples, eye corners.
 STABLE_POINTS = (10, 151, 9, 8, 168, 6, 197, 109, 338, 67, 297, 103, 332, 54, 284, 21, 251, 162,
                  389, 127, 356, 33, 133, 362, 263, 234, 454)  # fmt: skip
 
-# Shapes of ICT-FaceKit (left and right together) that explain a region of the mesh together.
-SHAPES: dict[str, tuple[str, ...]] = {
-    "face": (
-        "browDown", "browInnerUp", "browOuterUp", "cheekPuff", "cheekRaiser", "eyeBlink",
-        "eyeSquint", "eyeWide", "jawOpen", "mouthDimple", "mouthFrown", "mouthFunnel",
-        "mouthLowerDown", "mouthPress", "mouthPucker", "mouthRollLower", "mouthRollUpper",
-        "mouthShrugLower", "mouthShrugUpper", "mouthSmile", "mouthStretch", "mouthUpperUp",
-        "noseSneer",
-    ),
-    "upper": (
-        "browDown", "browInnerUp", "browOuterUp", "cheekRaiser", "eyeBlink", "eyeSquint",
-        "eyeWide", "mouthSmile", "noseSneer",
-    ),
-    "middle": (
-        "cheekRaiser", "eyeSquint", "jawOpen", "mouthFrown", "mouthPucker", "mouthSmile",
-        "mouthStretch", "mouthUpperUp", "noseSneer",
-    ),
-}  # fmt: skip
+# Regions of the mesh, each explained by shapes of ICT-FaceKit (left and right together).
+_REGIONS = ("face", "upper", "middle")
+FACE_SHAPES = (  # of the first
+    "browDown", "browInnerUp", "browOuterUp", "cheekPuff", "cheekRaiser", "eyeBlink", "eyeSquint",
+    "eyeWide", "jawOpen", "mouthDimple", "mouthFrown", "mouthFunnel", "mouthLowerDown",
+    "mouthPress", "mouthPucker", "mouthRollLower", "mouthRollUpper", "mouthShrugLower",
+    "mouthShrugUpper", "mouthSmile", "mouthStretch", "mouthUpperUp", "noseSneer",
+)  # fmt: skip
 
 # ICT-FaceKit's shapes that, at an amount of 1, are level E of a unit; at .2, .4, .6, .8 A to D.
 ANCHORS: dict[str, tuple[str, ...]] = {
@@ -77,8 +67,8 @@ class Table:
     linear: np.ndarray  # (F, C1) weights of the channels that are linear in the features
     # Per region (F, S) and (S, S): features to the right side of the triangular least-squares
     # problem in the shapes' amounts.
-    projections: tuple[np.ndarray, ...]
-    factors: tuple[np.ndarray, ...]
+    projections: dict[str, np.ndarray]
+    factors: dict[str, np.ndarray]
     pose: np.ndarray  # (3, C) intercept and slopes on pitch and |yaw| of neutral faces
     spread: np.ndarray  # (C,) deviation over neutral faces
     units: np.ndarray  # (C, 17) weights of the channels in each unit
@@ -90,12 +80,12 @@ class Table:
 
 
 @cache
-def load_table(path: Path = TABLE) -> Table:
+def load_table() -> Table:
     """The table in the package, read once."""
-    with np.load(path) as file:
+    with np.load(_TABLE) as file:
         values = dict(file)
     regions: dict[str, Any] = {
-        key: tuple(values.pop(f"{key}_{region}") for region in SHAPES)
+        key: {region: values.pop(f"{key}_{region}") for region in _REGIONS}
         for key in ("projections", "factors")
     }
     return Table(**values, **regions)
@@ -173,22 +163,10 @@ def nonnegative_least_squares(factor: np.ndarray, target: np.ndarray) -> np.ndar
     return amounts
 
 
-def raw_channels(values: np.ndarray, table: Table) -> np.ndarray:
-    """(N, C) channels of (N, F) features before pose and spread are removed."""
-    amounts = [
-        np.array([nonnegative_least_squares(factor, row) for row in values @ projection])
-        for projection, factor in zip(table.projections, table.factors, strict=True)
-    ]
-    return np.concatenate([values @ table.linear, *amounts], axis=1)
-
-
-def unit_sums(mesh: np.ndarray, scores: np.ndarray, table: Table) -> np.ndarray:
-    """(N, 17) sums of channels in deviations of neutral faces, before the anchors."""
-    values, pose = features(mesh, scores, table)
-    design = np.concatenate([np.ones((len(mesh), 1)), pose], axis=1)
-    channels = (raw_channels(values, table) - design @ table.pose) / table.spread
-    sums: np.ndarray = np.arcsinh(channels) @ table.units
-    return sums
+def explain(region: str, values: np.ndarray, table: Table) -> np.ndarray:
+    """(N, S) amounts of the shapes that explain a region in features (N, F)."""
+    factor, targets = table.factors[region], values @ table.projections[region]
+    return np.array([nonnegative_least_squares(factor, target) for target in targets])
 
 
 def read_action_units(mesh: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -217,7 +195,11 @@ def read_action_units(mesh: np.ndarray, scores: np.ndarray) -> np.ndarray:
     found = np.isfinite(mesh).all((1, 2)) & np.isfinite(scores).all(1)
     intensities = np.full((len(mesh), len(AU_NAMES)), np.nan, np.float32)
     if found.any():
-        sums = unit_sums(mesh[found], scores[found], table)
+        values, pose = features(mesh[found], scores[found], table)
+        amounts = [explain(region, values, table) for region in _REGIONS]
+        channels = np.concatenate([values @ table.linear, *amounts], axis=1)
+        neutral = np.insert(pose, 0, 1, axis=1) @ table.pose
+        sums = np.arcsinh((channels - neutral) / table.spread) @ table.units
         for k, knots in enumerate(table.knots):
             read = np.interp(sums[:, k], knots, table.levels)
             intensities[found, k] = read.clip(0, MAX_INTENSITY)

@@ -92,13 +92,11 @@ def make_expressions(
 
 def photograph_amounts(mesh: np.ndarray, scores: np.ndarray, model: ExpressionModel) -> np.ndarray:
     """(K,) amounts of the shapes that a photograph shows, both sides alike, by the FACS reading."""
-    table, shapes = facs_reading.load_table(), facs_reading.SHAPES
+    table = facs_reading.load_table()
     values, _ = facs_reading.features(mesh[None], scores[None], table)
-    region = list(shapes).index("face")
-    target = (values @ table.projections[region])[0]
-    found = facs_reading.nonnegative_least_squares(table.factors[region], target)
+    (found,) = facs_reading.explain("face", values, table)
     amounts = np.zeros(len(model.names))
-    for shape, amount in zip(shapes["face"], found, strict=True):
+    for shape, amount in zip(facs_reading.FACE_SHAPES, found, strict=True):
         for name in shape_names(shape, model.names):
             amounts[model.names.index(name)] = amount
     return amounts
