@@ -281,24 +281,26 @@ def test_a_training_starts_from_the_built_in_net(
 ) -> None:
     pytest.importorskip("h5py")
     from mlx_faceau.train.config import AUTrainConfig, LandmarkPoseTrainConfig
-    from mlx_faceau.train.initial_weights import first_weights
+    from mlx_faceau.train.initial_weights import first_weights, load_init, origin_of
     from mlx_faceau.train.target_statistics import TargetStatistics
 
     shapes = {"landmarks": (68, 2), "global_params": (6,), "local_params": (34,)}
     means = {name: np.full(shape, 2.0) for name, shape in {**shapes, "au_intensities": 17}.items()}
     statistics = TargetStatistics(9, means, means)
     given = {"data": ["x.h5"], "init": "builtin", "width_mult": 0.25, "framework": "torch"}
-    start = first_weights(AUTrainConfig(**given), statistics)
+    config = AUTrainConfig(**given)
+    start = first_weights(config, init := load_init(config), statistics)
     stored = load_checkpoint(pair / "au_prediction.safetensors").weights()
-    assert all(np.array_equal(start.weights[name], stored[name]) for name in stored)
-    assert start.origin["hash"] == file_hash(pair / "au_prediction.safetensors")
+    assert all(np.array_equal(start[name], stored[name]) for name in stored)
+    assert origin_of(init)["hash"] == file_hash(pair / "au_prediction.safetensors")
 
     config = LandmarkPoseTrainConfig(**given)
     stored = load_checkpoint(pair / "landmark_pose.safetensors").weights()
-    same = first_weights(config, statistics, {"name": "open", "hash": stand_in_pdm().hash})
-    assert all(np.array_equal(same.weights[name], stored[name]) for name in stored)
-    other = first_weights(config, statistics, {"name": "openface", "hash": "1" * 64})
-    anew = {name for name in stored if not np.array_equal(other.weights[name], stored[name])}
+    init, pdm = load_init(config), {"name": "open", "hash": stand_in_pdm().hash}
+    same = first_weights(config, init, statistics, pdm)
+    assert all(np.array_equal(same[name], stored[name]) for name in stored)
+    other = first_weights(config, init, statistics, {"name": "openface", "hash": "1" * 64})
+    anew = {name for name in stored if not np.array_equal(other[name], stored[name])}
     assert anew
     assert {name.split(".")[0] for name in anew} == {"local_head"}
     assert "was trained with the open PDM, these labels come with the openface one" in caplog.text

@@ -11,7 +11,9 @@ from mlx_faceau.train.config import BASIC, CHANGEABLE, TRAIN_CONFIGS, TrainConfi
 from mlx_faceau.train.option_fields import default_of, flag
 
 if TYPE_CHECKING:
-    from mlx_faceau.train.run import TrainingResult
+    from mlx_faceau.train.loop import TrainingLoop
+
+OVERFIT_SHARE = 0.1  # of a constant predictor's loss, below which --overfit has succeeded
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,36 +81,37 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         _print_dry_run(training, given)
         return 0
-    result = run_training(training, given, args.resume, show_progress=sys.stderr.isatty())
-    return 0 if result.rank else _report(result)
+    loop = run_training(training, given, args.resume, show_progress=sys.stderr.isatty())
+    return 0 if loop.trainer.ranks.rank else _report(loop)  # one rank speaks for all
 
 
-def _report(result: "TrainingResult") -> int:
+def _report(loop: "TrainingLoop") -> int:
     """Print how a training ended; the exit status."""
     from mlx_faceau.output.tables import action_unit_table
-    from mlx_faceau.train.run import OVERFIT_SHARE
 
-    if result.stopped == "interrupted":
+    if loop.stopped == "interrupted":
         print(
-            f"interrupted and saved; continue with: mlx-faceau train {result.config.model_name} "
-            f"--resume {result.folder}"
+            f"interrupted and saved; continue with: mlx-faceau train {loop.config.model_name} "
+            f"--resume {loop.folder.path}"
         )
         return 130
-    best = result.state.best
+    best = loop.state.best
     if "aus" in best["metrics"]:
         print(action_unit_table({"net": best["metrics"]}).text())
-    reason = {"finished": "finished", "patience": "stopped early: no better loss for a while"}
+    finished = loop.stopped == "finished"
     print(
-        f"{reason[result.stopped]} after {counted(result.state.epoch, 'epoch')}; best is epoch "
-        f"{best['epoch']} with validation loss {best['validation']['loss']:.4f}, in {result.folder}"
+        f"{'finished' if finished else 'stopped early: no better loss for a while'} after "
+        f"{counted(loop.state.epoch, 'epoch')}; best is epoch {best['epoch']} with validation "
+        f"loss {best['validation']['loss']:.4f}, in {loop.folder.path}"
     )
-    if not result.config.overfit:
+    if not loop.config.overfit:
         return 0
+    share = loop.overfit_share()
     print(
-        f"the loss is {100 * result.overfit_share:.1f} % of a constant predictor's; "
+        f"the loss is {100 * share:.1f} % of a constant predictor's; "
         f"--overfit needs less than {100 * OVERFIT_SHARE:.0f} %"
     )
-    return 0 if result.overfit_share < OVERFIT_SHARE else 1
+    return 0 if share < OVERFIT_SHARE else 1
 
 
 def _print_dry_run(training: type[TrainConfig], given: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import count, islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,10 @@ import numpy as np
 from mlx_faceau.core.architectures import IMAGE_SIZE, count_parameters
 
 from .batch_transforms import image_size_of_epoch
+from .checkpoints import RunFolder
 from .config import TrainConfig, resolve
-from .datasets import TrainingData, open_data
-from .initial_weights import first_weights
-from .run import build_trainer, saved_au_models
+from .datasets import TrainingData
+from .run import prepare
 
 STEPS = 10
 _WARM_UP = 2  # steps that compile, and fill the loader's buffer
@@ -39,9 +40,8 @@ class DryRun:
 def dry_run(training: type[TrainConfig], given: Mapping[str, Any]) -> DryRun:
     """Take ten steps of a training at full size and write nothing."""
     config = resolve(training, given)
-    data = open_data(config, au_models=saved_au_models(config, None))
-    weights = first_weights(config, data.statistics, data.pdm).weights
-    trainer = build_trainer(config, data, weights)
+    loop = prepare(config, RunFolder(Path(), writes=False))
+    data, trainer = loop.data, loop.trainer
     with closing(_batches(data, config.epochs - 1)) as batches:
         for batch in islice(batches, _WARM_UP):
             trainer.step(batch, config.lr)

@@ -9,7 +9,7 @@ object an epoch), ``stopped`` (why training ended; null while it runs) and ``exp
 import json
 import math
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,26 @@ def write_json(path: Path | str, content: Mapping[str, Any]) -> None:
     text = json.dumps(_plain(content), indent=1, allow_nan=False)
     with atomic_file(path) as temporary:
         temporary.write_text(text + "\n", "utf-8")
+
+
+def history(
+    metadata: Mapping[str, Any],
+    epochs: Sequence[Mapping[str, Any]],
+    stopped: str | None,
+    exports: Mapping[str, str],
+) -> dict[str, Any]:
+    """The content of the file, from what the training's checkpoints record."""
+    return {
+        "config": metadata["training"],
+        "net": {"kind": metadata["kind"], **metadata["model"]},
+        "data": metadata["data"],
+        "environment": metadata["versions"],
+        "au_weights": metadata["au_weights"],
+        "init": metadata["init"],
+        "exports": exports,
+        "epochs": epochs,
+        "stopped": stopped,
+    }
 
 
 def environment() -> dict[str, str]:

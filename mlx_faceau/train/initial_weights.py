@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,31 +19,15 @@ from .target_statistics import TargetStatistics
 _LOG = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class InitialWeights:
-    """Weights of a net before its first step."""
+def load_init(config: TrainConfig) -> Checkpoint | None:
+    """The checkpoint that ``--init`` names, or None: a file, a folder's best, the built-in net's.
 
-    weights: dict[str, np.ndarray]  # in MLX names and layout
-    # What checkpoints and the history record: the ``file`` they come from, its ``hash``, and its
-    # own training's ``data``, ``training`` and ``init`` (see core/provenance.py). None for random
-    # weights.
-    origin: dict[str, Any] | None = None
-
-
-def first_weights(
-    config: TrainConfig, statistics: TargetStatistics, pdm: Mapping[str, str] | None = None
-) -> InitialWeights:
-    """Random weights by the seed, or those that ``--init`` names: averaged ones where it has any.
-
-    Random weights predict nearly the mean targets before the first step.
-    Shape parameters have a meaning only with the PDM of their labels: the local head of a net that
-    was trained with another one than ``pdm`` (its ``name`` and ``hash``) starts anew.
+    CheckpointError is raised if its net is not the one that is trained.
     """
-    net = config.trained_config()
-    fresh = initial_weights(net, config.seed)
     if config.init is None:
-        return InitialWeights({**fresh, **output_biases(net, statistics.means)})
-    checkpoint = load_init(config)
+        return None
+    is_builtin = builtin.is_builtin(config.init)
+    checkpoint = load_checkpoint(builtin.checkpoint_of(config.kind) if is_builtin else config.init)
     given, wanted = checkpoint.config, config.model_config()  # their dropout may differ
     if given.kind != wanted.kind:
         raise CheckpointError(
@@ -56,28 +39,51 @@ def first_weights(
             f"{checkpoint.path}: its net has width {given.width_mult:g}, this training's "
             f"{wanted.width_mult:g}; use --width-mult {given.width_mult:g}"
         )
-    file = {"file": str(checkpoint.path), "hash": checkpoint.hash}
-    origin = {**provenance(checkpoint.metadata), **file}
+    return checkpoint
+
+
+def origin_of(init: Checkpoint | None) -> dict[str, Any] | None:
+    """What checkpoints and the history record of the weights; None for random ones.
+
+    The ``file`` that they come from, its ``hash``, and its own training's ``data``, ``training``
+    and ``init`` (see core/provenance.py).
+    """
+    if init is None:
+        return None
+    return {**provenance(init.metadata), "file": str(init.path), "hash": init.hash}
+
+
+def first_weights(
+    config: TrainConfig,
+    init: Checkpoint | None,
+    statistics: TargetStatistics,
+    pdm: Mapping[str, str] | None = None,
+) -> dict[str, np.ndarray]:
+    """Random weights by the seed, or those of a checkpoint: averaged ones where it has any.
+
+    Random weights predict nearly the mean targets before the first step.
+    Shape parameters have a meaning only with the PDM of their labels: the local head of a net that
+    was trained with another one than ``pdm`` (its ``name`` and ``hash``) starts anew.
+    """
+    net = config.trained_config()
+    fresh = initial_weights(net, config.seed)
+    biases = output_biases(net, statistics.means)
+    if init is None:
+        return {**fresh, **biases}
     auxiliary = {
         name: array
-        for name, array in auxiliary_weights(checkpoint.arrays).items()
+        for name, array in auxiliary_weights(init.arrays).items()
         if name in fresh and array.shape == fresh[name].shape
     }
-    weights = {**fresh, **auxiliary, **checkpoint.weights()}
-    before = pdm_of(checkpoint.metadata)
+    weights = {**fresh, **auxiliary, **init.weights()}
+    before = pdm_of(init.metadata)
     if config.kind == "landmark_pose" and before and before != pdm:
         now = f"the {pdm['name']} one" if pdm else "none that is recorded"
         _LOG.warning(
             "%s was trained with the %s PDM, these labels come with %s: its local head starts "
             "from random weights",
-            *(checkpoint.path, before["name"], now),
+            *(init.path, before["name"], now),
         )
-        fresh |= output_biases(net, statistics.means)
+        fresh |= biases
         weights |= {name: fresh[name] for name in fresh if name.startswith("local_head.")}
-    return InitialWeights(weights, origin)
-
-
-def load_init(config: TrainConfig) -> Checkpoint:
-    """The checkpoint that ``--init`` names: a file, a folder's best one, or the built-in net's."""
-    is_builtin = builtin.is_builtin(config.init)
-    return load_checkpoint(builtin.checkpoint_of(config.kind) if is_builtin else str(config.init))
+    return weights

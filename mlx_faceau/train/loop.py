@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
@@ -21,7 +21,7 @@ from .checkpoints import AU_MODELS, RunFolder, TrainingState
 from .config import TrainConfig
 from .datasets import TrainingData
 from .distributed import Watchdog
-from .history import HISTORY_NAME, epoch_line, write_json
+from .history import HISTORY_NAME, epoch_line, history, write_json
 from .schedule import learning_rate
 from .tensorboard import write_scalars
 
@@ -40,9 +40,11 @@ class TrainingLoop:
     folder: RunFolder  # where checkpoints and history go
     state: TrainingState  # where to start; updated during training
     metadata: Mapping[str, Any]  # what every checkpoint of this run records
-    history: dict[str, Any]  # what the history file holds besides the epochs
     show_progress: bool = False  # draw a progress bar
     writer: Any = None  # a TensorBoard writer that gets every epoch's figures; None for none
+    exports: Mapping[str, str] = field(default_factory=dict)  # by file what became of it
+    # Why training ended: "finished", "patience" or "interrupted"; None until then.
+    stopped: str | None = None
 
     def __post_init__(self) -> None:
         self._stop_request = StopRequest()
@@ -50,7 +52,7 @@ class TrainingLoop:
         self._last_save = time.monotonic()
 
     def run(self) -> str:
-        """Train; why it ended: ``"finished"``, ``"patience"`` or ``"interrupted"``.
+        """Train; the reason why it ended, which ``stopped`` keeps.
 
         FaceauError is raised if the loss is not finite; the last good checkpoint stays.
         """
@@ -62,15 +64,16 @@ class TrainingLoop:
                 self.config.epochs, done,
             )  # fmt: skip
         with self._stop_request, self._watchdog:
-            while (stopped := self._reason_to_stop()) is None:
+            while (reason := self._reason_to_stop()) is None:
                 started = time.monotonic()
                 speed = self._train_epoch()
                 if self.state.batch == len(self.data.batches):
                     self._end_epoch({**speed, **self._validate()}, started)
-        if stopped != "interrupted":
+        if reason != "interrupted":
             self.folder.finish()
-        self.write_history(stopped)
-        return stopped
+        self.stopped = reason
+        self.write_history()
+        return reason
 
     def _reason_to_stop(self) -> str | None:
         state = self.state
@@ -135,7 +138,7 @@ class TrainingLoop:
         is_best = state.best is entry
         number = state.epoch if state.epoch % config.save_every == 0 else None
         self._save(best=is_best, number=number)
-        self.write_history(None)
+        self.write_history()
         if self.writer is not None:
             write_scalars(self.writer, entry)
         _LOG.info(epoch_line(entry, config.epochs, is_best))
@@ -175,11 +178,17 @@ class TrainingLoop:
         self.folder.save(arrays, {**self.metadata, "progress": self.state.metadata()}, **copies)
         self._last_save = time.monotonic()
 
-    def write_history(self, stopped: str | None) -> None:
-        """Write the history with the reason why the training ended; None while it runs."""
+    def write_history(self) -> None:
+        """Write the history so far."""
         if self.folder.writes:
-            content = {**self.history, "epochs": self.state.epochs, "stopped": stopped}
+            content = history(self.metadata, self.state.epochs, self.stopped, self.exports)
             write_json(self.folder.path / HISTORY_NAME, content)
+
+    def overfit_share(self) -> float:
+        """The best validation loss as a share of that of the training means as predictions."""
+        constant = self.data.constant_predictions()
+        losses = self.trainer.losses(constant, self.data.validation_targets())
+        return float(self.state.best["validation"]["loss"]) / losses["loss"]
 
 
 class StopRequest:

@@ -3,16 +3,15 @@
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import closing, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mlx_faceau.core.architectures import initial_weights
 from mlx_faceau.core.auxiliary_head import without_auxiliary_prefix
-from mlx_faceau.core.checkpoint import Checkpoint, describe
+from mlx_faceau.core.checkpoint import Checkpoint, describe, section
 from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.core.setting_names import current_settings
 from mlx_faceau.core.trainer import Ranks, Trainer, TrainerSettings
@@ -24,7 +23,7 @@ from .config import AUTrainConfig, TrainConfig, read_au_weights, resolve
 from .datasets import TrainingData, open_data
 from .exports import export_best
 from .history import environment
-from .initial_weights import InitialWeights, first_weights, load_init
+from .initial_weights import first_weights, load_init, origin_of
 from .loop import TrainingLoop
 from .plots import draw_curves
 from .schedule import averaging_decay
@@ -32,37 +31,18 @@ from .tensorboard import FOLDER_NAME, open_writer
 
 _LOG = logging.getLogger(__name__)
 
-OVERFIT_SHARE = 0.1  # of a constant predictor's loss, below which --overfit has succeeded
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """How a training ended."""
-
-    config: TrainConfig
-    folder: Path  # where its files are
-    stopped: str  # "finished", "patience" or "interrupted"
-    state: TrainingState  # its last one
-    constant_loss: float  # validation loss of a predictor of the training means
-    rank: int  # of this process among those that trained together; the first one reports
-
-    @property
-    def overfit_share(self) -> float:
-        """The best validation loss as a share of a constant predictor's."""
-        return float(self.state.best["validation"]["loss"]) / self.constant_loss
-
 
 def run_training(
     training: type[TrainConfig],
     given: Mapping[str, Any],
     resume: Path | str | None = None,
     show_progress: bool = False,
-) -> TrainingResult:
+) -> TrainingLoop:
     """Train a net, from the start or from a checkpoint; a folder means its last one.
 
     Settings are given by field name; the rest comes from the checkpoint or defaults. What cannot be
     used (settings, data, checkpoint, folder, device, framework) raises FaceauError before anything
-    is written.
+    is written. Returned is the loop as it ended.
     """
     checkpoint = None if resume is None else find_resumable(resume)
     config = run_settings(training, given, checkpoint)
@@ -73,11 +53,24 @@ def run_training(
     with folder.locked():
         if checkpoint is None or checkpoint.path.parent.resolve() != folder.path.resolve():
             folder.refuse_if_used()
-        au_models = saved_au_models(config, checkpoint)
-        data = open_data(config, (ranks.rank, ranks.size), au_models)
-        loop = _prepare(config, checkpoint, ranks, folder, data)
+        loop = prepare(config, folder, checkpoint, ranks)
         loop.show_progress = show_progress
-        return _train(loop)
+        described = loop.metadata["data"]
+        _LOG.info(
+            "training on %d faces, validating on %d (split by %s); %s",
+            *(described["training"], described["validation"], described["split_by"]),
+            ", ".join(f"{name} {value}" for name, value in loop.trainer.describe().items()),
+        )
+        if config.tensorboard and folder.writes:
+            loop.writer = open_writer(folder.path / FOLDER_NAME, loop.state.epoch + 1)
+        with closing(loop.writer) if loop.writer else nullcontext():
+            loop.run()
+        if folder.writes:
+            draw_curves(loop.state.epochs, folder.path)
+            if loop.stopped != "interrupted" and not config.no_export:
+                loop.exports = export_best(folder.path, config.kind)
+                loop.write_history()
+    return loop
 
 
 def run_settings(
@@ -103,25 +96,75 @@ def run_settings(
     return replace(config, output=given.get("output") or output)
 
 
-def saved_au_models(config: TrainConfig, checkpoint: Checkpoint | None) -> OpenFaceAUModels | None:
-    """The labels' linear models of a resumed training, or of the checkpoint that ``--init`` names.
+def prepare(
+    config: TrainConfig,
+    folder: RunFolder,
+    checkpoint: Checkpoint | None = None,
+    ranks: Ranks | None = None,
+) -> TrainingLoop:
+    """The loop of a new training, or of one that continues from a checkpoint.
+
+    What can be wrong with other files is told before the data are read.
+    """
+    init = load_init(config) if checkpoint is None else None
+    au_weights = _au_weights(config, checkpoint)
+    au_models = saved_au_models(config, checkpoint, init)
+    part = (ranks.rank, ranks.size) if ranks else (0, 1)
+    data = open_data(config, part, au_models)
+    if checkpoint is None:
+        weights, state = first_weights(config, init, data.statistics, data.pdm), TrainingState()
+        origin = origin_of(init)
+    else:
+        check_same_data(checkpoint, data, config)
+        check_same_ranks(checkpoint, part[1])
+        arrays = without_auxiliary_prefix(checkpoint.arrays)
+        weights, state = section(arrays, "model."), TrainingState.from_checkpoint(checkpoint)
+        origin = checkpoint.metadata.get("init")
+    trainer = build_trainer(config, data, weights, au_weights, ranks)
+    if checkpoint is not None:
+        trainer.restore(arrays)
+        folder.clear_unfinished()
+        folder.adopt_best(checkpoint.path, state.best_epoch)
+        recorded = checkpoint.metadata["training"]["framework"]
+        if recorded != config.framework:
+            _LOG.warning(
+                "resuming a %s training in %s: dropout starts from the seed again, so the result "
+                "differs slightly from an uninterrupted one",
+                *(recorded, config.framework),
+            )
+    metadata = describe(
+        config.model_config(),
+        target_statistics=data.statistics.to_json(),
+        training=asdict(config),
+        data=data.describe(),
+        versions={**environment(), **trainer.describe()},
+        au_weights=au_weights,
+        init=origin,
+        ranks=part[1],
+    )
+    return TrainingLoop(trainer, data, config, folder, state, metadata)
+
+
+def saved_au_models(
+    config: TrainConfig, checkpoint: Checkpoint | None, init: Checkpoint | None
+) -> OpenFaceAUModels | None:
+    """The labels' linear models of a resumed training, or of the checkpoint that it starts from.
 
     They give the targets of the auxiliary head. None where there are none, or none are needed.
     """
-    if not isinstance(config, AUTrainConfig) or not config.auxiliary_weight:
+    source = checkpoint or init
+    if not isinstance(config, AUTrainConfig) or not config.auxiliary_weight or source is None:
         return None
-    if checkpoint is None:
-        if config.init is None:
-            return None
-        checkpoint = load_init(config)
-        if not checkpoint.section(AU_MODELS):
+    arrays = source.section(AU_MODELS)
+    if source is init:
+        if not arrays:
             return None
         if config.relabel_flipped:
-            _LOG.info("faces without labels are labelled by %s's linear model", checkpoint.path)
+            _LOG.info("faces without labels are labelled by %s's linear model", source.path)
     try:
-        return OpenFaceAUModels.from_arrays(checkpoint.section(AU_MODELS))
+        return OpenFaceAUModels.from_arrays(arrays)
     except KeyError as error:
-        raise CheckpointError(f"{checkpoint.path}: lacks {AU_MODELS}{error.args[0]}") from None
+        raise CheckpointError(f"{source.path}: lacks {AU_MODELS}{error.args[0]}") from None
 
 
 def check_same_data(checkpoint: Checkpoint, data: TrainingData, config: TrainConfig) -> None:
@@ -136,86 +179,14 @@ def check_same_data(checkpoint: Checkpoint, data: TrainingData, config: TrainCon
         )
 
 
-def check_same_ranks(checkpoint: Checkpoint, ranks: Ranks) -> None:
+def check_same_ranks(checkpoint: Checkpoint, ranks: int) -> None:
     """Raise CheckpointError unless as many ranks train as before."""
     recorded = checkpoint.metadata.get("ranks", 1)
-    if recorded != ranks.size:
+    if recorded != ranks:
         raise CheckpointError(
-            f"{checkpoint.path}: was trained by {recorded} ranks, not {ranks.size}; "
+            f"{checkpoint.path}: was trained by {recorded} ranks, not {ranks}; "
             f"launch {recorded}, or start a new run"
         )
-
-
-def _prepare(
-    config: TrainConfig,
-    checkpoint: Checkpoint | None,
-    ranks: Ranks,
-    folder: RunFolder,
-    data: TrainingData,
-) -> TrainingLoop:
-    """The loop of a new training, or of one that continues from a checkpoint."""
-    au_weights = _au_weights(config, checkpoint)
-    if checkpoint is None:
-        initial, state = first_weights(config, data.statistics, data.pdm), TrainingState()
-    else:
-        check_same_data(checkpoint, data, config)
-        check_same_ranks(checkpoint, ranks)
-        drawn = initial_weights(config.trained_config(), config.seed)  # until they are restored
-        initial = InitialWeights(drawn, checkpoint.metadata.get("init"))
-        state = TrainingState.from_checkpoint(checkpoint)
-    trainer = build_trainer(config, data, initial.weights, au_weights, ranks)
-    if checkpoint is not None:
-        trainer.restore(without_auxiliary_prefix(checkpoint.arrays))
-        folder.clear_unfinished()
-        folder.adopt_best(checkpoint.path, state.best_epoch)
-        recorded = checkpoint.metadata["training"]["framework"]
-        if recorded != config.framework:
-            _LOG.warning(
-                "resuming a %s training in %s: dropout starts from the seed again, so the result "
-                "differs slightly from an uninterrupted one",
-                *(recorded, config.framework),
-            )
-    more = {"au_weights": au_weights, "init": initial.origin}
-    metadata = describe(
-        config.model_config(),
-        target_statistics=data.statistics.to_json(),
-        training=asdict(config),
-        data=data.describe(),
-        versions={**environment(), **trainer.describe()},
-        **more,
-        ranks=ranks.size,
-    )
-    history = {
-        "config": metadata["training"],
-        "net": {"kind": metadata["kind"], **metadata["model"]},
-        "data": metadata["data"],
-        "environment": metadata["versions"],
-        **more,
-        "exports": {},
-    }
-    return TrainingLoop(trainer, data, config, folder, state, metadata, history)
-
-
-def _train(loop: TrainingLoop) -> TrainingResult:
-    """Run the loop, then write curves and exports."""
-    trainer, data, config, folder = loop.trainer, loop.data, loop.config, loop.folder
-    described = loop.metadata["data"]
-    _LOG.info(
-        "training on %d faces, validating on %d (split by %s); %s",
-        *(described["training"], described["validation"], described["split_by"]),
-        ", ".join(f"{name} {value}" for name, value in trainer.describe().items()),
-    )
-    if config.tensorboard and folder.writes:
-        loop.writer = open_writer(folder.path / FOLDER_NAME, loop.state.epoch + 1)
-    with closing(loop.writer) if loop.writer else nullcontext():
-        stopped = loop.run()
-    if folder.writes:
-        draw_curves(loop.state.epochs, folder.path)
-        if stopped != "interrupted" and not config.no_export:
-            loop.history["exports"] = export_best(folder.path, config.kind)
-            loop.write_history(stopped)
-    constant = trainer.losses(data.constant_predictions(), data.validation_targets())["loss"]
-    return TrainingResult(config, folder.path, stopped, loop.state, constant, trainer.ranks.rank)
 
 
 def build_trainer(

@@ -19,8 +19,8 @@ from mlx_faceau.core.pdm import PDM
 from mlx_faceau.data.labels.openface_au_models import OpenFaceAUModels
 from mlx_faceau.errors import CheckpointError
 from mlx_faceau.train.checkpoints import AU_MODELS
-from mlx_faceau.train.config import AUTrainConfig, LandmarkPoseTrainConfig
-from mlx_faceau.train.initial_weights import first_weights
+from mlx_faceau.train.config import AUTrainConfig, LandmarkPoseTrainConfig, TrainConfig
+from mlx_faceau.train.initial_weights import first_weights, load_init, origin_of
 from mlx_faceau.train.run import run_training, saved_au_models
 from mlx_faceau.train.target_statistics import TargetStatistics
 
@@ -38,6 +38,10 @@ def settings(data: Path, output: Path, framework: str = "torch", **more: Any) ->
     given = {"data": str(data), "output": str(output), "framework": framework, "device": "cpu"}
     tiny = {"epochs": 1, "batch_size": 8, "val_split": 0.17, "width_mult": 0.1, "num_workers": 0}
     return {**given, **tiny, "no_export": True, **more}
+
+
+def start_weights(config: TrainConfig) -> dict[str, np.ndarray]:
+    return first_weights(config, load_init(config), TargetStatistics(0, {}, {}))
 
 
 @pytest.mark.parametrize("framework", ["torch", "mlx"])
@@ -64,7 +68,7 @@ def test_a_net_starts_from_the_averaged_weights_of_a_checkpoint_with_a_new_optim
 
 def test_the_trainings_before_the_one_that_is_started_from_are_recorded_too(tmp_path: Path) -> None:
     config = AUTrainConfig(data="x", width_mult=0.1)
-    drawn = first_weights(config, TargetStatistics(0, {}, {})).weights
+    drawn = start_weights(config)
     arrays = {f"model.{name}": value for name, value in drawn.items()}
     labels = [{"labeller": "OpenFace CSV", "licence": "for research only"}]
     told = {"data": {"hash": "a", "labellers": labels}, "training": {"epochs": 40, "output": "o"}}
@@ -72,12 +76,11 @@ def test_the_trainings_before_the_one_that_is_started_from_are_recorded_too(tmp_
     for name in ("first", "second"):
         path = tmp_path / f"{name}.safetensors"
         save_checkpoint(path, arrays, describe(config.model_config(), init=origin, **told))
-        start = first_weights(replace(config, init=str(path)), TargetStatistics(0, {}, {}))
-        origin = start.origin
+        origin = origin_of(load_checkpoint(path))
     told = {"data": {"hash": "a", "labellers": labels}, "training": {"epochs": 40}}
-    first = {"hash": file_hash(tmp_path / "first.safetensors"), **told}
+    before = {"hash": file_hash(tmp_path / "first.safetensors"), **told}
     second = {"file": str(path), "hash": file_hash(path), **told}
-    assert origin == {**second, "init": first}
+    assert origin == {**second, "init": before}
 
 
 def test_a_taught_training_starts_from_a_plain_net_and_a_fresh_auxiliary_head(
@@ -86,9 +89,7 @@ def test_a_taught_training_starts_from_a_plain_net_and_a_fresh_auxiliary_head(
     run_training(AUTrainConfig, settings(faces_file, tmp_path))
     config = AUTrainConfig(data="x", init=str(tmp_path), width_mult=0.1, auxiliary_weight=1.0)
     plain = load_checkpoint(tmp_path).weights()
-    statistics = TargetStatistics(0, {}, {})
-    start = first_weights(config, statistics).weights
-    drawn = first_weights(replace(config, init=None), statistics).weights
+    start, drawn = start_weights(config), start_weights(replace(config, init=None))
     assert start.keys() == drawn.keys() > plain.keys()
     for name, value in start.items():
         np.testing.assert_array_equal(value, plain.get(name, drawn[name]), err_msg=name)
@@ -107,13 +108,12 @@ def test_the_auxiliary_head_of_a_taught_checkpoint_comes_along_if_it_fits(
         taught, {**checkpoint.arrays, **with_auxiliary_prefix(apart)}, checkpoint.metadata
     )
     config = AUTrainConfig(data="x", init=str(taught), width_mult=0.1, auxiliary_weight=1.0)
-    start = first_weights(config, TargetStatistics(0, {}, {})).weights
-    drawn = first_weights(replace(config, init=str(tmp_path)), TargetStatistics(0, {}, {})).weights
+    start, drawn = start_weights(config), start_weights(replace(config, init=str(tmp_path)))
     name = "auxiliary_head.layers.0.bias"
     kept = bias["ema"] if outputs == NUM_AUXILIARY else drawn[name]
     np.testing.assert_array_equal(start[name], kept)
     plain = AUTrainConfig(data="x", init=str(taught), width_mult=0.1)
-    assert name not in first_weights(plain, TargetStatistics(0, {}, {})).weights
+    assert name not in start_weights(plain)
 
 
 def test_the_models_of_a_taught_checkpoint_comes_along_too(
@@ -130,13 +130,14 @@ def test_the_models_of_a_taught_checkpoint_comes_along_too(
     taught = tmp_path / "taught.safetensors"
     save_checkpoint(taught, {**checkpoint.arrays, **apart}, checkpoint.metadata)
     config = AUTrainConfig(data="x", init=str(taught), width_mult=0.1, auxiliary_weight=1.0)
-    found = saved_au_models(config, None)
+    found = saved_au_models(config, None, load_init(config))
     assert found is not None
     np.testing.assert_array_equal(found.weights, au_models.weights)
     for plain in ({"init": str(tmp_path)}, {"init": None}, {"auxiliary_weight": 0.0}):
-        assert saved_au_models(replace(config, **plain), None) is None
+        other = replace(config, **plain)
+        assert saved_au_models(other, None, load_init(other)) is None
     with pytest.raises(CheckpointError, match=r"lacks teacher\."):
-        saved_au_models(config, checkpoint)
+        saved_au_models(config, checkpoint, None)
 
 
 @pytest.mark.parametrize("older", [False, True])

@@ -41,9 +41,9 @@ def make_loop(
     config = LandmarkPoseTrainConfig(data=str(data), width_mult=0.25, **values)
     trainer = FakeTrainer(validation_losses, NET)
     run_folder = RunFolder(folder, config.keep)
-    metadata = describe(NET, training={})
+    metadata = describe(NET, training={}, data={}, versions={}, au_weights=None, init=None)
     places = run_folder, state or TrainingState()
-    return TrainingLoop(trainer, open_data(config), config, *places, metadata, {})
+    return TrainingLoop(trainer, open_data(config), config, *places, metadata)
 
 
 def names(folder: Path) -> set[str]:

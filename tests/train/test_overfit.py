@@ -12,11 +12,11 @@ pytest.importorskip("h5py")
 from tiny_training import write_faces
 
 from mlx_faceau.cli.main import main
+from mlx_faceau.cli.train import OVERFIT_SHARE
 from mlx_faceau.errors import DatasetError
 from mlx_faceau.train.config import AUTrainConfig, LandmarkPoseTrainConfig
 from mlx_faceau.train.datasets import open_data
 from mlx_faceau.train.dry_run import dry_run
-from mlx_faceau.train.run import OVERFIT_SHARE
 
 TINY = ["--batch-size", "4", "--width-mult", "0.1", "--save-every", "100", "--no-export"]
 

@@ -2,7 +2,6 @@
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -53,5 +52,5 @@ def test_another_number_of_ranks_is_refused_with_the_right_one(
 ) -> None:
     wanted = before.get("ranks", 1)
     with pytest.raises(CheckpointError, match=f"launch {wanted}, or start a new run"):
-        check_same_ranks(checkpoint(**before), SimpleNamespace(size=now))  # type: ignore[arg-type]
-    check_same_ranks(checkpoint(**before), SimpleNamespace(size=wanted))  # type: ignore[arg-type]
+        check_same_ranks(checkpoint(**before), now)
+    check_same_ranks(checkpoint(**before), wanted)

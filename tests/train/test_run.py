@@ -16,9 +16,11 @@ from tiny_training import write_faces
 from mlx_faceau.core.architectures import weight_shapes
 from mlx_faceau.core.checkpoint import Checkpoint, load_checkpoint
 from mlx_faceau.data.synthetic.people import write_synthetic
-from mlx_faceau.errors import CheckpointError, DatasetError, MissingDependency
+from mlx_faceau.errors import CheckpointError, DatasetError, FaceauError, MissingDependency
 from mlx_faceau.train.config import AUTrainConfig, LandmarkPoseTrainConfig, TrainConfig
-from mlx_faceau.train.run import TrainingResult, run_training
+from mlx_faceau.train.dry_run import dry_run
+from mlx_faceau.train.loop import TrainingLoop
+from mlx_faceau.train.run import run_training
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,7 @@ def settings(data: Path, output: Path | None = None, **more: Any) -> dict[str, A
     return values if output is None else {**values, "output": str(output)}
 
 
-def train(training: type[TrainConfig], data: Path, output: Path, **more: Any) -> TrainingResult:
+def train(training: type[TrainConfig], data: Path, output: Path, **more: Any) -> TrainingLoop:
     return run_training(training, settings(data, output, **more))
 
 
@@ -74,7 +76,7 @@ def test_resuming_a_numbered_checkpoint_equals_not_stopping_to_the_bit(
     )
     assert resumed.state.epoch == 2
     final = "checkpoint_final.safetensors"
-    assert_same_arrays(load_checkpoint(whole / final), load_checkpoint(resumed.folder / final))
+    assert_same_arrays(load_checkpoint(whole / final), load_checkpoint(resumed.folder.path / final))
 
 
 @pytest.mark.parametrize("framework", ["torch", "mlx"])
@@ -93,7 +95,7 @@ def test_a_net_with_an_auxiliary_head_resumes_to_the_bit_and_leaves_the_head_beh
         resume=whole / "checkpoint_epoch_001.safetensors",
     )
     final = load_checkpoint(whole / "checkpoint_final.safetensors")
-    assert_same_arrays(final, load_checkpoint(resumed.folder / "checkpoint_final.safetensors"))
+    assert_same_arrays(final, load_checkpoint(resumed.folder.path / "checkpoint_final.safetensors"))
     assert final.metadata["model"] == {"width_mult": 0.1, "dropout": 0.3}
     assert final.weights().keys() == weight_shapes(final.config).keys()
     history = json.loads((whole / "training_history.json").read_text())
@@ -128,7 +130,7 @@ def test_parameters_are_standardised_by_the_training_side_unless_raw(
 
     config = LandmarkPoseTrainConfig(**settings(faces_file), raw_params=raw)
     faces = open_data(config)
-    net = build_trainer(config, faces, first_weights(config, faces.statistics).weights)
+    net = build_trainer(config, faces, first_weights(config, None, faces.statistics))
     targets = faces.validation_targets()
     spread = faces.dataset.labels["global_params"][faces.split.train].std(0)
     spread[0] = 1.0  # the scale is the same in all faces
@@ -172,7 +174,7 @@ def test_a_net_starts_at_the_mean_of_the_training_targets(faces_file: Path, tmp_
 
     config = LandmarkPoseTrainConfig(**settings(faces_file))
     faces = open_data(config)
-    weights = first_weights(config, faces.statistics).weights
+    weights = first_weights(config, None, faces.statistics)
     start = build_trainer(config, faces, weights).predict(next(faces.validation_images()))
     for name, mean in faces.statistics.means.items():
         if name in start:
@@ -183,7 +185,7 @@ def test_epochs_may_grow_on_resume(faces_file: Path, tmp_path: Path) -> None:
     needs("torch")
     train(LandmarkPoseTrainConfig, faces_file, tmp_path, epochs=1)
     result = run_training(LandmarkPoseTrainConfig, {"epochs": 2}, resume=tmp_path)
-    assert (result.folder, result.state.epoch) == (tmp_path, 2)
+    assert (result.folder.path, result.state.epoch) == (tmp_path, 2)
     assert len(json.loads((tmp_path / "training_history.json").read_text())["epochs"]) == 2
 
 
@@ -211,13 +213,33 @@ def test_several_files_train_one_net_and_another_one_validates_it(
     files = {"data": (str(faces_file), str(more)), "val_data": (str(others),)}
     run = tmp_path / "run"
     result = run_training(AUTrainConfig, {**settings(faces_file, run, epochs=1), **files})
-    recorded = load_checkpoint(result.folder).metadata["data"]
+    recorded = load_checkpoint(result.folder.path).metadata["data"]
     assert (recorded["training"], recorded["validation"]) == (32, 8)
     assert recorded["split_by"] == "file"
     assert run_training(AUTrainConfig, {"epochs": 2}, resume=run).state.epoch == 2
     for other in ({"val_data": str(more)}, {"val_data": ()}, {"data": (str(more),)}):
         with pytest.raises(DatasetError, match=r"not the data|share 2 subjects"):
             run_training(AUTrainConfig, other, resume=run)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"au_weights": "weights.json"}, "unknown action unit AU99_r"),
+        ({"init": "nothing.safetensors"}, "no such file"),
+    ],
+)
+def test_a_fault_of_another_file_is_told_before_the_data_are_read(
+    given: dict[str, str], words: str, tmp_path: Path
+) -> None:
+    needs("torch")
+    (tmp_path / "weights.json").write_text('{"AU99_r": 2}')
+    more = {name: str(tmp_path / file) for name, file in given.items()}
+    asked = settings(tmp_path / "unread.h5", tmp_path / "run", **more)
+    for start in (run_training, dry_run):
+        with pytest.raises(FaceauError, match=words):
+            start(AUTrainConfig, asked)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_folder_that_already_holds_a_run_is_not_touched(faces_file: Path, tmp_path: Path) -> None:
