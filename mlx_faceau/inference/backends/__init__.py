@@ -7,10 +7,12 @@ import logging
 import os
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 
+from mlx_faceau.core.architectures import ModelConfig
 from mlx_faceau.core.libraries import LOAD_ERRORS, library_error
 from mlx_faceau.errors import UsageError
 from mlx_faceau.weights import builtin
@@ -30,19 +32,34 @@ logger = logging.getLogger(__name__)
 _CROPS = {"original": "the original tool's crop", "unknown": "a crop that is not recorded"}
 
 
-class Backend(Protocol):
+class Backend:
     """An opened net: float32 images in, float32 arrays out. Safe to call from several threads."""
 
-    max_batch: int  # images of one run that suit its memory, or exactly those that a file takes
+    name: ClassVar[str]  # in BACKENDS
+    library: str  # with its version
+    path: Path
+    config: ModelConfig
+    metadata: dict[str, Any] | None  # None: the original tool's file, which has none
+    device: str
+    max_batch = 64  # images of one run that suit its memory, or exactly those that a file takes
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """(N, 112, 112, 3) float32 RGB in [0, 1] to float32 arrays with a leading N, by output.
 
         N is in [1, ``max_batch``].
         """
+        raise NotImplementedError
 
     def describe(self) -> dict[str, Any]:
-        """``backend``, ``path``, ``kind``, ``device`` and what else is worth knowing."""
+        """``backend``, ``path``, ``kind``, ``device``, ``library`` and ``metadata``."""
+        return {
+            "backend": self.name,
+            "path": str(self.path),
+            "kind": self.config.kind,
+            "device": self.device,
+            "library": self.library,
+            "metadata": self.metadata,
+        }
 
 
 def open_backend(
@@ -83,12 +100,11 @@ def open_backend(
             if (problem := library_error(error)) is None:
                 raise
             libraries = libraries | {choice.backend: str(problem)}
-    description = backend.describe()
-    check_kind(choice.path, description["kind"], kind)
+    check_kind(choice.path, backend.config.kind, kind)
     for name, reason in choice.passed_over:
         logger.info("%s passed over: %s", BACKENDS[name].title, reason)
     logger.info("%s runs %s", BACKENDS[choice.backend].title, choice.path)
-    crop = (description.get("metadata") or {"crop": "unknown"})["crop"]
+    crop = (backend.metadata or {"crop": "unknown"})["crop"]
     if crop != "standard":
         logger.warning(
             "%s: trained on %s; it predicts on the standard crop all the same, so check its "

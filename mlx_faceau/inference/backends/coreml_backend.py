@@ -7,39 +7,44 @@ from typing import Any
 import coremltools
 import numpy as np
 
-from mlx_faceau.core.architectures import ModelConfig
 from mlx_faceau.core.artifact_metadata import read_exported_metadata
 from mlx_faceau.core.checkpoint import config_of
 from mlx_faceau.core.preprocess import fill_batch, to_crops
 from mlx_faceau.errors import BackendError, CheckpointError
 
+from . import Backend
+
 INPUT_NAME = "image"
 
 
-class CoreMLBackend:
-    """An opened Core ML package: of one face a call or a fixed number, of arrays or images."""
+class CoreMLBackend(Backend):
+    """An opened Core ML package: of one face a call or a fixed number, of arrays or images.
 
-    max_batch = 64
+    Its ``device`` names the units that Core ML may choose from; it does not report its choice.
+    """
+
+    name = "coreml"
+    library = f"coremltools {coremltools.__version__}"
 
     def __init__(self, path: Path | str) -> None:
-        self._path = Path(path)
-        self._metadata = read_exported_metadata(self._path)
-        if self._metadata is None:
+        self.path = Path(path)
+        self.metadata = read_exported_metadata(self.path)
+        if self.metadata is None:
             raise CheckpointError(
-                f"{self._path}: carries no mlx-faceau settings; export it with this package"
+                f"{self.path}: carries no mlx-faceau settings; export it with this package"
             )
-        self._config: ModelConfig = config_of(self._metadata, self._path)
-        self._batch = int(self._metadata.get("batch", 1))
-        self._images = self._metadata.get("input") == "image"
-        self._units = coremltools.ComputeUnit.ALL
+        self.config = config_of(self.metadata, self.path)
+        self._batch = int(self.metadata.get("batch", 1))
+        self._images = self.metadata.get("input") == "image"
+        units = coremltools.ComputeUnit.ALL
+        self.device = units.name
         try:
-            self._model = coremltools.models.MLModel(str(self._path), compute_units=self._units)
+            self._model = coremltools.models.MLModel(str(self.path), compute_units=units)
         except (RuntimeError, OSError) as error:
-            raise BackendError(f"{self._path}: Core ML cannot load it: {error}") from None
+            raise BackendError(f"{self.path}: Core ML cannot load it: {error}") from None
         self._lock = threading.Lock()  # Apple promises nothing about one model in two threads
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """See :class:`~mlx_faceau.inference.backends.Backend`."""
         # Core ML batches over a list of inputs, each of as many faces as the package takes.
         parts: list[Any]
         if self._images:
@@ -56,16 +61,5 @@ class CoreMLBackend:
             name: np.concatenate([output[name] for output in outputs])
             .astype(np.float32)
             .reshape(-1, *shape)[: len(images)]
-            for name, shape in self._config.output_shapes.items()
-        }
-
-    def describe(self) -> dict[str, Any]:
-        """``device`` names the units Core ML may choose from; it does not report its choice."""
-        return {
-            "backend": "coreml",
-            "path": str(self._path),
-            "kind": self._config.kind,
-            "device": self._units.name,
-            "library": f"coremltools {coremltools.__version__}",
-            "metadata": self._metadata,
+            for name, shape in self.config.output_shapes.items()
         }

@@ -14,52 +14,47 @@ from mlx_faceau.models import build, mx
 from mlx_faceau.models.depthwise import device_name
 from mlx_faceau.models.mlx_thread import in_worker_thread
 
+from . import Backend
+
 # Images of one run: on a CPU few enough for its caches.
 _MAX_BATCH = {"cpu": 16, "metal": 64, "cuda": 256}
 
 
-class MLXBackend:
+class MLXBackend(Backend):
     """A checkpoint's net in MLX, BatchNorm folded; compiled as a whole on GPUs.
 
     On a CPU compiling the whole net takes minutes and gains nothing over its compiled pieces.
     """
 
+    name = "mlx"
+
     def __init__(self, path: Path | str) -> None:
         checkpoint = load_checkpoint(path)
-        self._path = checkpoint.path
-        self._config = checkpoint.config
-        self._metadata = checkpoint.metadata
-        self._device, self._place = device_name(), mx.default_device()
-        self.max_batch = _MAX_BATCH[self._device]
-        net = build(self._config, checkpoint.weights()).fold()
+        self.library = f"mlx {metadata.version('mlx')}"
+        self.path, self.config = checkpoint.path, checkpoint.config
+        self.metadata = checkpoint.metadata
+        self.device, self._place = device_name(), mx.default_device()
+        self.max_batch = _MAX_BATCH[self.device]
+        net = build(self.config, checkpoint.weights()).fold()
         mx.eval(net.parameters())
-        self._net = net if self._device == "cpu" else mx.compile(net)
+        self._net = net if self.device == "cpu" else mx.compile(net)
         self.run(np.zeros((1, IMAGE_SIZE, IMAGE_SIZE, 3), np.float32))  # compiles what it needs
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """See :class:`~mlx_faceau.inference.backends.Backend`."""
         count = len(images)
-        if self._device != "cpu":  # a GPU compiles the net anew for every size
+        if self.device != "cpu":  # a GPU compiles the net anew for every size
             images = fill_batch(images, padded_size(count))
 
         def compute() -> dict[str, np.ndarray]:
             with mx.stream(self._place):
                 outputs = self._net(mx.array(images))
                 mx.eval(outputs)
-                return {
-                    name: np.array(outputs[name])[:count] for name in self._config.output_shapes
-                }
+                return {name: np.array(outputs[name])[:count] for name in self.config.output_shapes}
 
         return in_worker_thread(compute)
 
     def describe(self) -> dict[str, Any]:
-        """``blas`` says which library computes matrix products on a CPU."""
-        return {
-            "backend": "mlx",
-            "path": str(self._path),
-            "kind": self._config.kind,
-            "device": self._device,
-            "library": f"mlx {metadata.version('mlx')}",
-            "blas": blas.prepare(),
-            "metadata": self._metadata,
-        }
+        """As of every backend; ``blas`` says which library computes matrix products on a CPU."""
+        about = super().describe()
+        own = about.pop("metadata")
+        return {**about, "blas": blas.prepare(), "metadata": own}

@@ -15,6 +15,8 @@ from mlx_faceau.core.checkpoint import config_of
 from mlx_faceau.core.preprocess import fill_batch, padded_size, to_crops
 from mlx_faceau.errors import BackendError, CheckpointError, UsageError
 
+from . import Backend
+
 logger = logging.getLogger(__name__)
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -72,7 +74,7 @@ def pick_providers(
     return providers
 
 
-class ONNXBackend:
+class ONNXBackend(Backend):
     """An opened ``.onnx`` file, ours or the original tool's.
 
     Files with a uint8 input get crops (N, 112, 112, 3) BGR, files of a fixed batch exactly that
@@ -82,6 +84,9 @@ class ONNXBackend:
     of the two nets. Of a file that holds both only the net of ``kind`` is computed.
     """
 
+    name = "onnx"
+    library = f"onnxruntime {onnxruntime.__version__}"
+
     def __init__(
         self,
         path: Path | str,
@@ -89,11 +94,11 @@ class ONNXBackend:
         threads: int | None = None,
         kind: str | None = None,
     ) -> None:
-        self._path = Path(path)
+        self.path = Path(path)
         self._session = self._open(providers, threads)
         try:
             text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
-            metadata = None if text is None else parse_metadata(text, self._path)
+            metadata = None if text is None else parse_metadata(text, self.path)
             self._outputs = self._session.get_outputs()
             nets = metadata.get("nets") if metadata else None
             own_metadata = nets.get(kind) if isinstance(nets, dict) else None
@@ -102,21 +107,20 @@ class ONNXBackend:
                 metadata = {**common, **own_metadata}
                 own = CONFIGS[kind]().output_shapes
                 self._outputs = [port for port in self._outputs if port.name in own]
-            self._metadata = metadata
-            self._config = self._read_config()
+            self.metadata = metadata
+            self.config = self._read_config()
         except UnicodeDecodeError as error:
-            raise CheckpointError(f"{self._path}: not a readable ONNX file: {error}") from None
+            raise CheckpointError(f"{self.path}: not a readable ONNX file: {error}") from None
         port = self._session.get_inputs()[0]
         self._input, self._uint8 = port.name, port.type == _UINT8[0]
         self._batch: int | None = port.shape[0] if isinstance(port.shape[0], int) else None
-        self.max_batch = self._batch or 64
-        self._cuda = self._session.get_providers()[0] == CUDA
+        self.max_batch = self._batch or self.max_batch
+        self.device = self._session.get_providers()[0]  # the one that really runs
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """See :class:`~mlx_faceau.inference.backends.Backend`."""
         count = len(images)
         # cuDNN chooses its algorithms anew for every batch size.
-        size = self._batch or (padded_size(count) if self._cuda else count)
+        size = self._batch or (padded_size(count) if self.device == CUDA else count)
         values = to_crops(images) if self._uint8 else images.transpose(0, 3, 1, 2)
         values = np.ascontiguousarray(fill_batch(values, size))
         # By position, not by name: the original tool's files call their outputs otherwise.
@@ -124,32 +128,21 @@ class ONNXBackend:
         outputs = self._session.run(names, {self._input: values})
         return {
             name: output[:count]
-            for name, output in zip(self._config.output_shapes, outputs, strict=True)
-        }
-
-    def describe(self) -> dict[str, Any]:
-        """``device`` is the provider that really runs; another tool's file has no ``metadata``."""
-        return {
-            "backend": "onnx",
-            "path": str(self._path),
-            "kind": self._config.kind,
-            "device": self._session.get_providers()[0],
-            "library": f"onnxruntime {onnxruntime.__version__}",
-            "metadata": self._metadata,
+            for name, output in zip(self.config.output_shapes, outputs, strict=True)
         }
 
     def _open(self, requested: Sequence[Provider] | None, threads: int | None) -> Any:
-        if not self._path.is_file():
-            raise CheckpointError(f"{self._path}: no such file")
-        check_self_contained(self._path)
+        if not self.path.is_file():
+            raise CheckpointError(f"{self.path}: no such file")
+        check_self_contained(self.path)
         providers = pick_providers(onnxruntime.get_available_providers(), requested)
         try:
             session = onnxruntime.InferenceSession(
-                str(self._path), session_options(threads), providers=providers
+                str(self.path), session_options(threads), providers=providers
             )
         except _OPEN_ERRORS as error:
             reason = " ".join(str(error).split())[:300] or type(error).__name__
-            raise CheckpointError(f"{self._path}: not a readable ONNX file: {reason}") from None
+            raise CheckpointError(f"{self.path}: not a readable ONNX file: {reason}") from None
         first = providers[0] if isinstance(providers[0], str) else providers[0][0]
         if session.get_providers()[0] != first:
             logger.warning("%s does not start; %s runs", first, session.get_providers()[0])
@@ -159,7 +152,7 @@ class ONNXBackend:
         """The net's settings; of another tool's file those of the net whose shapes it has."""
         ports = [*self._session.get_inputs(), *self._outputs]
         found = [(port.type, tuple(port.shape[1:])) for port in ports]
-        ours = self._metadata is not None
+        ours = self.metadata is not None
         batches = {
             port.shape[0] if port.shape and isinstance(port.shape[0], int) else None
             for port in ports
@@ -169,8 +162,8 @@ class ONNXBackend:
         inputs = [_TENSOR, _UINT8] if ours else [_TENSOR]
         configs: list[ModelConfig] = (
             [config() for config in CONFIGS.values()]
-            if self._metadata is None
-            else [config_of(self._metadata, self._path)]
+            if self.metadata is None
+            else [config_of(self.metadata, self.path)]
         )
         for config in configs:
             outputs = [("tensor(float)", shape) for shape in config.output_shapes.values()]
@@ -179,7 +172,7 @@ class ONNXBackend:
                 return config
         kinds = " or ".join(config.kind for config in configs)
         raise CheckpointError(
-            f"{self._path}: its inputs and outputs are "
+            f"{self.path}: its inputs and outputs are "
             f"{', '.join(f'{port.name} {port.type} {port.shape}' for port in ports)}, "
             f"not those of a {kinds} net"
         )

@@ -16,15 +16,18 @@ from mlx_faceau.torch_fallback import build
 from mlx_faceau.torch_fallback.device import pick_device
 from mlx_faceau.torch_fallback.layers import ConvNorm
 
+from . import Backend
 
-class TorchBackend:
+
+class TorchBackend(Backend):
     """A net in PyTorch, in evaluation mode, BatchNorm folded into the convolutions.
 
     Width and dropout are those of a ``.pt`` file's net, which does not record them; of a checkpoint
     they may only repeat what is recorded.
     """
 
-    max_batch = 64
+    name = "torch"
+    library = f"torch {torch.__version__}"
 
     def __init__(
         self,
@@ -33,36 +36,25 @@ class TorchBackend:
         width_mult: float | None = None,
         dropout: float | None = None,
     ) -> None:
-        self._path = Path(path)
+        self.path = Path(path)
         self._device = pick_device(device or "auto")
-        self._config, weights, self._metadata = self._read(width_mult, dropout)
-        self._net = _folded_net(self._config, weights).to(self._device)
+        self.device = str(self._device)
+        self.config, weights, self.metadata = self._read(width_mult, dropout)
+        self._net = _folded_net(self.config, weights).to(self._device)
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """See :class:`~mlx_faceau.inference.backends.Backend`."""
         with torch.inference_mode():
             # NHWC memory seen as NCHW: torch's channels_last, which it then keeps throughout.
             outputs = self._net(torch.from_numpy(images).to(self._device).permute(0, 3, 1, 2))
-        return {name: outputs[name].float().cpu().numpy() for name in self._config.output_shapes}
-
-    def describe(self) -> dict[str, Any]:
-        """``metadata`` is None for a file of the original tool."""
-        return {
-            "backend": "torch",
-            "path": str(self._path),
-            "kind": self._config.kind,
-            "device": str(self._device),
-            "library": f"torch {torch.__version__}",
-            "metadata": self._metadata,
-        }
+        return {name: outputs[name].float().cpu().numpy() for name in self.config.output_shapes}
 
     def _read(
         self, width_mult: float | None, dropout: float | None
     ) -> tuple[ModelConfig, dict[str, np.ndarray], dict[str, Any] | None]:
-        if self._path.suffix == ".pt":
-            config, weights = read_pyfaceau(self._path, width_mult, dropout)
+        if self.path.suffix == ".pt":
+            config, weights = read_pyfaceau(self.path, width_mult, dropout)
             return config, weights, None
-        checkpoint = load_checkpoint(self._path)
+        checkpoint = load_checkpoint(self.path)
         for name, value in (("width_mult", width_mult), ("dropout", dropout)):
             recorded = getattr(checkpoint.config, name, None)
             if value is not None and value != recorded:
