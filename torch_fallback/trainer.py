@@ -101,21 +101,19 @@ class TorchTrainer(Trainer):
         check_precision(self.device, settings.precision)
         if self.device.type == "cpu":
             keep_freed_memory()
-        self.settings = settings
-        self.ranks = ranks or TorchRanks()
+        super().__init__(settings, ranks or TorchRanks())
         self.net = build(settings.config, settings.weights)
         self.net.to(self.device, memory_format=MEMORY_FORMAT)
         self.average = deepcopy(self.net).eval() if settings.averaging else None
-        self.scaling = {
-            name: tuple(torch.from_numpy(np.float32(part)).to(self.device) for part in pair)
-            for name, pair in settings.scaling.items()
-        }
         self._precision = getattr(torch, settings.precision)
         is_half = settings.precision == "float16"
         self._scaler = torch.amp.GradScaler(self.device.type) if is_half else None
         self._optimizer = adamw(self.net, settings.weight_decay)
         self._step = 0
         torch.manual_seed(settings.seed)
+
+    def array(self, values: np.ndarray) -> torch.Tensor:
+        return to_device(values, self.device)
 
     def describe(self) -> dict[str, str]:
         return {"framework": "torch", "torch": torch.__version__, "device": str(self.device)}
@@ -160,7 +158,7 @@ class TorchTrainer(Trainer):
             features = self.net.backbone(self._input(part["images"]))
         # In float32: bfloat16 would place a landmark within a quarter of a pixel.
         outputs = self.net.heads(features.float())
-        targets = self._to_device(part)
+        targets = self.arrays(part)
         terms = self.loss_terms(self.ranks.all_rows(outputs), self.ranks.all_rows(targets))
         # A rank's gradients are its share of the sum over ranks, of which the mean is taken.
         loss = terms["loss"] * (self.ranks.size / self.settings.accumulate)
@@ -174,11 +172,6 @@ class TorchTrainer(Trainer):
         with torch.inference_mode():
             outputs = net(self._input(images))
         return {name: value.float().cpu().numpy() for name, value in outputs.items()}
-
-    def losses(self, predictions: Arrays, targets: Arrays) -> dict[str, float]:
-        with torch.inference_mode():
-            terms = self.loss_terms(self._to_device(predictions), self._to_device(targets))
-        return {name: float(value) for name, value in terms.items()}
 
     def state(self) -> Arrays:
         arrays = self.weight_arrays()
@@ -233,13 +226,6 @@ class TorchTrainer(Trainer):
         """preprocess.scale_rgb on the device; the NHWC memory is what channels_last means."""
         pixels = to_device(images, self.device).permute(0, 3, 1, 2)
         return pixels.to(torch.float32, memory_format=MEMORY_FORMAT).div_(PIXEL_MAX)
-
-    def _to_device(self, arrays: Arrays) -> Tensors:
-        return {
-            name: to_device(value, self.device)
-            for name, value in arrays.items()
-            if name in self.targets
-        }
 
 
 def _floats(net: nn.Module) -> list[torch.Tensor]:

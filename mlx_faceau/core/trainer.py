@@ -7,7 +7,6 @@ References:
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -68,7 +67,18 @@ class Trainer:
     ranks: Ranks
     net: Any  # the framework's
     average: Any  # the same net with averaged weights; None where none are kept
-    scaling: Mapping[str, tuple[Any, ...]]  # the settings' as the framework's arrays
+
+    def __init__(self, settings: TrainerSettings, ranks: Ranks) -> None:
+        self.settings, self.ranks = settings, ranks
+        self.loss = LOSSES[type(settings.config)](**settings.loss_options)
+        self.scaling = {
+            name: tuple(self.array(np.asarray(part, np.float32)) for part in pair)
+            for name, pair in settings.scaling.items()
+        }
+
+    def array(self, values: np.ndarray) -> Any:
+        """A NumPy array as the framework's, on the device."""
+        raise NotImplementedError
 
     def describe(self) -> dict[str, str]:
         """Framework, its version and the device."""
@@ -90,10 +100,6 @@ class Trainer:
         """float32 outputs of (N, 112, 112, 3) uint8 RGB, from averaged weights if there are any."""
         raise NotImplementedError
 
-    def losses(self, predictions: Arrays, targets: Arrays) -> dict[str, float]:
-        """Loss terms of all predictions taken as one batch."""
-        raise NotImplementedError
-
     def state(self) -> Arrays:
         """All that the next step depends on: ``model.``, ``ema.``, ``optimizer.``, ``rng.``."""
         raise NotImplementedError
@@ -105,15 +111,19 @@ class Trainer:
         """
         raise NotImplementedError
 
-    @cached_property
-    def targets(self) -> frozenset[str]:
-        """Names of the arrays of a batch that the loss reads."""
-        return frozenset({*self.settings.config.output_shapes, "global_mask", "local_mask"})
+    def losses(self, predictions: Arrays, targets: Arrays) -> dict[str, float]:
+        """Loss terms of all predictions taken as one batch."""
+        terms = self.loss_terms(self.arrays(predictions), self.arrays(targets))
+        return {name: float(value) for name, value in terms.items()}
+
+    def arrays(self, values: Arrays) -> dict[str, Any]:
+        """Those that the loss reads, as the framework's arrays."""
+        read = {*self.settings.config.output_shapes, "global_mask", "local_mask"}
+        return {name: self.array(value) for name, value in values.items() if name in read}
 
     def loss_terms(self, predictions: Mapping[str, Any], targets: Mapping[str, Any]) -> Any:
         """The loss terms, scalars, of predictions and targets in the labels' units."""
-        loss = LOSSES[type(self.settings.config)](**self.settings.loss_options)
-        return loss(self._standardised(predictions), self._standardised(targets))
+        return self.loss(self._standardised(predictions), self._standardised(targets))
 
     def _standardised(self, values: Mapping[str, Any]) -> dict[str, Any]:
         scaling = self.scaling.items()

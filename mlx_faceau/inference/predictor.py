@@ -31,6 +31,26 @@ class _Predictor:
         self._backend = backend
 
     @classmethod
+    def from_checkpoint(
+        cls,
+        path: ModelPath,
+        device: str | None = None,
+        width_mult: float | None = None,
+        dropout: float | None = None,
+    ) -> Self:
+        """A ``.safetensors`` checkpoint or a ``.pt`` file of the original tool, run by PyTorch.
+
+        Args:
+            path: the file, or a folder with ``checkpoint_best.safetensors``.
+            device: ``"cpu"``, ``"cuda"`` or ``"mps"``; None or ``"auto"`` takes the best there is.
+            width_mult: of a ``.pt`` file, where it cannot be found out.
+            dropout: of an action unit net in a ``.pt`` file, which does not record it; predictions
+                do not depend on it.
+        """
+        own = {"device": device, "width_mult": width_mult, "dropout": dropout}
+        return cls(open_backend(path, cls.kind, "torch", **own))
+
+    @classmethod
     def from_mlx(cls, path: ModelPath) -> Self:
         """A ``.safetensors`` checkpoint, a folder's best one, or ``"builtin"``, run by MLX."""
         return cls(open_backend(path, cls.kind, "mlx"))
@@ -107,19 +127,6 @@ class LandmarkPosePredictor(_Predictor):
 
     kind = "landmark_pose"
 
-    @classmethod
-    def from_checkpoint(
-        cls, path: ModelPath, device: str | None = None, width_mult: float | None = None
-    ) -> Self:
-        """A ``.safetensors`` checkpoint or a ``.pt`` file of the original tool, run by PyTorch.
-
-        Args:
-            path: the file, or a folder with ``checkpoint_best.safetensors``.
-            device: ``"cpu"``, ``"cuda"`` or ``"mps"``; None or ``"auto"`` takes the best there is.
-            width_mult: of a ``.pt`` file, where it cannot be found out.
-        """
-        return cls(open_backend(path, cls.kind, "torch", device=device, width_mult=width_mult))
-
     def predict(self, bgr_112: np.ndarray) -> dict[str, np.ndarray]:
         """Predict one face, a (112, 112, 3) uint8 BGR standard crop as ``FaceAligner`` cuts it.
 
@@ -152,22 +159,6 @@ class AUPredictor(_Predictor):
     """
 
     kind = "au_prediction"
-
-    @classmethod
-    def from_checkpoint(
-        cls,
-        path: ModelPath,
-        device: str | None = None,
-        width_mult: float | None = None,
-        dropout: float | None = None,
-    ) -> Self:
-        """As :meth:`LandmarkPosePredictor.from_checkpoint`.
-
-        ``dropout`` is the net's, which a ``.pt`` file does not record; predictions do not depend on
-        it.
-        """
-        own: dict[str, Any] = {"device": device, "width_mult": width_mult, "dropout": dropout}
-        return cls(open_backend(path, cls.kind, "torch", **own))
 
     @staticmethod
     def get_au_names() -> list[str]:

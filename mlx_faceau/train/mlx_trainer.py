@@ -89,20 +89,18 @@ class MLXTrainer(Trainer):
     def __init__(self, settings: TrainerSettings, ranks: MLXRanks | None = None) -> None:
         use_device(settings.device)
         check_precision(settings.precision)
-        self.settings = settings
-        self.ranks = ranks or MLXRanks()
+        super().__init__(settings, ranks or MLXRanks())
         self.net = build(settings.config, settings.weights)
         averaged = settings.averaging is not None
         self.average = build(settings.config, settings.weights).eval() if averaged else None
-        self.scaling = {
-            name: tuple(mx.array(np.asarray(part, np.float32)) for part in pair)
-            for name, pair in settings.scaling.items()
-        }
         self._precision = getattr(mx, settings.precision)
         self._optimizer = AdamW(settings.weight_decay)
         self._optimizer.init(self.net.trainable_parameters())
         self._functions: StepFunctions | None = None
         mx.random.seed(settings.seed)
+
+    def array(self, values: np.ndarray) -> mx.array:
+        return mx.array(values)
 
     def describe(self) -> dict[str, str]:
         return {"framework": "mlx", "mlx": version("mlx"), "device": "cpu" if _on_cpu() else "gpu"}
@@ -122,7 +120,7 @@ class MLXTrainer(Trainer):
             mx.random.seed(dropout_seed(self.settings.seed, step, self.ranks.rank))
         total: Any = None
         for part in split_batch(batch, parts):
-            new = gradients_of(mx.array(part["images"]), self._arrays(part))
+            new = gradients_of(mx.array(part["images"]), self.arrays(part))
             total = new if total is None else tree_map(mx.add, total, new)
             if parts > 1:
                 mx.eval(total, self.net.state)  # or all parts would be in memory together
@@ -182,10 +180,6 @@ class MLXTrainer(Trainer):
         mx.eval(outputs)
         return {name: np.array(value) for name, value in outputs.items()}
 
-    def losses(self, predictions: Arrays, targets: Arrays) -> dict[str, float]:
-        terms = self.loss_terms(self._arrays(predictions), self._arrays(targets))
-        return {name: float(value) for name, value in terms.items()}
-
     def state(self) -> Arrays:
         arrays = self.weight_arrays()
         for name, value in tree_flatten(self._optimizer.state):
@@ -213,9 +207,6 @@ class MLXTrainer(Trainer):
         if "rng.mlx" in state:
             first, second = (int(word) for word in state["rng.mlx"])
             mx.random.seed((first << 32) | second)
-
-    def _arrays(self, arrays: Arrays) -> MXArrays:
-        return {name: mx.array(value) for name, value in arrays.items() if name in self.targets}
 
 
 def scaled(images: mx.array) -> mx.array:
