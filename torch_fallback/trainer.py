@@ -36,16 +36,6 @@ class TorchRanks:
     rank: int = 0
     size: int = 1
 
-    @classmethod
-    def join(cls, seconds: float) -> "TorchRanks":
-        """Meet the others; alone where no launcher did. An exchange may take so many seconds."""
-        if not distributed.is_torchelastic_launched():
-            return cls()
-        distributed.init_process_group(timeout=timedelta(seconds=seconds))
-        if torch.cuda.is_available():
-            torch.cuda.set_device(distributed.get_node_local_rank())
-        return cls(distributed.get_rank(), distributed.get_world_size())
-
     def any(self, flag: bool) -> bool:
         """Whether any rank says yes; all must ask together. FaceauError if one is gone."""
         if self.size == 1:
@@ -95,6 +85,16 @@ class TorchTrainer(Trainer):
     """See :class:`mlx_faceau.core.trainer.Trainer`."""
 
     ranks: TorchRanks
+
+    @classmethod
+    def join(cls, device: str, precision: str, seconds: float) -> TorchRanks:
+        check_precision(pick_device(device), precision)
+        if not distributed.is_torchelastic_launched():
+            return TorchRanks()
+        distributed.init_process_group(timeout=timedelta(seconds=seconds))
+        if torch.cuda.is_available():
+            torch.cuda.set_device(distributed.get_node_local_rank())
+        return TorchRanks(distributed.get_rank(), distributed.get_world_size())
 
     def __init__(self, settings: TrainerSettings, ranks: TorchRanks | None = None) -> None:
         self.device = pick_device(settings.device)

@@ -10,7 +10,6 @@ import textwrap
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from mlx_faceau.core.libraries import (
@@ -134,16 +133,10 @@ def _backend_states(machine: Any) -> tuple[dict[str, str], dict[str, str]]:
 
     What chooses backends decides first; then each library is loaded in a process of its own.
     """
-    from mlx_faceau.errors import BackendError
-    from mlx_faceau.inference.backends.choice import BACKENDS, choose, installed_libraries
+    from mlx_faceau.inference.backends.choice import BACKENDS, installed_libraries, obstacle
 
     libraries = installed_libraries(machine)
-    states = {}
-    for name in BACKENDS:
-        try:
-            choose(machine, {name: Path("any")}, libraries, name)
-        except BackendError as error:
-            states[name] = str(error).removeprefix(f"{BACKENDS[name].title}: ")
+    states = {name: reason for name in BACKENDS if (reason := obstacle(name, machine, libraries))}
     modules = [name for name in _MODULES if find_spec(name) is not None]
     found = probe([*(name for name in BACKENDS if name not in states), *modules])
     for name in BACKENDS:

@@ -64,11 +64,19 @@ class Trainer:
     settings: TrainerSettings
     # Processes that train together; batches are then this one's parts. The loss is that of all
     # ranks' faces together, and BatchNorm's statistics are averaged in every step.
-    ranks: Ranks
+    ranks: Any  # the framework's
     net: Any  # the framework's
     average: Any  # the same net with averaged weights; None where none are kept
 
-    def __init__(self, settings: TrainerSettings, ranks: Ranks) -> None:
+    @classmethod
+    def join(cls, device: str, precision: str, seconds: float) -> Ranks:
+        """Meet the processes that a launcher started with this one; an exchange may take so long.
+
+        BackendError is raised if they cannot train on this device, or not in this precision.
+        """
+        raise NotImplementedError
+
+    def __init__(self, settings: TrainerSettings, ranks: Ranks | None) -> None:
         self.settings, self.ranks = settings, ranks
         self.loss = LOSSES[type(settings.config)](**settings.loss_options)
         self.scaling = {

@@ -269,7 +269,10 @@ def read_au_weights(path: Path | str) -> dict[str, float]:
         number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
         if not number or not 0 <= weight < math.inf:
             raise UsageError(f"{path}: the weight of {name} is {weight!r}, expected a number >= 0")
-    return {name: float(given.get(name, 1.0)) for name in AU_NAMES}
+    weights = {name: float(given.get(name, 1.0)) for name in AU_NAMES}
+    if not any(weights.values()):
+        raise UsageError(f"{path}: all action units weigh 0, so there is nothing to learn")
+    return weights
 
 
 def resolve(

@@ -17,7 +17,7 @@ from .batch_transforms import image_size_of_epoch
 from .checkpoints import RunFolder
 from .config import TrainConfig, resolve
 from .datasets import TrainingData
-from .run import prepare
+from .run import join_ranks, prepare
 
 STEPS = 10
 _WARM_UP = 2  # steps that compile, and fill the loader's buffer
@@ -40,7 +40,7 @@ class DryRun:
 def dry_run(training: type[TrainConfig], given: Mapping[str, Any]) -> DryRun:
     """Take ten steps of a training at full size and write nothing."""
     config = resolve(training, given)
-    loop = prepare(config, RunFolder(Path(), writes=False))
+    loop = prepare(config, RunFolder(Path(), writes=False), join_ranks(config))
     data, trainer = loop.data, loop.trainer
     with closing(_batches(data, config.epochs - 1)) as batches:
         for batch in islice(batches, _WARM_UP):

@@ -86,6 +86,12 @@ class MLXTrainer(Trainer):
 
     ranks: MLXRanks
 
+    @classmethod
+    def join(cls, device: str, precision: str, seconds: float) -> MLXRanks:
+        use_device(device)
+        check_precision(precision)
+        return MLXRanks()  # which knows no limit of time
+
     def __init__(self, settings: TrainerSettings, ranks: MLXRanks | None = None) -> None:
         use_device(settings.device)
         check_precision(settings.precision)

@@ -1,7 +1,7 @@
 """A whole training: settings and data in; checkpoints, history, curves and exports out."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import closing, nullcontext
 from dataclasses import asdict, replace
 from functools import partial
@@ -27,7 +27,7 @@ from .initial_weights import first_weights, load_init, origin_of
 from .loop import TrainingLoop
 from .plots import draw_curves
 from .schedule import averaging_decay
-from .tensorboard import FOLDER_NAME, open_writer
+from .tensorboard import FOLDER_NAME, load_library, open_writer
 
 _LOG = logging.getLogger(__name__)
 
@@ -46,6 +46,8 @@ def run_training(
     """
     checkpoint = None if resume is None else find_resumable(resume)
     config = run_settings(training, given, checkpoint)
+    if config.tensorboard:
+        load_library()
     ranks = join_ranks(config)
     if ranks.rank:
         logging.getLogger("mlx_faceau.train").setLevel(logging.ERROR)
@@ -53,7 +55,7 @@ def run_training(
     with folder.locked():
         if checkpoint is None or checkpoint.path.parent.resolve() != folder.path.resolve():
             folder.refuse_if_used()
-        loop = prepare(config, folder, checkpoint, ranks)
+        loop = prepare(config, folder, ranks, checkpoint)
         loop.show_progress = show_progress
         described = loop.metadata["data"]
         _LOG.info(
@@ -97,29 +99,28 @@ def run_settings(
 
 
 def prepare(
-    config: TrainConfig,
-    folder: RunFolder,
-    checkpoint: Checkpoint | None = None,
-    ranks: Ranks | None = None,
+    config: TrainConfig, folder: RunFolder, ranks: Ranks, checkpoint: Checkpoint | None = None
 ) -> TrainingLoop:
     """The loop of a new training, or of one that continues from a checkpoint.
 
-    What can be wrong with other files is told before the data are read.
+    Faults of all else are told before the data are read, which may take minutes.
     """
-    init = load_init(config) if checkpoint is None else None
-    au_weights = _au_weights(config, checkpoint)
-    au_models = saved_au_models(config, checkpoint, init)
-    part = (ranks.rank, ranks.size) if ranks else (0, 1)
-    data = open_data(config, part, au_models)
+    state, init = TrainingState(), None
     if checkpoint is None:
-        weights, state = first_weights(config, init, data.statistics, data.pdm), TrainingState()
+        init = load_init(config)
         origin = origin_of(init)
     else:
+        check_same_ranks(checkpoint, ranks.size)
+        state, origin = TrainingState.from_checkpoint(checkpoint), checkpoint.metadata.get("init")
+    au_weights = _au_weights(config, checkpoint)
+    au_models = saved_au_models(config, checkpoint, init)
+    data = open_data(config, (ranks.rank, ranks.size), au_models)
+    if checkpoint is None:
+        weights = first_weights(config, init, data.statistics, data.pdm)
+    else:
         check_same_data(checkpoint, data, config)
-        check_same_ranks(checkpoint, part[1])
         arrays = without_auxiliary_prefix(checkpoint.arrays)
-        weights, state = section(arrays, "model."), TrainingState.from_checkpoint(checkpoint)
-        origin = checkpoint.metadata.get("init")
+        weights = section(arrays, "model.")
     trainer = build_trainer(config, data, weights, au_weights, ranks)
     if checkpoint is not None:
         trainer.restore(arrays)
@@ -140,7 +141,7 @@ def prepare(
         versions={**environment(), **trainer.describe()},
         au_weights=au_weights,
         init=origin,
-        ranks=part[1],
+        ranks=ranks.size,
     )
     return TrainingLoop(trainer, data, config, folder, state, metadata)
 
@@ -215,11 +216,10 @@ def build_trainer(
         precision=config.precision,
         device=config.device,
     )
-    trainer: Trainer = trainer_class(config.framework)(settings, ranks)
-    return trainer
+    return trainer_class(config.framework)(settings, ranks)
 
 
-def trainer_class(framework: str) -> Callable[..., Trainer]:
+def trainer_class(framework: str) -> type[Trainer]:
     """The class of a framework's trainer."""
     if framework == "mlx":
         from .mlx_trainer import MLXTrainer
@@ -231,15 +231,9 @@ def trainer_class(framework: str) -> Callable[..., Trainer]:
 
 
 def join_ranks(config: TrainConfig) -> Ranks:
-    """Meet the processes that a launcher started with this one."""
-    if config.framework == "mlx":
-        from .mlx_trainer import MLXRanks
-
-        return MLXRanks()
-    from mlx_faceau.torch_fallback.trainer import TorchRanks
-
-    ranks: Ranks = TorchRanks.join(config.rank_timeout)
-    return ranks
+    """Meet the processes that a launcher started with this one, before any long work."""
+    trainer = trainer_class(config.framework)
+    return trainer.join(config.device, config.precision, config.rank_timeout)
 
 
 def _au_weights(config: TrainConfig, checkpoint: Checkpoint | None) -> dict[str, float] | None:

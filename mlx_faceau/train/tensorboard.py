@@ -10,11 +10,16 @@ from mlx_faceau.core.libraries import import_library
 FOLDER_NAME = "tensorboard"
 
 
+def load_library() -> Any:
+    """``tensorboardX``, or MissingDependency."""
+    return import_library("tensorboardX", "tensorboard")
+
+
 def open_writer(folder: Path, epoch: int) -> Any:
     """A ``tensorboardX.SummaryWriter`` from an epoch on: earlier figures of it are void."""
     # Its own file names differ by the second alone.
     suffix = f".epoch{epoch:06d}"
-    return import_library("tensorboardX", "tensorboard").SummaryWriter(
+    return load_library().SummaryWriter(
         logdir=str(folder), purge_step=epoch, filename_suffix=suffix
     )
 

@@ -227,15 +227,17 @@ def test_several_files_train_one_net_and_another_one_validates_it(
     [
         ({"au_weights": "weights.json"}, "unknown action unit AU99_r"),
         ({"init": "nothing.safetensors"}, "no such file"),
+        ({"device": "mps"}, "no mps device"),
+        ({"framework": "mlx", "precision": "float16"}, "needs loss scaling"),
     ],
 )
-def test_a_fault_of_another_file_is_told_before_the_data_are_read(
-    given: dict[str, str], words: str, tmp_path: Path
+def test_what_is_wrong_with_other_settings_is_told_before_the_data_are_read(
+    given: dict[str, str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    needs("torch")
-    (tmp_path / "weights.json").write_text('{"AU99_r": 2}')
-    more = {name: str(tmp_path / file) for name, file in given.items()}
-    asked = settings(tmp_path / "unread.h5", tmp_path / "run", **more)
+    needs(given.get("framework", "torch"))
+    monkeypatch.chdir(tmp_path)
+    Path("weights.json").write_text('{"AU99_r": 2}')
+    asked = settings(Path("unread.h5"), tmp_path / "run", **given)
     for start in (run_training, dry_run):
         with pytest.raises(FaceauError, match=words):
             start(AUTrainConfig, asked)

@@ -16,7 +16,7 @@ from tiny_training import write_faces
 from mlx_faceau.errors import MissingDependency
 from mlx_faceau.train.config import AUTrainConfig
 from mlx_faceau.train.run import run_training
-from mlx_faceau.train.tensorboard import FOLDER_NAME, open_writer, scalars
+from mlx_faceau.train.tensorboard import FOLDER_NAME, scalars
 
 
 def settings(folder: Path) -> dict[str, Any]:
@@ -63,9 +63,10 @@ def test_without_the_library_its_extra_is_named_before_anything_is_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(MissingDependency, match=r"mlx-faceau\[tensorboard\]"):
-        open_writer(tmp_path / "board", 1)
-    assert not (tmp_path / "board").exists()
+        run_training(AUTrainConfig, {"data": "unread.h5", "output": "run", "tensorboard": True})
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_is_no_finite_number_is_left_out() -> None:

@@ -112,7 +112,7 @@ def choose(
     order = auto_order(machine, prefer_coreml) if automatic else (str(requested),)
     passed_over: list[tuple[str, str]] = []
     for name in order:
-        found = _file_or_obstacle(name, machine, files, libraries)
+        found = obstacle(name, machine, libraries) or files.get(name, "no file that it reads")
         if isinstance(found, Path):
             return Choice(name, found, tuple(passed_over))
         passed_over.append((name, found))
@@ -120,15 +120,13 @@ def choose(
     raise BackendError(f"no backend can run this model here: {reasons}" if automatic else reasons)
 
 
-def _file_or_obstacle(
-    name: str, machine: Machine, files: Files, libraries: Mapping[str, str | None]
-) -> Path | str:
-    """What a backend opens; or why it cannot run, by platform, then library, then file."""
+def obstacle(name: str, machine: Machine, libraries: Mapping[str, str | None]) -> str | None:
+    """Why a backend cannot run whatever the file, by platform, then library; None if it can."""
     if name == "coreml" and machine.system != "Darwin":
         return f"predicts on macOS only, this is {machine.system}; use the .onnx file here"
     if name == "mlx" and machine.system == "Darwin" and not machine.apple_silicon:
         return "has no build for Intel Macs; use the .onnx file here"
-    return libraries.get(name) or files.get(name, "no file that it reads")
+    return libraries.get(name)
 
 
 def this_machine() -> Machine:
