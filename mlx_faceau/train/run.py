@@ -115,10 +115,11 @@ def prepare(
     au_weights = _au_weights(config, checkpoint)
     au_models = saved_au_models(config, checkpoint, init)
     data = open_data(config, (ranks.rank, ranks.size), au_models)
+    described = data.describe()
     if checkpoint is None:
         weights = first_weights(config, init, data.statistics, data.pdm)
     else:
-        check_same_data(checkpoint, data, config)
+        check_same_data(checkpoint, described, config)
         arrays = without_auxiliary_prefix(checkpoint.arrays)
         weights = section(arrays, "model.")
     trainer = build_trainer(config, data, weights, au_weights, ranks)
@@ -137,7 +138,7 @@ def prepare(
         config.model_config(),
         target_statistics=data.statistics.to_json(),
         training=asdict(config),
-        data=data.describe(),
+        data=described,
         versions={**environment(), **trainer.describe()},
         au_weights=au_weights,
         init=origin,
@@ -168,9 +169,9 @@ def saved_au_models(
         raise CheckpointError(f"{source.path}: lacks {AU_MODELS}{error.args[0]}") from None
 
 
-def check_same_data(checkpoint: Checkpoint, data: TrainingData, config: TrainConfig) -> None:
+def check_same_data(checkpoint: Checkpoint, here: Mapping[str, Any], config: TrainConfig) -> None:
     """Raise DatasetError unless both sides' faces are those the checkpoint was trained on."""
-    recorded, here = checkpoint.metadata.get("data") or {}, data.describe()
+    recorded = checkpoint.metadata.get("data") or {}
     same = ("hash", "training", "validation", "split_by")  # all that older checkpoints record
     if any(recorded.get(name) != here[name] for name in same):
         files = [", ".join(paths) for paths in (config.data, config.val_data) if paths]
