@@ -139,11 +139,10 @@ def _backend_states(machine: Any) -> tuple[dict[str, str], dict[str, str]]:
     states = {name: reason for name in BACKENDS if (reason := obstacle(name, machine, libraries))}
     modules = [name for name in _MODULES if find_spec(name) is not None]
     found = probe([*(name for name in BACKENDS if name not in states), *modules])
-    for name in BACKENDS:
-        if name not in states:
-            loads, text = found[name]
-            reason = f"usable, sees {text}" if loads else broken(BACKENDS[name].library, text)
-            states[name] = str(reason)
+    for name in BACKENDS.keys() - states.keys():
+        loads, text = found[name]
+        library = BACKENDS[name].library
+        states[name] = f"usable, sees {text}" if loads else str(broken(library, text))
     problems = {name: str(broken(name, found[name][1])) for name in modules if not found[name][0]}
     if conflict := opencv_conflict():
         problems.setdefault("cv2", str(conflict))

@@ -47,7 +47,7 @@ class _Predictor:
             dropout: of an action unit net in a ``.pt`` file, which does not record it; predictions
                 do not depend on it.
         """
-        own = {"device": device, "width_mult": width_mult, "dropout": dropout}
+        own: dict[str, Any] = {"device": device, "width_mult": width_mult, "dropout": dropout}
         return cls(open_backend(path, cls.kind, "torch", **own))
 
     @classmethod

@@ -100,11 +100,12 @@ def open_backend(
             if (problem := library_error(error)) is None:
                 raise
             libraries = libraries | {choice.backend: str(problem)}
-    check_kind(choice.path, backend.config.kind, kind)
+    description = backend.describe()
+    check_kind(choice.path, description["kind"], kind)
     for name, reason in choice.passed_over:
         logger.info("%s passed over: %s", BACKENDS[name].title, reason)
     logger.info("%s runs %s", BACKENDS[choice.backend].title, choice.path)
-    crop = (backend.metadata or {"crop": "unknown"})["crop"]
+    crop = (description.get("metadata") or {"crop": "unknown"})["crop"]
     if crop != "standard":
         logger.warning(
             "%s: trained on %s; it predicts on the standard crop all the same, so check its "
