@@ -39,58 +39,35 @@ from mlx_faceau.video.align import crop_frame
 from mlx_faceau.weights.builtin import identity
 
 UNITS = [name.removesuffix("_r") for name in AU_NAMES]
-# Ekman's criteria of the posed emotions: the emotions that contain each unit.
-CONTAINS = {
-    "AU01": "sadness fear surprise",
-    "AU02": "fear surprise",
-    "AU04": "sadness anger fear",
-    "AU05": "anger fear surprise",
-    "AU06": "happiness",
-    "AU07": "anger",
-    "AU09": "disgust",
-    "AU10": "disgust",
-    "AU12": "happiness",
-    "AU15": "sadness",
-    "AU17": "sadness disgust",
-    "AU20": "fear",
-    "AU23": "anger",
-    "AU25": "happiness fear surprise",
-    "AU26": "surprise",
+EMOTIONS = {  # the units that each posed emotion contains, by Ekman's criteria
+    "sadness": ("AU01", "AU04", "AU15", "AU17"),
+    "fear": ("AU01", "AU02", "AU04", "AU05", "AU20", "AU25"),
+    "surprise": ("AU01", "AU02", "AU05", "AU25", "AU26"),
+    "anger": ("AU04", "AU05", "AU07", "AU23"),
+    "disgust": ("AU09", "AU10", "AU17"),
+    "happiness": ("AU06", "AU12", "AU25"),
 }
-SCORES = (  # MediaPipe's 52, in its order
-    "_neutral", "browDownLeft", "browDownRight", "browInnerUp", "browOuterUpLeft",
-    "browOuterUpRight", "cheekPuff", "cheekSquintLeft", "cheekSquintRight", "eyeBlinkLeft",
-    "eyeBlinkRight", "eyeLookDownLeft", "eyeLookDownRight", "eyeLookInLeft", "eyeLookInRight",
-    "eyeLookOutLeft", "eyeLookOutRight", "eyeLookUpLeft", "eyeLookUpRight", "eyeSquintLeft",
-    "eyeSquintRight", "eyeWideLeft", "eyeWideRight", "jawForward", "jawLeft", "jawOpen",
-    "jawRight", "mouthClose", "mouthDimpleLeft", "mouthDimpleRight", "mouthFrownLeft",
-    "mouthFrownRight", "mouthFunnel", "mouthLeft", "mouthLowerDownLeft", "mouthLowerDownRight",
-    "mouthPressLeft", "mouthPressRight", "mouthPucker", "mouthRight", "mouthRollLower",
-    "mouthRollUpper", "mouthShrugLower", "mouthShrugUpper", "mouthSmileLeft", "mouthSmileRight",
-    "mouthStretchLeft", "mouthStretchRight", "mouthUpperUpLeft", "mouthUpperUpRight",
-    "noseSneerLeft", "noseSneerRight",
-)  # fmt: skip
-# MediaPipe's scores that a unit reads as by their names, left and right together: the reference
-# that says how hard the posed faces are.
-NAIVE = {
-    "AU01": ("browInnerUp",),
-    "AU02": ("browOuterUp",),
-    "AU04": ("browDown",),
-    "AU05": ("eyeWide",),
-    "AU06": ("mouthSmile", "eyeSquint"),
-    "AU07": ("eyeSquint",),
-    "AU09": ("noseSneer",),
-    "AU10": ("mouthUpperUp",),
-    "AU12": ("mouthSmile",),
-    "AU14": ("mouthDimple",),
-    "AU15": ("mouthFrown",),
-    "AU17": ("mouthShrugLower",),
-    "AU20": ("mouthStretch",),
-    "AU23": ("mouthPress",),
-    "AU25": ("mouthLowerDown", "jawOpen"),
-    "AU26": ("jawOpen",),
-    "AU45": ("eyeBlink",),
-}
+# Columns of MediaPipe's 52 scores that each of the 17 units reads as by their names, left and
+# right: the reference that says how hard the posed faces are.
+NAIVE = (
+    (3,),  # AU01: browInnerUp
+    (4, 5),  # AU02: browOuterUp
+    (1, 2),  # AU04: browDown
+    (21, 22),  # AU05: eyeWide
+    (44, 45, 19, 20),  # AU06: mouthSmile, eyeSquint
+    (19, 20),  # AU07: eyeSquint
+    (50, 51),  # AU09: noseSneer
+    (48, 49),  # AU10: mouthUpperUp
+    (44, 45),  # AU12: mouthSmile
+    (28, 29),  # AU14: mouthDimple
+    (30, 31),  # AU15: mouthFrown
+    (42,),  # AU17: mouthShrugLower
+    (46, 47),  # AU20: mouthStretch
+    (36, 37),  # AU23: mouthPress
+    (34, 35, 25),  # AU25: mouthLowerDown, jawOpen
+    (25,),  # AU26: jawOpen
+    (9, 10),  # AU45: eyeBlink
+)
 MARGIN = 1.0  # of the image's longer side, replicated around it before it is labelled
 RIDGE, LEARNING_RATE, STEPS = 0.03, 0.5, 300  # of the logistic regression on posed faces
 
@@ -113,7 +90,7 @@ def main() -> None:
     }
     given.output.mkdir(parents=True, exist_ok=True)
     (given.output / "evaluation.json").write_text(json.dumps(record, indent=1, default=str) + "\n")
-    text = "\n\n".join(table.markdown() for table in tables(record)) + "\n"
+    text = f"{summary(record).markdown()}\n\n{unit_table(record).markdown()}\n"
     (given.output / "evaluation.md").write_text(text)
     print(text)
 
@@ -126,20 +103,18 @@ def labelled(net: FaceMesh, file: Any) -> dict[str, np.ndarray]:
         ``aus`` (N, 17).
     """
     names = ("row", "crop", "image", "landmarks", "scores", "aus")
-    found, jpeg = [], file["jpeg"]
+    found = []
     for row, (start, end) in enumerate(itertools.pairwise(file["jpeg_offsets"])):
-        image = cv2.imdecode(jpeg[start:end], cv2.IMREAD_COLOR)
+        image = cv2.imdecode(file["jpeg"][start:end], cv2.IMREAD_COLOR)
         room = round(MARGIN * max(image.shape[:2]) / 2)
         wide = cv2.copyMakeBorder(image, room, room, room, room, cv2.BORDER_REPLICATE)
-        faces = find_faces(net, Pyramid(wide))
-        if not faces:
-            continue
-        face = max(faces, key=lambda each: float(np.ptp(each.points[IBUG, 0])))
-        landmarks, scores = face.points[IBUG, :2], net.scores(face)
-        matrix = standard_crop_matrix(landmarks)
-        crop, placed = crop_frame(wide, matrix), transform_points(matrix, landmarks)
-        units = read_action_units(face.points.astype(np.float32), scores)[0]
-        found.append((row, crop, landmarks - room, placed, scores, units))
+        if faces := find_faces(net, Pyramid(wide)):
+            face = max(faces, key=lambda each: float(np.ptp(each.points[IBUG, 0])))
+            landmarks, scores = face.points[IBUG, :2], net.scores(face)
+            matrix = standard_crop_matrix(landmarks)
+            crop, placed = crop_frame(wide, matrix), transform_points(matrix, landmarks)
+            units = read_action_units(face.points.astype(np.float32), scores)[0]
+            found.append((row, crop, landmarks - room, placed, scores, units))
     if not found:
         raise SystemExit("the labeller finds a face in none of the images")
     return dict(zip(names, map(np.array, zip(*found, strict=True)), strict=True))
@@ -148,22 +123,20 @@ def labelled(net: FaceMesh, file: Any) -> dict[str, np.ndarray]:
 def on_people(mesh: FaceMesh, nets: tuple[Any, Any], file: Any) -> dict[str, Any]:
     """Nets against the labeller, and both against OpenFace, on crops of other people."""
     faces = labelled(mesh, file)
-    rows, truth, aus = faces["row"], faces["landmarks"], faces["aus"]
-    moves = jitter_matrices(len(rows), seed=0)
+    rows, aus, points = faces["row"], faces["aus"], faces["landmarks"]
     figures: dict[str, Any] = {
         "faces": len(rows),
         "missed": len(file["jpeg_offsets"]) - 1 - len(rows),
     }
-    for name, crops, points in (
-        ("", faces["crop"], truth),
-        ("jittered ", warp_images(moves, faces["crop"]), transform_points(moves, truth)),
-    ):
+    moves = jitter_matrices(len(rows), seed=0)
+    moved = warp_images(moves, faces["crop"]), transform_points(moves, points)
+    for name, (crops, truth) in {"": (faces["crop"], points), "jittered ": moved}.items():
         predicted = nets[0].predict_batch(crops)["landmarks"]
         units = nets[1].predict_batch(crops)["au_intensities"]
         found = {
-            "landmark_mae_px": np.abs(predicted - points).mean(),
-            "landmark_error_px": np.linalg.norm(predicted - points, axis=2).mean(),
-            "nme": nme(points, predicted).mean(),
+            "landmark_mae_px": np.abs(predicted - truth).mean(),
+            "landmark_error_px": np.linalg.norm(predicted - truth, axis=2).mean(),
+            "nme": nme(truth, predicted).mean(),
             "au_mean_r": mean_au_correlation(aus, units),
             "au_mae": mean_absolute_error(aus, units).mean(),
         }
@@ -200,16 +173,16 @@ def on_posed(mesh: FaceMesh, net: Any, file: Any) -> dict[str, Any]:
     faces = labelled(mesh, file)
     emotion, performer = file["emotion"][faces["row"]], file["performer"][faces["row"]]
     read = {
-        "naive": naive_units(faces["scores"]),
+        "naive": np.stack([faces["scores"][:, columns].mean(1) for columns in NAIVE], 1),
         "labeller": faces["aus"],
         "net": net.predict_batch(faces["crop"])["au_intensities"],
     }
     figures: dict[str, Any] = {"faces": len(emotion)}
     for name, units in read.items():
-        areas = {
-            unit: auc(units[:, UNITS.index(unit)], np.isin(emotion, inside.split()))
-            for unit, inside in CONTAINS.items()
-        }
+        areas = {}
+        for unit, values in zip(UNITS, units.T, strict=True):
+            if inside := [name for name, contained in EMOTIONS.items() if unit in contained]:
+                areas[unit] = auc(values, np.isin(emotion, inside))
         figures[name] = {
             "auc": areas,
             "mean_auc": float(np.mean(list(areas.values()))),
@@ -217,12 +190,6 @@ def on_posed(mesh: FaceMesh, net: Any, file: Any) -> dict[str, Any]:
             "mean_of_neutral_faces": by_unit(units[emotion == "neutral"].mean(0)),
         }
     return figures
-
-
-def naive_units(scores: np.ndarray) -> np.ndarray:
-    """(N, 17) means of the scores in `NAIVE` of (N, 52) scores."""
-    names = [name.removesuffix("Left").removesuffix("Right") for name in SCORES]
-    return np.stack([scores[:, np.isin(names, of)].mean(1) for of in NAIVE.values()], 1)
 
 
 def auc(values: np.ndarray, positive: np.ndarray) -> float:
@@ -253,59 +220,54 @@ def by_unit(values: Iterable[float]) -> dict[str, float]:
     return {unit: round(float(value), 4) for unit, value in zip(UNITS, values, strict=True)}
 
 
-def tables(record: dict[str, Any]) -> list[Table]:
-    """The main figures, and one row a unit."""
+def summary(record: dict[str, Any]) -> Table:
+    """The main figures."""
     people, posed = record["people"], record["posed"]
-    both = [posed[name] for name in ("labeller", "net")]
-    three = [posed["naive"], *both]
+
+    def of_each(key: str) -> list[str]:
+        return [f"{posed[name][key]:.3f}" for name in ("naive", "labeller", "net")]
+
+    def on_both(key: str, unit: str = "", factor: float = 1.0) -> list[str]:
+        """Of the nets, and the same on jittered crops."""
+        still, moved = factor * people[key], factor * people[f"jittered {key}"]
+        return ["", "", f"{still:.3f}{unit}, jittered {moved:.3f}{unit}"]
+
     openface = [people[f"{name}_openface_r"] for name in ("labeller", "au_net")]
-
-    def on_both(name: str, unit: str = "", factor: float = 1.0) -> str:
-        """A figure of the nets, and the same on jittered crops."""
-        moved = factor * people[f"jittered {name}"]
-        return f"{factor * people[name]:.3f}{unit}, jittered {moved:.3f}{unit}"
-
-    main = [
-        [
-            f"posed faces, mean AUC of {len(CONTAINS)} action units",
-            *(f"{each['mean_auc']:.3f}" for each in three),
-        ],
-        [
-            "posed faces, accuracy of 7 emotions",
-            *(f"{each['emotion_accuracy']:.3f}" for each in three),
-        ],
-        ["landmarks against the labeller, MAE", "", "", on_both("landmark_mae_px", " px")],
-        ["landmarks against the labeller, NME", "", "", on_both("nme", " %", 100)],
-        ["action units against the labeller, mean r", "", "", on_both("au_mean_r")],
-        [
-            "landmarks against OpenFace's, offset removed",
-            "",
-            f"{people['labeller_openface_landmark_mae_px']:.3f} px",
-            "",
-        ],
-        [
-            "action units against OpenFace's, mean r",
+    offset = people["labeller_openface_landmark_mae_px"]
+    rows = {
+        f"posed faces, mean AUC of {len(posed['net']['auc'])} action units": of_each("mean_auc"),
+        "posed faces, accuracy of 7 emotions": of_each("emotion_accuracy"),
+        "landmarks against the labeller, MAE": on_both("landmark_mae_px", " px"),
+        "landmarks against the labeller, NME": on_both("nme", " %", 100),
+        "action units against the labeller, mean r": on_both("au_mean_r"),
+        "landmarks against OpenFace's, offset removed": ["", f"{offset:.3f} px", ""],
+        "action units against OpenFace's, mean r": [
             "",
             *(f"{np.nanmean(list(each.values())):.3f}" for each in openface),
         ],
-    ]
-    columns = ["unit", "posed AUC: labeller", "net", "net against labeller, r", "faces above 1"]
-    columns += ["OpenFace r: labeller", "net", "neutral mean: labeller", "net"]
-    by_unit = [
-        [
-            unit,
-            *(number(each["auc"].get(unit), 2) for each in both),
-            number(people["au_r"][unit], 2),
-            number(people["au_faces_above_1"][unit], 0),
-            *(number(each[unit], 2) for each in openface),
-            *(number(each["mean_of_neutral_faces"][unit], 2) for each in both),
-        ]
+    }
+    columns = ["figure", "scores read by name", "labeller", "nets"]
+    return Table(columns, [[name, *cells] for name, cells in rows.items()])
+
+
+def unit_table(record: dict[str, Any]) -> Table:
+    """One row a unit."""
+    people, labeller, net = record["people"], record["posed"]["labeller"], record["posed"]["net"]
+    columns = (
+        ("posed AUC: labeller", labeller["auc"], 2),
+        ("net", net["auc"], 2),
+        ("net against labeller, r", people["au_r"], 2),
+        ("faces above 1", people["au_faces_above_1"], 0),
+        ("OpenFace r: labeller", people["labeller_openface_r"], 2),
+        ("net", people["au_net_openface_r"], 2),
+        ("neutral mean: labeller", labeller["mean_of_neutral_faces"], 2),
+        ("net", net["mean_of_neutral_faces"], 2),
+    )
+    rows = [
+        [unit, *(number(values.get(unit), digits) for _, values, digits in columns)]
         for unit in UNITS
     ]
-    return [
-        Table(["figure", "scores read by name", "labeller", "nets"], main),
-        Table(columns, by_unit),
-    ]
+    return Table(["unit", *(heading for heading, *_ in columns)], rows)
 
 
 if __name__ == "__main__":
