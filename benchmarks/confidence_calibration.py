@@ -11,7 +11,6 @@ exported from it later carries them. Take faces of people that the net was not t
 
 import argparse
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -50,19 +49,8 @@ _FINDING_ERROR = 0.03  # of crops in place: standard deviation of shift (sides) 
 _BINS = 40  # of a curve, before it is made monotone
 _MOVED = 0.15  # of moved crops
 _TURNED = np.radians(60)  # either way
-
-
-@dataclass(frozen=True)
-class Fits:
-    """What is measured of each fit, (N,) each; ``marks`` is NaN where the detector saw no face."""
-
-    agreement: np.ndarray
-    marks: np.ndarray
-    good: np.ndarray
-    person: np.ndarray
-
-    def of(self, which: np.ndarray) -> "Fits":
-        return Fits(*(values[which] for values in vars(self).values()))
+# Of a fit: both signals (``marks`` is NaN where the detector saw no face), outcome, whose it is.
+_FIT = np.dtype([("agreement", "f8"), ("marks", "f8"), ("good", "?"), ("person", "i8")])
 
 
 def main() -> int:
@@ -76,33 +64,30 @@ def main() -> int:
     args = parser.parse_args()
     detector, net = open_detector(args.detector), load_predictor(args.model)
     fits = measure(net, detector, FaceDataset(args.faces), args.count)
-    if np.isnan(fits.marks).all():
+    if np.isnan(fits["marks"]).all():
         raise SystemExit(f"{args.detector}: it marked no points in any face; give YuNet's file")
-    half = fits.person % 2 == 0
-    rows = table("signal itself", ConfidenceCurves(), fits.of(~half))
-    rows += table("calibrated", curves_of(fits.of(half)), fits.of(~half))
-    write_csv(args.output, rows)
+    half = fits["person"] % 2 == 0
+    both = {"signal itself": ConfidenceCurves(), "calibrated": curves_of(fits[half])}
+    write_csv(args.output, [row for item in both.items() for row in table(*item, fits[~half])])
     if args.write:
         checkpoint = load_checkpoint(args.model)
         metadata = {**checkpoint.metadata, METADATA_KEY: curves_of(fits).to_json()}
         save_checkpoint(checkpoint.path, checkpoint.arrays, metadata)
-        sys.stdout.write(f"{checkpoint.path}: curves of {len(fits.good)} fits are stored\n")
+        sys.stdout.write(f"{checkpoint.path}: curves of {len(fits)} fits are stored\n")
     return 0
 
 
-def measure(net: Predictor, detector: Detector, faces: FaceDataset, count: int) -> Fits:
+def measure(net: Predictor, detector: Detector, faces: FaceDataset, count: int) -> np.ndarray:
+    """(N,) fits of faces drawn at random."""
     generator = np.random.default_rng(0)
-    chosen = generator.permutation(len(faces))[:count]
     people = np.unique(subjects_of(faces)[1], return_inverse=True)[1]
     rows = []
-    for number, index in enumerate(chosen):
+    for number, index in enumerate(generator.permutation(len(faces))[:count]):
         image = faces.read_images([index])[0, ..., ::-1]
         points = faces.labels["landmarks"][index].astype(np.float64)
-        case = CASES[number % len(CASES)]
-        frame, points, square = make_case(case, image, points, generator)
-        rows.append((*fit_of(net, detector, frame, points, square), people[index]))
-    agreement, marks, good, person = map(np.array, zip(*rows, strict=True))
-    return Fits(agreement, marks, good.astype(bool), person)
+        case = make_case(CASES[number % len(CASES)], image, points, generator)
+        rows.append((*fit_of(net, detector, *case), people[index]))
+    return np.array(rows, _FIT)
 
 
 def make_case(
@@ -156,11 +141,11 @@ def fit_of(
     return agreement, marks, bool(error <= GOOD_NME * np.linalg.norm(eyes[0] - eyes[1]))
 
 
-def curves_of(fits: Fits) -> ConfidenceCurves:
-    marked = ~np.isnan(fits.marks)
+def curves_of(fits: np.ndarray) -> ConfidenceCurves:
+    marked = fits[~np.isnan(fits["marks"])]
     return ConfidenceCurves(
-        fitted_curve(fits.marks[marked], fits.good[marked]),
-        fitted_curve(fits.agreement, fits.good),
+        fitted_curve(marked["marks"], marked["good"]),
+        fitted_curve(fits["agreement"], fits["good"]),
     )
 
 
@@ -182,29 +167,20 @@ def fitted_curve(signal: np.ndarray, good: np.ndarray) -> Curve:
     return Curve(tuple(map(float, means)), tuple(levels.tolist()))
 
 
-def table(name: str, curves: ConfidenceCurves, fits: Fits) -> list[Row]:
+def table(name: str, curves: ConfidenceCurves, fits: np.ndarray) -> list[Row]:
     """The reliability of either signal; Brier score: mean square of confidence less outcome."""
-    rows = []
+    rows: list[Row] = []
     for signal in ("marks", "agreement"):
-        values, curve = getattr(fits, signal), getattr(curves, signal)
-        known = ~np.isnan(values)
-        confidence = np.array([curve(value) for value in values[known]])
-        good = fits.good[known]
-        brier = np.square(confidence - good).mean()
+        known = fits[~np.isnan(fits[signal])]
+        confidence = np.array([getattr(curves, signal)(value) for value in known[signal]])
         bins = np.minimum((confidence * 10).astype(int), 9)
         for i in np.unique(bins):
-            inside = bins == i
-            rows.append(
-                {
-                    "signal": signal,
-                    "curve": name,
-                    "bin": f"{i / 10:.1f}-{(i + 1) / 10:.1f}",
-                    "fits": str(inside.sum()),
-                    "confidence": f"{confidence[inside].mean():.3f}",
-                    "measured_good": f"{good[inside].mean():.3f}",
-                    "brier": f"{brier:.3f}",
-                }
-            )
+            row = {"signal": signal, "curve": name, "bin": f"{i / 10:.1f}-{(i + 1) / 10:.1f}"}
+            row["fits"] = str((bins == i).sum())
+            row["confidence"] = f"{confidence[bins == i].mean():.3f}"
+            row["measured_good"] = f"{known['good'][bins == i].mean():.3f}"
+            row["brier"] = f"{np.square(confidence - known['good']).mean():.3f}"
+            rows.append(row)
     return rows
 
 
