@@ -13,12 +13,13 @@ change of the error against the labels.
 import argparse
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from timing import RESULTS, Row, write_csv
 
-from mlx_faceau.convert.exported_model import open_exported
+from mlx_faceau.convert.exported_model import ExportedModel, open_exported
 from mlx_faceau.core.architectures import CONFIGS
 from mlx_faceau.core.artifact_metadata import COREML_SUFFIX, ONNX_SUFFIX, read_exported_metadata
 from mlx_faceau.core.checkpoint import file_hash, find_checkpoint, read_metadata
@@ -33,7 +34,6 @@ from mlx_faceau.train.target_statistics import TargetStatistics
 
 Arrays = dict[str, np.ndarray]
 Run = Callable[[np.ndarray], Arrays]  # (N, 112, 112, 3) uint8 BGR -> outputs by name
-BATCH = 32  # images that a file gets at once: its runtime would take all of them
 METRICS = {
     "landmark_pose": ("correlation", "correlation_without_mean", "mae", "nme"),
     "au_prediction": ("correlation", "mae"),
@@ -57,15 +57,17 @@ def main() -> int:
     reference: Arrays = {}
     runners = [*backends(args.model, kind), *files(args.model, kind, args.files)]
     for backend, file, precision, run in runners:
-        outputs = run(crops)
+        found = run(crops)
+        outputs = {name: found[name] for name in CONFIGS[kind]().output_shapes}
         if kind == "au_prediction":
-            metrics = au_metrics(dataset.labels["au_intensities"], outputs["au_intensities"])
+            intensities = outputs["au_intensities"].clip(0, MAX_INTENSITY)  # as predictors do
+            outputs["au_intensities"] = intensities
+            metrics = au_metrics(dataset.labels["au_intensities"], intensities)
         else:
             metrics = landmark_pose_metrics(dataset.labels, outputs, means)
         if not reference:
             reference, reference_mae = outputs, metrics["mae"]
-        names = CONFIGS[kind]().output_shapes
-        gaps = {name: np.abs(outputs[name] - reference[name]) for name in names}
+        gaps = {name: np.abs(values - reference[name]) for name, values in outputs.items()}
         within = is_within(precision, gaps, metrics["mae"] - reference_mae)
         row: Row = {"backend": backend, "file": file, "precision": precision, "kind": kind}
         row |= {"faces": len(dataset), **{key: f"{metrics[key]:.6f}" for key in METRICS[kind]}}
@@ -103,17 +105,13 @@ def files(model: Path, kind: str, folders: list[Path]) -> Iterator[tuple[str, st
             print(f"{path.name}: not of this checkpoint")
             continue
         for exported in open_exported(path):
-
-            def run(crops: np.ndarray, exported=exported) -> Arrays:
-                starts = range(0, len(crops), BATCH)
-                parts = zip(*(exported.run(crops[i : i + BATCH]) for i in starts), strict=True)
-                named = zip(exported.outputs, parts, strict=True)
-                outputs = {port.name: np.concatenate(values) for port, values in named}
-                if kind == "au_prediction":  # as every predictor does
-                    outputs["au_intensities"] = outputs["au_intensities"].clip(0, MAX_INTENSITY)
-                return outputs
-
+            run = partial(run_exported, exported)
             yield exported.runtime, path.name, metadata.get("precision", "float32"), run
+
+
+def run_exported(exported: ExportedModel, crops: np.ndarray) -> Arrays:
+    names = [port.name for port in exported.outputs]
+    return dict(zip(names, exported.run(crops), strict=True))
 
 
 def is_within(precision: str, gaps: Arrays, change: float) -> bool:

@@ -7,6 +7,7 @@ itself on macOS.
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from .mil import IMAGE, Port, load_coremltools, read_mlpackage
 
 EVALUATOR = "MIL evaluator"
 ORT = "ONNX Runtime"
+_BATCH = 32
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8"}
 
 
@@ -34,18 +36,22 @@ class ExportedModel:
 
     def run(self, crops: np.ndarray) -> list[np.ndarray]:
         """Outputs (N, ...) float32 in the file's order, of crops (N, 112, 112, 3) uint8 BGR."""
-        port = self.inputs[0]
-        values = crops
-        if port.dtype == IMAGE:  # Core ML hands an image over as its pixels, channels first
-            values = np.ascontiguousarray(crops[..., ::-1].transpose(0, 3, 1, 2), np.float32)
-        elif port.dtype != "uint8":
-            values = network_input(crops)
-        if isinstance(size := port.shape[0], int):  # a fixed batch
-            batches = [values[start : start + size] for start in range(0, len(values), size)]
-        else:  # one image and the rest: the batch size is free
-            size, batches = 1, [part for part in (values[:1], values[1:]) if len(part)]
-        results = [[out[: len(b)] for out in self.call(fill_batch(b, size))] for b in batches]
+        size = self.inputs[0].shape[0]
+        if isinstance(size, int):  # a fixed batch
+            starts = [*range(0, len(crops), size)]
+        else:  # free: one image, then a few at once, which all lie in the runtime's memory
+            size, starts = 1, [0, *range(1, len(crops), _BATCH)]
+        results = []
+        for start, end in pairwise([*starts, len(crops)]):
+            batch = fill_batch(self._values(crops[start:end]), size)
+            results.append([output[: end - start] for output in self.call(batch)])
         return [np.concatenate(parts) for parts in zip(*results, strict=True)]
+
+    def _values(self, crops: np.ndarray) -> np.ndarray:
+        dtype = self.inputs[0].dtype
+        if dtype == IMAGE:  # Core ML hands an image over as its pixels, channels first
+            return np.ascontiguousarray(crops[..., ::-1].transpose(0, 3, 1, 2), np.float32)
+        return crops if dtype == "uint8" else network_input(crops)
 
 
 def network_input(crops: np.ndarray) -> np.ndarray:

@@ -2,8 +2,6 @@
 
 import csv
 import sys
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +12,6 @@ pytest.importorskip("onnx")
 
 from conftest import REPOSITORY
 
-from mlx_faceau.convert.exported_model import ExportedModel, open_exported
 from mlx_faceau.core.checkpoint import load_checkpoint, save_checkpoint
 from mlx_faceau.core.provenance import carried_metadata
 from mlx_faceau.core.tolerances import FLOAT16_MEAN_ERROR, INT8_CHANGE, MAX_ERROR
@@ -106,24 +103,3 @@ def test_files_exported_from_exported_weights_are_of_the_same_checkpoint(
     (found,) = backend_parity.files(own, "au_prediction", [model_folders["au_prediction"]])
     assert found[1] == "au_prediction.onnx"
     assert "not of this checkpoint" not in capsys.readouterr().out
-
-
-def test_a_file_gets_a_few_images_at_once_however_many_there_are(
-    model_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sizes = []
-
-    def watched(path: Path) -> Iterator[ExportedModel]:
-        for exported in open_exported(path):
-
-            def call(batch: np.ndarray, call=exported.call) -> list[np.ndarray]:
-                sizes.append(len(batch))
-                return call(batch)
-
-            yield replace(exported, call=call)
-
-    monkeypatch.setattr(backend_parity, "open_exported", watched)
-    (found,) = backend_parity.files(model_folders["au_prediction"], "au_prediction", [])
-    outputs = found[3](np.zeros((3 * backend_parity.BATCH + 1, 112, 112, 3), np.uint8))
-    assert outputs["au_intensities"].shape == (3 * backend_parity.BATCH + 1, 17)
-    assert max(sizes) <= backend_parity.BATCH

@@ -19,7 +19,7 @@ from mlx_faceau.convert.check import (  # noqa: E402
     check_export,
     probe_crops,
 )
-from mlx_faceau.convert.mil import read_mlpackage  # noqa: E402
+from mlx_faceau.convert.mil import Port, read_mlpackage  # noqa: E402
 from mlx_faceau.convert.source_model import SourceModel  # noqa: E402
 from mlx_faceau.core.artifact_metadata import METADATA_KEY  # noqa: E402
 from mlx_faceau.core.checkpoint import describe  # noqa: E402
@@ -252,3 +252,20 @@ def test_a_net_of_the_other_kind_fails(model_folders):
     check = check_export(model_folders["au_prediction"] / "au_prediction.onnx", source(LANDMARK))
     assert not check.passed
     assert "the metadata's kind is 'au_prediction'" in check.failures()
+
+
+@pytest.mark.parametrize(("axis", "sizes"), [("batch", [1, 32, 32, 5]), (32, [32, 32, 32])])
+def test_a_file_gets_a_few_images_at_once_however_many_there_are(axis, sizes) -> None:
+    """A free batch is tried with one, too; all images at once would lie in memory."""
+    found = []
+
+    def call(batch: np.ndarray) -> list[np.ndarray]:
+        found.append(len(batch))
+        return [batch.mean(axis=(2, 3))]
+
+    port = Port("image", "float32", (axis, 3, 112, 112))
+    crops = random_crops(70)
+    (outputs,) = exported.ExportedModel("fake", (port,), (port,), call).run(crops)
+    assert found == sizes
+    wanted = exported.network_input(crops).mean(axis=(2, 3))
+    np.testing.assert_allclose(outputs, wanted, rtol=1e-6)
