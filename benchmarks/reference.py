@@ -35,6 +35,8 @@ from mlx_faceau.train.plots import CURVES_NAME
 from mlx_faceau.weights.builtin import BUILTIN, FOLDER
 
 CODE = ("mlx_faceau", "torch_fallback", "convert", "benchmarks/*.py")
+DATA = ("data", "val_data")  # settings that name files
+ENDED = ("finished", "patience")  # how a stage stops that is not resumed
 PRIVATE = ("fingerprint", "sketch")  # keys of digests of single faces
 
 
@@ -47,18 +49,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--results", type=Path)
     parser.add_argument("--backend", default="auto", help="what runs the evaluated net")
     args = parser.parse_args(arguments)
-    recipe, files = read_recipe(args.recipe), dict(named_file(text) for text in args.data)
-    names = {
-        n for s in recipe["stages"] for n in (*s.get("data", ["train"]), *s.get("val_data", []))
-    }
-    check_files([file_called(name, files) for name in sorted(names)], args.people)
-    before = None
-    folders = []
-    for number, settings in enumerate(recipe["stages"], 1):
-        folder = args.run.resolve() / f"stage{number}"
-        if status := train(recipe["net"], settings, files, folder, before):
+    recipe, files = read_recipe(args.recipe), dict(map(named_file, args.data))
+    names = {n for stage in recipe["stages"] for key in DATA for n in stage.get(key, ())}
+    if missing := sorted(names - set(files)):
+        raise SystemExit(f"the recipe trains on {missing[0]!r}: give --data {missing[0]}=FILE")
+    check_files([files[name] for name in sorted(names)], args.people)
+    folders: list[Path] = []
+    for number, stage in enumerate(recipe["stages"], 1):
+        paths = {key: [str(files[name]) for name in stage[key]] for key in DATA if key in stage}
+        before = {"init": str(folders[-1])} if folders else {}
+        folders.append(args.run.resolve() / f"stage{number}")
+        if status := train(recipe["net"], {**stage, **paths, **before}, folders[-1]):
             return status
-        folders.append(before := folder)
     results = args.results or RESULTS / args.recipe.stem
     results.mkdir(parents=True, exist_ok=True)
     people = args.people.resolve()
@@ -75,6 +77,8 @@ def read_recipe(path: Path) -> dict[str, Any]:
     recipe = json.loads(path.read_text("utf-8"))
     if set(recipe) != {"net", "stages"} or not recipe["stages"]:
         raise SystemExit(f"{path}: expected an object with 'net' and 'stages', a list of settings")
+    for stage in recipe["stages"]:
+        stage.setdefault("data", ["train"])
     return recipe
 
 
@@ -83,12 +87,6 @@ def named_file(text: str) -> tuple[str, Path]:
     if not equals:
         raise SystemExit(f"--data {text}: expected NAME=FILE, such as train=faces.h5")
     return name, Path(path).resolve()
-
-
-def file_called(name: str, files: dict[str, Path]) -> Path:
-    if name not in files:
-        raise SystemExit(f"the recipe trains on {name!r}: give --data {name}=FILE")
-    return files[name]
 
 
 def check_files(training: list[Path], people: Path) -> None:
@@ -102,25 +100,16 @@ def check_files(training: list[Path], people: Path) -> None:
             raise SystemExit(f"{path}: {found[0]}; give --people whom no stage trains on")
 
 
-def train(
-    net: str, settings: dict[str, Any], files: dict[str, Path], folder: Path, before: Path | None
-) -> int:
+def train(net: str, settings: dict[str, Any], folder: Path) -> int:
     """Train one stage, or the rest of it; the exit status."""
-    settings = {"data": ["train"], **settings}
-    for key in ("data", "val_data"):
-        if key in settings:
-            settings[key] = [str(file_called(name, files)) for name in settings[key]]
-    settings |= {"init": str(before)} if before else {}
     folder.parent.mkdir(parents=True, exist_ok=True)
     config = folder.with_name(f"{folder.name}.settings.json")
     if (folder / LAST_NAME).is_file():
         if not config.is_file() or json.loads(config.read_text("utf-8")) != settings:
             raise SystemExit(f"{folder}: trained with other settings; give another --run")
         history = folder / HISTORY_NAME
-        if history.is_file():
-            ended = json.loads(history.read_text("utf-8"))["stopped"]
-            if ended in ("finished", "patience"):
-                return 0
+        if history.is_file() and json.loads(history.read_text("utf-8"))["stopped"] in ENDED:
+            return 0
         return mlx_faceau(["train", net, "--resume", str(folder)])
     config.write_text(json.dumps(settings, indent=1) + "\n")
     folder.with_name(f"{folder.name}.commit.txt").write_text(commit() + "\n")

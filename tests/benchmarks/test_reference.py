@@ -131,29 +131,29 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 def test_a_stage_killed_in_its_first_epoch_is_resumed(
     asked: list[list[str]], tmp_path: Path
 ) -> None:
-    folder, files = tmp_path / "stage1", {"train": tmp_path / "faces.h5"}
-    assert reference.train("au", {"epochs": 2}, files, folder, None) == 0
+    folder = tmp_path / "stage1"
+    assert reference.train("au", {"epochs": 2}, folder) == 0
     assert asked[-1][:3] == ["train", "au", "--config"]
     folder.mkdir()
     (folder / "checkpoint_last.safetensors").touch()
-    assert reference.train("au", {"epochs": 2}, files, folder, None) == 0
+    assert reference.train("au", {"epochs": 2}, folder) == 0
     assert asked[-1] == ["train", "au", "--resume", str(folder)]
     for stopped, commands in (("interrupted", 3), ("finished", 3), ("patience", 3)):
         (folder / "training_history.json").write_text(json.dumps({"stopped": stopped}))
-        assert reference.train("au", {"epochs": 2}, files, folder, None) == 0
+        assert reference.train("au", {"epochs": 2}, folder) == 0
         assert len(asked) == commands
 
 
 def test_a_changed_recipe_does_not_reuse_an_old_training(
     asked: list[list[str]], tmp_path: Path
 ) -> None:
-    folder, files = tmp_path / "stage1", {"train": tmp_path / "a.h5"}
-    reference.train("au", {"epochs": 2}, files, folder, None)
+    folder = tmp_path / "stage1"
+    reference.train("au", {"epochs": 2, "data": ["a.h5"]}, folder)
     folder.mkdir()
     (folder / "checkpoint_last.safetensors").touch()
-    for settings, named in (({"epochs": 3}, "a.h5"), ({"epochs": 2}, "b.h5")):
+    for settings in ({"epochs": 3, "data": ["a.h5"]}, {"epochs": 2, "data": ["b.h5"]}):
         with pytest.raises(SystemExit, match="other settings; give another --run"):
-            reference.train("au", settings, {"train": tmp_path / named}, folder, None)
+            reference.train("au", settings, folder)
     assert len(asked) == 1
 
 
