@@ -103,9 +103,9 @@ def labelled(net: FaceMesh, file: Any) -> dict[str, np.ndarray]:
         ``aus`` (N, 17).
     """
     names = ("row", "crop", "image", "landmarks", "scores", "aus")
-    found = []
+    found, jpeg = [], file["jpeg"]
     for row, (start, end) in enumerate(itertools.pairwise(file["jpeg_offsets"])):
-        image = cv2.imdecode(file["jpeg"][start:end], cv2.IMREAD_COLOR)
+        image = cv2.imdecode(jpeg[start:end], cv2.IMREAD_COLOR)
         room = round(MARGIN * max(image.shape[:2]) / 2)
         wide = cv2.copyMakeBorder(image, room, room, room, room, cv2.BORDER_REPLICATE)
         if faces := find_faces(net, Pyramid(wide)):
