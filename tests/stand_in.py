@@ -51,7 +51,6 @@ def stand_in_pdm() -> PDM:
 def build_stand_in(folder: Path) -> Path:
     """Fill a weights folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    build_builtin.CROPS = 8  # enough for small nets
     write_pdm(folder / "open_pdm.txt", stand_in_pdm())
     pair = stand_in_pair()
     build_builtin.build(pair, folder, VERSION)

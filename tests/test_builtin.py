@@ -381,7 +381,7 @@ def test_the_card_answers_first_and_grades_every_unit(tmp_path: Path) -> None:
     (tmp_path / "evaluation.json").write_text(json.dumps(figures))
     (tmp_path / "evaluation.md").write_text("| judged on | nets |\n|---|---|\n\n| unit |\n")
     path = tmp_path / "evaluation.json"
-    build_builtin.write_card(stand_in_pair(), tmp_path, VERSION, path, "wide", "It met more.")
+    build_builtin.write_card(stand_in_pair(), tmp_path, VERSION, path)
     card = (tmp_path / "MODEL_CARD.md").read_text()
     assert card.splitlines()[0].startswith("May these weights be used commercially? **Yes**")
     rows = [line for line in card.splitlines() if re.match(r"\| AU\d\d ", line)]
@@ -390,12 +390,9 @@ def test_the_card_answers_first_and_grades_every_unit(tmp_path: Path) -> None:
     assert (grades["AU01"], grades["AU02"], grades["AU45"]) == ("strong", "fair", "weak")
     for source in ("voteview", "CivilServiceUSA", "SFHQ-T2I", "muxspace", "liveportrait"):
         assert source in card
-    assert "It met more." in card
     assert "| judged on | nets |" in card
     build_builtin.write_card(stand_in_pair(), tmp_path, VERSION)
-    strict = (tmp_path / "MODEL_CARD.md").read_text()
-    assert "muxspace" not in strict
-    assert "Not measured." in strict
+    assert "Not measured." in (tmp_path / "MODEL_CARD.md").read_text()
 
 
 @REAL
