@@ -275,6 +275,17 @@ def test_a_report_replaces_reports_alone_and_says_so_before_the_work(tmp_path, c
         assert generate(video, "--output", output, "--report", tmp_path / "r.csv") == 0
 
 
+def test_labels_of_another_labeller_are_not_added(tmp_path, capsys):
+    output = tmp_path / "out.h5"
+    assert generate(good_video(tmp_path, "a", 2), "--output", output) == 0
+    before = output.read_bytes()
+    options = ["--output", output, "--labels", "callable:labelled_videos:label", "--workers", 0]
+    assert generate(good_video(tmp_path, "b", 2), *options) == 2
+    err = capsys.readouterr().err
+    assert "a.mp4 is labelled by openface-csv, b.mp4 by callable" in err
+    assert output.read_bytes() == before
+
+
 def test_the_limits_explain_themselves(capsys):
     assert main(["data", "generate", "x", "--output", "y", "--limit", "help"]) == 0
     assert "least confidence of the labeller" in capsys.readouterr().out

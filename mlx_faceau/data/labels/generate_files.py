@@ -127,11 +127,15 @@ def generate_file(
         folder.mkdir(exist_ok=True)
         new = [file for file in inputs if file.name not in reports]
         filled: list[Shard] = []
+        # Of each labeller and PDM one report: a check of all of them grows with every input.
+        kinds = {_kind(each): each for each in reversed(reports.values()) if each.kept}
         for shard, found in _all_shards(new, folder, settings, workers, progress):
             reports.update({report.video: report for report in found})
-            labels = {name: [vars(each)] for name, each in reports.items() if each.kept}
-            check_same_labels(labels, "choose a labeller with --labels")
-            if any(report.kept for report in found):
+            if kept := [report for report in found if report.kept]:
+                for each in kept:
+                    kinds.setdefault(_kind(each), each)
+                labels = {each.video: [vars(each)] for each in kinds.values()}
+                check_same_labels(labels, "choose a labeller with --labels")
                 filled.append(shard)
         # Shards are finished in any order; samples and reports come in that of the inputs.
         order = {file.name: number for number, file in enumerate(new)}
@@ -146,6 +150,10 @@ def generate_file(
         return [reports[file.name] for file in inputs]
     finally:
         lock.release()
+
+
+def _kind(report: VideoReport) -> tuple[str, str]:
+    return report.labeller, report.pdm.get("hash", "")
 
 
 def _read_reports(path: Path) -> list[VideoReport]:
