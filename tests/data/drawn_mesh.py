@@ -102,7 +102,6 @@ def drawn_model() -> ExpressionModel:
         shapes,
         tuple(names),
         triangulate_skin(parted),
-        (EYES[0].aperture(neutral), EYES[1].aperture(neutral)),
         flat,
         np.zeros(size, np.float32),
         np.zeros(size[:3], np.float32),

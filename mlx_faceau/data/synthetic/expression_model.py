@@ -17,7 +17,7 @@ from mlx_faceau.core.facs import AU_NAMES, MAX_INTENSITY
 from mlx_faceau.data.labels.facs_reading import load_table
 from mlx_faceau.data.labels.open_pdm import ICTFaceKit
 
-from .mesh_points import EYES, FACE_OVAL, NUM_SKIN_POINTS, draw_triangles, triangulate_skin
+from .mesh_points import FACE_OVAL, NUM_SKIN_POINTS, draw_triangles, triangulate_skin
 
 # Per action unit: shapes and their amounts at intensity 5. Those without a side have only one;
 # the others are taken of both sides.
@@ -95,7 +95,6 @@ class ExpressionModel:
     shapes: np.ndarray  # (K, 478, 3) displacements at amount 1; none of the irises
     names: tuple[str, ...]  # K names; _L and _R end those of the subject's left and right side
     triangles: np.ndarray  # (T, 3) of the skin points
-    apertures: tuple[float, float]  # (2,) height over width of the neutral eyes
     normals: np.ndarray  # (128, 128, 3) of the neutral face on a frontal grid; 0 outside
     normal_changes: np.ndarray  # (K, 128, 128, 3) at amount 1
     wrinkles: np.ndarray  # (K, 128, 128) logarithms of the light on skin lines at amount 1
@@ -159,7 +158,6 @@ def expression_model(model: ICTFaceKit) -> ExpressionModel:
         shapes,
         names,
         triangulate_skin(parted[:NUM_SKIN_POINTS, :2]),
-        (EYES[0].aperture(neutral), EYES[1].aperture(neutral)),
         normals,
         changes,
         np.stack([_wrinkles(name) for name in names]),

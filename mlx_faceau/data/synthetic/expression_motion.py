@@ -34,7 +34,6 @@ class Motion:
     source: np.ndarray
     target: np.ndarray  # (478 + 144, 3) their new positions
     rigid: np.ndarray  # (478, 3) positions of the mesh after the head's rotation alone
-    amounts: np.ndarray  # (K,) of the shapes that were added
 
     @property
     def mesh(self) -> np.ndarray:
@@ -97,13 +96,13 @@ def move_mesh(
         shifted = ring + follows * (expressed[FACE_OVAL] - outline)
         source.append(ring)
         target.append(shifted + (top + (bottom - top) * below) * (turned(shifted) - shifted))
-    return Motion(np.concatenate(source), np.concatenate(target), turned(mesh), amounts)
+    return Motion(np.concatenate(source), np.concatenate(target), turned(mesh))
 
 
 def _add_shapes(model: ExpressionModel, resting: np.ndarray, amounts: np.ndarray) -> np.ndarray:
     factors = amounts.astype(np.float64)
-    for eye, neutral in zip(EYES, model.apertures, strict=True):
-        openness = eye.aperture(resting) / neutral
+    for eye in EYES:
+        openness = eye.aperture(resting) / eye.aperture(model.neutral)
         for shape, low, high in (("eyeSquint", 0.4, 1.3), ("eyeBlink", 0.2, 1.5)):
             factors[model.names.index(f"{shape}_{eye.side}")] *= np.clip(openness, low, high)
     active = np.flatnonzero(factors)

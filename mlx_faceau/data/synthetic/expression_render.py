@@ -64,14 +64,29 @@ class _Canvas:
         )
 
 
-def _render(
+def make_face(
     photograph: np.ndarray,
+    mesh: np.ndarray,
     model: ExpressionModel,
-    motion: Motion,
-    matrix: np.ndarray,
-    wrinkles: float,
-) -> np.ndarray:
-    """The moved face in its crop, (112, 112, 3) uint8 RGB; ``matrix`` (2, 3) leads there."""
+    amounts: np.ndarray,
+    turn: np.ndarray | None = None,
+    closed_lips: bool = False,
+    wrinkles: float = 0.0,
+) -> SyntheticFace:
+    """The same person with another expression and head pose; landmarks are exact.
+
+    Args:
+        photograph: (H, W, 3) uint8 RGB.
+        mesh: (478, 3) MediaPipe's points in its pixels, pixel centres at integers, z away from the
+            viewer in the same scale.
+        model: ICT-FaceKit's expressions.
+        amounts: (K,) of its shapes to add, mostly in [0, 1]; negative ones take away.
+        turn: (3, 3) rotation to add to the head.
+        closed_lips: lips part no further than in the photograph.
+        wrinkles: depth of the skin's lines, 0 for none, about 1 for an old face.
+    """
+    motion = move_mesh(model, np.asarray(mesh, np.float64), amounts, turn, closed_lips)
+    matrix = standard_crop_matrix(motion.mesh[IBUG, :2])
     side = IMAGE_SIZE * _SUPERSAMPLING
     canvas = _Canvas(photograph, motion, matrix, np.empty((side, side, 3), np.float32))
     rings = ring_triangles()
@@ -95,7 +110,7 @@ def _render(
     lit = owner >= len(rings)  # skin, by the light at its place on the shading's grid
     to_grid = _affine_maps(corners[len(rings) :], model.grid_points[skin])
     on_grid = _apply_maps(to_grid[owner[lit] - len(rings)], columns[lit], rows[lit])
-    canvas.pixels[lit] *= _sample(model.light_ratio(motion.amounts, wrinkles), on_grid)
+    canvas.pixels[lit] *= _sample(model.light_ratio(amounts, wrinkles), on_grid)
     eyeballs = photograph.astype(np.float32)
     for eye in EYES:
         _uncover_eye(eyeballs, eye, motion.source)
@@ -104,7 +119,12 @@ def _render(
     _fill_mouth(canvas, *np.nonzero(owner == -2))
     size = IMAGE_SIZE, IMAGE_SIZE
     averaged = cv2.resize(np.clip(canvas.pixels, 0, 255), size, interpolation=cv2.INTER_AREA)
-    return np.asarray(np.rint(averaged).astype(np.uint8))
+    moved = transform_points(matrix, motion.mesh[:, :2])
+    return SyntheticFace(
+        np.rint(averaged).astype(np.uint8),
+        moved[IBUG],
+        np.concatenate([moved, matrix[0, 0] * motion.mesh[:, 2:]], axis=1),
+    )
 
 
 def _homogeneous(points: np.ndarray) -> np.ndarray:
@@ -270,34 +290,3 @@ def _cavity(
         tint = np.clip(skin / max(skin.mean(), 1), 0.8, 1.2)
         colours = colours.mean(axis=1, keepdims=True) * tint
     return colours
-
-
-def make_face(
-    photograph: np.ndarray,
-    mesh: np.ndarray,
-    model: ExpressionModel,
-    amounts: np.ndarray,
-    turn: np.ndarray | None = None,
-    closed_lips: bool = False,
-    wrinkles: float = 0.0,
-) -> SyntheticFace:
-    """The same person with another expression and head pose; landmarks are exact.
-
-    Args:
-        photograph: (H, W, 3) uint8 RGB.
-        mesh: (478, 3) MediaPipe's points in its pixels, pixel centres at integers, z away from the
-            viewer in the same scale.
-        model: ICT-FaceKit's expressions.
-        amounts: (K,) of its shapes to add, mostly in [0, 1]; negative ones take away.
-        turn: (3, 3) rotation to add to the head.
-        closed_lips: lips part no further than in the photograph.
-        wrinkles: depth of the skin's lines, 0 for none, about 1 for an old face.
-    """
-    motion = move_mesh(model, np.asarray(mesh, np.float64), amounts, turn, closed_lips)
-    matrix = standard_crop_matrix(motion.mesh[IBUG, :2])
-    moved = transform_points(matrix, motion.mesh[:, :2])
-    return SyntheticFace(
-        _render(photograph, model, motion, matrix, wrinkles),
-        moved[IBUG],
-        np.concatenate([moved, matrix[0, 0] * motion.mesh[:, 2:]], axis=1),
-    )
