@@ -182,6 +182,10 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
 def read_metadata(path: Path | str) -> dict[str, Any]:
     """The metadata of a checkpoint, from its header alone, or CheckpointError."""
     path = find_checkpoint(path)
+    if path.suffix == ".pt":
+        raise CheckpointError(
+            f"{path}: expected a .safetensors file; 'mlx-faceau convert' makes one of a .pt"
+        )
     try:
         size = path.stat().st_size
         with path.open("rb") as file:

@@ -81,6 +81,25 @@ def test_hostile_videos_are_reported_and_the_others_are_used(tmp_path, capsys):
     assert set(FaceDataset(output).videos) == {"a.mp4", "b.mp4", "z.mp4"}
 
 
+def test_recordings_of_one_name_are_told_apart_and_known_again(tmp_path, capsys):
+    """Cameras call every recording alike; a later run gets them by other paths, or moved."""
+    for person, name in enumerate(("anna", "ben", "cleo")):
+        (tmp_path / name).mkdir()
+        good_video(tmp_path / name, "video", 3 + person, person)
+    anna, ben, cleo = (tmp_path / name / "video.mp4" for name in ("anna", "ben", "cleo"))
+    output = ["--output", tmp_path / "out.h5", "--workers", 0]
+    assert generate(anna, *output) == 0
+    assert generate(ben, *output) == 0
+    assert "video.mp4 (2): 4 samples" in capsys.readouterr().out
+    (tmp_path / "anna").rename(tmp_path / "moved")
+    assert generate(tmp_path / "moved" / "video.mp4", ben, *output) == 0
+    assert generate(ben, cleo, *output) == 0
+    videos = FaceDataset(tmp_path / "out.h5").videos.tolist()
+    names = ["video.mp4", "video.mp4 (2)", cleo.as_posix()]
+    assert videos == [names[0]] * 3 + [names[1]] * 4 + [names[2]] * 5
+    assert str(tmp_path / "anna") not in str(video_reports(tmp_path / "out.h5"))
+
+
 def test_the_advice_for_videos_without_labels_is_printed_once(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "pyfaceau", None)
     for name in ("a", "b", "c"):

@@ -6,14 +6,16 @@ later run makes those that are missing, or of other inputs or settings, and merg
 finished file carries the reports, so that a run with more inputs adds only the new ones.
 """
 
+import contextlib
 import hashlib
 import itertools
 import json
 import logging
 import multiprocessing
+import os
 import shutil
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field, replace
@@ -37,6 +39,7 @@ from .quality import Limits
 
 _LOG = logging.getLogger(__name__)
 _PHOTOGRAPHS = 64  # in a shard
+_END = 1 << 16  # bytes at each end of a file by which its content is known again
 _CRASHED = "the process that read it crashed; convert the file and try again"
 _POLL = 0.3  # seconds between updates of the progress
 
@@ -95,7 +98,8 @@ def generate_file(
     """Write the samples of all inputs into ``output``; inputs that it holds already are skipped.
 
     An input that cannot be read or labelled is reported and left out. If the run is interrupted,
-    finished shards are kept, and the same call continues. With 0 ``workers`` (processes) the inputs
+    finished shards are kept, and the same call continues. Another file of a name that ``output``
+    holds is added under that name and a number. With 0 ``workers`` (processes) the inputs
     are read in this one, which a broken file may then end. ``progress`` is called now and then with
     the number of finished inputs and of frames.
 
@@ -108,9 +112,11 @@ def generate_file(
         DatasetError: if ``output`` cannot be written or extended, another program is writing it, or
             its labels would be mixed.
     """
+    if workers < 0:
+        raise UsageError(f"{workers} workers, expected at least 0")
     repeated = [name for name, count in Counter(file.name for file in inputs).items() if count > 1]
-    if repeated or workers < 0:
-        raise UsageError(f"{workers} workers (expected >= 0); inputs named twice: {repeated}")
+    if repeated:
+        raise UsageError(f"{', '.join(repeated)}: given twice; name each file once")
     check_target(output)
     _generator(settings)  # raises what no input can change
     busy = DatasetError(f"{output}: another program is writing it; wait until it is done")
@@ -125,6 +131,7 @@ def generate_file(
             )
         folder = output.with_name(output.name + ".shards")
         folder.mkdir(exist_ok=True)
+        inputs = _renamed(inputs, reports)
         new = [file for file in inputs if file.name not in reports]
         filled: list[Shard] = []
         # Of each labeller and PDM one report: a check of all of them grows with every input.
@@ -154,6 +161,39 @@ def generate_file(
 
 def _kind(report: VideoReport) -> tuple[str, str]:
     return report.labeller, report.pdm.get("hash", "")
+
+
+def _renamed(
+    inputs: Sequence[InputFile], reports: Mapping[str, VideoReport]
+) -> Sequence[InputFile]:
+    """The inputs by their names in an output with these reports, or by new ones that it lacks.
+
+    A file is known again by its path, or by name and content where it was moved: two recordings
+    may be called video.mp4. Older reports tell neither; there the name decides.
+    """
+    if not reports:
+        return inputs
+    known = {mark: name for name, report in reports.items() for mark in report.origin}
+    used = {*reports, *(file.name for file in inputs)}
+    renamed: list[InputFile] = []
+    for file in inputs:
+        name = next((known[mark] for mark in _origin(file.path) if mark in known), None)
+        if name is None and file.name in reports and reports[file.name].origin:
+            numbered = (f"{file.name} ({number})" for number in itertools.count(2))
+            name = next(each for each in numbered if each not in used)
+            used.add(name)
+        renamed.append(replace(file, name=name or file.name))
+    return renamed
+
+
+def _origin(path: Path) -> list[str]:
+    """Hashes of a file's path; and, if it can be read, of its name, its size and both its ends."""
+    marks = [os.fsencode(path.resolve())]
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        begin, size = file.read(_END), file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _END))
+        marks.append(b"%s\0%d\0" % (os.fsencode(path.name), size) + begin + file.read())
+    return [hashlib.sha256(mark).hexdigest()[:16] for mark in marks]
 
 
 def _read_reports(path: Path) -> list[VideoReport]:
@@ -222,7 +262,8 @@ def make_shard(
                     break
                 file.append(block)  # whose errors are the disk's, not the video's
             kept = file.rows - before
-            reports.append(replace(generator.report, video=source.name, kept=kept, error=error))
+            about = replace(generator.report, video=source.name, kept=kept, error=error)
+            reports.append(replace(about, origin=_origin(source.path)))
         file.write_text(GENERATION, json.dumps(list(map(vars, reports))))
     return reports
 
