@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         args.labels, args.frame_step, args.pdm, _limits(args.limit), args.label_model
     )
     subjects = read_pairs(Path(args.subjects), "file,subject") if args.subjects else {}
-    inputs = _inputs(_find_files(args), dict(subjects.values()), Path(args.output))
+    inputs = _inputs(_find_files(args), dict(subjects.values()))
     with _progress(len(inputs)) as progress:
         reports = generate_file(inputs, settings, Path(args.output), args.workers, progress)
     if args.report:
@@ -130,27 +130,15 @@ def _find_files(args: argparse.Namespace) -> list[Path]:
     return [path for path in found if path in named or path.suffix.lower() in kinds]
 
 
-def _inputs(paths: Sequence[Path], subjects: dict[str, str], output: Path) -> list["InputFile"]:
-    """Inputs named by their file names, or by their paths where two have one name.
-
-    Those that the output has count as well: an input that it has keeps its name.
-    """
-    from mlx_faceau.data.format.label_provenance import video_reports
+def _inputs(paths: Sequence[Path], subjects: dict[str, str]) -> list["InputFile"]:
+    """Inputs named by their file names, or by their paths where two have one name."""
     from mlx_faceau.data.labels.generate_files import InputFile
 
     if not paths:
         raise UsageError("no videos or photographs among the inputs")
-    known = {report["video"] for report in video_reports(output)} if output.is_file() else set()
-    by_path = {Path(name).name for name in known if name != Path(name).name}
     names, inputs = Counter(path.name for path in paths), []
     for path in paths:
-        count = names[path.name]
-        if count > 1 and path.name in known and Path(path.name) not in paths:
-            raise UsageError(
-                f"{output}: holds {path.name!r}, and {count} inputs have this name, such as "
-                f"{path}; write another file and merge them, or rename those that are new"
-            )
-        name = path.as_posix() if count > 1 or path.name in by_path else path.name
+        name = path.name if names[path.name] == 1 else path.as_posix()
         name = name.encode(errors="backslashreplace").decode()  # HDF5 takes UTF-8 alone
         subject = subjects.get(name) or subjects.get(path.name) or subjects.get(path.stem)
         inputs.append(InputFile(path, name, subject))

@@ -78,26 +78,6 @@ def test_a_folder_gives_a_file_with_all_names_and_a_list_of_misses(
     assert len(FaceDataset(output)) == 5
 
 
-def test_files_of_one_name_are_added_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    for number, folder in enumerate(("anna", "bo", "cleo")):
-        Path(folder).mkdir()
-        photograph(Path(folder), "1.png", number)
-    options = ["--labels", LABELS, "--workers", 0, "--output"]
-    assert generate("anna", "bo", *options, "all.h5") == 0
-    assert generate("anna", *options, "all.h5") == 0  # by the path that it has in the file
-    assert generate("cleo", *options, "all.h5") == 0
-    assert generate("cleo", "bo", *options, "all.h5") == 0
-    assert FaceDataset("all.h5").videos.tolist() == ["anna/1.png", "bo/1.png", "cleo/1.png"]
-    assert generate("anna", *options, "some.h5") == 0
-    capsys.readouterr()
-    assert generate("anna", "bo", *options, "some.h5") == 2  # which of them it has is not known
-    assert "some.h5: holds '1.png', and 2 inputs have this name" in capsys.readouterr().err
-    assert FaceDataset("some.h5").videos.tolist() == ["1.png"]
-
-
 def test_labels_from_csv_files_leave_a_folders_pictures_alone(tmp_path: Path) -> None:
     faces = moving_face(3)
     film(tmp_path / "a.mp4", faces)
