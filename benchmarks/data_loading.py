@@ -1,9 +1,9 @@
 """How fast are training data read?  python benchmarks/data_loading.py
 
 Faces a second that the loader delivers in whole epochs, without, with light and with strong
-augmentation, beside a plain random reader of h5py. Cases run in turns, each time in a new process,
-on a synthetic, uncompressed training file that is in the system's cache after the first round. How
-long a training waits for its faces is in its history (``waiting``).
+augmentation. Cases run in turns, each time in a new process, on a synthetic, uncompressed training
+file that is in the system's cache after the first round. How long a training waits for its faces
+is in its history (``waiting``).
 """
 
 import argparse
@@ -18,8 +18,7 @@ from pathlib import Path
 import numpy as np
 from timing import RESULTS, Row, Times, timed, write_csv
 
-RANDOM_READER = "h5py, one random image at a time"
-CASES = (RANDOM_READER, "none", "light", "strong")
+CASES = ("none", "light", "strong")  # augmentation
 SAMPLES = 4096  # of the synthetic file
 WORKERS = 2  # the loader's threads
 
@@ -67,31 +66,16 @@ def compare(data: Path, batch: int, rounds: int) -> Iterator[Row]:
 
 def epoch(case: str, data: Path, batch: int) -> tuple[int, Times, int]:
     """One epoch of a case: images delivered, seconds, peak memory in bytes."""
-    reader = random_images(data, batch) if case == RANDOM_READER else ours(case, data, batch)
-    sizes: list[int] = []
-    times = timed(lambda: sizes.extend(len(images) for images in reader))
-    unit = 1 if platform.system() == "Darwin" else 1024
-    return sum(sizes), times, unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
-def ours(level: str, data: Path, batch: int) -> Iterator[np.ndarray]:
     from mlx_faceau.data.format.dataset import FaceDataset
     from mlx_faceau.data.loading.augment import augmentation
     from mlx_faceau.data.loading.batches import Batches
 
-    faces = FaceDataset(data)
-    options = {"augment": augmentation(level), "workers": WORKERS}
+    faces, sizes = FaceDataset(data), []
+    options = {"augment": augmentation(case), "workers": WORKERS}
     loader = Batches(faces, np.arange(len(faces)), batch, **options)
-    return (one["images"] for one in loader.epoch(0))
-
-
-def random_images(data: Path, batch: int) -> Iterator[np.ndarray]:
-    import h5py
-
-    images = h5py.File(data, "r")["images"]
-    order = np.random.default_rng(0).permutation(len(images))
-    for start in range(0, len(order) - batch + 1, batch):
-        yield np.stack([images[index] for index in order[start : start + batch]])
+    times = timed(lambda: sizes.extend(len(one["images"]) for one in loader.epoch(0)))
+    unit = 1 if platform.system() == "Darwin" else 1024
+    return sum(sizes), times, unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 if __name__ == "__main__":

@@ -9,14 +9,13 @@ faces the one in most frames is measured; without tracks, the largest.
 """
 
 import argparse
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
-from timing import RESULTS, Row, write_csv
+from timing import RESULTS, Row, timed, write_csv
 
 from mlx_faceau.core.landmarks import NUM_LANDMARKS
 from mlx_faceau.inference.predictor import load_predictor
@@ -41,17 +40,18 @@ def main() -> None:
 
 
 def measure(pipeline: FacePipeline, path: Path) -> Iterator[Row]:
-    start = time.process_time()
-    tracked = list(pipeline.video(path))
-    cpu = time.process_time() - start
-    ids = Counter(face.face_id for result in tracked for face in result.faces)
-    most = ids.most_common(1)[0][0] if ids else None
-    faces = [[face for face in result.faces if face.face_id == most] for result in tracked]
-    yield {"video": path.name, "crops": "tracked", **figures(faces, cpu), "face_ids": len(ids)}
-    start = time.process_time()
-    faces = [pipeline.image(frame.image).faces for frame in Video(path).frames()]
-    cpu = time.process_time() - start
-    yield {"video": path.name, "crops": "detected in every frame", **figures(faces, cpu)}
+    results: list[Sequence[FaceResult]] = []  # of each frame
+    cpu, _ = timed(lambda: results.extend(result.faces for result in pipeline.video(path)))
+    ids = Counter(face.face_id for faces in results for face in faces)
+    most = max(ids, key=ids.__getitem__, default=None)
+    faces = {i: face for i, found in enumerate(results) for face in found if face.face_id == most}
+    row = figures(faces, cpu / len(results))
+    yield {"video": path.name, "crops": "tracked", **row, "face_ids": len(ids)}
+    results, frames = [], Video(path).frames()
+    cpu, _ = timed(lambda: results.extend(pipeline.image(frame.image).faces for frame in frames))
+    faces = {i: max(found, key=size) for i, found in enumerate(results) if found}
+    row = figures(faces, cpu / len(results))
+    yield {"video": path.name, "crops": "detected in every frame", **row}
     beside = path.with_suffix(".openface.csv")
     if beside.is_file():
         columns = read_openface_csv(beside)
@@ -60,20 +60,19 @@ def measure(pipeline: FacePipeline, path: Path) -> Iterator[Row]:
         yield {"video": path.name, "crops": "OpenFace", **moved}
 
 
-def figures(results: list[Sequence[FaceResult]], cpu: float) -> Row:
-    """Figures of the largest face of each frame."""
-    largest = {
-        index: max(faces, key=lambda face: face.global_params[0])
-        for index, faces in enumerate(results)
-        if faces
-    }
-    confidence = [face.confidence for face in largest.values()] or [0.0]
+def size(face: FaceResult) -> float:
+    return float(face.global_params[0])
+
+
+def figures(faces: dict[int, FaceResult], cpu: float) -> Row:
+    """Figures of one face in the frames that show it; ``cpu`` is in seconds a frame."""
+    confidence = [face.confidence for face in faces.values()] or [0.0]
     return {
-        **steps({index: face.landmarks for index, face in largest.items()}),
-        "success": f"{np.mean([face.success for face in largest.values()] or [0]):.3f}",
+        **steps({index: face.landmarks for index, face in faces.items()}),
+        "success": f"{np.mean([face.success for face in faces.values()] or [0]):.3f}",
         "confidence_min": f"{min(confidence):.2f}",
         "confidence_median": f"{np.median(confidence):.2f}",
-        "cpu_ms_a_frame": f"{1e3 * cpu / max(1, len(results)):.1f}",
+        "cpu_ms_a_frame": f"{1e3 * cpu:.1f}",
     }
 
 
