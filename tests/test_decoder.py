@@ -389,6 +389,37 @@ def test_damaged_packets_cost_their_own_frames_and_shift_no_times(
     assert "3 frames could not be decoded" in caplog.text
 
 
+def test_damage_is_seen_as_one_thread_sees_it(tmp_path: Path) -> None:
+    """Threads race over damaged frames: some pass for good, with other pixels each time."""
+    import av
+
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:240, :320]
+    waves = [60 * (np.sin((x + 3 * i) / 9) + np.cos((y - 2 * i) / 7)) + 128 for i in range(60)]
+    pictures = [rng.normal(wave[..., None], 6, (240, 320, 3)).clip(0, 255) for wave in waves]
+    path = write(tmp_path / "a.mp4", [p.astype(np.uint8) for p in pictures], g="60", bf="2")
+    data = bytearray(path.read_bytes())
+    start, end = data.index(b"mdat") + 4, data.index(b"moov")
+    for place in rng.integers(start + (end - start) // 4, end, 12):
+        data[place] ^= 0x55
+    path.write_bytes(data)
+    good = []
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1
+        for packet in container.demux(stream):
+            try:
+                frames = stream.codec_context.decode(packet)
+            except av.error.FFmpegError:
+                continue
+            good += [frame.time for frame in frames if not frame.is_corrupt]
+    assert 20 < len(good) < 58
+    video = Video(path)
+    times = [frame.timestamp for frame in video.frames()]
+    np.testing.assert_allclose(times, good, atol=1e-6)
+    assert 0 < video.damaged <= 60 - len(good)
+
+
 def test_damage_before_the_last_frames_loses_none_of_them(tmp_path: Path) -> None:
     """Decoders with several threads keep frames back, and drop them after a complaint."""
     path = write(tmp_path / "a.mp4", numbered(30), g="1", bf="0")

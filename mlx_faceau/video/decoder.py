@@ -84,8 +84,12 @@ class Decoder:
         except VideoError:
             container.close()
             raise
-        stream.thread_type = "AUTO" if threaded else "SLICE"
-        stream.codec_context.options = {"max_pixels": str(_MAX_PIXELS)}
+        options = {"max_pixels": str(_MAX_PIXELS)}
+        if threaded:  # a complaint comes before the frames that follow the damaged one
+            stream.thread_type, options["err_detect"] = "AUTO", "explode"
+        else:  # threads for slices give damaged frames as good ones
+            stream.codec_context.thread_count = 1
+        stream.codec_context.options = options
         self.time_base = stream.time_base
         rates = (stream.average_rate, stream.guessed_rate)
         self.rate = next((float(r) for r in rates if r and 0 < r <= 1000), _USUAL_RATE)
