@@ -5,7 +5,7 @@ import logging
 import math
 import sys
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from itertools import takewhile
@@ -42,7 +42,6 @@ from .model_metadata import read_models
 
 logger = logging.getLogger(__name__)
 
-_WEBCAM_RATE = 30.0  # frames a second of a webcam's overlay
 _OVERLAY_ENDINGS = f".overlay{OVERLAY_SUFFIXES[0]}", ".overlay.png"  # of a video, of an image
 
 
@@ -130,17 +129,14 @@ def _run_job(
 ) -> Summary:
     """Predict and write one job; images that cannot be read are reported and go to ``failed``."""
     first = job.inputs[0]
-    results: ResultStream | Generator[FrameResult, None, None]
-    rate, frames = _WEBCAM_RATE, None
     if first.is_image:
-        results = _image_results(pipeline, job.inputs, failed if total > 1 else None)
-        frames = len(job.inputs)
+        images = _image_results(pipeline, job.inputs, failed if total > 1 else None)
+        results, frames = ResultStream(images), len(job.inputs)
     elif first.path is None:
-        results = pipeline.live(first.camera, span)
+        results, frames = pipeline.live(first.camera, span), None
     else:
         video = Video(first.path)
-        rate, frames = video.rate / span.every, _expected(video, span)
-        results = pipeline.video(video, span)
+        results, frames = pipeline.video(video, span), _expected(video, span)
     window = LiveWindow(job.name) if show else None
     shown = takewhile(lambda _: window is None or window.is_open, results)
     written = 0
@@ -155,7 +151,7 @@ def _run_job(
     unit = "images" if first.is_image else "frames"
     with closing(results), _progress_bar(job.name, frames, unit) as advance:
         try:
-            return write_results(shown, job.files, job.name, rate, count)
+            return write_results(shown, job.files, job.name, results.rate, count)
         except BaseException:
             if written and str(job.files.table) != "-":
                 sys.stderr.write(f"{job.files.rows}: {written} finished {unit} are in it\n")
@@ -164,7 +160,7 @@ def _run_job(
 
 def _image_results(
     pipeline: FacePipeline, inputs: Sequence[Input], failed: list[Input] | None
-) -> Generator[FrameResult, None, None]:
+) -> Iterator[FrameResult]:
     """The images' results, numbered; one that fails is added to ``failed``, or raises for None."""
     count = 0
     for source in inputs:
