@@ -51,7 +51,8 @@ def main() -> int:
     kind = metadata["kind"]
     means = TargetStatistics.of(dataset.labels, {}).means
     if recorded := metadata.get("target_statistics"):  # imported nets have none
-        means = TargetStatistics.from_json(recorded, str(args.model)).means
+        shapes = CONFIGS[kind]().output_shapes
+        means = TargetStatistics.from_json(recorded, args.model, shapes).means
     rows: list[Row] = []
     crops = dataset.read_images(np.arange(len(dataset)))[..., ::-1]
     reference: Arrays = {}

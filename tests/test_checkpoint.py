@@ -1,12 +1,14 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
 from mlx_faceau.core.architectures import AUPredictionConfig, LandmarkPoseConfig, initial_weights
+from mlx_faceau.core.artifact_metadata import parse_metadata
 from mlx_faceau.core.atomic_io import atomic_file
 from mlx_faceau.core.checkpoint import describe, load_checkpoint, read_metadata, save_checkpoint
 from mlx_faceau.errors import CheckpointError
@@ -107,6 +109,45 @@ def test_metadata_of_another_convention_is_refused(tmp_path: Path, key: str, val
     save_file({"x": np.zeros(1)}, path, metadata={"mlx-faceau": json.dumps(metadata)})
     with pytest.raises(CheckpointError, match=r"a\.safetensors"):
         load_checkpoint(path)
+
+
+PDM = {"name": "open", "hash": "1"}
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"data": "faces.h5"}, "'data' of the metadata is no JSON object"),
+        ({"data": {"files": 5}}, "'files' of 'data' of the metadata is no list"),
+        ({"data": {"files": [5]}}, "an entry of 'files' of 'data' of the metadata is no text"),
+        ({"data": {"faces": True}}, "'faces' of 'data' of the metadata is no whole number"),
+        ({"data": {"labellers": [{"pdm": PDM}]}}, "'labellers' of .* has no 'labeller'"),
+        ({"pdm": {"name": "open"}}, "'pdm' of the metadata has no 'hash'"),
+        ({"training": [1]}, "'training' of the metadata is no JSON object"),
+        ({"init": {"init": {"data": 3}}}, "'data' of 'init' of 'init' of the metadata is no JSON"),
+        ({"progress": {"epoch": 1, "batch": "2"}}, "'batch' of 'progress' .* no whole number"),
+        ({"presence_thresholds": {"AU12": "1"}}, "'AU12' of 'presence_thresholds' .* no number"),
+        ({"nets": {"au_prediction": [1]}}, "'au_prediction' of 'nets' .* no JSON object"),
+    ],
+)
+def test_metadata_of_another_form_are_refused_where_they_are_read(
+    tmp_path: Path, more: dict[str, Any], words: str
+) -> None:
+    path = tmp_path / "a.safetensors"
+    metadata = {**describe(CONFIG), **more}
+    save_file({"x": np.zeros(1)}, path, metadata={"mlx-faceau": json.dumps(metadata)})
+    with pytest.raises(CheckpointError, match=words):
+        read_metadata(path)
+    with pytest.raises(CheckpointError, match=words):
+        parse_metadata(json.dumps(metadata), "net.onnx")
+
+
+def test_metadata_may_be_null_where_nothing_is_recorded(tmp_path: Path) -> None:
+    names = ("data", "pdm", "init", "training", "au_weights", "progress", "target_statistics")
+    earlier = {"data": {"labellers": [{"labeller": "a", "licence": None, "pdm": None}]}}
+    metadata = {**describe(CONFIG, **dict.fromkeys(names)), "init": {**earlier, "init": None}}
+    save_checkpoint(tmp_path / "a.safetensors", {"x": np.zeros(1)}, metadata)
+    assert read_metadata(tmp_path / "a.safetensors") == metadata
 
 
 def test_weights_of_another_width_are_refused(tmp_path: Path) -> None:

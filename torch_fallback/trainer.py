@@ -20,7 +20,7 @@ from mlx_faceau.core.trainer import (
     dropout_seed,
     split_batch,
 )
-from mlx_faceau.errors import FaceauError
+from mlx_faceau.errors import CheckpointError, FaceauError
 
 from . import build
 from .device import MEMORY_FORMAT, check_precision, keep_freed_memory, pick_device, to_device
@@ -216,11 +216,14 @@ class TorchTrainer(Trainer):
                 "step": torch.tensor(float(self._step - skipped)),
                 **{k: torch.empty_like(parameter).copy_(v[name]) for k, v in moments.items()},
             }
-        if "rng.torch" in state:
-            torch.set_rng_state(torch.from_numpy(state["rng.torch"]))
-        device_rng = state.get(f"rng.torch_{self.device.type}")
-        if device_rng is not None:
-            getattr(torch, self.device.type).set_rng_state(torch.from_numpy(device_rng))
+        name = f"rng.torch_{self.device.type}"
+        try:
+            if "rng.torch" in state:
+                torch.set_rng_state(torch.from_numpy(state["rng.torch"]))
+            if name in state:
+                getattr(torch, self.device.type).set_rng_state(torch.from_numpy(state[name]))
+        except (RuntimeError, TypeError) as error:
+            raise CheckpointError(f"its random state is not torch's: {error}") from None
 
     def _input(self, images: np.ndarray) -> torch.Tensor:
         """preprocess.scale_rgb on the device; the NHWC memory is what channels_last means."""

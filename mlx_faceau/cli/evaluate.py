@@ -82,7 +82,7 @@ def _evaluate(args: argparse.Namespace, output: Path | None, metadata: dict[str,
     predictor: Any = load(args.model, backend=args.backend)
     if output:
         prepare_output_folder(output, (EVALUATION_NAME, *_RENDERED))
-    recorded = metadata.get("target_statistics")
+    recorded, shapes = metadata.get("target_statistics"), CONFIGS[kind]().output_shapes
 
     def predict(images: "np.ndarray") -> dict[str, Any]:
         outputs = predictor.predict_batch(images[..., ::-1])
@@ -92,7 +92,7 @@ def _evaluate(args: argparse.Namespace, output: Path | None, metadata: dict[str,
         predict,
         dataset,
         kind,
-        None if recorded is None else TargetStatistics.from_json(recorded, args.model),
+        None if recorded is None else TargetStatistics.from_json(recorded, args.model, shapes),
         boxes=args.boxes,
         trained_on=training_hashes(metadata),
     )

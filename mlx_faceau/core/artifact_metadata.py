@@ -15,6 +15,8 @@ from typing import Any, BinaryIO
 
 from mlx_faceau.errors import CheckpointError
 
+from .metadata_form import check_form
+
 METADATA_KEY = "mlx-faceau"
 ONNX_SUFFIX = ".onnx"
 COREML_SUFFIX = ".mlpackage"
@@ -62,14 +64,12 @@ def read_exported_metadata(path: Path | str) -> dict[str, Any] | None:
 
 
 def parse_metadata(text: str, path: Path | str) -> dict[str, Any]:
-    """The JSON object under ``METADATA_KEY``; CheckpointError if it is something else."""
+    """The JSON under ``METADATA_KEY``; CheckpointError if it has not the form of metadata."""
     try:
         metadata = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: its settings are no JSON: {error}") from None
-    if not isinstance(metadata, dict):
-        raise CheckpointError(f"{path}: its settings are no JSON object")
-    return metadata
+    return check_form(metadata, path)
 
 
 def check_self_contained(path: Path | str) -> None:

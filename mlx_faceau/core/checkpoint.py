@@ -22,6 +22,7 @@ from .architectures import IMAGE_SIZE, ModelConfig, config_from_dict, is_statist
 from .atomic_io import atomic_file
 from .facs import AU_NAMES
 from .libraries import import_library, package_version
+from .metadata_form import check_form
 from .preprocess import COLOR_ORDER
 
 FORMAT = "mlx-faceau"
@@ -201,9 +202,7 @@ def read_metadata(path: Path | str) -> dict[str, Any]:
         ) from None
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
-    if not isinstance(metadata, dict):
-        raise CheckpointError(f"{path}: the settings in the header are no JSON object")
-    return metadata
+    return check_form(metadata, path)
 
 
 def find_checkpoint(path: Path | str, name: str = BEST_NAME) -> Path:

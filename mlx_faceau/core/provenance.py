@@ -25,7 +25,7 @@ def training_stages(metadata: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     are known. Older checkpoints know the hash alone; imported weights have neither.
     """
     found = [metadata]
-    while isinstance(init := found[-1].get("init"), Mapping):
+    while init := found[-1].get("init"):
         found.append(init)
     return found
 

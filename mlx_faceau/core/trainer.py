@@ -11,9 +11,17 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from .architectures import AUPredictionConfig, LandmarkPoseConfig, ModelConfig
+from mlx_faceau.errors import CheckpointError
+
+from .architectures import (
+    AUPredictionConfig,
+    LandmarkPoseConfig,
+    ModelConfig,
+    is_statistic,
+    weight_shapes,
+)
 from .auxiliary_head import AuxiliaryAUConfig
-from .checkpoint import section
+from .checkpoint import check_arrays, section
 from .losses import AUPredictionLoss, AuxiliaryAULoss, LandmarkPoseLoss
 
 Arrays = dict[str, np.ndarray]
@@ -148,7 +156,15 @@ class Trainer:
         }
 
     def restore_weights(self, state: Mapping[str, np.ndarray]) -> None:
-        """The weights' part of :meth:`restore`."""
+        """The weights' part of :meth:`restore`; CheckpointError if the optimizer's does not fit."""
+        shapes = weight_shapes(self.settings.config).items()
+        trained = {name: shape for name, shape in shapes if not is_statistic(name)}
+        for moment in ("m", "v"):
+            moments = section(state, f"optimizer.{moment}.")
+            check_arrays(trained, moments, f"its optimizer's {moment} does not fit the net")
+        step = state.get("optimizer.step")
+        if step is None or step.shape != (1,) or step.dtype.kind not in "iu" or step[0] < 0:
+            raise CheckpointError("its optimizer.step is not the number of a step")
         self.net.load_weights_dict(section(state, "model."))
         if self.average is not None:
             self.average.load_weights_dict(section(state, "ema."))

@@ -146,7 +146,7 @@ def _section(config: ModelConfig, metadata: Mapping[str, Any], path: Path, folde
         stage = {"hash": training.get("hash"), "data": training.get("data")}
         stages.append({**stage, "settings": ", ".join(shown)})
     labellers = [
-        f"{who['labeller']}: {who['licence'] or 'names none'}"
+        f"{who['labeller']}: {who.get('licence') or 'names none'}"
         for data in known
         for who in data.get("labellers") or ()
     ]

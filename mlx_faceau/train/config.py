@@ -260,7 +260,11 @@ def read_settings(path: Path | str) -> dict[str, Any]:
 
 def read_au_weights(path: Path | str) -> dict[str, float]:
     """Weights from a JSON object of names and numbers; action units it leaves out weigh 1."""
-    given = read_object(path, {"AU09_r": 2})
+    return checked_au_weights(read_object(path, {"AU09_r": 2}), path)
+
+
+def checked_au_weights(given: Mapping[str, Any], path: Path | str) -> dict[str, float]:
+    """The weight of every action unit; UsageError for unknown ones, and what is no weight."""
     if unknown := sorted(set(given) - set(AU_NAMES)):
         raise UsageError(
             f"{path}: unknown action unit {', '.join(unknown)}; known: {', '.join(AU_NAMES)}"

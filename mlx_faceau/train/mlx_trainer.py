@@ -22,7 +22,7 @@ from mlx_faceau.core.trainer import (
     dropout_seed,
     split_batch,
 )
-from mlx_faceau.errors import BackendError
+from mlx_faceau.errors import BackendError, CheckpointError
 
 MXArrays = dict[str, mx.array]
 # (images, targets) -> terms and gradients; gradients -> the optimizer's step
@@ -211,6 +211,8 @@ class MLXTrainer(Trainer):
         }
         self._functions = None  # compiled ones hold on to the arrays they captured
         if "rng.mlx" in state:
+            if state["rng.mlx"].shape != (2,):
+                raise CheckpointError("its random state is not MLX's")
             first, second = (int(word) for word in state["rng.mlx"])
             mx.random.seed((first << 32) | second)
 

@@ -19,7 +19,7 @@ from mlx_faceau.data.labels.openface_au_models import OpenFaceAUModels
 from mlx_faceau.errors import CheckpointError, DatasetError
 
 from .checkpoints import AU_MODELS, RunFolder, TrainingState, find_resumable
-from .config import AUTrainConfig, TrainConfig, read_au_weights, resolve
+from .config import AUTrainConfig, TrainConfig, checked_au_weights, read_au_weights, resolve
 from .datasets import TrainingData, open_data
 from .exports import export_best
 from .history import environment
@@ -89,7 +89,7 @@ def run_settings(
             )
         recorded = checkpoint.metadata.get("training")
         # Exported weights record their training's settings, but none of its state.
-        if not isinstance(recorded, dict) or "progress" not in checkpoint.metadata:
+        if not recorded or not checkpoint.metadata.get("progress"):
             raise CheckpointError(f"{checkpoint.path}: holds weights but no training to resume")
         # Before the setting was recorded, half of the faces were mirrored.
         recorded = {"horizontal_flip": 0.5, **current_settings(recorded)}
@@ -124,10 +124,13 @@ def prepare(
         weights = section(arrays, "model.")
     trainer = build_trainer(config, data, weights, au_weights, ranks)
     if checkpoint is not None:
-        trainer.restore(arrays)
+        try:
+            trainer.restore(arrays)
+        except CheckpointError as error:
+            raise CheckpointError(f"{checkpoint.path}: {error}") from None
         folder.clear_unfinished()
         folder.adopt_best(checkpoint.path, state.best_epoch)
-        recorded = checkpoint.metadata["training"]["framework"]
+        recorded = checkpoint.metadata["training"].get("framework")
         if recorded != config.framework:
             _LOG.warning(
                 "resuming a %s training in %s: dropout starts from the seed again, so the result "
@@ -242,5 +245,7 @@ def _au_weights(config: TrainConfig, checkpoint: Checkpoint | None) -> dict[str,
     if not isinstance(config, AUTrainConfig) or config.au_weights is None:
         return None
     if checkpoint is not None:
-        return dict(checkpoint.metadata["au_weights"])
+        if not (recorded := checkpoint.metadata.get("au_weights")):
+            raise CheckpointError(f"{checkpoint.path}: lacks its au_weights; start a new run")
+        return checked_au_weights(recorded, checkpoint.path)
     return read_au_weights(config.au_weights)

@@ -55,14 +55,22 @@ class TargetStatistics:
         return {"count": self.count, **labels}
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any], source: object) -> "TargetStatistics":
-        """Read back what :meth:`to_json` gave; if it is malformed the error names the source."""
+    def from_json(
+        cls, content: Mapping[str, Any], source: object, shapes: Mapping[str, tuple[int, ...]]
+    ) -> "TargetStatistics":
+        """Read back what :meth:`to_json` gave; if it is malformed the error names the source.
+
+        There must be means of these shapes, by label.
+        """
         try:
             labels = {name: value for name, value in content.items() if name != "count"}
-            return cls(
+            found = cls(
                 int(content["count"]),
                 {name: np.asarray(value["mean"], np.float64) for name, value in labels.items()},
                 {name: np.asarray(value["deviation"], float) for name, value in labels.items()},
             )
+            if all(found.means[name].shape == shape for name, shape in shapes.items()):
+                return found
         except (KeyError, TypeError, ValueError):
-            raise CheckpointError(f"{source}: malformed target_statistics") from None
+            pass
+        raise CheckpointError(f"{source}: malformed target_statistics")

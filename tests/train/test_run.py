@@ -14,7 +14,7 @@ pytest.importorskip("h5py")
 from tiny_training import write_faces
 
 from mlx_faceau.core.architectures import weight_shapes
-from mlx_faceau.core.checkpoint import Checkpoint, load_checkpoint
+from mlx_faceau.core.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from mlx_faceau.data.synthetic.people import write_synthetic
 from mlx_faceau.errors import CheckpointError, DatasetError, FaceauError, MissingDependency
 from mlx_faceau.train.config import AUTrainConfig, LandmarkPoseTrainConfig, TrainConfig
@@ -26,6 +26,18 @@ from mlx_faceau.train.run import run_training
 @pytest.fixture(scope="module")
 def faces_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_faces(tmp_path_factory.mktemp("faces") / "faces.h5")
+
+
+@pytest.fixture(scope="module")
+def stopped(faces_file: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The last checkpoint of a short training in each framework."""
+    found = {}
+    for framework in ("torch", "mlx"):
+        if importlib.util.find_spec(framework) is not None:
+            folder = tmp_path_factory.mktemp(framework)
+            train(AUTrainConfig, faces_file, folder, framework=framework, epochs=1)
+            found[framework] = folder / "checkpoint_last.safetensors"
+    return found
 
 
 def settings(data: Path, output: Path | None = None, **more: Any) -> dict[str, Any]:
@@ -202,6 +214,45 @@ def test_resuming_refuses_the_other_net_other_data_and_other_settings(
     other = write_faces(tmp_path / "other.h5", people=4)
     with pytest.raises(DatasetError, match="not the data"):
         run_training(LandmarkPoseTrainConfig, {"data": str(other)}, resume=run)
+
+
+@pytest.mark.parametrize(
+    ("framework", "damage", "words"),
+    [
+        ("torch", {"optimizer.step": None}, "optimizer.step is not the number of a step"),
+        ("torch", {"optimizer.step": np.array([-1])}, "optimizer.step is not the number"),
+        ("mlx", {"optimizer.m.backbone.stem.conv.weight": None}, "optimizer's m does not fit"),
+        ("torch", {"optimizer.v.au_head.layers.0.bias": np.zeros(3, np.float32)}, "shape .3,., ex"),
+        ("torch", {"rng.torch": np.zeros(3, np.uint8)}, "random state is not torch's"),
+        ("mlx", {"rng.mlx": np.zeros(3, np.uint32)}, "random state is not MLX's"),
+    ],
+)
+def test_a_damaged_training_state_is_refused_with_the_checkpoint_s_name(
+    framework: str, damage: dict[str, Any], words: str, stopped: dict[str, Path], tmp_path: Path
+) -> None:
+    needs(framework)
+    whole = load_checkpoint(stopped[framework])
+    arrays = {
+        name: array for name, array in {**whole.arrays, **damage}.items() if array is not None
+    }
+    save_checkpoint(path := tmp_path / "damaged.safetensors", arrays, whole.metadata)
+    with pytest.raises(CheckpointError, match=rf"damaged\.safetensors: its .*{words}"):
+        run_training(AUTrainConfig, {"output": str(tmp_path / "run")}, resume=path)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_resumed_training_needs_the_weights_that_it_was_given(
+    stopped: dict[str, Path], tmp_path: Path
+) -> None:
+    needs("torch")
+    whole = load_checkpoint(stopped["torch"])
+    training = {**whole.metadata["training"], "au_weights": "weights.json"}
+    metadata = {**whole.metadata, "training": training}
+    path = tmp_path / "damaged.safetensors"
+    for given, words in ((None, "lacks its au_weights"), ({"AU09_r": "2"}, "weight of AU09_r is")):
+        save_checkpoint(path, whole.arrays, {**metadata, "au_weights": given})
+        with pytest.raises(FaceauError, match=words):
+            run_training(AUTrainConfig, {"output": str(tmp_path / "run")}, resume=path)
 
 
 def test_several_files_train_one_net_and_another_one_validates_it(

@@ -227,7 +227,7 @@ def _directory_files(folder: Path, kind: str) -> Files:
 def _hashes(checkpoint: Path) -> set[str]:
     """What an exported file may name as its source: this checkpoint, or the one it came from."""
     origin = read_metadata(checkpoint).get("source_hash")
-    return {file_hash(checkpoint), *([origin] if isinstance(origin, str) else [])}
+    return {file_hash(checkpoint), *([origin] if origin else [])}
 
 
 def _exported_file(path: Path, sources: set[str] | None, kind: str = "") -> Path | str:
@@ -238,9 +238,8 @@ def _exported_file(path: Path, sources: set[str] | None, kind: str = "") -> Path
         metadata = read_exported_metadata(path) or {}
     except CheckpointError as error:
         return str(error)
-    nets = metadata.get("nets")  # of a file that holds both
-    own = nets.get(kind) if isinstance(nets, dict) else metadata
-    recorded = own.get("source_hash") if isinstance(own, dict) else None
+    nets = metadata.get("nets") or {kind: metadata}  # of a file that holds both, or one
+    recorded = (nets.get(kind) or {}).get("source_hash")
     if sources is not None and recorded not in sources:
         return (
             f"{path} was exported from another checkpoint than the {BEST_NAME} beside it; "

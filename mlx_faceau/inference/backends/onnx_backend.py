@@ -100,13 +100,11 @@ class ONNXBackend(Backend):
             text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
             metadata = None if text is None else parse_metadata(text, self.path)
             self._outputs = self._session.get_outputs()
-            nets = metadata.get("nets") if metadata else None
-            own_metadata = nets.get(kind) if isinstance(nets, dict) else None
-            if metadata and kind in CONFIGS and isinstance(own_metadata, dict):
+            own = ((metadata or {}).get("nets") or {}).get(kind)
+            if metadata and kind in CONFIGS and own:
                 common = {key: value for key, value in metadata.items() if key != "nets"}
-                metadata = {**common, **own_metadata}
-                own = CONFIGS[kind]().output_shapes
-                self._outputs = [port for port in self._outputs if port.name in own]
+                metadata, names = {**common, **own}, CONFIGS[kind]().output_shapes
+                self._outputs = [port for port in self._outputs if port.name in names]
             self.metadata = metadata
             self.config = self._read_config()
         except UnicodeDecodeError as error:
