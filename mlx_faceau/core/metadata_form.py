@@ -41,7 +41,7 @@ _METADATA: dict[str, Any] = {
     "data": _DATA,
     "pdm": _PDM,
     "ranks": int,
-    "progress": _Object({"epoch": int, "batch": int}, ("epoch", "batch")),
+    "progress": _Object({"epoch": int, "batch": int}),
 }
 _METADATA["init"] = _Object(_METADATA)  # a training before this one
 _METADATA["nets"] = _Object(dict.fromkeys(CONFIGS, _Object(_METADATA)))
