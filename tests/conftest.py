@@ -4,6 +4,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,69 @@ os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")  # it would hide what parity 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+# What converts to Core ML: one worker's work, since each has to import coremltools for it.
+CORE_ML = (
+    "test_coreml_variants.py",
+    "test_export_coreml.py",
+    "test_export_check.py",
+    "test_mil.py",
+    "test_backend_parity.py",
+    "test_builtin.py",
+)
+# The next files by CPU time, down to four seconds.
+LONG = (
+    "test_trainers.py",
+    "test_run.py",
+    "test_onnx_variants.py",
+    "test_quantise.py",
+    "test_distributed.py",
+    "test_hidden_libraries.py",
+    "test_distribution.py",
+    "test_export_command.py",
+    "test_parity.py",
+    "test_photographs.py",
+    "test_openface_au_models.py",
+    "test_export_onnx.py",
+    "test_decoder.py",
+    "test_convert_command.py",
+    "test_doc_python.py",
+    "test_batches.py",
+    "test_info.py",
+    "test_predict_faces.py",
+    "test_benchmark.py",
+    "test_libraries.py",
+    "test_hostile_files.py",
+    "test_onnx_only.py",
+    "test_memory.py",
+    "test_drop_in.py",
+    "test_evaluate_trained_on.py",
+)
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     """A file's tests run in one worker (pytest -n 2), so that what they share is made once."""
     from xdist.scheduler import LoadFileScheduling
 
-    return LoadFileScheduling(config, log)
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file: str = super()._split_scope(nodeid)
+            return "coremltools" if Path(file).name in CORE_ML else file
+
+    config.option.loadscopereorder = False  # by the number of tests
+    return Scheduling(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files, so that no worker waits for one at the end."""
+    places = {name: place for place, name in enumerate((*CORE_ML, *LONG))}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
+
+
+def skip_without_coremltools() -> None:
+    """Skip a file without an import, which takes more than a second."""
+    if find_spec("coremltools") is None:
+        pytest.skip("coremltools is not installed", allow_module_level=True)
 
 
 @pytest.fixture(scope="session")

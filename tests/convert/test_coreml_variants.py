@@ -5,10 +5,11 @@ import shutil
 
 import numpy as np
 import pytest
+from conftest import skip_without_coremltools
 from random_nets import AU, LANDMARK, random_crops, random_weights, reference_outputs
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("coremltools")
+skip_without_coremltools()
 
 from quick_core_ml import quick_conversion  # noqa: E402
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import skip_without_coremltools
 from random_nets import AU, BOTH, LANDMARK, random_weights
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("coremltools")
+skip_without_coremltools()
 
 from quick_core_ml import quick_conversion  # noqa: E402
 

@@ -6,7 +6,6 @@ import pytest
 from random_nets import AU, write_checkpoint
 
 pytest.importorskip("torch")
-pytest.importorskip("coremltools")
 
 from mlx_faceau.convert import export_coreml
 from mlx_faceau.errors import ExportError

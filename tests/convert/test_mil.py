@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import skip_without_coremltools
 from random_nets import AU, LANDMARK, random_crops, reference_outputs
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("coremltools")
+skip_without_coremltools()
 
 from mlx_faceau.convert import mil  # noqa: E402
 from mlx_faceau.convert.mil import OPERATIONS, Port, read_mlpackage  # noqa: E402
