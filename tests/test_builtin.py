@@ -215,10 +215,14 @@ def test_info_and_benchmark_know_the_name(
     ]
 
 
-def test_evaluate_measures_both_nets(pair: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluate_measures_both_nets(
+    pair: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("h5py")
     from mlx_faceau.data.synthetic.people import write_synthetic
+    from mlx_faceau.evaluation import report
 
+    monkeypatch.setattr(report, "draw_evaluation", lambda evaluation, path: None)  # it takes long
     write_synthetic(Path("faces.h5"), 24, 0)
     words = ["evaluate", "builtin", "--data", "faces.h5", "--output", "made", "--boxes", "none"]
     assert main([*words, "--backend", "onnx"]) == 0

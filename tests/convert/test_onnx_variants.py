@@ -203,9 +203,7 @@ def dropped_layer(weights):
     return {name: np.zeros_like(weights[name]) for name in names}
 
 
-@pytest.fixture(
-    scope="module", params=[swapped_channels, wrong_scale, two_units_swapped, dropped_layer]
-)
+@pytest.fixture(scope="module")
 def mistaken_trace(request):
     """A trace with a mistake: it is the same for every precision and type of input."""
     good = random_source(AU)
@@ -214,10 +212,19 @@ def mistaken_trace(request):
     return model.SerializeToString()
 
 
+MISTAKES = [swapped_channels, wrong_scale, two_units_swapped, dropped_layer]
+
+
 @pytest.mark.parametrize(
-    "asked",
-    [{"precision": "float16"}, {"input": "uint8"}, {"precision": "int8"}],
-    ids=lambda asked: str(next(iter(asked.values()))),
+    ("mistaken_trace", "asked"),
+    [
+        *((mistake, {"precision": "float16"}) for mistake in MISTAKES),
+        # Held to the limits of float32, as those of test_export_check.py.
+        (swapped_channels, {"input": "uint8"}),
+        (swapped_channels, {"precision": "int8"}),
+    ],
+    indirect=["mistaken_trace"],
+    ids=lambda value: str(next(iter(value.values()))) if isinstance(value, dict) else None,
 )
 def test_an_exporter_that_makes_a_classic_mistake_writes_nothing(
     tmp_path, monkeypatch, asked, mistaken_trace

@@ -61,10 +61,14 @@ def fitted(labelled: Pictures) -> OpenFaceAUModels:
     return OpenFaceAUModels.fit(labelled, np.arange(COUNT))
 
 
+@pytest.fixture(scope="module")
+def targets(fitted: OpenFaceAUModels, labelled: Pictures) -> np.ndarray:
+    return fitted.targets(labelled, np.arange(COUNT))
+
+
 def test_what_was_cut_off_is_found_again(
-    fitted: OpenFaceAUModels, labelled: Pictures, said: np.ndarray
+    fitted: OpenFaceAUModels, targets: np.ndarray, said: np.ndarray
 ) -> None:
-    targets = fitted.targets(labelled, np.arange(COUNT))
     scores = targets[:, :17] * fitted.deviations[:17] + fitted.means[:17]
     inside = (said > 0) & (said < 5)
     np.testing.assert_allclose(scores[inside], said[inside], atol=1e-4)
@@ -75,10 +79,7 @@ def test_what_was_cut_off_is_found_again(
         assert np.corrcoef(scores[cut, unit], said[cut, unit])[0, 1] > 0.8
 
 
-def test_targets_are_standardised_on_the_faces_it_was_fitted_to(
-    fitted: OpenFaceAUModels, labelled: Pictures
-) -> None:
-    targets = fitted.targets(labelled, np.arange(COUNT))
+def test_targets_are_standardised_on_the_faces_it_was_fitted_to(targets: np.ndarray) -> None:
     assert targets.shape == (COUNT, NUM_TARGETS)
     np.testing.assert_allclose(targets.mean(axis=0), 0, atol=0.02)
     np.testing.assert_allclose(targets.std(axis=0)[:100], 1, atol=0.02)
