@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,14 @@ def start_weights(config: TrainConfig) -> dict[str, np.ndarray]:
     return first_weights(config, load_init(config), TargetStatistics(0, {}, {}))
 
 
+@pytest.fixture(scope="module")
+def trained(faces_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a training, which nobody changes."""
+    folder = tmp_path_factory.mktemp("trained")
+    run_training(AUTrainConfig, settings(faces_file, folder))
+    return folder
+
+
 @pytest.mark.parametrize("framework", ["torch", "mlx"])
 def test_a_net_starts_from_the_averaged_weights_of_a_checkpoint_with_a_new_optimizer(
     faces_file: Path, tmp_path: Path, framework: str
@@ -84,11 +93,10 @@ def test_the_trainings_before_the_one_that_is_started_from_are_recorded_too(tmp_
 
 
 def test_a_taught_training_starts_from_a_plain_net_and_a_fresh_auxiliary_head(
-    faces_file: Path, tmp_path: Path
+    trained: Path,
 ) -> None:
-    run_training(AUTrainConfig, settings(faces_file, tmp_path))
-    config = AUTrainConfig(data="x", init=str(tmp_path), width_mult=0.1, auxiliary_weight=1.0)
-    plain = load_checkpoint(tmp_path).weights()
+    config = AUTrainConfig(data="x", init=str(trained), width_mult=0.1, auxiliary_weight=1.0)
+    plain = load_checkpoint(trained).weights()
     start, drawn = start_weights(config), start_weights(replace(config, init=None))
     assert start.keys() == drawn.keys() > plain.keys()
     for name, value in start.items():
@@ -97,10 +105,9 @@ def test_a_taught_training_starts_from_a_plain_net_and_a_fresh_auxiliary_head(
 
 @pytest.mark.parametrize("outputs", [NUM_AUXILIARY, 7])
 def test_the_auxiliary_head_of_a_taught_checkpoint_comes_along_if_it_fits(
-    faces_file: Path, tmp_path: Path, outputs: int
+    trained: Path, tmp_path: Path, outputs: int
 ) -> None:
-    run_training(AUTrainConfig, settings(faces_file, tmp_path))
-    checkpoint = load_checkpoint(tmp_path)
+    checkpoint = load_checkpoint(trained)
     bias = {part: np.full(outputs, i + 1.0, np.float32) for i, part in enumerate(("model", "ema"))}
     apart = {f"{part}.auxiliary_head.layers.0.bias": value for part, value in bias.items()}
     taught = tmp_path / "taught.safetensors"
@@ -108,7 +115,7 @@ def test_the_auxiliary_head_of_a_taught_checkpoint_comes_along_if_it_fits(
         taught, {**checkpoint.arrays, **with_auxiliary_prefix(apart)}, checkpoint.metadata
     )
     config = AUTrainConfig(data="x", init=str(taught), width_mult=0.1, auxiliary_weight=1.0)
-    start, drawn = start_weights(config), start_weights(replace(config, init=str(tmp_path)))
+    start, drawn = start_weights(config), start_weights(replace(config, init=str(trained)))
     name = "auxiliary_head.layers.0.bias"
     kept = bias["ema"] if outputs == NUM_AUXILIARY else drawn[name]
     np.testing.assert_array_equal(start[name], kept)
@@ -116,11 +123,8 @@ def test_the_auxiliary_head_of_a_taught_checkpoint_comes_along_if_it_fits(
     assert name not in start_weights(plain)
 
 
-def test_the_models_of_a_taught_checkpoint_comes_along_too(
-    faces_file: Path, tmp_path: Path
-) -> None:
-    run_training(AUTrainConfig, settings(faces_file, tmp_path))
-    checkpoint = load_checkpoint(tmp_path)
+def test_the_models_of_a_taught_checkpoint_comes_along_too(trained: Path, tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(trained)
     rng = np.random.default_rng(0)
     pdm = PDM(rng.normal(size=(68, 3)), rng.normal(size=(68, 3, 34)), rng.random(34))
     au_models = OpenFaceAUModels(
@@ -142,11 +146,10 @@ def test_the_models_of_a_taught_checkpoint_comes_along_too(
 
 @pytest.mark.parametrize("older", [False, True])
 def test_a_fine_tuned_net_is_resumed_without_the_file_that_it_started_from(
-    faces_file: Path, tmp_path: Path, older: bool
+    trained: Path, faces_file: Path, tmp_path: Path, older: bool
 ) -> None:
-    run_training(AUTrainConfig, settings(faces_file, tmp_path / "old"))
     init = tmp_path / "start.safetensors"
-    (tmp_path / "old" / LAST).rename(init)
+    shutil.copy(trained / LAST, init)
     run_training(AUTrainConfig, settings(faces_file, tmp_path / "new", init=str(init)))
     init.unlink()
     saved = load_checkpoint(tmp_path / "new" / LAST)
@@ -164,10 +167,9 @@ def test_a_fine_tuned_net_is_resumed_without_the_file_that_it_started_from(
 
 
 def test_another_net_and_another_width_are_refused_before_anything_is_written(
-    faces_file: Path, tmp_path: Path
+    trained: Path, faces_file: Path, tmp_path: Path
 ) -> None:
-    run_training(AUTrainConfig, settings(faces_file, tmp_path / "au"))
-    wrong, new = str(tmp_path / "au"), tmp_path / "new"
+    wrong, new = str(trained), tmp_path / "new"
     with pytest.raises(CheckpointError, match="au_prediction net, expected landmark_pose"):
         run_training(LandmarkPoseTrainConfig, settings(faces_file, new, init=wrong))
     with pytest.raises(CheckpointError, match=r"width 0\.1, .* 0\.25; use --width-mult 0\.1"):

@@ -89,12 +89,12 @@ def constant(rate: float) -> Callable[[int], float]:
 @pytest.mark.parametrize("config", NETS)
 def test_a_batch_can_be_learned_by_heart(framework: str, config: ModelConfig) -> None:
     trainer = make(framework, config, weight_decay=0.0)
-    losses = take_steps(trainer, [batch(config)] * 16, constant(3e-3))["loss"]
-    assert losses.shape == (16,)
-    assert losses[-4:].mean() < 0.8 * losses[:4].mean()
+    losses = take_steps(trainer, [batch(config)] * 10, constant(3e-3))["loss"]
+    assert losses.shape == (10,)
+    assert losses[-2:].mean() < 0.8 * losses[:2].mean()
 
 
-@pytest.mark.parametrize("config", NETS)
+@pytest.mark.parametrize("config", [NETS[0], NETS[2]])  # the last has all parts of the second
 def test_saving_and_going_on_equals_not_stopping_to_the_bit(
     framework: str, config: ModelConfig
 ) -> None:
