@@ -35,12 +35,12 @@ class BoxCalibration:
         return centre + size * np.array([self.right, self.down]), size * self.side
 
 
-# Medians over 1,500 photographs with open labels: benchmarks/results/box-calibration.csv, by a
-# script of commit 13c7a5e, ``benchmarks/box_calibration.py``.
+# Medians over 1,500 photographs with open labels: benchmarks/results/box-calibration.csv.
 CALIBRATIONS: dict[str, BoxCalibration] = {
     "yunet": BoxCalibration(0.0005, 0.1418, 1.2334),
     "dlib": BoxCalibration(-0.0028, 0.0824, 1.2769),
-    # Not measured yet. A guess until then: the box is a square from the brows to below the lip.
+    # Not measured yet; on a Mac benchmarks/box_calibration.py does it. A guess until then: the box
+    # is a square from the brows to below the lip.
     "vision": BoxCalibration(0.0, 0.0, 1.3),
     # By definition: the bounding box of the 68 landmarks (OpenFace corrects MTCNN's to be that),
     # and the crop's own square.
