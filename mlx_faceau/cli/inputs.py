@@ -3,7 +3,7 @@
 import glob
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from mlx_faceau.video.images import IMAGE_SUFFIXES, is_image
 from mlx_faceau.video.reader import VIDEO_SUFFIXES, is_text
 
 _NAMED = 5  # of the files in a folder that are skipped
+_KINDS = {"images": IMAGE_SUFFIXES, "videos": VIDEO_SUFFIXES}
 # Endings that no text has; TypeScript and Go use two of videos' endings.
 _NEVER_TEXT = {*IMAGE_SUFFIXES, *VIDEO_SUFFIXES} - {".ts", ".mod"}
 
@@ -43,55 +44,40 @@ def find_inputs(
     return [found for name in names for found in _expand(name, suffixes)]
 
 
-def _expand(name: str, suffixes: Sequence[str]) -> Iterator[Input]:
+def _expand(name: str, suffixes: Sequence[str]) -> list[Input]:
     path = Path(name)
-    if path.is_dir():
-        yield from map(Input, _in_folder(path, suffixes))
-    elif path.is_file():
-        yield Input(path)
+    is_folder = path.is_dir()
+    if path.is_file():
+        return [Input(path)]
+    if is_folder:
+        files = [p for p in sorted(path.iterdir()) if p.is_file() and p.name[0] != "."]
     elif webcam := re.fullmatch(r"webcam:?|(?:webcam:)?([0-9]+)", name):
-        yield Input(None, int(webcam[1] or 0))
+        return [Input(None, int(webcam[1] or 0))]
     else:
-        found = [Path(p) for p in sorted(glob.glob(name, recursive=True)) if Path(p).is_file()]
-        if not found:
+        files = [Path(p) for p in sorted(glob.glob(name, recursive=True)) if Path(p).is_file()]
+        if not files:
             raise UsageError(f"{name}: no such file or folder")
-        paths = [path for path in found if not _is_other_text(path)]
-        taken = {*paths}
-        _report_skipped(name, [path for path in found if path not in taken])
-        yield from map(Input, paths)
-
-
-def _in_folder(folder: Path, suffixes: Sequence[str]) -> list[Path]:
-    files = [p for p in sorted(folder.iterdir()) if p.is_file() and p.name[0] != "."]
-    # Overlays of an earlier run are not measured again.
-    paths = [
-        p for p in files
-        if p.suffix.lower() in suffixes
-        and ".overlay" not in p.suffixes[-2:]
-        and not _is_other_text(p)
-    ]  # fmt: skip
-    if not paths:
-        kinds = (("images", IMAGE_SUFFIXES), ("videos", VIDEO_SUFFIXES))
-        what = " or ".join(kind for kind, own in kinds if own[0] in suffixes)
-        raise UsageError(f"{folder}: no {what} in this folder")
-    # Where videos alone are wanted OpenFace's files lie beside them, which are not inputs.
-    beside = (".csv", ".hog") if IMAGE_SUFFIXES[0] not in suffixes else ()
-    taken = {*paths}
-    skipped = [p for p in files if p not in taken and p.suffix.lower() not in beside]
-    _report_skipped(str(folder), skipped)
-    return paths
-
-
-def _is_other_text(path: Path) -> bool:
-    """Whether a file that nobody named itself is plain text, such as pyvenv.cfg and go.mod."""
-    return path.suffix.lower() not in _NEVER_TEXT and is_text(path)
-
-
-def _report_skipped(name: str, skipped: Sequence[Path]) -> None:
+    paths, skipped = [], []
+    for file in files:
+        suffix = file.suffix.lower()
+        # Of a folder overlays of an earlier run are not measured again.
+        foreign = is_folder and (suffix not in suffixes or ".overlay" in file.suffixes[-2:])
+        # Nobody named the file itself: it may be plain text, such as pyvenv.cfg and go.mod.
+        if foreign or (suffix not in _NEVER_TEXT and is_text(file)):
+            skipped.append(file)
+        else:
+            paths.append(file)
+    kinds = [k for k, own in _KINDS.items() if own[0] in suffixes]
+    if is_folder and not paths:
+        raise UsageError(f"{path}: no {' or '.join(kinds)} in this folder")
+    if is_folder and kinds == ["videos"]:  # OpenFace's files lie beside them
+        skipped = [file for file in skipped if file.suffix.lower() not in (".csv", ".hog")]
     if skipped:
-        names = [printable(path.name) for path in skipped[:_NAMED]]
-        named = ", ".join(names) + ", ..." * (len(skipped) > _NAMED)
-        sys.stderr.write(f"{name}: {counted(len(skipped), 'other file')} skipped ({named})\n")
+        names = ", ".join(printable(file.name) for file in skipped[:_NAMED])
+        names += ", ..." * (len(skipped) > _NAMED)
+        where = str(path) if is_folder else name
+        sys.stderr.write(f"{where}: {counted(len(skipped), 'other file')} skipped ({names})\n")
+    return [Input(path) for path in paths]
 
 
 def shard(inputs: list[Input], text: str | None) -> list[Input]:
