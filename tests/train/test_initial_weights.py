@@ -137,7 +137,7 @@ def test_the_models_of_a_taught_checkpoint_comes_along_too(trained: Path, tmp_pa
     found = saved_au_models(config, None, load_init(config))
     assert found is not None
     np.testing.assert_array_equal(found.weights, au_models.weights)
-    for plain in ({"init": str(tmp_path)}, {"init": None}, {"auxiliary_weight": 0.0}):
+    for plain in ({"init": str(trained)}, {"init": None}, {"auxiliary_weight": 0.0}):
         other = replace(config, **plain)
         assert saved_au_models(other, None, load_init(other)) is None
     with pytest.raises(CheckpointError, match=r"lacks teacher\."):
