@@ -20,7 +20,7 @@ from timing import RESULTS, Row, write_csv
 
 from mlx_faceau.core.checkpoint import load_checkpoint, save_checkpoint
 from mlx_faceau.core.geometry import similarity_matrix, transform_points
-from mlx_faceau.core.landmarks import OUTER_EYE_CORNERS
+from mlx_faceau.core.metrics import nme
 from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.evaluation.bootstrap import subjects_of
 from mlx_faceau.inference.predictor import load_predictor
@@ -134,11 +134,8 @@ def fit_of(
     marks = np.nan
     if found is not None and found.marks is not None:
         marks = marks_signal(own.landmarks, found.marks) * found.score
-    if points is None:
-        return agreement, marks, False
-    eyes = points[list(OUTER_EYE_CORNERS)]
-    error = np.linalg.norm(own.landmarks - points, axis=1).mean()
-    return agreement, marks, bool(error <= GOOD_NME * np.linalg.norm(eyes[0] - eyes[1]))
+    good = points is not None and nme(points[None], own.landmarks[None])[0] <= GOOD_NME
+    return agreement, marks, bool(good)
 
 
 def curves_of(fits: np.ndarray) -> ConfidenceCurves:

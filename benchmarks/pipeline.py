@@ -96,10 +96,8 @@ def whole(pipeline: FacePipeline, video: Path, passes: int) -> Iterator[Row]:
     if hasattr(os, "sched_setaffinity"):
         cores = os.sched_getaffinity(0)
         os.sched_setaffinity(0, {min(cores)})  # threads inherit it
-        try:
-            yield whole_video(pipeline, video, passes, "whole, per frame, on one core")
-        finally:
-            os.sched_setaffinity(0, cores)
+        yield whole_video(pipeline, video, passes, "whole, per frame, on one core")
+        os.sched_setaffinity(0, cores)
 
 
 def whole_video(pipeline: FacePipeline, video: Path, passes: int, stage: str) -> Row:
