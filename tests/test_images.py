@@ -89,10 +89,23 @@ def test_samples_are_stretched_by_the_bits_in_use(
     assert (f"read as {bits} bits" in caplog.text) == (bits < 16)
 
 
-def test_deep_colour_keeps_its_colours(tmp_path: Path) -> None:
-    cv2.imwrite(str(tmp_path / "a.png"), drawn().astype(np.uint16) * 16)
-    image = read_image(tmp_path / "a.png").astype(float)
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".ppm"])
+def test_deep_colour_keeps_its_colours(tmp_path: Path, suffix: str) -> None:
+    """Twelve bits in samples of sixteen."""
+    path = tmp_path / f"a{suffix}"
+    cv2.imwrite(str(path), drawn().astype(np.uint16) * 16)
+    image = read_image(path).astype(float)
     np.testing.assert_allclose(image, drawn() * 16.0 * 255 / 4095, atol=0.51)
+
+
+def test_samples_of_32_bits_are_refused_without_opencv_s_own_words(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    image = pytest.importorskip("PIL.Image")
+    image.fromarray(drawn()[..., 0].astype(np.int32) * 257).save(tmp_path / "a.tif")
+    with pytest.raises(VideoError, match=r"a\.tif: not a readable image"):
+        read_image(tmp_path / "a.tif")
+    assert capfd.readouterr().err == ""
 
 
 def test_floating_point_pictures_are_read_from_0_to_1(tmp_path: Path) -> None:

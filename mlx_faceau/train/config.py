@@ -57,7 +57,9 @@ class TrainConfig:
         (),
         "HDF5 files with other people to validate on, instead of a share of --data",
     )
-    output: str | None = option(None, "folder for checkpoints, history, curves and exports")
+    output: str | None = option(
+        None, "folder for checkpoints, history, curves and exports (default: runs/<net>)"
+    )
     init: str | None = option(None, "fine-tune this checkpoint, folder or 'builtin'")
     epochs: int = option(100, "total number of epochs, also on resume", least=1)
     batch_size: int = option(32, "faces in one forward pass", least=2)

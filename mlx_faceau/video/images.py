@@ -14,6 +14,8 @@ import numpy as np
 
 from mlx_faceau.errors import MissingDependency, VideoError
 
+from .opencv_log import NOTHING, opencv_log_level
+
 logger = logging.getLogger(__name__)
 
 # What is looked for in folders; a file that is named itself may have any ending. GIF is a video.
@@ -52,13 +54,18 @@ def read_image(path: Path | str) -> np.ndarray:
     if not data.startswith(_OPENCV):
         return _read_with_pillow(path, data)
     _check_header(path, data)
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
-    except cv2.error:
-        image = None
+    image = _decoded(data)
     if image is None:
         raise VideoError(f"{path}: not a readable image")
     return _as_bytes(path, image)
+
+
+def _decoded(data: bytes) -> np.ndarray | None:
+    """OpenCV's BGR image in the file's own depth; None if it cannot read it."""
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
+    with suppress(cv2.error), opencv_log_level(NOTHING):
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    return None
 
 
 def is_image(path: Path) -> bool:
@@ -159,6 +166,10 @@ def _read_with_pillow(path: Path, data: bytes) -> np.ndarray:
                 image = cv2.cvtColor(_as_bytes(path, samples), cv2.COLOR_GRAY2BGR)
             else:
                 image = np.ascontiguousarray(np.asarray(upright.convert("RGB"))[..., ::-1])
+                # Pillow reduces deep colours by the largest that the header allows.
+                deep = _decoded(data) if picture.format == "PPM" else None
+                if deep is not None and deep.dtype == np.uint16:
+                    image = _as_bytes(path, deep)
     except (OSError, ValueError, SyntaxError, RuntimeError):
         raise VideoError(f"{path}: not a readable image") from None
     return image
