@@ -16,7 +16,7 @@ from mlx_faceau.train.mlx_trainer import MLXTrainer
 from mlx_faceau.train.schedule import learning_rate
 from mlx_faceau.train.target_statistics import TargetStatistics
 
-STEPS, BATCH = 10, 16
+STEPS, BATCH = 10, 8
 TOLERANCE = 1e-3  # relative; float32 training is chaotic after some dozens of steps
 STANDARDISED = {"landmark_pose": ("global_params", "local_params"), "au_prediction": ()}
 
