@@ -120,6 +120,13 @@ def open_data(
         _rows(dataset.labels, split.train), _rows(dataset.masks, split.train)
     )
     rows, auxiliary = split.train, None
+    indices = np.repeat(rows, _OVERFIT_REPEATS) if config.overfit else rows
+    if len(indices) < step > config.batch_size:
+        raise DatasetError(
+            f"the training side holds {counted(len(indices), 'sample')}, fewer than the {step} of "
+            f"a step (--batch-size {config.batch_size} by --accumulate {config.accumulate} by "
+            f"{counted(part[1], 'rank')}); lower these, or add data"
+        )
     if isinstance(config, AUTrainConfig):
         _check_units(dataset.labels["au_intensities"], split, config)
         if config.auxiliary_weight:
@@ -139,7 +146,7 @@ def open_data(
                 )
     batches = Batches(
         dataset,
-        np.repeat(rows, _OVERFIT_REPEATS) if config.overfit else rows,
+        indices,
         step,
         config.seed,
         augment=None if config.overfit else augmentation(config.augment, config.horizontal_flip),

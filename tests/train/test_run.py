@@ -318,6 +318,14 @@ def test_data_that_cannot_be_trained_on_is_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_step_of_several_batches_that_the_data_do_not_fill_is_taken_apart(
+    faces_file: Path, tmp_path: Path
+) -> None:
+    words = "fewer than the 24 of a step .--batch-size 8 by --accumulate 3 by 1 rank"
+    with pytest.raises(DatasetError, match=words):
+        train(AUTrainConfig, faces_file, tmp_path / "run", accumulate=3)
+
+
 def test_a_framework_that_is_not_installed_is_named_with_its_extra(
     faces_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
