@@ -58,7 +58,7 @@ class TrainConfig:
         "HDF5 files with other people to validate on, instead of a share of --data",
     )
     output: str | None = option(
-        None, "folder for checkpoints, history, curves and exports (default: runs/<net>)"
+        None, "folder for checkpoints, history, curves and exports (default: runs/NET)"
     )
     init: str | None = option(None, "fine-tune this checkpoint, folder or 'builtin'")
     epochs: int = option(100, "total number of epochs, also on resume", least=1)
