@@ -370,6 +370,26 @@ def test_clusters_that_cannot_be_read_are_counted(
     assert "could not be decoded" in caplog.text
 
 
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_relative_path_is_read_on_when_the_folder_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: bool
+) -> None:
+    """A later start opens the file again; so does a damaged one, without threads."""
+    path = write(tmp_path / "a.mp4", numbered(40), g="1" if damaged else "10", bf="0")
+    if damaged:
+        data, ends = bytearray(path.read_bytes()), sample_ends(path)
+        data[ends[19] + 4 : ends[20]] = b"\xff" * (ends[20] - ends[19] - 4)
+        path.write_bytes(data)
+    span = Span(start=0.0 if damaged else 1.0)
+    whole = [frame.index for frame in Video(path).frames(span)]
+    monkeypatch.chdir(tmp_path)
+    video = Video("a.mp4")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    assert [frame.index for frame in video.frames(span)] == whole
+    assert video.damaged == damaged
+
+
 def test_damaged_packets_cost_their_own_frames_and_shift_no_times(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -58,8 +58,12 @@ class OutputFiles:
             )
         if self.subtract_neutral and "aus" not in self.layout.groups:
             raise UsageError("there are no action units to calibrate; give --au-model")
+        # Before long work.
         if self.format == "parquet":
-            import_library("pyarrow", "parquet")  # before long work
+            import_library("pyarrow", "parquet")
+        if self.report is not None:
+            import_library("jinja2")
+            import_library("matplotlib")
 
     @property
     def rows(self) -> Path | str:

@@ -76,7 +76,8 @@ class Decoder:
     """
 
     def __init__(self, path: Path, threaded: bool, start: KeyFrame | None = None) -> None:
-        self._path, self._threaded, self._start = path, threaded, start
+        self.path = path.absolute()  # the current folder may change before the file is read again
+        self._threaded, self._start = threaded, start
         self.damaged = self.missing = 0
         self._container = container = _open(path)
         try:
@@ -190,7 +191,7 @@ class Decoder:
 
     def _count_missing(self) -> int:
         """Frames that the file promises behind its own end."""
-        size = self._path.stat().st_size
+        size = self.path.stat().st_size
         entries = self.stream.index_entries
         if len(entries) and entries[-1].pos + entries[-1].size > size:
             beyond = [entry for entry in entries if entry.pos + entry.size > size]
@@ -211,7 +212,7 @@ class Decoder:
         width = max(1, round(frame.width * ratio))
         if width * frame.height > _MAX_PIXELS:
             raise VideoError(
-                f"{self._path}: frames of {width} x {frame.height} pixels are too large"
+                f"{self.path}: frames of {width} x {frame.height} pixels are too large"
             )
         # Another format than the frame's own: else the decoder's buffer would be handed out.
         target = "rgb24" if frame.format.name == "bgr24" else "bgr24"
@@ -246,7 +247,7 @@ def find_key_frame(decoder: Decoder, first: DecodedFrame, seconds: float) -> Key
     wanted = first.pts + int(seconds / decoder.time_base)
     times: list[int] = []
     key: KeyFrame | None = None
-    with _open(decoder._path) as container:
+    with _open(decoder.path) as container:
         for packet in _demux(container):
             if packet.stream_index != decoder.stream.index or _is_empty(packet):
                 continue

@@ -170,7 +170,7 @@ class Video:
         if key is None:
             return chain([self._first], self._frames)
         self._decoder.close()
-        self._decoder = self._av.Decoder(self.path, threaded=True, start=key)
+        self._decoder = self._av.Decoder(self._decoder.path, threaded=True, start=key)
         return self._decoded()
 
     def _decoded(self) -> Iterator["DecodedFrame"]:
@@ -183,7 +183,7 @@ class Video:
                 last = decoded.index
         except self._av.DecoderError:
             self._decoder.close()
-            self._decoder = self._av.Decoder(self.path, threaded=False)
+            self._decoder = self._av.Decoder(self._decoder.path, threaded=False)
             for decoded in self._decoder.frames():
                 if decoded.index > last:
                     yield decoded
