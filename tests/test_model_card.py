@@ -271,6 +271,22 @@ def test_every_stage_is_listed_with_the_licences_of_all_labels(tmp_path: Path) -
     assert "Some of the training files do not say who labelled them" in text
 
 
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ({"data": {"hash": "feed"}}, "Not recorded: the weights were imported, or trained by"),
+        ({"data": {**DATA, "faces": None}}, "Not recorded: the weights were imported"),
+        ({"target_statistics": {"au_intensities": 5}}, "Mean and deviation of its labels are dam"),
+        ({"package_version": None}, "unknown"),
+    ],
+)
+def test_what_a_checkpoint_records_in_part_stops_no_card(
+    tmp_path: Path, told: dict[str, object], words: str
+) -> None:
+    path = save(tmp_path / BEST_NAME, **told)
+    assert words in write_model_card(path, tmp_path).read_text()
+
+
 def test_of_an_older_checkpoints_start_the_hash_is_told(tmp_path: Path) -> None:
     pytest.importorskip("safetensors")
     start = {"file": "run/checkpoint_best.safetensors", "hash": "1" * 64}

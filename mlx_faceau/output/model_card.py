@@ -45,6 +45,8 @@ _NOT_MEASURED = (
 # What a JSON file with other values than ours raises while it is quoted.
 _DAMAGED = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
 
+_QUOTED = ("faces", "training", "validation", "split_by", "hash")  # of a training's data
+
 _LOG = logging.getLogger(__name__)
 _FORMATS = {ONNX_SUFFIX: "ONNX", COREML_SUFFIX: "Core ML", WEIGHTS_SUFFIX: "weights"}
 _START = "<!-- mlx-faceau {}: every export rewrites this part; add your text before or after it -->"
@@ -143,25 +145,31 @@ def _section(config: ModelConfig, metadata: Mapping[str, Any], path: Path, folde
     for training in trainings[::-1]:
         settings = current_settings(training.get("training") or {})
         shown = [f"{k} {settings[k]}" for k in ESSENTIALS if settings.get(k) is not None]
-        stage = {"hash": training.get("hash"), "data": training.get("data")}
+        data = training.get("data") or {}
+        complete = all(data.get(key) is not None for key in _QUOTED)
+        stage = {"hash": training.get("hash"), "data": data if complete else None}
         stages.append({**stage, "settings": ", ".join(shown)})
     labellers = [
         f"{who['labeller']}: {who.get('licence') or 'names none'}"
         for data in known
         for who in data.get("labellers") or ()
     ]
+    try:
+        spread = _spread(metadata)
+    except _DAMAGED:
+        spread = "Mean and deviation of its labels are damaged and are not quoted."
     return render(
         "model_card.md",
         net=net,
         predicts=predicts,
         parameters=count_parameters(config),
         width=config.width_mult,
-        version=metadata["package_version"],
+        version=metadata.get("package_version") or "unknown",
         outputs=[(name, shape, _OUTPUTS[name]) for name, shape in config.output_shapes.items()],
         hash=own,
         files=_exported_files(config.kind, sources, folder),
         stages=stages,
-        spread=_spread(metadata),
+        spread=spread,
         accuracy=recorded_accuracy(metadata, sources, path.parent, folder),
         licence_note=metadata.get("licence_note", LICENCE_NOTE),
         any_data=bool(known),
