@@ -19,7 +19,7 @@ from test_openface_csv import face
 
 from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.core.libraries import installed_version
-from mlx_faceau.errors import MissingDependency, VideoError
+from mlx_faceau.errors import MissingDependency, UsageError, VideoError
 from mlx_faceau.output.neutral_calibration import NeutralCalibration
 from mlx_faceau.output.openface_csv import Layout, read_openface_csv
 from mlx_faceau.output.result_files import OutputFiles, json_lines, write_results
@@ -48,6 +48,11 @@ def varying_results(count: int) -> Iterator[FrameResult]:
 def broken(count: int, error: BaseException) -> Iterator[FrameResult]:
     yield from results(count)
     raise error
+
+
+def test_a_parquet_file_is_not_named_as_the_csv_it_is_made_of(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"a\.csv: .*end it with \.parquet"):
+        OutputFiles(tmp_path / "a.csv", "parquet")
 
 
 def test_a_report_without_its_library_is_refused_before_the_work(

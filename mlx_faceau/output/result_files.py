@@ -58,6 +58,8 @@ class OutputFiles:
             )
         if self.subtract_neutral and "aus" not in self.layout.groups:
             raise UsageError("there are no action units to calibrate; give --au-model")
+        if self.format == "parquet" and Path(self.rows) == Path(self.table):
+            raise UsageError(f"{self.table}: the CSV beside it has this name; end it with .parquet")
         # Before long work.
         if self.format == "parquet":
             import_library("pyarrow", "parquet")
