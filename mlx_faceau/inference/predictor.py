@@ -32,11 +32,7 @@ class _Predictor:
 
     @classmethod
     def from_checkpoint(
-        cls,
-        path: ModelPath,
-        device: str | None = None,
-        width_mult: float | None = None,
-        dropout: float | None = None,
+        cls, path: ModelPath, device: str | None = None, width_mult: float | None = None
     ) -> Self:
         """A ``.safetensors`` checkpoint or a ``.pt`` file of the original tool, run by PyTorch.
 
@@ -44,11 +40,8 @@ class _Predictor:
             path: the file, or a folder with ``checkpoint_best.safetensors``.
             device: ``"cpu"``, ``"cuda"`` or ``"mps"``; None or ``"auto"`` takes the best there is.
             width_mult: of a ``.pt`` file, where it cannot be found out.
-            dropout: of an action unit net in a ``.pt`` file, which does not record it; predictions
-                do not depend on it.
         """
-        own: dict[str, Any] = {"device": device, "width_mult": width_mult, "dropout": dropout}
-        return cls(open_backend(path, cls.kind, "torch", **own))
+        return cls(open_backend(path, cls.kind, "torch", device=device, width_mult=width_mult))
 
     @classmethod
     def from_mlx(cls, path: ModelPath) -> Self:
@@ -159,6 +152,22 @@ class AUPredictor(_Predictor):
     """
 
     kind = "au_prediction"
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        path: ModelPath,
+        device: str | None = None,
+        width_mult: float | None = None,
+        dropout: float | None = None,
+    ) -> Self:
+        """As :meth:`LandmarkPosePredictor.from_checkpoint`.
+
+        ``dropout`` is the net's, which a ``.pt`` file does not record; predictions do not depend on
+        it.
+        """
+        own: dict[str, Any] = {"device": device, "width_mult": width_mult, "dropout": dropout}
+        return cls(open_backend(path, cls.kind, "torch", **own))
 
     @staticmethod
     def get_au_names() -> list[str]:
