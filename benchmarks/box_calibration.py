@@ -9,7 +9,7 @@ enlarged twice. Each is then enlarged by a random factor, put at a random place 
 (edges replicated) and shown to every detector that runs here: dlib and Apple Vision where they are
 installed, YuNet with its file. Grey photographs are left out. Calibrations are medians over one
 half of the people (``subjects.csv`` names them; else every photograph is a person), errors are
-those of the other half. The fractions belong into ``mlx_faceau/video/box_calibration.py``.
+those of the other half. The fractions belong in ``mlx_faceau/video/box_calibration.py``.
 """
 
 import argparse

@@ -155,7 +155,9 @@ def onnx_file(made_once: Callable[..., Path]) -> Callable[..., Path]:
     def path(*configs: Any, **options: Any) -> Path:
         nets = [random_source(config) for config in configs]
         net = nets[0] if len(nets) == 1 else CombinedModel(*nets)
-        name = "-".join(["onnx", *(net.kind for net in nets), *map(str, options.values())])
+        name = "-".join(
+            ["onnx", *(net.kind for net in nets), *(f"{k}={v}" for k, v in options.items())]
+        )
         return made_once(name, lambda to: export_to_onnx(net, to / "a.onnx", **options)) / "a.onnx"
 
     return path

@@ -144,7 +144,8 @@ def test_metadata_of_another_form_are_refused_where_they_are_read(
 
 def test_metadata_may_be_null_where_nothing_is_recorded(tmp_path: Path) -> None:
     names = ("data", "pdm", "init", "training", "au_weights", "progress", "target_statistics")
-    earlier = {"data": {"labellers": [{"labeller": "a", "licence": None, "pdm": None}]}}
+    unknown = [{"labeller": "a", "licence": None, "pdm": None}, {"labeller": "b", "pdm": {}}]
+    earlier = {"data": {"labellers": unknown}}
     metadata = {**describe(CONFIG, **dict.fromkeys(names)), "init": {**earlier, "init": None}}
     save_checkpoint(tmp_path / "a.safetensors", {"x": np.zeros(1)}, metadata)
     assert read_metadata(tmp_path / "a.safetensors") == metadata

@@ -1,6 +1,7 @@
 """Pictures of every kind: formats, bits, colours, frames, orientation."""
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -204,3 +205,11 @@ def test_cases_from_the_field(
     image = read_image(path)
     assert image.shape == shape
     assert (caplog.text == "") if message is None else (message in caplog.text)
+
+
+def test_threads_that_read_images_leave_opencv_its_messages(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), drawn())
+    before = cv2.utils.logging.getLogLevel()
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(read_image, [tmp_path / "a.png"] * 200))
+    assert cv2.utils.logging.getLogLevel() == before

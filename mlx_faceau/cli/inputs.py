@@ -68,8 +68,9 @@ def _expand(name: str, suffixes: Sequence[str]) -> list[Input]:
         else:
             paths.append(file)
     kinds = [k for k, own in _KINDS.items() if own[0] in suffixes]
-    if is_folder and not paths:
-        raise UsageError(f"{path}: no {' or '.join(kinds)} in this folder")
+    if not paths:
+        where = "in this folder" if is_folder else "among these files"
+        raise UsageError(f"{name}: no {' or '.join(kinds)} {where}")
     if is_folder and kinds == ["videos"]:  # OpenFace's files lie beside them
         skipped = [file for file in skipped if file.suffix.lower() not in (".csv", ".hog")]
     if skipped:

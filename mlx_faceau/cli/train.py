@@ -98,11 +98,11 @@ def _report(loop: "TrainingLoop") -> int:
     best = loop.state.best
     if "aus" in best["metrics"]:
         print(action_unit_table({"net": best["metrics"]}).text())
-    finished = loop.stopped == "finished"
+    early = "stopped early: no better loss for a while"
+    how = "finished" if loop.stopped == "finished" else early
     print(
-        f"{'finished' if finished else 'stopped early: no better loss for a while'} after "
-        f"{counted(loop.state.epoch, 'epoch')}; best is epoch {best['epoch']} with validation "
-        f"loss {best['validation']['loss']:.4f}, in {loop.folder.path}"
+        f"{how} after {counted(loop.state.epoch, 'epoch')}; best is epoch {best['epoch']} with "
+        f"validation loss {best['validation']['loss']:.4f}, in {loop.folder.path}"
     )
     if not loop.config.overfit:
         return 0

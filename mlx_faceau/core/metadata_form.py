@@ -1,6 +1,6 @@
 """The form of a net's metadata, checked once where a file is read.
 
-Strangers' files may hold anything under these names; whoever reads the metadata relies on the form.
+Files from elsewhere may hold anything under these names; readers rely on this check.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,10 +19,11 @@ class _Object:
 
     fields: Mapping[str, Any]
     required: tuple[str, ...] = ()
+    may_be_empty: bool = False  # where it is not recorded
 
 
 _ANY = _Object({})
-_PDM = _Object({"name": str, "hash": str}, ("name", "hash"))
+_PDM = _Object({"name": str, "hash": str}, ("name", "hash"), may_be_empty=True)
 _LABELLER = _Object({"labeller": str, "licence": str, "pdm": _PDM}, ("labeller",))
 _DATA = _Object(
     {
@@ -80,6 +81,7 @@ def _faults(value: Any, form: Any, name: str) -> Iterator[str]:
         for item in value:
             yield from _faults(item, form[0], f"an entry of {name}")
     elif isinstance(form, _Object):
-        yield from (f"{name} has no {key!r}" for key in form.required if value.get(key) is None)
+        required = () if form.may_be_empty and not value else form.required
+        yield from (f"{name} has no {key!r}" for key in required if value.get(key) is None)
         for key in (key for key in form.fields if key in value):
             yield from _faults(value[key], form.fields[key], f"{key!r} of {name}")

@@ -171,7 +171,7 @@ def _section(config: ModelConfig, metadata: Mapping[str, Any], path: Path, folde
         stages=stages,
         spread=spread,
         accuracy=recorded_accuracy(metadata, sources, path.parent, folder),
-        licence_note=metadata.get("licence_note", LICENCE_NOTE),
+        licence_note=metadata.get("licence_note") or LICENCE_NOTE,
         any_data=bool(known),
         labellers=list(dict.fromkeys(labellers)),
         unlabelled=not all(data.get("labellers") for data in known),
@@ -188,7 +188,7 @@ def _exported_files(kind: str, sources: Collection[str], folder: Path) -> list[d
             metadata = read(path) or {}
         except CheckpointError:  # not a file of ours
             continue
-        own = metadata.get("nets", {}).get(kind, metadata)
+        own = (metadata.get("nets") or {}).get(kind) or metadata
         if own.get("source_hash") in sources:
             rows.append(
                 {

@@ -121,7 +121,7 @@ def open_data(
     )
     rows, auxiliary = split.train, None
     indices = np.repeat(rows, _OVERFIT_REPEATS) if config.overfit else rows
-    if len(indices) < step > config.batch_size:
+    if len(indices) < step and config.batch_size < step:
         raise DatasetError(
             f"the training side holds {counted(len(indices), 'sample')}, fewer than the {step} of "
             f"a step (--batch-size {config.batch_size} by --accumulate {config.accumulate} by "

@@ -16,7 +16,7 @@ from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.core.setting_names import current_settings
 from mlx_faceau.core.trainer import Ranks, Trainer, TrainerSettings
 from mlx_faceau.data.labels.openface_au_models import OpenFaceAUModels
-from mlx_faceau.errors import CheckpointError, DatasetError
+from mlx_faceau.errors import CheckpointError, DatasetError, UsageError
 
 from .checkpoints import AU_MODELS, RunFolder, TrainingState, find_resumable
 from .config import AUTrainConfig, TrainConfig, checked_au_weights, read_au_weights, resolve
@@ -186,7 +186,7 @@ def check_same_data(checkpoint: Checkpoint, here: Mapping[str, Any], config: Tra
 
 def check_same_ranks(checkpoint: Checkpoint, ranks: int) -> None:
     """Raise CheckpointError unless as many ranks train as before."""
-    recorded = checkpoint.metadata.get("ranks", 1)
+    recorded = checkpoint.metadata.get("ranks") or 1
     if recorded != ranks:
         raise CheckpointError(
             f"{checkpoint.path}: was trained by {recorded} ranks, not {ranks}; "
@@ -247,5 +247,8 @@ def _au_weights(config: TrainConfig, checkpoint: Checkpoint | None) -> dict[str,
     if checkpoint is not None:
         if not (recorded := checkpoint.metadata.get("au_weights")):
             raise CheckpointError(f"{checkpoint.path}: lacks its au_weights; start a new run")
-        return checked_au_weights(recorded, checkpoint.path)
+        try:
+            return checked_au_weights(recorded, checkpoint.path)
+        except UsageError as error:
+            raise CheckpointError(str(error)) from None
     return read_au_weights(config.au_weights)

@@ -60,7 +60,7 @@ class TargetStatistics:
     ) -> "TargetStatistics":
         """Read back what :meth:`to_json` gave; if it is malformed the error names the source.
 
-        There must be means of these shapes, by label.
+        There must be means and deviations of these shapes, by label.
         """
         try:
             labels = {name: value for name, value in content.items() if name != "count"}
@@ -69,7 +69,10 @@ class TargetStatistics:
                 {name: np.asarray(value["mean"], np.float64) for name, value in labels.items()},
                 {name: np.asarray(value["deviation"], float) for name, value in labels.items()},
             )
-            if all(found.means[name].shape == shape for name, shape in shapes.items()):
+            both = (found.means, found.deviations)
+            if all(
+                values[name].shape == shape for values in both for name, shape in shapes.items()
+            ):
                 return found
         except (KeyError, TypeError, ValueError):
             pass

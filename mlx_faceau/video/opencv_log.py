@@ -1,20 +1,32 @@
 """OpenCV's own messages, suppressed where an error of ours replaces them."""
 
 import contextlib
+import threading
 from collections.abc import Iterator
 
 import cv2
 
 _LOG = cv2.utils.logging
 ERRORS, NOTHING = _LOG.LOG_LEVEL_ERROR, _LOG.LOG_LEVEL_SILENT
+_lock = threading.Lock()
+_before: list[int] = []  # levels that open blocks found, of all threads
 
 
 @contextlib.contextmanager
 def opencv_log_level(level: int) -> Iterator[None]:
-    """Set the level from which OpenCV prints its own messages, inside the block."""
-    before = _LOG.getLogLevel()
-    _LOG.setLogLevel(level)
+    """Set the level from which OpenCV prints its own messages, inside the block.
+
+    It holds for the whole process: the first block's level returns when the last one ends.
+    """
+    with _lock:
+        _before.append(_LOG.getLogLevel())
+        _LOG.setLogLevel(level)
     try:
         yield
     finally:
-        _LOG.setLogLevel(before)
+        with _lock:
+            # Blocks of several threads end in any order: all but the last leave the level alone.
+            first = _before[0]
+            _before.pop()
+            if not _before:
+                _LOG.setLogLevel(first)

@@ -65,7 +65,7 @@ def test_threads_share_one_backend(opened):
 def test_on_a_gpu_batches_are_filled_up_to_few_sizes(opened, monkeypatch):
     _, backend, _ = opened
     expected, net, seen = backend.run(images(5)), backend._net, []
-    monkeypatch.setattr(backend, "_device", "metal")
+    monkeypatch.setattr(backend, "device", "metal")
     monkeypatch.setattr(backend, "_net", lambda x: seen.append(len(x)) or net(x))
     for name, value in backend.run(images(5)).items():
         np.testing.assert_allclose(value, expected[name], rtol=0, atol=TOLERANCE[name])

@@ -110,14 +110,17 @@ def test_the_command_writes_a_training_file(shared_folder, tmp_path, monkeypatch
         pytest.skip("ICT-FaceKit is not here")
     (tmp_path / "faces").mkdir()
     cv2.imwrite(str(tmp_path / "faces" / "one.png"), astronaut()[:300, 80:380, ::-1])
-    arguments = [str(tmp_path / "faces"), str(open_folder / "ict_facekit.npz"), "--each", "2"]
-    arguments += ["--label-model", str(open_folder / "face_landmarker.task")]
-    arguments += ["--output", str(tmp_path / "a.h5")]
-    monkeypatch.setattr("sys.argv", ["make_expressions.py", *arguments])
-    command.main()
-    dataset = FaceDataset(tmp_path / "a.h5")
-    assert dataset.outside == 0
-    assert set(dataset.subjects) == {"one"}
+    arguments = [str(tmp_path / "faces"), str(open_folder / "ict_facekit.npz"), "--each", "1"]
+    arguments += ["--label-model", str(open_folder / "face_landmarker.task"), "--output"]
+    images = []
+    for name in ("a.h5", "b.h5"):
+        monkeypatch.setattr("sys.argv", ["make_expressions.py", *arguments, str(tmp_path / name)])
+        command.main()
+        dataset = FaceDataset(tmp_path / name)
+        images.append(dataset.read_images(range(len(dataset.labels["landmarks"]))))
+        assert dataset.outside == 0
+        assert set(dataset.subjects) == {"one"}
+    np.testing.assert_array_equal(*images)
     (used,) = labellers(tmp_path / "a.h5")
     assert used["labeller"] == "mediapipe"
     assert used["pdm"]["hash"] == read_pdm(OPEN_PDM).hash

@@ -528,6 +528,7 @@ def test_a_webcam_is_read_until_the_end_that_was_asked_for(
         (["clip.mp4", "other.mp4", "--output", "x.csv"], "need a folder"),
         (["clip.mp4", "--output", "-", "--subtract-neutral"], "standard output"),
         (["empty"], "no images or videos"),
+        (["*.cfg"], "no images or videos among these files"),
         (["broken.mp4"], "cannot be read as a video"),
     ],
 )
@@ -539,6 +540,7 @@ def test_bad_input_is_one_line_and_exit_status_2(
     (tmp_path / "other").mkdir()
     clip(tmp_path / "other" / "clip.mp4", 2)
     (tmp_path / "empty").mkdir()
+    (tmp_path / "a.cfg").write_text("text")
     (tmp_path / "broken.mp4").write_bytes(b"x" * 1000)
     assert predict(*arguments) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("mlx-")]

@@ -147,7 +147,7 @@ def test_points_of_mirrored_faces_are_the_mirrored_points_on_average(shared_fold
     faces = np.load(shared_folder / "open" / "posed_dev.npz")
     starts = faces["jpeg_offsets"]
     shifts = []
-    for number in range(0, len(starts) - 1, 16):
+    for number in range(0, len(starts) - 1, 8):
         face = cv2.imdecode(faces["jpeg"][starts[number] : starts[number + 1]], cv2.IMREAD_COLOR)
         (one, *_) = find_faces(net, Pyramid(face))
         (other, *_) = find_faces(net, Pyramid(np.ascontiguousarray(face[:, ::-1])))

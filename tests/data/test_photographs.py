@@ -16,6 +16,7 @@ from labelled_videos import film, moving_face, write_csv
 
 from mlx_faceau.cli.main import main
 from mlx_faceau.core.facs import AU_NAMES
+from mlx_faceau.core.metadata_form import check_form
 from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.data.format.label_provenance import check_same_labels, labellers
 from mlx_faceau.data.format.merge import merge_files
@@ -58,6 +59,9 @@ def test_a_folder_gives_a_file_with_all_names_and_a_list_of_misses(
     dataset = FaceDataset(output)
     assert dataset.videos.tolist() == ["anna.jpg", "both.png", "both.png"]
     assert dataset.subjects.tolist() == ["Anna", "Anna and Bo", "Anna and Bo"]
+    trained = {"data": {"labellers": labellers(output)}}  # as a checkpoint says; no PDM is known
+    assert trained["data"]["labellers"][0]["pdm"] == {}
+    assert check_form(trained, output) == trained
     with (tmp_path / "faces.misses.csv").open() as file:
         misses = {row["file"]: row["reason"] for row in csv.DictReader(file)}
     assert misses == {

@@ -42,16 +42,17 @@ class TrainingDataWriter:
     """
 
     def __init__(self, path: str | os.PathLike[str], expected_samples: int | None = None) -> None:
-        self.path = Path(path).absolute()  # the current folder may change before the end
-        self._folder = self.path.with_name(self.path.name + schema.PARTIAL)
+        self.path = Path(path)  # as given, for messages
+        self._file = self.path.absolute()  # the current folder may change before the end
+        self._folder = self._file.with_name(self._file.name + schema.PARTIAL)
         self._buffer: list[Block] = []
         self._thread_lock = threading.RLock()
         self._open = False
         check_target(self.path, expected_samples)
         busy = DatasetError(f"{self.path}: another writer has it open; wait until it is done")
-        self._lock = Lock(Path(f"{self.path}.lock"), busy)
+        self._lock = Lock(Path(f"{self._file}.lock"), busy)
         try:
-            self._existing = [self.path] if self.path.exists() else []
+            self._existing = [self._file] if self._file.exists() else []
             self._rows = sum(map(_count_rows, self._existing))
             for path in self._existing:  # its labels are checked now, not after all the work
                 FaceDataset(path, keep_outside=True).close()
@@ -84,7 +85,7 @@ class TrainingDataWriter:
                 if self._shards:
                     _LOG.warning(
                         "%s: %d samples are kept; open a writer on %s again to continue or close",
-                        *(self._folder, len(self), self.path),
+                        *(self._folder, len(self), self._file),
                     )
 
     def add_sample(
@@ -185,7 +186,7 @@ class TrainingDataWriter:
                     raise DatasetError(f"{self.path}: not written, no sample was added")
                 self.flush()
                 if self._shards:
-                    with create_file(self.path) as file:
+                    with create_file(self._file) as file:
                         copy_files([*self._existing, *self._shards], file)
                         copy_provenance(file, self._existing)
                     shutil.rmtree(self._folder)
