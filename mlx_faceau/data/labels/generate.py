@@ -37,7 +37,7 @@ class VideoReport:
     licence: str = ""  # the terms of its labels; may be empty
     # name and hash of its parameters' shape model, empty where not known
     pdm: dict[str, str] = field(default_factory=dict)
-    origin: list[str] = field(default_factory=list)  # hashes of the file's path and content
+    file_hashes: list[str] = field(default_factory=list)  # of the file's path and content
 
     @property
     def miss(self) -> str:

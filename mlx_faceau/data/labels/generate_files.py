@@ -168,17 +168,17 @@ def _renamed(
 ) -> Sequence[InputFile]:
     """The inputs by their names in an output with these reports, or by new ones that it lacks.
 
-    A file is known again by its path, or by name and content where it was moved: two recordings
+    A file is recognised by its path, or by name and content where it was moved: two recordings
     may be called video.mp4. Older reports tell neither; there the name decides.
     """
     if not reports:
         return inputs
-    known = {mark: name for name, report in reports.items() for mark in report.origin}
+    known = {each: name for name, report in reports.items() for each in report.file_hashes}
     used = {*reports, *(file.name for file in inputs)}
     renamed: list[InputFile] = []
     for file in inputs:
-        name = next((known[mark] for mark in _origin(file.path) if mark in known), None)
-        if name is None and file.name in reports and reports[file.name].origin:
+        name = next((known[h] for h in _file_hashes(file.path) if h in known), None)
+        if name is None and file.name in reports and reports[file.name].file_hashes:
             numbered = (f"{file.name} ({number})" for number in itertools.count(2))
             name = next(each for each in numbered if each not in used)
             used.add(name)
@@ -186,14 +186,14 @@ def _renamed(
     return renamed
 
 
-def _origin(path: Path) -> list[str]:
+def _file_hashes(path: Path) -> list[str]:
     """Hashes of a file's path; and, if it can be read, of its name, its size and both its ends."""
-    marks = [os.fsencode(path.resolve())]
+    hashed = [os.fsencode(path.resolve())]
     with contextlib.suppress(OSError), path.open("rb") as file:
         begin, size = file.read(_END), file.seek(0, os.SEEK_END)
         file.seek(max(0, size - _END))
-        marks.append(b"%s\0%d\0" % (os.fsencode(path.name), size) + begin + file.read())
-    return [hashlib.sha256(mark).hexdigest()[:16] for mark in marks]
+        hashed.append(b"%s\0%d\0" % (os.fsencode(path.name), size) + begin + file.read())
+    return [hashlib.sha256(content).hexdigest()[:16] for content in hashed]
 
 
 def _read_reports(path: Path) -> list[VideoReport]:
@@ -263,7 +263,7 @@ def make_shard(
                 file.append(block)  # whose errors are the disk's, not the video's
             kept = file.rows - before
             about = replace(generator.report, video=source.name, kept=kept, error=error)
-            reports.append(replace(about, origin=_origin(source.path)))
+            reports.append(replace(about, file_hashes=_file_hashes(source.path)))
         file.write_text(GENERATION, json.dumps(list(map(vars, reports))))
     return reports
 
