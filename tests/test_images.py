@@ -213,3 +213,14 @@ def test_threads_that_read_images_leave_opencv_its_messages(tmp_path: Path) -> N
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(read_image, [tmp_path / "a.png"] * 200))
     assert cv2.utils.logging.getLogLevel() == before
+
+
+def test_a_tiff_whose_second_page_has_no_size_is_no_internal_error(tmp_path: Path) -> None:
+    pages = [Image.fromarray(drawn()[..., ::-1]) for _ in range(2)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    whole, width = (tmp_path / "a.tif").read_bytes(), b"\x00\x01\x04\x00\x01\x00\x00\x00"
+    before, found, after = whole.rpartition(width)
+    assert found
+    assert width in before  # the first page keeps its own
+    (tmp_path / "b.tif").write_bytes(before + b"\xfd\x00" + width[2:] + after)
+    check_drawn(read_image(tmp_path / "b.tif"), 0)

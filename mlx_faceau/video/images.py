@@ -33,6 +33,8 @@ _OPENCV_FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")  # their headers and fr
 _MAX_PIXELS = 1 << 28
 _FREE_PIXELS, _PIXELS_A_BYTE = 1 << 24, 10_000  # what a small file may claim; deflate's limit
 _MAX_SCANS = 200  # of a JPEG: real progressive files have about ten, each a pass over all pixels
+# What Pillow raises on files that it cannot read; TypeError where a TIFF's page has no size.
+_PILLOW_ERRORS = (OSError, ValueError, SyntaxError, RuntimeError, TypeError, struct.error)
 _DEPTHS = (8, 10, 12, 14, 16)  # bits a sample that cameras and scanners store in 16
 
 
@@ -98,8 +100,7 @@ def _check_header(path: Path, data: bytes) -> None:
         if position > len(data):
             raise VideoError(f"{path}: not a readable image: it is cut short")
     # There may be no Pillow, or the file a kind of TIFF that it does not know.
-    ignored = (ModuleNotFoundError, OSError, ValueError, SyntaxError, RuntimeError, struct.error)
-    with suppress(*ignored), _opened(path, data, _OPENCV_FORMATS):
+    with suppress(ModuleNotFoundError, *_PILLOW_ERRORS), _opened(path, data, _OPENCV_FORMATS):
         pass
 
 
@@ -170,6 +171,6 @@ def _read_with_pillow(path: Path, data: bytes) -> np.ndarray:
                 deep = _decoded(data) if picture.format == "PPM" else None
                 if deep is not None and deep.dtype == np.uint16:
                     image = _as_bytes(path, deep)
-    except (OSError, ValueError, SyntaxError, RuntimeError):
+    except _PILLOW_ERRORS:
         raise VideoError(f"{path}: not a readable image") from None
     return image
