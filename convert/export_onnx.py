@@ -87,7 +87,6 @@ def export_to_onnx(
     with atomic_file(path) as temporary:
         model = traced(source, variant)
         if faces is not None:  # first as it will be quantised: int8 hides mistakes
-            pool_globally(model.graph)
             unrounded = replace(variant, precision="float32")
             temporary.write_bytes(onnx_bytes(deepcopy(model), source, unrounded, None))
             verify_export(temporary, path, source)
@@ -124,7 +123,7 @@ def onnx_bytes(
 
 
 def traced(source: SourceModel | CombinedModel, variant: Variant) -> onnx.ModelProto:
-    """The graph that a variant's file is made of, in float32."""
+    """The graph that a variant's file is made of, in float32; of int8 as it is quantised."""
     if variant.precision == HALF_WEIGHTS:
         source = source.rounded_to_half()
     names = list(source.output_shapes)
@@ -149,4 +148,6 @@ def traced(source: SourceModel | CombinedModel, variant: Variant) -> onnx.ModelP
     written = {entry.domain: entry.version for entry in model.opset_import}.get("")
     if written != variant.opset:
         raise ExportError(f"torch wrote opset {written} where {variant.opset} was asked for")
+    if variant.precision == "int8":
+        pool_globally(model.graph)
     return model

@@ -42,13 +42,12 @@ _OPERATIONS = (
 def quantise(
     model: onnx.ModelProto, source: SourceModel | CombinedModel, images: np.ndarray
 ) -> onnx.ModelProto:
-    """Quantise a float32 graph that was traced from the source, of opset 13 or later.
+    """Quantise a float32 graph that was traced from the source for int8, of opset 13 or later.
 
     The scales are calibrated on images (N, 3, 112, 112) float32 RGB in [0, 1].
     """
     tools = import_library("onnxruntime.quantization", "export")
     calibrate = import_library("onnxruntime.quantization.calibrate", "export")
-    pool_globally(model.graph)
     _unshare_arrays(model.graph)
     nodes = _quantised_nodes(model.graph, source)
     if unknown := sorted({node.op_type for node in nodes} - {*_OPERATIONS}):
