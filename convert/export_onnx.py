@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mlx_faceau.core.architectures import IMAGE_SIZE
+from mlx_faceau.core.architectures import IMAGE_SIZE, HOGHeadConfig
 from mlx_faceau.core.artifact_metadata import METADATA_KEY, ONNX_SUFFIX
 from mlx_faceau.core.atomic_io import atomic_file
 from mlx_faceau.errors import ExportError, MissingDependency, UsageError
@@ -36,6 +36,7 @@ _UNFOLDED: dict[str, Any] = {
     "training": torch.onnx.TrainingMode.PRESERVE,
     "do_constant_folding": False,
 }
+_SAMPLING = 16  # opset from which ONNX samples images
 _TRACE_BATCH = 2  # a trace with one image would bake shapes of one image in
 
 
@@ -126,6 +127,10 @@ def traced(source: SourceModel | CombinedModel, variant: Variant) -> onnx.ModelP
     """The graph that a variant's file is made of, in float32; of int8 as it is quantised."""
     if variant.precision == HALF_WEIGHTS:
         source = source.rounded_to_half()
+    if int(variant.opset or 0) < _SAMPLING and any(
+        isinstance(p.config, HOGHeadConfig) for p in source.parts
+    ):
+        raise ExportError(f"a HOG head samples images, from opset {_SAMPLING} on")
     names = list(source.output_shapes)
     dynamic = variant.batch == DYNAMIC
     images = _TRACE_BATCH if dynamic else int(variant.batch or 1)

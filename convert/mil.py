@@ -61,26 +61,63 @@ def slice_by_index(
     end: list[int],
     begin_mask: list[bool] | None = None,
     end_mask: list[bool] | None = None,
+    squeeze_mask: list[bool] | None = None,
     **defaults: Any,
 ) -> Tensor:
-    """A slice of every axis; a mask's True means from the start, or to the end."""
+    """A slice of every axis; a mask's True means from the start, to the end, or a place alone."""
     none = [False] * x.ndim
-    bounds = zip(begin, end, begin_mask or none, end_mask or none, strict=True)
-    return x[tuple(slice(None if s else b, None if t else e) for b, e, s, t in bounds)]
+    bounds = zip(
+        *(begin, end, begin_mask or none, end_mask or none, squeeze_mask or none), strict=True
+    )
+    return x[
+        tuple(
+            b if place else slice(None if start else b, None if stop else e)
+            for b, e, start, stop, place in bounds
+        )
+    ]
+
+
+def resample(x: Tensor, coordinates: Tensor, **settings: Any) -> Tensor:
+    """Bilinear sampling at x, y in [-1, 1], 0 outside; as our exports have it."""
+    known = {
+        "sampling_mode": "bilinear",
+        "padding_mode": "constant",
+        "padding_value": 0.0,
+        "coordinates_mode": "normalized_minus_one_to_one",
+        "align_corners": False,
+    }
+    if {name: settings.get(name) for name in known} != known:
+        raise UsageError(f"resample with {settings} is not supported")
+    return F.grid_sample(x, coordinates, padding_mode="zeros", align_corners=False)
+
+
+def matmul(x: Tensor, y: Tensor, transpose_x: bool = False, transpose_y: bool = False) -> Tensor:
+    """A product of the last two axes."""
+    return (x.mT if transpose_x else x) @ (y.mT if transpose_y else y)
 
 
 # The operations that our exports consist of, by their MIL names, with MIL's parameter names.
 OPERATIONS: dict[str, Callable[..., Tensor]] = {
     "conv": conv,
     "linear": lambda x, weight, bias: F.linear(x, weight, bias),
+    "matmul": matmul,
+    "resample": resample,
     "reduce_mean": lambda x, axes, keep_dims: x.mean(axes, keepdim=keep_dims),
+    "reduce_sum": lambda x, axes, keep_dims: x.sum(axes, keepdim=keep_dims),
+    "reduce_max": lambda x, axes, keep_dims: x.amax(axes, keepdim=keep_dims),
+    "expand_dims": lambda x, axes: x[(*[slice(None)] * axes[0], None)],
+    "stack": lambda values, axis: torch.stack(values, axis),
     "reshape": lambda x, shape: x.reshape(shape),
     "slice_by_index": slice_by_index,
     "concat": lambda values, axis, interleave: torch.cat(values, axis),
     "cast": lambda x, dtype: x,  # every result is rounded to its declared type
     "log": lambda x, epsilon: torch.log(x + epsilon),
     "add": lambda x, y: x + y,
+    "sub": lambda x, y: x - y,
     "mul": lambda x, y: x * y,
+    "real_div": lambda x, y: x / y,
+    "clip": lambda x, alpha, beta: torch.clip(x, alpha, beta),
+    "sqrt": lambda x: torch.sqrt(x),
     "abs": lambda x: torch.abs(x),
     "exp": lambda x: torch.exp(x),
     "tanh": lambda x: torch.tanh(x),

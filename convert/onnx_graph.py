@@ -5,7 +5,7 @@ with the kind of net instead of ``net`` where a graph holds both.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import numpy as np
 import onnx
@@ -50,14 +50,19 @@ def take_uint8(model: onnx.ModelProto) -> None:
 
 
 def to_float16(model: onnx.ModelProto) -> None:
-    """Compute in float16 up to each head's last layer; input, last activations, outputs float32."""
+    """Compute in float16 up to each head's last layer; input, outputs and what is between float32.
+
+    A HOG head's gradients keep float32 as well.
+    """
     graph = model.graph
     last = last_layers(graph)
     behind = {name for node in graph.node if node.name in last for name in node.output}
     narrow: set[str] = set()  # tensors that a float16 node reads
+    wide: set[str] = set()  # nodes that stay as they are
     for node in graph.node:
-        if behind & {*node.input}:  # the outputs' activations keep float32
+        if "/hog/" in node.name or behind & {*node.input}:
             behind |= {*node.output}
+            wide.add(node.name)
         else:
             narrow |= {*node.input}
     constants = [(n.output[0], n.attribute[0].t) for n in graph.node if n.op_type == "Constant"]
@@ -68,17 +73,17 @@ def to_float16(model: onnx.ModelProto) -> None:
         if (largest := float(np.abs(values).max(initial=0.0))) > _FLOAT16_MAX:
             raise ExportError(f"{name} holds {largest:.3g}, beyond float16; export float32")
         tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), tensor.name))
-    _rename_input(graph, "image_half")
+    _rename_input(graph, "image_half", wide)
     half = TensorProto.FLOAT16
     nodes = [helper.make_node("Cast", [INPUT_NAME], ["image_half"], "/input/Half", to=half)]
     for node in graph.node:
         nodes.append(node)
-        if node.name in last:
-            (wide,) = node.output
-            node.output[0] = f"{wide}_half"
+        if node.name in last - wide:
+            (output,) = node.output
+            node.output[0] = f"{output}_half"
             cast = f"{node.name}/Wide"
             nodes.append(
-                helper.make_node("Cast", [*node.output], [wide], cast, to=TensorProto.FLOAT)
+                helper.make_node("Cast", [*node.output], [output], cast, to=TensorProto.FLOAT)
             )
     replace_nodes(graph, nodes)
     del graph.value_info[:]
@@ -128,8 +133,10 @@ def initializer_arrays(graph: onnx.GraphProto) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _rename_input(graph: onnx.GraphProto, new: str) -> None:
+def _rename_input(graph: onnx.GraphProto, new: str, but: Collection[str] = ()) -> None:
     for node in graph.node:
+        if node.name in but:
+            continue
         node.input[:] = [new if name == INPUT_NAME else name for name in node.input]
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mlx_faceau.core.architectures import ModelConfig
+from mlx_faceau.core.architectures import HOGHeadConfig, ModelConfig
 from mlx_faceau.core.libraries import import_library
 from mlx_faceau.core.losses import (
     AUPredictionLoss,
@@ -14,7 +14,7 @@ from mlx_faceau.core.losses import (
 )
 
 import_library("torch", "torch")
-from .nets import AUPredictionNet, FaceNet, UnifiedLandmarkPoseNet  # noqa: E402
+from .nets import AUPredictionNet, FaceNet, HOGHeadNet, UnifiedLandmarkPoseNet  # noqa: E402
 
 __all__ = [
     "AUPredictionLoss",
@@ -29,7 +29,11 @@ __all__ = [
 
 def build(config: ModelConfig, weights: Mapping[str, np.ndarray] | None = None) -> FaceNet:
     """The net of a configuration; without weights they are random by torch's seed."""
-    kind = UnifiedLandmarkPoseNet if config.kind == "landmark_pose" else AUPredictionNet
+    kind: type[FaceNet] = AUPredictionNet
+    if isinstance(config, HOGHeadConfig):
+        kind = HOGHeadNet
+    elif config.kind == "landmark_pose":
+        kind = UnifiedLandmarkPoseNet
     net = kind.__new__(kind)
     FaceNet.__init__(net, config, weights)
     return net

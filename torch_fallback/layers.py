@@ -105,7 +105,7 @@ class LinearHead(nn.Module):
 
     def __init__(self, features: int, head: architectures.Head) -> None:
         super().__init__()
-        widths = (features, *head.hidden, head.outputs)
+        widths = (head.inputs or features, *head.hidden, head.outputs)
         self.layers = nn.ModuleList(map(nn.Linear, widths[:-1], widths[1:]))
         self.dropouts = head.dropouts
 

@@ -12,11 +12,13 @@ from mlx_faceau.core import architectures
 from mlx_faceau.core.architectures import (
     IMAGE_SIZE,
     AUPredictionConfig,
+    HOGHeadConfig,
     LandmarkPoseConfig,
     ModelConfig,
     initial_weights,
 )
 from mlx_faceau.core.checkpoint import check_weights
+from mlx_faceau.core.hog import hog_constants, hog_features
 from mlx_faceau.core.landmarks import NUM_LANDMARKS
 
 from .layers import ACTIVATIONS, ConvNorm, InvertedResidual, LinearHead
@@ -42,6 +44,33 @@ class Backbone(nn.Module):
         return self.head(x).mean((2, 3))  # (N, features)
 
 
+class HOGLayer(nn.Module):
+    """The features of :func:`~mlx_faceau.core.hog.hog_features`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.template = nn.Parameter(torch.zeros(NUM_LANDMARKS, 2))
+        self.shift = nn.Linear(2 * NUM_LANDMARKS, 2)
+        for name, array in hog_constants().items():
+            self.register_buffer(name, torch.from_numpy(array), persistent=False)
+
+    def forward(self, images: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+        weights = {
+            "template": self.template,
+            "shift.weight": self.shift.weight,
+            "shift.bias": self.shift.bias,
+        }
+        constants = dict(self.named_buffers())
+        grey = (images * constants["luminance"][:, None, None]).sum(1)
+        features: torch.Tensor = hog_features(grey, points, weights, constants, _sample)
+        return features
+
+
+def _sample(image: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    grid = torch.stack([x, y], dim=3)
+    return F.grid_sample(image[:, None], grid, padding_mode="zeros", align_corners=False)[:, 0]
+
+
 class FaceNet(nn.Module):
     """A backbone and a configuration's linear heads, random by torch's seed without weights."""
 
@@ -54,6 +83,8 @@ class FaceNet(nn.Module):
         features = config.backbone.head_channels(config.width_mult)
         for head in config.heads:
             self.add_module(head.name, LinearHead(features, head))
+        if isinstance(config, HOGHeadConfig):
+            self.hog = HOGLayer()
         if weights is None:
             weights = initial_weights(config, seed=int(torch.randint(2**31 - 1, ())))
         self.load_weights_dict(weights)
@@ -128,3 +159,17 @@ class AUPredictionNet(FaceNet):
         if self.training and hasattr(self, "auxiliary_head"):
             outputs["auxiliary"] = self.auxiliary_head(features)
         return outputs
+
+
+class HOGHeadNet(FaceNet):
+    """The net of a :class:`~mlx_faceau.core.architectures.HOGHeadConfig`."""
+
+    geometry_head: LinearHead
+    hog_head: LinearHead
+    hog: HOGLayer
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        geometry = self.geometry_head(self.backbone(images))
+        points, shape = geometry[:, : 2 * NUM_LANDMARKS], geometry[:, 2 * NUM_LANDMARKS :]
+        features = self.hog(images, points.reshape(-1, NUM_LANDMARKS, 2))
+        return {"au_intensities": F.relu(self.hog_head(torch.cat([features, shape], dim=1)))}

@@ -47,6 +47,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--width-mult", type=float, metavar="WIDTH", help="width of a .pt's net, if it is unusual"
     )
+    parser.add_argument(
+        "--hog-head",
+        action="store_true",
+        help="action units from gradients of the aligned face: of a training with "
+        "--auxiliary-weight, nearer to OpenFace's than the net's own",
+    )
     group = parser.add_argument_group("which file (docs/export.md has the table)")
     group.add_argument(
         "--precision",
@@ -166,6 +172,8 @@ def _export_model(
         read_source(path, args.width_mult if not combined or path.endswith(".pt") else None)
         for path in checkpoints
     ]
+    if args.hog_head:
+        sources[-1] = _with_hog_head(checkpoints[-1])
     source = CombinedModel(*sources) if combined else sources[0]
     targets = _targets(Path(checkpoints[0]), output, formats, source.kind)
     faces, status = None, 0
@@ -195,6 +203,19 @@ def _export_model(
     if written:
         print("beside:", ", ".join(map(str, written)))
     return status
+
+
+def _with_hog_head(path: str) -> "SourceModel":
+    from dataclasses import asdict
+
+    from mlx_faceau.convert.source_model import SourceModel
+    from mlx_faceau.core.checkpoint import load_checkpoint
+    from mlx_faceau.core.provenance import carried_metadata
+    from mlx_faceau.train.hog_head import with_hog_head
+
+    checkpoint = load_checkpoint(path)
+    config, weights = with_hog_head(checkpoint)
+    return SourceModel(config, weights, {**carried_metadata(checkpoint), "model": asdict(config)})
 
 
 def _targets(

@@ -18,6 +18,7 @@ import numpy as np
 from mlx_faceau.errors import UsageError
 
 from .facs import NUM_AUS
+from .hog import HOG_SIZE
 from .landmarks import NUM_LANDMARKS
 
 BN_EPS = 1e-5
@@ -128,6 +129,7 @@ class Head:
     hidden: tuple[int, ...]
     outputs: int
     dropouts: tuple[float, ...]
+    inputs: int = 0  # numbers that it reads; 0: the backbone's features
 
 
 @dataclass(frozen=True)
@@ -192,6 +194,26 @@ class AUPredictionConfig:
         return {"au_intensities": (NUM_AUS,)}
 
 
+@dataclass(frozen=True)
+class HOGHeadConfig(AUPredictionConfig):
+    """Settings of an action unit net that reads gradients of the aligned face.
+
+    The backbone finds landmarks and shape parameters; intensities are linear in them and in the
+    features of core/hog.py. Such a net is made of a trained one (see train/hog_head.py).
+    """
+
+    num_local_params: int = 34
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """The landmarks and shape parameters, in units of the features; then the intensities."""
+        shape = self.num_local_params
+        return (
+            Head("geometry_head", "geometry", (), 2 * NUM_LANDMARKS + shape, ()),
+            Head("hog_head", "au_intensities", (), NUM_AUS, (), HOG_SIZE + shape),
+        )
+
+
 ModelConfig = LandmarkPoseConfig | AUPredictionConfig
 CONFIGS: dict[str, type[LandmarkPoseConfig] | type[AUPredictionConfig]] = {
     config.kind: config for config in (LandmarkPoseConfig, AUPredictionConfig)
@@ -216,7 +238,8 @@ def config_from_dict(kind: str, settings: Mapping[str, Any]) -> ModelConfig:
     """The net's settings from a file's metadata; UsageError for an unknown kind, key or value."""
     if kind not in CONFIGS:
         raise UsageError(f"unknown kind of net {kind!r}, expected one of {', '.join(CONFIGS)}")
-    config = CONFIGS[kind]
+    hog = kind == HOGHeadConfig.kind and "num_local_params" in settings
+    config = HOGHeadConfig if hog else CONFIGS[kind]
     unknown = set(settings) - {field.name for field in fields(config)}
     if unknown:
         raise UsageError(f"unknown setting of a {kind} net: {', '.join(sorted(unknown))}")
@@ -252,10 +275,14 @@ def weight_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     features = backbone.head_channels(width)
     conv_norm("backbone.head", features, 1, blocks[-1].out_channels)
     for head in config.heads:
-        widths = (features, *head.hidden, head.outputs)
+        widths = (head.inputs or features, *head.hidden, head.outputs)
         for index, (fan_in, out) in enumerate(pairwise(widths)):
             shapes[f"{head.name}.layers.{index}.weight"] = (out, fan_in)
             shapes[f"{head.name}.layers.{index}.bias"] = (out,)
+    if isinstance(config, HOGHeadConfig):
+        shapes["hog.template"] = (NUM_LANDMARKS, 2)
+        shapes["hog.shift.weight"] = (2, 2 * NUM_LANDMARKS)
+        shapes["hog.shift.bias"] = (2,)
     return shapes
 
 
@@ -312,7 +339,15 @@ def random_weights(config: ModelConfig, seed: int = 0) -> dict[str, np.ndarray]:
         weights[name] = value.astype(np.float32)
     if config.kind == "landmark_pose":  # translations of a face, not of some hundred pixels
         weights["global_head.layers.2.weight"][4:] *= np.float32(0.2)
-    if config.kind == "au_prediction":  # most units are active, near 2
+    if isinstance(config, HOGHeadConfig):  # landmarks near some face's
+        face = rng.uniform(-0.7, 0.7, weights["hog.template"].shape).astype(np.float32)
+        weights["hog.template"] = face
+        weights["hog.shift.weight"] *= np.float32(0.02)
+        weights["hog.shift.bias"] *= np.float32(0.1)
+        weights["geometry_head.layers.0.weight"] *= np.float32(0.05)
+        weights["geometry_head.layers.0.bias"][: face.size] = face.ravel()
+        weights["hog_head.layers.0.bias"] += 1
+    elif config.kind == "au_prediction":  # most units are active, near 2
         weights["au_head.layers.2.weight"] *= np.float32(0.3)
         weights["au_head.layers.2.bias"] += 1
     return weights

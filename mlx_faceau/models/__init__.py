@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from mlx_faceau.core import blas
-from mlx_faceau.core.architectures import ModelConfig
+from mlx_faceau.core.architectures import HOGHeadConfig, ModelConfig
 from mlx_faceau.core.libraries import import_library
 
 blas.prepare()
@@ -37,7 +37,7 @@ from mlx_faceau.core.losses import (
     WingLoss,
 )
 
-from .nets import AUPredictionNet, FaceNet, UnifiedLandmarkPoseNet
+from .nets import AUPredictionNet, FaceNet, HOGHeadNet, UnifiedLandmarkPoseNet
 
 __all__ = [
     "AUPredictionLoss",
@@ -56,7 +56,11 @@ __all__ = [
 
 def build(config: ModelConfig, weights: Mapping[str, np.ndarray] | None = None) -> FaceNet:
     """The net of a configuration; without weights they are random by MLX's seed."""
-    kind = UnifiedLandmarkPoseNet if config.kind == "landmark_pose" else AUPredictionNet
+    kind: type[FaceNet] = AUPredictionNet
+    if isinstance(config, HOGHeadConfig):
+        kind = HOGHeadNet
+    elif config.kind == "landmark_pose":
+        kind = UnifiedLandmarkPoseNet
     net = kind.__new__(kind)
     FaceNet.__init__(net, config, weights)
     return net

@@ -165,7 +165,7 @@ class LinearHead(Layer):
 
     def __init__(self, features: int, head: architectures.Head) -> None:
         super().__init__()
-        widths = (features, *head.hidden, head.outputs)
+        widths = (head.inputs or features, *head.hidden, head.outputs)
         self.layers = [Weighted((o, i)) for i, o in pairwise(widths)]
         self.dropouts = [nn.Dropout(p) for p in head.dropouts]
 

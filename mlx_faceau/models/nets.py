@@ -13,14 +13,16 @@ from mlx_faceau.core import architectures
 from mlx_faceau.core.architectures import (
     IMAGE_SIZE,
     AUPredictionConfig,
+    HOGHeadConfig,
     LandmarkPoseConfig,
     ModelConfig,
     initial_weights,
 )
 from mlx_faceau.core.checkpoint import check_weights
+from mlx_faceau.core.hog import hog_constants, hog_features
 from mlx_faceau.core.landmarks import NUM_LANDMARKS
 
-from .layers import ConvNorm, InvertedResidual, Layer, LinearHead
+from .layers import ConvNorm, InvertedResidual, Layer, LinearHead, Weighted
 
 
 class Backbone(Layer):
@@ -42,6 +44,25 @@ class Backbone(Layer):
         return self.head(x).mean((1, 2)).astype(mx.float32)  # (N, features)
 
 
+class HOGLayer(Layer):
+    """The features of :func:`~mlx_faceau.core.hog.hog_features`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.template = mx.zeros((NUM_LANDMARKS, 2))
+        self.shift = Weighted((2, 2 * NUM_LANDMARKS))
+        self._constants = {name: mx.array(array) for name, array in hog_constants().items()}
+
+    def __call__(self, images: mx.array, points: mx.array) -> mx.array:
+        weights = {
+            "template": self.template,
+            "shift.weight": self.shift.weight,
+            "shift.bias": self.shift.bias,
+        }
+        grey = (images * self._constants["luminance"]).sum(3)
+        return hog_features(grey, points, weights, self._constants)
+
+
 class FaceNet(Layer):
     """A backbone and a configuration's linear heads, random by MLX's seed without weights."""
 
@@ -54,6 +75,8 @@ class FaceNet(Layer):
         features = config.backbone.head_channels(config.width_mult)
         for head in config.heads:
             setattr(self, head.name, LinearHead(features, head))
+        if isinstance(config, HOGHeadConfig):
+            self.hog = HOGLayer()
         if weights is None:
             weights = initial_weights(config, seed=int(mx.random.randint(0, 2**31 - 1)))
         self.load_weights_dict(weights)
@@ -156,3 +179,19 @@ class AUPredictionNet(FaceNet):
         if self.training and "auxiliary_head" in self:
             outputs["auxiliary"] = self.auxiliary_head(features)
         return outputs
+
+
+class HOGHeadNet(FaceNet):
+    """The net of a :class:`~mlx_faceau.core.architectures.HOGHeadConfig`."""
+
+    geometry_head: LinearHead
+    hog_head: LinearHead
+    hog: HOGLayer
+
+    def __call__(self, images: mx.array) -> dict[str, mx.array]:
+        """``au_intensities`` (N, 17) >= 0, as :class:`AUPredictionNet` gives them."""
+        geometry = self.geometry_head(self.backbone(images))
+        points, shape = geometry[:, : 2 * NUM_LANDMARKS], geometry[:, 2 * NUM_LANDMARKS :]
+        features = self.hog(images, points.reshape(-1, NUM_LANDMARKS, 2))
+        intensities = self.hog_head(mx.concatenate([features, shape], axis=1))
+        return {"au_intensities": nn.relu(intensities)}

@@ -22,6 +22,14 @@ _LOG = logging.getLogger(__name__)
 _GROUPS = 4  # landmarks, shape parameters, AU scores and components weigh alike
 
 
+def target_scale(columns: int) -> float:
+    """What the head's targets of a group, but for the components, are smaller by than its values.
+
+    These are standardised; ``columns`` is their number.
+    """
+    return float(np.sqrt(columns * _GROUPS))
+
+
 @dataclass(frozen=True)
 class FaceTargets:
     """What a data set's faces, or their mirror images, should be predicted as."""
@@ -63,9 +71,9 @@ class AuxiliaryTargets:
         variance_shares = self.deviations[NUM_AUS:] / self.deviations[NUM_AUS:].sum()
         landmarks = self._standardised(batch["landmarks"], "landmarks").reshape(len(index), -1)
         shape = self._standardised(shape, "local_params")
-        groups = [values / np.sqrt(values.shape[1]) for values in (landmarks, shape, scores)]
-        groups.append(components * np.sqrt(variance_shares))
-        auxiliary = np.asarray(np.concatenate(groups, axis=1) / np.sqrt(_GROUPS), np.float32)
+        groups = [values / target_scale(values.shape[1]) for values in (landmarks, shape, scores)]
+        groups.append(components * np.sqrt(variance_shares / _GROUPS))
+        auxiliary = np.asarray(np.concatenate(groups, axis=1), np.float32)
         return {**batch, "au_intensities": intensities, "auxiliary": auxiliary}
 
     def _standardised(self, values: np.ndarray, name: str) -> np.ndarray:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mlx_faceau.core.architectures import initial_weights, output_biases
+from mlx_faceau.core.architectures import HOGHeadConfig, initial_weights, output_biases
 from mlx_faceau.core.auxiliary_head import auxiliary_weights
 from mlx_faceau.core.checkpoint import Checkpoint, load_checkpoint
 from mlx_faceau.core.provenance import pdm_of, provenance
@@ -33,6 +33,10 @@ def load_init(config: TrainConfig) -> Checkpoint | None:
         raise CheckpointError(
             f"{checkpoint.path}: holds a {given.kind} net, expected {wanted.kind}; "
             "name one of the same net with --init"
+        )
+    if isinstance(given, HOGHeadConfig):
+        raise CheckpointError(
+            f"{checkpoint.path}: a HOG head is not trained; name the training it was made from"
         )
     if given.width_mult != wanted.width_mult:
         raise CheckpointError(

@@ -160,16 +160,30 @@ def saved_au_models(
     source = checkpoint or init
     if not isinstance(config, AUTrainConfig) or not config.auxiliary_weight or source is None:
         return None
-    arrays = source.section(AU_MODELS)
-    if source is init:
-        if not arrays:
-            return None
-        if config.relabel_flipped:
-            _LOG.info("faces without labels are labelled by %s's linear model", source.path)
+    models = au_models_of(source) if source is checkpoint or source.section(AU_MODELS) else None
+    if models is None and source is checkpoint:
+        _LOG.warning(
+            "%s: has linear models of an earlier version: they are fitted anew, so the result "
+            "differs slightly from an uninterrupted training's",
+            source.path,
+        )
+    elif models is not None and source is init and config.relabel_flipped:
+        _LOG.info("faces without labels are labelled by %s's linear model", source.path)
+    return models
+
+
+def au_models_of(checkpoint: Checkpoint) -> OpenFaceAUModels | None:
+    """The labels' linear models of a training; None for those of a version before the HOG head.
+
+    CheckpointError is raised if it has none, or not all arrays.
+    """
+    arrays = checkpoint.section(AU_MODELS)
+    if "centre" in arrays and "alignment.template" not in arrays:
+        return None
     try:
         return OpenFaceAUModels.from_arrays(arrays)
     except KeyError as error:
-        raise CheckpointError(f"{source.path}: lacks {AU_MODELS}{error.args[0]}") from None
+        raise CheckpointError(f"{checkpoint.path}: lacks {AU_MODELS}{error.args[0]}") from None
 
 
 def check_same_data(checkpoint: Checkpoint, here: Mapping[str, Any], config: TrainConfig) -> None:

@@ -21,6 +21,11 @@ _FOREHEAD = 30.0  # px by which brows and temples are raised in the mask
 _UPPER = np.r_[0, 16:27]  # temples and brows
 
 
+def mean_shape_points(pdm: PDM) -> np.ndarray:
+    """(68, 2) landmarks of the mean shape in OpenFace's aligned image, pixels."""
+    return np.asarray(MEAN_SHAPE_SCALE * pdm.mean[:, :2] + _CENTRE)
+
+
 def mean_shape_matrix(pdm: PDM, landmarks: np.ndarray, global_params: np.ndarray) -> np.ndarray:
     """The (2, 3) similarity from a frame to OpenFace's aligned 112 x 112 image.
 
@@ -35,7 +40,7 @@ def mean_shape_matrix(pdm: PDM, landmarks: np.ndarray, global_params: np.ndarray
     if points.shape != (68, 2) or not np.isfinite(points).all():
         raise UsageError(f"landmarks have shape {points.shape}, expected 68 finite points")
     source = points[_STEADY] - points[_STEADY].mean(axis=0)
-    target = MEAN_SHAPE_SCALE * pdm.mean[_STEADY, :2]
+    target = mean_shape_points(pdm)[_STEADY]
     target = target - target.mean(axis=0)
     size = np.sqrt((source**2).sum())
     if size == 0:

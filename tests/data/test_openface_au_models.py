@@ -36,7 +36,8 @@ def pictures() -> Pictures:
 def features(pictures: Pictures) -> np.ndarray:
     names = ("landmarks", "global_params", "local_params")
     pdm = implied_pdm(*(pictures.labels[name] for name in names))
-    return np.concatenate(list(models.features_of(pictures, np.arange(COUNT), pdm)))
+    alignment = models.alignment_of(pdm, *(pictures.labels[name] for name in names[:2]))
+    return np.concatenate(list(models.features_of(pictures, np.arange(COUNT), pdm, alignment)))
 
 
 @pytest.fixture(scope="module")

@@ -123,12 +123,15 @@ def test_the_auxiliary_head_of_a_taught_checkpoint_comes_along_if_it_fits(
     assert name not in start_weights(plain)
 
 
-def test_the_models_of_a_taught_checkpoint_comes_along_too(trained: Path, tmp_path: Path) -> None:
+def test_the_models_of_a_taught_checkpoint_comes_along_too(
+    trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     checkpoint = load_checkpoint(trained)
     rng = np.random.default_rng(0)
     pdm = PDM(rng.normal(size=(68, 3)), rng.normal(size=(68, 3, 34)), rng.random(34))
+    alignment = {name: rng.normal(size=2) for name in ("template", "shift.weight", "shift.bias")}
     au_models = OpenFaceAUModels(
-        pdm, *(rng.normal(size=n).astype(np.float32) for n in (5, 4, 3, 2))
+        pdm, alignment, *(rng.normal(size=n).astype(np.float32) for n in (5, 4, 3, 2))
     )
     apart = {AU_MODELS + name: array for name, array in au_models.arrays().items()}
     taught = tmp_path / "taught.safetensors"
@@ -142,6 +145,12 @@ def test_the_models_of_a_taught_checkpoint_comes_along_too(trained: Path, tmp_pa
         assert saved_au_models(other, None, load_init(other)) is None
     with pytest.raises(CheckpointError, match=r"lacks teacher\."):
         saved_au_models(config, checkpoint, None)
+    older = {name: array for name, array in apart.items() if "alignment" not in name}
+    save_checkpoint(taught, {**checkpoint.arrays, **older}, checkpoint.metadata)
+    assert saved_au_models(config, None, load_init(config)) is None
+    with caplog.at_level("WARNING"):
+        assert saved_au_models(config, load_checkpoint(taught), None) is None
+    assert "of an earlier version: they are fitted anew" in caplog.text
 
 
 @pytest.mark.parametrize("older", [False, True])

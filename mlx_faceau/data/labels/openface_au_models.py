@@ -20,14 +20,19 @@ from functools import cached_property
 import numpy as np
 
 from mlx_faceau.core.facs import MAX_INTENSITY, NUM_AUS
-from mlx_faceau.core.geometry import euler_to_matrix, flip_global_params, flip_landmarks
+from mlx_faceau.core.geometry import (
+    euler_to_matrix,
+    flip_global_params,
+    flip_landmarks,
+    transform_points,
+)
+from mlx_faceau.core.hog import HOG_SIZE, align, hog_constants, hog_features, to_units
 from mlx_faceau.core.pdm import PDM, fit_pdm
 from mlx_faceau.core.plural import counted
+from mlx_faceau.core.preprocess import PIXEL_MAX
 from mlx_faceau.data.format.dataset import LabelledFaces
 from mlx_faceau.errors import DatasetError
-from mlx_faceau.video.mean_shape import align_to_mean_shape, mean_shape_matrix
-
-from .fhog import HOG_SIZE, fhog
+from mlx_faceau.video.mean_shape import mean_shape_matrix, mean_shape_points
 
 COMPONENTS = 256  # principal components of the HOG features
 NUM_TARGETS = NUM_AUS + COMPONENTS
@@ -36,6 +41,7 @@ _LOCAL_SCALE = 0.1  # of standardised shape parameters beside HOG features, whic
 _LABELS = ("landmarks", "global_params", "local_params")
 _PDM_ARRAYS = ("mean", "basis", "variances")
 _ARRAYS = ("centre", "weights", "means", "deviations")
+_ALIGNMENT = ("template", "shift.weight", "shift.bias")
 _MAX_FACES = 30_000  # to fit to: 540 MB of features
 _MIN_DEVIATION = 1e-3
 _OVERSAMPLING = 32  # extra directions of the subspace iteration, dropped at the end
@@ -44,7 +50,8 @@ _TOBIT_ITERATIONS = 40  # later ones change no third digit
 _MAX_ERROR = 0.5  # px, rms: labels of a PDM have far less, any others have pixels
 _EQUATIONS = 4  # for each unknown, at least
 _MIN_VARIANCE = 1e-9  # of a constant mode
-_CHUNK = 256  # faces aligned together
+_CHUNK = 64  # faces aligned together
+_SMALLEST_SHARE = 1e-5  # of the largest singular value: smaller ones are no shift's
 # px. A mirrored face differs from OpenFace's PDM, whose mean is asymmetric, by some tenths of a
 # pixel: with much less noise assumed, the fit would use weak modes for that difference.
 _MIRROR_NOISE = 0.2
@@ -102,7 +109,8 @@ class MirroredTargets:
 class OpenFaceAUModels:
     """Linear maps from a face's features: 4464 HOG features and 34 shape parameters."""
 
-    pdm: PDM  # the shape model of the labels, which aligns the faces
+    pdm: PDM  # the shape model of the labels
+    alignment: Mapping[str, np.ndarray]  # weights of the faces' alignment, see core/hog.py
     centre: np.ndarray  # (4498,) mean features
     weights: np.ndarray  # (4498, 17 + 256): to unclipped intensities, and to principal components
     means: np.ndarray  # (17 + 256,) of both outputs over the faces it was fitted to
@@ -123,7 +131,8 @@ class OpenFaceAUModels:
         if len(rows) > _MAX_FACES:
             rows = np.sort(np.random.default_rng(0).choice(rows, _MAX_FACES, replace=False))
         pdm = implied_pdm(*(faces.labels[name][rows] for name in _LABELS))
-        features = np.concatenate(list(features_of(faces, rows, pdm)))
+        alignment = alignment_of(pdm, *(faces.labels[name][rows] for name in _LABELS[:2]))
+        features = np.concatenate(list(features_of(faces, rows, pdm, alignment)))
         centre = features.mean(axis=0, dtype=np.float64).astype(np.float32)
         features -= centre
         weights = np.zeros((features.shape[1], NUM_TARGETS), np.float32)
@@ -133,7 +142,7 @@ class OpenFaceAUModels:
         components = features[:, :HOG_SIZE] @ weights[:HOG_SIZE, NUM_AUS:]
         outputs = np.concatenate([scores, components], axis=1)
         deviations = np.maximum(outputs.std(axis=0), _MIN_DEVIATION)
-        return cls(pdm, centre, weights, outputs.mean(axis=0), deviations)
+        return cls(pdm, alignment, centre, weights, outputs.mean(axis=0), deviations)
 
     def targets(self, faces: LabelledFaces, rows: np.ndarray) -> np.ndarray:
         """Standardised targets (n, 17 + 256) float32 of labelled faces, samples ``rows`` (n,).
@@ -167,7 +176,7 @@ class OpenFaceAUModels:
         usable = np.flatnonzero(faces.masks["global_mask"][rows] > 0)
         outputs = np.full((len(rows), NUM_TARGETS), np.nan, np.float32)
         start = 0
-        for features in features_of(faces, rows[usable], self.pdm):
+        for features in features_of(faces, rows[usable], self.pdm, self.alignment):
             found = (features - self.centre) @ self.weights
             outputs[usable[start : start + len(found)]] = found
             start += len(found)
@@ -180,33 +189,66 @@ class OpenFaceAUModels:
     def arrays(self) -> dict[str, np.ndarray]:
         """All arrays by name, as checkpoints store them."""
         pdm = {f"pdm.{name}": getattr(self.pdm, name) for name in _PDM_ARRAYS}
-        return pdm | {name: getattr(self, name) for name in _ARRAYS}
+        alignment = {f"alignment.{name}": self.alignment[name] for name in _ALIGNMENT}
+        return pdm | alignment | {name: getattr(self, name) for name in _ARRAYS}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "OpenFaceAUModels":
         """The inverse of :meth:`arrays`; a missing one is a KeyError."""
         pdm = PDM(*(arrays[f"pdm.{name}"] for name in _PDM_ARRAYS))
-        return cls(pdm, *(arrays[name] for name in _ARRAYS))
+        alignment = {name: arrays[f"alignment.{name}"] for name in _ALIGNMENT}
+        return cls(pdm, alignment, *(arrays[name] for name in _ARRAYS))
+
+
+def alignment_of(
+    pdm: PDM, landmarks: np.ndarray, global_params: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Weights by which core/hog.py aligns faces as OpenFace does: the PDM's origin to one place.
+
+    The origin's place is found from the landmarks alone, by least squares over labelled faces
+    (N, 68, 2) and (N, 6).
+    """
+    size = 2 * landmarks.shape[1]
+    found = {
+        "template": to_units(mean_shape_points(pdm)),
+        "shift.weight": np.zeros((2, size), np.float32),
+        "shift.bias": np.zeros(2, np.float32),
+    }
+    points = align(to_units(landmarks), found, hog_constants())[2]
+    wanted = [
+        transform_points(mean_shape_matrix(pdm, *face), face[0])
+        for face in zip(landmarks, global_params, strict=True)
+    ]
+    shifts = (to_units(np.stack(wanted)) - points).mean(axis=1)
+    design = np.concatenate([points.reshape(-1, size), np.ones((len(points), 1))], axis=1)
+    weights = np.linalg.lstsq(design, shifts, rcond=_SMALLEST_SHARE)[0].T.astype(np.float32)
+    return {**found, "shift.weight": weights[:, :-1].copy(), "shift.bias": weights[:, -1].copy()}
+
+
+def shape_scale(pdm: PDM) -> np.ndarray:
+    """Factors (34,) float32 of the shape parameters among the features."""
+    deviations = np.maximum(np.sqrt(pdm.variances), _MIN_DEVIATION)  # a mode may be constant
+    return np.asarray(_LOCAL_SCALE / deviations, np.float32)
 
 
 def features_of(
-    faces: LabelledFaces | Mirrored, rows: np.ndarray, pdm: PDM
+    faces: LabelledFaces | Mirrored,
+    rows: np.ndarray,
+    pdm: PDM,
+    alignment: Mapping[str, np.ndarray],
 ) -> Iterator[np.ndarray]:
     """The regressions' inputs: HOG features of the aligned face, and scaled shape parameters.
 
-    Yields (256, 4498) float32 of samples ``rows`` (n,), fewer rows at the end. ``pdm`` is the shape
+    Yields (64, 4498) float32 of samples ``rows`` (n,), fewer rows at the end. ``pdm`` is the shape
     model of the labels.
     """
-    deviations = np.maximum(np.sqrt(pdm.variances), _MIN_DEVIATION)  # a mode may be constant
-    scale = np.asarray(_LOCAL_SCALE / deviations, np.float32)
+    constants, scale = hog_constants(), shape_scale(pdm)
     for start in range(0, len(rows), _CHUNK):
         chunk = rows[start : start + _CHUNK]
-        landmarks, pose, shape = (faces.labels[name][chunk] for name in _LABELS)
-        aligned = [
-            align_to_mean_shape(image, points, mean_shape_matrix(pdm, points, params))
-            for image, points, params in zip(faces.read_images(chunk), landmarks, pose, strict=True)
-        ]
-        yield np.concatenate([fhog(np.stack(aligned)), shape * scale], axis=1)
+        grey = faces.read_images(chunk) @ (constants["luminance"] / np.float32(PIXEL_MAX))
+        points = to_units(faces.labels["landmarks"][chunk])
+        features = hog_features(grey, points, alignment, constants)
+        yield np.concatenate([features, faces.labels["local_params"][chunk] * scale], axis=1)
 
 
 def uncensored_fit(features: np.ndarray, intensities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

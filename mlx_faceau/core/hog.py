@@ -1,0 +1,202 @@
+"""Histograms of oriented gradients of a face turned onto a mean shape, in NumPy, MLX and torch.
+
+OpenFace's action unit models read such features. These ones are continuous in pixels and landmarks,
+so that all implementations agree and rounding changes little: the face is sampled without rounding,
+its outline is soft, and a gradient of angle t weighs cos(t - d)^16 in each of 18 directions d.
+
+The framework is that of the arrays. Points are in units of half a crop around its centre: pixel x
+of 112 is at (2 x + 1) / 112 - 1.
+
+References:
+    Felzenszwalb, Girshick, McAllester, Ramanan, Object detection with discriminatively trained
+    part-based models, PAMI 2010, section 6 (cells, blocks, the 31 numbers of a cell).
+    Baltrusaitis, Mahmoud, Robinson, Cross-dataset learning and person-specific normalisation for
+    automatic action unit detection, FG 2015 (alignment and outline).
+    Umeyama, Least-squares estimation of transformation parameters, PAMI 1991.
+"""
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from .landmarks import NUM_LANDMARKS
+
+HOG_SIZE = 31 * 12 * 12
+_SIZE = 112  # px of the crop and of the aligned face
+UNIT = _SIZE / 2  # px
+_CELL, _CELLS = 8, 14  # px of a cell's side; cells of a side, the outermost ring left out
+_DIRECTIONS = 18
+_EDGES = 32  # tangents whose polygon is the outline
+# Cheeks beside the jaw, bridge and wings of the nose, corners and lower lids of the eyes:
+# expressions hardly move them.
+_STEADY = np.r_[1:5, 12:16, 27:30, 31:37, 39:43, 45:48]
+_UPPER = np.r_[0, 16:27]  # temples and brows, raised to keep the forehead
+_RAISED = 30.0  # px
+_CLIP = 0.2
+_TEXTURE = 18**-0.5
+_EMPTY = 1e-4  # energy that keeps a flat block's norm from being 0
+_NOTHING = 1e-4
+_FLAT = 1e-6  # squared gradient below which no direction is told
+
+Array = Any  # of the framework
+Sampler = Callable[[Array, Array, Array], Array]
+
+
+def to_units(points: np.ndarray) -> np.ndarray:
+    """Pixels of a crop in the units of this module."""
+    return np.asarray((points + 0.5) / UNIT - 1, np.float32)
+
+
+def hog_constants() -> dict[str, np.ndarray]:
+    """Arrays that :func:`hog_features` takes beside the weights, float32, by name."""
+    angles = np.arange(_DIRECTIONS) * (2 * np.pi / _DIRECTIONS)
+    steady = np.zeros((NUM_LANDMARKS, 1))
+    steady[_STEADY] = 1
+    raised = np.zeros((NUM_LANDMARKS, 2))
+    raised[_UPPER, 1] = -_RAISED / UNIT
+    normals = np.arange(_EDGES) * (2 * np.pi / _EDGES)
+    normals = np.stack([np.cos(normals), np.sin(normals)])  # (2, 32)
+    places = np.broadcast_to(to_units(np.arange(_SIZE)), (_SIZE, _SIZE))
+    grid = np.stack([places, places.T])  # (2, 112, 112): x, y of every pixel
+    pixels = (np.arange(1, _SIZE - 1) + 0.5) / _CELL - 0.5  # in cells
+    shares = 1 - np.abs(pixels - np.arange(_CELLS)[:, None])
+    constants = {
+        "steady": steady,
+        "raised": raised,
+        "normals": normals,
+        "grid": grid,
+        "heights": np.einsum("ck,cyx->kyx", normals, grid),  # of pixels, along each normal
+        "cosines": np.cos(angles)[:, None, None],
+        "sines": np.sin(angles)[:, None, None],
+        "cells": np.maximum(shares, 0),  # (14, 110): a pixel votes in two cells of each axis
+        "luminance": np.array([0.299, 0.587, 0.114]),
+    }
+    return {name: np.asarray(array, np.float32) for name, array in constants.items()}
+
+
+def hog_features(
+    grey: Array,
+    points: Array,
+    weights: Mapping[str, Array],
+    constants: Mapping[str, Array],
+    sample: Sampler | None = None,
+) -> Array:
+    """(N, 4464) features in [0, 0.4] of grey crops (N, 112, 112) in [0, 1].
+
+    Args:
+        grey: the crops.
+        points: (N, 68, 2) landmarks, in units.
+        weights: ``template`` (68, 2), the mean shape in the aligned face; ``shift.weight``
+            (2, 136) and ``shift.bias`` (2,), by which a face whose steady points lie on the
+            template moves further, linear in its aligned points.
+        constants: of :func:`hog_constants`.
+        sample: bilinear sampling of (N, 112, 112) at x, y (N, 112, 112) each, 0 outside; by
+            default one of array operations.
+    """
+    xp = _namespace(grey)
+    x, y, aligned = align(points, weights, constants)
+    outline = aligned + constants["raised"]
+    reach = _largest(outline @ constants["normals"], 1)[:, :, None, None]
+    outside = _largest(constants["heights"] - reach, 1)  # (N, 112, 112) to the nearest edge
+    inside = xp.clip(0.5 - UNIT * outside, 0, 1)
+    face = (sample or _sample)(grey, x, y) * inside
+    return _histograms(face, constants, xp)
+
+
+def align(
+    points: Array, weights: Mapping[str, Array], constants: Mapping[str, Array]
+) -> tuple[Array, Array, Array]:
+    """Where each pixel of the aligned face lies in the crop, and the aligned points; in units.
+
+    x and y (N, 112, 112) and points (N, 68, 2). Rotation: least squares of the steady points onto
+    the template's; scale: ratio of their root mean square sizes; then their centres, and the shift.
+    Arguments are those of :func:`hog_features`.
+    """
+    xp = _namespace(points)
+    steady, template = constants["steady"], weights["template"]
+    count = len(_STEADY)
+    centre = (points * steady).sum(1)[:, None] / count  # (N, 1, 2)
+    target_centre = (template * steady).sum(0) / count
+    source, target = (points - centre) * steady, (template - target_centre) * steady
+    cosine = (source * target).sum(2).sum(1)[:, None, None]
+    sine = (source[..., 0] * target[:, 1] - source[..., 1] * target[:, 0]).sum(1)[:, None, None]
+    length = xp.sqrt(cosine * cosine + sine * sine)
+    scale = xp.sqrt((target * target).sum() / (source * source).sum(2).sum(1))[:, None, None]
+    cosine, sine = scale * cosine / length, scale * sine / length  # (N, 1, 1)
+
+    x, y = points[..., :1] - centre[..., :1], points[..., 1:] - centre[..., 1:]
+    aligned = _joined(xp, [cosine * x - sine * y, sine * x + cosine * y], 2) + target_centre
+    shift = aligned.reshape(-1, 2 * NUM_LANDMARKS) @ weights["shift.weight"].T
+    shift = (shift + weights["shift.bias"])[:, None]
+    origin = target_centre + shift  # (N, 1, 2): where the steady points' centre comes to lie
+    x = constants["grid"][0] - origin[..., :1]
+    y = constants["grid"][1] - origin[..., 1:]
+    square = cosine * cosine + sine * sine
+    return (
+        (cosine * x + sine * y) / square + centre[..., :1],
+        (cosine * y - sine * x) / square + centre[..., 1:],
+        aligned + shift,
+    )
+
+
+def _sample(image: Array, x: Array, y: Array) -> Array:
+    """Bilinear sampling, 0 outside the image."""
+    xp = _namespace(image)
+    padded = xp.pad(image, ((0, 0), (1, 1), (1, 1)))
+    side = _SIZE + 2
+    flat, whole = padded.reshape(-1, side * side), xp.int32
+    x, y = (xp.clip((values + 1) * UNIT + 0.5, 0, _SIZE + 1) for values in (x, y))
+    left, top = (xp.clip(xp.floor(values), 0, _SIZE) for values in (x, y))
+    right, down = x - left, y - top
+    first = (top * side + left).astype(whole).reshape(-1, _SIZE * _SIZE)
+    a, b, c, d = (
+        xp.take_along_axis(flat, first + step, 1).reshape(-1, _SIZE, _SIZE)
+        for step in (0, 1, side, side + 1)
+    )
+    return (a * (1 - right) + b * right) * (1 - down) + (c * (1 - right) + d * right) * down
+
+
+def _histograms(face: Array, constants: Mapping[str, Array], xp: Any) -> Array:
+    """(N, 4464): 31 planes of 12 rows of 12 cells."""
+    x = face[:, None, 1:-1, 2:] - face[:, None, 1:-1, :-2]
+    y = face[:, None, 2:, 1:-1] - face[:, None, :-2, 1:-1]
+    along = xp.clip(x * constants["cosines"] + y * constants["sines"], 0, None)
+    square = x * x + y * y
+    # The squared cosine; its 8th power would be a denormal number, which takes ten times as long.
+    share = xp.clip(along * along / (square + _FLAT), _NOTHING, 1)
+    share = share * share
+    share = share * share
+    votes = share * share * xp.sqrt(square)  # (N, 18, 110, 110)
+    cells = constants["cells"] @ votes @ constants["cells"].T
+
+    # Histograms over the norms of the four 2 x 2 blocks around each cell.
+    half = _DIRECTIONS // 2
+    unsigned = cells[:, :half] + cells[:, half:]
+    energy = (unsigned * unsigned).sum(1)
+    blocks = energy[:, :-1, :-1] + energy[:, 1:, :-1] + energy[:, :-1, 1:] + energy[:, 1:, 1:]
+    norms = xp.sqrt(blocks + _EMPTY)[:, None]
+    signed, unsigned = cells[:, :, 1:-1, 1:-1], unsigned[:, :, 1:-1, 1:-1]
+    sums, textures = [], []
+    for row, column in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        norm = norms[:, :, row : row + 12, column : column + 12]
+        clipped = xp.clip(signed / norm, 0, _CLIP)
+        sums.append((clipped, xp.clip(unsigned / norm, 0, _CLIP)))
+        textures.append(_TEXTURE * clipped.sum(1)[:, None])
+    planes = [0.5 * (a + b + c + d) for a, b, c, d in zip(*sums, strict=True)]
+    return _joined(xp, [*planes, *textures], 1).reshape(-1, HOG_SIZE)
+
+
+def _namespace(array: Array) -> Any:
+    """The module of functions of an array's framework."""
+    return sys.modules[type(array).__module__]
+
+
+def _largest(x: Array, axis: int) -> Array:
+    return x.amax(axis) if hasattr(x, "amax") else x.max(axis)
+
+
+def _joined(xp: Any, arrays: list[Array], axis: int) -> Array:
+    """Arrays one after another; coremltools knows torch's by the first name alone."""
+    return (xp.cat if hasattr(xp, "cat") else xp.concatenate)(arrays, axis)
