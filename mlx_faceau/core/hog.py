@@ -95,14 +95,26 @@ def hog_features(
         sample: bilinear sampling of (N, 112, 112) at x, y (N, 112, 112) each, 0 outside; by
             default one of array operations.
     """
-    xp = _namespace(grey)
+    return histograms(aligned_face(grey, points, weights, constants, sample), constants)
+
+
+def aligned_face(
+    grey: Array,
+    points: Array,
+    weights: Mapping[str, Array],
+    constants: Mapping[str, Array],
+    sample: Sampler | None = None,
+) -> Array:
+    """(N, 112, 112) the faces turned onto the template, 0 outside the outline of their landmarks.
+
+    Arguments are those of :func:`hog_features`.
+    """
     x, y, aligned = align(points, weights, constants)
     outline = aligned + constants["raised"]
     reach = _largest(outline @ constants["normals"], 1)[:, :, None, None]
-    outside = _largest(constants["heights"] - reach, 1)  # (N, 112, 112) to the nearest edge
-    inside = xp.clip(0.5 - UNIT * outside, 0, 1)
-    face = (sample or _sample)(grey, x, y) * inside
-    return _histograms(face, constants, xp)
+    outside = _largest(constants["heights"] - reach, 1)  # (N, 112, 112) from the nearest tangent
+    inside = _namespace(grey).clip(0.5 - UNIT * outside, 0, 1)
+    return (sample or _sample)(grey, x, y) * inside
 
 
 def align(
@@ -158,8 +170,9 @@ def _sample(image: Array, x: Array, y: Array) -> Array:
     return (a * (1 - right) + b * right) * (1 - down) + (c * (1 - right) + d * right) * down
 
 
-def _histograms(face: Array, constants: Mapping[str, Array], xp: Any) -> Array:
-    """(N, 4464): 31 planes of 12 rows of 12 cells."""
+def histograms(face: Array, constants: Mapping[str, Array]) -> Array:
+    """(N, 4464) of grey images (N, 112, 112): 31 planes of 12 rows of 12 cells."""
+    xp = _namespace(face)
     x = face[:, None, 1:-1, 2:] - face[:, None, 1:-1, :-2]
     y = face[:, None, 2:, 1:-1] - face[:, None, :-2, 1:-1]
     along = xp.clip(x * constants["cosines"] + y * constants["sines"], 0, None)

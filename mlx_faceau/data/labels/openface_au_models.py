@@ -20,19 +20,13 @@ from functools import cached_property
 import numpy as np
 
 from mlx_faceau.core.facs import MAX_INTENSITY, NUM_AUS
-from mlx_faceau.core.geometry import (
-    euler_to_matrix,
-    flip_global_params,
-    flip_landmarks,
-    transform_points,
-)
+from mlx_faceau.core.geometry import euler_to_matrix, flip_global_params, flip_landmarks
 from mlx_faceau.core.hog import HOG_SIZE, align, hog_constants, hog_features, to_units
 from mlx_faceau.core.pdm import PDM, fit_pdm
 from mlx_faceau.core.plural import counted
 from mlx_faceau.core.preprocess import PIXEL_MAX
 from mlx_faceau.data.format.dataset import LabelledFaces
 from mlx_faceau.errors import DatasetError
-from mlx_faceau.video.mean_shape import mean_shape_matrix, mean_shape_points
 
 COMPONENTS = 256  # principal components of the HOG features
 NUM_TARGETS = NUM_AUS + COMPONENTS
@@ -50,6 +44,7 @@ _TOBIT_ITERATIONS = 40  # later ones change no third digit
 _MAX_ERROR = 0.5  # px, rms: labels of a PDM have far less, any others have pixels
 _EQUATIONS = 4  # for each unknown, at least
 _MIN_VARIANCE = 1e-9  # of a constant mode
+_SCALE, _ORIGIN = 0.7, 56.0  # of the aligned face: px per mm, and where the PDM's origin lies
 _CHUNK = 64  # faces aligned together
 _SMALLEST_SHARE = 1e-5  # of the largest singular value: smaller ones are no shift's
 # px. A mirrored face differs from OpenFace's PDM, whose mean is asymmetric, by some tenths of a
@@ -210,17 +205,21 @@ def alignment_of(
     """
     size = 2 * landmarks.shape[1]
     found = {
-        "template": to_units(mean_shape_points(pdm)),
+        "template": to_units(_SCALE * pdm.mean[:, :2] + _ORIGIN),
         "shift.weight": np.zeros((2, size), np.float32),
         "shift.bias": np.zeros(2, np.float32),
     }
-    points = align(to_units(landmarks), found, hog_constants())[2]
-    wanted = [
-        transform_points(mean_shape_matrix(pdm, *face), face[0])
-        for face in zip(landmarks, global_params, strict=True)
-    ]
-    shifts = (to_units(np.stack(wanted)) - points).mean(axis=1)
-    design = np.concatenate([points.reshape(-1, size), np.ones((len(points), 1))], axis=1)
+    points = to_units(landmarks)
+    aligned = align(points, found, hog_constants())[2]
+    # Where that alignment takes the origin, in complex numbers: the similarity is one factor.
+    before, after = (values[..., 0] + 1j * values[..., 1] for values in (points, aligned))
+    centre = before.mean(axis=1)
+    spread = before - centre[:, None]
+    factor = (after * spread.conj()).sum(axis=1) / (np.abs(spread) ** 2).sum(axis=1)
+    origin = to_units(global_params[:, 4]) + 1j * to_units(global_params[:, 5])
+    there = after.mean(axis=1) + factor * (origin - centre)
+    shifts = to_units(np.array(_ORIGIN)) - np.stack([there.real, there.imag], axis=1)
+    design = np.concatenate([aligned.reshape(-1, size), np.ones((len(points), 1))], axis=1)
     weights = np.linalg.lstsq(design, shifts, rcond=_SMALLEST_SHARE)[0].T.astype(np.float32)
     return {**found, "shift.weight": weights[:, :-1].copy(), "shift.bias": weights[:, -1].copy()}
 

@@ -1,0 +1,192 @@
+"""Nets with a HOG head: made of a training, alike in every format, refused where they must be."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from random_nets import AU, LANDMARK, TOLERANCE, random_crops, reference_outputs, write_checkpoint
+
+pytest.importorskip("h5py")
+pytest.importorskip("torch")
+
+import torch
+
+from mlx_faceau import load_au_predictor
+from mlx_faceau.cli.main import main
+from mlx_faceau.core.architectures import HOGHeadConfig
+from mlx_faceau.core.auxiliary_head import auxiliary_weights
+from mlx_faceau.core.checkpoint import load_checkpoint
+from mlx_faceau.data.format.dataset import FaceDataset
+from mlx_faceau.data.synthetic.people import write_synthetic
+from mlx_faceau.torch_fallback import build
+from mlx_faceau.train.run import au_models_of
+
+HOG = HOGHeadConfig(width_mult=0.25)
+
+
+@pytest.fixture(scope="module")
+def training(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short training with an auxiliary head."""
+    folder = tmp_path_factory.mktemp("training")
+    write_synthetic(folder / "faces.h5", 240, seed=3)
+    command = ["train", "au", "--data", str(folder / "faces.h5"), "--output", str(folder / "run")]
+    options = "--epochs 1 --width-mult 0.1 --auxiliary-weight 4 --framework torch --device cpu"
+    assert main([*command, *options.split(), "--no-export"]) == 0
+    return folder
+
+
+def exported(training: Path, to: str, *more: str) -> Path:
+    suffix = {"safetensors": ".safetensors", "onnx": ".onnx", "coreml": ".mlpackage"}[to]
+    path = training / f"hog{suffix}"
+    command = ["export", str(training / "run"), "--hog-head", "--to", to, "--output", str(path)]
+    assert main([*command, *more]) == 0
+    return path
+
+
+def expected_intensities(training: Path, images: np.ndarray) -> np.ndarray:
+    """The labels' linear models, asked with what the auxiliary head says of RGB crops."""
+    checkpoint = load_checkpoint(training / "run")
+    net = build(checkpoint.config, checkpoint.weights()).eval()
+    weight, bias = (
+        auxiliary_weights(checkpoint.arrays)[f"auxiliary_head.layers.0.{part}"]
+        for part in ("weight", "bias")
+    )
+    with torch.inference_mode():
+        features = net.backbone(torch.from_numpy(images).permute(0, 3, 1, 2) / 255)
+    found = features.numpy() @ weight.T + bias
+    values, start = {}, 0
+    for name, size in (("landmarks", 136), ("local_params", 34)):
+        known = checkpoint.metadata["target_statistics"][name]
+        mean, deviation = (np.asarray(known[key]).ravel() for key in ("mean", "deviation"))
+        # Four groups of targets weigh alike, each spread over its columns.
+        columns = found[:, start : start + size] * np.sqrt(4 * size)
+        values[name], start = columns * deviation + mean, start + size
+
+    faces: Any = SimpleNamespace(
+        labels={
+            "landmarks": values["landmarks"].reshape(-1, 68, 2),
+            "local_params": values["local_params"],
+        },
+        masks={"global_mask": np.ones(len(images))},
+        read_images=lambda rows: images[rows],
+    )
+    models = au_models_of(checkpoint)
+    assert models is not None
+    scores = models._outputs(faces, np.arange(len(images)))[:, :17]
+    return np.clip(scores, 0, 5)
+
+
+@pytest.mark.parametrize(
+    ("form", "backend"), [("safetensors", "mlx"), ("safetensors", "torch"), ("onnx", "onnx")]
+)
+def test_it_says_what_the_models_say_of_the_landmarks_that_were_found(
+    training: Path, form: str, backend: str
+) -> None:
+    pytest.importorskip({"mlx": "mlx.core", "onnx": "onnxruntime"}.get(backend, backend))
+    images = FaceDataset(training / "faces.h5").read_images(np.arange(0, 240, 12))
+    predictor = load_au_predictor(exported(training, form), backend=backend)
+    found = predictor.predict_batch(np.ascontiguousarray(images[..., ::-1]))["au_intensities"]
+    expected = expected_intensities(training, images)
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+    assert expected.std(axis=0).mean() > 0.1
+
+
+def test_the_file_says_what_it_is_and_where_it_comes_from(
+    training: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = load_checkpoint(exported(training, "safetensors"))
+    assert checkpoint.config == HOGHeadConfig(0.1, 0.3, 34)
+    own = load_checkpoint(training / "run")
+    assert checkpoint.metadata["source_hash"] == own.hash
+    assert checkpoint.metadata["training"]["auxiliary_weight"] == 4
+    assert main(["info", str(checkpoint.path)]) == 0
+    assert "num_local_params 34" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"precision": "float16"},
+        {"precision": "float16-weights"},
+        {"input": "uint8"},
+        {"batch": 1},
+    ],
+    ids=lambda settings: "-".join(map(str, settings.values())) or "float32",
+)
+def test_onnx_files_pass_their_check(settings: dict, tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    from random_nets import random_source
+
+    from mlx_faceau.convert.export_onnx import export_to_onnx
+
+    check = export_to_onnx(random_source(HOG), tmp_path / "hog.onnx", **settings)
+    assert check.passed
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_core_ml_packages_pass_their_check(precision: str, tmp_path: Path) -> None:
+    pytest.importorskip("coremltools")
+    from random_nets import random_source
+
+    from mlx_faceau.convert.export_coreml import export_to_coreml
+
+    check = export_to_coreml(random_source(HOG), tmp_path / "hog.mlpackage", precision)
+    assert check.passed
+
+
+@pytest.mark.parametrize("backend", ["mlx", "torch"])
+def test_both_frameworks_agree_with_float64(backend: str, tmp_path: Path) -> None:
+    pytest.importorskip({"mlx": "mlx.core"}.get(backend, backend))
+    crops = random_crops(5)
+    predictor = load_au_predictor(write_checkpoint(tmp_path / "hog.safetensors", HOG), backend)
+    found = predictor.predict_batch(crops)["au_intensities"]
+    expected = reference_outputs(HOG, crops)["au_intensities"]
+    tolerance = TOLERANCE["au_intensities"]
+    np.testing.assert_allclose(found, np.minimum(expected, 5), atol=tolerance)
+    assert (expected > 0.2).mean() > 0.5
+
+
+def test_both_nets_are_one_file_too(training: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    landmarks = write_checkpoint(tmp_path / "landmarks.safetensors", LANDMARK)
+    both = tmp_path / "both.onnx"
+    pair = ["--combine", str(landmarks), str(training / "run")]
+    assert main(["export", *pair, "--hog-head", "--output", str(both)]) == 0
+    crops = random_crops(2)
+    alone = load_au_predictor(exported(training, "onnx")).predict_batch(crops)
+    joined = load_au_predictor(both).predict_batch(crops)
+    np.testing.assert_allclose(joined["au_intensities"], alone["au_intensities"], atol=1e-4)
+
+
+@pytest.mark.parametrize("config", [LANDMARK, AU], ids=["landmarks", "no auxiliary head"])
+def test_a_net_without_the_labels_models_is_refused(
+    config: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_checkpoint(tmp_path / "net.safetensors", config)
+    output = tmp_path / "hog.onnx"
+    assert main(["export", str(path), "--hog-head", "--output", str(output)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "lacks the labels' models that a HOG head takes" in line
+    assert not output.exists()
+
+
+def test_an_opset_without_sampling_is_refused(
+    training: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = training / "old.onnx"
+    command = ["export", str(training / "run"), "--hog-head", "--opset", "15"]
+    assert main([*command, "--output", str(output)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "from opset 16 on" in line
+    assert not output.exists()
+
+
+def test_it_is_not_trained_further(training: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = exported(training, "safetensors")
+    command = ["train", "au", "--data", str(training / "faces.h5"), "--width-mult", "0.1"]
+    assert main([*command, "--init", str(path), "--output", str(training / "more")]) == 2
+    assert "a HOG head is not trained" in capsys.readouterr().err
+    assert not (training / "more").exists()
