@@ -182,10 +182,15 @@ def read_source(
         )
     config, weights = model_or_checkpoint.config, model_or_checkpoint.to_weights()
     check_weights(config, weights, type(model_or_checkpoint).__name__)
-    digest = hashlib.sha256()  # of names and values: a net in memory has no file to hash
+    return SourceModel(config, weights, describe(config, source_hash=weights_hash(weights)))
+
+
+def weights_hash(weights: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of names and values: a net in memory has no file to hash."""
+    digest = hashlib.sha256()
     for name in sorted(weights):
         digest.update(name.encode() + b"\0" + np.ascontiguousarray(weights[name]).tobytes())
-    return SourceModel(config, weights, describe(config, source_hash=digest.hexdigest()))
+    return digest.hexdigest()
 
 
 def _from_checkpoint(path: Path) -> SourceModel:

@@ -98,8 +98,12 @@ def test_the_file_says_what_it_is_and_where_it_comes_from(
 ) -> None:
     checkpoint = load_checkpoint(exported(training, "safetensors"))
     assert checkpoint.config == HOGHeadConfig(0.1, 0.3, 34)
-    own = load_checkpoint(training / "run")
-    assert checkpoint.metadata["source_hash"] == own.hash
+    # The trained net's accuracy is not its own.
+    assert checkpoint.metadata["source_hash"] != load_checkpoint(training / "run").hash
+    card = (training / "MODEL_CARD.md").read_text("utf-8")
+    assert "AUPredictionNet with a HOG head" in card
+    assert "Not measured." in card
+    assert "`hog.safetensors`" in card
     assert checkpoint.metadata["training"]["auxiliary_weight"] == 4
     assert main(["info", str(checkpoint.path)]) == 0
     assert "num_local_params 34" in capsys.readouterr().out

@@ -195,7 +195,13 @@ def _export_model(
             if check is not None:
                 print(check.table())
         if path.exists():
-            beside = {write_model_card(each, path.parent, args.width_mult) for each in checkpoints}
+            made = [None] * len(checkpoints)
+            if args.hog_head:
+                made[-1] = source.parts[-1].metadata
+            beside = {
+                write_model_card(each, path.parent, args.width_mult, other)
+                for each, other in zip(checkpoints, made, strict=True)
+            }
             if form != "safetensors":
                 save_calibrations(path.parent / BOXES_NAME)
                 beside.add(path.parent / BOXES_NAME)
@@ -208,14 +214,15 @@ def _export_model(
 def _with_hog_head(path: str) -> "SourceModel":
     from dataclasses import asdict
 
-    from mlx_faceau.convert.source_model import SourceModel
+    from mlx_faceau.convert.source_model import SourceModel, weights_hash
     from mlx_faceau.core.checkpoint import load_checkpoint
     from mlx_faceau.core.provenance import carried_metadata
     from mlx_faceau.train.hog_head import with_hog_head
 
     checkpoint = load_checkpoint(path)
     config, weights = with_hog_head(checkpoint)
-    return SourceModel(config, weights, {**carried_metadata(checkpoint), "model": asdict(config)})
+    own = {"model": asdict(config), "source_hash": weights_hash(weights)}  # not the trained net's
+    return SourceModel(config, weights, {**carried_metadata(checkpoint), **own})
 
 
 def _targets(

@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
-from mlx_faceau.core.architectures import CONFIGS, ModelConfig, count_parameters
+from mlx_faceau.core.architectures import CONFIGS, HOGHeadConfig, ModelConfig, count_parameters
 from mlx_faceau.core.artifact_metadata import COREML_SUFFIX, ONNX_SUFFIX, read_exported_metadata
 from mlx_faceau.core.atomic_io import atomic_file
 from mlx_faceau.core.checkpoint import (
@@ -73,7 +73,10 @@ _OUTPUTS = {
 
 
 def write_model_card(
-    checkpoint: Path | str, folder: Path | str, width_mult: float | None = None
+    checkpoint: Path | str,
+    folder: Path | str,
+    width_mult: float | None = None,
+    made: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write the card of a net into the folder of its exported files; its path.
 
@@ -85,6 +88,7 @@ def write_model_card(
     Args:
         checkpoint: ``.safetensors``, a run's folder, or a ``.pt`` file of the original tool.
         width_mult: of a ``.pt`` file's net, where it cannot be found out.
+        made: metadata of another net that was made of the checkpoint, whose card it is.
 
     Raises:
         CheckpointError: if the checkpoint cannot be read.
@@ -96,14 +100,15 @@ def write_model_card(
         metadata = describe(read_pyfaceau(path, width_mult)[0])
     else:
         path = find_checkpoint(path)
-        metadata = read_metadata(path)
+        metadata = read_metadata(path) if made is None else made
     card = folder / CARD_NAME
     old = _old_card(card)
     if old is None:
         _LOG.warning("%s was written by another program: remove it to get a model card", card)
         return card
     config = config_of(metadata, path)
-    section = _section(config, metadata, path, folder).strip()
+    own = file_hash(path) if made is None else metadata["source_hash"]
+    section = _section(config, metadata, own, path, folder).strip()
     section = f"{_START.format(config.kind)}\n{section}\n{_END.format(config.kind)}"
     with atomic_file(card) as temporary:
         temporary.write_bytes(_with_section(old, config.kind, section).encode())
@@ -134,9 +139,12 @@ def _with_section(old: str, kind: str, section: str) -> str:
     return f"{old[: other.end()]}\n\n{section}{old[other.end() :]}"
 
 
-def _section(config: ModelConfig, metadata: Mapping[str, Any], path: Path, folder: Path) -> str:
+def _section(
+    config: ModelConfig, metadata: Mapping[str, Any], own: str, path: Path, folder: Path
+) -> str:
     net, predicts = _NETS[config.kind]
-    own = file_hash(path)
+    if isinstance(config, HOGHeadConfig):
+        net += " with a HOG head"
     # Of weights that were taken out of a checkpoint, the checkpoint's evaluation and files as well.
     sources = {own, metadata.get("source_hash", own)}
     trainings = training_stages(metadata)
