@@ -3,8 +3,9 @@
     python benchmarks/reference.py benchmarks/recipes/au.json --people val.h5 --run runs/au \
         --data train=train.h5 mixed=mixed.h5
 
-A recipe is a JSON object: ``net`` (``landmark-pose`` or ``au``) and ``stages``, a list of settings
-as ``mlx-faceau train --config`` takes them. Each stage names its ``data`` (and ``val_data``) by the
+A recipe is a JSON object: ``net`` (``landmark-pose`` or ``au``), ``stages``, a list of settings as
+``mlx-faceau train --config`` takes them, and ``hog_head``, true where what is evaluated is the last
+stage's net as ``mlx-faceau export --hog-head`` makes it. Each stage names its ``data`` (and ``val_data``) by the
 names on the command line, ``train`` where it names none, and starts from the weights of the stage
 before. Given again, the command resumes what was interrupted, trains no finished stage twice, and
 evaluates; a changed recipe takes another ``--run``.
@@ -63,8 +64,13 @@ def main(arguments: list[str] | None = None) -> int:
             return status
     results = args.results or RESULTS / args.recipe.stem
     results.mkdir(parents=True, exist_ok=True)
-    people = args.people.resolve()
-    evaluation = ["evaluate", str(folders[-1]), "--data", str(people), "--output", str(results)]
+    people, net = args.people.resolve(), folders[-1]
+    if recipe["hog_head"]:
+        net = args.run.resolve() / "hog_head.safetensors"
+        command = ["export", str(folders[-1]), "--hog-head", "--to", "safetensors"]
+        if status := mlx_faceau([*command, "--output", str(net)]):
+            return status
+    evaluation = ["evaluate", str(net), "--data", str(people), "--output", str(results)]
     status = mlx_faceau([*evaluation, "--backend", args.backend])
     if not status:
         shown = {str(path): f"{name}.h5" for name, path in files.items()}
@@ -74,8 +80,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def read_recipe(path: Path) -> dict[str, Any]:
     """A recipe, its shape checked; the training itself checks the settings."""
-    recipe = json.loads(path.read_text("utf-8"))
-    if set(recipe) != {"net", "stages"} or not recipe["stages"]:
+    recipe = {"hog_head": False, **json.loads(path.read_text("utf-8"))}
+    if set(recipe) != {"net", "stages", "hog_head"} or not recipe["stages"]:
         raise SystemExit(f"{path}: expected an object with 'net' and 'stages', a list of settings")
     for stage in recipe["stages"]:
         stage.setdefault("data", ["train"])

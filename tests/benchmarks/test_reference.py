@@ -213,3 +213,19 @@ def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path) -> None:
     recipe.write_text(json.dumps({"net": "au", "stages": []}))
     with pytest.raises(SystemExit, match="an object with 'net' and 'stages'"):
         reference.main([str(recipe), "--data", "t=t.h5", "--people", "p.h5", "--run", "run"])
+
+
+def test_a_recipe_with_a_hog_head_measures_the_net_that_has_it(
+    files: dict[str, Path], tmp_path: Path
+) -> None:
+    faces, recipe = tmp_path / "train.h5", tmp_path / "hog.json"
+    assert mlx_faceau(["data", "synth", "--output", str(faces), "--count", "240"]) == 0
+    stage = {**STAGE, "epochs": 1, "auxiliary_weight": 4.0}
+    recipe.write_text(json.dumps({"net": "au", "stages": [stage], "hog_head": True}))
+    places = ["--run", str(tmp_path / "run"), "--results", str(tmp_path / "results")]
+    people = ["--people", str(files["people"]), "--backend", "torch"]
+    assert reference.main([str(recipe), "--data", f"train={faces}", *people, *places]) == 0
+    measured = json.loads((tmp_path / "results" / "evaluation.json").read_text())["model"]
+    assert measured["file"] == "RUN/hog_head.safetensors"
+    net = load_checkpoint(tmp_path / "run" / "hog_head.safetensors")
+    assert measured["checkpoint"] == net.metadata["source_hash"]
