@@ -11,7 +11,7 @@ from mlx_faceau.core.artifact_metadata import (
     ONNX_SUFFIX,
     read_exported_metadata,
 )
-from mlx_faceau.core.checkpoint import BEST_NAME, read_metadata
+from mlx_faceau.core.checkpoint import BEST_NAME, WEIGHTS_SUFFIX, read_metadata
 from mlx_faceau.errors import CheckpointError
 from mlx_faceau.weights import builtin
 
@@ -40,7 +40,8 @@ def read_model(path: Path) -> dict[str, Any]:
 
 def _exported_in(folder: Path) -> Path:
     """The exported file of the one net, or of both, that a folder without a checkpoint holds."""
-    names = [f"{kind}{suffix}" for kind in CONFIGS for suffix in (ONNX_SUFFIX, COREML_SUFFIX)]
+    suffixes = (ONNX_SUFFIX, COREML_SUFFIX, WEIGHTS_SUFFIX)
+    names = [f"{kind}{suffix}" for kind in CONFIGS for suffix in suffixes]
     found = [folder / name for name in names if (folder / name).exists()]
     if not found and (combined := folder / f"{COMBINED}{ONNX_SUFFIX}").is_file():
         return combined

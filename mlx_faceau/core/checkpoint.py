@@ -27,7 +27,8 @@ from .preprocess import COLOR_ORDER
 
 FORMAT = "mlx-faceau"
 VERSION = 1
-BEST_NAME = "checkpoint_best.safetensors"
+WEIGHTS_SUFFIX = ".safetensors"
+BEST_NAME = f"checkpoint_best{WEIGHTS_SUFFIX}"
 # What a net was trained on: the one that it predicts on, the original tool's, or not recorded.
 CROPS = ("standard", "original", "unknown")
 LICENCE_NOTE = "Weights carry the licence of the labels and images they were trained on."
@@ -211,7 +212,9 @@ def find_checkpoint(path: Path | str, name: str = BEST_NAME) -> Path:
     if path.is_dir():
         path = path / name
         if not path.is_file():
-            raise CheckpointError(f"{path.parent}: no {path.name} in this folder")
+            others = sorted(file.name for file in path.parent.glob(f"*{WEIGHTS_SUFFIX}"))
+            remedy = f"; name one of its files: {', '.join(others[:5])}" if others else ""
+            raise CheckpointError(f"{path.parent}: no {path.name} in this folder{remedy}")
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; name a training's folder or a model file")
     return path

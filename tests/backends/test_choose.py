@@ -196,6 +196,19 @@ def test_exports_without_a_checkpoint_beside_them_are_good(folder):
     assert "no checkpoint_best.safetensors" in files["mlx"]
 
 
+def test_weights_alone_serve_a_folder_without_a_checkpoint(tmp_path):
+    """A folder of ``export --to safetensors``, to which exports may have been added since."""
+    weights = write_checkpoint(tmp_path / "au_prediction.safetensors", AU)
+    assert found_in(find_files(tmp_path, "au_prediction")) == {"mlx", "torch"}
+    with pytest.raises(CheckpointError, match="expected landmark_pose; open it with load_au_pred"):
+        find_files(tmp_path, "landmark_pose")
+    onnx = write_onnx(tmp_path / "au_prediction.onnx", describe(AU, source_hash="1"))
+    files = find_files(tmp_path, "au_prediction")
+    assert (files["mlx"], files["torch"], files["onnx"]) == (weights, weights, onnx)
+    best = write_checkpoint(tmp_path / "checkpoint_best.safetensors", AU)
+    assert find_files(tmp_path, "au_prediction")["mlx"] == best
+
+
 def test_damaged_exports_are_passed_over_with_the_reason(folder):
     (folder / "au_prediction.onnx").write_bytes(b"\x0b")
     shutil.rmtree(folder / "au_prediction.mlpackage" / "Data")

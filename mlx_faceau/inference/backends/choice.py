@@ -19,7 +19,7 @@ from mlx_faceau.core.artifact_metadata import (
     ONNX_SUFFIX,
     read_exported_metadata,
 )
-from mlx_faceau.core.checkpoint import BEST_NAME, file_hash, read_metadata
+from mlx_faceau.core.checkpoint import BEST_NAME, WEIGHTS_SUFFIX, file_hash, read_metadata
 from mlx_faceau.core.libraries import installed_version
 from mlx_faceau.errors import BackendError, CheckpointError, MissingDependency, UsageError
 from mlx_faceau.weights import builtin
@@ -162,9 +162,10 @@ def installed_libraries(machine: Machine) -> dict[str, str | None]:
 def find_files(path: str | os.PathLike[str], kind: str) -> Files:
     """The file of a model that each backend would open, or why it would open none.
 
-    The path is ``"builtin"``, a model directory (``checkpoint_best.safetensors``, ``<kind>.onnx``
-    or else ``combined.onnx``, ``<kind>.mlpackage``), one of these files, or a ``.pt`` file. An
-    exported file that was made from another checkpoint than the one beside it counts as missing.
+    The path is ``"builtin"``, a model directory (``checkpoint_best.safetensors`` or else
+    ``<kind>.safetensors``, ``<kind>.onnx`` or else ``combined.onnx``, ``<kind>.mlpackage``), one of
+    these files, or a ``.pt`` file. An exported file that was made from another checkpoint than the
+    ``checkpoint_best.safetensors`` beside it counts as missing.
     CheckpointError is raised if nothing is there, or only a net of the other kind.
     """
     if builtin.is_builtin(path):
@@ -195,6 +196,9 @@ def find_files(path: str | os.PathLike[str], kind: str) -> Files:
 
 def _directory_files(folder: Path, kind: str) -> Files:
     checkpoint, holds, sources = folder / BEST_NAME, None, None
+    weights = folder / f"{kind}{WEIGHTS_SUFFIX}"
+    if weights.is_file() and not checkpoint.exists():
+        checkpoint = weights
     own: Path | str = f"no {BEST_NAME} in {folder}; train a net there or import one"
     if checkpoint.is_file():
         try:
@@ -203,7 +207,7 @@ def _directory_files(folder: Path, kind: str) -> Files:
         except CheckpointError as error:
             own = str(error)
     if holds == kind:
-        own, sources = checkpoint, _hashes(checkpoint)
+        own, sources = checkpoint, None if checkpoint == weights else _hashes(checkpoint)
     onnx, both = (folder / f"{name}{ONNX_SUFFIX}" for name in (kind, COMBINED))
     if both.is_file() and not onnx.exists():
         onnx = both
@@ -215,7 +219,7 @@ def _directory_files(folder: Path, kind: str) -> Files:
     }
     if all(isinstance(found, str) for found in files.values()):
         # A net of the other kind is refused by the name of what opens it.
-        suffixes = (ONNX_SUFFIX, COREML_SUFFIX)
+        suffixes = (ONNX_SUFFIX, COREML_SUFFIX, WEIGHTS_SUFFIX)
         others = [
             other for other in CONFIGS if any((folder / f"{other}{s}").exists() for s in suffixes)
         ]
