@@ -165,6 +165,19 @@ def test_predict_without_models_takes_the_pair_and_the_open_pdm(
     assert '<th scope="row">face detector</th><td>callable</td>' in page
 
 
+@pytest.mark.parametrize("form", ["onnx", "safetensors"])
+def test_a_folder_of_both_nets_gives_the_columns_that_the_pair_gives(pair: Path, form: str) -> None:
+    """Those of the shape model too, which the landmark net among the two files records."""
+    assert main(["export", "builtin", "--to", form, "--output", "both"]) == 0
+    models = ["--landmark-model", "both", "--au-model", "both"]
+    for name, more in (("own.csv", []), ("folder.csv", models)):
+        words = ["predict", "photo.png", "--detector", "drawn:find", "--output", name]
+        assert main([*words, *more]) == 0
+    own, folder = read_openface_csv("own.csv"), read_openface_csv("folder.csv")
+    assert own.keys() == folder.keys()
+    np.testing.assert_allclose(folder["X_30"], own["X_30"], atol=0.1)
+
+
 def test_with_one_net_the_other_is_named_as_missing(
     pair: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,6 +1,5 @@
 """What a model that a command names records about itself, read without opening its backend."""
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,10 @@ from mlx_faceau.errors import CheckpointError
 from mlx_faceau.weights import builtin
 
 
-def read_models(model: str, kinds: Iterable[str] = CONFIGS) -> list[dict[str, Any]]:
-    """The metadata of each net that a model path names: of ``builtin``, those of these kinds."""
+def read_models(model: str) -> list[dict[str, Any]]:
+    """The metadata of each net that a model path names, both of ``builtin``."""
     if builtin.is_builtin(model):
-        return [read_metadata(builtin.checkpoint_of(kind)) for kind in kinds]
+        return [read_metadata(builtin.checkpoint_of(kind)) for kind in CONFIGS]
     return [read_model(Path(model))]
 
 

@@ -6,7 +6,7 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
@@ -20,6 +20,7 @@ from mlx_faceau.core.pdm import PDM, read_pdm
 from mlx_faceau.core.plural import counted
 from mlx_faceau.core.provenance import pdm_of
 from mlx_faceau.errors import CheckpointError, FaceauError, FunctionError, UsageError
+from mlx_faceau.inference.backends.choice import find_files
 from mlx_faceau.output.openface_csv import (
     GROUPS,
     PRESENCE_NAMES,
@@ -33,12 +34,12 @@ from mlx_faceau.video.overlay import VIDEO_SUFFIXES as OVERLAY_SUFFIXES
 from mlx_faceau.video.overlay import LiveWindow
 from mlx_faceau.video.pipeline import FacePipeline
 from mlx_faceau.video.pose import Camera
-from mlx_faceau.video.reader import Span, Video
+from mlx_faceau.video.reader import WHOLE, Span, Video
 from mlx_faceau.video.results import FrameResult, ResultStream
 from mlx_faceau.weights.builtin import pdm_for
 
 from .inputs import Input, find_inputs, shard
-from .model_metadata import read_models
+from .model_metadata import read_model
 
 logger = logging.getLogger(__name__)
 
@@ -251,10 +252,10 @@ def _camera(text: str | None) -> Camera | None:
 
 def _pdm(args: argparse.Namespace) -> PDM | None:
     """The PDM that is given, which must be the net's own; else the open one where that is it."""
-    try:
-        (metadata,) = read_models(args.landmark_model, [LandmarkPoseConfig.kind])
-    except CheckpointError:
-        metadata = {}  # opening the net raises it again
+    metadata: dict[str, Any] = {}
+    with suppress(CheckpointError):  # opening the net raises it again
+        files = find_files(args.landmark_model, LandmarkPoseConfig.kind).values()
+        metadata = next((read_model(file) for file in files if isinstance(file, Path)), metadata)
     if args.pdm is None:
         return pdm_for(metadata)
     pdm, own = read_pdm(args.pdm), pdm_of(metadata)
@@ -280,6 +281,12 @@ def _jobs(inputs: list[Input], args: argparse.Namespace, layout: Layout) -> list
         )
     form = args.format or (ending if ending in FORMATS else "csv")
     images = [source for source in inputs if source.is_image]
+    if images and Span(args.start, args.end, args.frame_step) != WHOLE:
+        if len(images) == len(inputs):
+            raise UsageError("--start, --end and --frame-step are for videos, not for images")
+        sys.stderr.write(
+            "--start, --end and --frame-step are for the videos, images are taken whole\n"
+        )
     folder_named = len(args.inputs) == 1 and Path(args.inputs[0]).is_dir()
     alone = args.file_per_image or (len(images) == 1 and not folder_named)
     by_themselves = [source for source in inputs if alone or not source.is_image]

@@ -198,6 +198,19 @@ def test_images_beside_videos_share_a_table_of_their_own(tmp_path: Path, photos:
     assert frames_in(tmp_path / "out" / "film.csv") == 4
 
 
+def test_a_part_of_the_videos_leaves_the_images_beside_them_whole(
+    tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip(photos / "clip.mp4", 12)
+    (photos / "c.png").unlink()
+    assert predict("wedding", "--frame-step", 4) == 0
+    assert "--frame-step are for the videos, images are taken whole" in capsys.readouterr().err
+    assert frames_in(tmp_path / "clip.csv") == 3
+    with (tmp_path / "wedding.csv").open(newline="") as file:
+        rows = [row["file"] for row in csv.DictReader(file, skipinitialspace=True)]
+    assert rows == ["wedding/a.png", "wedding/a.png", "wedding/b.png", "wedding/d, e.png"]
+
+
 def test_an_error_of_writing_ends_the_reading(tmp_path: Path) -> None:
     closed = []
 
@@ -519,6 +532,7 @@ def test_a_webcam_is_read_until_the_end_that_was_asked_for(
         (["clip.mp4", "--camera-intrinsics", "0,500,160,120"], "focal lengths are positive"),
         (["clip.mp4", "--camera-intrinsics", "500,500,nan,120"], "all are finite"),
         (["clip.mp4", "--start", "nan"], "0 <= start < end"),
+        (["a.png", "b.png", "--start", "5", "--frame-step", "2"], "for videos, not for images"),
         (["clip.mp4", "other.mp4", "--output", "broken.mp4"], "not a folder"),
         (["clip.mp4", "--output", "drawn.png"], "for a folder of this name, write drawn.png/"),
         (["clip.mp4", "--format", "json"], "json is for --aligned"),
@@ -542,6 +556,8 @@ def test_bad_input_is_one_line_and_exit_status_2(
     (tmp_path / "empty").mkdir()
     (tmp_path / "a.cfg").write_text("text")
     (tmp_path / "broken.mp4").write_bytes(b"x" * 1000)
+    for name in ("a.png", "b.png"):
+        cv2.imwrite(str(tmp_path / name), draw_frame([]))
     assert predict(*arguments) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("mlx-")]
     assert len(lines) == 1
