@@ -393,6 +393,21 @@ def test_a_relative_path_is_read_on_when_the_folder_changes(
     assert video.damaged == damaged
 
 
+@pytest.mark.parametrize("start", [0.0, 1.0])
+def test_frames_that_grow_too_large_are_an_error_by_the_name_that_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: float
+) -> None:
+    write(tmp_path / "a.mp4", numbered(36), g="12")
+    monkeypatch.chdir(tmp_path)
+    frames = Video("a.mp4").frames(Span(start=start))
+    next(frames)
+    monkeypatch.setattr("mlx_faceau.video.decoder._MAX_PIXELS", 1)
+    with pytest.raises(
+        VideoError, match=r"^a\.mp4: frames of [0-9]+ x [0-9]+ pixels are too large"
+    ):
+        next(frames)
+
+
 def test_damaged_packets_cost_their_own_frames_and_shift_no_times(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -66,6 +66,7 @@ class Decoder:
     """One pass over a file's frames, from a key frame where one is given.
 
     ``threaded`` decodes several frames at once; then complaints raise :class:`DecoderError`.
+    ``name`` is the path as errors show it, where that is another.
 
     Attributes:
         damaged: frames that could not be decoded so far.
@@ -75,13 +76,20 @@ class Decoder:
         VideoError: if the file is no video that FFmpeg decodes, or its frames are too large.
     """
 
-    def __init__(self, path: Path, threaded: bool, start: KeyFrame | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        threaded: bool,
+        start: KeyFrame | None = None,
+        name: Path | None = None,
+    ) -> None:
         self.path = path.absolute()  # the current folder may change before the file is read again
+        self.name = name or path
         self._threaded, self._start = threaded, start
         self.damaged = self.missing = 0
-        self._container = container = _open(path)
+        self._container = container = _open(path, self.name)
         try:
-            self.stream = stream = _video_stream(container, path)
+            self.stream = stream = _video_stream(container, self.name)
         except VideoError:
             container.close()
             raise
@@ -212,7 +220,7 @@ class Decoder:
         width = max(1, round(frame.width * ratio))
         if width * frame.height > _MAX_PIXELS:
             raise VideoError(
-                f"{self.path}: frames of {width} x {frame.height} pixels are too large"
+                f"{self.name}: frames of {width} x {frame.height} pixels are too large"
             )
         # Another format than the frame's own: else the decoder's buffer would be handed out.
         target = "rgb24" if frame.format.name == "bgr24" else "bgr24"
@@ -247,7 +255,7 @@ def find_key_frame(decoder: Decoder, first: DecodedFrame, seconds: float) -> Key
     wanted = first.pts + int(seconds / decoder.time_base)
     times: list[int] = []
     key: KeyFrame | None = None
-    with _open(decoder.path) as container:
+    with _open(decoder.path, decoder.name) as container:
         for packet in _demux(container):
             if packet.stream_index != decoder.stream.index or _is_empty(packet):
                 continue
@@ -307,11 +315,11 @@ def _deinterlacer(frame: av.VideoFrame) -> Graph:
     return graph
 
 
-def _open(path: Path) -> Any:
+def _open(path: Path, name: Path) -> Any:
     with path.open("rb") as file:
         head = file.read(12)
     if head[4:8] == b"ftyp" and head[8:12] in _STILL_BRANDS:
-        raise VideoError(f"{path}: an image, not a video; name it .avif or .heic to read it")
+        raise VideoError(f"{name}: an image, not a video; name it .avif or .heic to read it")
     try:
         return av.open(
             f"file:{path.absolute()}",  # with its protocol: a name may look like an address
@@ -320,21 +328,21 @@ def _open(path: Path) -> Any:
         )
     except (av.error.FFmpegError, ValueError):
         raise VideoError(
-            f"{path}: cannot be read as a video; it is cut short (an MP4 without its index), "
+            f"{name}: cannot be read as a video; it is cut short (an MP4 without its index), "
             "damaged, or of no known kind"
         ) from None
 
 
-def _video_stream(container: Any, path: Path) -> Any:
+def _video_stream(container: Any, name: Path) -> Any:
     stream = container.streams.best("video")
     if stream is None or av.stream.Disposition.attached_pic in stream.disposition:
-        raise VideoError(f"{path}: there is no video stream in it")
+        raise VideoError(f"{name}: there is no video stream in it")
     context = stream.codec_context
     if context is None or context.codec is None:
-        raise VideoError(f"{path}: FFmpeg has no decoder for its video stream")
+        raise VideoError(f"{name}: FFmpeg has no decoder for its video stream")
     if (context.width or 0) * (context.height or 0) > _MAX_PIXELS:
         raise VideoError(
-            f"{path}: frames of {context.width} x {context.height} pixels are too large"
+            f"{name}: frames of {context.width} x {context.height} pixels are too large"
         )
     return stream
 

@@ -18,7 +18,7 @@ from .opencv_log import NOTHING, opencv_log_level
 from .results import Frame
 
 if TYPE_CHECKING:
-    from .decoder import DecodedFrame, Decoder
+    from .decoder import DecodedFrame, Decoder, KeyFrame
 
 logger = logging.getLogger(__name__)
 
@@ -169,9 +169,12 @@ class Video:
             key = self._av.find_key_frame(self._decoder, self._first, span.start)
         if key is None:
             return chain([self._first], self._frames)
-        self._decoder.close()
-        self._decoder = self._av.Decoder(self._decoder.path, threaded=True, start=key)
+        self._reopen(threaded=True, start=key)
         return self._decoded()
+
+    def _reopen(self, threaded: bool, start: "KeyFrame | None" = None) -> None:
+        self._decoder.close()
+        self._decoder = self._av.Decoder(self._decoder.path, threaded, start, self.path)
 
     def _decoded(self) -> Iterator["DecodedFrame"]:
         """All good frames. Where the decoder complains the file is read once more, frame by
@@ -182,8 +185,7 @@ class Video:
                 yield decoded
                 last = decoded.index
         except self._av.DecoderError:
-            self._decoder.close()
-            self._decoder = self._av.Decoder(self._decoder.path, threaded=False)
+            self._reopen(threaded=False)
             for decoded in self._decoder.frames():
                 if decoded.index > last:
                     yield decoded
