@@ -92,10 +92,17 @@ def run(args: argparse.Namespace) -> int:
     kind = "photograph" if len(photographs) == len(reports) else "file" if photographs else "video"
     if kept == 0:
         raise DatasetError(f"{args.output}: not written, no {kind} gave a sample")
-    used = len(reports) - len(failed)
-    print(f"{args.output}: {counted(kept, 'sample')} of {counted(used, kind)}")
+    used = sum(report.final for report in reports)
+    line = f"{args.output}: {counted(kept, 'sample')} of {counted(used, kind)}"
+    sampled = [file for file, report in zip(inputs, reports, strict=True) if report.kept]
+    if copies := _copies(sampled):
+        shown = ", ".join(copies[:3]) + ", ..." * (len(copies) > 3)
+        line += f", of which {len(copies)} with the same bytes as another ({shown}) add no new face"
+    print(line)
     if failed:
-        print(f"{len(failed)} of {counted(len(reports), kind)} could not be used", file=sys.stderr)
+        partly = ", or not to its end" if any(report.kept for report in failed) else ""
+        total = counted(len(reports), kind)
+        print(f"{len(failed)} of {total} could not be used{partly}", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -195,6 +202,22 @@ def _photograph_summary(reports: Sequence["VideoReport"], path: Path) -> str:
     problems = Counter(reason.partition("; ")[0] for _, reason in misses).most_common(3)
     summary = ", ".join(f"{whole[problem]}: {count}" for problem, count in problems)
     return f"{line} (listed in {path}; {summary})"
+
+
+def _copies(files: Sequence["InputFile"]) -> list[str]:
+    """``"NAME = FIRST"`` for each file that has the same bytes as one before it."""
+    from mlx_faceau.core.checkpoint import file_hash
+
+    sizes = [file.path.stat().st_size for file in files]
+    repeated = Counter(sizes)
+    first: dict[str, str] = {}
+    found = []
+    for file, size in zip(files, sizes, strict=True):
+        if repeated[size] > 1:
+            original = first.setdefault(file_hash(file.path), file.name)
+            if original != file.name:
+                found.append(f"{file.name} = {original}")
+    return found
 
 
 _REPORT = ("video", "labeller", "frames", "damaged", "faceless", "kept", "error")  # its columns

@@ -2,13 +2,16 @@
 
 import csv
 import os
+import shutil
 import subprocess
 import sys
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
+import labelled_videos
 import numpy as np
 import pytest
 from blobs import Blob
@@ -111,6 +114,48 @@ def test_the_advice_for_videos_without_labels_is_printed_once(tmp_path, monkeypa
     assert others == ["b.mp4: nothing labels it", "c.mp4: nothing labels it"]
     with table.open() as file:
         assert all("four ways" in row["error"] for row in csv.DictReader(file))
+
+
+def test_a_copy_of_a_video_is_named_in_the_closing_line(tmp_path, capsys):
+    """Its samples are kept: splits put them on the side of the original's."""
+    original = good_video(tmp_path, "a", 3)
+    shutil.copy(original, tmp_path / "b.mp4")
+    shutil.copy(tmp_path / "a.csv", tmp_path / "b.csv")
+    good_video(tmp_path, "c", 3, person=1)
+    assert generate(tmp_path, "--output", tmp_path / "out.h5", "--workers", 0) == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert (
+        "9 samples of 3 videos, of which 1 with the same bytes as another (b.mp4 = a.mp4)" in line
+    )
+
+
+def test_a_csv_of_another_video_is_a_failure_where_it_gives_no_sample(tmp_path, capsys, caplog):
+    good_video(tmp_path, "a", 3)
+    video = film(tmp_path / "b.mp4", moving_face(4))
+    write_csv(tmp_path / "b.csv", moving_face(12))
+    output = ["--output", tmp_path / "out.h5", "--workers", 0]
+    problem = "b.csv: its rows are of 12 frames, but the video has 4"
+    assert generate(tmp_path, *output, "--limit", "min_size=1000") == 2
+    assert f"{problem}, and no sample came of it; it is of another video" in capsys.readouterr().out
+    assert generate(video, *output) == 0
+    assert f"{problem}; make sure that it is of this video" in caplog.text
+
+
+def test_a_video_that_ended_early_counts_as_one_that_gave_samples(tmp_path, monkeypatch, capsys):
+    def label(image: np.ndarray) -> list[dict]:
+        calls.append(image)
+        if len(calls) > 2:
+            raise ValueError("tired")
+        return labelled_videos.label(image)
+
+    calls: list[np.ndarray] = []
+    monkeypatch.setitem(sys.modules, "tiring", SimpleNamespace(label=label))
+    film(tmp_path / "a.mp4", moving_face(4))
+    options = ["--labels", "callable:tiring:label", "--workers", 0]
+    assert generate(tmp_path, "--output", tmp_path / "out.h5", *options) == 1
+    printed = capsys.readouterr()
+    assert "out.h5: 2 samples of 1 video" in printed.out
+    assert "1 of 1 video could not be used, or not to its end" in printed.err
 
 
 def test_an_interrupted_run_keeps_the_finished_videos(tmp_path):

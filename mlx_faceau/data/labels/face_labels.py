@@ -50,7 +50,8 @@ class Labeller(Protocol):
     def begin(self, video: Path) -> Callable[[Frame], Labels]:
         """A function that labels frames of a video or photograph, in order, perhaps not all.
 
-        It raises FaceauError if this video cannot be labelled.
+        It raises FaceauError if this video cannot be labelled. Its ``check_length``, where it has
+        one, is called at the end of a video, see :class:`OpenFaceLabeller`.
         """
         ...
 

@@ -124,7 +124,10 @@ class TrainingDataGenerator:
                     yield {**sample, "frame_idx": frame.index}
             report.damaged = video.damaged if video else 0
             progress(frame)
-        report.damaged = video.damaged if video else 0
+        if video is not None:
+            report.damaged = video.damaged
+            if hasattr(labels, "check_length"):
+                labels.check_length(frame.index, self._span.every, report.kept)
 
     def _sample(
         self, crops: FrameCrops, face: FaceLabels, pdm: PDM | None, last: dict[int, np.ndarray]

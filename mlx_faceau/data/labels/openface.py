@@ -30,6 +30,7 @@ LICENCE = (
 _FLAGS = {"2d": "-2Dfp", "aus": "-aus"}  # of FeatureExtraction, which writes the group
 _USED = {*FIRST_COLUMNS, *GROUPS["2d"], *GROUPS["params"], *AU_NAMES}
 _MAX_LATE = 0.6  # frames between a frame's time and its number, before frames may be missing
+_OTHER_LENGTH = 0.02  # share of the frames by which the CSV of a video may be longer or shorter
 _INSIDE = 0.5  # share of the points that must lie in the frame
 
 
@@ -77,7 +78,7 @@ class OpenFaceLabeller:
         path = find_csv(video)
         if path is None:
             raise DatasetError(f"{video}: no {video.stem}.csv beside it; run FeatureExtraction")
-        return _Table(path, self.pdm, video).labels
+        return _Table(path, self.pdm, video)
 
 
 class _Table:
@@ -112,6 +113,7 @@ class _Table:
         frames = columns["frame"].astype(int)
         frames -= frames.min() != 0  # OpenFace counts from 1, we from 0
         self._last = int(frames.max())
+        self._of_every_frame = len(np.unique(frames)) > self._last  # else faceless ones have no row
         self._rows: dict[int, list[int]] = {}
         for row in np.flatnonzero(usable).tolist():
             self._rows.setdefault(int(frames[row]), []).append(row)
@@ -119,12 +121,28 @@ class _Table:
         self._rate = 1.0 if is_photograph(video) else Video(video).rate
         self._place_checked = self._count_checked = False
 
-    def labels(self, frame: Frame) -> list[FaceLabels]:
+    def __call__(self, frame: Frame) -> list[FaceLabels]:
         self._check_number(frame)
         rows = self._rows.get(frame.index, [])
         if rows and not self._place_checked:
             self._check_place(frame, rows[0])
         return list(map(self._face, rows))
+
+    def check_length(self, last: int, every: int, samples: int) -> None:
+        """Of a CSV that is longer or shorter than its video: warn, or refuse it without samples.
+
+        ``last`` is the last frame's number, ``every`` how many frames there are for one read.
+        """
+        more, slack = self._last - last, every + _OTHER_LENGTH * last
+        if more <= slack and not (self._of_every_frame and more < -slack):
+            return
+        problem = (
+            f"{self._path}: its rows are of {self._last + 1} frames, but the video has "
+            f"{'about ' * (every > 1)}{last + 1}"
+        )
+        if not samples:
+            raise DatasetError(f"{problem}, and no sample came of it; it is of another video")
+        _LOG.warning("%s; make sure that it is of this video", problem)
 
     def _face(self, row: int) -> FaceLabels:
         if self._params is not None:
