@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
     sampled = [file for file, report in zip(inputs, reports, strict=True) if report.kept]
     if copies := _copies(sampled):
         shown = ", ".join(copies[:3]) + ", ..." * (len(copies) > 3)
-        line += f", of which {len(copies)} with the same bytes as another ({shown}) add no new face"
+        line += f"; copies that add no new face: {shown}"
     print(line)
     if failed:
         partly = ", or not to its end" if any(report.kept for report in failed) else ""

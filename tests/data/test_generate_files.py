@@ -125,7 +125,7 @@ def test_a_copy_of_a_video_is_named_in_the_closing_line(tmp_path, capsys):
     assert generate(tmp_path, "--output", tmp_path / "out.h5", "--workers", 0) == 0
     line = capsys.readouterr().out.splitlines()[-1]
     assert (
-        "9 samples of 3 videos, of which 1 with the same bytes as another (b.mp4 = a.mp4)" in line
+        "9 samples of 3 videos; copies that add no new face: b.mp4 = a.mp4" in line
     )
 
 
