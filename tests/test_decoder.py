@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from videos import INTERLACED, number_of, numbered, with_192_byte_packets, write
 
-from mlx_faceau.errors import VideoError
+from mlx_faceau.errors import UsageError, VideoError
 from mlx_faceau.video.reader import WHOLE, Span, Video
 
 
@@ -391,6 +391,19 @@ def test_a_relative_path_is_read_on_when_the_folder_changes(
     monkeypatch.chdir("elsewhere")
     assert [frame.index for frame in video.frames(span)] == whole
     assert video.damaged == damaged
+
+
+def test_a_video_is_read_anew_by_each_call(tmp_path: Path) -> None:
+    video = Video(write(tmp_path / "a.mp4", numbered(36), g="12"))
+    for span, count in ((WHOLE, 36), (Span(start=1.0), 11), (WHOLE, 36)):
+        frames = list(video.frames(span))
+        assert [number_of(frame.image) for frame in frames] == list(range(36 - count, 36))
+    unfinished = video.frames()
+    next(unfinished)
+    with pytest.raises(UsageError, match="is being read; open another Video"):
+        next(video.frames())
+    unfinished.close()
+    assert len(list(video.frames())) == 36
 
 
 @pytest.mark.parametrize("start", [0.0, 1.0])

@@ -54,6 +54,28 @@ def people(results: list[FrameResult]) -> list[dict[int, int]]:
     ]
 
 
+def test_a_stream_can_be_closed_from_another_thread(tmp_path: Path) -> None:
+    """As by the stop button of a window, while a frame is being computed."""
+    video = write_video(tmp_path / "clip.mp4", [draw_frame([Blob(90, 90, 40)])] * 30)
+    computing, go_on = threading.Event(), threading.Event()
+
+    def find(image: np.ndarray) -> list[Any]:
+        computing.set()
+        go_on.wait(10)
+        return []
+
+    stream = pipeline(detector=find, detect_every=1).video(video)
+    with ThreadPoolExecutor(2) as threads:
+        read = threads.submit(list, stream)
+        assert computing.wait(10)
+        closed = threads.submit(stream.close)
+        while not stream._closed:
+            time.sleep(0.001)
+        go_on.set()
+        closed.result(10)
+        assert len(read.result(10)) < 30
+
+
 def test_faces_of_a_picture_come_in_its_own_pixels_with_their_action_units() -> None:
     blobs = [Blob(80.5, 90.25, 40, 1), Blob(230, 120, 30, 3)]
     found = pipeline().image(draw_frame(blobs))

@@ -116,6 +116,7 @@ class Video:
                 f"{path}: not one frame can be decoded; the file is damaged, or contains none"
             )
         self._first: DecodedFrame = first
+        self._read = self._reading = False
 
     @property
     def damaged(self) -> int:
@@ -130,11 +131,20 @@ class Video:
         ``span`` starts later: those before are counted without decoding them. A frame that cannot
         be decoded is left out; as in OpenFace the next one takes its number (where it lies before
         a later start, its number stays free). It is counted in ``damaged``, and the log tells.
+        Called again, the file is read anew.
 
         Raises:
             VideoError: if there is no frame in the span.
+            UsageError: if an earlier call's frames are still being read.
         """
+        if self._reading:
+            raise UsageError(f"{self.path}: is being read; open another Video to read it twice")
+        if self._read:
+            self._reopen(threaded=True)
+            self._frames = self._decoded()
+            self._first = next(self._frames, self._first)
         found, seconds = False, 0.0
+        self._read = self._reading = True
         try:
             for decoded, seconds in self._timed(self._av.deinterlaced(self._from(span))):
                 if span.ends(seconds):
@@ -161,6 +171,7 @@ class Video:
                 )
         finally:
             self._decoder.close()
+            self._reading = False
 
     def _from(self, span: Span) -> Iterator["DecodedFrame"]:
         """All frames, or those from the last key frame before the span on."""

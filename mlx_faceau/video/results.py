@@ -2,6 +2,7 @@
 
 import csv
 import json
+import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -164,24 +165,31 @@ class FrameResult:
 class ResultStream(Iterator[FrameResult]):
     """The results of a video, a camera or several images, computed while they are consumed.
 
-    A stream is consumed once: by a loop, or by one of its methods. ``close()`` ends it early.
-    ``rate`` is in frames a second.
+    A stream is consumed once: by a loop, or by one of its methods. ``close()`` ends it early, from
+    another thread too. ``rate`` is in frames a second.
     """
 
     def __init__(self, results: Iterator[FrameResult], rate: float = 30.0) -> None:
         self.rate = rate
         self._results = results
+        self._closed = False
+        self._lock = threading.RLock()  # a generator runs in one thread at a time
 
     def __next__(self) -> FrameResult:
-        return next(self._results)
+        with self._lock:
+            if self._closed:
+                raise StopIteration
+            return next(self._results)
 
     def __repr__(self) -> str:
         return "<ResultStream: loop over it, or call to_dict(), to_dataframe() or save()>"
 
     def close(self) -> None:
-        """Stop, and release the file or the camera."""
-        if hasattr(self._results, "close"):
-            self._results.close()
+        """Stop, and release the file or the camera; waits for a frame that is being computed."""
+        self._closed = True
+        with self._lock:
+            if hasattr(self._results, "close"):
+                self._results.close()
 
     def to_dict(self) -> list[dict[str, Any]]:
         """:meth:`FrameResult.to_dict` of every frame."""

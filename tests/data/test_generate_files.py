@@ -124,9 +124,7 @@ def test_a_copy_of_a_video_is_named_in_the_closing_line(tmp_path, capsys):
     good_video(tmp_path, "c", 3, person=1)
     assert generate(tmp_path, "--output", tmp_path / "out.h5", "--workers", 0) == 0
     line = capsys.readouterr().out.splitlines()[-1]
-    assert (
-        "9 samples of 3 videos; copies that add no new face: b.mp4 = a.mp4" in line
-    )
+    assert "9 samples of 3 videos; copies that add no new face: b.mp4 = a.mp4" in line
 
 
 def test_a_csv_of_another_video_is_a_failure_where_it_gives_no_sample(tmp_path, capsys, caplog):
