@@ -50,11 +50,11 @@ def _expand(name: str, suffixes: Sequence[str]) -> list[Input]:
     if path.is_file():
         return [Input(path)]
     if is_folder:
-        files = [p for p in sorted(path.iterdir()) if p.is_file() and p.name[0] != "."]
+        files = [p for p in sorted(path.iterdir()) if _is_input(p) and p.name[0] != "."]
     elif webcam := re.fullmatch(r"webcam:?|(?:webcam:)?([0-9]+)", name):
         return [Input(None, int(webcam[1] or 0))]
     else:
-        files = [Path(p) for p in sorted(glob.glob(name, recursive=True)) if Path(p).is_file()]
+        files = [p for p in map(Path, sorted(glob.glob(name, recursive=True))) if _is_input(p)]
         if not files:
             raise UsageError(f"{name}: no such file or folder")
     paths, skipped = [], []
@@ -63,7 +63,7 @@ def _expand(name: str, suffixes: Sequence[str]) -> list[Input]:
         # Of a folder overlays of an earlier run are not measured again.
         foreign = is_folder and (suffix not in suffixes or ".overlay" in file.suffixes[-2:])
         # Nobody named the file itself: it may be plain text, such as pyvenv.cfg and go.mod.
-        if foreign or (suffix not in _NEVER_TEXT and is_text(file)):
+        if foreign or (suffix not in _NEVER_TEXT and file.is_file() and is_text(file)):
             skipped.append(file)
         else:
             paths.append(file)
@@ -79,6 +79,11 @@ def _expand(name: str, suffixes: Sequence[str]) -> list[Input]:
         where = str(path) if is_folder else name
         sys.stderr.write(f"{where}: {counted(len(skipped), 'other file')} skipped ({names})\n")
     return [Input(path) for path in paths]
+
+
+def _is_input(path: Path) -> bool:
+    """Whether it is a file, or a link to nothing, which fails by its name where it is read."""
+    return path.is_file() or (path.is_symlink() and not path.exists())
 
 
 def shard(inputs: list[Input], text: str | None) -> list[Input]:

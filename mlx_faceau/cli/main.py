@@ -81,7 +81,7 @@ def _did_you_mean(word: str, known: Iterable[str]) -> str:
     stem = Path(word).stem
     alike = [name for name in known if get_close_matches(stem, [Path(name).stem], cutoff=0.65)]
     near = get_close_matches(word, alike, n=1, cutoff=0.65)
-    return f"; did you mean {near[0]}?" if near else ""
+    return f"; did you mean {near[0]}?" if near and near[0] != word else ""  # a link to nothing
 
 
 def build_parser(only: str | None = None) -> argparse.ArgumentParser:

@@ -326,6 +326,25 @@ def test_a_folder_s_other_files_are_counted_and_some_are_named(
 
 
 @pytest.mark.parametrize("name", ["in", "in/*"])
+def test_a_link_to_nothing_fails_by_its_name_and_is_not_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """As in folders of git-annex and DVC, whose files may be elsewhere."""
+    (tmp_path / "in").mkdir()
+    clip(tmp_path / "in" / "a.mp4", 2)
+    links = ("b.mp4", "c.ts", "d.png")
+    for link in links:
+        (tmp_path / "in" / link).symlink_to("nowhere")
+    assert predict(name, "--output", "out") == 1
+    err = capsys.readouterr().err
+    for link in links:
+        assert f"in/{link}: no such file" in err.lower().replace(os.sep, "/")
+    assert "3 of 4 inputs could not be read" in err
+    assert predict("in/b.mp4") == 2
+    assert "in/b.mp4: no such file\n" in capsys.readouterr().err.replace(os.sep, "/")
+
+
+@pytest.mark.parametrize("name", ["in", "in/*"])
 def test_text_files_of_a_folder_are_skipped_and_not_taken_for_damaged_videos(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
