@@ -12,7 +12,7 @@ References:
     part-based models, PAMI 2010, section 6 (cells, blocks, the 31 numbers of a cell).
     Baltrusaitis, Mahmoud, Robinson, Cross-dataset learning and person-specific normalisation for
     automatic action unit detection, FG 2015 (alignment and outline).
-    Umeyama, Least-squares estimation of transformation parameters, PAMI 1991.
+    Kabsch, A solution for the best rotation to relate two sets of vectors, Acta Cryst. A 1976.
 """
 
 import sys
@@ -27,18 +27,21 @@ HOG_SIZE = 31 * 12 * 12
 _SIZE = 112  # px of the crop and of the aligned face
 UNIT = _SIZE / 2  # px
 _CELL, _CELLS = 8, 14  # px of a cell's side; cells of a side, the outermost ring left out
-_DIRECTIONS = 18
-_EDGES = 32  # tangents whose polygon is the outline
+_ORIENTATIONS = 9  # each with its two directions
+_TANGENTS = 32  # tangents whose polygon is the outline
 # Cheeks beside the jaw, bridge and wings of the nose, corners and lower lids of the eyes:
 # expressions hardly move them.
 _STEADY = np.r_[1:5, 12:16, 27:30, 31:37, 39:43, 45:48]
 _UPPER = np.r_[0, 16:27]  # temples and brows, raised to keep the forehead
 _RAISED = 30.0  # px
 _CLIP = 0.2
-_TEXTURE = 18**-0.5
-_EMPTY = 1e-4  # energy that keeps a flat block's norm from being 0
-_NOTHING = 1e-4
-_FLAT = 1e-6  # squared gradient below which no direction is told
+_TEXTURE = (2 * _ORIENTATIONS) ** -0.5
+_NORM_EPS = 1e-4  # keeps the norm of a flat block from being 0
+_SCALED = 16.0
+_GRADIENT_EPS = 1e-6 * _SCALED**2  # weak gradients, below a thousandth, have hardly a direction
+_MIN_SHARE = 1e-4
+_STEEP = 1e3  # a cosine below a thousandth counts for both directions, with its 16th power
+_POINTS_EPS = 1e-4  # keeps points that lie all in one place from dividing by 0
 
 Array = Any  # of the framework
 Sampler = Callable[[Array, Array, Array], Array]
@@ -51,12 +54,12 @@ def to_units(points: np.ndarray) -> np.ndarray:
 
 def hog_constants() -> dict[str, np.ndarray]:
     """Arrays that :func:`hog_features` takes beside the weights, float32, by name."""
-    angles = np.arange(_DIRECTIONS) * (2 * np.pi / _DIRECTIONS)
+    angles = np.arange(_ORIENTATIONS) * (np.pi / _ORIENTATIONS)
     steady = np.zeros((NUM_LANDMARKS, 1))
     steady[_STEADY] = 1
     raised = np.zeros((NUM_LANDMARKS, 2))
     raised[_UPPER, 1] = -_RAISED / UNIT
-    normals = np.arange(_EDGES) * (2 * np.pi / _EDGES)
+    normals = np.arange(_TANGENTS) * (2 * np.pi / _TANGENTS)
     normals = np.stack([np.cos(normals), np.sin(normals)])  # (2, 32)
     places = np.broadcast_to(to_units(np.arange(_SIZE)), (_SIZE, _SIZE))
     grid = np.stack([places, places.T])  # (2, 112, 112): x, y of every pixel
@@ -83,7 +86,7 @@ def hog_features(
     constants: Mapping[str, Array],
     sample: Sampler | None = None,
 ) -> Array:
-    """(N, 4464) features in [0, 0.4] of grey crops (N, 112, 112) in [0, 1].
+    """(N, 4464) features in [0, 0.71] of grey crops (N, 112, 112) in [0, 1].
 
     Args:
         grey: the crops.
@@ -134,9 +137,10 @@ def align(
     source, target = (points - centre) * steady, (template - target_centre) * steady
     cosine = (source * target).sum(2).sum(1)[:, None, None]
     sine = (source[..., 0] * target[:, 1] - source[..., 1] * target[:, 0]).sum(1)[:, None, None]
-    length = xp.sqrt(cosine * cosine + sine * sine)
-    scale = xp.sqrt((target * target).sum() / (source * source).sum(2).sum(1))[:, None, None]
-    cosine, sine = scale * cosine / length, scale * sine / length  # (N, 1, 1)
+    length = xp.sqrt(cosine * cosine + sine * sine + _POINTS_EPS)
+    size = (source * source).sum(2).sum(1)[:, None, None] + _POINTS_EPS
+    square = (target * target).sum() / size  # of the scale
+    cosine, sine = cosine / length * xp.sqrt(square), sine / length * xp.sqrt(square)
 
     x, y = points[..., :1] - centre[..., :1], points[..., 1:] - centre[..., 1:]
     aligned = _joined(xp, [cosine * x - sine * y, sine * x + cosine * y], 2) + target_centre
@@ -145,7 +149,6 @@ def align(
     origin = target_centre + shift  # (N, 1, 2): where the steady points' centre comes to lie
     x = constants["grid"][0] - origin[..., :1]
     y = constants["grid"][1] - origin[..., 1:]
-    square = cosine * cosine + sine * sine
     return (
         (cosine * x + sine * y) / square + centre[..., :1],
         (cosine * y - sine * x) / square + centre[..., 1:],
@@ -163,6 +166,7 @@ def _sample(image: Array, x: Array, y: Array) -> Array:
     left, top = (xp.clip(xp.floor(values), 0, _SIZE) for values in (x, y))
     right, down = x - left, y - top
     first = (top * side + left).astype(whole).reshape(-1, _SIZE * _SIZE)
+    first = xp.clip(first, 0, side * side - side - 2)  # of a NaN there is no place
     a, b, c, d = (
         xp.take_along_axis(flat, first + step, 1).reshape(-1, _SIZE, _SIZE)
         for step in (0, 1, side, side + 1)
@@ -175,22 +179,25 @@ def histograms(face: Array, constants: Mapping[str, Array]) -> Array:
     xp = _namespace(face)
     x = face[:, None, 1:-1, 2:] - face[:, None, 1:-1, :-2]
     y = face[:, None, 2:, 1:-1] - face[:, None, :-2, 1:-1]
-    along = xp.clip(x * constants["cosines"] + y * constants["sines"], 0, None)
-    square = x * x + y * y
-    # The squared cosine; its 8th power would be a denormal number, which takes ten times as long.
-    share = xp.clip(along * along / (square + _FLAT), _NOTHING, 1)
+    # Scaled, so that half precision holds the squares and the constant beside them.
+    wide_x, wide_y = _SCALED * x, _SCALED * y
+    length = xp.sqrt(wide_x * wide_x + wide_y * wide_y + _GRADIENT_EPS)
+    cosine = wide_x / length * constants["cosines"] + wide_y / length * constants["sines"]
+    # At least _MIN_SHARE: its 8th power would be a denormal number, which takes ten times as long.
+    share = xp.clip(cosine * cosine, _MIN_SHARE, 1)
     share = share * share
     share = share * share
-    votes = share * share * xp.sqrt(square)  # (N, 18, 110, 110)
-    cells = constants["cells"] @ votes @ constants["cells"].T
+    both = share * share * xp.sqrt(x * x + y * y)  # (N, 9, 110, 110): a direction and its opposite
+    ahead = both * xp.clip(_STEEP * cosine, 0, 1)
+    cells = constants["cells"]
+    unsigned, forward = (cells @ votes @ cells.T for votes in (both, ahead))
+    signed = _joined(xp, [forward, unsigned - forward], 1)
 
     # Histograms over the norms of the four 2 x 2 blocks around each cell.
-    half = _DIRECTIONS // 2
-    unsigned = cells[:, :half] + cells[:, half:]
     energy = (unsigned * unsigned).sum(1)
     blocks = energy[:, :-1, :-1] + energy[:, 1:, :-1] + energy[:, :-1, 1:] + energy[:, 1:, 1:]
-    norms = xp.sqrt(blocks + _EMPTY)[:, None]
-    signed, unsigned = cells[:, :, 1:-1, 1:-1], unsigned[:, :, 1:-1, 1:-1]
+    norms = xp.sqrt(blocks + _NORM_EPS)[:, None]
+    signed, unsigned = signed[:, :, 1:-1, 1:-1], unsigned[:, :, 1:-1, 1:-1]
     sums, textures = [], []
     for row, column in ((0, 0), (0, 1), (1, 0), (1, 1)):
         norm = norms[:, :, row : row + 12, column : column + 12]
