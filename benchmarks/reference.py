@@ -5,10 +5,10 @@
 
 A recipe is a JSON object: ``net`` (``landmark-pose`` or ``au``), ``stages``, a list of settings as
 ``mlx-faceau train --config`` takes them, and ``hog_head``, true where what is evaluated is the last
-stage's net as ``mlx-faceau export --hog-head`` makes it. Each stage names its ``data`` (and ``val_data``) by the
-names on the command line, ``train`` where it names none, and starts from the weights of the stage
-before. Given again, the command resumes what was interrupted, trains no finished stage twice, and
-evaluates; a changed recipe takes another ``--run``.
+stage's net as ``mlx-faceau export --hog-head`` makes it. Each stage names its ``data`` (and
+``val_data``) by the names on the command line, ``train`` where it names none, and starts from the
+weights of the stage before. Given again, the command resumes what was interrupted, trains no
+finished stage twice, and evaluates; a changed recipe takes another ``--run``.
 
 ``--results`` (default ``benchmarks/results/NAME`` of the recipe) gets the recipe, every stage's
 history and curves, the evaluation on ``--people``, and ``record.json``: hashes of data and weights,

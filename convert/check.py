@@ -37,7 +37,8 @@ ROUNDING_RATIO = 2.0**13  # of float16's unit roundoff to float32's
 SMALLEST_SHARE = 0.01  # of those bounds: what is below is rounding of the outputs themselves
 # An int8 file's error on faces, of its worst number (a coordinate, an action unit), as a share of
 # the variation between faces. Correct files of trained nets stay below 0.2; two swapped numbers or
-# colours exceed 0.35. How much accuracy rounding costs is measured against labels.
+# colours exceed 0.35. (A net with a HOG head feels swapped colours and landmarks less: the check of
+# the unrounded graph before finds these.) What rounding costs is measured against labels.
 INT8_SHARE = 0.3
 MINIMUM_FACES = 2  # to measure on: one differs from nothing
 _RECOLOURED = 32  # crops, of many

@@ -64,7 +64,8 @@ def slice_by_index(
     squeeze_mask: list[bool] | None = None,
     **defaults: Any,
 ) -> Tensor:
-    """A slice of every axis; a mask's True means from the start, to the end, or a place alone."""
+    """A slice of every axis; a mask's True means from the start, to the end, or one index, whose
+    axis is dropped."""
     none = [False] * x.ndim
     bounds = zip(
         *(begin, end, begin_mask or none, end_mask or none, squeeze_mask or none), strict=True

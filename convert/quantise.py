@@ -176,19 +176,24 @@ def correct_biases(model: onnx.ModelProto, exact: onnx.ModelProto, images: np.nd
     """
     names = last_layers(model.graph)
     last = [node for node in model.graph.node if node.name in names]
-    outputs = [node.output[0] for node in last]
-    exact_means, means = (
-        [
-            np.concatenate(values)[: len(images)].mean(axis=0, dtype=np.float64)
-            for values in zip(*_intermediate_values(graph, outputs, images), strict=True)
-        ]
-        for graph in (exact, model)
-    )
     arrays = initializer_arrays(model.graph)
-    for node, exact_mean, mean in zip(last, exact_means, means, strict=True):
-        bias = (arrays[node.input[2]] + exact_mean - mean).astype(np.float32)
-        node.input[2] = f"{node.name}/bias_corrected"
-        model.graph.initializer.append(numpy_helper.from_array(bias, node.input[2]))
+    # A HOG head reads what another head's corrected bias gives: it is measured after that.
+    for later in (False, True):
+        nodes = [node for node in last if ("/hog_head/" in node.name) == later]
+        if not nodes:
+            continue
+        outputs = [node.output[0] for node in nodes]
+        exact_means, means = (
+            [
+                np.concatenate(values)[: len(images)].mean(axis=0, dtype=np.float64)
+                for values in zip(*_intermediate_values(graph, outputs, images), strict=True)
+            ]
+            for graph in (exact, model)
+        )
+        for node, exact_mean, mean in zip(nodes, exact_means, means, strict=True):
+            bias = (arrays[node.input[2]] + exact_mean - mean).astype(np.float32)
+            node.input[2] = f"{node.name}/bias_corrected"
+            model.graph.initializer.append(numpy_helper.from_array(bias, node.input[2]))
 
 
 def _intermediate_values(

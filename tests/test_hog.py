@@ -177,6 +177,22 @@ def test_faces_are_aligned_as_openface_does(pdm: PDM, poses: tuple) -> None:
         np.testing.assert_allclose(there, to_units(back), atol=2e-3)  # of 56 px
 
 
+@by_framework
+@pytest.mark.parametrize("spread", [0.0, 1e-20, np.nan], ids=["one place", "nearly", "nan"])
+def test_landmarks_without_a_face_end_no_process(own: Callable, spread: float) -> None:
+    points = np.full((1, 68, 2), 0.1, np.float32)
+    points += np.float32(spread) * np.random.default_rng(0).random((1, 68, 2), np.float32)
+    weights, constants = (
+        {name: own(array) for name, array in values.items()}
+        for values in (weights_of(np.random.default_rng(1).uniform(-1, 1, (68, 2))), CONSTANTS)
+    )
+    sample = grid_sample if own is in_torch else None
+    images = own(pictures(1))
+    found = as_numpy(hog_features(images, own(points), weights, constants, sample))
+    assert found.shape == (1, 4464)
+    assert np.isfinite(found).all() or np.isnan(spread)
+
+
 def test_brows_and_mouth_do_not_move_the_face(poses: tuple) -> None:
     points = to_units(poses[0][:1])
     moved = points.copy()

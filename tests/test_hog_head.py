@@ -1,5 +1,6 @@
 """Nets with a HOG head: made of a training, alike in every format, refused where they must be."""
 
+from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,7 +33,8 @@ def training(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("training")
     write_synthetic(folder / "faces.h5", 240, seed=3)
     command = ["train", "au", "--data", str(folder / "faces.h5"), "--output", str(folder / "run")]
-    options = "--epochs 1 --width-mult 0.1 --auxiliary-weight 4 --framework torch --device cpu"
+    options = "--epochs 4 --batch-size 8 --lr 0.003 --width-mult 0.1 --auxiliary-weight 4"
+    options += " --framework torch --device cpu"
     assert main([*command, *options.split(), "--no-export"]) == 0
     return folder
 
@@ -72,6 +74,7 @@ def expected_intensities(training: Path, images: np.ndarray) -> np.ndarray:
         masks={"global_mask": np.ones(len(images))},
         read_images=lambda rows: images[rows],
     )
+    assert faces.labels["landmarks"].std(axis=0).mean() > 0.2  # px: of each face its own
     models = au_models_of(checkpoint)
     assert models is not None
     scores = models._outputs(faces, np.arange(len(images)))[:, :17]
@@ -97,7 +100,7 @@ def test_the_file_says_what_it_is_and_where_it_comes_from(
     training: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checkpoint = load_checkpoint(exported(training, "safetensors"))
-    assert checkpoint.config == HOGHeadConfig(0.1, 0.3, 34)
+    assert checkpoint.config == HOGHeadConfig(0.1, 0.3)
     # The trained net's accuracy is not its own.
     assert checkpoint.metadata["source_hash"] != load_checkpoint(training / "run").hash
     card = (training / "MODEL_CARD.md").read_text("utf-8")
@@ -106,7 +109,7 @@ def test_the_file_says_what_it_is_and_where_it_comes_from(
     assert "`hog.safetensors`" in card
     assert checkpoint.metadata["training"]["auxiliary_weight"] == 4
     assert main(["info", str(checkpoint.path)]) == 0
-    assert "num_local_params 34" in capsys.readouterr().out
+    assert "hog_head 1" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -151,6 +154,43 @@ def test_both_frameworks_agree_with_float64(backend: str, tmp_path: Path) -> Non
     tolerance = TOLERANCE["au_intensities"]
     np.testing.assert_allclose(found, np.minimum(expected, 5), atol=tolerance)
     assert (expected > 0.2).mean() > 0.5
+
+
+def test_int8_keeps_the_means_of_both_heads() -> None:
+    """The HOG head's bias is corrected for the landmarks that the corrected geometry gives."""
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    from random_nets import random_source
+
+    from mlx_faceau.convert.export_onnx import traced
+    from mlx_faceau.convert.onnx_graph import last_layers
+    from mlx_faceau.convert.quantise import _intermediate_values, quantise
+    from mlx_faceau.convert.variants import Variant
+    from mlx_faceau.core.preprocess import to_network_input
+
+    source = random_source(HOG)
+    images = to_network_input(random_crops(24)).transpose(0, 3, 1, 2).copy()
+    exact = traced(source, Variant("onnx", "int8"))
+    rounded = quantise(deepcopy(exact), source, images)
+    last = last_layers(exact.graph)
+    names = [node.output[0] for node in exact.graph.node if node.name in last]
+    assert len(names) == 2
+    means = [
+        [np.concatenate(values).mean(0) for values in zip(*found, strict=True)]
+        for found in (_intermediate_values(graph, names, images) for graph in (exact, rounded))
+    ]
+    for one, other in zip(*means, strict=True):
+        np.testing.assert_allclose(other, one, atol=1e-4)
+
+
+def test_the_plain_network_s_files_are_kept(training: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    run = str(training / "run")
+    assert main(["export", run]) == 0
+    before = (training / "run" / "au_prediction.onnx").read_bytes()
+    assert main(["export", run, "--hog-head"]) == 0
+    assert (training / "run" / "au_prediction.onnx").read_bytes() == before
+    assert (training / "run" / "au_prediction_hog.onnx").is_file()
 
 
 def test_both_nets_are_one_file_too(training: Path, tmp_path: Path) -> None:

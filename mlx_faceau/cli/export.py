@@ -168,14 +168,15 @@ def _export_model(
         opset = args.opset if form == "onnx" or "onnx" not in formats else None
         variants[form] = Variant(form, args.precision, args.input, args.batch, opset)
     combined = len(checkpoints) > 1
+    plain = checkpoints[:-1] if args.hog_head else checkpoints
     sources: list[Any] = [
         read_source(path, args.width_mult if not combined or path.endswith(".pt") else None)
-        for path in checkpoints
+        for path in plain
     ]
-    if args.hog_head:
-        sources[-1] = _with_hog_head(checkpoints[-1])
+    sources += [_with_hog_head(path) for path in checkpoints[len(plain) :]]
     source = CombinedModel(*sources) if combined else sources[0]
-    targets = _targets(Path(checkpoints[0]), output, formats, source.kind)
+    name = f"{source.kind}_hog" if args.hog_head else source.kind
+    targets = _targets(Path(checkpoints[0]), output, formats, name)
     faces, status = None, 0
     written: dict[Path, None] = {}
     if args.calibration:
@@ -216,24 +217,28 @@ def _with_hog_head(path: str) -> "SourceModel":
 
     from mlx_faceau.convert.source_model import SourceModel, weights_hash
     from mlx_faceau.core.checkpoint import load_checkpoint
+    from mlx_faceau.core.facs import PRESENCE_KEY
     from mlx_faceau.core.provenance import carried_metadata
     from mlx_faceau.train.hog_head import with_hog_head
 
     checkpoint = load_checkpoint(path)
     config, weights = with_hog_head(checkpoint)
-    own = {"model": asdict(config), "source_hash": weights_hash(weights)}  # not the trained net's
-    return SourceModel(config, weights, {**carried_metadata(checkpoint), **own})
+    own = {"model": asdict(config), "source_hash": weights_hash(weights)}
+    # What was fitted to the trained net's outputs is not this one's.
+    fitted = ("confidence", PRESENCE_KEY)
+    carried = {k: v for k, v in carried_metadata(checkpoint).items() if k not in fitted}
+    return SourceModel(config, weights, {**carried, **own})
 
 
 def _targets(
-    checkpoint: Path, output: str | None, formats: list[str], kind: str
+    checkpoint: Path, output: str | None, formats: list[str], name: str
 ) -> dict[str, Path]:
-    """The file of each format."""
+    """The file of each format, of this name where ``output`` names a folder."""
     from mlx_faceau.core.checkpoint import BEST_NAME
 
     target = Path(output or (checkpoint if checkpoint.is_dir() else checkpoint.parent))
     if target.suffix not in SUFFIXES.values():
-        return {form: target / f"{kind}{SUFFIXES[form]}" for form in formats}
+        return {form: target / f"{name}{SUFFIXES[form]}" for form in formats}
     if [target.suffix] != [SUFFIXES[form] for form in formats]:
         raise UsageError(f"--output {target} is not the one file of --to {','.join(formats)}")
     source = checkpoint / BEST_NAME if checkpoint.is_dir() else checkpoint

@@ -24,6 +24,7 @@ from .landmarks import NUM_LANDMARKS
 BN_EPS = 1e-5
 BN_MOMENTUM = 0.1
 IMAGE_SIZE = 112
+NUM_LOCAL_PARAMS = 34
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ class LandmarkPoseConfig:
 
     width_mult: float = 1.0
     num_landmarks: int = NUM_LANDMARKS
-    num_local_params: int = 34
+    num_local_params: int = NUM_LOCAL_PARAMS
     image_size: int = IMAGE_SIZE
     dropout: float = 0.2
 
@@ -202,15 +203,14 @@ class HOGHeadConfig(AUPredictionConfig):
     features of core/hog.py. Such a net is made of a trained one (see train/hog_head.py).
     """
 
-    num_local_params: int = 34
+    hog_head: int = 1  # its version, by which a file's metadata tell the net
 
     @property
     def heads(self) -> tuple[Head, ...]:
         """The landmarks and shape parameters, in units of the features; then the intensities."""
-        shape = self.num_local_params
         return (
-            Head("geometry_head", "geometry", (), 2 * NUM_LANDMARKS + shape, ()),
-            Head("hog_head", "au_intensities", (), NUM_AUS, (), HOG_SIZE + shape),
+            Head("geometry_head", "geometry", (), 2 * NUM_LANDMARKS + NUM_LOCAL_PARAMS, ()),
+            Head("hog_head", "au_intensities", (), NUM_AUS, (), HOG_SIZE + NUM_LOCAL_PARAMS),
         )
 
 
@@ -238,7 +238,7 @@ def config_from_dict(kind: str, settings: Mapping[str, Any]) -> ModelConfig:
     """The net's settings from a file's metadata; UsageError for an unknown kind, key or value."""
     if kind not in CONFIGS:
         raise UsageError(f"unknown kind of net {kind!r}, expected one of {', '.join(CONFIGS)}")
-    hog = kind == HOGHeadConfig.kind and "num_local_params" in settings
+    hog = kind == HOGHeadConfig.kind and settings.get("hog_head") == HOGHeadConfig.hog_head
     config = HOGHeadConfig if hog else CONFIGS[kind]
     unknown = set(settings) - {field.name for field in fields(config)}
     if unknown:

@@ -2,7 +2,8 @@
 
 A second, linear head on the same features predicts 443 values: the landmarks, the face's shape, its
 action units without limits, and main components of its gradients. They carry far more information
-about a face than 17 numbers, half of which are 0; the head is dropped after training.
+about a face than 17 numbers, half of which are 0. Exports leave the head out, or make a HOG head of
+it (see train/hog_head.py).
 
 Reference:
     Caruana, Multitask learning, Machine Learning 1997.

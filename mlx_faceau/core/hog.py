@@ -162,11 +162,11 @@ def _sample(image: Array, x: Array, y: Array) -> Array:
     padded = xp.pad(image, ((0, 0), (1, 1), (1, 1)))
     side = _SIZE + 2
     flat, whole = padded.reshape(-1, side * side), xp.int32
+    x, y = (xp.where(values == values, values, 0) for values in (x, y))  # a NaN is no index
     x, y = (xp.clip((values + 1) * UNIT + 0.5, 0, _SIZE + 1) for values in (x, y))
     left, top = (xp.clip(xp.floor(values), 0, _SIZE) for values in (x, y))
     right, down = x - left, y - top
     first = (top * side + left).astype(whole).reshape(-1, _SIZE * _SIZE)
-    first = xp.clip(first, 0, side * side - side - 2)  # of a NaN there is no place
     a, b, c, d = (
         xp.take_along_axis(flat, first + step, 1).reshape(-1, _SIZE, _SIZE)
         for step in (0, 1, side, side + 1)

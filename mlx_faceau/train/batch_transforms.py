@@ -23,10 +23,7 @@ _GROUPS = 4  # landmarks, shape parameters, AU scores and components weigh alike
 
 
 def target_scale(columns: int) -> float:
-    """What the head's targets of a group, but for the components, are smaller by than its values.
-
-    These are standardised; ``columns`` is their number.
-    """
+    """Divisor of a group's standardised targets, ``columns`` of them: all groups weigh alike."""
     return float(np.sqrt(columns * _GROUPS))
 
 

@@ -204,7 +204,7 @@ class AUTrainConfig(TrainConfig):
     auxiliary_weight: float = option(
         0.0,
         "weight of an auxiliary head's loss: it predicts the features that OpenFace's labels are "
-        "computed from, and is dropped after training; 0 leaves it out",
+        "computed from ('export --hog-head' uses it); 0 leaves it out",
         least=0.0,
     )
     horizontal_flip: float = option(

@@ -66,7 +66,7 @@ def with_hog_head(checkpoint: Checkpoint) -> tuple[ModelConfig, dict[str, np.nda
         "hog_head.layers.0.bias": models.means[:NUM_AUS] - models.centre @ linear,
         **{f"hog.{name}": array for name, array in models.alignment.items()},
     }
-    config = HOGHeadConfig(checkpoint.config.width_mult, checkpoint.config.dropout, modes)
+    config = HOGHeadConfig(checkpoint.config.width_mult, checkpoint.config.dropout)
     weights = {n: np.ascontiguousarray(a, np.float32) for n, a in weights.items()}
     check_weights(config, weights, checkpoint.path)
     return config, weights

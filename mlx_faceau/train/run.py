@@ -161,10 +161,10 @@ def saved_au_models(
     if not isinstance(config, AUTrainConfig) or not config.auxiliary_weight or source is None:
         return None
     models = au_models_of(source) if source is checkpoint or source.section(AU_MODELS) else None
-    if models is None and source is checkpoint:
+    if models is None and source.section(AU_MODELS):
         _LOG.warning(
-            "%s: has linear models of an earlier version: they are fitted anew, so the result "
-            "differs slightly from an uninterrupted training's",
+            "%s: has linear models of a version before the HOG head: they are fitted anew to these "
+            "labels, and 256 of the auxiliary head's outputs learn other components",
             source.path,
         )
     elif models is not None and source is init and config.relabel_flipped:
