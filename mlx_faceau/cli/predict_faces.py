@@ -43,6 +43,7 @@ from .model_metadata import read_model
 
 logger = logging.getLogger(__name__)
 
+_FIRST_KEYS = (b'{"frame"', b'{"file"')  # of JSON lines of videos, of images
 _OVERLAY_ENDINGS = f".overlay{OVERLAY_SUFFIXES[0]}", ".overlay.png"  # of a video, of an image
 
 
@@ -377,10 +378,21 @@ def _distinct_stems(names: Sequence[tuple[str, str]], what: str) -> list[str]:
 
 def _check_replaceable(files: OutputFiles) -> None:
     """Rows may replace older ones of ours, not a file with columns that we never write."""
-    if files.format == "jsonl" or str(files.rows) == "-":
+    rows = Path(files.rows)
+    if str(rows) == "-":
         return
-    if foreign := foreign_columns(Path(files.rows)):
+    if files.format == "jsonl":
+        head = b""  # a run that was killed may have left the beginning of a line
+        if rows.is_file():
+            with rows.open("rb") as file:
+                head = file.read(len(_FIRST_KEYS[0]))
+        foreign = not any(key.startswith(head) or head.startswith(key) for key in _FIRST_KEYS)
+        problem = "it does not begin as ours do"
+    else:
+        names = foreign_columns(rows)
+        foreign, problem = bool(names), f"column {names[0]!r} is none of ours" if names else ""
+    if foreign:
         raise UsageError(
-            f"{files.rows}: another program's file (column {foreign[0]!r} is none of ours), which "
-            "would be replaced; move it, or give another folder with --output"
+            f"{rows}: another program's file ({problem}), which would be replaced; move it, or "
+            "give another folder with --output"
         )

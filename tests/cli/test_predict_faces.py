@@ -602,6 +602,26 @@ def test_a_time_that_is_no_number_of_seconds_is_explained(
     assert capsys.readouterr().err.endswith(line)
 
 
+def test_another_program_s_json_lines_are_not_replaced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip(tmp_path / "clip.mp4", 2)
+    cv2.imwrite(str(tmp_path / "p.png"), draw_frame([]))
+    for name in ("clip.mp4", "p.png"):
+        table = (tmp_path / name).with_suffix(".jsonl")
+        words = [name, "--format", "jsonl"]
+        assert predict(*words) == 0
+        whole = table.read_bytes()
+        for left in (whole[:5], b"", whole):  # what a killed run leaves
+            table.write_bytes(left)
+            assert predict(*words) == 0
+            assert table.read_bytes() == whole
+        table.write_text('{"text": "an annotation"}\n')
+        assert predict(*words) == 2
+        assert f"{table.name}: another program's file (it does" in capsys.readouterr().err
+        assert "annotation" in table.read_text()
+
+
 @pytest.mark.parametrize("more", [(), ("--resume",), ("--format", "parquet")])
 def test_another_program_s_csv_is_neither_replaced_nor_taken_for_a_result(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], more: tuple[str, ...]
