@@ -165,6 +165,19 @@ def test_predict_without_models_takes_the_pair_and_the_open_pdm(
     assert '<th scope="row">face detector</th><td>callable</td>' in page
 
 
+@pytest.mark.parametrize("problem", [RuntimeError, PermissionError])
+def test_the_pair_needs_no_home_folder(
+    pair: Path, monkeypatch: pytest.MonkeyPatch, problem: type[Exception]
+) -> None:
+    """A service's user may have none, or the variable names another user's."""
+
+    def home() -> Path:
+        raise problem("no home")
+
+    monkeypatch.setattr(Path, "home", home)
+    assert load_predictor().backend == "onnx"
+
+
 @pytest.mark.parametrize("form", ["onnx", "safetensors"])
 def test_a_folder_of_both_nets_gives_the_columns_that_the_pair_gives(pair: Path, form: str) -> None:
     """Those of the shape model too, which the landmark net among the two files records."""

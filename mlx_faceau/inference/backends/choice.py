@@ -9,6 +9,7 @@ import os
 import platform
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -169,10 +170,11 @@ def find_files(path: str | os.PathLike[str], kind: str) -> Files:
     CheckpointError is raised if nothing is there, or only a net of the other kind.
     """
     if builtin.is_builtin(path):
-        checkpoint, package = builtin.checkpoint_file(kind), builtin.coreml_file(kind)
+        checkpoint = builtin.checkpoint_file(kind)
         own: Path | str = "'mlx-faceau export builtin --to coreml' makes its file"
-        if package.exists():
-            own = _exported_file(package, _hashes(builtin.check(checkpoint)))
+        with suppress(RuntimeError, PermissionError):  # no home folder, or another user's
+            if (package := builtin.coreml_file(kind)).exists():
+                own = _exported_file(package, _hashes(builtin.check(checkpoint)))
         # ``open_backend`` checks the file that it opens.
         onnx = builtin.onnx_file(kind)
         return {"coreml": own, "mlx": checkpoint, "onnx": onnx, "torch": checkpoint}
