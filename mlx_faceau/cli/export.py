@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _formats(args: argparse.Namespace) -> list[str]:
-    formats = [name.strip() for name in args.to.split(",")]
+    formats = list(dict.fromkeys(name.strip() for name in args.to.split(",")))
     if unknown := [name for name in formats if name not in SUFFIXES]:
         raise UsageError(f"--to {args.to}: unknown {unknown[0]!r}, expected {', '.join(SUFFIXES)}")
     if args.combine and "safetensors" in formats:
@@ -196,7 +196,7 @@ def _export_model(
             if check is not None:
                 print(check.table())
         if path.exists():
-            made = [None] * len(checkpoints)
+            made: list[Mapping[str, Any] | None] = [None] * len(checkpoints)
             if args.hog_head:
                 made[-1] = source.parts[-1].metadata
             beside = {

@@ -97,7 +97,7 @@ def write_model_card(
     if path.suffix == ".pt":
         from mlx_faceau.convert.pyfaceau import read_pyfaceau
 
-        metadata = describe(read_pyfaceau(path, width_mult)[0])
+        metadata: Mapping[str, Any] = describe(read_pyfaceau(path, width_mult)[0])
     else:
         path = find_checkpoint(path)
         metadata = read_metadata(path) if made is None else made

@@ -90,7 +90,8 @@ def test_plain_weights_are_the_net_s_and_name_their_source(run_folder):
 def test_output_can_be_the_one_file_and_the_opset_another(run_folder, tmp_path):
     onnx = pytest.importorskip("onnx")
     target = tmp_path / "mine.onnx"
-    assert main(["export", str(run_folder), "--opset", "15", "--output", str(target)]) == 0
+    options = ["--to", "onnx,onnx", "--opset", "15"]  # named twice, it is one all the same
+    assert main(["export", str(run_folder), *options, "--output", str(target)]) == 0
     assert onnx.load(target).opset_import[0].version == 15
 
 
