@@ -37,7 +37,7 @@ def with_hog_head(checkpoint: Checkpoint) -> tuple[ModelConfig, dict[str, np.nda
         )
     points, modes = 2 * NUM_LANDMARKS, len(models.pdm.variances)
     statistics = TargetStatistics.from_json(
-        checkpoint.metadata["target_statistics"],
+        checkpoint.metadata.get("target_statistics") or {},
         checkpoint.path,
         {"landmarks": (NUM_LANDMARKS, 2), "local_params": (modes,)},
     )

@@ -31,7 +31,7 @@ from mlx_faceau.errors import DatasetError
 COMPONENTS = 256  # principal components of the HOG features
 NUM_TARGETS = NUM_AUS + COMPONENTS
 _SHRINKAGE = 3.0  # ridge penalty, chosen on training subjects
-_LOCAL_SCALE = 0.1  # of standardised shape parameters beside HOG features, which lie in [0, 0.4]
+_LOCAL_SCALE = 0.1  # of standardised shape parameters beside HOG features, which lie in [0, 0.71]
 _LABELS = ("landmarks", "global_params", "local_params")
 _PDM_ARRAYS = ("mean", "basis", "variances")
 _ARRAYS = ("centre", "weights", "means", "deviations")
