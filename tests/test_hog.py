@@ -166,7 +166,8 @@ def test_faces_are_aligned_as_openface_does(pdm: PDM, poses: tuple) -> None:
 
     points, params = (np.split(values, [1100]) for values in poses)
     weights = alignment_of(pdm, points[0], params[0])
-    x, y, aligned = align(to_units(points[1]), weights, CONSTANTS)
+    alignment, aligned = align(to_units(points[1]), weights, CONSTANTS)
+    x, y = alignment.to_crop(CONSTANTS["grid"])
     for index, (face, pose) in enumerate(zip(points[1], params[1], strict=True)):
         matrix = reference_matrix(pdm, face, pose)
         expected = geometry.transform_points(matrix, face)
@@ -198,9 +199,10 @@ def test_brows_and_mouth_do_not_move_the_face(poses: tuple) -> None:
     moved = points.copy()
     moved[:, MOBILE] += np.random.default_rng(1).normal(0, 0.1, (len(MOBILE), 2))
     weights = weights_of(points[0])
-    for before, after in zip(
-        align(points, weights, CONSTANTS)[:2], align(moved, weights, CONSTANTS)[:2], strict=True
-    ):
+    both = (
+        align(each, weights, CONSTANTS)[0].to_crop(CONSTANTS["grid"]) for each in (points, moved)
+    )
+    for before, after in zip(*both, strict=True):
         np.testing.assert_allclose(after, before, atol=1e-6)
 
 
@@ -214,7 +216,7 @@ def test_the_aligned_face_shows_what_the_crop_shows_inside_its_outline(
     template = 0.7 * pdm.mean[:, :2] + 56
     weights = weights_of(to_units(template))
     face = aligned_face(crop[None], to_units(points)[None], weights, CONSTANTS)[0]
-    aligned = (align(to_units(points)[None], weights, CONSTANTS)[2][0] + 1) * 56 - 0.5
+    aligned = (align(to_units(points)[None], weights, CONSTANTS)[1][0] + 1) * 56 - 0.5
     count, _, _, centres = cv2.connectedComponentsWithStats((face > 0.75).astype(np.uint8))
     assert count == 4
     for point in aligned[[30, 36, 45]]:

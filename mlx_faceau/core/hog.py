@@ -15,12 +15,12 @@ References:
     Kabsch, A solution for the best rotation to relate two sets of vectors, Acta Cryst. A 1976.
 """
 
-import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from .arrays import Array, namespace
 from .landmarks import NUM_LANDMARKS
 
 HOG_SIZE = 31 * 12 * 12
@@ -43,7 +43,6 @@ _MIN_SHARE = 1e-4
 _STEEP = 1e3  # a cosine below a thousandth counts for both directions, with its 16th power
 _POINTS_EPS = 1e-4  # keeps points that lie all in one place from dividing by 0
 
-Array = Any  # of the framework
 Sampler = Callable[[Array, Array, Array], Array]
 
 
@@ -112,53 +111,69 @@ def aligned_face(
 
     Arguments are those of :func:`hog_features`.
     """
-    x, y, aligned = align(points, weights, constants)
+    alignment, aligned = align(points, weights, constants)
     outline = aligned + constants["raised"]
     reach = _largest(outline @ constants["normals"], 1)[:, :, None, None]
     outside = _largest(constants["heights"] - reach, 1)  # (N, 112, 112) from the nearest tangent
-    inside = _namespace(grey).clip(0.5 - UNIT * outside, 0, 1)
-    return (sample or _sample)(grey, x, y) * inside
+    inside = namespace(grey).clip(0.5 - UNIT * outside, 0, 1)
+    return (sample or _sample)(grey, *alignment.to_crop(constants["grid"])) * inside
+
+
+class Alignment(NamedTuple):
+    """Similarities of N faces from crop to aligned face, in units."""
+
+    cosine: Array  # (N, 1, 1) scale times the turn's cosine, and its sine
+    sine: Array
+    square: Array  # (N, 1, 1) of the scale
+    centre: Array  # (N, 1, 2) of the steady points in the crop
+    target: Array  # (N, 1, 2) where it comes to lie
+
+    def to_face(self, points: Array) -> Array:
+        """Where points (N, P, 2) of the crop lie in the aligned face."""
+        x, y = points[..., :1] - self.centre[..., :1], points[..., 1:] - self.centre[..., 1:]
+        turned = [self.cosine * x - self.sine * y, self.sine * x + self.cosine * y]
+        return _joined(namespace(points), turned, 2) + self.target
+
+    def to_crop(self, grid: Array) -> tuple[Array, Array]:
+        """Where pixels (2, H, W) of the aligned face lie in the crop: x and y, (N, H, W) each."""
+        x, y = grid[0] - self.target[..., :1], grid[1] - self.target[..., 1:]
+        return (
+            (self.cosine * x + self.sine * y) / self.square + self.centre[..., :1],
+            (self.cosine * y - self.sine * x) / self.square + self.centre[..., 1:],
+        )
 
 
 def align(
     points: Array, weights: Mapping[str, Array], constants: Mapping[str, Array]
-) -> tuple[Array, Array, Array]:
-    """Where each pixel of the aligned face lies in the crop, and the aligned points; in units.
+) -> tuple[Alignment, Array]:
+    """The faces' alignment, and their aligned points (N, 68, 2).
 
-    x and y (N, 112, 112) and points (N, 68, 2). Rotation: least squares of the steady points onto
-    the template's; scale: ratio of their root mean square sizes; then their centres, and the shift.
-    Arguments are those of :func:`hog_features`.
+    Rotation: least squares of the steady points onto the template's; scale: ratio of their root
+    mean square sizes; then their centres, and the shift. Arguments are those of
+    :func:`hog_features`.
     """
-    xp = _namespace(points)
+    xp = namespace(points)
     steady, template = constants["steady"], weights["template"]
     count = len(_STEADY)
-    centre = (points * steady).sum(1)[:, None] / count  # (N, 1, 2)
+    centre = (points * steady).sum(1)[:, None] / count
     target_centre = (template * steady).sum(0) / count
     source, target = (points - centre) * steady, (template - target_centre) * steady
     cosine = (source * target).sum(2).sum(1)[:, None, None]
     sine = (source[..., 0] * target[:, 1] - source[..., 1] * target[:, 0]).sum(1)[:, None, None]
     length = xp.sqrt(cosine * cosine + sine * sine + _POINTS_EPS)
     size = (source * source).sum(2).sum(1)[:, None, None] + _POINTS_EPS
-    square = (target * target).sum() / size  # of the scale
+    square = (target * target).sum() / size
     cosine, sine = cosine / length * xp.sqrt(square), sine / length * xp.sqrt(square)
 
-    x, y = points[..., :1] - centre[..., :1], points[..., 1:] - centre[..., 1:]
-    aligned = _joined(xp, [cosine * x - sine * y, sine * x + cosine * y], 2) + target_centre
+    aligned = Alignment(cosine, sine, square, centre, target_centre).to_face(points)
     shift = aligned.reshape(-1, 2 * NUM_LANDMARKS) @ weights["shift.weight"].T
     shift = (shift + weights["shift.bias"])[:, None]
-    origin = target_centre + shift  # (N, 1, 2): where the steady points' centre comes to lie
-    x = constants["grid"][0] - origin[..., :1]
-    y = constants["grid"][1] - origin[..., 1:]
-    return (
-        (cosine * x + sine * y) / square + centre[..., :1],
-        (cosine * y - sine * x) / square + centre[..., 1:],
-        aligned + shift,
-    )
+    return Alignment(cosine, sine, square, centre, target_centre + shift), aligned + shift
 
 
 def _sample(image: Array, x: Array, y: Array) -> Array:
     """Bilinear sampling, 0 outside the image."""
-    xp = _namespace(image)
+    xp = namespace(image)
     padded = xp.pad(image, ((0, 0), (1, 1), (1, 1)))
     side = _SIZE + 2
     flat, whole = padded.reshape(-1, side * side), xp.int32
@@ -176,7 +191,7 @@ def _sample(image: Array, x: Array, y: Array) -> Array:
 
 def histograms(face: Array, constants: Mapping[str, Array]) -> Array:
     """(N, 4464) of grey images (N, 112, 112): 31 planes of 12 rows of 12 cells."""
-    xp = _namespace(face)
+    xp = namespace(face)
     x = face[:, None, 1:-1, 2:] - face[:, None, 1:-1, :-2]
     y = face[:, None, 2:, 1:-1] - face[:, None, :-2, 1:-1]
     # Scaled, so that half precision holds the squares and the constant beside them.
@@ -206,11 +221,6 @@ def histograms(face: Array, constants: Mapping[str, Array]) -> Array:
         textures.append(_TEXTURE * clipped.sum(1)[:, None])
     planes = [0.5 * (a + b + c + d) for a, b, c, d in zip(*sums, strict=True)]
     return _joined(xp, [*planes, *textures], 1).reshape(-1, HOG_SIZE)
-
-
-def _namespace(array: Array) -> Any:
-    """The module of functions of an array's framework."""
-    return sys.modules[type(array).__module__]
 
 
 def _largest(x: Array, axis: int) -> Array:

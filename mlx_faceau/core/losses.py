@@ -10,16 +10,15 @@ References:
 """
 
 import math
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from mlx_faceau.errors import UsageError
 
+from .arrays import Array, namespace
 from .facs import NUM_AUS
 
-Array = Any  # of the framework
 Arrays = Mapping[str, Any]
 
 
@@ -37,7 +36,7 @@ class WingLoss:
     def __call__(self, predictions: Arrays, targets: Arrays) -> dict[str, Array]:
         """Mean over all coordinates of ``landmarks`` (N, any, 2): ``wing`` and ``loss``."""
         error = (_prediction(predictions, targets, "landmarks") - targets["landmarks"]).abs()
-        xp = _namespace(error)
+        xp = namespace(error)
         curved = self.w * xp.log1p(error / self.epsilon)
         offset = self.w - self.w * math.log1p(self.w / self.epsilon)
         wing = _mean(xp.where(error < self.w, curved, error - offset))
@@ -108,7 +107,7 @@ class AUPredictionLoss:
         prediction = _prediction(predictions, targets, "au_intensities")
         weights = None if self.au_weights is None else _constant(self.au_weights, target)
         error = (prediction - target).abs()
-        xp = _namespace(error)
+        xp = namespace(error)
         error = _mean(xp.where(error < 1.0, 0.5 * error.square(), error - 0.5), 0)  # (17,)
         smooth_l1 = error.mean() if weights is None else _weighted_mean(error, weights)
         ccc = _concordance(prediction, target, 1e-8, weights)
@@ -134,15 +133,10 @@ class AuxiliaryAULoss(AUPredictionLoss):
             return terms
         target = targets["auxiliary"]
         error = _prediction(predictions, targets, "auxiliary") - target
-        xp = _namespace(error)
+        xp = namespace(error)
         auxiliary = xp.where(xp.isnan(target), 0.0, error).square().sum(1).mean()
         loss = terms["loss"] + self.auxiliary_weight * auxiliary
         return {**terms, "auxiliary": auxiliary, "loss": loss}
-
-
-def _namespace(array: Array) -> Any:
-    """The module of functions of an array's framework: ``mlx.core`` or ``torch``."""
-    return sys.modules[type(array).__module__]
 
 
 def _prediction(predictions: Arrays, targets: Arrays, name: str) -> Array:
@@ -159,7 +153,7 @@ def _prediction(predictions: Arrays, targets: Arrays, name: str) -> Array:
 
 def _constant(values: Sequence[float], like: Array) -> Array:
     """Numbers as an array of another one's precision and device."""
-    xp = _namespace(like)
+    xp = namespace(like)
     if hasattr(like, "device"):  # torch
         return xp.tensor(values, dtype=like.dtype, device=like.device)
     return xp.array(values, like.dtype)
@@ -173,7 +167,7 @@ def _kept_mean(
     mask_name = name.replace("_params", "_mask")
     if mask_name not in targets:
         return _mean(cost(difference))
-    xp = _namespace(difference)
+    xp = namespace(difference)
     kept = targets[mask_name] > 0  # (N,)
     costs = cost(xp.where(kept[:, None], difference, 0.0)).mean(1)  # (N,)
     count = xp.clip(kept.sum(), 1, None)
@@ -186,7 +180,7 @@ def _concordance(prediction: Array, target: Array, eps: float, weights: Array | 
     """Mean of 1 - CCC over the kept columns, weighted if ``weights`` (columns,) are given."""
     predicted, predicted_mean = _centred(prediction)
     wanted, wanted_mean = _centred(target)
-    xp = _namespace(predicted)
+    xp = namespace(predicted)
     variance = wanted.square().mean(0)
     kept = variance > eps
     spread = variance + predicted.square().mean(0) + (predicted_mean - wanted_mean).square()
@@ -200,7 +194,7 @@ def _concordance(prediction: Array, target: Array, eps: float, weights: Array | 
 def _weighted_mean(values: Array, weights: Array) -> Array:
     """Mean of (columns,) values; 0 if all weights are."""
     total = weights.sum()
-    return (values * weights).sum() / _namespace(total).where(total > 0, total, 1.0)
+    return (values * weights).sum() / namespace(total).where(total > 0, total, 1.0)
 
 
 def _mean(error: Array, axis: int | None = None) -> Array:
@@ -210,7 +204,7 @@ def _mean(error: Array, axis: int | None = None) -> Array:
 
 
 def _without_gradient(x: Array) -> Array:
-    return x.detach() if hasattr(x, "detach") else _namespace(x).stop_gradient(x)
+    return x.detach() if hasattr(x, "detach") else namespace(x).stop_gradient(x)
 
 
 def _centred(x: Array) -> tuple[Array, Array]:

@@ -209,17 +209,10 @@ def alignment_of(
         "shift.weight": np.zeros((2, size), np.float32),
         "shift.bias": np.zeros(2, np.float32),
     }
-    points = to_units(landmarks)
-    aligned = align(points, found, hog_constants())[2]
-    # Where that alignment takes the origin, in complex numbers: the similarity is one factor.
-    before, after = (values[..., 0] + 1j * values[..., 1] for values in (points, aligned))
-    centre = before.mean(axis=1)
-    spread = before - centre[:, None]
-    factor = (after * spread.conj()).sum(axis=1) / (np.abs(spread) ** 2).sum(axis=1)
-    origin = to_units(global_params[:, 4]) + 1j * to_units(global_params[:, 5])
-    there = after.mean(axis=1) + factor * (origin - centre)
-    shifts = to_units(np.array(_ORIGIN)) - np.stack([there.real, there.imag], axis=1)
-    design = np.concatenate([aligned.reshape(-1, size), np.ones((len(points), 1))], axis=1)
+    alignment, aligned = align(to_units(landmarks), found, hog_constants())
+    origins = alignment.to_face(to_units(global_params[:, None, 4:6]))[:, 0]
+    shifts = to_units(np.array(_ORIGIN)) - origins
+    design = np.concatenate([aligned.reshape(-1, size), np.ones((len(aligned), 1))], axis=1)
     weights = np.linalg.lstsq(design, shifts, rcond=_SMALLEST_SHARE)[0].T.astype(np.float32)
     return {**found, "shift.weight": weights[:, :-1].copy(), "shift.bias": weights[:, -1].copy()}
 
