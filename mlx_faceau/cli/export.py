@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -175,6 +175,7 @@ def _export_model(
     ]
     sources += [_with_hog_head(path) for path in checkpoints[len(plain) :]]
     source = CombinedModel(*sources) if combined else sources[0]
+    made = {checkpoints[-1]: sources[-1].metadata} if args.hog_head else {}
     name = f"{source.kind}_hog" if args.hog_head else source.kind
     targets = _targets(Path(checkpoints[0]), output, formats, name)
     faces, status = None, 0
@@ -196,12 +197,9 @@ def _export_model(
             if check is not None:
                 print(check.table())
         if path.exists():
-            made: list[Mapping[str, Any] | None] = [None] * len(checkpoints)
-            if args.hog_head:
-                made[-1] = source.parts[-1].metadata
             beside = {
-                write_model_card(each, path.parent, args.width_mult, other)
-                for each, other in zip(checkpoints, made, strict=True)
+                write_model_card(each, path.parent, args.width_mult, made.get(each))
+                for each in checkpoints
             }
             if form != "safetensors":
                 save_calibrations(path.parent / BOXES_NAME)

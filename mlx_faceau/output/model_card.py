@@ -19,6 +19,7 @@ from mlx_faceau.core.artifact_metadata import COREML_SUFFIX, ONNX_SUFFIX, read_e
 from mlx_faceau.core.atomic_io import atomic_file
 from mlx_faceau.core.checkpoint import (
     LICENCE_NOTE,
+    WEIGHTS_SUFFIX,
     config_of,
     describe,
     file_hash,
@@ -35,7 +36,6 @@ from .tables import Table, accuracy_tables
 from .templates import render
 
 CARD_NAME = "MODEL_CARD.md"
-WEIGHTS_SUFFIX = ".safetensors"
 EVALUATION_NAME = "evaluation.json"
 _HISTORY_NAME = "training_history.json"
 _NOT_MEASURED = (

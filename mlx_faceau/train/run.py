@@ -160,14 +160,16 @@ def saved_au_models(
     source = checkpoint or init
     if not isinstance(config, AUTrainConfig) or not config.auxiliary_weight or source is None:
         return None
-    models = au_models_of(source) if source is checkpoint or source.section(AU_MODELS) else None
-    if models is None and source.section(AU_MODELS):
+    if source is init and not source.section(AU_MODELS):
+        return None
+    models = au_models_of(source)
+    if models is None:
         _LOG.warning(
             "%s: has linear models of a version before the HOG head: they are fitted anew to these "
             "labels, and 256 of the auxiliary head's outputs learn other components",
             source.path,
         )
-    elif models is not None and source is init and config.relabel_flipped:
+    elif source is init and config.relabel_flipped:
         _LOG.info("faces without labels are labelled by %s's linear model", source.path)
     return models
 
