@@ -79,6 +79,20 @@ def test_the_auxiliary_loss_is_the_squared_error_of_what_is_known(
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_hog_head_s_intensities_have_the_action_units_loss(
+    framework: str, faces: tuple[dict, dict]
+) -> None:
+    predictions, targets = faces
+    found = np.random.default_rng(1).uniform(0, 5, (5, 17)).astype(np.float32)
+    weights = {"auxiliary_weight": 0.25, "ccc_weight": 2.0, "hog_weight": 3.0}
+    terms = loss(framework, {**predictions, "hog_intensities": found}, targets, **weights)
+    alone = loss(framework, {"au_intensities": found}, targets, **weights)
+    assert terms["hog"] == pytest.approx(alone["loss"], rel=1e-6)
+    rest = loss(framework, *faces, **weights)["loss"]
+    assert terms["loss"] == pytest.approx(rest + 3 * alone["loss"], rel=1e-6)
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_without_answers_it_is_the_action_units_loss(
     framework: str, faces: tuple[dict, dict]
 ) -> None:

@@ -22,6 +22,7 @@ from mlx_faceau.data.synthetic.shape import shape_model
 STEADY = [*range(1, 5), *range(12, 16), *range(27, 30), *range(31, 37), *range(39, 43), 45, 46, 47]
 MOBILE = [*range(17, 27), *range(48, 68)]  # brows and mouth
 CONSTANTS = hog_constants()
+UNSHARPENED = {**CONSTANTS, "sharpener": np.eye(112, dtype=np.float32)}
 
 
 def weights_of(template: np.ndarray) -> dict[str, np.ndarray]:
@@ -117,9 +118,9 @@ by_framework = pytest.mark.parametrize("own", [in_numpy, in_mlx, in_torch])
 
 def grid_sample(image, x, y):
     """Torch's own sampling, which the net has in torch."""
-    from mlx_faceau.torch_fallback.nets import _sample
+    from mlx_faceau.torch_fallback.nets import sample
 
-    return _sample(image, x, y)
+    return sample(image, x, y)
 
 
 @by_framework
@@ -150,6 +151,24 @@ def test_all_frameworks_find_the_same_features(own: Callable, poses: tuple) -> N
     assert 0.05 < found.mean() < 0.2
 
 
+@by_framework
+def test_the_crop_is_sharpened_before_it_is_sampled(own: Callable, poses: tuple) -> None:
+    """By a quarter of the second differences along each axis; a border counts as continued."""
+    points = to_units(poses[0][:3])
+    weights = weights_of(points.mean(axis=0))
+    images = pictures(3, seed=4)
+    kernel = np.array([[-0.25, 1.5, -0.25]])
+    sharp = [
+        cv2.sepFilter2D(i, -1, kernel, kernel, borderType=cv2.BORDER_REPLICATE) for i in images
+    ]
+    expected = aligned_face(np.stack(sharp), points, weights, UNSHARPENED)
+    ours = [{name: own(a) for name, a in values.items()} for values in (weights, CONSTANTS)]
+    sample = grid_sample if own is in_torch else None
+    found = as_numpy(aligned_face(own(images), own(points), *ours, sample))
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert np.ptp(found) > 1
+
+
 def reference_matrix(pdm: PDM, points: np.ndarray, params: np.ndarray) -> np.ndarray:
     """OpenFace's alignment in float64: Kabsch's rotation, ratio of sizes, origin at (56, 56)."""
     source = points[STEADY] - points[STEADY].mean(axis=0)
@@ -176,6 +195,56 @@ def test_faces_are_aligned_as_openface_does(pdm: PDM, poses: tuple) -> None:
         there = np.array([x[index, 70, 30], y[index, 70, 30]])
         back = np.linalg.solve(matrix[:, :2], np.array([30, 70]) - matrix[:, 2])
         np.testing.assert_allclose(there, to_units(back), atol=2e-3)  # of 56 px
+
+
+@pytest.mark.parametrize("framework", ["torch", "mlx"])
+def test_gradients_are_those_of_finite_differences(framework: str, poses: tuple) -> None:
+    """Of smooth images; black ones beside a face, without any gradient, give 0 and no NaN."""
+    points = to_units(poses[0][:2])
+    weights = weights_of(points.mean(axis=0))
+    images = np.stack([cv2.GaussianBlur(image, (0, 0), 3) for image in pictures(2, seed=2)])
+    images[1] = 0
+    towards = np.random.default_rng(0).normal(size=(2, 4464)).astype(np.float32)
+
+    def value(moved: np.ndarray) -> float:
+        wide = [
+            {name: a.astype(float) for name, a in values.items()} for values in (weights, CONSTANTS)
+        ]
+        return float((hog_features(images.astype(float), moved, *wide) * towards).sum())
+
+    found = gradient(framework, images, points, weights, towards)
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(found[1], 0, atol=1e-6)
+    for landmark, axis in ((30, 0), (30, 1), (36, 0), (45, 1), (8, 1), (62, 0)):
+        step = np.zeros(points.shape)
+        step[0, landmark, axis] = 1e-5
+        expected = (value(points + step) - value(points - step)) / 2e-5
+        assert found[0, landmark, axis] == pytest.approx(expected, rel=0.02, abs=0.2)
+
+
+def gradient(framework: str, images: np.ndarray, points: np.ndarray, weights, towards):
+    """Of the features' product with ``towards``, by the points."""
+    if framework == "torch":
+        torch = pytest.importorskip("torch")
+        from mlx_faceau.torch_fallback.nets import sample
+
+        ours = [
+            {name: torch.from_numpy(a) for name, a in values.items()}
+            for values in (weights, CONSTANTS)
+        ]
+        at = torch.from_numpy(points).requires_grad_()
+        features = hog_features(torch.from_numpy(images), at, *ours, sample)
+        (features * torch.from_numpy(towards)).sum().backward()
+        return at.grad.numpy()
+    pytest.importorskip("mlx.core")
+    from mlx_faceau.models import mx
+
+    ours = [{name: mx.array(a) for name, a in values.items()} for values in (weights, CONSTANTS)]
+    return np.array(
+        mx.grad(lambda p: (hog_features(mx.array(images), p, *ours) * mx.array(towards)).sum())(
+            mx.array(points)
+        )
+    )
 
 
 @by_framework
@@ -215,7 +284,7 @@ def test_the_aligned_face_shows_what_the_crop_shows_inside_its_outline(
         cv2.circle(crop, (round(x), round(y)), 2, 1.0, -1)
     template = 0.7 * pdm.mean[:, :2] + 56
     weights = weights_of(to_units(template))
-    face = aligned_face(crop[None], to_units(points)[None], weights, CONSTANTS)[0]
+    face = aligned_face(crop[None], to_units(points)[None], weights, UNSHARPENED)[0]
     aligned = (align(to_units(points)[None], weights, CONSTANTS)[1][0] + 1) * 56 - 0.5
     count, _, _, centres = cv2.connectedComponentsWithStats((face > 0.75).astype(np.uint8))
     assert count == 4
@@ -246,7 +315,7 @@ def test_pictures_do_not_influence_one_another(poses: tuple) -> None:
 
 
 def test_a_flat_picture_has_no_gradients() -> None:
-    assert not histograms(np.full((1, 112, 112), 0.8, np.float32), CONSTANTS).any()
+    assert histograms(np.full((1, 112, 112), 0.8, np.float32), CONSTANTS).max() < 1e-30
 
 
 def test_turning_a_picture_round_turns_cells_and_directions() -> None:

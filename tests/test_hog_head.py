@@ -17,12 +17,15 @@ import torch
 from mlx_faceau import load_au_predictor
 from mlx_faceau.cli.main import main
 from mlx_faceau.core.architectures import HOGHeadConfig
-from mlx_faceau.core.auxiliary_head import auxiliary_weights
-from mlx_faceau.core.checkpoint import load_checkpoint
+from mlx_faceau.core.auxiliary_head import AuxiliaryAUConfig, auxiliary_weights
+from mlx_faceau.core.checkpoint import Checkpoint, load_checkpoint
+from mlx_faceau.core.trainer import Trainer, TrainerSettings
 from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.data.synthetic.people import write_synthetic
 from mlx_faceau.torch_fallback import build
-from mlx_faceau.train.run import au_models_of
+from mlx_faceau.train.hog_head import au_models_of, hog_head
+from mlx_faceau.train.run import trainer_class
+from mlx_faceau.train.target_statistics import TargetStatistics
 
 HOG = HOGHeadConfig(width_mult=0.25)
 
@@ -50,14 +53,7 @@ def exported(training: Path, to: str, *more: str) -> Path:
 def expected_intensities(training: Path, images: np.ndarray) -> np.ndarray:
     """The labels' linear models, asked with what the auxiliary head says of RGB crops."""
     checkpoint = load_checkpoint(training / "run")
-    net = build(checkpoint.config, checkpoint.weights()).eval()
-    weight, bias = (
-        auxiliary_weights(checkpoint.arrays)[f"auxiliary_head.layers.0.{part}"]
-        for part in ("weight", "bias")
-    )
-    with torch.inference_mode():
-        features = net.backbone(torch.from_numpy(images).permute(0, 3, 1, 2) / 255)
-    found = features.numpy() @ weight.T + bias
+    found = auxiliary_outputs(checkpoint, images)
     values, start = {}, 0
     for name, size in (("landmarks", 136), ("local_params", 34)):
         known = checkpoint.metadata["target_statistics"][name]
@@ -81,6 +77,17 @@ def expected_intensities(training: Path, images: np.ndarray) -> np.ndarray:
     return np.clip(scores, 0, 5)
 
 
+def auxiliary_outputs(checkpoint: Checkpoint, images: np.ndarray) -> np.ndarray:
+    net = build(checkpoint.config, checkpoint.weights()).eval()
+    weight, bias = (
+        auxiliary_weights(checkpoint.arrays)[f"auxiliary_head.layers.0.{part}"]
+        for part in ("weight", "bias")
+    )
+    with torch.inference_mode():
+        features = net.backbone(torch.from_numpy(images).permute(0, 3, 1, 2) / 255)
+    return features.numpy() @ weight.T + bias
+
+
 @pytest.mark.parametrize(
     ("form", "backend"), [("safetensors", "mlx"), ("safetensors", "torch"), ("onnx", "onnx")]
 )
@@ -96,6 +103,57 @@ def test_it_says_what_the_models_say_of_the_landmarks_that_were_found(
     assert expected.std(axis=0).mean() > 0.1
 
 
+@pytest.mark.parametrize("framework", ["torch", "mlx"])
+def test_training_goes_through_the_head_that_is_exported(training: Path, framework: str) -> None:
+    pytest.importorskip({"mlx": "mlx.core"}.get(framework, framework))
+    trainer = hog_trainer(training, framework)
+    faces = FaceDataset(training / "faces.h5")
+    images = faces.read_images(np.arange(0, 240, 12))
+    auxiliary = auxiliary_outputs(load_checkpoint(training / "run"), images)
+    found = trainer.with_hog_head({"auxiliary": trainer.array(auxiliary)}, trainer.grey(images))
+    expected = expected_intensities(training, images)
+    found = np.clip(found["hog_intensities"].tolist(), 0, 5)
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+
+    batch = {
+        "images": images,
+        "au_intensities": faces.labels["au_intensities"][::12],
+        "auxiliary": auxiliary,
+    }
+    terms = [trainer.step(batch, 1e-5) for _ in range(10)]
+    first, last = (float(terms[step]["hog"]) for step in (0, -1))
+    assert last < 0.98 * first
+    assert np.isfinite(float(terms[-1]["loss"]))
+
+
+def hog_trainer(training: Path, framework: str) -> Trainer:
+    """A trainer of the run's net in which a HOG head's loss is all that weighs."""
+    checkpoint = load_checkpoint(training / "run")
+    shapes = {"landmarks": (68, 2), "local_params": (34,)}
+    statistics = TargetStatistics.from_json(
+        checkpoint.metadata["target_statistics"], checkpoint.path, shapes
+    )
+    config = AuxiliaryAUConfig(checkpoint.config.width_mult, 0.0)
+    options = {"smooth_l1_weight": 0.0, "ccc_weight": 1.0, "auxiliary_weight": 0.01}
+    settings = TrainerSettings(
+        config,
+        {**checkpoint.weights(), **auxiliary_weights(checkpoint.arrays)},
+        loss_options={**options, "hog_weight": 10.0},
+        device="cpu",
+        hog_head=hog_head(au_models_of(checkpoint), statistics),
+    )
+    return trainer_class(framework)(settings, None)
+
+
+def test_a_hog_weight_without_an_auxiliary_head_is_refused(
+    training: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train", "au", "--data", str(training / "faces.h5"), "--hog-weight", "4"]
+    assert main([*command, "--output", str(training / "none")]) == 2
+    assert "--hog-weight needs --auxiliary-weight" in capsys.readouterr().err
+    assert not (training / "none").exists()
+
+
 def test_the_file_says_what_it_is_and_where_it_comes_from(
     training: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -109,7 +167,7 @@ def test_the_file_says_what_it_is_and_where_it_comes_from(
     assert "`hog.safetensors`" in card
     assert checkpoint.metadata["training"]["auxiliary_weight"] == 4
     assert main(["info", str(checkpoint.path)]) == 0
-    assert "hog_head 1" in capsys.readouterr().out
+    assert "hog_head 2" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -62,11 +62,12 @@ class HOGLayer(nn.Module):
         }
         constants = dict(self.named_buffers())
         grey = (images * constants["luminance"][:, None, None]).sum(1)
-        features: torch.Tensor = hog_features(grey, points, weights, constants, _sample)
+        features: torch.Tensor = hog_features(grey, points, weights, constants, sample)
         return features
 
 
-def _sample(image: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+def sample(image: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Bilinear sampling for core/hog.py."""
     grid = torch.stack([x, y], dim=3)
     return F.grid_sample(image[:, None], grid, padding_mode="zeros", align_corners=False)[:, 0]
 

@@ -24,6 +24,7 @@ from mlx_faceau.errors import CheckpointError, FaceauError
 
 from . import build
 from .device import MEMORY_FORMAT, check_precision, keep_freed_memory, pick_device, to_device
+from .nets import sample
 from .weight_layout import state_dict_from_weights, weights_from_state_dict
 
 Tensors = dict[str, torch.Tensor]
@@ -85,6 +86,7 @@ class TorchTrainer(Trainer):
     """See :class:`mlx_faceau.core.trainer.Trainer`."""
 
     ranks: TorchRanks
+    sample = staticmethod(sample)
 
     @classmethod
     def join(cls, device: str, precision: str, seconds: float) -> TorchRanks:
@@ -158,6 +160,7 @@ class TorchTrainer(Trainer):
             features = self.net.backbone(self._input(part["images"]))
         # In float32: bfloat16 would place a landmark within a quarter of a pixel.
         outputs = self.net.heads(features.float())
+        outputs = self.with_hog_head(outputs, self.grey(part["images"]))
         targets = self.arrays(part)
         terms = self.loss_terms(self.ranks.all_rows(outputs), self.ranks.all_rows(targets))
         # A rank's gradients are its share of the sum over ranks, of which the mean is taken.

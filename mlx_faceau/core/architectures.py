@@ -203,7 +203,7 @@ class HOGHeadConfig(AUPredictionConfig):
     features of core/hog.py. Such a net is made of a trained one (see train/hog_head.py).
     """
 
-    hog_head: int = 1  # its version, by which a file's metadata tell the net
+    hog_head: int = 2  # its version, by which a file's metadata tell the net
 
     @property
     def heads(self) -> tuple[Head, ...]:

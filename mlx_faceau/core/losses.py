@@ -122,9 +122,10 @@ class AuxiliaryAULoss(AUPredictionLoss):
     # Of the squared error, summed over the head's outputs of a face; targets are scaled so that
     # predicting the mean costs 1 on training faces without augmentation.
     auxiliary_weight: float = field(kw_only=True)
+    hog_weight: float = 0.0  # of the action units' loss of a HOG head's intensities
 
     def __call__(self, predictions: Arrays, targets: Arrays) -> dict[str, Array]:
-        """Terms ``smooth_l1``, ``ccc`` and, where it is predicted, ``auxiliary``; ``loss``.
+        """Terms ``smooth_l1``, ``ccc``, ``loss``, and of what is predicted ``auxiliary``, ``hog``.
 
         A target that is NaN is unknown and costs nothing.
         """
@@ -136,7 +137,12 @@ class AuxiliaryAULoss(AUPredictionLoss):
         xp = namespace(error)
         auxiliary = xp.where(xp.isnan(target), 0.0, error).square().sum(1).mean()
         loss = terms["loss"] + self.auxiliary_weight * auxiliary
-        return {**terms, "auxiliary": auxiliary, "loss": loss}
+        terms = {**terms, "auxiliary": auxiliary, "loss": loss}
+        if "hog_intensities" in predictions:
+            intensities = {"au_intensities": predictions["hog_intensities"]}
+            hog = super().__call__(intensities, targets)["loss"]
+            terms |= {"hog": hog, "loss": loss + self.hog_weight * hog}
+        return terms
 
 
 def _prediction(predictions: Arrays, targets: Arrays, name: str) -> Array:

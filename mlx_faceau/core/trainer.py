@@ -20,9 +20,13 @@ from .architectures import (
     is_statistic,
     weight_shapes,
 )
+from .arrays import namespace
 from .auxiliary_head import AuxiliaryAUConfig
 from .checkpoint import check_arrays, section
+from .hog import HOG_SIZE, Sampler, hog_constants, hog_features
+from .landmarks import NUM_LANDMARKS
 from .losses import AUPredictionLoss, AuxiliaryAULoss, LandmarkPoseLoss
+from .preprocess import PIXEL_MAX
 
 Arrays = dict[str, np.ndarray]
 
@@ -64,6 +68,9 @@ class TrainerSettings:
     # Weights, losses, heads and BatchNorm's statistics stay float32.
     precision: str = "float32"
     device: str = "auto"  # or cpu, gpu, cuda, mps
+    # Weights of a HOG head on the auxiliary head's outputs (see train/hog_head.py), which stay as
+    # they are; its intensities have a loss of their own. None for a net without one.
+    hog_head: Mapping[str, np.ndarray] | None = None
 
 
 class Trainer:
@@ -75,6 +82,7 @@ class Trainer:
     ranks: Any  # the framework's
     net: Any  # the framework's
     average: Any  # the same net with averaged weights; None where none are kept
+    sample: Sampler | None = None  # the framework's, for core/hog.py
 
     @classmethod
     def join(cls, device: str, precision: str, seconds: float) -> Ranks:
@@ -91,6 +99,8 @@ class Trainer:
             name: tuple(self.array(np.asarray(part, np.float32)) for part in pair)
             for name, pair in settings.scaling.items()
         }
+        hog = settings.hog_head and {**hog_constants(), **settings.hog_head}
+        self._hog = hog and {name: self.array(array) for name, array in hog.items()}
 
     def array(self, values: np.ndarray) -> Any:
         """A NumPy array as the framework's, on the device."""
@@ -136,6 +146,25 @@ class Trainer:
         """Those that the loss reads, as the framework's arrays."""
         read = {*self.settings.config.output_shapes, "global_mask", "local_mask"}
         return {name: self.array(value) for name, value in values.items() if name in read}
+
+    def grey(self, images: np.ndarray) -> Any:
+        """Grey images in [0, 1] for :meth:`with_hog_head`; None without a HOG head."""
+        if self._hog is None:
+            return None
+        return self.array(images @ (hog_constants()["luminance"] / np.float32(PIXEL_MAX)))
+
+    def with_hog_head(self, predictions: dict[str, Any], grey: Any) -> dict[str, Any]:
+        """Predictions, and the HOG head's ``hog_intensities`` (N, 17) where there is one."""
+        if self._hog is None:
+            return predictions
+        hog = self._hog
+        geometry = predictions["auxiliary"][:, : len(hog["scale"])] * hog["scale"] + hog["first"]
+        points = geometry[:, : 2 * NUM_LANDMARKS].reshape(-1, NUM_LANDMARKS, 2)
+        features = hog_features(grey, points, hog, hog, self.sample)
+        shape = geometry[:, 2 * NUM_LANDMARKS :]
+        linear, bias = hog["linear.weight"], hog["linear.bias"]
+        found = features @ linear[:HOG_SIZE] + shape @ linear[HOG_SIZE:] + bias
+        return {**predictions, "hog_intensities": namespace(found).where(found > 0, found, 0.0)}
 
     def loss_terms(self, predictions: Mapping[str, Any], targets: Mapping[str, Any]) -> Any:
         """The loss terms, scalars, of predictions and targets in the labels' units."""

@@ -97,6 +97,12 @@ class TrainConfig:
     weight_decay: float = option(
         0.0001, "weight decay (biases and BatchNorm do not decay)", least=0.0
     )
+    hog_weight: float = option(
+        0.0,
+        "weight of the loss of the intensities that 'export --hog-head' reads off the auxiliary "
+        "head's outputs; needs --auxiliary-weight",
+        least=0.0,
+    )
     horizontal_flip: float = option(
         0.5, "probability that augmentation mirrors a face", least=0.0, below=1.0
     )
@@ -229,6 +235,10 @@ class AUTrainConfig(TrainConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         auxiliary = self.auxiliary_weight > 0
+        if self.hog_weight and not (auxiliary and self.initial_image_size == IMAGE_SIZES[-1]):
+            raise UsageError(
+                "--hog-weight needs --auxiliary-weight above 0, and no --initial-image-size"
+            )
         if self.relabel_flipped and not (auxiliary and self.horizontal_flip):
             raise UsageError(
                 "--relabel-flipped needs --horizontal-flip and --auxiliary-weight above 0"
@@ -249,6 +259,7 @@ class AUTrainConfig(TrainConfig):
         options = {"smooth_l1_weight": self.l1_weight, "ccc_weight": self.ccc_weight}
         if self.auxiliary_weight:
             options["auxiliary_weight"] = self.auxiliary_weight
+            options["hog_weight"] = self.hog_weight
         return options
 
 

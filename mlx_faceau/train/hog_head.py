@@ -14,11 +14,11 @@ from mlx_faceau.core.checkpoint import Checkpoint, check_weights
 from mlx_faceau.core.facs import NUM_AUS
 from mlx_faceau.core.hog import UNIT, to_units
 from mlx_faceau.core.landmarks import NUM_LANDMARKS
-from mlx_faceau.data.labels.openface_au_models import shape_scale
+from mlx_faceau.data.labels.openface_au_models import VERSION, OpenFaceAUModels, shape_scale
 from mlx_faceau.errors import CheckpointError
 
 from .batch_transforms import target_scale
-from .run import au_models_of
+from .checkpoints import AU_MODELS
 from .target_statistics import TargetStatistics
 
 
@@ -26,7 +26,7 @@ def with_hog_head(checkpoint: Checkpoint) -> tuple[ModelConfig, dict[str, np.nda
     """Settings and weights (MLX names and layout) of a checkpoint's net with a HOG head.
 
     CheckpointError is raised if it is no training of action units with an auxiliary head, or one
-    of a version before the HOG head.
+    of a version whose models read other gradients.
     """
     auxiliary = auxiliary_weights(checkpoint.arrays)
     models = au_models_of(checkpoint) if auxiliary else None
@@ -35,38 +35,67 @@ def with_hog_head(checkpoint: Checkpoint) -> tuple[ModelConfig, dict[str, np.nda
             f"{checkpoint.path}: lacks the labels' models that a HOG head takes; name a training "
             "of 'train au --auxiliary-weight', by this version or a later one"
         )
-    points, modes = 2 * NUM_LANDMARKS, len(models.pdm.variances)
     statistics = TargetStatistics.from_json(
         checkpoint.metadata.get("target_statistics") or {},
         checkpoint.path,
-        {"landmarks": (NUM_LANDMARKS, 2), "local_params": (modes,)},
+        {"landmarks": (NUM_LANDMARKS, 2), "local_params": (len(models.pdm.variances),)},
     )
-    # The auxiliary head's targets as landmarks in units, and as shape parameters among features.
-    shape = shape_scale(models.pdm)
-    first = np.concatenate(
-        [
-            to_units(statistics.means["landmarks"].ravel()),
-            statistics.means["local_params"] * shape,
-        ]
-    )
-    scale = np.concatenate(
-        [
-            statistics.deviations["landmarks"].ravel() * target_scale(points) / UNIT,
-            statistics.deviations["local_params"] * shape * target_scale(modes),
-        ]
-    )
-    weight = auxiliary[f"{HEAD_NAME}.layers.0.weight"][: points + modes]
-    bias = auxiliary[f"{HEAD_NAME}.layers.0.bias"][: points + modes]
-    linear = models.weights[:, :NUM_AUS]
+    head = hog_head(models, statistics)
+    outputs = len(head["scale"])
+    weight = auxiliary[f"{HEAD_NAME}.layers.0.weight"][:outputs]
+    bias = auxiliary[f"{HEAD_NAME}.layers.0.bias"][:outputs]
     weights = {
         **{n: a for n, a in checkpoint.weights().items() if n.startswith("backbone.")},
-        "geometry_head.layers.0.weight": weight * scale[:, None],
-        "geometry_head.layers.0.bias": bias * scale + first,
-        "hog_head.layers.0.weight": linear.T,
-        "hog_head.layers.0.bias": models.means[:NUM_AUS] - models.centre @ linear,
-        **{f"hog.{name}": array for name, array in models.alignment.items()},
+        "geometry_head.layers.0.weight": weight * head["scale"][:, None],
+        "geometry_head.layers.0.bias": bias * head["scale"] + head["first"],
+        "hog_head.layers.0.weight": head["linear.weight"].T,
+        "hog_head.layers.0.bias": head["linear.bias"],
+        **{f"hog.{name}": head[name] for name in models.alignment},
     }
     config = HOGHeadConfig(checkpoint.config.width_mult, checkpoint.config.dropout)
     weights = {n: np.ascontiguousarray(a, np.float32) for n, a in weights.items()}
     check_weights(config, weights, checkpoint.path)
     return config, weights
+
+
+def hog_head(models: OpenFaceAUModels, statistics: TargetStatistics) -> dict[str, np.ndarray]:
+    """What reads intensities off an auxiliary head's outputs and a face's gradients, by name.
+
+    ``scale`` and ``first`` (170,) make the head's first outputs, standardised by ``statistics``,
+    landmarks in units of core/hog.py and shape parameters as they are among the features;
+    ``linear.weight`` (4464 + 34, 17) and ``linear.bias`` (17,) make features intensities;
+    ``template``, ``shift.weight`` and ``shift.bias`` align the face.
+    """
+    points, modes = 2 * NUM_LANDMARKS, len(models.pdm.variances)
+    shape = shape_scale(models.pdm)
+    first = [
+        to_units(statistics.means["landmarks"].ravel()),
+        statistics.means["local_params"] * shape,
+    ]
+    scale = [
+        statistics.deviations["landmarks"].ravel() * target_scale(points) / UNIT,
+        statistics.deviations["local_params"] * shape * target_scale(modes),
+    ]
+    linear = models.weights[:, :NUM_AUS]
+    arrays = {
+        "first": np.concatenate(first),
+        "scale": np.concatenate(scale),
+        "linear.weight": linear,
+        "linear.bias": models.means[:NUM_AUS] - models.centre @ linear,
+        **models.alignment,
+    }
+    return {name: np.asarray(array, np.float32) for name, array in arrays.items()}
+
+
+def au_models_of(checkpoint: Checkpoint) -> OpenFaceAUModels | None:
+    """The labels' linear models of a training; None for those that read other features.
+
+    CheckpointError is raised if it has none, or not all arrays.
+    """
+    arrays = checkpoint.section(AU_MODELS)
+    if "centre" in arrays and arrays.get("version", 0) != VERSION:
+        return None
+    try:
+        return OpenFaceAUModels.from_arrays(arrays)
+    except KeyError as error:
+        raise CheckpointError(f"{checkpoint.path}: lacks {AU_MODELS}{error.args[0]}") from None

@@ -23,6 +23,7 @@ from .config import AUTrainConfig, TrainConfig, checked_au_weights, read_au_weig
 from .datasets import TrainingData, open_data
 from .exports import export_best
 from .history import environment
+from .hog_head import au_models_of, hog_head
 from .initial_weights import first_weights, load_init, origin_of
 from .loop import TrainingLoop
 from .plots import draw_curves
@@ -165,27 +166,13 @@ def saved_au_models(
     models = au_models_of(source)
     if models is None:
         _LOG.warning(
-            "%s: has linear models of a version before the HOG head: they are fitted anew to these "
-            "labels, and 256 of the auxiliary head's outputs learn other components",
+            "%s: has linear models of an earlier version: they are fitted anew to these labels, "
+            "and 256 of the auxiliary head's outputs learn other components",
             source.path,
         )
     elif source is init and config.relabel_flipped:
         _LOG.info("faces without labels are labelled by %s's linear model", source.path)
     return models
-
-
-def au_models_of(checkpoint: Checkpoint) -> OpenFaceAUModels | None:
-    """The labels' linear models of a training; None for those of a version before the HOG head.
-
-    CheckpointError is raised if it has none, or not all arrays.
-    """
-    arrays = checkpoint.section(AU_MODELS)
-    if "centre" in arrays and "alignment.template" not in arrays:
-        return None
-    try:
-        return OpenFaceAUModels.from_arrays(arrays)
-    except KeyError as error:
-        raise CheckpointError(f"{checkpoint.path}: lacks {AU_MODELS}{error.args[0]}") from None
 
 
 def check_same_data(checkpoint: Checkpoint, here: Mapping[str, Any], config: TrainConfig) -> None:
@@ -224,6 +211,9 @@ def build_trainer(
     loss_options: dict[str, Any] = config.loss_options()
     if au_weights is not None:
         loss_options["au_weights"] = [au_weights[name] for name in AU_NAMES]
+    head = None
+    if isinstance(config, AUTrainConfig) and config.hog_weight and data.au_models is not None:
+        head = hog_head(data.au_models, data.statistics)
     settings = TrainerSettings(
         config.trained_config(),
         weights,
@@ -235,6 +225,7 @@ def build_trainer(
         averaging=partial(averaging_decay, decay=config.ema) if config.ema else None,
         precision=config.precision,
         device=config.device,
+        hog_head=head,
     )
     return trainer_class(config.framework)(settings, ranks)
 

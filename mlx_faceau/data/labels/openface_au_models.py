@@ -30,8 +30,9 @@ from mlx_faceau.errors import DatasetError
 
 COMPONENTS = 256  # principal components of the HOG features
 NUM_TARGETS = NUM_AUS + COMPONENTS
-_SHRINKAGE = 3.0  # ridge penalty, chosen on training subjects
-_LOCAL_SCALE = 0.1  # of standardised shape parameters beside HOG features, which lie in [0, 0.71]
+VERSION = 2  # of the features that the models read
+_SHRINKAGE = 6.0  # ridge penalty, chosen on training subjects
+_LOCAL_SCALE = 0.2  # of standardised shape parameters beside HOG features, which lie in [0, 0.71]
 _LABELS = ("landmarks", "global_params", "local_params")
 _PDM_ARRAYS = ("mean", "basis", "variances")
 _ARRAYS = ("centre", "weights", "means", "deviations")
@@ -185,7 +186,8 @@ class OpenFaceAUModels:
         """All arrays by name, as checkpoints store them."""
         pdm = {f"pdm.{name}": getattr(self.pdm, name) for name in _PDM_ARRAYS}
         alignment = {f"alignment.{name}": self.alignment[name] for name in _ALIGNMENT}
-        return pdm | alignment | {name: getattr(self, name) for name in _ARRAYS}
+        own = {name: getattr(self, name) for name in _ARRAYS}
+        return pdm | alignment | own | {"version": np.array([VERSION])}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "OpenFaceAUModels":
