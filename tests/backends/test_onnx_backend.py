@@ -89,6 +89,7 @@ def test_sessions_keep_all_optimisations_and_do_not_spin():
     ("available", "requested", "expected"),
     [
         ([CPU], None, [CPU]),
+        ([CPU], "cpu", [CPU]),
         (["CoreMLExecutionProvider", CPU], None, [CPU]),
         (["TensorrtExecutionProvider", CUDA, CPU], None, [(CUDA, CUDA_OPTIONS), CPU]),
         ([CUDA, CPU], [CUDA], [(CUDA, CUDA_OPTIONS)]),

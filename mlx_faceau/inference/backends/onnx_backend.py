@@ -58,7 +58,7 @@ def pick_providers(
     if not requested:
         raise UsageError("no execution provider is given; leave providers out to take the best")
     providers: list[Provider] = []
-    for provider in requested:
+    for provider in [requested] if isinstance(requested, str) else requested:
         name = provider if isinstance(provider, str) else provider[0]
         full = name.lower().removesuffix(_ENDING.lower()) + _ENDING.lower()
         name = next((known for known in available if known.lower() == full), name)
