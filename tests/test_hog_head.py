@@ -18,10 +18,11 @@ from mlx_faceau import load_au_predictor
 from mlx_faceau.cli.main import main
 from mlx_faceau.core.architectures import HOGHeadConfig
 from mlx_faceau.core.auxiliary_head import AuxiliaryAUConfig, auxiliary_weights
-from mlx_faceau.core.checkpoint import Checkpoint, load_checkpoint
+from mlx_faceau.core.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from mlx_faceau.core.trainer import Trainer, TrainerSettings
 from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.data.synthetic.people import write_synthetic
+from mlx_faceau.errors import CheckpointError
 from mlx_faceau.torch_fallback import build
 from mlx_faceau.train.hog_head import au_models_of, hog_head
 from mlx_faceau.train.run import trainer_class
@@ -154,6 +155,23 @@ def test_a_hog_weight_without_an_auxiliary_head_is_refused(
     assert not (training / "none").exists()
 
 
+def test_heads_and_models_of_another_version_are_named(
+    training: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = load_checkpoint(exported(training, "safetensors"))
+    older = {**checkpoint.metadata, "model": {**checkpoint.metadata["model"], "hog_head": 1}}
+    save_checkpoint(tmp_path / "hog.safetensors", checkpoint.arrays, older)
+    assert main(["info", str(tmp_path / "hog.safetensors")]) == 0
+    with pytest.raises(CheckpointError, match=r"hog\.safetensors: has a HOG head of version 1"):
+        load_au_predictor(tmp_path / "hog.safetensors", backend="torch")
+
+    run = load_checkpoint(training / "run")
+    arrays = {name: array for name, array in run.arrays.items() if "version" not in name}
+    save_checkpoint(tmp_path / "run.safetensors", arrays, run.metadata)
+    assert main(["export", str(tmp_path / "run.safetensors"), "--hog-head"]) == 2
+    assert "run.safetensors: has models of another version" in capsys.readouterr().err
+
+
 def test_the_file_says_what_it_is_and_where_it_comes_from(
     training: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -267,7 +285,7 @@ def test_a_net_without_the_labels_models_is_refused(
     output = tmp_path / "hog.onnx"
     assert main(["export", str(path), "--hog-head", "--output", str(output)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "lacks the labels' models that a HOG head takes" in line
+    assert "lacks the labels' models, which a HOG head takes" in line
     assert not output.exists()
 
 

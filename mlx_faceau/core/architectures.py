@@ -238,8 +238,14 @@ def config_from_dict(kind: str, settings: Mapping[str, Any]) -> ModelConfig:
     """The net's settings from a file's metadata; UsageError for an unknown kind, key or value."""
     if kind not in CONFIGS:
         raise UsageError(f"unknown kind of net {kind!r}, expected one of {', '.join(CONFIGS)}")
-    hog = kind == HOGHeadConfig.kind and settings.get("hog_head") == HOGHeadConfig.hog_head
-    config = HOGHeadConfig if hog else CONFIGS[kind]
+    config = CONFIGS[kind]
+    if kind == HOGHeadConfig.kind and "hog_head" in settings:
+        config = HOGHeadConfig
+        if settings["hog_head"] != config.hog_head:
+            raise UsageError(
+                f"has a HOG head of version {settings['hog_head']}, expected {config.hog_head}; "
+                "train another epoch with --init and --auxiliary-weight and export that"
+            )
     unknown = set(settings) - {field.name for field in fields(config)}
     if unknown:
         raise UsageError(f"unknown setting of a {kind} net: {', '.join(sorted(unknown))}")

@@ -201,7 +201,8 @@ def histograms(face: Array, constants: Mapping[str, Array]) -> Array:
     xp = namespace(face)
     x = face[:, None, 1:-1, 2:] - face[:, None, 1:-1, :-2]
     y = face[:, None, 2:, 1:-1] - face[:, None, :-2, 1:-1]
-    # Scaled, so that half precision holds the squares and the constant beside them.
+    # Scaled, so that half precision holds the squares and the constant beside them. (It does not
+    # hold the energies of blocks full of black and white stripes 2 px wide, which no face has.)
     wide_x, wide_y = _SCALED * x, _SCALED * y
     length = xp.sqrt(wide_x * wide_x + wide_y * wide_y + _GRADIENT_EPS)
     cosine = wide_x / length * constants["cosines"] + wide_y / length * constants["sines"]

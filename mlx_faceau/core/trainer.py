@@ -101,6 +101,7 @@ class Trainer:
         }
         hog = settings.hog_head and {**hog_constants(), **settings.hog_head}
         self._hog = hog and {name: self.array(array) for name, array in hog.items()}
+        self._luminance = hog and hog["luminance"] / np.float32(PIXEL_MAX)
 
     def array(self, values: np.ndarray) -> Any:
         """A NumPy array as the framework's, on the device."""
@@ -151,7 +152,7 @@ class Trainer:
         """Grey images in [0, 1] for :meth:`with_hog_head`; None without a HOG head."""
         if self._hog is None:
             return None
-        return self.array(images @ (hog_constants()["luminance"] / np.float32(PIXEL_MAX)))
+        return self.array(images @ self._luminance)
 
     def with_hog_head(self, predictions: dict[str, Any], grey: Any) -> dict[str, Any]:
         """Predictions, and the HOG head's ``hog_intensities`` (N, 17) where there is one."""

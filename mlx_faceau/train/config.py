@@ -97,12 +97,6 @@ class TrainConfig:
     weight_decay: float = option(
         0.0001, "weight decay (biases and BatchNorm do not decay)", least=0.0
     )
-    hog_weight: float = option(
-        0.0,
-        "weight of the loss of the intensities that 'export --hog-head' reads off the auxiliary "
-        "head's outputs; needs --auxiliary-weight",
-        least=0.0,
-    )
     horizontal_flip: float = option(
         0.5, "probability that augmentation mirrors a face", least=0.0, below=1.0
     )
@@ -211,6 +205,12 @@ class AUTrainConfig(TrainConfig):
         0.0,
         "weight of an auxiliary head's loss: it predicts the features that OpenFace's labels are "
         "computed from ('export --hog-head' uses it); 0 leaves it out",
+        least=0.0,
+    )
+    hog_weight: float = option(
+        0.0,
+        "weight of the loss of the intensities that 'export --hog-head' reads off the auxiliary "
+        "head's outputs; needs --auxiliary-weight and images of full size",
         least=0.0,
     )
     horizontal_flip: float = option(

@@ -31,9 +31,10 @@ def with_hog_head(checkpoint: Checkpoint) -> tuple[ModelConfig, dict[str, np.nda
     auxiliary = auxiliary_weights(checkpoint.arrays)
     models = au_models_of(checkpoint) if auxiliary else None
     if models is None:
+        found = "has models of another version" if auxiliary else "lacks the labels' models"
         raise CheckpointError(
-            f"{checkpoint.path}: lacks the labels' models that a HOG head takes; name a training "
-            "of 'train au --auxiliary-weight', by this version or a later one"
+            f"{checkpoint.path}: {found}, which a HOG head takes; name a training of 'train au "
+            "--auxiliary-weight', such as another epoch with --init"
         )
     statistics = TargetStatistics.from_json(
         checkpoint.metadata.get("target_statistics") or {},
@@ -93,7 +94,7 @@ def au_models_of(checkpoint: Checkpoint) -> OpenFaceAUModels | None:
     CheckpointError is raised if it has none, or not all arrays.
     """
     arrays = checkpoint.section(AU_MODELS)
-    if "centre" in arrays and arrays.get("version", 0) != VERSION:
+    if "centre" in arrays and not np.array_equal(arrays.get("version", []), [VERSION]):
         return None
     try:
         return OpenFaceAUModels.from_arrays(arrays)

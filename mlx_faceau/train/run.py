@@ -166,7 +166,7 @@ def saved_au_models(
     models = au_models_of(source)
     if models is None:
         _LOG.warning(
-            "%s: has linear models of an earlier version: they are fitted anew to these labels, "
+            "%s: has linear models of another version: they are fitted anew to these labels, "
             "and 256 of the auxiliary head's outputs learn other components",
             source.path,
         )
