@@ -90,6 +90,7 @@ def test_sessions_keep_all_optimisations_and_do_not_spin():
     [
         ([CPU], None, [CPU]),
         ([CPU], "cpu", [CPU]),
+        ([CUDA, CPU], (CUDA, {"use_tf32": "0"}), [(CUDA, {"use_tf32": "0"})]),
         (["CoreMLExecutionProvider", CPU], None, [CPU]),
         (["TensorrtExecutionProvider", CUDA, CPU], None, [(CUDA, CUDA_OPTIONS), CPU]),
         ([CUDA, CPU], [CUDA], [(CUDA, CUDA_OPTIONS)]),

@@ -50,15 +50,16 @@ def pick_providers(
     """Execution providers for a session, best first, CUDA with our options where none were given.
 
     Requested are names, such as ``"CUDAExecutionProvider"`` or ``"cuda"``, or pairs of name and
-    options; None takes CUDA where it is available, then the CPU (Core ML is a backend of its own,
-    never taken silently).
+    options, or one of these alone; None takes CUDA where it is available, then the CPU (Core ML is
+    a backend of its own, never taken silently).
     """
     if requested is None:
         requested = [name for name in (CUDA, CPU) if name in available]
     if not requested:
         raise UsageError("no execution provider is given; leave providers out to take the best")
     providers: list[Provider] = []
-    for provider in [requested] if isinstance(requested, str) else requested:
+    alone = isinstance(requested, str) or isinstance(requested[-1], dict)
+    for provider in [requested] if alone else requested:
         name = provider if isinstance(provider, str) else provider[0]
         full = name.lower().removesuffix(_ENDING.lower()) + _ENDING.lower()
         name = next((known for known in available if known.lower() == full), name)
