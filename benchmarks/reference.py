@@ -4,8 +4,9 @@
         --data train=train.h5 mixed=mixed.h5
 
 A recipe is a JSON object: ``net`` (``landmark-pose`` or ``au``), ``stages``, a list of settings as
-``mlx-faceau train --config`` takes them, and ``hog_head``, true where what is evaluated is the last
-stage's net as ``mlx-faceau export --hog-head`` makes it. Each stage names its ``data`` (and
+``mlx-faceau train --config`` takes them, ``averaged``, of how many last stages the weights are
+averaged (1), and ``hog_head``, true where what is evaluated is that net as ``mlx-faceau export
+--hog-head`` makes it. Each stage names its ``data`` (and
 ``val_data``) by the names on the command line, ``train`` where it names none, and starts from the
 weights of the stage before. Given again, the command resumes what was interrupted, trains no
 finished stage twice, and evaluates; a changed recipe takes another ``--run``.
@@ -14,6 +15,10 @@ finished stage twice, and evaluates; a changed recipe takes another ``--run``.
 history and curves, the evaluation on ``--people``, and ``record.json``: hashes of data and weights,
 each stage's commit, machine and versions. No face, label or weight enters it, nor a path of this
 machine.
+
+Reference:
+    Wortsman et al., Model soups: averaging weights of multiple fine-tuned models improves accuracy
+    without increasing inference time, ICML 2022.
 """
 
 import argparse
@@ -24,10 +29,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from timing import RESULTS, machine
 
 from mlx_faceau.cli.main import main as mlx_faceau
-from mlx_faceau.core.checkpoint import BEST_NAME, file_hash, read_metadata
+from mlx_faceau.core.checkpoint import (
+    BEST_NAME,
+    file_hash,
+    load_checkpoint,
+    read_metadata,
+    save_checkpoint,
+)
 from mlx_faceau.data.format.check import find_overlap
 from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.train.checkpoints import LAST_NAME
@@ -65,9 +77,12 @@ def main(arguments: list[str] | None = None) -> int:
     results = args.results or RESULTS / args.recipe.stem
     results.mkdir(parents=True, exist_ok=True)
     people, net = args.people.resolve(), folders[-1]
+    if recipe["averaged"] > 1:
+        net = args.run.resolve() / "averaged"
+        average(folders[-recipe["averaged"] :], net)
     if recipe["hog_head"]:
-        net = args.run.resolve() / "hog_head.safetensors"
-        command = ["export", str(folders[-1]), "--hog-head", "--to", "safetensors"]
+        trained, net = net, args.run.resolve() / "hog_head.safetensors"
+        command = ["export", str(trained), "--hog-head", "--to", "safetensors"]
         if status := mlx_faceau([*command, "--output", str(net)]):
             return status
     evaluation = ["evaluate", str(net), "--data", str(people), "--output", str(results)]
@@ -80,8 +95,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def read_recipe(path: Path) -> dict[str, Any]:
     """A recipe, its shape checked; the training itself checks the settings."""
-    recipe = {"hog_head": False, **json.loads(path.read_text("utf-8"))}
-    if set(recipe) != {"net", "stages", "hog_head"} or not recipe["stages"]:
+    recipe = {"hog_head": False, "averaged": 1, **json.loads(path.read_text("utf-8"))}
+    if set(recipe) != {"net", "stages", "hog_head", "averaged"} or not recipe["stages"]:
         raise SystemExit(f"{path}: expected an object with 'net' and 'stages', a list of settings")
     for stage in recipe["stages"]:
         stage.setdefault("data", ["train"])
@@ -120,6 +135,20 @@ def train(net: str, settings: dict[str, Any], folder: Path) -> int:
     config.write_text(json.dumps(settings, indent=1) + "\n")
     folder.with_name(f"{folder.name}.commit.txt").write_text(commit() + "\n")
     return mlx_faceau(["train", net, "--config", str(config), "--output", str(folder)])
+
+
+def average(folders: list[Path], target: Path) -> None:
+    """The last training's checkpoint with the mean of all trainings' averaged weights."""
+    checkpoints = [load_checkpoint(folder) for folder in folders]
+    arrays = dict(checkpoints[-1].arrays)
+    names = [name for name in arrays if name.removeprefix("auxiliary.").startswith("ema.")]
+    if not names:
+        raise SystemExit(f"{folders[-1]}: has no averaged weights; 'averaged' needs 'ema'")
+    for name in names:
+        mean = np.mean([c.arrays[name] for c in checkpoints], axis=0, dtype=np.float64)
+        arrays[name] = mean.astype(np.float32)
+    target.mkdir(exist_ok=True)
+    save_checkpoint(target / BEST_NAME, arrays, checkpoints[-1].metadata)
 
 
 def commit() -> str:

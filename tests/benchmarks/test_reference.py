@@ -229,3 +229,27 @@ def test_a_recipe_with_a_hog_head_measures_the_net_that_has_it(
     assert measured["file"] == "RUN/hog_head.safetensors"
     net = load_checkpoint(tmp_path / "run" / "hog_head.safetensors")
     assert measured["checkpoint"] == net.metadata["source_hash"]
+
+
+def test_a_recipe_s_last_stages_are_averaged(files: dict[str, Path], tmp_path: Path) -> None:
+    run, recipe = tmp_path / "run", tmp_path / "averaged.json"
+    stages = [{**STAGE, "epochs": 1, "ema": 0.9}, {**STAGE, "epochs": 1, "ema": 0.9}]
+    recipe.write_text(json.dumps({"net": "au", "stages": stages, "averaged": 2}))
+    command = [str(recipe), "--data", f"train={files['train']}", "--people", str(files["people"])]
+    places = ["--run", str(run), "--results", str(tmp_path / "results"), "--backend", "torch"]
+    assert reference.main([*command, *places]) == 0
+    first, second, mean = (
+        load_checkpoint(run / name).weights() for name in ("stage1", "stage2", "averaged")
+    )
+    for name, array in mean.items():
+        np.testing.assert_allclose(array, (first[name] + second[name]) / 2, rtol=1e-5, atol=1e-6)
+    assert any(np.abs(first[name] - second[name]).max() > 1e-4 for name in mean)
+    measured = json.loads((tmp_path / "results" / "evaluation.json").read_text())["model"]
+    assert measured["file"] == "RUN/averaged/checkpoint_best.safetensors"
+
+    recipe.write_text(
+        json.dumps({"net": "au", "stages": [{**STAGE, "epochs": 1}] * 2, "averaged": 2})
+    )
+    places[1] = str(tmp_path / "plain")
+    with pytest.raises(SystemExit, match="'averaged' needs 'ema'"):
+        reference.main([*command, *places])
