@@ -45,7 +45,7 @@ Provider = str | tuple[str, dict[str, Any]]
 
 
 def pick_providers(
-    available: Sequence[str], requested: Sequence[Provider] | None = None
+    available: Sequence[str], requested: Provider | Sequence[Provider] | None = None
 ) -> list[Provider]:
     """Execution providers for a session, best first, CUDA with our options where none were given.
 
@@ -59,7 +59,8 @@ def pick_providers(
         raise UsageError("no execution provider is given; leave providers out to take the best")
     providers: list[Provider] = []
     alone = isinstance(requested, str) or isinstance(requested[-1], dict)
-    for provider in [requested] if alone else requested:
+    wanted: Sequence[Any] = [requested] if alone else requested
+    for provider in wanted:
         name = provider if isinstance(provider, str) else provider[0]
         full = name.lower().removesuffix(_ENDING.lower()) + _ENDING.lower()
         name = next((known for known in available if known.lower() == full), name)
