@@ -6,10 +6,10 @@
 A recipe is a JSON object: ``net`` (``landmark-pose`` or ``au``), ``stages``, a list of settings as
 ``mlx-faceau train --config`` takes them, ``averaged``, of how many last stages the weights are
 averaged (1), and ``hog_head``, true where what is evaluated is that net as ``mlx-faceau export
---hog-head`` makes it. Each stage names its ``data`` (and
-``val_data``) by the names on the command line, ``train`` where it names none, and starts from the
-weights of the stage before. Given again, the command resumes what was interrupted, trains no
-finished stage twice, and evaluates; a changed recipe takes another ``--run``.
+--hog-head`` makes it. Each stage names its ``data`` (and ``val_data``) by the names on the command
+line, ``train`` where it names none, and starts from the weights of the stage before. Given again,
+the command resumes what was interrupted, trains no finished stage twice, and evaluates; a changed
+recipe takes another ``--run``.
 
 ``--results`` (default ``benchmarks/results/NAME`` of the recipe) gets the recipe, every stage's
 history and curves, the evaluation on ``--people``, and ``record.json``: hashes of data and weights,
@@ -33,6 +33,7 @@ import numpy as np
 from timing import RESULTS, machine
 
 from mlx_faceau.cli.main import main as mlx_faceau
+from mlx_faceau.core.auxiliary_head import with_auxiliary_prefix, without_auxiliary_prefix
 from mlx_faceau.core.checkpoint import (
     BEST_NAME,
     file_hash,
@@ -140,14 +141,15 @@ def train(net: str, settings: dict[str, Any], folder: Path) -> int:
 def average(folders: list[Path], target: Path) -> None:
     """The last training's checkpoint with the mean of all trainings' averaged weights."""
     checkpoints = [load_checkpoint(folder) for folder in folders]
-    arrays = dict(checkpoints[-1].arrays)
-    names = [name for name in arrays if name.removeprefix("auxiliary.").startswith("ema.")]
+    every = [without_auxiliary_prefix(checkpoint.arrays) for checkpoint in checkpoints]
+    names = [name for name in every[-1] if name.startswith("ema.")]
     if not names:
         raise SystemExit(f"{folders[-1]}: has no averaged weights; 'averaged' needs 'ema'")
     for name in names:
-        mean = np.mean([c.arrays[name] for c in checkpoints], axis=0, dtype=np.float64)
-        arrays[name] = mean.astype(np.float32)
+        mean = np.mean([arrays[name] for arrays in every], axis=0, dtype=np.float64)
+        every[-1][name] = mean.astype(np.float32)
     target.mkdir(exist_ok=True)
+    arrays = with_auxiliary_prefix(every[-1])
     save_checkpoint(target / BEST_NAME, arrays, checkpoints[-1].metadata)
 
 

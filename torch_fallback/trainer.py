@@ -156,11 +156,12 @@ class TorchTrainer(Trainer):
 
     def _add_gradients(self, part: Arrays) -> Tensors:
         half = self._precision != torch.float32
+        images = self._input(part["images"])
         with torch.autocast(self.device.type, self._precision, enabled=half):
-            features = self.net.backbone(self._input(part["images"]))
+            features = self.net.backbone(images)
         # In float32: bfloat16 would place a landmark within a quarter of a pixel.
         outputs = self.net.heads(features.float())
-        outputs = self.with_hog_head(outputs, self.grey(part["images"]))
+        outputs = self.with_hog_head(outputs, images.permute(0, 2, 3, 1))
         targets = self.arrays(part)
         terms = self.loss_terms(self.ranks.all_rows(outputs), self.ranks.all_rows(targets))
         # A rank's gradients are its share of the sum over ranks, of which the mean is taken.

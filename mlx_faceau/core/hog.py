@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .arrays import Array, namespace
+from .arrays import Array, namespace, without_gradient
 from .landmarks import NUM_LANDMARKS
 
 HOG_SIZE = 31 * 12 * 12
@@ -186,9 +186,8 @@ def _sample(image: Array, x: Array, y: Array) -> Array:
     x, y = (xp.clip((values + 1) * UNIT + 0.5, 0, _SIZE + 1) for values in (x, y))
     left, top = (xp.clip(xp.floor(values), 0, _SIZE) for values in (x, y))
     right, down = x - left, y - top
-    first = (top * side + left).astype(whole).reshape(-1, _SIZE * _SIZE)
-    if hasattr(xp, "stop_gradient"):  # MLX asks for the gradient of an index
-        first = xp.stop_gradient(first)
+    # MLX would ask for the gradient of an index.
+    first = without_gradient((top * side + left).astype(whole).reshape(-1, _SIZE * _SIZE))
     a, b, c, d = (
         xp.take_along_axis(flat, first + step, 1).reshape(-1, _SIZE, _SIZE)
         for step in (0, 1, side, side + 1)

@@ -16,7 +16,7 @@ from typing import Any
 
 from mlx_faceau.errors import UsageError
 
-from .arrays import Array, namespace
+from .arrays import Array, namespace, without_gradient
 from .facs import NUM_AUS
 
 Arrays = Mapping[str, Any]
@@ -179,7 +179,7 @@ def _kept_mean(
     count = xp.clip(kept.sum(), 1, None)
     mean = costs.sum() / count
     # Twice, as in _mean.
-    return mean + _without_gradient(xp.where(kept, costs - mean, 0.0).sum() / count)
+    return mean + without_gradient(xp.where(kept, costs - mean, 0.0).sum() / count)
 
 
 def _concordance(prediction: Array, target: Array, eps: float, weights: Array | None) -> Array:
@@ -206,11 +206,7 @@ def _weighted_mean(values: Array, weights: Array) -> Array:
 def _mean(error: Array, axis: int | None = None) -> Array:
     """Mean; twice, since MLX's float32 sum of like numbers is off by 3e-6."""
     mean = error.mean(axis)
-    return mean + _without_gradient((error - mean).mean(axis))
-
-
-def _without_gradient(x: Array) -> Array:
-    return x.detach() if hasattr(x, "detach") else namespace(x).stop_gradient(x)
+    return mean + without_gradient((error - mean).mean(axis))
 
 
 def _centred(x: Array) -> tuple[Array, Array]:

@@ -26,7 +26,6 @@ from .checkpoint import check_arrays, section
 from .hog import HOG_SIZE, Sampler, hog_constants, hog_features
 from .landmarks import NUM_LANDMARKS
 from .losses import AUPredictionLoss, AuxiliaryAULoss, LandmarkPoseLoss
-from .preprocess import PIXEL_MAX
 
 Arrays = dict[str, np.ndarray]
 
@@ -101,7 +100,6 @@ class Trainer:
         }
         hog = settings.hog_head and {**hog_constants(), **settings.hog_head}
         self._hog = hog and {name: self.array(array) for name, array in hog.items()}
-        self._luminance = hog and hog["luminance"] / np.float32(PIXEL_MAX)
 
     def array(self, values: np.ndarray) -> Any:
         """A NumPy array as the framework's, on the device."""
@@ -148,17 +146,15 @@ class Trainer:
         read = {*self.settings.config.output_shapes, "global_mask", "local_mask"}
         return {name: self.array(value) for name, value in values.items() if name in read}
 
-    def grey(self, images: np.ndarray) -> Any:
-        """Grey images in [0, 1] for :meth:`with_hog_head`; None without a HOG head."""
-        if self._hog is None:
-            return None
-        return self.array(images @ self._luminance)
+    def with_hog_head(self, predictions: dict[str, Any], images: Any) -> dict[str, Any]:
+        """Predictions, and the HOG head's ``hog_intensities`` (N, 17) where there is one.
 
-    def with_hog_head(self, predictions: dict[str, Any], grey: Any) -> dict[str, Any]:
-        """Predictions, and the HOG head's ``hog_intensities`` (N, 17) where there is one."""
+        Both are the framework's; ``images`` (N, 112, 112, 3) RGB in [0, 1].
+        """
         if self._hog is None:
             return predictions
         hog = self._hog
+        grey = (images * hog["luminance"]).sum(3)
         geometry = predictions["auxiliary"][:, : len(hog["scale"])] * hog["scale"] + hog["first"]
         points = geometry[:, : 2 * NUM_LANDMARKS].reshape(-1, NUM_LANDMARKS, 2)
         features = hog_features(grey, points, hog, hog, self.sample)

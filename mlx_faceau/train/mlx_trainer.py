@@ -25,7 +25,7 @@ from mlx_faceau.core.trainer import (
 from mlx_faceau.errors import BackendError, CheckpointError
 
 MXArrays = dict[str, mx.array]
-# (images, grey, targets) -> terms and gradients; gradients -> the optimizer's step
+# (images, targets) -> terms and gradients; gradients -> the optimizer's step
 StepFunctions = tuple[Callable[..., Any], Callable[[Any], None]]
 
 
@@ -126,8 +126,7 @@ class MLXTrainer(Trainer):
             mx.random.seed(dropout_seed(self.settings.seed, step, self.ranks.rank))
         total: Any = None
         for part in split_batch(batch, parts):
-            grey = self.grey(part["images"])
-            new = gradients_of(mx.array(part["images"]), grey, self.arrays(part))
+            new = gradients_of(mx.array(part["images"]), self.arrays(part))
             total = new if total is None else tree_map(mx.add, total, new)
             if parts > 1:
                 mx.eval(total, self.net.state)  # or all parts would be in memory together
@@ -157,19 +156,17 @@ class MLXTrainer(Trainer):
         Compiled on a GPU: on a CPU that gains little and takes minutes of g++.
         """
 
-        def loss(
-            images: mx.array, grey: mx.array | None, targets: MXArrays
-        ) -> tuple[mx.array, MXArrays]:
-            predictions = self.net(scaled(images).astype(self._precision))
-            predictions = self.with_hog_head(predictions, grey)
+        def loss(images: mx.array, targets: MXArrays) -> tuple[mx.array, MXArrays]:
+            images = scaled(images)
+            predictions = self.with_hog_head(self.net(images.astype(self._precision)), images)
             terms = self.loss_terms(self.ranks.all_rows(predictions), self.ranks.all_rows(targets))
             # A rank's gradients are its share of the sum over ranks, of which the mean is taken.
             return terms["loss"] * self.ranks.size, terms
 
         gradients_of = nn.value_and_grad(self.net, loss)
 
-        def terms_and_gradients(*inputs: Any) -> tuple[MXArrays, Any]:
-            (_, terms), gradients = gradients_of(*inputs)
+        def terms_and_gradients(images: mx.array, targets: MXArrays) -> tuple[MXArrays, Any]:
+            (_, terms), gradients = gradients_of(images, targets)
             return terms, gradients
 
         def apply(gradients: Any) -> None:
