@@ -77,10 +77,10 @@ def main(arguments: list[str] | None = None) -> int:
             return status
     results = args.results or RESULTS / args.recipe.stem
     results.mkdir(parents=True, exist_ok=True)
-    people, net = args.people.resolve(), folders[-1]
+    people, net, averaged = args.people.resolve(), folders[-1], None
     if recipe["averaged"] > 1:
-        net = args.run.resolve() / "averaged"
-        average(folders[-recipe["averaged"] :], net)
+        averaged = net = args.run.resolve() / "averaged"
+        average(folders[-recipe["averaged"] :], averaged)
     if recipe["hog_head"]:
         trained, net = net, args.run.resolve() / "hog_head.safetensors"
         command = ["export", str(trained), "--hog-head", "--to", "safetensors"]
@@ -90,7 +90,8 @@ def main(arguments: list[str] | None = None) -> int:
     status = mlx_faceau([*evaluation, "--backend", args.backend])
     if not status:
         shown = {str(path): f"{name}.h5" for name, path in files.items()}
-        publish(args.recipe, folders, results, shown | {str(people): people.name}, people)
+        shown[str(people)] = people.name
+        publish(args.recipe, folders, averaged, results, shown, people)
     return status
 
 
@@ -99,7 +100,12 @@ def read_recipe(path: Path) -> dict[str, Any]:
     recipe = {"hog_head": False, "averaged": 1, **json.loads(path.read_text("utf-8"))}
     if set(recipe) != {"net", "stages", "hog_head", "averaged"} or not recipe["stages"]:
         raise SystemExit(f"{path}: expected an object with 'net' and 'stages', a list of settings")
-    for stage in recipe["stages"]:
+    stages, averaged = recipe["stages"], recipe["averaged"]
+    if type(averaged) is not int or not 1 <= averaged <= len(stages):
+        raise SystemExit(f"{path}: 'averaged' is {averaged!r}, expected 1 to {len(stages)} stages")
+    if averaged > 1 and not all(stage.get("ema") for stage in stages[-averaged:]):
+        raise SystemExit(f"{path}: 'averaged' needs 'ema' in each of the last {averaged} stages")
+    for stage in stages:
         stage.setdefault("data", ["train"])
     return recipe
 
@@ -141,16 +147,18 @@ def train(net: str, settings: dict[str, Any], folder: Path) -> int:
 def average(folders: list[Path], target: Path) -> None:
     """The last training's checkpoint with the mean of all trainings' averaged weights."""
     checkpoints = [load_checkpoint(folder) for folder in folders]
+    last = checkpoints[-1].metadata
+    for folder, checkpoint in zip(folders, checkpoints, strict=True):
+        if checkpoint.metadata["target_statistics"] != last["target_statistics"]:
+            raise SystemExit(
+                f"{folder}: trained on other faces than {folders[-1]}; no mean of both"
+            )
     every = [without_auxiliary_prefix(checkpoint.arrays) for checkpoint in checkpoints]
-    names = [name for name in every[-1] if name.startswith("ema.")]
-    if not names:
-        raise SystemExit(f"{folders[-1]}: has no averaged weights; 'averaged' needs 'ema'")
-    for name in names:
+    for name in [name for name in every[-1] if name.startswith("ema.")]:
         mean = np.mean([arrays[name] for arrays in every], axis=0, dtype=np.float64)
         every[-1][name] = mean.astype(np.float32)
     target.mkdir(exist_ok=True)
-    arrays = with_auxiliary_prefix(every[-1])
-    save_checkpoint(target / BEST_NAME, arrays, checkpoints[-1].metadata)
+    save_checkpoint(target / BEST_NAME, with_auxiliary_prefix(every[-1]), last)
 
 
 def commit() -> str:
@@ -168,7 +176,12 @@ def commit() -> str:
 
 
 def publish(
-    recipe: Path, folders: list[Path], results: Path, shown: dict[str, str], people: Path
+    recipe: Path,
+    folders: list[Path],
+    averaged: Path | None,
+    results: Path,
+    shown: dict[str, str],
+    people: Path,
 ) -> None:
     """Add recipe, histories, curves and record to the evaluation in ``results``.
 
@@ -196,6 +209,8 @@ def publish(
         write_public(path, path, shown)
     (results / "evaluation.html").unlink()  # the PNG again, and the JSON's figures
     record = {"people": {"hash": FaceDataset(people).hash}, "stages": stages, "machine": machine()}
+    if averaged is not None:
+        record["averaged_weights_sha256"] = file_hash(averaged / BEST_NAME)
     (results / "record.json").write_text(json.dumps(record, indent=1) + "\n")
 
 

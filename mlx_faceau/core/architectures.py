@@ -244,7 +244,7 @@ def config_from_dict(kind: str, settings: Mapping[str, Any]) -> ModelConfig:
         if settings["hog_head"] != config.hog_head:
             raise UsageError(
                 f"has a HOG head of version {settings['hog_head']}, expected {config.hog_head}; "
-                "train another epoch with --init and --auxiliary-weight and export that"
+                "update mlx-faceau, or train another epoch with --init and --auxiliary-weight"
             )
     unknown = set(settings) - {field.name for field in fields(config)}
     if unknown:

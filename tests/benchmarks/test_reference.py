@@ -18,6 +18,7 @@ pytest.importorskip("matplotlib")
 from conftest import REPOSITORY
 
 from mlx_faceau.cli.main import main as mlx_faceau
+from mlx_faceau.core.auxiliary_head import auxiliary_weights
 from mlx_faceau.core.checkpoint import BEST_NAME, file_hash, load_checkpoint
 from mlx_faceau.train.config import TRAIN_CONFIGS, resolve
 from mlx_faceau.train.loop import TrainingLoop
@@ -220,8 +221,9 @@ def test_a_recipe_with_a_hog_head_measures_the_net_that_has_it(
 ) -> None:
     faces, recipe = tmp_path / "train.h5", tmp_path / "hog.json"
     assert mlx_faceau(["data", "synth", "--output", str(faces), "--count", "240"]) == 0
-    stage = {**STAGE, "epochs": 1, "auxiliary_weight": 4.0}
-    recipe.write_text(json.dumps({"net": "au", "stages": [stage], "hog_head": True}))
+    stage = {**STAGE, "epochs": 1, "auxiliary_weight": 4.0, "ema": 0.9}
+    settings = {"net": "au", "stages": [stage, stage], "averaged": 2, "hog_head": True}
+    recipe.write_text(json.dumps(settings))
     places = ["--run", str(tmp_path / "run"), "--results", str(tmp_path / "results")]
     people = ["--people", str(files["people"]), "--backend", "torch"]
     assert reference.main([str(recipe), "--data", f"train={faces}", *people, *places]) == 0
@@ -229,6 +231,13 @@ def test_a_recipe_with_a_hog_head_measures_the_net_that_has_it(
     assert measured["file"] == "RUN/hog_head.safetensors"
     net = load_checkpoint(tmp_path / "run" / "hog_head.safetensors")
     assert measured["checkpoint"] == net.metadata["source_hash"]
+    first, second, mean = (
+        auxiliary_weights(load_checkpoint(tmp_path / "run" / name).arrays)
+        for name in ("stage1", "stage2", "averaged")
+    )
+    for name, array in mean.items():
+        np.testing.assert_allclose(array, (first[name] + second[name]) / 2, rtol=1e-5, atol=1e-6)
+    assert any(np.abs(first[name] - second[name]).max() > 1e-4 for name in mean)
 
 
 def test_a_recipe_s_last_stages_are_averaged(files: dict[str, Path], tmp_path: Path) -> None:
@@ -247,9 +256,21 @@ def test_a_recipe_s_last_stages_are_averaged(files: dict[str, Path], tmp_path: P
     measured = json.loads((tmp_path / "results" / "evaluation.json").read_text())["model"]
     assert measured["file"] == "RUN/averaged/checkpoint_best.safetensors"
 
-    recipe.write_text(
-        json.dumps({"net": "au", "stages": [{**STAGE, "epochs": 1}] * 2, "averaged": 2})
-    )
-    places[1] = str(tmp_path / "plain")
-    with pytest.raises(SystemExit, match="'averaged' needs 'ema'"):
+    record = json.loads((tmp_path / "results" / "record.json").read_text())
+    assert record["averaged_weights_sha256"] == file_hash(run / "averaged" / BEST_NAME)
+
+    places[1] = str(tmp_path / "other")
+    for averaged, last, problem in (
+        (2, {}, "'averaged' needs 'ema'"),
+        (3, {"ema": 0.9}, "'averaged' is 3, expected 1 to 2 stages"),
+        (True, {"ema": 0.9}, "'averaged' is True, expected"),
+    ):
+        stages[1] = {**STAGE, "epochs": 1, **last}
+        recipe.write_text(json.dumps({"net": "au", "stages": stages, "averaged": averaged}))
+        with pytest.raises(SystemExit, match=problem):
+            reference.main([*command, *places])
+    stages[1] = {**STAGE, "epochs": 1, "ema": 0.9, "data": ["extra"]}
+    recipe.write_text(json.dumps({"net": "au", "stages": stages, "averaged": 2}))
+    command.insert(3, f"extra={files['extra']}")
+    with pytest.raises(SystemExit, match=r"stage1: trained on other faces than .*stage2"):
         reference.main([*command, *places])
