@@ -360,6 +360,12 @@ def test_a_capture_that_writes_all_frames_into_one_array_gives_frames_of_their_o
     assert values == [1, 2, 3, 4, 5]
 
 
+def test_a_cameras_time_begins_with_its_first_frame() -> None:
+    times = [frame.timestamp for frame in Webcam(capture=FakeCapture(3)).frames()]
+    assert times[0] == 0.0
+    assert times == sorted(times)
+
+
 def test_leaving_a_live_stream_releases_the_camera() -> None:
     capture = FakeCapture(10**9)
     stream = pipeline().live(capture)

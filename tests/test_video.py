@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from blobs import Blob, draw_frame, write_video
 from mp4 import set_durations, turn_quarter
+from videos import numbered, write
 
 from mlx_faceau.errors import VideoError
 from mlx_faceau.video.images import read_image
@@ -65,6 +66,14 @@ def test_a_span_leaves_frames_out_without_changing_numbers(tmp_path: Path) -> No
     frames = list(Video(clip(tmp_path)).frames(Span(start=0.2, end=0.6, every=3)))
     assert [frame.index for frame in frames] == [6, 9, 12]
     assert frames[0].timestamp == pytest.approx(0.24, abs=1e-3)
+
+
+def test_a_span_begins_and_ends_at_the_exact_time_of_a_frame(tmp_path: Path) -> None:
+    # 4800 ticks of 1/24000 s are 0.2 s, but 4800 times the nearest number to 1/24000 is less.
+    path = write(tmp_path / "a.mp4", numbered(10), mux_video_track_timescale="24000")
+    video = Video(path)
+    assert [frame.index for frame in video.frames(Span(start=0.2))] == [5, 6, 7, 8, 9]
+    assert [frame.index for frame in video.frames(Span(end=0.2))] == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("span", [{"start": -1}, {"every": 0}, {"start": 2, "end": 2}])

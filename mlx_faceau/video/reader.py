@@ -203,11 +203,11 @@ class Video:
 
     def _timed(self, frames: Iterator["DecodedFrame"]) -> Iterator[tuple["DecodedFrame", float]]:
         """With seconds from the first frame, which always grow."""
-        last, tick = -np.inf, float(self._decoder.time_base)
+        last, tick = -np.inf, self._decoder.time_base  # a fraction: no time comes out too early
         for decoded in frames:
             seconds = last
             if decoded.pts is not None and self._first.pts is not None:
-                seconds = (decoded.pts - self._first.pts) * tick
+                seconds = float((decoded.pts - self._first.pts) * tick)
             if seconds <= last:  # some files give no times, or the same twice: then the rate does
                 seconds = max(decoded.index / self.rate, last + _LEAST_STEP)
             last = seconds
@@ -242,13 +242,15 @@ class Webcam:
 
     def frames(self, span: Span = WHOLE) -> Iterator[Frame]:
         """Frames with the seconds since the first; a camera that disappears ends them."""
-        start, index = cv2.getTickCount(), 0
+        start = index = 0
         try:
             while True:
                 ok, image = self._capture.read()
-                seconds = (cv2.getTickCount() - start) / cv2.getTickFrequency()
                 if not ok or image is None:
                     break
+                now = cv2.getTickCount()
+                start = start or now  # a camera may need seconds for its first frame
+                seconds = (now - start) / cv2.getTickFrequency()
                 if span.ends(seconds):
                     return
                 if span.takes(index, seconds):
