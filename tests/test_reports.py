@@ -168,6 +168,17 @@ def test_a_page_of_photographs_shows_each_with_its_faces_and_no_timelines(tmp_pa
     assert "frame" not in text.split("<body>")[1]
 
 
+def test_means_and_maxima_of_a_long_video_are_those_of_its_frames(tmp_path: Path) -> None:
+    aus = np.zeros((6000, 17))
+    aus[::3, 8] = 4.5  # one frame of three, which a point of the timeline averages
+    aus[2999, 2] = 3.0
+    text = video_page(tmp_path, [frame(i, face(au_intensities=a)) for i, a in enumerate(aus)])
+    assert re.findall(r"mean [\d.]+, maximum [\d.]+", text) == [
+        "mean 0.0, maximum 3.0",
+        "mean 1.5, maximum 4.5",
+    ]
+
+
 def test_a_timeline_of_a_long_video_has_few_points_its_means_and_its_gap() -> None:
     rows = np.full((50_000, 23), 7.0)
     rows[:, 0] = np.r_[np.arange(30_000), np.arange(40_000, 60_000)] / 30

@@ -104,7 +104,7 @@ class VideoReport:
 
 def _person(person: _Person, seconds: float, offsets: np.ndarray) -> dict[str, Any]:
     """What the template shows of one face, whose neutral intensities are subtracted."""
-    rows = timeline(person.values)
+    rows = np.array(person.values, np.float64).reshape(-1, _COLUMNS)
     aus = rows[:, 1 : 1 + NUM_AUS]
     aus[:] = np.clip(aus - offsets, 0, MAX_INTENSITY)
     has_aus = bool(np.isfinite(aus).any())
@@ -119,7 +119,7 @@ def _person(person: _Person, seconds: float, offsets: np.ndarray) -> dict[str, A
         "frames": counted(len(successes), "frame"),
         "success": f"{100 * sum(successes) / len(successes):.0f} %",
         "has_aus": has_aus,
-        "chart": _face_chart(rows, np.flatnonzero(active).tolist(), seconds),
+        "chart": _face_chart(timeline(rows), aus, np.flatnonzero(active).tolist(), seconds),
         "moves": bool(active.any()),
         "quiet": [name for name, moves in zip(names, active, strict=True) if not moves],
         "quiet_below": _QUIET,
@@ -135,7 +135,7 @@ def _person(person: _Person, seconds: float, offsets: np.ndarray) -> dict[str, A
     }
 
 
-def timeline(values: Sequence[float]) -> np.ndarray:
+def timeline(values: Sequence[float] | np.ndarray) -> np.ndarray:
     """A person's values as (points, columns) float64, at most 2000 points and the gaps.
 
     Neighbours of a longer video are averaged. Wherever the face was not visible for long there is
@@ -151,13 +151,14 @@ def timeline(values: Sequence[float]) -> np.ndarray:
     return np.insert(means, np.searchsorted(starts, gaps), np.nan, axis=0)
 
 
-def _face_chart(rows: np.ndarray, shown: list[int], seconds: float) -> str:
+def _face_chart(rows: np.ndarray, intensities: np.ndarray, shown: list[int], seconds: float) -> str:
     """The timelines of one face, one below the other, over the ``seconds`` of the video.
 
     One for each action unit ``shown``, by number, scaled to its data, beside it its range on the
     scale of 0 to 5; then the head pose in degrees, and the confidence, marked where the share of
     success is below a half. ``rows`` (N, 23) are seconds, 17 intensities, pitch, yaw and roll in
-    degrees, confidence, and success; NaN where the face was not visible.
+    degrees, confidence, and success; NaN where the face was not visible. Means and ranges are of
+    the ``intensities`` of every frame, (F, 17): the rows of a long video are averages.
     """
     times, aus, angles, confidence, success = np.split(rows, (1, 18, 21, 22), axis=1)
     times, confidence, success = times[:, 0], confidence[:, 0], success[:, 0]
@@ -168,8 +169,8 @@ def _face_chart(rows: np.ndarray, shown: list[int], seconds: float) -> str:
             len(heights), 2, squeeze=False, width_ratios=(60, 1), height_ratios=heights
         )
         for (axes, gauge), i in zip(grid, shown, strict=False):
-            values = aus[:, i]
-            low, high = np.nanmin(values), np.nanmax(values)
+            values, every = aus[:, i], intensities[:, i]
+            low, high = np.nanmin(every), np.nanmax(every)
             top = min(MAX_INTENSITY, max(_LEAST_TOP, 1.1 * float(high)))
             axes.fill_between(times, values, color=PALETTE[0], alpha=0.25, lw=0)
             _draw_line(axes, times, values, PALETTE[0])
@@ -178,7 +179,7 @@ def _face_chart(rows: np.ndarray, shown: list[int], seconds: float) -> str:
             axes.set(ylim=(0, 1.02 * top))
             axes.set_yticks([0, top], ["0", f"{np.floor(10 * top) / 10:g}"])
             axes.set_title(au_label(AU_NAMES[i]), loc="left", fontsize=9, pad=2)
-            axes.set_title(f"mean {np.nanmean(values):.1f}, maximum {high:.1f}",
+            axes.set_title(f"mean {np.nanmean(every):.1f}, maximum {high:.1f}",
                            loc="right", fontsize=8, pad=2)  # fmt: skip
             gauge.bar(0, MAX_INTENSITY, color=INK, alpha=0.12, width=1)
             gauge.bar(0, max(high - low, 0.06), bottom=low, color=PALETTE[0], width=1)
