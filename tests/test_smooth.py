@@ -1,5 +1,7 @@
 """One-Euro smoothing: still values tremble less, fast ones are hardly late."""
 
+from dataclasses import replace
+
 import numpy as np
 from blobs import Blob, draw_frame
 from test_openface_csv import face
@@ -66,6 +68,20 @@ def test_faces_are_smoothed_apart_and_start_afresh_after_a_break() -> None:
     assert first[1][5:].std(axis=0).max() < 0.7 * first[0][5:].std(axis=0).min()
     np.testing.assert_array_equal(smooth[40].faces[0].landmarks, raw[40].faces[0].landmarks)
     assert [len(f.faces) for f in smooth] == [len(f.faces) for f in raw]
+
+
+def test_nothing_is_smoothed_across_a_cut() -> None:
+    before, after = stream([[0]] * 10), stream([[0]] * 2)
+    aus = np.full(17, 4.0)
+    raw = [replace(r, faces=(replace(r.faces[0], au_intensities=aus),)) for r in before]
+    for i, result in enumerate(after):
+        shot = Frame(10 + i, (10 + i) / 30, 255 - IMAGE)
+        moved = replace(result.faces[0], landmarks=Blob(120, 60, 20).landmarks)
+        raw.append(replace(result, frame=shot, faces=(moved,)))
+    smooth = list(smoothed(raw))
+    for name in ("landmarks", "global_params", "local_params", "au_intensities"):
+        found, own = (getattr(results[10].faces[0], name) for results in (smooth, raw))
+        np.testing.assert_array_equal(found, own)
 
 
 def test_a_missing_action_unit_net_stays_missing() -> None:

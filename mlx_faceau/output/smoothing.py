@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from mlx_faceau.core.geometry import CROP_MARGIN
+from mlx_faceau.video.appearance import SceneCuts
 from mlx_faceau.video.results import FrameResult
 
 _SPEED_CUTOFF = 1.0  # Hz, of the low-pass over the speed (the paper's d_cutoff)
@@ -67,10 +68,13 @@ def _share(cutoff: float | np.ndarray, step: float) -> np.ndarray:
 
 
 def smoothed(results: Iterable[FrameResult]) -> Iterator[FrameResult]:
-    """The same results with every face filtered over time, by its ``face_id``."""
+    """The same results with every face filtered over time, by its ``face_id``, within a shot."""
     known: dict[int, tuple[float, dict[str, OneEuroFilter]]] = {}  # last time, and filters
+    cuts = SceneCuts()
     for result in results:
         time, faces = result.frame.timestamp, []
+        if cuts.is_cut(result.frame.image):
+            known = {}
         known = {i: face for i, face in known.items() if time - face[0] <= _FORGET_AFTER}
         for face in result.faces:
             if face.face_id in known:
