@@ -471,6 +471,17 @@ def test_damage_is_seen_as_one_thread_sees_it(tmp_path: Path) -> None:
     assert 0 < video.damaged <= 60 - len(good)
 
 
+def test_damage_before_and_in_a_part_loses_no_good_frame_of_it(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.mp4", numbered(80), g="1", bf="0")
+    data, ends = bytearray(path.read_bytes()), sample_ends(path)
+    for number in (20, 60):
+        data[ends[number - 1] + 4 : ends[number]] = b"\xff" * (ends[number] - ends[number - 1] - 4)
+    path.write_bytes(data)
+    part = read(path, Span(start=1.6))
+    assert [number_of(f.image) for f in part] == [n for n in range(40, 80) if n != 60]
+    assert [f.index for f in part] == list(range(40, 79))
+
+
 def test_damage_before_the_last_frames_loses_none_of_them(tmp_path: Path) -> None:
     """Decoders with several threads keep frames back, and drop them after a complaint."""
     path = write(tmp_path / "a.mp4", numbered(30), g="1", bf="0")

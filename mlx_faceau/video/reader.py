@@ -181,22 +181,24 @@ class Video:
         if key is None:
             return chain([self._first], self._frames)
         self._reopen(threaded=True, start=key)
-        return self._decoded()
+        return self._decoded(key)
 
     def _reopen(self, threaded: bool, start: "KeyFrame | None" = None) -> None:
         self._decoder.close()
         self._decoder = self._av.Decoder(self._decoder.path, threaded, start, self.path)
 
-    def _decoded(self) -> Iterator["DecodedFrame"]:
-        """All good frames. Where the decoder complains the file is read once more, frame by
-        frame: several threads tell late what is damaged, and lose good frames at the end."""
+    def _decoded(self, start: "KeyFrame | None" = None) -> Iterator["DecodedFrame"]:
+        """All good frames, or those from a key frame on. Where the decoder complains they are read
+        once more, frame by frame: several threads tell late what is damaged, and lose good frames
+        at the end."""
         last = -1
         try:
             for decoded in self._decoder.frames():
                 yield decoded
                 last = decoded.index
         except self._av.DecoderError:
-            self._reopen(threaded=False)
+            # From the key frame again, where it was found: from the file's start numbers differ.
+            self._reopen(threaded=False, start=None if last < 0 else start)
             for decoded in self._decoder.frames():
                 if decoded.index > last:
                     yield decoded
