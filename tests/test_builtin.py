@@ -34,7 +34,7 @@ from mlx_faceau.convert.pyfaceau import read_pyfaceau
 from mlx_faceau.convert.source_model import read_source
 from mlx_faceau.core.checkpoint import file_hash, load_checkpoint, read_metadata, save_checkpoint
 from mlx_faceau.core.facs import PRESENCE_KEY
-from mlx_faceau.core.pdm import write_pdm
+from mlx_faceau.core.pdm import read_pdm, write_pdm
 from mlx_faceau.errors import CheckpointError
 from mlx_faceau.inference.backends.choice import Machine, choose, find_files
 from mlx_faceau.output.openface_csv import presence_thresholds, read_openface_csv
@@ -440,7 +440,7 @@ def test_the_shipped_files_are_those_of_the_index_and_belong_together() -> None:
     for config in BOTH:
         metadata = read_metadata(builtin.checkpoint_file(config.kind))
         assert metadata["model"]["width_mult"] == 1.0
-        assert metadata["pdm"]["hash"] == builtin.open_pdm().hash
+        assert metadata["pdm"]["hash"] == read_pdm(builtin.FOLDER / builtin.PDM_NAME).hash
 
 
 @REAL

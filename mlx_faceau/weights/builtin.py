@@ -90,21 +90,12 @@ def check(path: Path) -> Path:
     return path
 
 
-def open_pdm() -> PDM:
-    """The open point distribution model, of the built-in pair's labels.
-
-    Raises:
-        DatasetError: if its file is missing or damaged.
-    """
-    return read_pdm(FOLDER / PDM_NAME)
-
-
 def pdm_for(metadata: Mapping[str, Any] | None) -> PDM | None:
     """The open PDM where a net's metadata records that one, else None."""
-    recorded = pdm_of(metadata or {})
-    if not (recorded and recorded["hash"] and (FOLDER / PDM_NAME).is_file()):
+    recorded, path = pdm_of(metadata or {}), FOLDER / PDM_NAME
+    if not (recorded and recorded["hash"] and path.is_file()):
         return None
-    pdm = open_pdm()
+    pdm = read_pdm(path)
     return pdm if pdm.hash == recorded["hash"] else None
 
 
