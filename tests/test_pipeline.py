@@ -178,6 +178,18 @@ def test_at_most_so_many_faces_are_followed_the_surest_first(tmp_path: Path) -> 
         assert {int(face.au_intensities[0]) for face in run.image(frame).faces} == people
 
 
+def test_a_face_there_was_no_room_for_does_not_take_the_id_of_a_lost_one(tmp_path: Path) -> None:
+    """The two are alike."""
+    first, second = Blob(80, 100, 30), Blob(180, 100, 30)
+    frames = [draw_frame([first, second])] * 12 + [draw_frame([second])] * 12
+    results = follow(tmp_path, frames, max_faces=1)
+    seen = {face.face_id: round(face.bbox[0]) for found in results for face in found.faces}
+    assert ids(results)[5] == [0]
+    assert ids(results)[-1] == [1]
+    assert seen[0] == pytest.approx(50, abs=3)
+    assert seen[1] == pytest.approx(150, abs=3)
+
+
 @pytest.mark.parametrize("every", [16, 200])
 def test_a_face_keeps_its_id_however_many_frames_are_left_out(every: int) -> None:
     """Frames are numbered as in the file."""

@@ -123,6 +123,7 @@ class Tracker:
         self._cuts = SceneCuts()
         self._detected = NEVER
         self._next_id = 0
+        self._others: list[Square] = []  # faces that the last detection had no room for
 
     @property
     def active(self) -> list[Track]:
@@ -136,7 +137,7 @@ class Tracker:
         if self._cuts.is_cut(frame.image):
             for track in self.tracks:
                 track.lost = track.elsewhere = True
-            self._detected = NEVER
+            self._detected, self._others = NEVER, []
         for track in self.active:
             track.filter.predict(index - track.last_frame)
         if self._is_detection_due(index):
@@ -181,15 +182,23 @@ class Tracker:
             # measured by the first only, or each change of them would move it.
             self._observe(track, self._near(frame, track) or found, index)
         lost = [track for track in self.tracks if track.lost]
-        for track, found in associate(lost, detections, lost_cost):
+        for track, found in associate(lost, detections, self._lost_cost):
             if self._has_room():
                 self._place(track, found, index)
+        self._others = []
         for found in sorted(detections, key=lambda d: -d.score):
             if self._has_room():
                 track = Track(self._next_id, SquareFilter(found.square), found.appearance, index)
                 self._place(track, found, index)
                 self.tracks.append(track)
                 self._next_id += 1
+            else:
+                self._others.append(found.square)
+
+    def _lost_cost(self, track: Track, found: FaceDetection) -> float:
+        """A face seen beside the track while that was in sight is another one, however alike."""
+        other = any(place_cost(square, found.square) < SAME_PLACE for square in self._others)
+        return np.inf if other else lost_cost(track, found)
 
     def _near(self, frame: FrameCrops, track: Track) -> FaceDetection | None:
         """The detection near a track, where the detector is quick there."""
