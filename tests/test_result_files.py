@@ -296,6 +296,16 @@ def test_calibrated_presence_follows_the_calibrated_intensity(tmp_path: Path) ->
     assert columns["AU12_c"][[0, 160, 180]].tolist() == [0.0, 1.0, 0.0]
 
 
+def test_a_frame_without_a_face_has_no_unit_present_calibrated_or_not(tmp_path: Path) -> None:
+    layout = Layout(presence_thresholds=(0.0,) * 17)
+    shown = [*results(40, np.ones((40, 17))), replace(next(iter(results(1))), faces=())]
+    for calibrate in (False, True):
+        files = OutputFiles(tmp_path / "a.csv", layout=layout, subtract_neutral=calibrate)
+        write_results(shown, files, "a")
+        columns = read_openface_csv(tmp_path / "a.csv")
+        assert [columns["AU12_c"][i] for i in (0, -1)] == [1.0, 0.0]
+
+
 def test_no_frame_is_an_error_and_no_result(tmp_path: Path) -> None:
     with pytest.raises(VideoError, match="clip: there is no frame"):
         write_results([], OutputFiles(tmp_path / "a.csv"), "clip")

@@ -79,9 +79,10 @@ class NeutralCalibration:
             for line in old:
                 cells = line.rstrip("\n").split(", ")
                 values = np.array(cells[first : first + NUM_AUS], np.float64)
-                written = [f"{v:.2f}" for v in self.corrected(int(cells[face_id]), values)]
-                cells[first : first + NUM_AUS] = written
-                cells[presence : presence + NUM_AUS] = presences(written, thresholds)
+                if values.any():  # zeros stay what they are, those of a frame without a face too
+                    written = [f"{v:.2f}" for v in self.corrected(int(cells[face_id]), values)]
+                    cells[first : first + NUM_AUS] = written
+                    cells[presence : presence + NUM_AUS] = presences(written, thresholds)
                 new.write(", ".join(cells) + "\n")
 
     def rewrite_jsonl(self, path: Path) -> None:
