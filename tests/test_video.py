@@ -3,6 +3,7 @@
 import struct
 import sys
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import cv2
@@ -66,6 +67,24 @@ def test_a_span_leaves_frames_out_without_changing_numbers(tmp_path: Path) -> No
     frames = list(Video(clip(tmp_path)).frames(Span(start=0.2, end=0.6, every=3)))
     assert [frame.index for frame in frames] == [6, 9, 12]
     assert frames[0].timestamp == pytest.approx(0.24, abs=1e-3)
+
+
+def test_a_time_that_comes_twice_shifts_no_later_ones(tmp_path: Path) -> None:
+    """Of a file whose frames come faster at first than its rate says."""
+    av = pytest.importorskip("av")
+    times = [10 * i for i in range(20)] + [190] + [200 + 10 * i for i in range(19)]
+    write(tmp_path / "a.mp4", numbered(len(times)), "mpeg4", g="1")
+    with av.open(str(tmp_path / "a.mp4")) as given, av.open(str(tmp_path / "a.mkv"), "w") as made:
+        stream = made.add_stream_from_template(given.streams.video[0])
+        for time, packet in zip(times, given.demux(video=0), strict=False):
+            packet.stream, packet.time_base = stream, Fraction(1, 1000)
+            packet.pts = packet.dts = time
+            made.mux(packet)
+    found = np.array([frame.timestamp for frame in Video(tmp_path / "a.mkv").frames()])
+    own = np.array(times) / 1000
+    assert (np.diff(found) > 0).all()
+    assert np.abs(found - own).max() < 0.041  # a frame at 25 a second
+    np.testing.assert_allclose(np.delete(found - own, range(20, 25)), 0, atol=1e-9)
 
 
 def test_a_span_begins_and_ends_at_the_exact_time_of_a_frame(tmp_path: Path) -> None:

@@ -205,13 +205,21 @@ class Video:
 
     def _timed(self, frames: Iterator["DecodedFrame"]) -> Iterator[tuple["DecodedFrame", float]]:
         """With seconds from the first frame, which always grow."""
-        last, tick = -np.inf, self._decoder.time_base  # a fraction: no time comes out too early
+        last = given = -np.inf  # seconds of the frame before: as yielded, and as the file has it
+        index, begin = 0, 0.0  # of the last frame with a time of its own
+        tick = self._decoder.time_base  # a fraction: no time comes out too early
         for decoded in frames:
-            seconds = last
+            seconds = given
             if decoded.pts is not None and self._first.pts is not None:
                 seconds = float((decoded.pts - self._first.pts) * tick)
-            if seconds <= last:  # some files give no times, or the same twice: then the rate does
-                seconds = max(decoded.index / self.rate, last + _LEAST_STEP)
+            follows, given = seconds > given, seconds
+            if seconds > last:
+                index, begin = decoded.index, seconds
+            elif follows and last - seconds < 1 / self.rate:  # behind one that had none
+                seconds = last + _LEAST_STEP
+            else:  # some files give no times, or the same twice: then the rate does
+                later = begin + (decoded.index - index) / self.rate
+                seconds = max(min(later, decoded.index / self.rate), last + _LEAST_STEP)
             last = seconds
             yield decoded, seconds
 
