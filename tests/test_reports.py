@@ -168,6 +168,11 @@ def test_a_page_of_photographs_shows_each_with_its_faces_and_no_timelines(tmp_pa
     assert "frame" not in text.split("<body>")[1]
 
 
+def test_the_length_of_a_part_is_its_own(tmp_path: Path) -> None:
+    text = video_page(tmp_path, [frame(100 + i, f) for i, f in enumerate(moving(50))])
+    assert re.search(r"\b4\.9 s, 50 frames", text)
+
+
 def test_means_and_maxima_of_a_long_video_are_those_of_its_frames(tmp_path: Path) -> None:
     aus = np.zeros((6000, 17))
     aus[::3, 8] = 4.5  # one frame of three, which a point of the timeline averages

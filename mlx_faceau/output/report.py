@@ -57,14 +57,16 @@ class VideoReport:
     ) -> None:
         self._page = {"title": title, "about": about}
         self._calibration = calibration or NeutralCalibration()
-        self._frames, self._faceless, self._seconds = 0, 0, 0.0
+        self._frames, self._faceless = 0, 0
+        self._start = self._seconds = 0.0  # of the first frame and of the last
         self._people: dict[int, _Person] = {}
 
     def add(self, result: FrameResult) -> None:
         """Take in a frame."""
+        time = self._seconds = result.frame.timestamp
+        self._start = self._start if self._frames else time
         self._frames += 1
         self._faceless += not result.faces
-        time = self._seconds = result.frame.timestamp
         for face in result.faces:
             person = self._people.setdefault(face.face_id, _Person())
             missing = np.full(NUM_AUS, np.nan)
@@ -83,7 +85,7 @@ class VideoReport:
         shown = dict(sorted(by_length[:_MOST_FACES]))
         seconds = max(self._seconds, 1e-3)
         facts = {
-            "length": f"{self._seconds:.1f} s, {counted(self._frames, 'frame')}",
+            "length": f"{self._seconds - self._start:.1f} s, {counted(self._frames, 'frame')}",
             "frames without a face": f"{self._faceless}",
             "people": f"{len(self._people)}"
             + (f" ({len(shown)} shown)" if len(shown) < len(self._people) else ""),
