@@ -70,6 +70,14 @@ def test_faces_are_smoothed_apart_and_start_afresh_after_a_break() -> None:
     assert [len(f.faces) for f in smooth] == [len(f.faces) for f in raw]
 
 
+def test_every_second_alone_is_smoothed_too() -> None:
+    raw = stream([[0]] * 3, rate=1.0)
+    pairs = zip(smoothed(raw), raw, strict=True)
+    shift = [np.abs(s.faces[0].landmarks - r.faces[0].landmarks).max() for s, r in pairs]
+    assert shift[0] == 0
+    assert min(shift[1:]) > 0
+
+
 def test_nothing_is_smoothed_across_a_cut() -> None:
     before, after = stream([[0]] * 10), stream([[0]] * 2)
     aus = np.full(17, 4.0)

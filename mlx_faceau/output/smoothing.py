@@ -70,12 +70,14 @@ def _share(cutoff: float | np.ndarray, step: float) -> np.ndarray:
 def smoothed(results: Iterable[FrameResult]) -> Iterator[FrameResult]:
     """The same results with every face filtered over time, by its ``face_id``, within a shot."""
     known: dict[int, tuple[float, dict[str, OneEuroFilter]]] = {}  # last time, and filters
-    cuts = SceneCuts()
+    cuts, before = SceneCuts(), 0.0
     for result in results:
         time, faces = result.frame.timestamp, []
         if cuts.is_cut(result.frame.image):
             known = {}
-        known = {i: face for i, face in known.items() if time - face[0] <= _FORGET_AFTER}
+        since = min(before, time - _FORGET_AFTER)  # of the frame before, however long ago that was
+        known = {i: face for i, face in known.items() if face[0] >= since}
+        before = time
         for face in result.faces:
             if face.face_id in known:
                 filters = known[face.face_id][1]
