@@ -267,6 +267,26 @@ def test_a_turned_or_mirrored_picture_is_shown_upright(
     np.testing.assert_allclose([x, y], expected, atol=0.6)
 
 
+@pytest.mark.parametrize("angle", [90, 180])
+def test_a_turn_that_one_frame_has_holds_for_all_that_follow(tmp_path: Path, angle: int) -> None:
+    """H.264's message of display orientation."""
+    import av
+    from av.bitstream import BitStreamFilterContext
+
+    insert = f"h264_metadata=display_orientation=insert:rotate={angle}"
+    plain = read(write(tmp_path / "a.mkv", numbered(8), g="5", bf="0"))
+    with av.open(str(tmp_path / "a.mkv")) as given, av.open(str(tmp_path / "b.mkv"), "w") as made:
+        source = given.streams.video[0]
+        stream = made.add_stream_from_template(source)
+        turning = BitStreamFilterContext(insert, source, stream)
+        for packet in given.demux(source):
+            for turned in turning.filter(packet if packet.size else None):
+                turned.stream = stream
+                made.mux(turned)
+    for got, upright in zip(read(tmp_path / "b.mkv"), plain, strict=True):
+        np.testing.assert_array_equal(got.image, np.rot90(upright.image, angle // 90))
+
+
 def test_decoded_pictures_are_freed_as_soon_as_they_are_shown(tmp_path: Path) -> None:
     """Without the garbage collector, which would come hundreds of pictures later."""
     import av

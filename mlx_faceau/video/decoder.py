@@ -141,8 +141,9 @@ class Decoder:
                     self._complain()
                 else:
                     # Side data keeps its frame, picture and all, until the garbage collector
-                    # comes, hundreds of frames later: so it is read where it changes.
-                    if frame.rotation != turn:
+                    # comes, hundreds of frames later: so it is read where it changes. Some
+                    # streams have it in one frame for all that follow.
+                    if turn is None or frame.rotation not in (0, turn):
                         turn, data = frame.rotation, frame.side_data.get("DISPLAYMATRIX")
                         matrix = None if data is None else np.frombuffer(bytes(data), np.int32)
                     yield DecodedFrame(index, shown, frame, matrix)
