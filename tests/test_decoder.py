@@ -460,6 +460,23 @@ def test_damaged_packets_cost_their_own_frames_and_shift_no_times(
     assert "3 frames could not be decoded" in caplog.text
 
 
+def test_a_lost_packet_of_a_transport_stream_costs_no_frame_but_its_own(tmp_path: Path) -> None:
+    pictures = numbered(40)
+    for picture in pictures:  # so that each takes several packets
+        picture[16:] = np.random.default_rng(0).integers(0, 256, (80, 128, 1), np.uint8)
+    data = write(tmp_path / "a.ts", pictures, g="1").read_bytes()
+    packets = [data[i : i + 188] for i in range(0, len(data), 188)]
+    own = [i for i, p in enumerate(packets) if int.from_bytes(p[1:3], "big") & 0x1FFF == 256]
+    begins = [i for i in own if packets[i][1] & 0x40]
+    lost = begins[25] + 1
+    assert own[own.index(lost)] < begins[26]
+    (tmp_path / "a.ts").write_bytes(b"".join(p for i, p in enumerate(packets) if i != lost))
+    video = Video(tmp_path / "a.ts")
+    shown = [number_of(frame.image) for frame in video.frames()]
+    assert shown == [n for n in range(40) if n != 25]
+    assert video.damaged == 1
+
+
 def test_damage_is_seen_as_one_thread_sees_it(tmp_path: Path) -> None:
     """Threads race over damaged frames: some pass for good, with other pixels each time."""
     import av

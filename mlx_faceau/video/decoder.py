@@ -350,8 +350,15 @@ def _video_stream(container: Any, name: Path) -> Any:
 
 def _demux(container: Any) -> Iterator[Packet]:
     """All packets; an error of the file ends them, as its end does."""
+    parsed = container.format.name in ("mpegts", "mpeg")
+    damaged: dict[int, bool] = {}  # by stream
     with suppress(av.error.FFmpegError):
-        yield from container.demux()
+        for packet in container.demux():
+            if parsed:  # where the next packet's begin tells a frame's end it brings its own mark
+                mark = packet.is_corrupt
+                packet.is_corrupt = damaged.get(packet.stream_index, False)
+                damaged[packet.stream_index] = mark
+            yield packet
 
 
 def _is_empty(packet: Packet) -> bool:
