@@ -615,6 +615,22 @@ def test_a_part_is_the_same_as_that_part_of_the_whole(
             np.testing.assert_array_equal(got.image, expected.image)
 
 
+VARYING = [*range(20), *range(21, 80, 3)]  # in 25ths of a second
+
+
+@pytest.mark.parametrize("bf", ["0", "2"])
+def test_frames_of_avi_which_knows_no_times_of_display_have_their_own(
+    tmp_path: Path, bf: str
+) -> None:
+    path = write(tmp_path / "a.avi", numbered(40), times=VARYING, bf=bf, g="12")
+    frames = read(path)
+    assert [number_of(f.image) for f in frames] == list(range(40))
+    last = [VARYING[-3] + 1, VARYING[-3] + 2] if bf == "2" else VARYING[-2:]  # by the rate
+    own = np.array([*VARYING[:-2], *last]) / 25
+    np.testing.assert_allclose([f.timestamp for f in frames], own, atol=1e-9)
+    assert [f.index for f in read(path, Span(start=0.9))] == list(range(21, 40))
+
+
 def test_a_late_part_is_reached_without_decoding_what_is_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

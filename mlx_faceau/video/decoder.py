@@ -121,6 +121,7 @@ class Decoder:
         """All frames that the decoder gives without complaint, in display order."""
         index = 0 if self._start is None else self._start.index
         newest = shown = None  # times of the packets so far, and of the frames
+        avi = self._container.format.name == "avi"
         turn = matrix = None  # degrees, and the display matrix that says so
         for packet in self._packets():
             if packet is not None and packet.is_corrupt:
@@ -134,7 +135,8 @@ class Decoder:
                 self._complain()
                 continue
             for frame in frames:
-                shown = frame.pts
+                # In AVI the times of decoding are as far apart as those of display.
+                shown = frame.dts if frame.pts is None and avi else frame.pts
                 if self._start is not None and (shown is None or shown < self._start.pts):
                     continue  # displayed before the key frame that decoding began at
                 if frame.is_corrupt:
@@ -350,7 +352,7 @@ def _video_stream(container: Any, name: Path) -> Any:
 
 def _demux(container: Any) -> Iterator[Packet]:
     """All packets; an error of the file ends them, as its end does."""
-    parsed = container.format.name in ("mpegts", "mpeg")
+    avi, parsed = container.format.name == "avi", container.format.name in ("mpegts", "mpeg")
     damaged: dict[int, bool] = {}  # by stream
     with suppress(av.error.FFmpegError):
         for packet in container.demux():
@@ -358,6 +360,10 @@ def _demux(container: Any) -> Iterator[Packet]:
                 mark = packet.is_corrupt
                 packet.is_corrupt = damaged.get(packet.stream_index, False)
                 damaged[packet.stream_index] = mark
+            # AVI has no times of display, and of these PyAV makes up wrong ones.
+            if avi and packet.stream.type == "video" and packet.stream.name in ("h264", "hevc"):
+                reorders = packet.stream.codec_context.has_b_frames
+                packet.pts = None if reorders else packet.dts
             yield packet
 
 

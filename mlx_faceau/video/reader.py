@@ -219,7 +219,8 @@ class Video:
                 seconds = last + _LEAST_STEP
             else:  # some files give no times, or the same twice: then the rate does
                 later = begin + (decoded.index - index) / self.rate
-                seconds = max(min(later, decoded.index / self.rate), last + _LEAST_STEP)
+                own = later if decoded.pts is None else decoded.index / self.rate
+                seconds = max(min(later, own), last + _LEAST_STEP)
             last = seconds
             yield decoded, seconds
 
