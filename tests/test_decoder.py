@@ -618,6 +618,23 @@ def test_a_part_is_the_same_as_that_part_of_the_whole(
 VARYING = [*range(20), *range(21, 80, 3)]  # in 25ths of a second
 
 
+def test_recordings_that_were_joined_keep_their_own_spacing(tmp_path: Path) -> None:
+    """Each with a clock of its own; the demuxer takes the join for damage of one frame."""
+    path = write(tmp_path / "a.ts", numbered(40), times=VARYING, g="10", bf="0")
+    path.write_bytes(path.read_bytes() * 3)
+    whole = read(path)
+    assert [number_of(f.image) for f in whole] == [*range(39), *range(39), *range(40)]
+    steps = np.diff([f.timestamp for f in whole])
+    for first in (0, 39, 78):
+        np.testing.assert_allclose(steps[first:][:38], np.diff(VARYING)[:38] / 25, atol=1e-4)
+    for start, end in ((0.5, None), (2.0, 5.0), (4.1, None), (7.0, 8.5)):
+        part = read(path, Span(start, end))
+        wanted = [f for f in whole if start <= f.timestamp < (end or 99)]
+        assert [(f.index, f.timestamp) for f in part] == [(f.index, f.timestamp) for f in wanted]
+        for got, expected in zip(part, wanted, strict=True):
+            np.testing.assert_array_equal(got.image, expected.image)
+
+
 @pytest.mark.parametrize("bf", ["0", "2"])
 def test_frames_of_avi_which_knows_no_times_of_display_have_their_own(
     tmp_path: Path, bf: str

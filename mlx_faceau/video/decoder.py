@@ -55,11 +55,13 @@ class DecodedFrame:
 
 @dataclass(frozen=True)
 class KeyFrame:
-    """Where decoding can begin: index and times of a key frame, in the stream's time base."""
+    """Where decoding can begin: index of a key frame, its times in the stream's time base, and its
+    first byte, since times may come again in recordings that were joined."""
 
     index: int
     pts: int
     dts: int
+    pos: int | None
 
 
 class Decoder:
@@ -121,7 +123,7 @@ class Decoder:
         """All frames that the decoder gives without complaint, in display order."""
         index = 0 if self._start is None else self._start.index
         newest = shown = None  # times of the packets so far, and of the frames
-        avi = self._container.format.name == "avi"
+        begun, avi = False, self._container.format.name == "avi"
         turn = matrix = None  # degrees, and the display matrix that says so
         for packet in self._packets():
             if packet is not None and packet.is_corrupt:
@@ -137,7 +139,9 @@ class Decoder:
             for frame in frames:
                 # In AVI the times of decoding are as far apart as those of display.
                 shown = frame.dts if frame.pts is None and avi else frame.pts
-                if self._start is not None and (shown is None or shown < self._start.pts):
+                begin = None if self._start is None else self._start.pts
+                begun |= begin is None or (shown is not None and shown >= begin)
+                if not begun:
                     continue  # displayed before the key frame that decoding began at
                 if frame.is_corrupt:
                     self._complain()
@@ -184,7 +188,7 @@ class Decoder:
                 begun = (
                     key or passed >= _WAIT_FOR_KEY
                     if start is None
-                    else key and packet.pts == start.pts
+                    else key and (packet.pts, packet.pos) == (start.pts, start.pos)
                 )
                 passed += 1
                 if not begun:
@@ -258,19 +262,25 @@ def find_key_frame(decoder: Decoder, first: DecodedFrame, seconds: float) -> Key
     wanted = first.pts + int(seconds / decoder.time_base)
     times: list[int] = []
     key: KeyFrame | None = None
+    last: float = -np.inf
     with _open(decoder.path, decoder.name) as container:
         for packet in _demux(container):
             if packet.stream_index != decoder.stream.index or _is_empty(packet):
                 continue
             if packet.pts is None:
                 return None
-            if packet.dts is not None and packet.dts > wanted:
-                break
+            if packet.dts is not None:
+                if packet.dts < last:  # recordings were joined, each with a clock of its own
+                    return None
+                if packet.dts > wanted:
+                    break
+                last = packet.dts
             if packet.is_discard or packet.is_corrupt or packet.pts < first.pts:
                 continue
             times.append(packet.pts)
             if packet.is_keyframe and packet.pts <= wanted:
-                key = KeyFrame(0, packet.pts, packet.pts if packet.dts is None else packet.dts)
+                dts = packet.pts if packet.dts is None else packet.dts
+                key = KeyFrame(0, packet.pts, dts, packet.pos)
     if key is None or key.pts == first.pts or len(set(times)) < len(times):
         return None
     return replace(key, index=sum(time < key.pts for time in times))

@@ -5,6 +5,7 @@ import logging
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ VIDEO_SUFFIXES = (
 )  # fmt: skip
 
 _LEAST_STEP = 0.001  # seconds between frames, as CSV files write them
+_CLOCK_RESET = 1.0  # seconds by which a file's times fall back where its clock begins anew
 _USUAL_RATE = 30.0  # frames a second of a camera
 _MOST_CAMERAS = 1 << 16  # with OpenCV's hundreds for the interface
 
@@ -207,18 +209,19 @@ class Video:
         """With seconds from the first frame, which always grow."""
         last = given = -np.inf  # seconds of the frame before: as yielded, and as the file has it
         index, begin = 0, 0.0  # of the last frame with a time of its own
-        tick = self._decoder.time_base  # a fraction: no time comes out too early
+        zero, tick = self._first.pts, self._decoder.time_base  # fractions: no time is too early
         for decoded in frames:
-            seconds = given
-            if decoded.pts is not None and self._first.pts is not None:
-                seconds = float((decoded.pts - self._first.pts) * tick)
+            seconds, later = given, begin + (decoded.index - index) / self.rate
+            if decoded.pts is not None and zero is not None:
+                seconds = float((decoded.pts - zero) * tick)
+                if seconds < last - _CLOCK_RESET:  # recordings were joined, each with its clock
+                    zero, seconds = decoded.pts - Fraction(later) / tick, later
             follows, given = seconds > given, seconds
             if seconds > last:
                 index, begin = decoded.index, seconds
             elif follows and last - seconds < 1 / self.rate:  # behind one that had none
                 seconds = last + _LEAST_STEP
             else:  # some files give no times, or the same twice: then the rate does
-                later = begin + (decoded.index - index) / self.rate
                 own = later if decoded.pts is None else decoded.index / self.rate
                 seconds = max(min(later, own), last + _LEAST_STEP)
             last = seconds
