@@ -74,7 +74,7 @@ def export_to_coreml(
     if (faces is not None) != (precision == "int8"):
         raise UsageError("faces to measure on are for int8, which needs them")
     if path.exists() and not (path / "Manifest.json").is_file():
-        raise ExportError(f"{path}: exists and is no Core ML package; move it away")
+        raise ExportError(f"{path}: exists and is not a Core ML package; move it away")
     source = read_source(model_or_checkpoint)
     with _atomic_package(path) as temporary:
         try:

@@ -72,7 +72,7 @@ def read_pyfaceau(
     if len(heads) != 1:
         raise CheckpointError(
             f"{path}: holds neither one 'landmark_head' nor one 'au_head' net; "
-            "it is no checkpoint of pyfaceau's landmark or action unit net"
+            "it is not a checkpoint of pyfaceau's landmark or action unit net"
         )
     kind = LandmarkPoseConfig if heads == {"landmark_head"} else AUPredictionConfig
     if dropout is not None and kind is LandmarkPoseConfig:
@@ -123,7 +123,7 @@ def _read_state(path: Path) -> dict[str, np.ndarray]:
     state = checkpoint.get("model_state_dict") if isinstance(checkpoint, dict) else None
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
         raise CheckpointError(
-            f"{path}: holds no 'model_state_dict' of named tensors; it is no pyfaceau checkpoint"
+            f"{path}: holds no 'model_state_dict' of named tensors; it is not a pyfaceau checkpoint"
         )
     arrays, strange = {}, []
     for name, value in state.items():
@@ -132,7 +132,7 @@ def _read_state(path: Path) -> dict[str, np.ndarray]:
         except (AttributeError, TypeError, RuntimeError):  # sparse, quantised, no tensor at all
             strange.append(name)
     if strange:
-        raise CheckpointError(f"{path}: no plain tensors: {', '.join(strange[:8])}")
+        raise CheckpointError(f"{path}: not plain tensors: {', '.join(strange[:8])}")
     return {name: array for name, array in arrays.items() if not name.endswith(COUNTER)}
 
 
@@ -167,7 +167,7 @@ def _check_archive(path: Path) -> None:
                     if isinstance(argument, (str, bytes)) and len(argument) > _MAX_TEXT:
                         raise ValueError(f"a name of {len(argument)} characters in its pickle")
     except _READ_ERRORS as error:
-        raise CheckpointError(f"{path}: no torch .pt archive, or cut short: {error}") from None
+        raise CheckpointError(f"{path}: not a torch .pt archive, or cut short: {error}") from None
 
 
 def _allowed_globals() -> list[Any]:

@@ -117,17 +117,17 @@ PDM = {"name": "open", "hash": "1"}
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ({"data": "faces.h5"}, "'data' of the metadata is no JSON object"),
-        ({"data": {"files": 5}}, "'files' of 'data' of the metadata is no list"),
-        ({"data": {"files": [5]}}, "an entry of 'files' of 'data' of the metadata is no text"),
-        ({"data": {"faces": True}}, "'faces' of 'data' of the metadata is no whole number"),
+        ({"data": "faces.h5"}, "'data' of the metadata is not a JSON object"),
+        ({"data": {"files": 5}}, "'files' of 'data' of the metadata is not a list"),
+        ({"data": {"files": [5]}}, "an entry of 'files' of 'data' of the metadata is not a string"),
+        ({"data": {"faces": True}}, "'faces' of 'data' of the metadata is not a whole number"),
         ({"data": {"labellers": [{"pdm": PDM}]}}, "'labellers' of .* has no 'labeller'"),
         ({"pdm": {"name": "open"}}, "'pdm' of the metadata has no 'hash'"),
-        ({"training": [1]}, "'training' of the metadata is no JSON object"),
-        ({"init": {"init": {"data": 3}}}, "'data' of 'init' of 'init' of the metadata is no JSON"),
-        ({"progress": {"epoch": 1, "batch": "2"}}, "'batch' of 'progress' .* no whole number"),
-        ({"presence_thresholds": {"AU12": "1"}}, "'AU12' of 'presence_thresholds' .* no number"),
-        ({"nets": {"au_prediction": [1]}}, "'au_prediction' of 'nets' .* no JSON object"),
+        ({"training": [1]}, "'training' of the metadata is not a JSON object"),
+        ({"init": {"init": {"data": 3}}}, "'data' of 'init' of 'init' of .* is not a JSON"),
+        ({"progress": {"epoch": 1, "batch": "2"}}, "'batch' of 'progress' .* not a whole number"),
+        ({"presence_thresholds": {"AU12": "1"}}, "'AU12' of 'presence_thresholds' .* not a number"),
+        ({"nets": {"au_prediction": [1]}}, "'au_prediction' of 'nets' .* not a JSON object"),
     ],
 )
 def test_metadata_of_another_form_are_refused_where_they_are_read(
@@ -209,6 +209,6 @@ def test_a_link_stays_and_what_it_leads_to_changes(tmp_path):
 def test_what_is_no_regular_file_is_not_replaced(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for name in ("pipe", "."):
-        with pytest.raises(OSError, match="is no regular file"), atomic_file(tmp_path / name):
+        with pytest.raises(OSError, match="is not a regular file"), atomic_file(tmp_path / name):
             pass
     assert (tmp_path / "pipe").is_fifo()

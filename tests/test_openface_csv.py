@@ -157,8 +157,8 @@ def test_wrong_groups_are_refused() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "no OpenFace CSV"),
-        ("a,b\n1,2\n", "no OpenFace CSV"),
+        ("", "not an OpenFace CSV"),
+        ("a,b\n1,2\n", "not an OpenFace CSV"),
         ("frame, timestamp\n1, 2, 3\n", "line 2 has 3 cells"),
         ("frame, timestamp\n1, x\n", "line 2"),
     ],

@@ -74,7 +74,7 @@ def test_coordinates_are_stored_x_then_y_then_z_after_comments_and_blank_lines(
         ("6\n1\n5\n1", "type 5"),
         ("6\n1\n6\n1 2 3", "3 of 6 numbers"),
         ("6\n1\n6\n1 2 3 4 5 x", "could not convert"),
-        ("4\n1\n6\n1 2 3 4", "no multiple of 3"),
+        ("4\n1\n6\n1 2 3 4", "not a multiple of 3"),
         ("3\n1\n6\n1 2 3\n2\n1\n6\n1 2\n1\n1\n6\n1", "do not belong together"),
         ("3\n1\n6\n1 2 3\n3\n1\n6\n1 2 3\n1\n1\n6\n0", "not positive"),
         ("3\n1\n6\n1 2 nan\n3\n1\n6\n1 2 3\n1\n1\n6\n1", "not finite"),

@@ -171,7 +171,7 @@ def _stats(args: argparse.Namespace) -> int:
     print(Table(["", *columns, "above 1"], rows).text())
     print("angles in degrees, scale in pixels per unit of the shape model")
     if args.output:
-        print(f"{args.output}: the same as a picture")
+        print(f"{args.output}: the same as plots")
     return 0
 
 

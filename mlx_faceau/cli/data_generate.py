@@ -232,7 +232,7 @@ def _check_report(path: Path) -> None:
         with path.open("rb") as file:
             ours = file.readline().startswith(",".join(_REPORT).encode())
         if not ours:
-            raise UsageError(f"{path}: exists, and is no report; choose another name or move it")
+            raise UsageError(f"{path}: exists, and is not a report; choose another name or move it")
 
 
 def _write_report(path: Path, reports: Sequence["VideoReport"]) -> None:

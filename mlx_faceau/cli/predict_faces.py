@@ -315,7 +315,7 @@ def _jobs(inputs: list[Input], args: argparse.Namespace, layout: Layout) -> list
         )
     folder = Path("." if args.output is None or single else args.output)
     if folder.exists() and not folder.is_dir():
-        raise UsageError(f"--output {folder}: not a folder, and no ending {', '.join(FORMATS)}")
+        raise UsageError(f"--output {folder}: not a folder, nor a .{', .'.join(FORMATS)}")
     if ending[:1].isalpha() and not single and not folder.exists() and args.output[-1] not in "/\\":
         raise UsageError(
             f"--output {args.output}: a table ends with .{', .'.join(FORMATS)}; for a folder of "

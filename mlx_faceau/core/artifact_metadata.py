@@ -68,7 +68,7 @@ def parse_metadata(text: str, path: Path | str) -> dict[str, Any]:
     try:
         metadata = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: its settings are no JSON: {error}") from None
+        raise CheckpointError(f"{path}: its settings are not JSON: {error}") from None
     return check_form(metadata, path)
 
 

@@ -21,7 +21,7 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
     prefix = f".{path.name}."
     try:
         if path.exists() and not path.is_file():
-            raise OSError(errno.EINVAL, "is no regular file", str(path))
+            raise OSError(errno.EINVAL, "is not a regular file", str(path))
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=path.suffix)
         os.close(handle)
         temporary = Path(name)

@@ -87,7 +87,7 @@ def transform_global_params(matrix: np.ndarray, global_params: np.ndarray) -> np
     scale, angle = np.hypot(a, b), np.arctan2(b, a)
     shear = np.hypot(matrix[..., 1, 1] - a, matrix[..., 0, 1] + b)
     if not np.all(shear <= 1e-4 * scale) or not np.all(scale > 0):
-        raise UsageError("a crop matrix is no similarity (rotation, scale and shift only)")
+        raise UsageError("a crop matrix is not a similarity (rotation, scale and shift only)")
     angles = params[..., 1:4]
     if angle.any():  # the standard crop is upright
         turn = euler_to_matrix(np.stack([0 * angle, 0 * angle, angle], axis=-1))

@@ -52,7 +52,7 @@ _METADATA["nets"] = _Object(dict.fromkeys(CONFIGS, _Object(_METADATA)))
 _KINDS: dict[type, tuple[Any, str]] = {
     _Object: (dict, "JSON object"),
     list: (list, "list"),
-    str: (str, "text"),
+    str: (str, "string"),
     int: (int, "whole number"),
     float: ((int, float), "number"),
 }
@@ -65,7 +65,7 @@ def check_form(metadata: Any, path: object) -> dict[str, Any]:
     except RecursionError:
         fault = "the metadata is nested too deeply"
     if fault or metadata is None:
-        fault = fault or "the metadata is no JSON object"
+        fault = fault or "the metadata is not a JSON object"
         raise CheckpointError(f"{path}: {fault}; the file is damaged, or of another program")
     return dict(metadata)
 
@@ -76,7 +76,7 @@ def _faults(value: Any, form: Any, name: str) -> Iterator[str]:
         return
     expected, kind = _KINDS[form if isinstance(form, type) else type(form)]
     if not isinstance(value, expected) or isinstance(value, bool):
-        yield f"{name} is no {kind}"
+        yield f"{name} is not a {kind}"
     elif isinstance(form, list):
         for item in value:
             yield from _faults(item, form[0], f"an entry of {name}")

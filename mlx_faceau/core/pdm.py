@@ -66,7 +66,7 @@ def read_pdm(path: Path | str) -> PDM:
     try:
         size = path.stat().st_size
         if size > _MAX_BYTES:
-            raise DatasetError(f"{path}: {size} bytes is no PDM; they have about one million")
+            raise DatasetError(f"{path}: {size} bytes, too many for a PDM (about one million)")
         lines = path.read_text(encoding="ascii").splitlines()
     except OSError as error:
         raise DatasetError(f"{path}: {error.strerror}") from None
@@ -75,7 +75,7 @@ def read_pdm(path: Path | str) -> PDM:
     words = (w for line in lines if not line.lstrip().startswith("#") for w in line.split())
     mean = _matrix(words, path, "mean", 3 * _MAX_POINTS, 1)
     if len(mean) % 3:
-        raise DatasetError(f"{path}: the mean has {len(mean)} rows, no multiple of 3")
+        raise DatasetError(f"{path}: the mean has {len(mean)} rows, not a multiple of 3")
     basis = _matrix(words, path, "basis", len(mean), _MAX_MODES)
     variances = _matrix(words, path, "variances", 1, _MAX_MODES)
     if len(basis) != len(mean) or variances.shape != (1, basis.shape[1]):

@@ -174,7 +174,7 @@ def read_openface_csv(
     except UnicodeDecodeError:
         raise DatasetError(f"{path}: not a text file") from None
     except csv.Error as error:
-        raise DatasetError(f"{path}: no OpenFace CSV: {error}") from None
+        raise DatasetError(f"{path}: not an OpenFace CSV: {error}") from None
 
 
 def _columns(
@@ -183,7 +183,7 @@ def _columns(
     rows = iter(reader)
     names = [name.strip() for name in next(rows, [])]
     if not {"frame", "timestamp"} <= set(names):
-        raise DatasetError(f"{path}: no OpenFace CSV: no 'frame' and 'timestamp' columns")
+        raise DatasetError(f"{path}: not an OpenFace CSV: it lacks 'frame' and 'timestamp'")
     kept = [
         i for i, name in enumerate(names)
         if name != FILE_COLUMN and (wanted is None or name in wanted)

@@ -175,7 +175,7 @@ def test_what_is_no_package_is_never_replaced(tmp_path):
     file = tmp_path / "file.mlpackage"
     file.write_text("also")
     for path in (folder, file):
-        with pytest.raises(ExportError, match="is no Core ML package"):
+        with pytest.raises(ExportError, match="is not a Core ML package"):
             export_to_coreml(random_net(AU), path)
     assert (folder / "thesis.txt").read_text() == "years of work"
 

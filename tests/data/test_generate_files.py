@@ -350,7 +350,7 @@ def test_labels_of_another_labeller_are_not_added(tmp_path, capsys):
 
 def test_the_limits_explain_themselves(capsys):
     assert main(["data", "generate", "x", "--output", "y", "--limit", "help"]) == 0
-    assert "least confidence of the labeller" in capsys.readouterr().out
+    assert "minimum confidence of the labeller" in capsys.readouterr().out
 
 
 def test_pyfaceau_that_is_missing_says_how_to_get_it_and_its_licence():

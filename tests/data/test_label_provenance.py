@@ -81,5 +81,5 @@ def test_malformed_reports_are_one_line_and_status_2(tmp_path, capsys, text) -> 
         file.create_dataset(GENERATION, data=text, dtype=h5py.string_dtype())
     assert main(["data", "merge", str(path), "--output", str(tmp_path / "merged.h5")]) == 2
     assert main(["data", "generate", str(path), "--output", str(path)]) == 2
-    wrong = f"mlx-faceau: {path}: 'metadata/generation' is no list of reports; write the file again"
-    assert capsys.readouterr().err.splitlines() == [wrong] * 2
+    wrong = f"{path}: 'metadata/generation' is not a list of reports; write the file again"
+    assert capsys.readouterr().err.splitlines() == [f"mlx-faceau: {wrong}"] * 2

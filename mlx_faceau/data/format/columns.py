@@ -144,7 +144,7 @@ def _checked_column(column: Column, values: Any) -> np.ndarray:
     try:
         array = np.array(values) if name == "image" else np.array(values, column.dtype)
     except (TypeError, ValueError):  # a dict, text, or rows of unequal lengths
-        raise UsageError(f"{name} is no array of numbers; expected shape {column.shape}") from None
+        raise UsageError(f"{name}: expected an array of numbers of shape {column.shape}") from None
     if name == "image" and (array.shape[1:] != column.shape or array.dtype != np.uint8):
         raise UsageError(
             f"image is {array.dtype} {array.shape[1:]}, expected uint8 {column.shape} RGB"

@@ -63,7 +63,7 @@ def video_reports(path: Path) -> list[dict[str, Any]]:
             return []
         reports = json.loads(file[GENERATION].asstr()[()])
     if not isinstance(reports, list) or not all(map(_is_report, reports)):
-        raise DatasetError(f"{path}: {GENERATION!r} is no list of reports; write the file again")
+        raise DatasetError(f"{path}: {GENERATION!r} is not a list of reports; write the file again")
     return reports
 
 

@@ -80,7 +80,7 @@ def read_ict_facekit(path: Path | str) -> ICTFaceKit:
                 neutral, identity, expression, names, file["faces"], file["landmarks68"]
             )
     except _UNREADABLE as error:
-        raise DatasetError(f"{path}: no .npz file of ICT-FaceKit: {error}") from None
+        raise DatasetError(f"{path}: not an .npz file of ICT-FaceKit: {error}") from None
 
 
 def build_open_pdm(model: ICTFaceKit, vertices: np.ndarray = OPEN_VERTICES, seed: int = 0) -> PDM:

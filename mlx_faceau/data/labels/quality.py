@@ -34,18 +34,18 @@ def _limit(default: float, text: str) -> float:
 class Limits:
     """Which faces are kept. A measure that is unknown (NaN) passes."""
 
-    min_confidence: float = _limit(0.8, "least confidence of the labeller, 0 to 1")
-    min_size: float = _limit(40.0, "least side of the face's square in the frame, pixels")
-    min_sharpness: float = _limit(5.0, "least variance of the crop's Laplacian")
-    min_brightness: float = _limit(20.0, "least mean grey level of the face, 0 to 255")
-    max_brightness: float = _limit(240.0, "greatest mean grey level of the face")
-    max_clipped: float = _limit(0.5, "greatest share of black or white pixels in the face")
-    max_turn: float = _limit(70.0, "greatest angle between face and camera, degrees")
+    min_confidence: float = _limit(0.8, "minimum confidence of the labeller, 0 to 1")
+    min_size: float = _limit(40.0, "minimum side of the face's square in the frame, pixels")
+    min_sharpness: float = _limit(5.0, "minimum variance of the crop's Laplacian")
+    min_brightness: float = _limit(20.0, "minimum mean grey level of the face, 0 to 255")
+    max_brightness: float = _limit(240.0, "maximum mean grey level of the face")
+    max_clipped: float = _limit(0.5, "maximum share of black or white pixels in the face")
+    max_turn: float = _limit(70.0, "maximum angle between face and camera, degrees")
     max_landmark_error: float = _limit(
-        4.0, "greatest distance of landmarks to their PDM parameters' projection, crop pixels"
+        4.0, "maximum distance of landmarks to their PDM parameters' projection, crop pixels"
     )
-    min_change: float = _limit(0.3, "least change from the last kept image, grey levels")
-    min_quality: float = _limit(0.0, "least score, 0 to 1")
+    min_change: float = _limit(0.3, "minimum change from the last kept image, grey levels")
+    min_quality: float = _limit(0.0, "minimum score, 0 to 1")
 
     def broken(self, measures: Mapping[str, float], score: float) -> str | None:
         """The name of the first limit that a face exceeds, or None."""
