@@ -32,10 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="compare both nets on MLX's device with the CPU: one training step and one prediction",
     )
     parser.add_argument(
-        "--width-mult", type=float, default=1.0, help="of the nets (default: %(default)s)"
+        "--width-mult", type=float, default=1.0, help="of untrained nets (default: %(default)s)"
     )
     parser.add_argument(
-        "--batch", type=int, default=32, help="of the throughput column (default: %(default)s)"
+        "--batch", type=int, default=32, help="faces in a batch (default: %(default)s)"
     )
 
 

@@ -14,18 +14,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output",
         required=True,
         metavar="FILE",
-        help="ends with .safetensors or .pt; of builtin, which is two nets, _<kind> is added",
+        help=".safetensors or .pt file to write; for builtin, one for each net, with _<kind> added",
     )
     parser.add_argument(
         "--width-mult",
         type=float,
-        help="width of the .pt's net; needed only when it is none of the usual ones",
+        help="width of the .pt's net; needed only if it is unusual",
     )
     parser.add_argument(
         "--crop",
         choices=("standard", "original"),
         help="what the .pt's net was trained on: this package's crop, or the original tool's "
-        "(default: not known, which each prediction warns of)",
+        "(default: unknown, and every prediction warns)",
     )
     parser.add_argument("--force", action="store_true", help="overwrite the output")
 

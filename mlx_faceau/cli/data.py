@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         option(
             "--drop-outside",
             action="store_true",
-            help="leave out samples with landmarks outside the crop, which no net can reach",
+            help="leave out samples with landmarks outside the crop, which no net can predict",
         )
 
     output = {"required": True, "metavar": "FILE", "help": "HDF5 file to write"}
@@ -41,19 +41,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         _check,
         "check schema, ranges, NaN, landmark space and action units; exit status 1 on failure",
     )
-    option("file", metavar="FILE")
-    option(
-        "--against", metavar="FILE", help="another file, which must share neither people nor faces"
-    )
+    option("file", metavar="FILE", help="training file")
+    option("--against", metavar="FILE", help="another file; fails if both share people or faces")
     option("--json", action="store_true", help="print JSON")
 
     option = add("stats", _stats, "describe the people, poses and action units of a file")
-    option("file", metavar="FILE")
+    option("file", metavar="FILE", help="training file")
     option("--json", action="store_true", help="print JSON")
     option("--output", metavar="PNG", help="plot them as well")
 
     option = add("preview", _preview, "draw faces with their landmarks on a contact sheet")
-    option("file", metavar="FILE")
+    option("file", metavar="FILE", help="training file")
     option("--output", required=True, metavar="PNG", help="image to write")
     option("--count", type=int, default=60, help="number of faces (default: 60)")
     option("--seed", type=int, default=42, help="selects the faces (default: 42)")
@@ -88,11 +86,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option = add(
         "split", _split, "split a file by people into train.h5, val.h5 and perhaps test.h5"
     )
-    option("file", metavar="FILE")
-    option("--output", required=True, metavar="FOLDER", help="for train.h5, val.h5 ..")
+    option("file", metavar="FILE", help="training file")
+    option("--output", required=True, metavar="FOLDER", help="for train.h5, val.h5 and test.h5")
     option("--val", type=float, default=0.1, help="share of val.h5 (default: 0.1)")
     option("--test", type=float, default=0.0, help="share of test.h5 (default: none)")
-    option("--list", metavar="CSV", help="the parts: lines 'name,part', a subject or a video each")
+    option("--list", metavar="CSV", help="lines 'name,part', a subject or video each")
     option("--seed", type=int, default=42, help="another seed gives other parts")
     add_storage(option)
 
@@ -101,10 +99,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         _convert,
         "rewrite a file, ours or the original tool's, for fast reading, with labels in the crop",
     )
-    option("file", metavar="FILE")
+    option("file", metavar="FILE", help="training file")
     option("--output", **output)
     option(
-        "--pdm", metavar="FILE", help="OpenFace's PDM: fits parameters that are in no known space"
+        "--pdm",
+        metavar="FILE",
+        help="OpenFace's PDM, to fit parameters anew that are in no known space",
     )
     add_storage(option)
 

@@ -42,10 +42,10 @@ def add_arguments(option: Callable[..., argparse.Action]) -> None:
     option(
         "--frame-step", type=int, default=1, metavar="N", help="take every Nth frame (default: 1)"
     )
-    option("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
-    option("--pdm", metavar="FILE", help="shape model to check and fit parameters with")
+    option("--workers", type=int, default=1, metavar="N", help="number of processes (default: 1)")
+    option("--pdm", metavar="FILE", help="shape model (PDM) to check or fit the parameters with")
     option("--subjects", metavar="CSV", help="the person of each file: lines 'file,subject'")
-    option("--report", metavar="CSV", help="write the report of each file there")
+    option("--report", metavar="CSV", help="table of what became of each file")
     option(
         "--limit",
         action="append",

@@ -9,7 +9,7 @@ _PERSON = "Eileen Collins (NASA, public domain; from scikit-image)"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--output", metavar="DIR", default="mlx-faceau-demo", help="default: %(default)s"
+        "--output", metavar="DIR", default="mlx-faceau-demo", help="folder (default: %(default)s)"
     )
 
 

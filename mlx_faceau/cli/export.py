@@ -50,8 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--hog-head",
         action="store_true",
-        help="action units from gradients of the aligned face: of a training with "
-        "--auxiliary-weight, nearer to OpenFace's than the net's own",
+        help="action units from gradients of the aligned face, nearer to OpenFace's than the "
+        "net's own; needs a training with --auxiliary-weight",
     )
     group = parser.add_argument_group("which file (docs/export.md has the table)")
     group.add_argument(
@@ -59,12 +59,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("float32", "float16", "float16-weights", "int8"),
         help="float16-weights computes in float32 (default: float32 for onnx, float16 for coreml)",
     )
-    group.add_argument("--opset", type=int, help="of the ONNX file, 12 to 21 (default: 17)")
+    group.add_argument("--opset", type=int, help="opset of the ONNX file, 12 to 21 (default: 17)")
     group.add_argument(
         "--batch",
         type=_batch,
         metavar="N|dynamic",
-        help="faces a call (default: dynamic for onnx, 1 for coreml)",
+        help="faces per call (default: dynamic for onnx, 1 for coreml)",
     )
     group.add_argument(
         "--input",
@@ -81,8 +81,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--validation",
         metavar="FILE.h5",
-        help="other people's, to measure the accuracy on (default: a tenth of the calibration "
-        "file's people, held out)",
+        help="labelled faces of other people, to measure the accuracy on (default: a tenth of the "
+        "calibration file's people, held out)",
     )
     group.add_argument(
         "--force", action="store_true", help="keep a file that loses more accuracy than allowed"

@@ -46,7 +46,7 @@ class Parser(argparse.ArgumentParser):
             "--verbose",
             action="store_true",
             default=argparse.SUPPRESS,  # a subcommand's default would undo the flag before it
-            help="log what is decided and why; of a defect, show the traceback",
+            help="log decisions and their reasons; show the traceback of internal errors",
         )
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:

@@ -76,12 +76,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="frames between detections while all faces are tracked (default: %(default)s)",
     )
-    group.add_argument("--max-faces", type=int, metavar="N", help="track at most so many")
+    group.add_argument("--max-faces", type=int, metavar="N", help="track at most N faces")
     group.add_argument(
         "--min-confidence",
         type=float,
         default=0.5,
-        help="below it a row's success is 0 (default: %(default)s)",
+        help="success is 0 in rows of lower confidence (default: %(default)s)",
     )
     group = parser.add_argument_group("advanced: what is written")
     group.add_argument(
@@ -103,7 +103,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--camera-intrinsics",
         metavar="FX,FY,CX,CY",
-        help="focal lengths and principal point in pixels (default: OpenFace's guess)",
+        help="focal lengths and principal point in pixels (default: OpenFace's estimate)",
     )
     group.add_argument(
         "--presence-threshold",
@@ -131,9 +131,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--frame-step", type=int, default=1, metavar="N", help="take every Nth frame"
     )
-    group.add_argument("--start", type=_seconds, default=0.0, metavar="SECONDS")
-    group.add_argument("--end", type=_seconds, metavar="SECONDS")
-    group.add_argument("--resume", action="store_true", help="skip inputs that are done")
+    group.add_argument("--start", type=_seconds, default=0.0, metavar="SECONDS", help="begin here")
+    group.add_argument("--end", type=_seconds, metavar="SECONDS", help="end before")
+    group.add_argument("--resume", action="store_true", help="skip inputs with complete results")
     group.add_argument(
         "--shard", metavar="I/N", help="take the Ith of N equal parts of the inputs, I from 1"
     )

@@ -124,7 +124,7 @@ def box_crops(dataset: FaceDataset, source: str = "auto") -> BoxCrops | None:
     about = (
         f"simulated: random shifts and scales as measured for {source}'s calibrated boxes "
         f"{_medians(error)}, independent of the face, where real boxes have similar errors on "
-        f"similar faces: rather too hard a test{reason}"
+        f"similar faces: a harder test than real boxes{reason}"
     )
     deviations = error.shift / _SHIFT_MEDIAN, error.scale / _SCALE_MEDIAN
     matrices = box_error_matrices(len(dataset), *deviations, _BOX_SEED)

@@ -209,8 +209,8 @@ class AUTrainConfig(TrainConfig):
     )
     hog_weight: float = option(
         0.0,
-        "weight of the loss of the intensities that 'export --hog-head' reads off the auxiliary "
-        "head's outputs; needs --auxiliary-weight and images of full size",
+        "weight of the loss of the intensities that 'export --hog-head' computes from the "
+        "auxiliary head's outputs; needs --auxiliary-weight and images of full size",
         least=0.0,
     )
     horizontal_flip: float = option(

@@ -203,8 +203,8 @@ def partition_by_list(dataset: FaceDataset, path: Path) -> Partition:
     unknown, unlisted = sorted(set(part_of) - used), int((found == "").sum())
     if unknown or unlisted:
         raise DatasetError(
-            f"{path}: {counted(unlisted, 'sample')} of {dataset.path} without a name on it, and "
-            f"{len(unknown)} of its names are not in the file {unknown[:3]}"
+            f"{path}: {counted(unlisted, 'sample')} of {dataset.path} not listed, and "
+            f"{counted(len(unknown), 'name')} not in that file: {', '.join(unknown[:3])}"
         )
     if (repeated := next(duplicate_faces(face_digests(dataset), found), None)) is not None:
         raise DatasetError(

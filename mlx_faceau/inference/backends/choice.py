@@ -26,7 +26,10 @@ from mlx_faceau.errors import BackendError, CheckpointError, MissingDependency, 
 from mlx_faceau.weights import builtin
 
 AUTO = "auto"
-_LOADERS = {"landmark_pose": "load_predictor", "au_prediction": "load_au_predictor"}
+_LOADERS = {
+    "landmark_pose": "load_predictor, or name it with --landmark-model",
+    "au_prediction": "load_au_predictor, or name it with --au-model",
+}
 
 
 @dataclass(frozen=True)
@@ -255,7 +258,7 @@ def _exported_file(path: Path, sources: set[str] | None, kind: str = "") -> Path
 
 
 def check_kind(path: Path, holds: object, kind: str) -> None:
-    """Refuse a model of another kind than the predictor's, naming the function that opens it."""
+    """Refuse a model of another kind than the predictor's, naming what opens it."""
     if holds != kind:
         remedy = f"; open it with {_LOADERS[holds]}" if holds in _LOADERS else ""
         raise CheckpointError(f"{path} holds a net of kind {holds}, expected {kind}{remedy}")
