@@ -70,7 +70,7 @@ class Layout:
         if unknown:
             raise UsageError(f"no column groups {sorted(unknown)}; there are {', '.join(GROUPS)}")
         if "3d" in self.groups and self.pdm is None:
-            raise UsageError("the 3d columns need the PDM that the shape parameters belong to")
+            raise UsageError("the 3d columns need the PDM of the shape parameters (--pdm)")
 
     @property
     def ordered(self) -> list[str]:
