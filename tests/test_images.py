@@ -1,5 +1,6 @@
 """Pictures of every kind: formats, bits, colours, frames, orientation."""
 
+import struct
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -65,6 +66,56 @@ def test_further_frames_are_counted_and_said(
     pil().save(path, save_all=True, append_images=others, **options)
     check_drawn(read_image(path), 12)
     assert caplog.messages == [f"{path}: the first of 3 pictures in it is read"]
+
+
+def test_of_a_damaged_animation_no_unwritten_memory_is_given(tmp_path: Path) -> None:
+    """OpenCV gave a picture that it had not written."""
+    path = tmp_path / "a.png"
+    others = [pil().rotate(angle) for angle in (90, 180)]
+    pil().save(path, save_all=True, append_images=others)
+    data = bytearray(path.read_bytes())
+    start = data.index(b"IDAT")
+    data[start + 12 : start + 40] = b"\xff" * 28
+    path.write_bytes(data)
+    with pytest.raises(VideoError, match="not a readable image"):
+        read_image(path)
+
+
+def tiff(samples: np.ndarray, white: int, planes: int) -> bytes:
+    """An uncompressed little-endian TIFF of (H, W) or (planes, H, W) 16-bit samples."""
+    count = 1 if samples.ndim == 2 else len(samples)
+    height, width = samples.shape[-2:]
+    size, first = 2 * height * width, 8 + 2 + 12 * 9 + 4
+    lists = struct.pack("<3H", 16, 16, 16) + struct.pack("<6I", *(
+        value for value in (*(first + 30 + i * size for i in range(3)), size, size, size)
+    ))  # fmt: skip
+    own = (16, first + 30, size) if count == 1 else (first, first + 6, first + 18)
+    entries = [
+        (256, 3, 1, width), (257, 3, 1, height), (258, 3, count, own[0]), (259, 3, 1, 1),
+        (262, 3, 1, white), (273, 4, count, own[1]), (277, 3, 1, count),
+        (279, 4, count, own[2]), (284, 3, 1, planes),
+    ]  # fmt: skip
+    head = b"II*\0" + struct.pack("<IH", 8, len(entries))
+    head += b"".join(struct.pack("<HHII", *entry) for entry in entries) + bytes(4)
+    return head + lists + samples.astype("<u2").tobytes()
+
+
+def test_a_tiff_whose_zero_is_white_is_no_negative(tmp_path: Path) -> None:
+    grey = np.arange(0, 60 * 80, dtype=np.uint16).reshape(60, 80) * 13
+    images = []
+    for white, samples in ((1, grey), (0, 65535 - grey)):
+        (tmp_path / "a.tif").write_bytes(tiff(samples, white, 1))
+        images.append(read_image(tmp_path / "a.tif"))
+    np.testing.assert_array_equal(images[1], images[0])
+    assert images[0][..., 0].max() == round(grey.max() / 257)
+
+
+def test_a_deep_tiff_with_planes_is_refused(tmp_path: Path) -> None:
+    """OpenCV gives memory of other images for it."""
+    planes = np.moveaxis(drawn(), -1, 0).astype(np.uint16) * 257
+    (tmp_path / "a.tif").write_bytes(tiff(planes, 2, 2))
+    with pytest.raises(VideoError, match="a plane for each colour; convert it to PNG"):
+        read_image(tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif", ".bmp"])

@@ -25,8 +25,9 @@ IMAGE_SUFFIXES = (
 )  # fmt: skip
 
 # First bytes of what OpenCV reads.
-_PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
-_OPENCV = (_PNG, _JPEG, b"BM", b"II*\0", b"MM\0*", b"RIFF")
+_PNG, _JPEG, _TIFF = b"\x89PNG\r\n\x1a\n", b"\xff\xd8", (b"II*\0", b"MM\0*")
+_OPENCV = (_PNG, _JPEG, b"BM", *_TIFF, b"RIFF")
+_WHITE, _SAMPLES, _PLANES = 262, 277, 284  # tags of TIFF: which number is white, how colours lie
 # Read by Pillow where OpenCV does not. Never EPS or PDF: other programs would run on them.
 _PILLOW_FORMATS = ("AVIF", "GIF", "HEIF", "JPEG2000", "PPM", "TGA")
 _OPENCV_FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")  # their headers and frames
@@ -56,9 +57,15 @@ def read_image(path: Path | str) -> np.ndarray:
     if not data.startswith(_OPENCV):
         return _read_with_pillow(path, data)
     _check_header(path, data)
-    image = _decoded(data)
+    image = _decoded(_still(path, data) if data.startswith(_PNG) else data)
     if image is None:
         raise VideoError(f"{path}: not a readable image")
+    if image.dtype != np.uint8 and data.startswith(_TIFF):
+        # OpenCV leaves most of these unwritten, memory of other images; negatives it does not turn.
+        if _tiff_tag(data, _PLANES) == 2 and _tiff_tag(data, _SAMPLES) != 1:
+            raise VideoError(f"{path}: a TIFF with a plane for each colour; convert it to PNG")
+        if image.dtype == np.uint16 and _tiff_tag(data, _WHITE) == 0:
+            image = cv2.bitwise_not(image)
     return _as_bytes(path, image)
 
 
@@ -93,15 +100,35 @@ def _check_header(path: Path, data: bytes) -> None:
     """
     if data.startswith(_JPEG) and data.count(b"\xff\xda") > _MAX_SCANS:
         raise VideoError(f"{path}: not a readable image: too many scans")
-    if data.startswith(_PNG):
-        position = len(_PNG)
-        while position + 4 <= len(data):  # OpenCV takes memory for each chunk before it reads one
-            position += 12 + struct.unpack_from(">I", data, position)[0]
-        if position > len(data):
-            raise VideoError(f"{path}: not a readable image: it is cut short")
     # There may be no Pillow, or the file a kind of TIFF that it does not know.
     with suppress(ModuleNotFoundError, *_PILLOW_ERRORS), _opened(path, data, _OPENCV_FORMATS):
         pass
+
+
+def _still(path: Path, data: bytes) -> bytes:
+    """A PNG without the chunks of an animation: of a damaged one OpenCV gives unwritten memory."""
+    kept, position = [_PNG], len(_PNG)
+    while position + 4 <= len(data):
+        end = position + 12 + struct.unpack_from(">I", data, position)[0]
+        if data[position + 4 : position + 8] not in (b"acTL", b"fcTL", b"fdAT"):
+            kept.append(data[position:end])
+        position = end
+    if position > len(data):  # OpenCV takes memory for each chunk before it reads one
+        raise VideoError(f"{path}: not a readable image: it is cut short")
+    return b"".join(kept)
+
+
+def _tiff_tag(data: bytes, wanted: int) -> int | None:
+    """The value of a tag with one short number in a TIFF's first page."""
+    order = "<" if data.startswith(b"II") else ">"
+    with suppress(struct.error):
+        (start,) = struct.unpack_from(order + "I", data, 4)
+        (count,) = struct.unpack_from(order + "H", data, start)
+        for position in range(start + 2, start + 2 + 12 * count, 12):
+            tag, _, _, value = struct.unpack_from(order + "HHIH", data, position)
+            if tag == wanted:
+                return int(value)
+    return None
 
 
 @contextmanager
