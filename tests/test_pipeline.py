@@ -205,6 +205,25 @@ def test_a_face_keeps_its_id_however_many_frames_are_left_out(every: int) -> Non
     assert ids(results) == [[0]] * 5
 
 
+def test_a_face_keeps_its_id_where_the_size_of_the_frames_changes() -> None:
+    """As in recordings of calls."""
+
+    class Call:
+        rate = 30.0
+
+        def frames(self, span: Span) -> Iterator[Frame]:
+            large = draw_frame([Blob(200, 160, 60)])
+            for index in range(20):
+                image = large if index < 10 else cv2.resize(large, (160, 120))
+                yield Frame(index, index / 30, image)
+
+    results = list(pipeline()._stream(Call(), Span()))
+    assert ids(results) == [[0]] * 20
+    for result, width in ((results[9], 120), (results[10], 60)):
+        assert np.ptp(result.faces[0].landmarks[:, 0]) == pytest.approx(width, abs=3)
+        assert result.faces[0].success
+
+
 def test_what_a_slow_net_reads_of_a_camera_is_new(monkeypatch: pytest.MonkeyPatch) -> None:
     """A camera's pictures do not pile up between the two nets."""
 

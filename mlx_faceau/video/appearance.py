@@ -26,10 +26,12 @@ def appearance_of(crop: np.ndarray) -> np.ndarray:
 
 
 class SceneCuts:
-    """Notices the first frame of a new shot: it differs far more than frames did before."""
+    """Notices the first frame of a new shot: it differs far more than frames did before, or is of
+    another size."""
 
     def __init__(self) -> None:
         self._last: np.ndarray | None = None
+        self._size: tuple[int, ...] = ()
         self._usual = 0.0
 
     def is_cut(self, frame: np.ndarray) -> bool:
@@ -39,8 +41,9 @@ class SceneCuts:
         grey = cv2.cvtColor(sampled, cv2.COLOR_BGR2GRAY)
         small = cv2.resize(grey, (32, 18), interpolation=cv2.INTER_AREA).astype(np.float32)
         last, self._last = self._last, small
-        if last is None:
-            return False
+        size, self._size = self._size, frame.shape
+        if last is None or size != frame.shape:
+            return last is not None
         change = float(np.abs(small - last).mean())
         cut = change > _CUT_LEVEL and change > _CUT_RATIO * self._usual
         if not cut:
