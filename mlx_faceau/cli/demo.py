@@ -53,7 +53,5 @@ def _print_result(table: Path) -> int:
     for name in AU_NAMES:
         if rows[name][0] > 1:
             print(f"    {au_label(name):28}{rows[name][0]:4.1f}")
-    print(
-        "\nyour own: mlx-faceau predict photo.jpg --overlay --report, or mlx-faceau predict webcam"
-    )
+    print("\nyour own: mlx-faceau predict photo.jpg --overlay --report (or webcam)")
     return 0

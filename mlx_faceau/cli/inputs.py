@@ -70,7 +70,8 @@ def _expand(name: str, suffixes: Sequence[str]) -> list[Input]:
     kinds = [k for k, own in _KINDS.items() if own[0] in suffixes]
     if not paths:
         where = "in this folder" if is_folder else "among these files"
-        raise UsageError(f"{name}: no {' or '.join(kinds)} {where}")
+        hint = "; images need --label-model" if kinds == ["videos"] else ""
+        raise UsageError(f"{name}: no {' or '.join(kinds)} {where}{hint}")
     if is_folder and kinds == ["videos"]:  # OpenFace's files lie beside them
         skipped = [file for file in skipped if file.suffix.lower() not in (".csv", ".hog")]
     if skipped:

@@ -310,9 +310,7 @@ def _jobs(inputs: list[Input], args: argparse.Namespace, layout: Layout) -> list
     ]
     single = args.output == "-" or ending in FORMATS
     if single and len(of_shard) > 1:
-        raise UsageError(
-            f"--output {args.output}: {len(of_shard)} tables need a folder to write to"
-        )
+        raise UsageError(f"--output {args.output}: {len(of_shard)} tables need a folder")
     folder = Path("." if args.output is None or single else args.output)
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--output {folder}: not a folder, nor a .{', .'.join(FORMATS)}")

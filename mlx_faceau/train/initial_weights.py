@@ -31,7 +31,7 @@ def load_init(config: TrainConfig) -> Checkpoint | None:
     given, wanted = checkpoint.config, config.model_config()  # their dropout may differ
     if given.kind != wanted.kind:
         raise CheckpointError(
-            f"{checkpoint.path}: holds a {given.kind} net, expected {wanted.kind}; "
+            f"{checkpoint.path}: holds a net of kind {given.kind}, expected {wanted.kind}; "
             "name one of the same net with --init"
         )
     if isinstance(given, HOGHeadConfig):

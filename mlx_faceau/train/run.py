@@ -85,7 +85,7 @@ def run_settings(
     if checkpoint is not None:
         if checkpoint.config.kind != training.kind:
             raise CheckpointError(
-                f"{checkpoint.path}: holds a {checkpoint.config.kind} net, expected "
+                f"{checkpoint.path}: holds a net of kind {checkpoint.config.kind}, expected "
                 f"{training.kind}; train it with the other command"
             )
         recorded = checkpoint.metadata.get("training")

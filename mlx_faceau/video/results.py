@@ -226,7 +226,7 @@ class ResultStream(Iterator[FrameResult]):
 def write_picture(path: Path, image: np.ndarray) -> None:
     """An (H, W, 3) uint8 BGR image as a picture file; VideoError if its ending names no format."""
     if not cv2.haveImageWriter(printable(path.name)):
-        raise VideoError(f"{path}: no picture format has this ending; use .png or .jpg")
+        raise VideoError(f"{path}: no image format has this ending; use .png or .jpg")
     with atomic_file(path) as temporary:
         temporary.write_bytes(cv2.imencode(path.suffix, image)[1].tobytes())
 

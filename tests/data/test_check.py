@@ -199,7 +199,7 @@ def test_synth_refuses_to_replace_a_file(path, capsys):
 def test_a_preview_does_not_replace_the_file_it_shows(path, capsys):
     before = write(path, arrays(4)).read_bytes()
     assert main(["data", "preview", str(path), "--output", str(path)]) == 2
-    assert "no picture format has this ending" in capsys.readouterr().err
+    assert "no image format has this ending" in capsys.readouterr().err
     assert path.read_bytes() == before
 
 

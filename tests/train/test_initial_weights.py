@@ -179,7 +179,7 @@ def test_another_net_and_another_width_are_refused_before_anything_is_written(
     trained: Path, faces_file: Path, tmp_path: Path
 ) -> None:
     wrong, new = str(trained), tmp_path / "new"
-    with pytest.raises(CheckpointError, match="au_prediction net, expected landmark_pose"):
+    with pytest.raises(CheckpointError, match="kind au_prediction, expected landmark_pose"):
         run_training(LandmarkPoseTrainConfig, settings(faces_file, new, init=wrong))
     with pytest.raises(CheckpointError, match=r"width 0\.1, .* 0\.25; use --width-mult 0\.1"):
         run_training(AUTrainConfig, settings(faces_file, new, init=wrong, width_mult=0.25))

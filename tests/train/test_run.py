@@ -207,7 +207,7 @@ def test_resuming_refuses_the_other_net_other_data_and_other_settings(
     needs("torch")
     run = tmp_path / "run"
     train(LandmarkPoseTrainConfig, faces_file, run, epochs=1)
-    with pytest.raises(CheckpointError, match="landmark_pose net, expected au_prediction"):
+    with pytest.raises(CheckpointError, match="kind landmark_pose, expected au_prediction"):
         run_training(AUTrainConfig, {}, resume=run)
     with pytest.raises(CheckpointError, match=r"--width-mult 0\.5 contradicts"):
         run_training(LandmarkPoseTrainConfig, {"width_mult": 0.5}, resume=run)
