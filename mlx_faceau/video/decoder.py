@@ -217,14 +217,18 @@ class Decoder:
             return round(lacking * self.rate) if lacking > _ENDS_EARLY else 0
         return 0
 
+    @property
+    def pixel_aspect(self) -> float:
+        """Width of a coded pixel by its height; 1 where it counts as square."""
+        aspect = self.stream.sample_aspect_ratio or self.stream.codec_context.sample_aspect_ratio
+        ratio = float(aspect) if aspect else 1.0
+        square = abs(ratio - 1) <= _SQUARE or not 1 / _MAX_ASPECT <= ratio <= _MAX_ASPECT
+        return 1.0 if square else ratio
+
     def image(self, decoded: DecodedFrame) -> np.ndarray:
         """(H, W, 3) uint8 BGR as displayed: square pixels, upright. The array is the caller's."""
         frame = decoded.frame
-        aspect = self.stream.sample_aspect_ratio or self.stream.codec_context.sample_aspect_ratio
-        ratio = float(aspect) if aspect else 1.0
-        if abs(ratio - 1) <= _SQUARE or not 1 / _MAX_ASPECT <= ratio <= _MAX_ASPECT:
-            ratio = 1.0
-        width = max(1, round(frame.width * ratio))
+        width = max(1, round(frame.width * self.pixel_aspect))
         if width * frame.height > _MAX_PIXELS:
             raise VideoError(
                 f"{self.name}: frames of {width} x {frame.height} pixels are too large"

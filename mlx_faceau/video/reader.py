@@ -89,6 +89,7 @@ class Video:
     Attributes:
         rate: frames a second, on average.
         count: about how many frames the file promises; None where it does not say.
+        pixel_aspect: width of a coded pixel by its height; frames come with square ones.
 
     Raises:
         VideoError: if it is missing, empty, no readable video, or not one frame can be decoded.
@@ -118,6 +119,7 @@ class Video:
                 f"{path}: not one frame can be decoded; the file is damaged, or contains none"
             )
         self._first: DecodedFrame = first
+        self.pixel_aspect = self._decoder.pixel_aspect
         self._read = self._reading = False
 
     @property

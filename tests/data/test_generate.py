@@ -2,12 +2,14 @@
 
 import json
 import struct
+from fractions import Fraction
 
 import cv2
 import numpy as np
 import pytest
 from blobs import Blob, draw_frame, write_video
 from labelled_videos import check_sample, film, label, labels_of, moving_face, write_csv
+from videos import write
 
 import mlx_faceau
 from mlx_faceau.core import geometry
@@ -154,6 +156,21 @@ def test_a_csv_of_a_video_of_another_size_is_refused(tmp_path):
     video = film(tmp_path / "clip.mp4", moving_face(3))
     write_csv(tmp_path / "clip.csv", faces)
     with pytest.raises(DatasetError, match="outside the 320 x 240 image"):
+        next(TrainingDataGenerator().process_video(video))
+
+
+def test_a_csv_of_pixels_that_are_not_square_is_refused(tmp_path):
+    """OpenFace reads pixels as they are stored, and the video shows them twice as wide."""
+    faces = moving_face(3)
+
+    def widen(stream):
+        stream.codec_context.sample_aspect_ratio = Fraction(2, 1)
+
+    video = write(
+        tmp_path / "clip.mp4", [draw_frame(blobs, (240, 320)) for blobs in faces], setup=widen
+    )
+    write_csv(tmp_path / "clip.csv", faces)
+    with pytest.raises(DatasetError, match="pixels are 2 times as wide as high"):
         next(TrainingDataGenerator().process_video(video))
 
 

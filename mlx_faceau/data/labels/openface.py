@@ -118,7 +118,16 @@ class _Table:
         for row in np.flatnonzero(usable).tolist():
             self._rows.setdefault(int(frames[row]), []).append(row)
         self._hog = _read_hog(path.with_suffix(".hog"), count)
-        self._rate = 1.0 if is_photograph(video) else Video(video).rate
+        self._rate = 1.0
+        if not is_photograph(video):
+            source = Video(video)
+            self._rate = source.rate
+            if source.pixel_aspect != 1:  # frames come with square pixels, and OpenFace's did not
+                raise DatasetError(
+                    f"{video}: its pixels are {source.pixel_aspect:.3g} times as wide as high, and "
+                    "OpenFace took them for square; convert it (ffmpeg -i VIDEO -vf "
+                    "scale=iw*sar:ih,setsar=1 SQUARE.mp4) and run FeatureExtraction on that"
+                )
         self._place_checked = self._count_checked = False
 
     def __call__(self, frame: Frame) -> list[FaceLabels]:
