@@ -58,7 +58,6 @@ def add_arguments(option: Callable[..., argparse.Action]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from mlx_faceau.data.format.identity import read_pairs
     from mlx_faceau.data.labels.face_labels import is_photograph
     from mlx_faceau.data.labels.generate_files import GeneratorSettings, generate_file
     from mlx_faceau.data.labels.quality import Limits
@@ -72,8 +71,12 @@ def run(args: argparse.Namespace) -> int:
     settings = GeneratorSettings(
         args.labels, args.frame_step, args.pdm, _limits(args.limit), args.label_model
     )
-    subjects = read_pairs(Path(args.subjects), "file,subject") if args.subjects else {}
-    inputs = _inputs(_find_files(args), dict(subjects.values()))
+    subjects = _read_subjects(Path(args.subjects)) if args.subjects else {}
+    inputs = _inputs(_find_files(args), subjects)
+    if args.subjects and (unnamed := [file.name for file in inputs if file.subject is None]):
+        shown = ", ".join(unnamed[:3]) + ", ..." * (len(unnamed) > 3)
+        line = f"no subject of {len(unnamed)} of {counted(len(inputs), 'file')} ({shown})"
+        print(f"{args.subjects}: {line}: each counts as another person", file=sys.stderr)
     with _progress(len(inputs)) as progress:
         reports = generate_file(inputs, settings, Path(args.output), args.workers, progress)
     if args.report:
@@ -137,8 +140,26 @@ def _find_files(args: argparse.Namespace) -> list[Path]:
     return [path for path in found if path in named or path.suffix.lower() in kinds]
 
 
+def _read_subjects(path: Path) -> dict[str, str]:
+    """The table's subjects by file; DatasetError if a file has two."""
+    from mlx_faceau.data.format.identity import read_pairs
+
+    subjects: dict[str, str] = {}
+    for line, (name, subject) in read_pairs(path, "file,subject").items():
+        other = subjects.setdefault(Path(name).as_posix(), subject)
+        if other != subject:
+            raise DatasetError(
+                f"{path}: line {line}: {name} is {subject}, and {other} above; name files of one "
+                "name with their folders"
+            )
+    return subjects
+
+
 def _inputs(paths: Sequence[Path], subjects: dict[str, str]) -> list["InputFile"]:
-    """Inputs named by their file names, or by their paths where two have one name."""
+    """Inputs named by their file names, or by their paths where two have one name.
+
+    The table of subjects may name a file with or without its folders and its ending.
+    """
     from mlx_faceau.data.labels.generate_files import InputFile
 
     if not paths:
@@ -147,7 +168,10 @@ def _inputs(paths: Sequence[Path], subjects: dict[str, str]) -> list["InputFile"
     for path in paths:
         name = path.name if names[path.name] == 1 else path.as_posix()
         name = name.encode(errors="backslashreplace").decode()  # HDF5 takes UTF-8 alone
-        subject = subjects.get(name) or subjects.get(path.name) or subjects.get(path.stem)
+        parts = path.absolute().parts
+        tails = [Path(*parts[first:]) for first in range(len(parts))] if subjects else []
+        known = [name, *(each.as_posix() for t in tails for each in (t, t.with_suffix("")))]
+        subject = next((subjects[each] for each in known if each in subjects), None)
         inputs.append(InputFile(path, name, subject))
     return inputs
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -173,6 +174,70 @@ def test_an_interrupted_run_keeps_the_finished_videos(tmp_path):
     reports = generate_file(inputs, settings, output, workers=0)
     assert [report.kept for report in reports] == [3, 3, 3]
     assert FaceDataset(output).videos.tolist() == ["a"] * 3 + ["b"] * 3 + ["c"] * 3
+
+
+def put_csv(path, faces):
+    """A CSV that took its place after all others, however old its numbers are."""
+    write_csv(path, faces)
+    later = time.time() + 60
+    os.utime(path, (later, later))
+
+
+def test_a_resumed_run_reads_a_csv_anew_that_was_replaced_in_between(tmp_path):
+    inputs = [InputFile(good_video(tmp_path, name, 3), name) for name in ("a", "b")]
+    output, settings = tmp_path / "out.h5", GeneratorSettings(limits=KEEP_ALIKE)
+
+    def interrupt(videos: int, frames: int) -> None:
+        if videos == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        generate_file(inputs, settings, output, workers=0, progress=interrupt)
+    put_csv(tmp_path / "a.csv", moving_face(3, person=2))
+    generate_file(inputs, settings, output, workers=0)
+    first = FaceDataset(tmp_path / "out.h5").labels["local_params"][:, 0]
+    assert first.tolist() == [1, 1, 1, -1, -1, -1]
+
+
+def test_what_an_existing_file_holds_is_said_and_newer_labels_too(tmp_path, caplog):
+    good_video(tmp_path, "a", 3)
+    arguments = [tmp_path / "a.mp4", "--output", tmp_path / "out.h5", "--workers", 0]
+    assert generate(*arguments) == 0
+    assert caplog.messages == []
+    put_csv(tmp_path / "a.csv", moving_face(3, person=2))
+    assert generate(*arguments, "--frame-step", 2) == 0
+    held, older = caplog.messages
+    assert "holds 1 of 1 file already, which are not labelled again" in held
+    assert "older than the CSV of a.mp4" in older
+
+
+def test_a_subject_that_an_existing_file_does_not_hold_is_refused(tmp_path, capsys):
+    good_video(tmp_path, "a", 3)
+    arguments = [tmp_path / "a.mp4", "--output", tmp_path / "out.h5", "--workers", 0]
+    assert generate(*arguments) == 0
+    table = tmp_path / "who.csv"
+    table.write_text("a,Anna\n")
+    assert generate(*arguments, "--subjects", table) == 2
+    assert "holds a.mp4 under no subject, not Anna" in capsys.readouterr().err
+    assert not (tmp_path / "out.h5.shards").exists()
+
+
+def test_files_are_named_with_or_without_their_folders_in_the_table_of_subjects(tmp_path, capsys):
+    for folder in ("one", "two", "three"):
+        (tmp_path / folder).mkdir()
+        good_video(tmp_path / folder, "video", 2)
+    good_video(tmp_path / "one", "alone", 2)
+    table = tmp_path / "who.csv"
+    table.write_text("one/video.mp4,Anna\n./two/video,Ben\none/alone,Cleo\n")
+    arguments = [*(tmp_path / f for f in ("one", "two", "three")), "--output", tmp_path / "out.h5"]
+    assert generate(*arguments, "--subjects", table, "--workers", 0) == 0
+    subjects = FaceDataset(tmp_path / "out.h5").subjects
+    assert subjects.tolist() == [*["Cleo"] * 2, *["Anna"] * 2, *["Ben"] * 2, "", ""]
+    message = "no subject of 1 of 4 files"
+    assert message in capsys.readouterr().err
+    table.write_text("video.mp4,Anna\nvideo.mp4,Ben\n")
+    assert generate(*arguments, "--subjects", table) == 2
+    assert "line 2: video.mp4 is Ben, and Anna above" in capsys.readouterr().err
 
 
 def test_reports_come_in_the_order_of_the_inputs_however_they_finish(tmp_path, monkeypatch):

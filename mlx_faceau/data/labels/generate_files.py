@@ -15,7 +15,7 @@ import multiprocessing
 import os
 import shutil
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field, replace
@@ -27,7 +27,9 @@ from pathlib import Path
 import cv2
 
 from mlx_faceau.core.file_lock import Lock
+from mlx_faceau.core.plural import counted
 from mlx_faceau.data.format.columns import batch_of_one, checked_block
+from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.data.format.label_provenance import GENERATION, check_same_labels, video_reports
 from mlx_faceau.data.format.row_io import check_target, copy_files, create_file
 from mlx_faceau.data.worker import start_worker
@@ -35,6 +37,7 @@ from mlx_faceau.errors import DatasetError, FaceauError, FunctionError, UsageErr
 
 from .face_labels import is_photograph
 from .generate import TrainingDataGenerator, VideoReport, writer_arguments
+from .openface import OpenFaceLabeller, label_time
 from .quality import Limits
 
 _LOG = logging.getLogger(__name__)
@@ -129,10 +132,21 @@ def generate_file(
                 f"{output}: exists, and was not made from videos; choose another name and join "
                 "them with 'mlx-faceau data merge'"
             )
-        folder = output.with_name(output.name + ".shards")
-        folder.mkdir(exist_ok=True)
         inputs = _renamed(inputs, reports)
         new = [file for file in inputs if file.name not in reports]
+        if len(new) < len(inputs):
+            _check_subjects(output, inputs)
+            _LOG.warning(
+                "%s: holds %d of %s already, which are not labelled again, whatever the options",
+                *(output, len(inputs) - len(new), counted(len(inputs), "file")),
+            )
+            if newer := _relabelled(output, inputs, reports.values()):
+                _LOG.warning(
+                    "%s: older than the CSV of %s; move it away to use the new labels",
+                    *(output, ", ".join(newer[:3]) + ", ..." * (len(newer) > 3)),
+                )
+        folder = output.with_name(output.name + ".shards")
+        folder.mkdir(exist_ok=True)
         filled: list[Shard] = []
         # Of each labeller and PDM one report: a check of all of them grows with every input.
         kinds = {_kind(each): each for each in reversed(reports.values()) if each.kept}
@@ -208,6 +222,36 @@ def _read_reports(path: Path) -> list[VideoReport]:
         ) from None
 
 
+def _relabelled(
+    path: Path, inputs: Sequence[InputFile], reports: Iterable[VideoReport]
+) -> list[str]:
+    """Names of the inputs whose CSV of OpenFace is newer than a file of their samples."""
+    written = path.stat().st_mtime
+    used = {each.video for each in reports if each.labeller == OpenFaceLabeller.name and each.kept}
+    return [each.name for each in inputs if each.name in used and label_time(each.path) > written]
+
+
+def _check_subjects(path: Path, inputs: Sequence[InputFile]) -> None:
+    """Raise DatasetError if a file holds the samples of an input under another subject."""
+    given = {file.name: file.subject for file in inputs if file.subject}
+    if not given:
+        return
+    stored = FaceDataset(path, keep_outside=True, quiet=True)
+    subjects = itertools.repeat("") if stored.subjects is None else stored.subjects.tolist()
+    held: dict[str, set[str]] = {}
+    for video, subject in zip(
+        [] if stored.videos is None else stored.videos, subjects, strict=False
+    ):
+        held.setdefault(video, set()).add(subject)
+    for name in given.keys() & held.keys():
+        if given[name] not in held[name]:
+            known = ", ".join(filter(None, sorted(held[name]))) or "no subject"
+            raise DatasetError(
+                f"{path}: holds {name} under {known}, not {given[name]}; move the file away to "
+                "make it anew"
+            )
+
+
 def _all_shards(
     inputs: Sequence[InputFile],
     folder: Path,
@@ -223,7 +267,9 @@ def _all_shards(
         for start in range(0, len(members), size):
             shard = Shard.of(folder, members[start : start + size], settings)
             reports = _read_reports(shard.path) if shard.path.is_file() else []
-            if any(report.final for report in reports):
+            if any(report.final for report in reports) and not _relabelled(
+                shard.path, shard.inputs, reports
+            ):
                 yield shard, reports
             else:
                 missing.append(shard)

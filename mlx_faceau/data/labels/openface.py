@@ -48,6 +48,14 @@ def find_csv(video: Path) -> Path | None:
     return next((path for path in paths if not _is_result(path)), None)
 
 
+def label_time(video: Path) -> float:
+    """When the CSV of a video, or its ``.hog``, was written or put there; 0 without one."""
+    path = find_csv(video)
+    files = [] if path is None else [path, path.with_suffix(".hog")]
+    stats = [file.stat() for file in files if file.is_file()]
+    return max((max(stat.st_mtime, stat.st_ctime) for stat in stats), default=0.0)
+
+
 def _is_result(path: Path) -> bool:
     try:
         record = json.loads(path.with_suffix(".run.json").read_text("utf-8"))
