@@ -288,6 +288,18 @@ def test_two_sides_of_a_split_must_share_neither_people_nor_pictures(path, tmp_p
     assert main(["data", "check", str(path), "--against", str(mixed)]) == 1
 
 
+def test_two_sides_may_share_a_videos_name_where_they_name_other_subjects(path, tmp_path):
+    one, other = arrays(20), arrays(20, seed=1)
+    other["metadata/subjects"] = texts([f"other {i // 4}" for i in range(20)])
+    write(path, one)
+    apart = write(tmp_path / "apart.h5", other)  # as split leaves two recordings of one name
+    assert check_file(path, apart).failures == []
+    other["metadata/subjects"] = texts(["other 0"] * 4 + [""] * 16)
+    partly = write(tmp_path / "partly.h5", other)  # the rest are those whom the videos' names tell
+    (failure,) = check_file(path, partly).failures
+    assert failure == f"4 subjects also in {partly}: person1, person2, person3 ..."
+
+
 def test_statistics_are_drawn_and_quality_is_described(path, tmp_path, capsys):
     data = arrays()
     data["metadata/quality_scores"] = np.linspace(0, 1, 40).astype("f4")

@@ -15,14 +15,13 @@ from mlx_faceau.core.plural import counted
 from mlx_faceau.errors import DatasetError
 
 from . import schema
-from .dataset import FaceDataset
+from .dataset import ConcatDataset, FaceDataset
 from .identity import (
     duplicate_faces,
     face_digests,
     people_names,
     shown_name,
     spellings,
-    subject_key,
 )
 
 HISTOGRAM_EDGES = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0, MAX_INTENSITY)
@@ -97,14 +96,10 @@ def check_intensities(intensities: np.ndarray, source: object) -> None:
 def find_overlap(one: FaceDataset, other: FaceDataset) -> list[str]:
     """Lines on people and faces that are in both data sets, as none may be after a split."""
     found = []
+    _, names = people_names(ConcatDataset([one, other]), strict=False)
+    shared = set(names[: len(one)]) & set(names[len(one) :])
     for kind in ("subject", "video"):
-        names = [getattr(dataset, f"{kind}s") for dataset in (one, other)]
-        own, others = (
-            {} if texts is None else {subject_key(name): name for name in texts.tolist() if name}
-            for texts in names
-        )
-        both = sorted(own[key] for key in own.keys() & others.keys())
-        if both:
+        if both := sorted(shown_name(name) for name in shared if name.startswith(kind[0])):
             found.append(f"{counted(len(both), kind)} also in {other.path}: {_first_three(both)}")
     sides = np.repeat(["one", "other"], [len(one), len(other)])
     digests = np.concatenate([face_digests(one), face_digests(other)])
