@@ -234,6 +234,25 @@ def test_pixels_are_square_as_displayed(
     )
 
 
+@pytest.mark.parametrize("bf", ["0", "2"])
+@pytest.mark.parametrize("codec", ["libx264", "mpeg2video"])
+def test_a_pixel_aspect_that_changes_in_a_broadcast_is_followed(
+    tmp_path: Path, codec: str, bf: str
+) -> None:
+    data = b""
+    for number, aspect in enumerate((Fraction(16, 15), Fraction(64, 45))):
+
+        def stretch(stream: Any, aspect: Fraction = aspect) -> None:
+            stream.codec_context.sample_aspect_ratio = aspect
+
+        size, times = (576, 720), range(10 * number, 10 * number + 10)
+        write(tmp_path / "a.ts", numbered(10, size), codec, setup=stretch, times=times, bf=bf)
+        data += (tmp_path / "a.ts").read_bytes()
+    (tmp_path / "a.ts").write_bytes(data)
+    widths = [frame.image.shape[1] for frame in read(tmp_path / "a.ts")]
+    assert widths == [768] * 9 + [1024] * 10
+
+
 TURNS: list[tuple[float, bool, bool]] = [
     (angle, h, v) for angle in (0, 90, 180, -90) for h, v in ((False, False), (True, False))
 ]

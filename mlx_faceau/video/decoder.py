@@ -29,6 +29,7 @@ _DEMUXERS = (
 )
 # Containers whose header tells the duration, rounded at most; other durations are estimates.
 _WITH_DURATION = {"matroska,webm", "flv", "asf"}
+_BROADCAST = ("mpegts", "mpeg")  # transport and program streams
 _STILL_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1")
 _MAX_PIXELS = 1 << 26  # of a frame; 8K has half of it
 _MAX_ASPECT = 16  # pixels wider or narrower than this are a mistake in the file
@@ -51,6 +52,7 @@ class DecodedFrame:
     pts: int | None  # time of display in the stream's time base; None: the file gives no times
     frame: av.VideoFrame
     matrix: np.ndarray | None = None  # (9,) int32 16.16 display matrix; None: the file has none
+    pixel_aspect: float = 1.0  # see Decoder
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,7 @@ class Decoder:
         newest = shown = None  # times of the packets so far, and of the frames
         begun, avi = False, self._container.format.name == "avi"
         turn = matrix = None  # degrees, and the display matrix that says so
+        aspect = 1.0  # of a pixel
         for packet in self._packets():
             if packet is not None and packet.is_corrupt:
                 self.damaged += 1  # half a frame may decode to a whole one, in part invented
@@ -146,13 +149,15 @@ class Decoder:
                 if frame.is_corrupt:
                     self._complain()
                 else:
+                    if turn is None or frame.key_frame:
+                        aspect = self.pixel_aspect
                     # Side data keeps its frame, picture and all, until the garbage collector
                     # comes, hundreds of frames later: so it is read where it changes. Some
                     # streams have it in one frame for all that follow.
                     if turn is None or frame.rotation not in (0, turn):
                         turn, data = frame.rotation, frame.side_data.get("DISPLAYMATRIX")
                         matrix = None if data is None else np.frombuffer(bytes(data), np.int32)
-                    yield DecodedFrame(index, shown, frame, matrix)
+                    yield DecodedFrame(index, shown, frame, matrix, aspect)
                     index += 1
         if self._threaded and shown is not None and newest is not None and newest > shown:
             raise DecoderError  # PyAV drops what is behind a complaint at the end
@@ -219,16 +224,21 @@ class Decoder:
 
     @property
     def pixel_aspect(self) -> float:
-        """Width of a coded pixel by its height; 1 where it counts as square."""
-        aspect = self.stream.sample_aspect_ratio or self.stream.codec_context.sample_aspect_ratio
-        ratio = float(aspect) if aspect else 1.0
+        """Width of the newest frame's coded pixels by their height; 1 where they count as square.
+
+        In broadcasts it may change: they have it in the stream alone.
+        """
+        aspects = [self.stream.sample_aspect_ratio, self.stream.codec_context.sample_aspect_ratio]
+        if self._container.format.name in _BROADCAST:
+            aspects.reverse()
+        ratio = float(aspects[0] or aspects[1] or 1)
         square = abs(ratio - 1) <= _SQUARE or not 1 / _MAX_ASPECT <= ratio <= _MAX_ASPECT
         return 1.0 if square else ratio
 
     def image(self, decoded: DecodedFrame) -> np.ndarray:
         """(H, W, 3) uint8 BGR as displayed: square pixels, upright. The array is the caller's."""
         frame = decoded.frame
-        width = max(1, round(frame.width * self.pixel_aspect))
+        width = max(1, round(frame.width * decoded.pixel_aspect))
         if width * frame.height > _MAX_PIXELS:
             raise VideoError(
                 f"{self.name}: frames of {width} x {frame.height} pixels are too large"
@@ -366,7 +376,7 @@ def _video_stream(container: Any, name: Path) -> Any:
 
 def _demux(container: Any) -> Iterator[Packet]:
     """All packets; an error of the file ends them, as its end does."""
-    avi, parsed = container.format.name == "avi", container.format.name in ("mpegts", "mpeg")
+    avi, parsed = container.format.name == "avi", container.format.name in _BROADCAST
     damaged: dict[int, bool] = {}  # by stream
     with suppress(av.error.FFmpegError):
         for packet in container.demux():
