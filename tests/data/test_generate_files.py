@@ -240,6 +240,25 @@ def test_files_are_named_with_or_without_their_folders_in_the_table_of_subjects(
     assert "line 2: video.mp4 is Ben, and Anna above" in capsys.readouterr().err
 
 
+def test_a_merged_file_knows_both_recordings_of_one_name(tmp_path):
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for person, folder in enumerate(folders):
+        folder.mkdir()
+        good_video(folder, "video", 3 + person, person)
+        assert generate(folder, "--output", folder / "own.h5", "--workers", 0) == 0
+    merged = tmp_path / "merged.h5"
+    parts = [str(folder / "own.h5") for folder in folders]
+    assert main(["data", "merge", *parts, "--output", str(merged)]) == 0
+    assert generate(*folders, "--output", merged, "--workers", 0) == 0
+    assert FaceDataset(merged).videos.tolist() == ["video.mp4"] * 7
+    third = tmp_path / "three"
+    third.mkdir()
+    good_video(third, "video", 2, 2)
+    assert generate(*folders, third, "--output", merged, "--workers", 0) == 0
+    reports = [(report["video"].split("/")[-1], report["kept"]) for report in video_reports(merged)]
+    assert reports == [("video.mp4", 3), ("video.mp4", 4), ("video.mp4", 2)]
+
+
 def test_reports_come_in_the_order_of_the_inputs_however_they_finish(tmp_path, monkeypatch):
     def backwards(shards, settings, workers, progress):
         for shard in reversed(shards):

@@ -15,7 +15,7 @@ import multiprocessing
 import os
 import shutil
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field, replace
@@ -126,7 +126,9 @@ def generate_file(
     lock = Lock(Path(f"{output}.lock"), busy)
     try:
         existing = [output] if output.exists() else []
-        reports = {each.video: each for path in existing for each in _read_reports(path)}
+        reports: dict[str, VideoReport] = {}
+        for each in itertools.chain(*map(_read_reports, existing)):
+            reports[_unused(each.video, reports)] = each  # a merged file may name two alike
         if existing and not reports:
             raise DatasetError(
                 f"{output}: exists, and was not made from videos; choose another name and join "
@@ -193,11 +195,15 @@ def _renamed(
     for file in inputs:
         name = next((known[h] for h in _file_hashes(file.path) if h in known), None)
         if name is None and file.name in reports and reports[file.name].file_hashes:
-            numbered = (f"{file.name} ({number})" for number in itertools.count(2))
-            name = next(each for each in numbered if each not in used)
+            name = _unused(file.name, used)
             used.add(name)
         renamed.append(replace(file, name=name or file.name))
     return renamed
+
+
+def _unused(name: str, used: Collection[str]) -> str:
+    numbered = (f"{name} ({number})" for number in itertools.count(2))
+    return next(each for each in itertools.chain([name], numbered) if each not in used)
 
 
 def _file_hashes(path: Path) -> list[str]:
