@@ -190,21 +190,20 @@ def _export_model(
             print(error.check.table())
             print(f"mlx-faceau: {error}", file=sys.stderr)
             status = 1
-        else:
-            files = path.rglob("*") if path.is_dir() else [path]
-            size = sum(file.stat().st_size for file in files if file.is_file())
-            print(f"{path}: {size / 1e6:.1f} MB")
-            if check is not None:
-                print(check.table())
-        if path.exists():
-            beside = {
-                write_model_card(each, path.parent, args.width_mult, made.get(each))
-                for each in checkpoints
-            }
-            if form != "safetensors":
-                save_calibrations(path.parent / BOXES_NAME)
-                beside.add(path.parent / BOXES_NAME)
-            written.update(dict.fromkeys(sorted(beside)))
+            continue
+        files = path.rglob("*") if path.is_dir() else [path]
+        size = sum(file.stat().st_size for file in files if file.is_file())
+        print(f"{path}: {size / 1e6:.1f} MB")
+        if check is not None:
+            print(check.table())
+        beside = {
+            write_model_card(each, path.parent, args.width_mult, made.get(each))
+            for each in checkpoints
+        }
+        if form != "safetensors":
+            save_calibrations(path.parent / BOXES_NAME)
+            beside.add(path.parent / BOXES_NAME)
+        written.update(dict.fromkeys(sorted(beside)))
     if written:
         print("beside:", ", ".join(map(str, written)))
     return status
@@ -235,14 +234,16 @@ def _targets(
     from mlx_faceau.core.checkpoint import BEST_NAME
 
     target = Path(output or (checkpoint if checkpoint.is_dir() else checkpoint.parent))
-    if target.suffix not in SUFFIXES.values():
-        return {form: target / f"{name}{SUFFIXES[form]}" for form in formats}
-    if [target.suffix] != [SUFFIXES[form] for form in formats]:
-        raise UsageError(f"--output {target} is not the one file of --to {','.join(formats)}")
+    targets = {form: target / f"{name}{SUFFIXES[form]}" for form in formats}
+    if target.suffix in SUFFIXES.values():
+        if [target.suffix] != [SUFFIXES[form] for form in formats]:
+            raise UsageError(f"--output {target} is not the one file of --to {','.join(formats)}")
+        targets = {formats[0]: target}
     source = checkpoint / BEST_NAME if checkpoint.is_dir() else checkpoint
-    if target.exists() and target.samefile(source):
-        raise UsageError(f"--output {target} is the checkpoint itself")
-    return {formats[0]: target}
+    for path in targets.values():
+        if path.exists() and path.samefile(source):
+            raise UsageError(f"--output {path} is the checkpoint itself")
+    return targets
 
 
 def read_faces(

@@ -109,6 +109,9 @@ def test_a_failed_check_exits_with_1_prints_the_table_and_leaves_nothing(
     assert "FAILED" in printed.out
     assert printed.err.count("\n") == 1
     assert "au_prediction.onnx fails its check and was not written" in printed.err
+    (run_folder / "au_prediction.onnx").touch()  # of another checkpoint: no card of this one
+    assert main(["export", str(run_folder)]) == 1
+    assert names(run_folder) == ["au_prediction.onnx", "checkpoint_best.safetensors"]
 
 
 @pytest.mark.parametrize(
@@ -145,6 +148,14 @@ def test_the_checkpoint_is_never_overwritten_by_its_weights(run_folder, capsys):
     arguments = ["--to", "safetensors", "--output", str(checkpoint)]
     assert main(["export", str(checkpoint), *arguments]) == 2
     assert "is the checkpoint itself" in capsys.readouterr().err
+    named = checkpoint.rename(run_folder / "au_prediction.safetensors")
+    whole = named.read_bytes()
+    for output in ([], ["--output", str(run_folder)]):
+        options = ["--to", "safetensors", "--precision", "float16-weights", *output]
+        assert main(["export", str(named), *options]) == 2
+        assert f"{named} is the checkpoint itself" in capsys.readouterr().err
+    assert named.read_bytes() == whole
+    assert names(run_folder) == [named.name]
 
 
 def test_missing_and_truncated_checkpoints_exit_with_2(run_folder, tmp_path, capsys):
