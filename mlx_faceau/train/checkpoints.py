@@ -147,20 +147,22 @@ class RunFolder:
         best: bool = False,
         number: int | None = None,
     ) -> None:
-        """Write the last checkpoint, then its copies.
+        """Write the numbered checkpoint if there is one, the last one, then the best one.
 
-        A kill in between loses nothing: the last checkpoint says that it is the best, and
-        :meth:`adopt_best` makes up for the copy.
+        A kill in between loses nothing: training resumes before the numbered one, or from a last
+        one that says that it is the best, and :meth:`adopt_best` makes up for the copy.
         """
         if not self.writes:
             return
         self.path.mkdir(parents=True, exist_ok=True)
         last = self.path / LAST_NAME
-        save_checkpoint(last, arrays, metadata)
+        newest = last if number is None else self.path / NUMBERED.format(number)
+        save_checkpoint(newest, arrays, metadata)
+        if newest != last:
+            self._copy(newest, LAST_NAME)
         if best:
             self._copy(last, BEST_NAME)
         if number is not None:
-            self._copy(last, NUMBERED.format(number))
             numbered = self.path.glob("checkpoint_epoch_*.safetensors")
             oldest_first = sorted(numbered, key=lambda path: (len(path.name), path.name))
             for path in oldest_first[: -self.keep] if self.keep else ():

@@ -17,7 +17,7 @@ from mlx_faceau.core.metrics import au_metrics, landmark_pose_metrics
 from mlx_faceau.core.trainer import Trainer
 from mlx_faceau.errors import FaceauError
 
-from .checkpoints import AU_MODELS, RunFolder, TrainingState
+from .checkpoints import AU_MODELS, LAST_NAME, RunFolder, TrainingState
 from .config import TrainConfig
 from .datasets import TrainingData
 from .distributed import Watchdog
@@ -56,7 +56,7 @@ class TrainingLoop:
 
         FaceauError is raised if the loss is not finite; the last good checkpoint stays.
         """
-        if self.state.epoch == self.state.batch == 0:
+        if not (self.folder.path / LAST_NAME).exists():
             self._save()  # if the first epoch dies, there is something to resume
         if (done := self.state.epoch) >= self.config.epochs:
             _LOG.warning(
@@ -89,8 +89,9 @@ class TrainingLoop:
         from tqdm import tqdm
 
         state, batches, config = self.state, self.data.batches, self.config
-        first, total_steps = state.batch, config.epochs * len(batches)
-        started, waited, rate = time.monotonic(), 0.0, 0.0
+        first, done = state.batch, state.epoch * len(batches)
+        total_steps = config.epochs * len(batches)
+        started, waited = time.monotonic(), 0.0
         bar = tqdm(
             total=len(batches) * batches.batch_size,
             initial=first * batches.batch_size,
@@ -104,8 +105,7 @@ class TrainingLoop:
                 asked = time.monotonic()
                 batch = next(source)
                 waited += time.monotonic() - asked
-                step = state.epoch * len(batches) + state.batch
-                rate = learning_rate(step, total_steps, config.lr)
+                rate = learning_rate(done + state.batch, total_steps, config.lr)
                 state.losses.append(self.trainer.step(batch, rate))
                 state.batch += 1
                 bar.update(batches.batch_size)
@@ -118,7 +118,7 @@ class TrainingLoop:
                         break
         seconds = max(time.monotonic() - started, _CLOCK_TICK)
         return {
-            "learning_rate": rate,
+            "learning_rate": learning_rate(done + state.batch - 1, total_steps, config.lr),
             "images_per_second": (state.batch - first) * batches.batch_size / seconds,
             "waiting": waited / seconds,
         }

@@ -183,6 +183,49 @@ def test_the_running_epoch_is_saved_every_few_minutes_and_goes_on_from_any_save(
     assert losses[0] == losses[1]
 
 
+@pytest.mark.parametrize("copies", [0, 1, 2])
+def test_a_kill_between_the_files_of_a_save_loses_none_of_them(
+    copies: int, faces_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy, left = RunFolder._copy, iter(range(copies))
+
+    def copy_or_die(folder: RunFolder, *files: Any) -> None:
+        if next(left, None) is None:
+            raise SystemError("killed")
+        copy(folder, *files)
+
+    died = make_loop(faces_file, tmp_path, [2.0, 1.0], epochs=2, save_every=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "_copy", copy_or_die)
+        with pytest.raises(SystemError):
+            died.run()
+    last = find_resumable(tmp_path)
+    state = TrainingState.from_checkpoint(last)
+    RunFolder(tmp_path).adopt_best(last.path, state.best_epoch)
+    losses = [2.0, 1.0][state.epoch :]
+    make_loop(faces_file, tmp_path, losses, state, epochs=2, save_every=1).run()
+    found = {path.stem: load_checkpoint(path) for path in tmp_path.glob("*.safetensors")}
+    epochs = {name: file.metadata["progress"]["epoch"] for name, file in found.items()}
+    twos = {f"checkpoint_{name}": 2 for name in ("best", "last", "final", "epoch_002")}
+    assert epochs == {"checkpoint_epoch_001": 1, **twos}
+
+
+def test_an_epoch_that_died_in_validation_keeps_its_learning_rate(
+    faces_file: Path, tmp_path: Path
+) -> None:
+    whole = make_loop(faces_file, tmp_path / "whole", [2.0, 1.0], epochs=2)
+    whole.run()
+    died = make_loop(faces_file, tmp_path / "died", [], epochs=2, save_every_minutes=1e-9)
+    with pytest.raises(IndexError):  # no validation loss is left
+        died.run()
+    state = TrainingState.from_checkpoint(find_resumable(tmp_path / "died"))
+    assert (state.epoch, state.batch) == (0, BATCHES)
+    resumed = make_loop(faces_file, tmp_path / "died", [2.0, 1.0], state, epochs=2)
+    resumed.run()
+    rates = [[e["learning_rate"] for e in loop.state.epochs] for loop in (whole, resumed)]
+    assert rates[0] == rates[1]
+
+
 def test_what_a_killed_save_left_behind_is_removed(tmp_path: Path) -> None:
     left = tmp_path / ".checkpoint_last.safetensors.x1.safetensors"
     left.write_bytes(b"half")
