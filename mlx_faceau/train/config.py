@@ -128,7 +128,7 @@ class TrainConfig:
     rank_timeout: float = option(
         300.0, "distributed training: seconds without a step after which a rank gives up", least=1.0
     )
-    seed: int = option(42, "seed of weights, split, data order and dropout", least=0)
+    seed: int = option(42, "seed of weights, split, data order and dropout", least=0, below=2**63)
     precision: str = option(
         "float32",
         "arithmetic of the backbone; weights, heads and losses stay float32. bfloat16: on a GPU, "

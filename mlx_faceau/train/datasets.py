@@ -116,6 +116,11 @@ def open_data(
     check_intensities(dataset.labels["au_intensities"], ", ".join(files))
     step = config.batch_size * config.accumulate * part[1]
     split = _split(dataset, config)
+    if len(split.validation) < 2:
+        raise DatasetError(
+            f"{', '.join(config.val_data or config.data)}: one face to validate on, expected at "
+            "least two; add data, or raise --val-split or --overfit"
+        )
     statistics = TargetStatistics.of(
         _rows(dataset.labels, split.train), _rows(dataset.masks, split.train)
     )

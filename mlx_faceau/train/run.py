@@ -96,6 +96,13 @@ def run_settings(
         recorded = {"horizontal_flip": 0.5, **current_settings(recorded)}
         output = str(checkpoint.path.parent)
     config = resolve(training, given, recorded)
+    path = given.get("au_weights") if checkpoint else None
+    kept = path and Path(path).is_file()  # resuming does not need it
+    if kept and read_au_weights(path) != _au_weights(config, checkpoint):
+        raise CheckpointError(
+            f"{path}: not the weights that {output} was trained with; leave --au-weights out, "
+            "or start a new run"
+        )
     return replace(config, output=given.get("output") or output)
 
 

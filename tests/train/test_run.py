@@ -170,8 +170,12 @@ def test_weights_of_action_units_are_recorded_and_kept_on_resume(
     given = tmp_path / "weights.json"
     given.write_text('{"AU45_r": 3}')
     train(AUTrainConfig, faces_file, tmp_path / "run", epochs=1, au_weights=str(given))
+    given.write_text('{"AU45_r": 5}')
+    again = {"epochs": 2, "au_weights": str(given)}
+    with pytest.raises(CheckpointError, match=r"weights\.json: not the weights that .*run was"):
+        run_training(AUTrainConfig, again, resume=tmp_path / "run")
     given.unlink()
-    run_training(AUTrainConfig, {"epochs": 2}, resume=tmp_path / "run")
+    run_training(AUTrainConfig, again, resume=tmp_path / "run")
     metadata = load_checkpoint(tmp_path / "run/checkpoint_last.safetensors").metadata
     assert metadata["au_weights"]["AU45_r"] == 3
     history = json.loads((tmp_path / "run/training_history.json").read_text())
@@ -199,6 +203,30 @@ def test_epochs_may_grow_on_resume(faces_file: Path, tmp_path: Path) -> None:
     result = run_training(LandmarkPoseTrainConfig, {"epochs": 2}, resume=tmp_path)
     assert (result.folder.path, result.state.epoch) == (tmp_path, 2)
     assert len(json.loads((tmp_path / "training_history.json").read_text())["epochs"]) == 2
+
+
+def test_a_finished_training_resumed_elsewhere_leaves_its_files_there(
+    faces_file: Path, tmp_path: Path
+) -> None:
+    needs("torch")
+    train(LandmarkPoseTrainConfig, faces_file, tmp_path / "run", epochs=1)
+    given = {"output": str(tmp_path / "copy")}
+    result = run_training(LandmarkPoseTrainConfig, given, resume=tmp_path / "run")
+    assert (result.stopped, result.folder.path) == ("finished", tmp_path / "copy")
+    whole, copied = (load_checkpoint(tmp_path / name) for name in ("run", "copy"))
+    assert_same_arrays(whole, copied)
+    assert_same_arrays(whole, load_checkpoint(tmp_path / "copy/checkpoint_final.safetensors"))
+
+
+def test_one_face_to_validate_on_is_refused_before_anything_is_trained(
+    faces_file: Path, tmp_path: Path
+) -> None:
+    needs("torch")
+    single = write_faces(tmp_path / "single.h5", people=1, each=1, name="other", seed=1)
+    for more in ({"val_data": str(single)}, {"overfit": 1}):
+        with pytest.raises(DatasetError, match=r"\.h5: one face to validate on, expected at least"):
+            train(AUTrainConfig, faces_file, tmp_path / "run", **more)
+        assert not (tmp_path / "run").exists()
 
 
 def test_resuming_refuses_the_other_net_other_data_and_other_settings(
