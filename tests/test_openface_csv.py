@@ -169,6 +169,13 @@ def test_a_file_that_is_no_openface_csv_is_refused(tmp_path: Path, text: str, me
         read_openface_csv(tmp_path / "a.csv")
 
 
+def test_numbers_that_windows_could_not_compute_are_nan(tmp_path: Path) -> None:
+    rows = ["frame, timestamp, AU01_r", "1, 0.0, -nan(ind)", "2, 0.04, nan(ind)", "3, 0.08, 1.5"]
+    (tmp_path / "a.csv").write_text("\n".join(rows))
+    columns = read_openface_csv(tmp_path / "a.csv")
+    np.testing.assert_array_equal(columns["AU01_r"], [np.nan, np.nan, 1.5])
+
+
 def test_openfaces_own_files_of_both_styles_are_read(shared_folder: Path) -> None:
     new = read_openface_csv(shared_folder / "data/video/subj01_timepoint01.openface.csv")
     assert (len(new), len(new["AU01_r"])) == (714, 158)

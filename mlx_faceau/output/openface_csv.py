@@ -168,7 +168,8 @@ def read_openface_csv(
     path = Path(path)
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            return _columns(path, csv.reader(file, skipinitialspace=True), wanted)
+            lines = (line.replace("nan(ind)", "nan") for line in file)  # as Windows writes it
+            return _columns(path, csv.reader(lines, skipinitialspace=True), wanted)
     except OSError as error:
         raise DatasetError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError:

@@ -140,6 +140,17 @@ def test_a_csv_of_another_video_is_a_failure_where_it_gives_no_sample(tmp_path, 
     assert f"{problem}; make sure that it is of this video" in caplog.text
 
 
+@pytest.mark.parametrize(("rows", "warned"), [(303, False), (304, True), (297, False), (296, True)])
+def test_a_csv_of_a_video_that_was_cut_afterwards_is_warned_of(tmp_path, caplog, rows, warned):
+    """Its rows belong to other frames from the first on; decoders differ by a frame or two."""
+    standing = [[Blob(110, 110, 40)]] * rows
+    film(tmp_path / "a.mp4", standing[:1] * 300)
+    write_csv(tmp_path / "a.csv", standing)
+    assert generate(tmp_path, "--output", tmp_path / "out.h5", "--workers", 0) == 0
+    problem = f"its rows are of {rows} frames, but the video has 300; make sure"
+    assert (problem in caplog.text) == warned
+
+
 def test_a_video_that_ended_early_counts_as_one_that_gave_samples(tmp_path, monkeypatch, capsys):
     def label(image: np.ndarray) -> list[dict]:
         calls.append(image)

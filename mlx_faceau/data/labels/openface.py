@@ -30,7 +30,8 @@ LICENCE = (
 _FLAGS = {"2d": "-2Dfp", "aus": "-aus"}  # of FeatureExtraction, which writes the group
 _USED = {*FIRST_COLUMNS, *GROUPS["2d"], *GROUPS["params"], *AU_NAMES}
 _MAX_LATE = 0.6  # frames between a frame's time and its number, before frames may be missing
-_OTHER_LENGTH = 0.02  # share of the frames by which the CSV of a video may be longer or shorter
+_OTHER_COUNT = 2  # frames by which the CSV of a video may be longer or shorter: decoders differ
+_OTHER_LENGTH = 0.02  # share of the frames by which it is of another video, if no sample came of it
 _INSIDE = 0.5  # share of the points that must lie in the frame
 
 
@@ -150,14 +151,14 @@ class _Table:
 
         ``last`` is the last frame's number, ``every`` how many frames there are for one read.
         """
-        more, slack = self._last - last, every + _OTHER_LENGTH * last
+        more, slack = self._last - last, every + _OTHER_COUNT
         if more <= slack and not (self._of_every_frame and more < -slack):
             return
         problem = (
             f"{self._path}: its rows are of {self._last + 1} frames, but the video has "
             f"{'about ' * (every > 1)}{last + 1}"
         )
-        if not samples:
+        if not samples and abs(more) > every + _OTHER_LENGTH * last:
             raise DatasetError(f"{problem}, and no sample came of it; it is of another video")
         _LOG.warning("%s; make sure that it is of this video", problem)
 
