@@ -120,6 +120,17 @@ def test_a_list_that_does_not_fit_is_refused(tmp_path, text, message):
         partition_by_list(dataset, tmp_path / "who.csv")
 
 
+def test_a_list_of_videos_that_tears_a_subject_apart_is_warned_of(tmp_path, caplog):
+    data = arrays(12)
+    data["metadata/subjects"] = texts(["Anna"] * 8 + ["Ben"] * 4)
+    dataset = FaceDataset(write(tmp_path / "faces.h5", data))
+    for part, warnings in (("train", 0), ("val", 1)):
+        (tmp_path / "who.csv").write_text(f"video0,train\nvideo1,{part}\nBen,val\n")
+        partition_by_list(dataset, tmp_path / "who.csv")
+        assert len(caplog.messages) == warnings
+    assert "1 subject in several parts: Anna" in caplog.text
+
+
 def test_the_command_writes_parts_that_share_nobody(tmp_path, capsys):
     path = str(write(tmp_path / "faces.h5", arrays(40)))
     folder = tmp_path / "parts"

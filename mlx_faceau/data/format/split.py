@@ -4,6 +4,8 @@ One training has two sides; parts for files of their own are balanced by action 
 list.
 """
 
+import logging
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,7 @@ from .identity import (
     subject_key,
 )
 
+_LOG = logging.getLogger(__name__)
 _SWEEPS = 20  # over all people, at most
 ACTIVE = 1.0  # intensity from which a unit counts as shown when parts are balanced
 
@@ -210,6 +213,13 @@ def partition_by_list(dataset: FaceDataset, path: Path) -> Partition:
         raise DatasetError(
             f"{path}: one face would be in several parts: rows {repeated[:3].tolist()} of "
             f"{dataset.path}, whatever their names"
+        )
+    by, names = people_names(dataset, strict=False)
+    places = Counter(person for person, _ in {*zip(names.tolist(), found.tolist(), strict=True)})
+    if torn := sorted(shown_name(name) for name, count in places.items() if name and count > 1):
+        _LOG.warning(
+            "%s: %s in several parts: %s; a part measures what a net memorised of another",
+            *(path, counted(len(torn), by), ", ".join(torn[:3]) + ", ..." * (len(torn) > 3)),
         )
     parts = {name: np.flatnonzero(found == name) for name in dict.fromkeys(part_of.values())}
     return Partition(parts, "list")
