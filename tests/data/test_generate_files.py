@@ -251,6 +251,19 @@ def test_files_are_named_with_or_without_their_folders_in_the_table_of_subjects(
     assert "line 2: video.mp4 is Ben, and Anna above" in capsys.readouterr().err
 
 
+def test_hog_features_that_one_video_lacks_are_left_out_and_said(tmp_path, caplog):
+    for name in ("a", "b"):
+        good_video(tmp_path, name, 2)
+    head = np.array([12, 12, 31], "i4").tobytes() + np.float32(1).tobytes()
+    (tmp_path / "a.hog").write_bytes(2 * (head + np.zeros(4464, "f4").tobytes()))
+    inputs = [tmp_path / "a.mp4", tmp_path / "b.mp4"]
+    assert generate(*inputs[:1], "--output", tmp_path / "out.h5", "--workers", 0) == 0
+    with h5py.File(tmp_path / "out.h5") as file:
+        assert file["hog_features"].shape == (2, 4464)
+    assert generate(*inputs, "--output", tmp_path / "out.h5", "--workers", 0) == 0
+    assert "hog_features left out: 1 of 2 sources lack them" in caplog.text
+
+
 def test_a_merged_file_knows_both_recordings_of_one_name(tmp_path):
     folders = [tmp_path / "one", tmp_path / "two"]
     for person, folder in enumerate(folders):

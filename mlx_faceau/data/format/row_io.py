@@ -1,6 +1,7 @@
 """Rows of training files: a new file is written block by block, existing ones are read so."""
 
 import contextlib
+import logging
 import math
 import os
 import re
@@ -21,6 +22,7 @@ from . import schema
 from .columns import COLUMNS, HOG, Block, concatenate_blocks
 from .dataset import FaceDataset
 
+_LOG = logging.getLogger(__name__)
 BLOCK_ROWS = 256  # samples that pass through memory together, about 10 MB
 _BYTES_PER_SAMPLE = 39_000  # an image and its labels
 _LABEL_ROWS = 1024  # rows in a chunk of everything but images
@@ -148,7 +150,10 @@ def check_new(path: Path, expected_samples: int | None = None) -> None:
 
 def copy_files(sources: Sequence[Path], file: RowWriter) -> None:
     """Append all samples of training files to a new one; HOG features if every file has some."""
-    exclude = () if all(map(schema.has_hog, sources)) else (HOG,)
+    lacking = [schema.has_hog(source) for source in sources].count(False)
+    if 0 < lacking < len(sources):
+        _LOG.warning("%s left out: %d of %d sources lack them", HOG, lacking, len(sources))
+    exclude = (HOG,) if lacking else ()
     for source in sources:
         dataset = FaceDataset(source, keep_outside=True, quiet=True)
         for block in read_blocks(dataset, exclude=exclude):
