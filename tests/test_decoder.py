@@ -63,6 +63,7 @@ KINDS = [
     ("a.h264", "libx264", "yuv420p", {}),
     ("a.hevc", "libx265", "yuv420p", {"x265-params": "log-level=none"}),
     ("a.y4m", "rawvideo", "yuv420p", {}),
+    ("a.mjpg", "mjpeg", "yuvj420p", {}),
 ]
 
 

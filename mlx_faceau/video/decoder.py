@@ -348,8 +348,11 @@ def _open(path: Path, name: Path) -> Any:
     if head[4:8] == b"ftyp" and head[8:12] in _STILL_BRANDS:
         raise VideoError(f"{name}: an image, not a video; name it .avif or .heic to read it")
     try:
+        # FFmpeg takes such a stream for a pipe of images, which are not read here.
+        jpegs = head.startswith(b"\xff\xd8") and path.suffix.lower() in (".mjpg", ".mjpeg")
         return av.open(
             f"file:{path.absolute()}",  # with its protocol: a name may look like an address
+            format="mjpeg" if jpegs else None,
             options={"format_whitelist": _DEMUXERS, "protocol_whitelist": "file"},
             metadata_errors="replace",
         )
