@@ -656,11 +656,14 @@ def test_recordings_that_were_joined_keep_their_own_spacing(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("bf", ["0", "2"])
-def test_frames_of_avi_which_knows_no_times_of_display_have_their_own(
-    tmp_path: Path, bf: str
+@pytest.mark.parametrize("name", ["a.avi", "a.asf"])
+def test_frames_of_containers_without_times_of_display_have_their_own(
+    tmp_path: Path, name: str, bf: str
 ) -> None:
-    path = write(tmp_path / "a.avi", numbered(40), times=VARYING, bf=bf, g="12")
-    frames = read(path)
+    path = write(tmp_path / name, numbered(40), times=VARYING, bf=bf, g="12")
+    video = Video(path)
+    frames = list(video.frames())
+    assert video.damaged == 0
     assert [number_of(f.image) for f in frames] == list(range(40))
     last = [VARYING[-3] + 1, VARYING[-3] + 2] if bf == "2" else VARYING[-2:]  # by the rate
     own = np.array([*VARYING[:-2], *last]) / 25

@@ -29,6 +29,7 @@ _DEMUXERS = (
 )
 # Containers whose header tells the duration, rounded at most; other durations are estimates.
 _WITH_DURATION = {"matroska,webm", "flv", "asf"}
+_UNTIMED = ("avi", "asf")  # which have times of decoding alone
 _BROADCAST = ("mpegts", "mpeg")  # transport and program streams
 _STILL_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1")
 _MAX_PIXELS = 1 << 26  # of a frame; 8K has half of it
@@ -125,7 +126,7 @@ class Decoder:
         """All frames that the decoder gives without complaint, in display order."""
         index = 0 if self._start is None else self._start.index
         newest = shown = None  # times of the packets so far, and of the frames
-        begun, avi = False, self._container.format.name == "avi"
+        begun, untimed = False, self._container.format.name in _UNTIMED
         turn = matrix = None  # degrees, and the display matrix that says so
         aspect = 1.0  # of a pixel
         for packet in self._packets():
@@ -140,8 +141,8 @@ class Decoder:
                 self._complain()
                 continue
             for frame in frames:
-                # In AVI the times of decoding are as far apart as those of display.
-                shown = frame.dts if frame.pts is None and avi else frame.pts
+                # Times of decoding are as far apart as those of display.
+                shown = frame.dts if frame.pts is None and untimed else frame.pts
                 begin = None if self._start is None else self._start.pts
                 begun |= begin is None or (shown is not None and shown >= begin)
                 if not begun:
@@ -180,8 +181,9 @@ class Decoder:
         matroska = self._container.format.name.startswith("matroska")
         hole, read_to = False, -1  # bytes without a packet before this one; end of the last packet
         for packet in _demux(self._container):
-            if packet.pts is not None and packet.time_base:
-                end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+            time = packet.dts if packet.pts is None else packet.pts
+            if time is not None and packet.time_base:
+                end = float((time + (packet.duration or 0)) * packet.time_base)
                 self._end = max(self._end, end)
             if matroska and packet.pos is not None:
                 hole |= 0 <= read_to < packet.pos - _MOST_OVERHEAD
@@ -379,7 +381,7 @@ def _video_stream(container: Any, name: Path) -> Any:
 
 def _demux(container: Any) -> Iterator[Packet]:
     """All packets; an error of the file ends them, as its end does."""
-    avi, parsed = container.format.name == "avi", container.format.name in _BROADCAST
+    untimed, parsed = (container.format.name in kinds for kinds in (_UNTIMED, _BROADCAST))
     damaged: dict[int, bool] = {}  # by stream
     with suppress(av.error.FFmpegError):
         for packet in container.demux():
@@ -387,8 +389,8 @@ def _demux(container: Any) -> Iterator[Packet]:
                 mark = packet.is_corrupt
                 packet.is_corrupt = damaged.get(packet.stream_index, False)
                 damaged[packet.stream_index] = mark
-            # AVI has no times of display, and of these PyAV makes up wrong ones.
-            if avi and packet.stream.type == "video" and packet.stream.name in ("h264", "hevc"):
+            # There are no times of display, and of these PyAV makes up wrong ones.
+            if untimed and packet.stream.type == "video" and packet.stream.name in ("h264", "hevc"):
                 reorders = packet.stream.codec_context.has_b_frames
                 packet.pts = None if reorders else packet.dts
             yield packet
