@@ -96,9 +96,9 @@ def run_settings(
         recorded = {"horizontal_flip": 0.5, **current_settings(recorded)}
         output = str(checkpoint.path.parent)
     config = resolve(training, given, recorded)
+    # Resuming does not need the file; where it is there, it must say the same.
     path = given.get("au_weights") if checkpoint else None
-    kept = path and Path(path).is_file()  # resuming does not need it
-    if kept and read_au_weights(path) != _au_weights(config, checkpoint):
+    if path and Path(path).is_file() and read_au_weights(path) != _au_weights(config, checkpoint):
         raise CheckpointError(
             f"{path}: not the weights that {output} was trained with; leave --au-weights out, "
             "or start a new run"
