@@ -217,9 +217,9 @@ def test_what_an_existing_file_holds_is_said_and_newer_labels_too(tmp_path, capl
     assert caplog.messages == []
     put_csv(tmp_path / "a.csv", moving_face(3, person=2))
     assert generate(*arguments, "--frame-step", 2) == 0
-    held, older = caplog.messages
+    held, changed = caplog.messages
     assert "holds 1 of 1 file already, which are not labelled again" in held
-    assert "older than the CSV of a.mp4" in older
+    assert "the CSV of a.mp4 changed after it was written" in changed
 
 
 def test_a_subject_that_an_existing_file_does_not_hold_is_refused(tmp_path, capsys):

@@ -144,7 +144,7 @@ def generate_file(
             )
             if newer := _relabelled(output, inputs, reports.values()):
                 _LOG.warning(
-                    "%s: older than the CSV of %s; move it away to use the new labels",
+                    "%s: the CSV of %s changed after it was written; if the labels are new, move it away",
                     *(output, ", ".join(newer[:3]) + ", ..." * (len(newer) > 3)),
                 )
         folder = output.with_name(output.name + ".shards")
