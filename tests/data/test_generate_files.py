@@ -219,7 +219,7 @@ def test_what_an_existing_file_holds_is_said_and_newer_labels_too(tmp_path, capl
     assert generate(*arguments, "--frame-step", 2) == 0
     held, changed = caplog.messages
     assert "holds 1 of 1 file already, which are not labelled again" in held
-    assert "the CSV of a.mp4 changed after it was written" in changed
+    assert "labels of a.mp4 changed after it was written" in changed
 
 
 def test_a_subject_that_an_existing_file_does_not_hold_is_refused(tmp_path, capsys):

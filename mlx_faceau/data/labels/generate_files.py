@@ -144,7 +144,7 @@ def generate_file(
             )
             if newer := _relabelled(output, inputs, reports.values()):
                 _LOG.warning(
-                    "%s: the CSV of %s changed after it was written; if the labels are new, move it away",
+                    "%s: labels of %s changed after it was written; move it away if they are new",
                     *(output, ", ".join(newer[:3]) + ", ..." * (len(newer) > 3)),
                 )
         folder = output.with_name(output.name + ".shards")
