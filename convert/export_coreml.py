@@ -18,7 +18,6 @@ import numpy as np
 
 from mlx_faceau.core.architectures import IMAGE_SIZE
 from mlx_faceau.core.artifact_metadata import COREML_SUFFIX, METADATA_KEY, find_mlmodel
-from mlx_faceau.core.checkpoint import LICENCE_NOTE
 from mlx_faceau.core.preprocess import PIXEL_MAX
 from mlx_faceau.errors import ExportError, MissingDependency, UsageError
 
@@ -130,7 +129,7 @@ def _finish(package: Path, source: SourceModel | CombinedModel, variant: Variant
     model.ParseFromString(path.read_bytes())
     about = model.description.metadata
     about.shortDescription = f"{source.kind} net of mlx-faceau"
-    about.license = LICENCE_NOTE
+    about.license = " ".join({part.metadata["licence_note"]: 0 for part in source.parts})
     about.userDefined[METADATA_KEY] = json.dumps(
         {**source.metadata, **variant.describe()}, sort_keys=True
     )

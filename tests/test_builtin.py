@@ -25,6 +25,7 @@ from stand_in import (
     stand_in_pdm,
     stand_in_weights,
 )
+from wire import write_onnx
 
 import mlx_faceau
 from mlx_faceau import FacePipeline, export_to_onnx, load_au_predictor, load_predictor
@@ -32,7 +33,13 @@ from mlx_faceau.cli.main import main
 from mlx_faceau.cli.model_metadata import read_models
 from mlx_faceau.convert.pyfaceau import read_pyfaceau
 from mlx_faceau.convert.source_model import read_source
-from mlx_faceau.core.checkpoint import file_hash, load_checkpoint, read_metadata, save_checkpoint
+from mlx_faceau.core.checkpoint import (
+    describe,
+    file_hash,
+    load_checkpoint,
+    read_metadata,
+    save_checkpoint,
+)
 from mlx_faceau.core.facs import PRESENCE_KEY
 from mlx_faceau.core.pdm import read_pdm, write_pdm
 from mlx_faceau.errors import CheckpointError
@@ -220,6 +227,12 @@ def test_a_pdm_that_the_net_was_not_taught_with_is_refused(
     assert main([*words, "other.txt"]) == 2
     assert "the landmark net was trained with another one (open" in capsys.readouterr().err
     assert main([*words, str(pair / "open_pdm.txt"), "--columns", "3d"]) == 0
+    (landmarks, _) = read_models("builtin")
+    aus = {**describe(AU), "pdm": {"name": "OpenFace's", "hash": "1" * 64}}
+    nets = {LANDMARK.kind: landmarks, AU.kind: aus}
+    both = write_onnx(Path("both.onnx"), {**describe(AU), "kind": "combined", "nets": nets})
+    assert main([*words, "other.txt", "--landmark-model", str(both)]) == 2
+    assert "the landmark net was trained with another one (open" in capsys.readouterr().err
 
 
 def test_info_and_benchmark_know_the_name(

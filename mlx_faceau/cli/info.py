@@ -70,13 +70,19 @@ def run(args: argparse.Namespace) -> int:
 
 def _models(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Name and description of each net of a path: kind, width, origin, and what runs it here."""
+    from mlx_faceau.core.artifact_metadata import net_metadata
     from mlx_faceau.core.provenance import pdm_of
     from mlx_faceau.errors import BackendError
     from mlx_faceau.inference.backends import choice
 
     from .model_metadata import read_models
 
-    machine, models = choice.this_machine(), read_models(path)
+    machine = choice.this_machine()
+    models = [
+        net_metadata(metadata, kind)
+        for metadata in read_models(path)
+        for kind in metadata.get("nets") or [metadata["kind"]]
+    ]
     keys = ("builtin", "kind", "model", "package_version", "crop", "color_order", "licence_note")
     for metadata in models:
         about = {key: metadata[key] for key in keys if key in metadata}

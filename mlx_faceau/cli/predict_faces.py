@@ -15,6 +15,7 @@ from typing import Any
 import cv2
 
 from mlx_faceau.core.architectures import LandmarkPoseConfig
+from mlx_faceau.core.artifact_metadata import net_metadata
 from mlx_faceau.core.facs import MAX_INTENSITY, NUM_AUS, PRESENCE_KEY
 from mlx_faceau.core.pdm import PDM, read_pdm
 from mlx_faceau.core.plural import counted
@@ -257,6 +258,7 @@ def _pdm(args: argparse.Namespace) -> PDM | None:
     with suppress(CheckpointError):  # opening the net raises it again
         files = find_files(args.landmark_model, LandmarkPoseConfig.kind).values()
         metadata = next((read_model(file) for file in files if isinstance(file, Path)), metadata)
+    metadata = net_metadata(metadata, LandmarkPoseConfig.kind)
     if args.pdm is None:
         return pdm_for(metadata)
     pdm, own = read_pdm(args.pdm), pdm_of(metadata)

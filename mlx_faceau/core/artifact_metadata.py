@@ -72,6 +72,13 @@ def parse_metadata(text: str, path: Path | str) -> dict[str, Any]:
     return check_form(metadata, path)
 
 
+def net_metadata(metadata: dict[str, Any], kind: str) -> dict[str, Any]:
+    """What a file's metadata says of its net of a kind, as if a combined file held that alone."""
+    own = (metadata.get("nets") or {}).get(kind)
+    common = {key: value for key, value in metadata.items() if key != "nets"}
+    return {**common, **own} if own else metadata
+
+
 def check_self_contained(path: Path | str) -> None:
     """Raise CheckpointError unless an ``.onnx`` file holds all its tensors, and is well formed.
 

@@ -101,6 +101,13 @@ def test_models_of_every_format_are_described(tmp_path, capsys) -> None:
     printed = capsys.readouterr().out
     assert "  kind             au_prediction" in printed
     assert "  model            dropout 0.3, width_mult 0.25\n" in printed
+    nets = {config.kind: describe(config) for config in (LANDMARK, AU)}
+    nets["landmark_pose"]["pdm"] = {"name": "open", "hash": "1"}
+    both = write_onnx(tmp_path / "both.onnx", {**describe(AU), "kind": "combined", "nets": nets})
+    assert main(["info", "--json", str(both)]) == 0
+    landmarks, aus = json.loads(capsys.readouterr().out)["models"].values()
+    assert (landmarks["kind"], aus["kind"]) == ("landmark_pose", "au_prediction")
+    assert (landmarks["pdm"], "pdm" in aus) == ("open, SHA-256 1", False)
 
 
 def test_a_model_s_description_says_what_would_run_it_and_what_not(tmp_path, capsys) -> None:

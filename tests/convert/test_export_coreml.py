@@ -18,6 +18,8 @@ from mlx_faceau.convert import export_coreml  # noqa: E402
 from mlx_faceau.convert.check import CheckFailed  # noqa: E402
 from mlx_faceau.convert.export_coreml import export_to_coreml  # noqa: E402
 from mlx_faceau.convert.mil import load_coremltools, read_mlpackage, torch_dtype  # noqa: E402
+from mlx_faceau.convert.source_model import SourceModel  # noqa: E402
+from mlx_faceau.convert.variants import Variant  # noqa: E402
 from mlx_faceau.core.artifact_metadata import find_mlmodel, read_exported_metadata  # noqa: E402
 from mlx_faceau.core.checkpoint import describe, file_hash  # noqa: E402
 from mlx_faceau.errors import ExportError  # noqa: E402
@@ -107,7 +109,15 @@ def test_metadata_says_what_the_net_is_and_which_checkpoint_it_came_from(core_ml
     }
     about = model_of(package).description.metadata
     assert kind in about.shortDescription
-    assert about.license
+    assert about.license == read_exported_metadata(package)["licence_note"]
+
+
+def test_a_package_states_the_licence_of_its_weights(core_ml_packages, tmp_path):
+    package = shutil.copytree(core_ml_packages["au_prediction"], tmp_path / "a.mlpackage")
+    metadata = describe(AU, licence_note="MIT: for any purpose.")
+    source = SourceModel(AU, random_weights(AU, 0), metadata)
+    export_coreml._finish(package, source, Variant("coreml"))
+    assert model_of(package).description.metadata.license == "MIT: for any purpose."
 
 
 def test_the_same_checkpoint_gives_the_same_bytes(core_ml_packages, tmp_path):

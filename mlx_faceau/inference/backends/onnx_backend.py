@@ -10,7 +10,12 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state
 
 from mlx_faceau.core.architectures import CONFIGS, IMAGE_SIZE, ModelConfig
-from mlx_faceau.core.artifact_metadata import METADATA_KEY, check_self_contained, parse_metadata
+from mlx_faceau.core.artifact_metadata import (
+    METADATA_KEY,
+    check_self_contained,
+    net_metadata,
+    parse_metadata,
+)
 from mlx_faceau.core.checkpoint import config_of
 from mlx_faceau.core.preprocess import fill_batch, padded_size, to_crops
 from mlx_faceau.errors import BackendError, CheckpointError, UsageError
@@ -102,10 +107,8 @@ class ONNXBackend(Backend):
             text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
             metadata = None if text is None else parse_metadata(text, self.path)
             self._outputs = self._session.get_outputs()
-            own = ((metadata or {}).get("nets") or {}).get(kind)
-            if metadata and kind in CONFIGS and own:
-                common = {key: value for key, value in metadata.items() if key != "nets"}
-                metadata, names = {**common, **own}, CONFIGS[kind]().output_shapes
+            if metadata and "nets" in metadata and kind in CONFIGS:
+                metadata, names = net_metadata(metadata, kind), CONFIGS[kind]().output_shapes
                 self._outputs = [port for port in self._outputs if port.name in names]
             self.metadata = metadata
             self.config = self._read_config()
