@@ -18,6 +18,7 @@ import numpy as np
 
 from mlx_faceau.core.architectures import (
     AUPredictionConfig,
+    HOGHeadConfig,
     LandmarkPoseConfig,
     ModelConfig,
     weight_shapes,
@@ -90,6 +91,8 @@ def write_pyfaceau(
 ) -> None:
     """Write weights in MLX names and layout as a ``.pt`` that the original tool loads strictly."""
     _check_torch(Path(path))
+    if isinstance(config, HOGHeadConfig):
+        raise UsageError(f"{path}: the original tool has no HOG head; export ONNX, which it reads")
     check_weights(config, weights, "weights")
     tensors = state_dict_from_weights(weights)
     state = {}

@@ -263,7 +263,21 @@ def test_the_plain_network_s_files_are_kept(training: Path) -> None:
     before = (training / "run" / "au_prediction.onnx").read_bytes()
     assert main(["export", run, "--hog-head"]) == 0
     assert (training / "run" / "au_prediction.onnx").read_bytes() == before
-    assert (training / "run" / "au_prediction_hog.onnx").is_file()
+    made = training / "run" / "au_prediction_hog.onnx"
+    made.unlink()
+    weights = str(exported(training, "safetensors"))  # the head by itself, beside the plain network
+    assert main(["export", weights, "--output", run]) == 0
+    assert (training / "run" / "au_prediction.onnx").read_bytes() == before
+    assert made.is_file()
+
+
+def test_the_original_tool_s_files_cannot_hold_it(
+    training: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "hog.pt"
+    assert main(["convert", str(exported(training, "safetensors")), "--output", str(output)]) == 2
+    assert "the original tool has no HOG head" in capsys.readouterr().err
+    assert not output.exists()
 
 
 def test_both_nets_are_one_file_too(training: Path, tmp_path: Path) -> None:

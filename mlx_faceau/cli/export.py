@@ -156,6 +156,7 @@ def _export_model(
     from mlx_faceau.convert.check import CheckFailed
     from mlx_faceau.convert.source_model import CombinedModel, read_source
     from mlx_faceau.convert.variants import Variant
+    from mlx_faceau.core.architectures import HOGHeadConfig
     from mlx_faceau.output.model_card import write_model_card
     from mlx_faceau.video.box_calibration import save_calibrations
 
@@ -176,7 +177,8 @@ def _export_model(
     sources += [_with_hog_head(path) for path in checkpoints[len(plain) :]]
     source = CombinedModel(*sources) if combined else sources[0]
     made = {checkpoints[-1]: sources[-1].metadata} if args.hog_head else {}
-    name = f"{source.kind}_hog" if args.hog_head else source.kind
+    hog = any(isinstance(part.config, HOGHeadConfig) for part in source.parts)
+    name = f"{source.kind}_hog" if hog else source.kind
     targets = _targets(Path(checkpoints[0]), output, formats, name)
     faces, status = None, 0
     written: dict[Path, None] = {}
