@@ -177,6 +177,16 @@ class TorchTrainer(Trainer):
             outputs = net(self._input(images))
         return {name: value.float().cpu().numpy() for name, value in outputs.items()}
 
+    def features(self, images: np.ndarray) -> np.ndarray:
+        net = self.average or self.net.eval()
+        with torch.inference_mode():
+            return net.backbone(self._input(images)).cpu().numpy()
+
+    def hog_inputs(self, images: np.ndarray, auxiliary: np.ndarray) -> np.ndarray:
+        pixels = self._input(images).permute(0, 2, 3, 1)
+        with torch.inference_mode():
+            return torch.cat(self._hog_inputs(pixels, self.array(auxiliary)), dim=1).cpu().numpy()
+
     def state(self) -> Arrays:
         arrays = self.weight_arrays()
         moments = self._optimizer.state

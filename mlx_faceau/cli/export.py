@@ -53,6 +53,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="action units from gradients of the aligned face, nearer to OpenFace's than the "
         "net's own; needs a training with --auxiliary-weight",
     )
+    parser.add_argument(
+        "--refit",
+        nargs="*",
+        metavar="FILE.h5",
+        help="fit the HOG head's linear parts to the training faces as the trained net finds them; "
+        "name the training's files if they have moved (minutes; nearer still)",
+    )
     group = parser.add_argument_group("which file (docs/export.md has the table)")
     group.add_argument(
         "--precision",
@@ -110,6 +117,8 @@ def _formats(args: argparse.Namespace) -> list[str]:
         raise UsageError(f"--to {args.to}: unknown {unknown[0]!r}, expected {', '.join(SUFFIXES)}")
     if args.combine and "safetensors" in formats:
         raise UsageError("--combine: a checkpoint holds one net; leave safetensors out of --to")
+    if args.refit is not None and not args.hog_head:
+        raise UsageError("--refit is for --hog-head")
     int8 = args.precision == "int8"
     for flag in ("calibration", "validation", "force"):
         if getattr(args, flag) and not int8:
@@ -174,7 +183,7 @@ def _export_model(
         read_source(path, args.width_mult if not combined or path.endswith(".pt") else None)
         for path in plain
     ]
-    sources += [_with_hog_head(path) for path in checkpoints[len(plain) :]]
+    sources += [_with_hog_head(path, args.refit) for path in checkpoints[len(plain) :]]
     source = CombinedModel(*sources) if combined else sources[0]
     made = {checkpoints[-1]: sources[-1].metadata} if args.hog_head else {}
     hog = any(isinstance(part.config, HOGHeadConfig) for part in source.parts)
@@ -211,7 +220,7 @@ def _export_model(
     return status
 
 
-def _with_hog_head(path: str) -> "SourceModel":
+def _with_hog_head(path: str, refit: list[str] | None) -> "SourceModel":
     from dataclasses import asdict
 
     from mlx_faceau.convert.source_model import SourceModel, weights_hash
@@ -219,8 +228,11 @@ def _with_hog_head(path: str) -> "SourceModel":
     from mlx_faceau.core.facs import PRESENCE_KEY
     from mlx_faceau.core.provenance import carried_metadata
     from mlx_faceau.train.hog_head import with_hog_head
+    from mlx_faceau.train.refit import refitted
 
     checkpoint = load_checkpoint(path)
+    if refit is not None:
+        checkpoint = refitted(checkpoint, refit)
     config, weights = with_hog_head(checkpoint)
     own = {"model": asdict(config), "source_hash": weights_hash(weights)}
     # What was fitted to the trained net's outputs is not this one's.

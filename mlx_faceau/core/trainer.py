@@ -125,6 +125,17 @@ class Trainer:
         """float32 outputs of (N, 112, 112, 3) uint8 RGB, from averaged weights if there are any."""
         raise NotImplementedError
 
+    def features(self, images: np.ndarray) -> np.ndarray:
+        """(N, channels) float32 of the backbone, of (N, 112, 112, 3) uint8 RGB; as in predict."""
+        raise NotImplementedError
+
+    def hog_inputs(self, images: np.ndarray, auxiliary: np.ndarray) -> np.ndarray:
+        """(N, 4498) float32 that a HOG head reads, of (N, 112, 112, 3) uint8 RGB.
+
+        ``auxiliary`` (N, 170 or more) float32 are the auxiliary head's outputs.
+        """
+        raise NotImplementedError
+
     def state(self) -> Arrays:
         """All that the next step depends on: ``model.``, ``ema.``, ``optimizer.``, ``rng.``."""
         raise NotImplementedError
@@ -153,15 +164,19 @@ class Trainer:
         """
         if self._hog is None:
             return predictions
-        hog = self._hog
-        grey = (images * hog["luminance"]).sum(3)
-        geometry = predictions["auxiliary"][:, : len(hog["scale"])] * hog["scale"] + hog["first"]
-        points = geometry[:, : 2 * NUM_LANDMARKS].reshape(-1, NUM_LANDMARKS, 2)
-        features = hog_features(grey, points, hog, hog, self.sample)
-        shape = geometry[:, 2 * NUM_LANDMARKS :]
-        linear, bias = hog["linear.weight"], hog["linear.bias"]
+        features, shape = self._hog_inputs(images, predictions["auxiliary"])
+        linear, bias = self._hog["linear.weight"], self._hog["linear.bias"]
         found = features @ linear[:HOG_SIZE] + shape @ linear[HOG_SIZE:] + bias
         return {**predictions, "hog_intensities": namespace(found).where(found > 0, found, 0.0)}
+
+    def _hog_inputs(self, images: Any, auxiliary: Any) -> tuple[Any, Any]:
+        """HOG features (N, 4464) and scaled shape parameters (N, 34), which the HOG head reads."""
+        hog = self._hog
+        grey = (images * hog["luminance"]).sum(3)
+        geometry = auxiliary[:, : len(hog["scale"])] * hog["scale"] + hog["first"]
+        points = geometry[:, : 2 * NUM_LANDMARKS].reshape(-1, NUM_LANDMARKS, 2)
+        features = hog_features(grey, points, hog, hog, self.sample)
+        return features, geometry[:, 2 * NUM_LANDMARKS :]
 
     def loss_terms(self, predictions: Mapping[str, Any], targets: Mapping[str, Any]) -> Any:
         """The loss terms, scalars, of predictions and targets in the labels' units."""

@@ -28,14 +28,8 @@ def with_hog_head(checkpoint: Checkpoint) -> tuple[ModelConfig, dict[str, np.nda
     CheckpointError is raised if it is no training of action units with an auxiliary head, or one
     of a version whose models read other gradients.
     """
+    models = required_models(checkpoint)
     auxiliary = auxiliary_weights(checkpoint.arrays)
-    models = au_models_of(checkpoint) if auxiliary else None
-    if models is None:
-        found = "has models of another version" if auxiliary else "lacks the labels' models"
-        raise CheckpointError(
-            f"{checkpoint.path}: {found}, which a HOG head takes; name a training of 'train au "
-            "--auxiliary-weight', such as another epoch with --init"
-        )
     statistics = TargetStatistics.from_json(
         checkpoint.metadata.get("target_statistics") or {},
         checkpoint.path,
@@ -57,6 +51,19 @@ def with_hog_head(checkpoint: Checkpoint) -> tuple[ModelConfig, dict[str, np.nda
     weights = {n: np.ascontiguousarray(a, np.float32) for n, a in weights.items()}
     check_weights(config, weights, checkpoint.path)
     return config, weights
+
+
+def required_models(checkpoint: Checkpoint) -> OpenFaceAUModels:
+    """The labels' linear models of a checkpoint; CheckpointError as of :func:`with_hog_head`."""
+    auxiliary = auxiliary_weights(checkpoint.arrays)
+    models = au_models_of(checkpoint) if auxiliary else None
+    if models is None:
+        found = "has models of another version" if auxiliary else "lacks the labels' models"
+        raise CheckpointError(
+            f"{checkpoint.path}: {found}, which a HOG head takes; name a training of 'train au "
+            "--auxiliary-weight', such as another epoch with --init"
+        )
+    return models
 
 
 def hog_head(models: OpenFaceAUModels, statistics: TargetStatistics) -> dict[str, np.ndarray]:

@@ -187,6 +187,14 @@ class MLXTrainer(Trainer):
         mx.eval(outputs)
         return {name: np.array(value) for name, value in outputs.items()}
 
+    def features(self, images: np.ndarray) -> np.ndarray:
+        net = self.net.eval() if self.average is None else self.average
+        return np.array(net.backbone(scaled(mx.array(images))))
+
+    def hog_inputs(self, images: np.ndarray, auxiliary: np.ndarray) -> np.ndarray:
+        inputs = self._hog_inputs(scaled(mx.array(images)), self.array(auxiliary))
+        return np.array(mx.concatenate(inputs, axis=1))
+
     def state(self) -> Arrays:
         arrays = self.weight_arrays()
         for name, value in tree_flatten(self._optimizer.state):

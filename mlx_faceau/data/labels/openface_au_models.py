@@ -140,6 +140,10 @@ class OpenFaceAUModels:
         deviations = np.maximum(outputs.std(axis=0), _MIN_DEVIATION)
         return cls(pdm, alignment, centre, weights, outputs.mean(axis=0), deviations)
 
+    def scores(self, features: np.ndarray) -> np.ndarray:
+        """(N, 17) intensities without limits, of features (N, 4498) (see :func:`features_of`)."""
+        return (features - self.centre) @ self.weights[:, :NUM_AUS] + self.means[:NUM_AUS]
+
     def targets(self, faces: LabelledFaces, rows: np.ndarray) -> np.ndarray:
         """Standardised targets (n, 17 + 256) float32 of labelled faces, samples ``rows`` (n,).
 
@@ -148,7 +152,7 @@ class OpenFaceAUModels:
         """
         outputs = self._outputs(faces, rows)
         labels = faces.labels["au_intensities"][rows]
-        scores = _uncensored(outputs[:, :NUM_AUS], labels)
+        scores = uncensored(outputs[:, :NUM_AUS], labels)
         outputs[:, :NUM_AUS] = np.where(np.isnan(outputs[:, :NUM_AUS]), np.nan, scores)
         return self._standardised(outputs)
 
@@ -256,7 +260,7 @@ def uncensored_fit(features: np.ndarray, intensities: np.ndarray) -> tuple[np.nd
     for _ in range(_TOBIT_ITERATIONS):
         mean = scores.mean(axis=0)
         weights = regress(scores - mean)
-        scores = _uncensored(features @ weights + mean, intensities)
+        scores = uncensored(features @ weights + mean, intensities)
     return weights, scores
 
 
@@ -271,7 +275,7 @@ def _ridge(features: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     return lambda targets: inverse @ (features.T @ targets)
 
 
-def _uncensored(scores: np.ndarray, intensities: np.ndarray) -> np.ndarray:
+def uncensored(scores: np.ndarray, intensities: np.ndarray) -> np.ndarray:
     """The labels where they are not censored, else the scores beyond the limit."""
     below = np.where(intensities <= 0, np.minimum(scores, 0), intensities)
     return np.where(intensities >= MAX_INTENSITY, np.maximum(scores, MAX_INTENSITY), below)

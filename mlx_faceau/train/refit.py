@@ -1,0 +1,160 @@
+"""The linear parts of a HOG head, fitted once more after the training.
+
+Gradient descent leaves the auxiliary head near its least-squares solution, not at it; and the
+labels' linear models were fitted to the labels' own landmarks and shapes, of which the net has only
+estimates. Both are regressions on what the trained net finds in the training faces, augmented as in
+training: first the geometry on the backbone's features, then what the models miss of the labels'
+scores on the inputs that they get (regression calibration). A net runs as fast as before.
+
+References:
+    Hoerl and Kennard, Ridge regression, Technometrics 1970.
+    Carroll, Ruppert, Stefanski, Crainiceanu, Measurement Error in Nonlinear Models, 2006, ch. 4.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from mlx_faceau.core.auxiliary_head import (
+    HEAD_NAME,
+    auxiliary_weights,
+    with_auxiliary_prefix,
+    without_auxiliary_prefix,
+)
+from mlx_faceau.core.checkpoint import Checkpoint, section
+from mlx_faceau.core.facs import NUM_AUS
+from mlx_faceau.core.trainer import Trainer
+from mlx_faceau.data.labels.openface_au_models import OpenFaceAUModels, uncensored
+from mlx_faceau.data.loading.augment import Batch
+
+from .batch_transforms import geometry_targets
+from .checkpoints import AU_MODELS
+from .config import AUTrainConfig, TrainConfig, default_framework
+from .datasets import TrainingData, open_data
+from .hog_head import required_models
+from .run import build_trainer, check_same_data, run_settings
+
+_LOG = logging.getLogger(__name__)
+_EPOCHS = 2  # passes over the faces for each of the two fits
+# Shares of the inputs' mean variance, chosen on people held out from training.
+_FEATURES_PENALTY = 0.01
+_HOG_PENALTY = 1.0
+
+
+class RidgeRegression:
+    """Linear regression of (N, k) outputs on (N, d) inputs, added up batch by batch."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        # Near the means of both, so that squares of float32 rows keep their digits.
+        self._origins: list[np.ndarray] = []
+        self._sums: list[Any] = [0.0, 0.0]
+        self._products: list[Any] = [0.0, 0.0]
+
+    def add(self, inputs: np.ndarray, outputs: np.ndarray) -> None:
+        """Add rows of both, those whose outputs are known (not NaN)."""
+        known = np.isfinite(outputs).all(axis=1)
+        if not known.any():
+            return
+        inputs, outputs = inputs[known], outputs[known]
+        self._origins = self._origins or [inputs.mean(axis=0), outputs.mean(axis=0)]
+        rows = [
+            values - origin for values, origin in zip((inputs, outputs), self._origins, strict=True)
+        ]
+        self.count += len(inputs)
+        for i, values in enumerate(rows):
+            self._sums[i] += values.sum(axis=0, dtype=np.float64)
+            self._products[i] += (rows[0].T @ values).astype(np.float64)
+
+    def solve(self, penalty: float) -> tuple[np.ndarray, np.ndarray]:
+        """Weights (d, k) and bias (k,); the penalty is a share of the inputs' mean variance."""
+        mean, target = (total / self.count for total in self._sums)
+        covariance, shared = (
+            products / self.count - np.outer(mean, other)
+            for products, other in zip(self._products, (mean, target), strict=True)
+        )
+        diagonal = np.diag_indices_from(covariance)
+        covariance[diagonal] += penalty * covariance[diagonal].mean()
+        weights = np.linalg.solve(covariance, shared)
+        return weights, self._origins[1] + target - (self._origins[0] + mean) @ weights
+
+
+def refitted(checkpoint: Checkpoint, data: Sequence[str] = ()) -> Checkpoint:
+    """The checkpoint of a training with an auxiliary head, its linear parts fitted once more.
+
+    ``data`` are the training's files, by default where the training found them.
+
+    Raises:
+        CheckpointError: if it holds no such training.
+        DatasetError: if these are not the faces that it was trained on.
+    """
+    models = required_models(checkpoint)
+    given: dict[str, Any] = {"framework": default_framework(), "device": "auto"}
+    given |= {"data": tuple(data)} if data else {}
+    config = run_settings(AUTrainConfig, given, checkpoint)
+    # Faces as they are labelled: no mirror images, no targets of the other auxiliary outputs.
+    plain: dict[str, Any] = {"horizontal_flip": 0.0, "relabel_flipped": False}
+    plain |= {"auxiliary_weight": 0.0, "hog_weight": 0.0}
+    faces = open_data(replace(config, **plain), au_models=models)
+    check_same_data(checkpoint, faces.describe(), config)
+    weights = {**checkpoint.weights(), **auxiliary_weights(checkpoint.arrays)}
+    # A trainer with the averaged weights alone, which also computes the head's inputs.
+    alone: dict[str, Any] = {"ema": 0.0, "hog_weight": 1.0}
+    trainer = build_trainer(replace(config, **alone), faces, weights)
+    _LOG.info("fitting the HOG head to %d faces", len(faces.split.train))
+    scores = _scores(trainer, faces, models)
+
+    geometry, calibration = RidgeRegression(), RidgeRegression()
+    for batch in _batches(faces, config, "geometry"):
+        known = np.isfinite(scores[batch["index"], :1])
+        labels = geometry_targets(batch["landmarks"], batch["local_params"], faces.statistics)
+        geometry.add(trainer.features(batch["images"]), np.where(known, labels, np.nan))
+    weight, bias = geometry.solve(_FEATURES_PENALTY)
+    for batch in _batches(faces, config, "intensities"):
+        outputs = np.float32(trainer.features(batch["images"]) @ weight + bias)
+        inputs = trainer.hog_inputs(batch["images"], outputs)
+        calibration.add(inputs, scores[batch["index"]] - models.scores(inputs))
+    change, offset = calibration.solve(_HOG_PENALTY)
+
+    arrays, found = without_auxiliary_prefix(checkpoint.arrays), len(bias)
+    for prefix in ("model.", "ema."):
+        if section(arrays, prefix):
+            names = [f"{prefix}{HEAD_NAME}.layers.0.{part}" for part in ("weight", "bias")]
+            for name, values in zip(names, (weight.T, bias), strict=True):
+                arrays[name] = np.concatenate([values, arrays[name][found:]])
+    fitted, means = models.weights.copy(), models.means.copy()
+    fitted[:, :NUM_AUS] += change
+    means[:NUM_AUS] += offset + models.centre @ change
+    arrays[AU_MODELS + "weights"], arrays[AU_MODELS + "means"] = fitted, means
+    return replace(checkpoint, arrays=with_auxiliary_prefix(arrays))
+
+
+def _scores(trainer: Trainer, faces: TrainingData, models: OpenFaceAUModels) -> np.ndarray:
+    """(samples, 17) the training side's intensities without limits; NaN where they are unknown.
+
+    They are read off the labels' own geometry, in the standard crop.
+    """
+    labels, rows = faces.dataset.labels, faces.split.train
+    rows = rows[faces.dataset.masks["global_mask"][rows] > 0]
+    scores = np.full((len(faces.dataset), NUM_AUS), np.nan, np.float32)
+    for chunk in np.split(rows, np.arange(faces.batch_size, len(rows), faces.batch_size)):
+        geometry = labels["landmarks"][chunk], labels["local_params"][chunk]
+        targets = np.float32(geometry_targets(*geometry, faces.statistics))
+        inputs = trainer.hog_inputs(faces.dataset.read_images(chunk), targets)
+        scores[chunk] = uncensored(models.scores(inputs), labels["au_intensities"][chunk])
+    return scores
+
+
+def _batches(faces: TrainingData, config: TrainConfig, title: str) -> Iterator[Batch]:
+    """Batches of epochs that the training has not seen, images of full size."""
+    from tqdm import tqdm
+
+    steps = _EPOCHS * len(faces.batches)
+    with tqdm(total=steps, desc=title, unit=" batches", leave=False, disable=None) as bar:
+        for epoch in range(config.epochs, config.epochs + _EPOCHS):
+            for batch in faces.batches.epoch(epoch):
+                yield batch
+                bar.update()
