@@ -6,10 +6,10 @@
 A recipe is a JSON object: ``net`` (``landmark-pose`` or ``au``), ``stages``, a list of settings as
 ``mlx-faceau train --config`` takes them, ``averaged``, of how many last stages the weights are
 averaged (1), and ``hog_head``, true where what is evaluated is that net as ``mlx-faceau export
---hog-head`` makes it. Each stage names its ``data`` (and ``val_data``) by the names on the command
-line, ``train`` where it names none, and starts from the weights of the stage before. Given again,
-the command resumes what was interrupted, trains no finished stage twice, and evaluates; a changed
-recipe takes another ``--run``.
+--hog-head`` makes it, or "refit" for ``--hog-head --refit``. Each stage names its ``data`` (and
+``val_data``) by the names on the command line, ``train`` where it names none, and starts from the
+weights of the stage before. Given again, the command resumes what was interrupted, trains no
+finished stage twice, and evaluates; a changed recipe takes another ``--run``.
 
 ``--results`` (default ``benchmarks/results/NAME`` of the recipe) gets the recipe, every stage's
 history and curves, the evaluation on ``--people``, and ``record.json``: hashes of data and weights,
@@ -84,6 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
     if recipe["hog_head"]:
         trained, net = net, args.run.resolve() / "hog_head.safetensors"
         command = ["export", str(trained), "--hog-head", "--to", "safetensors"]
+        command += ["--refit"] if recipe["hog_head"] == "refit" else []
         if status := mlx_faceau([*command, "--output", str(net)]):
             return status
     evaluation = ["evaluate", str(net), "--data", str(people), "--output", str(results)]

@@ -22,7 +22,7 @@ from mlx_faceau.train.checkpoints import AU_MODELS
 from mlx_faceau.train.hog_head import au_models_of
 from mlx_faceau.train.refit import RidgeRegression, refitted
 
-FACES = 240  # a whole number of batches, so that every face counts alike
+FACES = 240
 
 
 @pytest.fixture(scope="module")

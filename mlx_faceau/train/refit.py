@@ -39,6 +39,7 @@ from .run import build_trainer, check_same_data, run_settings
 
 _LOG = logging.getLogger(__name__)
 _EPOCHS = 2  # passes over the faces for each of the two fits
+_BATCH = 128  # faces, at most
 # Shares of the inputs' mean variance, chosen on people held out from training.
 _FEATURES_PENALTY = 0.01
 _HOG_PENALTY = 1.0
@@ -51,23 +52,24 @@ class RidgeRegression:
         self.count = 0
         # Near the means of both, so that squares of float32 rows keep their digits.
         self._origins: list[np.ndarray] = []
-        self._sums: list[Any] = [0.0, 0.0]
-        self._products: list[Any] = [0.0, 0.0]
+        self._sums: list[np.ndarray] = []
+        self._products: list[np.ndarray] = []
 
     def add(self, inputs: np.ndarray, outputs: np.ndarray) -> None:
         """Add rows of both, those whose outputs are known (not NaN)."""
         known = np.isfinite(outputs).all(axis=1)
         if not known.any():
             return
-        inputs, outputs = inputs[known], outputs[known]
-        self._origins = self._origins or [inputs.mean(axis=0), outputs.mean(axis=0)]
-        rows = [
-            values - origin for values, origin in zip((inputs, outputs), self._origins, strict=True)
-        ]
-        self.count += len(inputs)
-        for i, values in enumerate(rows):
-            self._sums[i] += values.sum(axis=0, dtype=np.float64)
-            self._products[i] += (rows[0].T @ values).astype(np.float64)
+        rows = [inputs[known], outputs[known]]
+        if not self._origins:
+            self._origins = [values.mean(axis=0) for values in rows]
+            self._sums = [np.zeros(values.shape[1]) for values in rows]
+            self._products = [np.zeros((inputs.shape[1], values.shape[1])) for values in rows]
+        self.count += int(known.sum())
+        rows = [values - origin for values, origin in zip(rows, self._origins, strict=True)]
+        for values, total, products in zip(rows, self._sums, self._products, strict=True):
+            total += values.sum(axis=0, dtype=np.float64)
+            products += rows[0].T @ values
 
     def solve(self, penalty: float) -> tuple[np.ndarray, np.ndarray]:
         """Weights (d, k) and bias (k,); the penalty is a share of the inputs' mean variance."""
@@ -152,9 +154,12 @@ def _batches(faces: TrainingData, config: TrainConfig, title: str) -> Iterator[B
     """Batches of epochs that the training has not seen, images of full size."""
     from tqdm import tqdm
 
-    steps = _EPOCHS * len(faces.batches)
+    count = len(faces.batches.indices)
+    # Few, so that the large sums are seldom added to, and of one size, which leaves hardly one out.
+    batches = replace(faces.batches, batch_size=count // -(-count // _BATCH))
+    steps = _EPOCHS * len(batches)
     with tqdm(total=steps, desc=title, unit=" batches", leave=False, disable=None) as bar:
         for epoch in range(config.epochs, config.epochs + _EPOCHS):
-            for batch in faces.batches.epoch(epoch):
+            for batch in batches.epoch(epoch):
                 yield batch
                 bar.update()

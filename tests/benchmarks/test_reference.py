@@ -21,6 +21,7 @@ from mlx_faceau.cli.main import main as mlx_faceau
 from mlx_faceau.core.auxiliary_head import auxiliary_weights
 from mlx_faceau.core.checkpoint import BEST_NAME, file_hash, load_checkpoint
 from mlx_faceau.train.config import TRAIN_CONFIGS, resolve
+from mlx_faceau.train.hog_head import with_hog_head
 from mlx_faceau.train.loop import TrainingLoop
 
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
@@ -222,7 +223,7 @@ def test_a_recipe_with_a_hog_head_measures_the_net_that_has_it(
     faces, recipe = tmp_path / "train.h5", tmp_path / "hog.json"
     assert mlx_faceau(["data", "synth", "--output", str(faces), "--count", "240"]) == 0
     stage = {**STAGE, "epochs": 1, "auxiliary_weight": 4.0, "ema": 0.9}
-    settings = {"net": "au", "stages": [stage, stage], "averaged": 2, "hog_head": True}
+    settings = {"net": "au", "stages": [stage, stage], "averaged": 2, "hog_head": "refit"}
     recipe.write_text(json.dumps(settings))
     places = ["--run", str(tmp_path / "run"), "--results", str(tmp_path / "results")]
     people = ["--people", str(files["people"]), "--backend", "torch"]
@@ -231,6 +232,12 @@ def test_a_recipe_with_a_hog_head_measures_the_net_that_has_it(
     assert measured["file"] == "RUN/hog_head.safetensors"
     net = load_checkpoint(tmp_path / "run" / "hog_head.safetensors")
     assert measured["checkpoint"] == net.metadata["source_hash"]
+    _, plain = with_hog_head(load_checkpoint(tmp_path / "run" / "averaged"))
+    weights, same = net.weights(), "backbone.stem.conv.weight"
+    assert np.array_equal(weights[same], plain[same])
+    for head in ("geometry_head", "hog_head"):  # both were fitted once more
+        name = f"{head}.layers.0.weight"
+        assert np.abs(weights[name] - plain[name]).max() > 1e-4
     first, second, mean = (
         auxiliary_weights(load_checkpoint(tmp_path / "run" / name).arrays)
         for name in ("stage1", "stage2", "averaged")
