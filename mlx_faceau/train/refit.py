@@ -1,10 +1,11 @@
 """The linear parts of a HOG head, fitted once more after the training.
 
-Gradient descent leaves the auxiliary head near its least-squares solution, not at it; and the
-labels' linear models were fitted to the labels' own landmarks and shapes, of which the net has only
-estimates. Both are regressions on what the trained net finds in the training faces, augmented as in
-training: first the geometry on the backbone's features, then what the models miss of the labels'
-scores on the inputs that they get (regression calibration). A net runs as fast as before.
+Gradient descent, with augmentation, leaves the auxiliary head near its least-squares solution for
+clear images, not at it; and the labels' linear models were fitted to the labels' own landmarks and
+shapes, of which the net has only estimates. Both are regressions on what the trained net finds in
+the training faces, in standard and in jittered crops: first the geometry on the backbone's
+features, then what the models miss of the labels' scores on the inputs that they get (regression
+calibration). The net runs as fast as before.
 
 References:
     Hoerl and Kennard, Ridge regression, Technometrics 1970.
@@ -14,6 +15,7 @@ References:
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,17 +30,18 @@ from mlx_faceau.core.checkpoint import Checkpoint, section
 from mlx_faceau.core.facs import NUM_AUS
 from mlx_faceau.core.trainer import Trainer
 from mlx_faceau.data.labels.openface_au_models import OpenFaceAUModels, uncensored
-from mlx_faceau.data.loading.augment import Batch
+from mlx_faceau.data.loading.augment import Batch, augment_face
+from mlx_faceau.data.loading.levels import JITTER
 
 from .batch_transforms import geometry_targets
 from .checkpoints import AU_MODELS
-from .config import AUTrainConfig, TrainConfig, default_framework
+from .config import AUTrainConfig, default_framework
 from .datasets import TrainingData, open_data
 from .hog_head import required_models
 from .run import build_trainer, check_same_data, run_settings
 
 _LOG = logging.getLogger(__name__)
-_EPOCHS = 2  # passes over the faces for each of the two fits
+_AUGMENTS = (None, partial(augment_face, level=JITTER))
 _BATCH = 128  # faces, at most
 # Shares of the inputs' mean variance, chosen on people held out from training.
 _FEATURES_PENALTY = 0.01
@@ -110,12 +113,12 @@ def refitted(checkpoint: Checkpoint, data: Sequence[str] = ()) -> Checkpoint:
     scores = _scores(trainer, faces, models)
 
     geometry, calibration = RidgeRegression(), RidgeRegression()
-    for batch in _batches(faces, config, "geometry"):
+    for batch in _batches(faces, config.epochs, "geometry"):
         known = np.isfinite(scores[batch["index"], :1])
         labels = geometry_targets(batch["landmarks"], batch["local_params"], faces.statistics)
         geometry.add(trainer.features(batch["images"]), np.where(known, labels, np.nan))
     weight, bias = geometry.solve(_FEATURES_PENALTY)
-    for batch in _batches(faces, config, "intensities"):
+    for batch in _batches(faces, config.epochs, "intensities"):
         outputs = np.float32(trainer.features(batch["images"]) @ weight + bias)
         inputs = trainer.hog_inputs(batch["images"], outputs)
         calibration.add(inputs, scores[batch["index"]] - models.scores(inputs))
@@ -150,16 +153,17 @@ def _scores(trainer: Trainer, faces: TrainingData, models: OpenFaceAUModels) -> 
     return scores
 
 
-def _batches(faces: TrainingData, config: TrainConfig, title: str) -> Iterator[Batch]:
-    """Batches of epochs that the training has not seen, images of full size."""
+def _batches(faces: TrainingData, epoch: int, title: str) -> Iterator[Batch]:
+    """All faces in their standard crops, then in crops that are turned, scaled and shifted."""
     from tqdm import tqdm
 
     count = len(faces.batches.indices)
     # Few, so that the large sums are seldom added to, and of one size, which leaves hardly one out.
-    batches = replace(faces.batches, batch_size=count // -(-count // _BATCH))
-    steps = _EPOCHS * len(batches)
-    with tqdm(total=steps, desc=title, unit=" batches", leave=False, disable=None) as bar:
-        for epoch in range(config.epochs, config.epochs + _EPOCHS):
+    size = count // -(-count // _BATCH)
+    views = [replace(faces.batches, batch_size=size, augment=augment) for augment in _AUGMENTS]
+    total = sum(map(len, views))
+    with tqdm(total=total, desc=title, unit=" batches", leave=False, disable=None) as bar:
+        for batches in views:
             for batch in batches.epoch(epoch):
                 yield batch
                 bar.update()
