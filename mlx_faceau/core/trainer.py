@@ -98,8 +98,8 @@ class Trainer:
             name: tuple(self.array(np.asarray(part, np.float32)) for part in pair)
             for name, pair in settings.scaling.items()
         }
-        hog = settings.hog_head and {**hog_constants(), **settings.hog_head}
-        self._hog = hog and {name: self.array(array) for name, array in hog.items()}
+        hog = {**hog_constants(), **settings.hog_head} if settings.hog_head else {}
+        self._hog = {name: self.array(array) for name, array in hog.items()}
 
     def array(self, values: np.ndarray) -> Any:
         """A NumPy array as the framework's, on the device."""
@@ -162,7 +162,7 @@ class Trainer:
 
         Both are the framework's; ``images`` (N, 112, 112, 3) RGB in [0, 1].
         """
-        if self._hog is None:
+        if not self._hog:
             return predictions
         features, shape = self._hog_inputs(images, predictions["auxiliary"])
         linear, bias = self._hog["linear.weight"], self._hog["linear.bias"]

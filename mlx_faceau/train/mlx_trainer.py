@@ -193,7 +193,7 @@ class MLXTrainer(Trainer):
 
     def hog_inputs(self, images: np.ndarray, auxiliary: np.ndarray) -> np.ndarray:
         inputs = self._hog_inputs(scaled(mx.array(images)), self.array(auxiliary))
-        return np.array(mx.concatenate(inputs, axis=1))
+        return np.array(mx.concatenate(list(inputs), axis=1))
 
     def state(self) -> Arrays:
         arrays = self.weight_arrays()

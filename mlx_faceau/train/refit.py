@@ -119,7 +119,7 @@ def refitted(checkpoint: Checkpoint, data: Sequence[str] = ()) -> Checkpoint:
         geometry.add(trainer.features(batch["images"]), np.where(known, labels, np.nan))
     weight, bias = geometry.solve(_FEATURES_PENALTY)
     for batch in _batches(faces, config.epochs, "intensities"):
-        outputs = np.float32(trainer.features(batch["images"]) @ weight + bias)
+        outputs = (trainer.features(batch["images"]) @ weight + bias).astype(np.float32)
         inputs = trainer.hog_inputs(batch["images"], outputs)
         calibration.add(inputs, scores[batch["index"]] - models.scores(inputs))
     change, offset = calibration.solve(_HOG_PENALTY)
@@ -147,7 +147,7 @@ def _scores(trainer: Trainer, faces: TrainingData, models: OpenFaceAUModels) -> 
     scores = np.full((len(faces.dataset), NUM_AUS), np.nan, np.float32)
     for chunk in np.split(rows, np.arange(faces.batch_size, len(rows), faces.batch_size)):
         geometry = labels["landmarks"][chunk], labels["local_params"][chunk]
-        targets = np.float32(geometry_targets(*geometry, faces.statistics))
+        targets = geometry_targets(*geometry, faces.statistics).astype(np.float32)
         inputs = trainer.hog_inputs(faces.dataset.read_images(chunk), targets)
         scores[chunk] = uncensored(models.scores(inputs), labels["au_intensities"][chunk])
     return scores

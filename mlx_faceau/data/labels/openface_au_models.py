@@ -142,7 +142,8 @@ class OpenFaceAUModels:
 
     def scores(self, features: np.ndarray) -> np.ndarray:
         """(N, 17) intensities without limits, of features (N, 4498) (see :func:`features_of`)."""
-        return (features - self.centre) @ self.weights[:, :NUM_AUS] + self.means[:NUM_AUS]
+        linear = self.weights[:, :NUM_AUS]
+        return np.asarray((features - self.centre) @ linear + self.means[:NUM_AUS])
 
     def targets(self, faces: LabelledFaces, rows: np.ndarray) -> np.ndarray:
         """Standardised targets (n, 17 + 256) float32 of labelled faces, samples ``rows`` (n,).

@@ -47,10 +47,9 @@ def _level(name: str) -> Level:
 # Light: the jitter of an evaluation's crops (10 degrees, 10 %, 5 %), and good photographs. Strong:
 # tilted heads, loose detector boxes, and poor video; the face can still be read by eye.
 LEVELS = {"none": None, "light": _level("light"), "strong": _level("strong")}
-# The light level's similarity alone.
-JITTER = replace(
-    LEVELS["light"],
-    **dict.fromkeys(("stretch", "contrast", "gamma", "tint"), 1.0),
-    **dict.fromkeys(("brightness", "saturation", "grey", "blur", "coarse", "noise"), 0.0),
-    **dict.fromkeys(("jpeg", "edges"), 0.0),
+_NO_FACTORS: dict[str, Any] = dict.fromkeys(("stretch", "contrast", "gamma", "tint"), 1.0)
+_NO_SHARES: dict[str, Any] = dict.fromkeys(
+    ("brightness", "saturation", "grey", "blur", "coarse", "noise", "jpeg", "edges"), 0.0
 )
+# The light level's similarity alone.
+JITTER = replace(_level("light"), **_NO_FACTORS, **_NO_SHARES)
