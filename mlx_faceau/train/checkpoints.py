@@ -119,6 +119,18 @@ class RunFolder:
                 "or name another --output"
             )
 
+    def refuse_earlier(self, checkpoint: Checkpoint) -> None:
+        """Raise CheckpointError if the training went on after one of the folder's checkpoints."""
+        last = self.path / LAST_NAME
+        if not self.writes or not last.is_file():
+            return
+        newest, own = read_metadata(last)["progress"]["epoch"], checkpoint.metadata["progress"]
+        if own["epoch"] < newest:
+            raise CheckpointError(
+                f"{checkpoint.path}: the training in {self.path} went on to epoch {newest}, which "
+                "one from here would replace; name another --output"
+            )
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other trainings out of the folder until the block ends, however it ends."""

@@ -56,6 +56,8 @@ def run_training(
     with folder.locked():
         if checkpoint is None or checkpoint.path.parent.resolve() != folder.path.resolve():
             folder.refuse_if_used()
+        else:
+            folder.refuse_earlier(checkpoint)
         loop = prepare(config, folder, ranks, checkpoint)
         loop.show_progress = show_progress
         described = loop.metadata["data"]

@@ -81,10 +81,13 @@ def test_resuming_a_numbered_checkpoint_equals_not_stopping_to_the_bit(
     needs(framework)
     whole = tmp_path / "whole"
     train(training, faces_file, whole, framework=framework, save_every=1, ema=0.9)
+    earlier = whole / "checkpoint_epoch_001.safetensors"
+    with pytest.raises(CheckpointError, match=r"went on to epoch 2, .* name another --output"):
+        run_training(training, {}, resume=earlier)  # which would replace what came after it
     resumed = run_training(
         training,
         {"output": str(tmp_path / "resumed")},
-        resume=whole / "checkpoint_epoch_001.safetensors",
+        resume=earlier,
     )
     assert resumed.state.epoch == 2
     final = "checkpoint_final.safetensors"
