@@ -45,9 +45,9 @@ def test_metadata_written_by_the_onnx_library_is_read(tmp_path):
         (b"\x0b", "wire type 3"),
         (varint(14 << 3 | 2) + b"\x80", "cut short"),
         (message(14, message(1, b"\xff\xfe") + message(2, "{}")), "codec"),
-        (message(14, pair("mlx-faceau", "{")), "no JSON"),
-        (message(14, pair("mlx-faceau", "[]")), "no JSON object"),
-        (message(14, pair("mlx-faceau", "[" * 100_000)), "no JSON"),
+        (message(14, pair("mlx-faceau", "{")), "not JSON"),
+        (message(14, pair("mlx-faceau", "[]")), "not a JSON object"),
+        (message(14, pair("mlx-faceau", "[" * 100_000)), "not JSON"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

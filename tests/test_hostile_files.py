@@ -96,11 +96,11 @@ def refusal(name: str, folder: Path, data: bytes) -> str:
         ("settings", b'{"data": ["a"], "lr": 1' + b"0" * 400 + b"}", "expected a number"),
         ("openface csv", b"frame, timestamp\n" + b'"' + b"1" * 200_000 + b'", 2\n', "field larger"),
         ("pdm", b"3\n1\n6\n1 2 3\n3\n1\n6\n1 2 3\n1\n1\n6\ninf\n", "not finite"),
-        ("onnx metadata", wire.message(14, wire.pair("mlx-faceau", "[" * 50_000)), "no JSON"),
+        ("onnx metadata", wire.message(14, wire.pair("mlx-faceau", "[" * 50_000)), "not JSON"),
         (
             "onnx metadata",
             wire.message(14, wire.pair("mlx-faceau", '{"version": ' + "9" * 5000 + "}")),
-            "no JSON",
+            "not JSON",
         ),
         ("onnx metadata", b"\x08\x01" * 200_000, "more than 100000 fields"),
         ("short checkpoint", b"\x88\x13\0\0\0\0\0\0" + b"9" * 5000, "no mlx-faceau settings"),

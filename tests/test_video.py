@@ -53,6 +53,24 @@ def test_times_never_run_backwards_where_a_file_repeats_one(tmp_path: Path) -> N
     assert times == pytest.approx([0, 0.16, 0.32, 0.48, 0.481, 0.482, 0.64])
 
 
+@pytest.mark.parametrize("wrong", [-2.0, 2.0])
+def test_one_wrong_time_shifts_no_later_ones(tmp_path: Path, wrong: float) -> None:
+    """Unlike the times of recordings that were joined, which all begin anew."""
+    video = Video(clip(tmp_path, 7))
+    right = np.arange(300) / 25
+    told = right + wrong * (np.arange(300) == 100)
+    pictures = (
+        replace(video._first, index=index, pts=round(time / video._decoder.time_base))
+        for index, time in enumerate(told)
+    )
+    times = np.array([seconds for _, seconds in video._timed(pictures)])
+    assert (np.diff(times) > 0).all()
+    kept = np.r_[:100, 160:300]  # what is read after a time too late goes on when it is reached
+    np.testing.assert_allclose(times[kept], right[kept], atol=1e-3)
+    if wrong < 0:
+        np.testing.assert_allclose(times, right, atol=1e-3)
+
+
 def test_a_phone_video_filmed_sideways_is_turned_upright(tmp_path: Path) -> None:
     path = clip(tmp_path, 3)
     turn_quarter(path)

@@ -58,7 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         metavar="FILE.h5",
         help="fit the HOG head's linear parts to the training faces as the trained net finds them; "
-        "name the training's files if they have moved (minutes; nearer still)",
+        "name the training's files if they have moved, those of --val-data last (minutes; nearer "
+        "still)",
     )
     group = parser.add_argument_group("which file (docs/export.md has the table)")
     group.add_argument(
@@ -145,7 +146,8 @@ def _models(args: argparse.Namespace, formats: list[str]) -> list[tuple[list[str
         pair = [str(checkpoint_of(kind)) if is_builtin(path) else path for path, kind in both]
         return [(pair, args.output)]
     if checkpoint is None:
-        raise UsageError("give one checkpoint, or --combine LANDMARKS AU")
+        before = " before --refit" if args.refit else ""
+        raise UsageError(f"give one checkpoint{before}, or --combine LANDMARKS AU")
     if not is_builtin(checkpoint):
         return [([checkpoint], args.output)]
     if args.output is None and formats != ["coreml"]:

@@ -124,11 +124,17 @@ class RunFolder:
         last = self.path / LAST_NAME
         if not self.writes or not last.is_file():
             return
-        newest, own = read_metadata(last)["progress"]["epoch"], checkpoint.metadata["progress"]
-        if own["epoch"] < newest:
+        try:
+            newest, own = (
+                [(metadata.get("progress") or {}).get(key, 0) for key in ("epoch", "batch")]
+                for metadata in (read_metadata(last), checkpoint.metadata)
+            )
+        except CheckpointError:  # a damaged one has nothing to lose
+            return
+        if own < newest:
             raise CheckpointError(
-                f"{checkpoint.path}: the training in {self.path} went on to epoch {newest}, which "
-                "one from here would replace; name another --output"
+                f"{checkpoint.path}: the training in {self.path} went on to epoch {newest[0]}, "
+                "which one from here would replace; name another --output"
             )
 
     @contextmanager

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from mlx_faceau.core.architectures import IMAGE_SIZE
 from mlx_faceau.core.auxiliary_head import (
     HEAD_NAME,
     auxiliary_weights,
@@ -32,6 +33,7 @@ from mlx_faceau.core.trainer import Trainer
 from mlx_faceau.data.labels.openface_au_models import OpenFaceAUModels, uncensored
 from mlx_faceau.data.loading.augment import Batch, augment_face
 from mlx_faceau.data.loading.levels import JITTER
+from mlx_faceau.errors import DatasetError
 
 from .batch_transforms import geometry_targets
 from .checkpoints import AU_MODELS
@@ -76,6 +78,10 @@ class RidgeRegression:
 
     def solve(self, penalty: float) -> tuple[np.ndarray, np.ndarray]:
         """Weights (d, k) and bias (k,); the penalty is a share of the inputs' mean variance."""
+        if not self.count:
+            raise DatasetError(
+                "no training face has a known pose, so a HOG head cannot be refitted"
+            )
         mean, target = (total / self.count for total in self._sums)
         covariance, shared = (
             products / self.count - np.outer(mean, other)
@@ -90,7 +96,7 @@ class RidgeRegression:
 def refitted(checkpoint: Checkpoint, data: Sequence[str] = ()) -> Checkpoint:
     """The checkpoint of a training with an auxiliary head, its linear parts fitted once more.
 
-    ``data`` are the training's files, by default where the training found them.
+    ``data`` are the training's files, those to validate on last, by default where it found them.
 
     Raises:
         CheckpointError: if it holds no such training.
@@ -98,7 +104,10 @@ def refitted(checkpoint: Checkpoint, data: Sequence[str] = ()) -> Checkpoint:
     """
     models = required_models(checkpoint)
     given: dict[str, Any] = {"framework": default_framework(), "device": "auto"}
-    given |= {"data": tuple(data)} if data else {}
+    recorded = checkpoint.metadata.get("training") or {}
+    if data:
+        count = len(recorded.get("data") or data)
+        given |= {"data": tuple(data[:count]), "val_data": tuple(data[count:])}
     config = run_settings(AUTrainConfig, given, checkpoint)
     # Faces as they are labelled: no mirror images, no targets of the other auxiliary outputs.
     plain: dict[str, Any] = {"horizontal_flip": 0.0, "relabel_flipped": False}
@@ -107,7 +116,8 @@ def refitted(checkpoint: Checkpoint, data: Sequence[str] = ()) -> Checkpoint:
     check_same_data(checkpoint, faces.describe(), config)
     weights = {**checkpoint.weights(), **auxiliary_weights(checkpoint.arrays)}
     # A trainer with the averaged weights alone, which also computes the head's inputs.
-    alone: dict[str, Any] = {"ema": 0.0, "hog_weight": 1.0}
+    alone: dict[str, Any] = {"ema": 0.0, "hog_weight": 1.0, "precision": "float32"}
+    alone["initial_image_size"] = IMAGE_SIZE
     trainer = build_trainer(replace(config, **alone), faces, weights)
     _LOG.info("fitting the HOG head to %d faces", len(faces.split.train))
     scores = _scores(trainer, faces, models)
@@ -158,7 +168,7 @@ def _batches(faces: TrainingData, epoch: int, title: str) -> Iterator[Batch]:
     from tqdm import tqdm
 
     count = len(faces.batches.indices)
-    # Few, so that the large sums are seldom added to, and of one size, which leaves hardly one out.
+    # Few, so that the large sums are seldom added to, and of one size, which leaves few faces out.
     size = count // -(-count // _BATCH)
     views = [replace(faces.batches, batch_size=size, augment=augment) for augment in _AUGMENTS]
     total = sum(map(len, views))

@@ -192,7 +192,7 @@ def check_same_data(checkpoint: Checkpoint, here: Mapping[str, Any], config: Tra
         files = [", ".join(paths) for paths in (config.data, config.val_data) if paths]
         raise DatasetError(
             f"{'; '.join(files)}: not the data that {checkpoint.path} was trained and validated "
-            "on; name those files with --data and --val-data, or start a new run"
+            "on; name those files with --data and --val-data (--refit), or start a new run"
         )
 
 

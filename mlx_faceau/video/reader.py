@@ -211,16 +211,24 @@ class Video:
         """With seconds from the first frame, which always grow."""
         last = given = -np.inf  # seconds of the frame before: as yielded, and as the file has it
         index, begin = 0, 0.0  # of the last frame with a time of its own
+        earlier = -np.inf  # seconds of the one before that
         zero, tick = self._first.pts, self._decoder.time_base  # fractions: no time is too early
+        former = None  # the zero before the last join
         for decoded in frames:
             seconds, later = given, begin + (decoded.index - index) / self.rate
             if decoded.pts is not None and zero is not None:
                 seconds = float((decoded.pts - zero) * tick)
-                if seconds < last - _CLOCK_RESET:  # recordings were joined, each with its clock
-                    zero, seconds = decoded.pts - Fraction(later) / tick, later
+                if (
+                    former is not None
+                    and 0 < float((decoded.pts - former) * tick) - last < _CLOCK_RESET
+                ):
+                    zero, former = former, None  # no join, but one frame with a wrong time
+                    seconds = float((decoded.pts - zero) * tick)
+                elif seconds < earlier - _CLOCK_RESET:  # joined recordings, each with its clock
+                    former, zero, seconds = zero, decoded.pts - Fraction(later) / tick, later
             follows, given = seconds > given, seconds
             if seconds > last:
-                index, begin = decoded.index, seconds
+                earlier, index, begin = begin, decoded.index, seconds
             elif follows and last - seconds < 1 / self.rate:  # behind one that had none
                 seconds = last + _LEAST_STEP
             else:  # some files give no times, or the same twice: then the rate does

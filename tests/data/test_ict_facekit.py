@@ -19,7 +19,7 @@ def test_centimetres_with_y_up_become_millimetres_with_y_down(tmp_path: Path) ->
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"none\.npz: no \.npz file"):
+    with pytest.raises(DatasetError, match=r"none\.npz: not an \.npz file"):
         read_ict_facekit(tmp_path / "none.npz")
 
 
