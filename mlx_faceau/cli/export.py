@@ -185,9 +185,8 @@ def _export_model(
         read_source(path, args.width_mult if not combined or path.endswith(".pt") else None)
         for path in plain
     ]
-    sources += [_with_hog_head(path, args.refit) for path in checkpoints[len(plain) :]]
+    sources += [_with_hog_head(path) for path in checkpoints[len(plain) :]]
     source = CombinedModel(*sources) if combined else sources[0]
-    made = {checkpoints[-1]: sources[-1].metadata} if args.hog_head else {}
     hog = any(isinstance(part.config, HOGHeadConfig) for part in source.parts)
     name = f"{source.kind}_hog" if hog else source.kind
     targets = _targets(Path(checkpoints[0]), output, formats, name)
@@ -195,6 +194,10 @@ def _export_model(
     written: dict[Path, None] = {}
     if args.calibration:
         faces = read_faces(args.calibration, args.validation, source.output_shapes)
+    if args.refit is not None:  # takes minutes, so it comes after all checks
+        sources[-1] = _with_hog_head(checkpoints[-1], args.refit)
+        source = CombinedModel(*sources) if combined else sources[0]
+    made = {checkpoints[-1]: sources[-1].metadata} if args.hog_head else {}
     for form, path in targets.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -222,7 +225,7 @@ def _export_model(
     return status
 
 
-def _with_hog_head(path: str, refit: list[str] | None) -> "SourceModel":
+def _with_hog_head(path: str, refit: list[str] | None = None) -> "SourceModel":
     from dataclasses import asdict
 
     from mlx_faceau.convert.source_model import SourceModel, weights_hash

@@ -66,25 +66,16 @@ class AuxiliaryTargets:
             )
         scores, components = np.split(features, [NUM_AUS], axis=1)
         variance_shares = self.deviations[NUM_AUS:] / self.deviations[NUM_AUS:].sum()
-        groups = [
-            geometry_targets(batch["landmarks"], shape, self.statistics),
-            scores / target_scale(NUM_AUS),
-            components * np.sqrt(variance_shares / _GROUPS),
-        ]
+        landmarks = self._standardised(batch["landmarks"], "landmarks").reshape(len(index), -1)
+        shape = self._standardised(shape, "local_params")
+        groups = [values / target_scale(values.shape[1]) for values in (landmarks, shape, scores)]
+        groups.append(components * np.sqrt(variance_shares / _GROUPS))
         auxiliary = np.asarray(np.concatenate(groups, axis=1), np.float32)
         return {**batch, "au_intensities": intensities, "auxiliary": auxiliary}
 
-
-def geometry_targets(
-    landmarks: np.ndarray, shape: np.ndarray, statistics: TargetStatistics
-) -> np.ndarray:
-    """(B, 170) of the auxiliary head, of landmarks (B, 68, 2) px and shape parameters (B, 34)."""
-    groups = []
-    for name, values in (("landmarks", landmarks), ("local_params", shape)):
-        values = (values - statistics.means[name]) / statistics.deviations[name]
-        values = values.reshape(len(values), -1)
-        groups.append(values / target_scale(values.shape[1]))
-    return np.concatenate(groups, axis=1)
+    def _standardised(self, values: np.ndarray, name: str) -> np.ndarray:
+        means, deviations = self.statistics.means[name], self.statistics.deviations[name]
+        return np.asarray((values - means) / deviations)
 
 
 def auxiliary_targets(

@@ -29,13 +29,12 @@ from mlx_faceau.core.auxiliary_head import (
 )
 from mlx_faceau.core.checkpoint import Checkpoint, section
 from mlx_faceau.core.facs import NUM_AUS
-from mlx_faceau.core.trainer import Trainer
-from mlx_faceau.data.labels.openface_au_models import OpenFaceAUModels, uncensored
+from mlx_faceau.core.landmarks import NUM_LANDMARKS
 from mlx_faceau.data.loading.augment import Batch, augment_face
 from mlx_faceau.data.loading.levels import JITTER
 from mlx_faceau.errors import DatasetError
 
-from .batch_transforms import geometry_targets
+from .batch_transforms import target_scale
 from .checkpoints import AU_MODELS
 from .config import AUTrainConfig, default_framework
 from .datasets import TrainingData, open_data
@@ -78,10 +77,6 @@ class RidgeRegression:
 
     def solve(self, penalty: float) -> tuple[np.ndarray, np.ndarray]:
         """Weights (d, k) and bias (k,); the penalty is a share of the inputs' mean variance."""
-        if not self.count:
-            raise DatasetError(
-                "no training face has a known pose, so a HOG head cannot be refitted"
-            )
         mean, target = (total / self.count for total in self._sums)
         covariance, shared = (
             products / self.count - np.outer(mean, other)
@@ -104,63 +99,47 @@ def refitted(checkpoint: Checkpoint, data: Sequence[str] = ()) -> Checkpoint:
     """
     models = required_models(checkpoint)
     given: dict[str, Any] = {"framework": default_framework(), "device": "auto"}
-    recorded = checkpoint.metadata.get("training") or {}
     if data:
-        count = len(recorded.get("data") or data)
+        count = len((checkpoint.metadata.get("training") or {}).get("data") or data)
         given |= {"data": tuple(data[:count]), "val_data": tuple(data[count:])}
-    config = run_settings(AUTrainConfig, given, checkpoint)
-    # Faces as they are labelled: no mirror images, no targets of the other auxiliary outputs.
-    plain: dict[str, Any] = {"horizontal_flip": 0.0, "relabel_flipped": False}
-    plain |= {"auxiliary_weight": 0.0, "hog_weight": 0.0}
-    faces = open_data(replace(config, **plain), au_models=models)
+    recorded = run_settings(AUTrainConfig, given, checkpoint)
+    # No mirror images; of the averaged weights alone; with the head's inputs.
+    changes: dict[str, Any] = {"horizontal_flip": 0.0, "relabel_flipped": False, "ema": 0.0}
+    changes |= {"precision": "float32", "initial_image_size": IMAGE_SIZE, "hog_weight": 1.0}
+    config = replace(recorded, **changes)
+    faces = open_data(config, au_models=models)
     check_same_data(checkpoint, faces.describe(), config)
     weights = {**checkpoint.weights(), **auxiliary_weights(checkpoint.arrays)}
-    # A trainer with the averaged weights alone, which also computes the head's inputs.
-    alone: dict[str, Any] = {"ema": 0.0, "hog_weight": 1.0, "precision": "float32"}
-    alone["initial_image_size"] = IMAGE_SIZE
-    trainer = build_trainer(replace(config, **alone), faces, weights)
+    trainer = build_trainer(config, faces, weights)
     _LOG.info("fitting the HOG head to %d faces", len(faces.split.train))
-    scores = _scores(trainer, faces, models)
 
+    known = 2 * NUM_LANDMARKS + len(models.pdm.variances)  # columns of geometry; scores follow
+    ends = known + NUM_AUS
     geometry, calibration = RidgeRegression(), RidgeRegression()
     for batch in _batches(faces, config.epochs, "geometry"):
-        known = np.isfinite(scores[batch["index"], :1])
-        labels = geometry_targets(batch["landmarks"], batch["local_params"], faces.statistics)
-        geometry.add(trainer.features(batch["images"]), np.where(known, labels, np.nan))
-    weight, bias = geometry.solve(_FEATURES_PENALTY)
+        geometry.add(trainer.features(batch["images"]), batch["auxiliary"][:, :ends])
+    if not geometry.count:
+        raise DatasetError("no training face has a known pose, so a HOG head cannot be refitted")
+    weight, bias = (values[..., :known] for values in geometry.solve(_FEATURES_PENALTY))
     for batch in _batches(faces, config.epochs, "intensities"):
         outputs = (trainer.features(batch["images"]) @ weight + bias).astype(np.float32)
         inputs = trainer.hog_inputs(batch["images"], outputs)
-        calibration.add(inputs, scores[batch["index"]] - models.scores(inputs))
+        scores = batch["auxiliary"][:, known:ends] * target_scale(NUM_AUS)
+        scores = scores * models.deviations[:NUM_AUS] + models.means[:NUM_AUS]
+        calibration.add(inputs, scores - models.scores(inputs))
     change, offset = calibration.solve(_HOG_PENALTY)
 
-    arrays, found = without_auxiliary_prefix(checkpoint.arrays), len(bias)
+    arrays = without_auxiliary_prefix(checkpoint.arrays)
     for prefix in ("model.", "ema."):
         if section(arrays, prefix):
             names = [f"{prefix}{HEAD_NAME}.layers.0.{part}" for part in ("weight", "bias")]
             for name, values in zip(names, (weight.T, bias), strict=True):
-                arrays[name] = np.concatenate([values, arrays[name][found:]])
+                arrays[name] = np.concatenate([values, arrays[name][known:]])
     fitted, means = models.weights.copy(), models.means.copy()
     fitted[:, :NUM_AUS] += change
     means[:NUM_AUS] += offset + models.centre @ change
     arrays[AU_MODELS + "weights"], arrays[AU_MODELS + "means"] = fitted, means
     return replace(checkpoint, arrays=with_auxiliary_prefix(arrays))
-
-
-def _scores(trainer: Trainer, faces: TrainingData, models: OpenFaceAUModels) -> np.ndarray:
-    """(samples, 17) the training side's intensities without limits; NaN where they are unknown.
-
-    They are read off the labels' own geometry, in the standard crop.
-    """
-    labels, rows = faces.dataset.labels, faces.split.train
-    rows = rows[faces.dataset.masks["global_mask"][rows] > 0]
-    scores = np.full((len(faces.dataset), NUM_AUS), np.nan, np.float32)
-    for chunk in np.split(rows, np.arange(faces.batch_size, len(rows), faces.batch_size)):
-        geometry = labels["landmarks"][chunk], labels["local_params"][chunk]
-        targets = geometry_targets(*geometry, faces.statistics).astype(np.float32)
-        inputs = trainer.hog_inputs(faces.dataset.read_images(chunk), targets)
-        scores[chunk] = uncensored(models.scores(inputs), labels["au_intensities"][chunk])
-    return scores
 
 
 def _batches(faces: TrainingData, epoch: int, title: str) -> Iterator[Batch]:

@@ -218,12 +218,9 @@ class Video:
             seconds, later = given, begin + (decoded.index - index) / self.rate
             if decoded.pts is not None and zero is not None:
                 seconds = float((decoded.pts - zero) * tick)
-                if (
-                    former is not None
-                    and 0 < float((decoded.pts - former) * tick) - last < _CLOCK_RESET
-                ):
-                    zero, former = former, None  # no join, but one frame with a wrong time
-                    seconds = float((decoded.pts - zero) * tick)
+                before = -np.inf if former is None else float((decoded.pts - former) * tick)
+                if 0 < before - last < _CLOCK_RESET:
+                    zero, former, seconds = former, None, before  # one frame had a wrong time
                 elif seconds < earlier - _CLOCK_RESET:  # joined recordings, each with its clock
                     former, zero, seconds = zero, decoded.pts - Fraction(later) / tick, later
             follows, given = seconds > given, seconds

@@ -153,7 +153,7 @@ class OpenFaceAUModels:
         """
         outputs = self._outputs(faces, rows)
         labels = faces.labels["au_intensities"][rows]
-        scores = uncensored(outputs[:, :NUM_AUS], labels)
+        scores = _uncensored(outputs[:, :NUM_AUS], labels)
         outputs[:, :NUM_AUS] = np.where(np.isnan(outputs[:, :NUM_AUS]), np.nan, scores)
         return self._standardised(outputs)
 
@@ -261,7 +261,7 @@ def uncensored_fit(features: np.ndarray, intensities: np.ndarray) -> tuple[np.nd
     for _ in range(_TOBIT_ITERATIONS):
         mean = scores.mean(axis=0)
         weights = regress(scores - mean)
-        scores = uncensored(features @ weights + mean, intensities)
+        scores = _uncensored(features @ weights + mean, intensities)
     return weights, scores
 
 
@@ -276,7 +276,7 @@ def _ridge(features: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     return lambda targets: inverse @ (features.T @ targets)
 
 
-def uncensored(scores: np.ndarray, intensities: np.ndarray) -> np.ndarray:
+def _uncensored(scores: np.ndarray, intensities: np.ndarray) -> np.ndarray:
     """The labels where they are not censored, else the scores beyond the limit."""
     below = np.where(intensities <= 0, np.minimum(scores, 0), intensities)
     return np.where(intensities >= MAX_INTENSITY, np.maximum(scores, MAX_INTENSITY), below)
