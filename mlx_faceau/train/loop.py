@@ -82,7 +82,8 @@ class TrainingLoop:
         if state.epoch >= self.config.epochs:
             return "finished"
         stale = state.epoch - state.best_epoch
-        return "patience" if stale >= self.config.patience else None
+        # Asked together: each rank validates on its own GPU, whose rounding may be another's.
+        return "patience" if self.trainer.ranks.any(stale >= self.config.patience) else None
 
     def _train_epoch(self) -> dict[str, Any]:
         """Train the rest of the epoch, up to its end or a stop request; its speed."""

@@ -2,6 +2,8 @@
 
 import json
 import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from mlx_faceau.errors import CheckpointError, FaceauError
 
 pytest.importorskip("h5py")
 
-from tiny_training import FakeTrainer, write_faces
+from tiny_training import Alone, FakeTrainer, write_faces
 
 from mlx_faceau.train.checkpoints import RunFolder, TrainingState, find_resumable
 from mlx_faceau.train.config import LandmarkPoseTrainConfig
@@ -103,6 +105,33 @@ def test_training_stops_when_patience_runs_out(faces_file: Path, tmp_path: Path)
     loop = make_loop(faces_file, tmp_path, [2.0, 1.0, 1.0, 1.5, 0.5], patience=2)
     assert loop.run() == "patience"
     assert (loop.state.epoch, loop.state.best_epoch) == (4, 2)
+
+
+def test_ranks_whose_validation_losses_differ_stop_together(
+    faces_file: Path, tmp_path: Path
+) -> None:
+    meeting, votes = threading.Barrier(2, timeout=20), [False, False]
+
+    class Rank(Alone):
+        def __init__(self, number: int) -> None:
+            self.rank = number
+
+        def any(self, flag: bool) -> bool:
+            votes[self.rank] = bool(flag)
+            meeting.wait()
+            found = any(votes)
+            meeting.wait()  # or the next question could change the votes
+            return found
+
+    def train(number: int, third: float) -> tuple[str, int]:
+        losses = [2.0, 1.0, third, 1.5, 1.5, 1.5]
+        loop = make_loop(faces_file, tmp_path / str(number), losses, patience=2)
+        loop.trainer.ranks = Rank(number)
+        return loop.run(), loop.state.epoch
+
+    with ThreadPoolExecutor(2) as threads:
+        ends = list(threads.map(train, [0, 1], [1.0, 0.99999]))
+    assert ends == [("patience", 4), ("patience", 4)]
 
 
 def test_the_newest_numbered_checkpoints_are_kept(faces_file: Path, tmp_path: Path) -> None:
