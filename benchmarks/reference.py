@@ -44,8 +44,7 @@ from mlx_faceau.core.checkpoint import (
 from mlx_faceau.data.format.check import find_overlap
 from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.train.checkpoints import LAST_NAME
-from mlx_faceau.train.history import HISTORY_NAME
-from mlx_faceau.train.plots import CURVES_NAME
+from mlx_faceau.train.history import CURVES_NAME, HISTORY_NAME
 from mlx_faceau.weights.builtin import BUILTIN, FOLDER
 
 CODE = ("mlx_faceau", "torch_fallback", "convert", "benchmarks/*.py")

@@ -26,8 +26,7 @@ except ModuleNotFoundError as error:
 
 from .check import CalibrationFaces, Check, verify_export
 from .exported_model import network_input
-from .onnx_graph import INPUT_NAME, store_half, take_uint8, to_float16
-from .quantise import pool_globally, quantise
+from .onnx_graph import INPUT_NAME, pool_globally, quantise, store_half, take_uint8, to_float16
 from .source_model import CombinedModel, SourceModel, read_source
 from .variants import DEFAULT_OPSET, DYNAMIC, HALF_WEIGHTS, Variant
 

@@ -27,7 +27,7 @@ from mlx_faceau.core.atomic_io import atomic_file
 from mlx_faceau.core.checkpoint import check_arrays, check_weights
 from mlx_faceau.core.libraries import import_library
 from mlx_faceau.errors import CheckpointError, UsageError
-from mlx_faceau.torch_fallback.weight_layout import COUNTER, TO_MLX, moved, state_dict_from_weights
+from mlx_faceau.torch_fallback.nets import COUNTER, TO_MLX, moved, state_dict_from_weights
 
 torch = import_library("torch", "torch")
 # The original's names of the parts that are called otherwise here.

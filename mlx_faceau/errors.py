@@ -23,6 +23,11 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else "?" for character in spaced)
 
 
+def counted(count: int, noun: str) -> str:
+    """``1 face``, ``2 faces``: a count with its noun, whose plural takes an s."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 class UsageError(FaceauError, ValueError):
     """A bad argument, in Python or on the command line."""
 

@@ -84,7 +84,7 @@ TARGETS = {
             data.read_hdf5,
             _DATASET,
             native=True,
-            modules=("mlx_faceau.data.format.check", "mlx_faceau.data.format.statistics"),
+            modules=("mlx_faceau.data.format.check", "mlx_faceau.data.format.check"),
         ),
         Target(
             "writer's shard",

@@ -46,9 +46,8 @@ def _hdf5(ours: bool, compression: str | None) -> bytes:
 
 
 def read_hdf5(folder: Path, data: bytes) -> None:
-    from mlx_faceau.data.format.check import check_file
+    from mlx_faceau.data.format.check import check_file, describe_dataset
     from mlx_faceau.data.format.dataset import FaceDataset
-    from mlx_faceau.data.format.statistics import describe_dataset
 
     path = folder / "faces.h5"
     path.write_bytes(data)

@@ -324,7 +324,7 @@ def test_a_training_starts_from_the_built_in_net(
 ) -> None:
     pytest.importorskip("h5py")
     from mlx_faceau.train.config import AUTrainConfig, LandmarkPoseTrainConfig
-    from mlx_faceau.train.initial_weights import first_weights, load_init, origin_of
+    from mlx_faceau.train.run import first_weights, load_init, origin_of
     from mlx_faceau.train.target_statistics import TargetStatistics
 
     shapes = {"landmarks": (68, 2), "global_params": (6,), "local_params": (34,)}

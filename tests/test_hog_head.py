@@ -236,8 +236,7 @@ def test_int8_keeps_the_means_of_both_heads() -> None:
     from random_nets import random_source
 
     from mlx_faceau.convert.export_onnx import traced
-    from mlx_faceau.convert.onnx_graph import last_layers
-    from mlx_faceau.convert.quantise import _intermediate_values, quantise
+    from mlx_faceau.convert.onnx_graph import _intermediate_values, last_layers, quantise
     from mlx_faceau.convert.variants import Variant
     from mlx_faceau.core.preprocess import to_network_input
 

@@ -17,9 +17,7 @@ from mlx_faceau.core.checkpoint import Checkpoint, load_checkpoint
 from mlx_faceau.core.hog import hog_constants, hog_features, to_units
 from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.data.labels.openface_au_models import shape_scale
-from mlx_faceau.data.loading.augment import draw_stretch
-from mlx_faceau.data.loading.levels import JITTER
-from mlx_faceau.data.loading.photometric import change_appearance
+from mlx_faceau.data.loading.augment import JITTER, change_appearance, draw_stretch
 from mlx_faceau.data.synthetic.people import write_synthetic
 from mlx_faceau.torch_fallback import build
 from mlx_faceau.train.checkpoints import AU_MODELS

@@ -24,8 +24,7 @@ from mlx_faceau.errors import CheckpointError, FaceauError
 
 from . import build
 from .device import MEMORY_FORMAT, check_precision, keep_freed_memory, pick_device, to_device
-from .nets import sample
-from .weight_layout import state_dict_from_weights, weights_from_state_dict
+from .nets import sample, state_dict_from_weights, weights_from_state_dict
 
 Tensors = dict[str, torch.Tensor]
 

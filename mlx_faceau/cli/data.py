@@ -7,8 +7,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
-from mlx_faceau.core.plural import counted
-from mlx_faceau.errors import UsageError
+from mlx_faceau.errors import UsageError, counted
 from mlx_faceau.train.config import AUGMENTATIONS
 
 from . import data_generate
@@ -117,8 +116,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> int:
     from mlx_faceau.core.facs import AU_NAMES
-    from mlx_faceau.data.format.check import HISTOGRAM_EDGES, check_file
-    from mlx_faceau.data.format.subprocess_guard import run_in_subprocess
+    from mlx_faceau.data.format.check import HISTOGRAM_EDGES, check_file, run_in_subprocess
     from mlx_faceau.output.tables import Table
 
     report = run_in_subprocess(check_file, Path(args.file), args.against)
@@ -143,8 +141,8 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _stats(args: argparse.Namespace) -> int:
+    from mlx_faceau.data.format.check import describe_dataset, draw_statistics
     from mlx_faceau.data.format.dataset import FaceDataset
-    from mlx_faceau.data.format.statistics import describe_dataset, draw_statistics
     from mlx_faceau.output.tables import Table
 
     if args.output and Path(args.output).suffix.lower() != ".png":

@@ -10,8 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlx_faceau.core.plural import counted
-from mlx_faceau.errors import DatasetError, UsageError
+from mlx_faceau.errors import DatasetError, UsageError, counted
 
 if TYPE_CHECKING:
     from mlx_faceau.data.labels.generate import VideoReport

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlx_faceau.core.plural import counted
-from mlx_faceau.errors import UsageError, printable
+from mlx_faceau.errors import UsageError, counted, printable
 from mlx_faceau.video.images import IMAGE_SUFFIXES, is_image
 from mlx_faceau.video.reader import VIDEO_SUFFIXES, is_text
 

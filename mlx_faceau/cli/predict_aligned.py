@@ -12,9 +12,8 @@ import numpy as np
 
 from mlx_faceau.core.atomic_io import atomic_file
 from mlx_faceau.core.facs import AU_NAMES
-from mlx_faceau.core.plural import counted
 from mlx_faceau.core.preprocess import CROP_SHAPE
-from mlx_faceau.errors import FaceauError, UsageError
+from mlx_faceau.errors import FaceauError, UsageError, counted
 from mlx_faceau.output.openface_csv import GROUPS
 from mlx_faceau.output.run_record import run_record
 from mlx_faceau.video.images import IMAGE_SUFFIXES, read_image

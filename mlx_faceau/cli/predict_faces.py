@@ -18,9 +18,8 @@ from mlx_faceau.core.architectures import LandmarkPoseConfig
 from mlx_faceau.core.artifact_metadata import net_metadata
 from mlx_faceau.core.facs import MAX_INTENSITY, NUM_AUS, PRESENCE_KEY
 from mlx_faceau.core.pdm import PDM, read_pdm
-from mlx_faceau.core.plural import counted
 from mlx_faceau.core.provenance import pdm_of
-from mlx_faceau.errors import CheckpointError, FaceauError, FunctionError, UsageError
+from mlx_faceau.errors import CheckpointError, FaceauError, FunctionError, UsageError, counted
 from mlx_faceau.inference.backends.choice import find_files
 from mlx_faceau.output.openface_csv import (
     GROUPS,

@@ -6,7 +6,7 @@ import sys
 from dataclasses import MISSING, Field, fields
 from typing import TYPE_CHECKING, Any
 
-from mlx_faceau.core.plural import counted
+from mlx_faceau.errors import counted
 from mlx_faceau.train.config import BASIC, CHANGEABLE, TRAIN_CONFIGS, TrainConfig, read_settings
 from mlx_faceau.train.option_fields import default_of, flag
 

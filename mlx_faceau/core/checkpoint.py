@@ -19,10 +19,10 @@ import numpy as np
 from mlx_faceau.errors import CheckpointError
 
 from .architectures import IMAGE_SIZE, ModelConfig, config_from_dict, is_statistic, weight_shapes
+from .artifact_metadata import check_form
 from .atomic_io import atomic_file
 from .facs import AU_NAMES
 from .libraries import import_library, package_version
-from .metadata_form import check_form
 from .preprocess import COLOR_ORDER
 
 FORMAT = "mlx-faceau"

@@ -19,7 +19,7 @@ import numpy as np
 
 from mlx_faceau.core.atomic_io import atomic_file
 from mlx_faceau.core.facs import AU_NAMES, MAX_INTENSITY, NUM_AUS
-from mlx_faceau.core.plural import counted
+from mlx_faceau.errors import counted
 from mlx_faceau.video.results import FrameResult
 
 from .openface_csv import FIRST_COLUMNS, PRESENCE_NAMES, presences

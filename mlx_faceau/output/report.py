@@ -12,7 +12,7 @@ import numpy as np
 
 from mlx_faceau.core.facs import AU_NAMES, MAX_INTENSITY, NUM_AUS
 from mlx_faceau.core.metrics import ANGLES
-from mlx_faceau.core.plural import counted
+from mlx_faceau.errors import counted
 from mlx_faceau.video.overlay import draw
 from mlx_faceau.video.results import FaceResult, FrameResult
 

@@ -13,10 +13,9 @@ import numpy as np
 
 from mlx_faceau.core.architectures import IMAGE_SIZE, count_parameters
 
-from .batch_transforms import image_size_of_epoch
 from .checkpoints import RunFolder
 from .config import TrainConfig, resolve
-from .datasets import TrainingData
+from .datasets import TrainingData, image_size_of_epoch
 from .run import join_ranks, prepare
 
 STEPS = 10

@@ -17,8 +17,8 @@ from mlx_faceau.core.landmarks import NUM_LANDMARKS
 from mlx_faceau.data.labels.openface_au_models import VERSION, OpenFaceAUModels, shape_scale
 from mlx_faceau.errors import CheckpointError
 
-from .batch_transforms import target_scale
 from .checkpoints import AU_MODELS
+from .datasets import target_scale
 from .target_statistics import TargetStatistics
 
 

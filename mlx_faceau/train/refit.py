@@ -30,14 +30,12 @@ from mlx_faceau.core.auxiliary_head import (
 from mlx_faceau.core.checkpoint import Checkpoint, section
 from mlx_faceau.core.facs import NUM_AUS
 from mlx_faceau.core.landmarks import NUM_LANDMARKS
-from mlx_faceau.data.loading.augment import Batch, augment_face
-from mlx_faceau.data.loading.levels import JITTER
+from mlx_faceau.data.loading.augment import JITTER, Batch, augment_face
 from mlx_faceau.errors import DatasetError
 
-from .batch_transforms import target_scale
 from .checkpoints import AU_MODELS
 from .config import AUTrainConfig, default_framework
-from .datasets import TrainingData, open_data
+from .datasets import TrainingData, open_data, target_scale
 from .hog_head import required_models
 from .run import build_trainer, check_same_data, run_settings
 

@@ -17,8 +17,7 @@ from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.core.landmarks import NUM_LANDMARKS
 from mlx_faceau.core.libraries import import_library
 from mlx_faceau.core.pdm import PDM
-from mlx_faceau.core.plural import counted
-from mlx_faceau.errors import UsageError, VideoError, printable
+from mlx_faceau.errors import UsageError, VideoError, counted, printable
 
 from .align import FrameCrops
 from .pose import Camera, HeadPose, head_pose, refined_head_pose

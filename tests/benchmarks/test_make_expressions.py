@@ -17,7 +17,7 @@ from mlx_faceau.data.format.label_provenance import labellers
 from mlx_faceau.data.labels.facs_reading import load_table, read_action_units
 from mlx_faceau.data.labels.open_pdm import read_ict_facekit
 from mlx_faceau.data.synthetic.expression_model import AU_SHAPES, expression_model, shape_names
-from mlx_faceau.data.synthetic.expression_motion import move_mesh
+from mlx_faceau.data.synthetic.expression_render import move_mesh
 from mlx_faceau.data.synthetic.expression_synthesis import make_expressions
 from mlx_faceau.data.synthetic.mesh_points import LOWER_LIP, UPPER_LIP
 from mlx_faceau.errors import DatasetError

@@ -12,7 +12,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 from onnx import numpy_helper  # noqa: E402
 
-from mlx_faceau.convert import check, export_onnx, quantise  # noqa: E402
+from mlx_faceau.convert import check, export_onnx, onnx_graph  # noqa: E402
 from mlx_faceau.convert.check import (  # noqa: E402
     AccuracyChange,
     CalibrationFaces,
@@ -22,7 +22,7 @@ from mlx_faceau.convert.check import (  # noqa: E402
 )
 from mlx_faceau.convert.export_onnx import export_to_onnx  # noqa: E402
 from mlx_faceau.convert.exported_model import network_input  # noqa: E402
-from mlx_faceau.convert.quantise import float_blocks  # noqa: E402
+from mlx_faceau.convert.onnx_graph import float_blocks  # noqa: E402
 from mlx_faceau.convert.source_model import SourceModel, read_source  # noqa: E402
 from mlx_faceau.convert.variants import Variant  # noqa: E402
 from mlx_faceau.core.checkpoint import describe  # noqa: E402
@@ -186,8 +186,8 @@ def test_one_odd_face_does_not_coarsen_the_steps_of_a_fixed_batch_either(opset):
     )
     ids = [onnx.helper.make_opsetid("", opset)]
     model = onnx.helper.make_model(graph, opset_imports=ids, ir_version=8)
-    assert quantise.activation_ranges(model, [node], faces)["same"] == (0, 2)
-    assert quantise.activation_ranges(model, [node], faces[:7])["same"] == (0, 1)
+    assert onnx_graph.activation_ranges(model, [node], faces)["same"] == (0, 2)
+    assert onnx_graph.activation_ranges(model, [node], faces[:7])["same"] == (0, 1)
 
 
 def test_metadata_says_what_the_scales_were_calibrated_on(int8_files):
@@ -227,7 +227,7 @@ def test_rounding_moves_no_output_s_mean_over_the_calibration_faces(int8_files, 
 
     true = means(trace_bytes("landmark_pose"))
     corrected = np.abs(means(int8_files["landmark_pose"]) - true).max()
-    monkeypatch.setattr(quantise, "correct_biases", lambda *_: None)
+    monkeypatch.setattr(onnx_graph, "correct_biases", lambda *_: None)
     rounded = np.abs(means(int8_file(source(LANDMARK), trace("landmark_pose"))) - true).max()
     assert corrected < 0.02 * rounded
 

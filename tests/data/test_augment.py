@@ -7,10 +7,15 @@ import pytest
 
 from mlx_faceau.core.geometry import flip_landmarks, project
 from mlx_faceau.core.landmarks import MIRROR
-from mlx_faceau.data.loading.augment import augment_face, augmentation
+from mlx_faceau.data.loading.augment import (
+    LEVELS,
+    Level,
+    augment_face,
+    augmentation,
+    change_appearance,
+    motion_kernel,
+)
 from mlx_faceau.data.loading.batches import Batches
-from mlx_faceau.data.loading.levels import LEVELS, Level
-from mlx_faceau.data.loading.photometric import change_appearance, motion_kernel
 
 MAX_OFFSET = 0.1  # pixels between a spot in the image and its landmark
 STRONG = LEVELS["strong"]

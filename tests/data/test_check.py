@@ -8,9 +8,8 @@ import pytest
 from training_files import COMMON, OURS, arrays, texts, write
 
 from mlx_faceau.cli.main import main
-from mlx_faceau.data.format.check import au_histogram, check_file
+from mlx_faceau.data.format.check import au_histogram, check_file, describe_dataset
 from mlx_faceau.data.format.dataset import FaceDataset
-from mlx_faceau.data.format.statistics import describe_dataset
 from mlx_faceau.data.loading.preview import contact_sheet, strongest_units
 
 

@@ -9,8 +9,7 @@ from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.core.geometry import standard_crop_matrix
 from mlx_faceau.data.labels.facs_reading import align
 from mlx_faceau.data.labels.mediapipe import IBUG
-from mlx_faceau.data.synthetic.expression_motion import head_turn, move_mesh
-from mlx_faceau.data.synthetic.expression_render import make_face
+from mlx_faceau.data.synthetic.expression_render import head_turn, make_face, move_mesh
 from mlx_faceau.data.synthetic.expression_sampling import sample_expression
 from mlx_faceau.data.synthetic.mesh_points import EYES, LOWER_LIP, MOUTH, UPPER_LIP
 

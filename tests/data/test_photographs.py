@@ -15,8 +15,8 @@ from blobs import Blob, draw_frame
 from labelled_videos import film, moving_face, write_csv
 
 from mlx_faceau.cli.main import main
+from mlx_faceau.core.artifact_metadata import check_form
 from mlx_faceau.core.facs import AU_NAMES
-from mlx_faceau.core.metadata_form import check_form
 from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.data.format.label_provenance import check_same_labels, labellers
 from mlx_faceau.data.format.merge import merge_files

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("h5py")
 
 from mlx_faceau.cli.main import main
-from mlx_faceau.data.format.subprocess_guard import run_in_subprocess
+from mlx_faceau.data.format.check import run_in_subprocess
 from mlx_faceau.errors import DatasetError
 
 

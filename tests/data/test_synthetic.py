@@ -6,8 +6,13 @@ import pytest
 from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.core.landmarks import MIRROR
 from mlx_faceau.data.format.dataset import FaceDataset
-from mlx_faceau.data.synthetic.paint import paint_face, sample_appearance
-from mlx_faceau.data.synthetic.people import _expression, synthesize, write_synthetic
+from mlx_faceau.data.synthetic.people import (
+    _expression,
+    paint_face,
+    sample_appearance,
+    synthesize,
+    write_synthetic,
+)
 from mlx_faceau.data.synthetic.shape import interpolation, marks, shape_model
 
 

@@ -6,7 +6,7 @@ import pytest
 mx = pytest.importorskip("mlx_faceau.models", exc_type=ImportError).mx
 
 from mlx_faceau.core.architectures import BN_EPS, BN_MOMENTUM  # noqa: E402
-from mlx_faceau.models import activations, depthwise, layers  # noqa: E402
+from mlx_faceau.models import depthwise, layers  # noqa: E402
 
 KINDS = ["relu6", "silu", None]
 
@@ -47,7 +47,7 @@ def test_norm_with_activation_and_its_gradients_follow_the_definition(kind, n):
     def ours(z, gamma, beta):
         norm = layers.Norm(7)
         norm.weight, norm.bias = gamma, beta
-        return activations.activate(kind, norm.by_batch(z))
+        return layers.activate(kind, norm.by_batch(z))
 
     primals = [mx.array(array.astype(np.float32)) for array in arrays]
     outputs, gradients = mx.vjp(ours, primals, [mx.array(cotangent.astype(np.float32))])
@@ -85,7 +85,7 @@ def test_silu_and_relu6_keep_their_accuracy_from_end_to_end():
     for kind in ("relu6", "silu"):
         with np.errstate(over="ignore"):
             want = activation(kind, u)
-        got = np.array(activations.activate(kind, mx.array(x)), np.float64)
+        got = np.array(layers.activate(kind, mx.array(x)), np.float64)
         error = np.abs(got - want) / np.maximum(np.abs(u), 1)
         assert error[small].max() < 4e-7
         np.testing.assert_allclose(got[~small], want[~small], atol=6e-6, rtol=1e-6)
@@ -95,13 +95,13 @@ def test_silu_and_relu6_keep_their_accuracy_from_end_to_end():
 def test_the_slope_of_silu_follows_its_definition():
     x = np.r_[np.linspace(-20, 20, 4001), -400, 400]
     gate = 1 / (1 + np.exp(-x))
-    slope = mx.grad(lambda x: activations.activate("silu", x).sum())(mx.array(np.float32(x)))
+    slope = mx.grad(lambda x: layers.activate("silu", x).sum())(mx.array(np.float32(x)))
     np.testing.assert_allclose(np.array(slope), gate * (1 + x * (1 - gate)), atol=6e-6)
 
 
 def test_sigmoid_stays_within_zero_and_one():
     x = mx.array([-1e30, -50.0, -17.0, 0.0, 17.0, 50.0, 1e30])
-    got = np.array(activations.sigmoid(x))
+    got = np.array(layers.sigmoid(x))
     np.testing.assert_allclose(got, [0, 0, 0, 0.5, 1, 1, 1], atol=4e-7)
 
 
@@ -111,7 +111,7 @@ def test_the_gpu_forms_agree_with_the_cpu_forms(name, monkeypatch):
     x = mx.array(rng.random((4, 8, 8, 3), np.float32))
     results = []
     for device in ("cpu", name):
-        for module in (activations, depthwise):
+        for module in (layers, depthwise):
             monkeypatch.setattr(module, "device_name", lambda device=device: device)
         mx.random.seed(1)
         stem = layers.ConvNorm(3, 8, 3, "silu", stride=2)

@@ -7,7 +7,7 @@ torch = pytest.importorskip("torch")
 
 from mlx_faceau.core.architectures import AUPredictionConfig, LandmarkPoseConfig, initial_weights  # noqa: E402
 from mlx_faceau.torch_fallback import build  # noqa: E402
-from mlx_faceau.torch_fallback.weight_layout import state_dict_from_weights, weights_from_state_dict  # noqa: E402
+from mlx_faceau.torch_fallback.nets import state_dict_from_weights, weights_from_state_dict  # noqa: E402
 
 CONFIGS = [LandmarkPoseConfig(width_mult=0.25), AUPredictionConfig(width_mult=0.25)]
 

@@ -15,14 +15,14 @@ from mlx_faceau.core.pdm import fit_pdm
 from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.data.labels.openface_au_models import OpenFaceAUModels
 from mlx_faceau.data.synthetic.people import write_synthetic
-from mlx_faceau.train.batch_transforms import (
+from mlx_faceau.train.config import AUTrainConfig
+from mlx_faceau.train.datasets import (
     AuxiliaryTargets,
     FaceTargets,
     auxiliary_targets,
     keep_labels,
+    open_data,
 )
-from mlx_faceau.train.config import AUTrainConfig
-from mlx_faceau.train.datasets import open_data
 from mlx_faceau.train.target_statistics import TargetStatistics
 
 COUNT = 400

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mlx_faceau.train.batch_transforms import BatchTransform, image_size_of_epoch
+from mlx_faceau.train.datasets import BatchTransform, image_size_of_epoch
 
 COUNT = 40
 

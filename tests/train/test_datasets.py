@@ -12,7 +12,7 @@ import h5py
 from tiny_training import write_faces
 
 from mlx_faceau.data.format.dataset import FaceDataset
-from mlx_faceau.data.loading.levels import LEVELS
+from mlx_faceau.data.loading.augment import LEVELS
 from mlx_faceau.data.synthetic.people import write_synthetic
 from mlx_faceau.errors import DatasetError
 from mlx_faceau.train.config import AUGMENTATIONS, AUTrainConfig, LandmarkPoseTrainConfig

@@ -12,8 +12,8 @@ from mlx_faceau.core.architectures import CONFIGS, initial_weights, output_biase
 from mlx_faceau.core.trainer import TrainerSettings
 from mlx_faceau.data.synthetic.people import synthesize
 from mlx_faceau.torch_fallback.trainer import TorchTrainer
+from mlx_faceau.train.loop import learning_rate
 from mlx_faceau.train.mlx_trainer import MLXTrainer
-from mlx_faceau.train.schedule import learning_rate
 from mlx_faceau.train.target_statistics import TargetStatistics
 
 STEPS, BATCH = 10, 8

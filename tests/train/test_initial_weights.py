@@ -21,8 +21,7 @@ from mlx_faceau.data.labels.openface_au_models import OpenFaceAUModels
 from mlx_faceau.errors import CheckpointError
 from mlx_faceau.train.checkpoints import AU_MODELS
 from mlx_faceau.train.config import AUTrainConfig, LandmarkPoseTrainConfig, TrainConfig
-from mlx_faceau.train.initial_weights import first_weights, load_init, origin_of
-from mlx_faceau.train.run import run_training, saved_au_models
+from mlx_faceau.train.run import first_weights, load_init, origin_of, run_training, saved_au_models
 from mlx_faceau.train.target_statistics import TargetStatistics
 
 LAST = "checkpoint_last.safetensors"

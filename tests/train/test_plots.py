@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from mlx_faceau.output.plotting import new_figure
-from mlx_faceau.train import plots
-from mlx_faceau.train.plots import draw_curves
+from mlx_faceau.train import history
+from mlx_faceau.train.history import draw_curves
 
 
 def entries(metrics: dict[str, Any]) -> list[dict[str, Any]]:
@@ -39,7 +39,7 @@ def test_training_and_validation_are_of_the_same_loss(
 ) -> None:
     pytest.importorskip("matplotlib")
     figure = new_figure(11, 7)
-    monkeypatch.setattr(plots, "new_figure", lambda *_: figure)
+    monkeypatch.setattr(history, "new_figure", lambda *_: figure)
     drawn = entries({"correlation": 0.9, "mae": 2.0, "aus": {}})
     for entry in drawn:
         entry["validation"] = {"loss": 0.7, "ccc": 0.3}

@@ -140,8 +140,7 @@ def test_parameters_are_standardised_by_the_training_side_unless_raw(
 ) -> None:
     needs("torch")
     from mlx_faceau.train.datasets import open_data
-    from mlx_faceau.train.initial_weights import first_weights
-    from mlx_faceau.train.run import build_trainer
+    from mlx_faceau.train.run import build_trainer, first_weights
 
     config = LandmarkPoseTrainConfig(**settings(faces_file), raw_params=raw)
     faces = open_data(config)
@@ -188,8 +187,7 @@ def test_weights_of_action_units_are_recorded_and_kept_on_resume(
 def test_a_net_starts_at_the_mean_of_the_training_targets(faces_file: Path, tmp_path: Path) -> None:
     needs("torch")
     from mlx_faceau.train.datasets import open_data
-    from mlx_faceau.train.initial_weights import first_weights
-    from mlx_faceau.train.run import build_trainer
+    from mlx_faceau.train.run import build_trainer, first_weights
 
     config = LandmarkPoseTrainConfig(**settings(faces_file))
     faces = open_data(config)

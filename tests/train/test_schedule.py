@@ -2,7 +2,7 @@
 
 import pytest
 
-from mlx_faceau.train.schedule import averaging_decay, learning_rate
+from mlx_faceau.train.loop import averaging_decay, learning_rate
 
 
 def test_the_rate_rises_evenly_over_the_first_twentieth_of_the_steps() -> None:

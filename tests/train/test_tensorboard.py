@@ -15,8 +15,8 @@ from tiny_training import write_faces
 
 from mlx_faceau.errors import MissingDependency
 from mlx_faceau.train.config import AUTrainConfig
+from mlx_faceau.train.history import TENSORBOARD_FOLDER, scalars
 from mlx_faceau.train.run import run_training
-from mlx_faceau.train.tensorboard import FOLDER_NAME, scalars
 
 
 def settings(folder: Path) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def test_every_number_of_an_epoch_is_there_and_a_resumed_training_voids_what_it_
     write_faces(tmp_path / "faces.h5")
     run_training(AUTrainConfig, settings(tmp_path))
     result = run_training(AUTrainConfig, {"epochs": 2}, resume=tmp_path / "run")
-    written = list(events(tmp_path / "run" / FOLDER_NAME))
+    written = list(events(tmp_path / "run" / TENSORBOARD_FOLDER))
     by_epoch: dict[int, dict[str, float]] = {1: {}, 2: {}}
     for event in written:
         for value in event.summary.value:

@@ -22,7 +22,7 @@ from mlx_faceau.core.auxiliary_head import AuxiliaryAUConfig
 from mlx_faceau.core.checkpoint import describe, load_checkpoint, save_checkpoint
 from mlx_faceau.core.trainer import TrainerSettings
 from mlx_faceau.errors import BackendError
-from mlx_faceau.train.schedule import averaging_decay
+from mlx_faceau.train.loop import averaging_decay
 
 LANDMARKS = LandmarkPoseConfig(width_mult=0.1)
 AUS = AUPredictionConfig(width_mult=0.1, dropout=0.3)

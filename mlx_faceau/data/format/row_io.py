@@ -15,8 +15,7 @@ import numpy as np
 from mlx_faceau.core.atomic_io import atomic_file
 from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.core.libraries import package_version
-from mlx_faceau.core.plural import counted
-from mlx_faceau.errors import DatasetError
+from mlx_faceau.errors import DatasetError, counted
 
 from . import schema
 from .columns import COLUMNS, HOG, Block, concatenate_blocks

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mlx_faceau.core.plural import counted
-from mlx_faceau.errors import DatasetError, UsageError
+from mlx_faceau.errors import DatasetError, UsageError, counted
 
 from .dataset import FaceDataset, LabelledFaces
 from .identity import (

@@ -27,13 +27,12 @@ from pathlib import Path
 import cv2
 
 from mlx_faceau.core.file_lock import Lock
-from mlx_faceau.core.plural import counted
 from mlx_faceau.data.format.columns import batch_of_one, checked_block
 from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.data.format.label_provenance import GENERATION, check_same_labels, video_reports
 from mlx_faceau.data.format.row_io import check_target, copy_files, create_file
 from mlx_faceau.data.worker import start_worker
-from mlx_faceau.errors import DatasetError, FaceauError, FunctionError, UsageError
+from mlx_faceau.errors import DatasetError, FaceauError, FunctionError, UsageError, counted
 
 from .face_labels import is_photograph
 from .generate import TrainingDataGenerator, VideoReport, writer_arguments

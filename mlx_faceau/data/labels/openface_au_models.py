@@ -23,10 +23,9 @@ from mlx_faceau.core.facs import MAX_INTENSITY, NUM_AUS
 from mlx_faceau.core.geometry import euler_to_matrix, flip_global_params, flip_landmarks
 from mlx_faceau.core.hog import HOG_SIZE, align, hog_constants, hog_features, to_units
 from mlx_faceau.core.pdm import PDM, fit_pdm
-from mlx_faceau.core.plural import counted
 from mlx_faceau.core.preprocess import PIXEL_MAX
 from mlx_faceau.data.format.dataset import LabelledFaces
-from mlx_faceau.errors import DatasetError
+from mlx_faceau.errors import DatasetError, counted
 
 COMPONENTS = 256  # principal components of the HOG features
 NUM_TARGETS = NUM_AUS + COMPONENTS

@@ -4,8 +4,10 @@ A flip and one similarity (rotation, scale and shift) move image, landmarks and 
 together, by the formulas of :mod:`mlx_faceau.core.geometry`. Some faces are also stretched, as
 images with a wrong aspect ratio show them: landmarks follow, shape parameters and action units
 remain the true face's, and the global parameters, which cannot express a stretch, are masked.
-Everything else changes the appearance alone. Action units do not change, which is right for a
-mirrored face only if its labels treat both sides of a face alike.
+Everything else changes the appearance alone, in the order of a photograph's life: light and
+colour, optics and motion, resolution, sensor noise, compression, then the crop's own traces (edges
+repeated past the photograph's border) and what covers a part of the face. Action units do not
+change, which is right for a mirrored face only if its labels treat both sides of a face alike.
 
 Augmentation holds Python's lock most of the time, so threads share one core; a GPU that trains on
 thousands of faces a second needs processes.
@@ -16,9 +18,11 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from multiprocessing.util import Finalize
+from statistics import NormalDist
+from typing import Any
 
 import cv2
 import numpy as np
@@ -28,9 +32,11 @@ from mlx_faceau.core.geometry import CROP_CENTRE, similarity_matrix
 from mlx_faceau.data.worker import start_worker
 from mlx_faceau.errors import FaceauError
 
-from .levels import LEVELS, Level
-from .photometric import change_appearance, draw_factors
-
+_LUMA = np.array([0.299, 0.587, 0.114])  # of RGB, ITU-R BT.601
+_SHADES = np.linspace(0, 1, 256)[:, None]
+# 256 equally likely values of the normal distribution: noise is then a table look-up of random
+# bytes, four times as fast as drawing normal numbers.
+_NORMAL = np.array([NormalDist().inv_cdf((i + 0.5) / 256) for i in range(256)], np.float32)
 Batch = dict[str, np.ndarray]
 # image (112, 112, 3) uint8 RGB, its labels and masks, a generator of its own -> both, changed
 Augment = Callable[[np.ndarray, Batch, np.random.Generator], tuple[np.ndarray, Batch]]
@@ -40,8 +46,125 @@ _STRETCHED = 0.3  # share of faces that are stretched
 _INSIDE = (2.0, 110.0)  # where moved landmarks may lie: the sigmoid cannot reach 0 and 112
 
 
+def _limit(light: float, strong: float) -> Any:
+    return field(metadata={"light": light, "strong": strong})
+
+
+@dataclass(frozen=True)
+class Level:
+    """How far a face moves and each step goes, and in which share of the samples it happens."""
+
+    rotation: float = _limit(np.radians(10), np.radians(20))  # largest angle, radians, either way
+    scale: float = _limit(1.1, 1.2)  # largest factor; at least its inverse
+    shift: float = _limit(5.6, 9.0)  # largest shift in x and in y, pixels, either way
+    stretch: float = _limit(1.15, 1.3)  # largest factor of width to height; at least its inverse
+    brightness: float = _limit(0.08, 0.15)  # largest offset, as a share of white
+    contrast: float = _limit(1.2, 1.5)  # largest factor around mid-grey; at least its inverse
+    gamma: float = _limit(1.2, 1.6)  # largest exponent; at least its inverse
+    tint: float = _limit(1.06, 1.1)  # largest factor of one colour channel; at least its inverse
+    saturation: float = _limit(0.3, 0.6)  # largest relative change of the distance from grey
+    grey: float = _limit(0.1, 0.25)  # share of samples without colour
+    blur: float = _limit(0.1, 0.3)  # share of samples blurred, as by defocus or by motion
+    blur_sigma: float = _limit(1.0, 1.8)  # largest sigma of the defocus, pixels
+    motion: float = _limit(3.0, 7.0)  # longest path of the motion, pixels
+    coarse: float = _limit(0.1, 0.25)  # share of samples shrunk and enlarged again
+    coarse_side: int = _limit(72, 40)  # smallest side in between, pixels
+    noise: float = _limit(0.1, 0.3)  # share of samples with Gaussian noise
+    noise_sigma: float = _limit(5.0, 14.0)  # its largest sigma, levels of 255
+    jpeg: float = _limit(0.1, 0.3)  # share of samples compressed
+    jpeg_quality: int = _limit(60, 25)  # lowest quality
+    edges: float = _limit(0.1, 0.3)  # share of samples whose borders repeat a line further in
+    edge_depth: int = _limit(10, 14)  # how far in, at most, pixels
+    cutout: float = _limit(0.0, 0.2)  # share of samples with a rectangle of one colour over them
+    cutout_side: int = _limit(0, 28)  # its longest side, pixels
+    flip: float = 0.0  # share of samples that are mirrored, whatever the level
+
+
+def _level(name: str) -> Level:
+    return Level(**{item.name: item.metadata[name] for item in fields(Level) if item.metadata})
+
+
+# Light: the jitter of an evaluation's crops (10 degrees, 10 %, 5 %), and good photographs. Strong:
+# tilted heads, loose detector boxes, and poor video; the face can still be read by eye.
+LEVELS = {"none": None, "light": _level("light"), "strong": _level("strong")}
+_NO_FACTORS: dict[str, Any] = dict.fromkeys(("stretch", "contrast", "gamma", "tint"), 1.0)
+_NO_SHARES: dict[str, Any] = dict.fromkeys(
+    ("brightness", "saturation", "grey", "blur", "coarse", "noise", "jpeg", "edges"), 0.0
+)
+# The light level's similarity alone.
+JITTER = replace(_level("light"), **_NO_FACTORS, **_NO_SHARES)
+
+
+def change_appearance(image: np.ndarray, level: Level, rng: np.random.Generator) -> np.ndarray:
+    """The image, (112, 112, 3) uint8 RGB, with another appearance; the one given stays as it is."""
+    # Gamma, contrast, brightness and tint of each level and channel, as a table.
+    tone = _SHADES ** draw_factors(level.gamma, rng)
+    tone = (tone - 0.5) * draw_factors(level.contrast, rng) + 0.5
+    tone = tone + rng.uniform(-level.brightness, level.brightness)
+    levels = 255 * tone * draw_factors(level.tint, rng, 3)
+    image = cv2.LUT(image, np.asarray(np.clip(np.rint(levels), 0, 255), np.uint8)[None])
+
+    kept = 1 + rng.uniform(-level.saturation, level.saturation)
+    if rng.random() < level.grey:
+        kept = 0.0
+    image = cv2.transform(image, kept * np.eye(3) + (1 - kept) * _LUMA)
+
+    if rng.random() < level.blur:
+        if rng.random() < 0.5:
+            sigma = rng.uniform(0.3, level.blur_sigma)
+            image = cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
+        else:
+            kernel = motion_kernel(rng.uniform(2, level.motion), rng.uniform(0, np.pi))
+            image = cv2.filter2D(image, -1, kernel, borderType=cv2.BORDER_REPLICATE)
+    if rng.random() < level.coarse:
+        size, side = image.shape[:2], int(rng.integers(level.coarse_side, image.shape[0]))
+        small = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
+        image = cv2.resize(small, size, interpolation=cv2.INTER_LINEAR)
+    if rng.random() < level.noise:
+        sigma = rng.uniform(0, level.noise_sigma)
+        noise = np.frombuffer(rng.bytes(image.size), np.uint8).reshape(image.shape)
+        image = cv2.add(image, cv2.LUT(noise, np.float32(sigma) * _NORMAL), dtype=cv2.CV_8U)
+    if rng.random() < level.jpeg:
+        quality = int(rng.integers(level.jpeg_quality, 96))
+        bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)  # the codec's colour order
+        _, code = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        decoded = np.asarray(cv2.imdecode(code, cv2.IMREAD_COLOR))
+        image = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
+    if rng.random() < level.edges:
+        depths = rng.integers(0, level.edge_depth + 1, 4) * rng.integers(0, 2, 4)
+        top, bottom, left, right = depths.tolist()
+        inner = image[top : image.shape[0] - bottom, left : image.shape[1] - right]
+        image = cv2.copyMakeBorder(inner, top, bottom, left, right, cv2.BORDER_REPLICATE)
+    if rng.random() < level.cutout:  # a rectangle of one colour; it may reach past the border
+        longest = level.cutout_side
+        height, width = rng.integers(longest // 3, longest + 1, 2).tolist()
+        y, x = rng.integers(-longest // 2, image.shape[0], 2).tolist()
+        covered = slice(max(y, 0), max(y + height, 0)), slice(max(x, 0), max(x + width, 0))
+        image[covered] = rng.integers(256, size=3)
+    return image
+
+
+def draw_factors(largest: float, rng: np.random.Generator, count: int = 1) -> np.ndarray:
+    """(count,) factors in [1 / largest, largest], as often above 1 as below."""
+    bound = np.log(largest)
+    return np.asarray(np.exp(rng.uniform(-bound, bound, count)))
+
+
+def motion_kernel(length: float, angle: float) -> np.ndarray:
+    """Weights of a straight, even movement, centred, so that it moves nothing on average.
+
+    ``length`` is in pixels, ``angle`` in radians from x towards y; (k, k) float32, sum 1, k odd.
+    """
+    reach = int(np.ceil(length / 2))
+    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    along = np.abs(x * np.cos(angle) + y * np.sin(angle))
+    across = np.abs(y * np.cos(angle) - x * np.sin(angle))
+    weights = np.clip(length / 2 + 0.5 - along, 0, 1) * np.clip(1 - across, 0, 1)
+    return np.asarray(weights / weights.sum(), np.float32)
+
+
 def augmentation(level: str, flip: float = 0.5) -> Augment | None:
-    """The augmentation of a key of :data:`.levels.LEVELS`; None for ``"none"``.
+    """The augmentation of a key of :data:`LEVELS`; None for ``"none"``.
 
     ``flip`` is the share of samples that are mirrored, in [0, 1].
     """

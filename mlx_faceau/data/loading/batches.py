@@ -14,9 +14,8 @@ from itertools import islice
 
 import numpy as np
 
-from mlx_faceau.core.plural import counted
 from mlx_faceau.data.format.dataset import LabelledFaces
-from mlx_faceau.errors import DatasetError, UsageError
+from mlx_faceau.errors import DatasetError, UsageError, counted
 
 from .augment import Augment, AugmentationPool, Batch, augment_batch
 

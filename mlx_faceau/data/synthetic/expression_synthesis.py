@@ -14,8 +14,7 @@ from mlx_faceau.core.facs import AU_NAMES, MAX_INTENSITY
 from mlx_faceau.data.labels import facs_reading
 
 from .expression_model import ExpressionModel, shape_names
-from .expression_motion import head_turn
-from .expression_render import SyntheticFace, make_face
+from .expression_render import SyntheticFace, head_turn, make_face
 from .expression_sampling import Expression, sample_expression
 
 _SMILE = (
