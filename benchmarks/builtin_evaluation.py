@@ -20,15 +20,9 @@ import cv2
 import numpy as np
 
 from mlx_faceau import load_au_predictor, load_predictor
+from mlx_faceau.core import metrics
 from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.core.geometry import standard_crop_matrix, transform_points
-from mlx_faceau.core.metrics import (
-    au_support,
-    mean_absolute_error,
-    mean_au_correlation,
-    nme,
-    pearson,
-)
 from mlx_faceau.data.labels.face_mesh import FaceMesh, Pyramid
 from mlx_faceau.data.labels.facs_reading import read_action_units
 from mlx_faceau.data.labels.mediapipe import IBUG, find_faces
@@ -136,19 +130,19 @@ def on_people(mesh: FaceMesh, nets: tuple[Any, Any], file: Any) -> dict[str, Any
         found = {
             "landmark_mae_px": np.abs(predicted - truth).mean(),
             "landmark_error_px": np.linalg.norm(predicted - truth, axis=2).mean(),
-            "nme": nme(truth, predicted).mean(),
-            "au_mean_r": mean_au_correlation(aus, units),
-            "au_mae": mean_absolute_error(aus, units).mean(),
+            "nme": metrics.nme(truth, predicted).mean(),
+            "au_mean_r": metrics.mean_au_correlation(aus, units),
+            "au_mae": metrics.mean_absolute_error(aus, units).mean(),
         }
         figures |= {f"{name}{key}": float(value) for key, value in found.items()}
-        figures[f"{name}au_r"] = by_unit(pearson(aus, units))
+        figures[f"{name}au_r"] = by_unit(metrics.pearson(aus, units))
         if not name:
-            figures["au_net_openface_r"] = by_unit(pearson(file["au"][rows], units))
+            figures["au_net_openface_r"] = by_unit(metrics.pearson(file["au"][rows], units))
             figures |= presence(nets[1], aus, units)
-    figures["au_faces_above_1"] = by_unit(au_support(aus))
+    figures["au_faces_above_1"] = by_unit(metrics.au_support(aus))
     offset = faces["image"] - file["landmarks"][rows]
     figures["labeller_openface_landmark_mae_px"] = float(np.abs(offset - offset.mean(0)).mean())
-    figures["labeller_openface_r"] = by_unit(pearson(file["au"][rows], aus))
+    figures["labeller_openface_r"] = by_unit(metrics.pearson(file["au"][rows], aus))
     return figures
 
 

@@ -24,6 +24,7 @@ from mlx_faceau.core.metrics import nme
 from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.evaluation.bootstrap import subjects_of
 from mlx_faceau.inference.predictor import load_predictor
+from mlx_faceau.video import fitting
 from mlx_faceau.video.align import FrameCrops
 from mlx_faceau.video.confidence import (
     GOOD_NME,
@@ -34,13 +35,6 @@ from mlx_faceau.video.confidence import (
     marks_signal,
 )
 from mlx_faceau.video.detectors import Detector, open_detector
-from mlx_faceau.video.fitting import (
-    Predictor,
-    Square,
-    agreement_of,
-    fit_landmarks,
-    standard_square,
-)
 from mlx_faceau.video.tracking import detect_near
 
 CASES = ("in place", "moved", "turned", "covered", "no face")
@@ -77,7 +71,9 @@ def main() -> int:
     return 0
 
 
-def measure(net: Predictor, detector: Detector, faces: FaceDataset, count: int) -> np.ndarray:
+def measure(
+    net: fitting.Predictor, detector: Detector, faces: FaceDataset, count: int
+) -> np.ndarray:
     """(N,) fits of faces drawn at random."""
     generator = np.random.default_rng(0)
     people = np.unique(subjects_of(faces)[1], return_inverse=True)[1]
@@ -92,14 +88,14 @@ def measure(net: Predictor, detector: Detector, faces: FaceDataset, count: int) 
 
 def make_case(
     case: str, image: np.ndarray, points: np.ndarray, generator: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray | None, Square]:
+) -> tuple[np.ndarray, np.ndarray | None, fitting.Square]:
     """A frame, its landmarks (None without a face), and the square that is fitted."""
     frame = cv2.copyMakeBorder(image, *[_BORDER] * 4, cv2.BORDER_REPLICATE)
     points = points + _BORDER
-    true = standard_square(points)
+    true = fitting.standard_square(points)
     spread = _MOVED if case == "moved" else _FINDING_ERROR
     shift, scale = generator.normal(0, spread, 2), generator.normal(0, spread)
-    square = Square(true.centre + shift * true.side, true.side * float(np.exp(scale)))
+    square = fitting.Square(true.centre + shift * true.side, true.side * float(np.exp(scale)))
     if case == "turned":
         matrix = similarity_matrix(1.0, float(generator.uniform(-_TURNED, _TURNED)), (0.0, 0.0))
         matrix[:, 2] = true.centre - matrix[:, :2] @ true.centre
@@ -120,16 +116,16 @@ def make_case(
 
 
 def fit_of(
-    net: Predictor,
+    net: fitting.Predictor,
     detector: Detector,
     frame: np.ndarray,
     points: np.ndarray | None,
-    square: Square,
+    square: fitting.Square,
 ) -> tuple[float, float, bool]:
     """Both signals, and whether the fit is good."""
     crops = FrameCrops(frame)
-    own, other = fit_landmarks(net, crops, [square, square.moved()])
-    agreement = agreement_signal(agreement_of(own.landmarks, other.landmarks, square))
+    own, other = fitting.fit_landmarks(net, crops, [square, square.moved()])
+    agreement = agreement_signal(fitting.agreement_of(own.landmarks, other.landmarks, square))
     found = detect_near(detector, frame, square, int(getattr(detector, "region_side", 112)))
     marks = np.nan
     if found is not None and found.marks is not None:

@@ -21,13 +21,7 @@ from mlx_faceau.core.pdm import PDM, read_pdm
 from mlx_faceau.core.provenance import pdm_of
 from mlx_faceau.errors import CheckpointError, FaceauError, FunctionError, UsageError, counted
 from mlx_faceau.inference.backends.choice import find_files
-from mlx_faceau.output.openface_csv import (
-    GROUPS,
-    PRESENCE_NAMES,
-    Layout,
-    foreign_columns,
-    presence_thresholds,
-)
+from mlx_faceau.output import openface_csv
 from mlx_faceau.output.result_files import FORMATS, OutputFiles, Summary, write_results
 from mlx_faceau.output.run_record import run_record
 from mlx_faceau.video.overlay import VIDEO_SUFFIXES as OVERLAY_SUFFIXES
@@ -97,11 +91,11 @@ def run_faces(args: argparse.Namespace, settings: dict[str, Any], note: str) -> 
     described = pipeline.describe()
     record = run_record(described, settings)
     if threshold is None:
-        thresholds = presence_thresholds(described.get("au_model", {}))
+        thresholds = openface_csv.presence_thresholds(described.get("au_model", {}))
     else:
         thresholds = (threshold,) * NUM_AUS
     if "aus" in layout.groups:
-        record[PRESENCE_KEY] = dict(zip(PRESENCE_NAMES, thresholds, strict=True))
+        record[PRESENCE_KEY] = dict(zip(openface_csv.PRESENCE_NAMES, thresholds, strict=True))
     total = sum(len(job.inputs) for job in jobs)
     failed: list[Input] = []
     for job in jobs:
@@ -229,13 +223,13 @@ def _print_summary(job: Job, summary: Summary, record: dict[str, Any]) -> None:
         sys.stderr.write(note + "\n")
 
 
-def _layout(args: argparse.Namespace) -> Layout:
+def _layout(args: argparse.Namespace) -> openface_csv.Layout:
     pdm = _pdm(args)
-    there = [g for g in GROUPS if (g != "3d" or pdm) and (g != "aus" or args.au_model)]
+    there = [g for g in openface_csv.GROUPS if (g != "3d" or pdm) and (g != "aus" or args.au_model)]
     groups = there if args.columns is None else [g.strip() for g in args.columns.split(",")]
     if "aus" in groups and not args.au_model:
         raise UsageError("--columns aus: there is no action unit net; give --au-model")
-    return Layout(groups, pdm)
+    return openface_csv.Layout(groups, pdm)
 
 
 def _camera(text: str | None) -> Camera | None:
@@ -269,7 +263,7 @@ def _pdm(args: argparse.Namespace) -> PDM | None:
     return pdm
 
 
-def _jobs(inputs: list[Input], args: argparse.Namespace, layout: Layout) -> list[Job]:
+def _jobs(inputs: list[Input], args: argparse.Namespace, layout: openface_csv.Layout) -> list[Job]:
     """What to run: each video by itself, all images together; two never write one file.
 
     Of a shard its own jobs; their files are named by all inputs, so that shards share none.
@@ -388,7 +382,7 @@ def _check_replaceable(files: OutputFiles) -> None:
         foreign = not any(key.startswith(head) or head.startswith(key) for key in _FIRST_KEYS)
         problem = "it does not begin as ours do"
     else:
-        names = foreign_columns(rows)
+        names = openface_csv.foreign_columns(rows)
         foreign, problem = bool(names), f"column {names[0]!r} is none of ours" if names else ""
     if foreign:
         raise UsageError(

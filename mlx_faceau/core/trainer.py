@@ -13,13 +13,7 @@ import numpy as np
 
 from mlx_faceau.errors import CheckpointError
 
-from .architectures import (
-    AUPredictionConfig,
-    LandmarkPoseConfig,
-    ModelConfig,
-    is_statistic,
-    weight_shapes,
-)
+from . import architectures
 from .arrays import namespace
 from .auxiliary_head import AuxiliaryAUConfig
 from .checkpoint import check_arrays, section
@@ -30,9 +24,9 @@ from .losses import AUPredictionLoss, AuxiliaryAULoss, LandmarkPoseLoss
 Arrays = dict[str, np.ndarray]
 
 CLIP_NORM = 1.0  # of all gradients together
-LOSSES: dict[type[ModelConfig], Callable[..., Any]] = {
-    LandmarkPoseConfig: LandmarkPoseLoss,
-    AUPredictionConfig: AUPredictionLoss,
+LOSSES: dict[type[architectures.ModelConfig], Callable[..., Any]] = {
+    architectures.LandmarkPoseConfig: LandmarkPoseLoss,
+    architectures.AUPredictionConfig: AUPredictionLoss,
     AuxiliaryAUConfig: AuxiliaryAULoss,
 }
 
@@ -51,7 +45,7 @@ class Ranks(Protocol):
 class TrainerSettings:
     """How one net is trained."""
 
-    config: ModelConfig
+    config: architectures.ModelConfig
     weights: Mapping[str, np.ndarray]  # the net's first ones, in MLX names and layout
     loss_options: Mapping[str, Any] = field(default_factory=dict)  # arguments of the net's loss
     # Mean and standard deviation of the outputs whose loss is standardised.
@@ -198,8 +192,8 @@ class Trainer:
 
     def restore_weights(self, state: Mapping[str, np.ndarray]) -> None:
         """The weights' part of :meth:`restore`; CheckpointError if the optimizer's does not fit."""
-        shapes = weight_shapes(self.settings.config).items()
-        trained = {name: shape for name, shape in shapes if not is_statistic(name)}
+        shapes = architectures.weight_shapes(self.settings.config).items()
+        trained = {name: shape for name, shape in shapes if not architectures.is_statistic(name)}
         for moment in ("m", "v"):
             moments = section(state, f"optimizer.{moment}.")
             check_arrays(trained, moments, f"its optimizer's {moment} does not fit the net")

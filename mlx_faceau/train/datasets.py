@@ -13,15 +13,9 @@ import numpy as np
 from mlx_faceau.core.architectures import IMAGE_SIZE
 from mlx_faceau.core.facs import AU_NAMES, NUM_AUS
 from mlx_faceau.core.provenance import pdm_of
+from mlx_faceau.data.format import identity
 from mlx_faceau.data.format.check import absent_units, check_intensities
 from mlx_faceau.data.format.dataset import ConcatDataset, FaceDataset, LabelledFaces
-from mlx_faceau.data.format.identity import (
-    duplicate_faces,
-    face_digests,
-    fingerprint,
-    people_names,
-    spellings,
-)
 from mlx_faceau.data.format.label_provenance import check_same_labels, labellers
 from mlx_faceau.data.format.split import Split, split_at, split_dataset
 from mlx_faceau.data.labels.openface_au_models import OpenFaceAUModels
@@ -70,7 +64,7 @@ class TrainingData:
 
     def describe(self) -> dict[str, object]:
         """What checkpoints and the history record about the data."""
-        _, names = people_names(self.dataset, strict=False)
+        _, names = identity.people_names(self.dataset, strict=False)
         return {
             "hash": self.dataset.hash,
             "files": [file.hash for file in self._training_files()],
@@ -80,7 +74,7 @@ class TrainingData:
             "training": len(self.split.train),
             "validation": len(self.split.validation),
             "split_by": self.split.by,
-            "fingerprint": fingerprint(self.dataset, self.split.train),
+            "fingerprint": identity.fingerprint(self.dataset, self.split.train),
         }
 
     @property
@@ -187,16 +181,16 @@ def _split(dataset: ConcatDataset, config: TrainConfig) -> Split:
             )
         chosen = np.linspace(0, len(dataset) - 1, config.overfit).astype(np.int64)
         return Split(chosen, chosen, "nothing: the same faces on both sides")
-    digests = face_digests(dataset)
+    digests = identity.face_digests(dataset)
     if config.val_data:
         return split_at(dataset, int(dataset.starts[len(config.data)]), digests)
     # Names that are taken for one person, who stays on one side.
-    by, names = people_names(dataset)
-    repeated = {row for rows in duplicate_faces(digests, names) for row in rows.tolist()}
+    by, names = identity.people_names(dataset)
+    repeated = {row for rows in identity.duplicate_faces(digests, names) for row in rows.tolist()}
     reasons = [f"{len(repeated)} faces are there under several {by} names"] if repeated else []
     reasons += [
         f"{' and '.join(map(repr, written))} differ in spelling alone"
-        for written in (*spellings(dataset.subjects), *spellings(dataset.videos))
+        for written in (*identity.spellings(dataset.subjects), *identity.spellings(dataset.videos))
     ]
     for reason in reasons[:_MOST_WARNINGS]:
         text = "%s: %s: these are kept on one side; see 'mlx-faceau data check'"

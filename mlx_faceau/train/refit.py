@@ -20,13 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from mlx_faceau.core import auxiliary_head
 from mlx_faceau.core.architectures import IMAGE_SIZE
-from mlx_faceau.core.auxiliary_head import (
-    HEAD_NAME,
-    auxiliary_weights,
-    with_auxiliary_prefix,
-    without_auxiliary_prefix,
-)
 from mlx_faceau.core.checkpoint import Checkpoint, section
 from mlx_faceau.core.facs import NUM_AUS
 from mlx_faceau.core.landmarks import NUM_LANDMARKS
@@ -107,7 +102,7 @@ def refitted(checkpoint: Checkpoint, data: Sequence[str] = ()) -> Checkpoint:
     config = replace(recorded, **changes)
     faces = open_data(config, au_models=models)
     check_same_data(checkpoint, faces.describe(), config)
-    weights = {**checkpoint.weights(), **auxiliary_weights(checkpoint.arrays)}
+    weights = {**checkpoint.weights(), **auxiliary_head.auxiliary_weights(checkpoint.arrays)}
     trainer = build_trainer(config, faces, weights)
     _LOG.info("fitting the HOG head to %d faces", len(faces.split.train))
 
@@ -127,17 +122,19 @@ def refitted(checkpoint: Checkpoint, data: Sequence[str] = ()) -> Checkpoint:
         calibration.add(inputs, scores - models.scores(inputs))
     change, offset = calibration.solve(_HOG_PENALTY)
 
-    arrays = without_auxiliary_prefix(checkpoint.arrays)
+    arrays = auxiliary_head.without_auxiliary_prefix(checkpoint.arrays)
     for prefix in ("model.", "ema."):
         if section(arrays, prefix):
-            names = [f"{prefix}{HEAD_NAME}.layers.0.{part}" for part in ("weight", "bias")]
+            names = [
+                f"{prefix}{auxiliary_head.HEAD_NAME}.layers.0.{part}" for part in ("weight", "bias")
+            ]
             for name, values in zip(names, (weight.T, bias), strict=True):
                 arrays[name] = np.concatenate([values, arrays[name][known:]])
     fitted, means = models.weights.copy(), models.means.copy()
     fitted[:, :NUM_AUS] += change
     means[:NUM_AUS] += offset + models.centre @ change
     arrays[AU_MODELS + "weights"], arrays[AU_MODELS + "means"] = fitted, means
-    return replace(checkpoint, arrays=with_auxiliary_prefix(arrays))
+    return replace(checkpoint, arrays=auxiliary_head.with_auxiliary_prefix(arrays))
 
 
 def _batches(faces: TrainingData, epoch: int, title: str) -> Iterator[Batch]:

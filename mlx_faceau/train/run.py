@@ -21,17 +21,11 @@ from mlx_faceau.data.labels.openface_au_models import OpenFaceAUModels
 from mlx_faceau.errors import CheckpointError, DatasetError, UsageError
 from mlx_faceau.weights import builtin
 
+from . import history
 from .checkpoints import AU_MODELS, RunFolder, TrainingState, find_resumable
 from .config import AUTrainConfig, TrainConfig, checked_au_weights, read_au_weights, resolve
 from .datasets import TrainingData, open_data
 from .exports import export_best
-from .history import (
-    TENSORBOARD_FOLDER,
-    draw_curves,
-    environment,
-    load_tensorboard,
-    open_tensorboard,
-)
 from .hog_head import au_models_of, hog_head
 from .loop import TrainingLoop, averaging_decay
 from .target_statistics import TargetStatistics
@@ -54,7 +48,7 @@ def run_training(
     checkpoint = None if resume is None else find_resumable(resume)
     config = run_settings(training, given, checkpoint)
     if config.tensorboard:
-        load_tensorboard()
+        history.load_tensorboard()
     ranks = join_ranks(config)
     if ranks.rank:
         logging.getLogger("mlx_faceau.train").setLevel(logging.ERROR)
@@ -73,11 +67,13 @@ def run_training(
             ", ".join(f"{name} {value}" for name, value in loop.trainer.describe().items()),
         )
         if config.tensorboard and folder.writes:
-            loop.writer = open_tensorboard(folder.path / TENSORBOARD_FOLDER, loop.state.epoch + 1)
+            loop.writer = history.open_tensorboard(
+                folder.path / history.TENSORBOARD_FOLDER, loop.state.epoch + 1
+            )
         with closing(loop.writer) if loop.writer else nullcontext():
             loop.run()
         if folder.writes:
-            draw_curves(loop.state.epochs, folder.path)
+            history.draw_curves(loop.state.epochs, folder.path)
             if loop.stopped != "interrupted" and not config.no_export:
                 loop.exports = export_best(folder.path, config.kind)
                 loop.write_history()
@@ -158,7 +154,7 @@ def prepare(
         target_statistics=data.statistics.to_json(),
         training=asdict(config),
         data=described,
-        versions={**environment(), **trainer.describe()},
+        versions={**history.environment(), **trainer.describe()},
         au_weights=au_weights,
         init=origin,
         ranks=ranks.size,

@@ -22,16 +22,9 @@ from mlx_faceau.core.geometry import CROP_CENTRE, CROP_MARGIN
 from mlx_faceau.errors import DatasetError, counted
 from mlx_faceau.output.plotting import new_figure
 
-from . import schema
+from . import identity, schema
 from .columns import MEASURES
 from .dataset import ConcatDataset, FaceDataset
-from .identity import (
-    duplicate_faces,
-    face_digests,
-    people_names,
-    shown_name,
-    spellings,
-)
 
 HISTOGRAM_EDGES = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0, MAX_INTENSITY)
 _INSPECTED_IMAGES = 64
@@ -109,14 +102,14 @@ def check_intensities(intensities: np.ndarray, source: object) -> None:
 def find_overlap(one: FaceDataset, other: FaceDataset) -> list[str]:
     """Lines on people and faces that are in both data sets, as none may be after a split."""
     found = []
-    _, names = people_names(ConcatDataset([one, other]), strict=False)
+    _, names = identity.people_names(ConcatDataset([one, other]), strict=False)
     shared = set(names[: len(one)]) & set(names[len(one) :])
     for kind in ("subject", "video"):
-        if both := sorted(shown_name(name) for name in shared if name.startswith(kind[0])):
+        if both := sorted(identity.shown_name(name) for name in shared if name.startswith(kind[0])):
             found.append(f"{counted(len(both), kind)} also in {other.path}: {_first_three(both)}")
     sides = np.repeat(["one", "other"], [len(one), len(other)])
-    digests = np.concatenate([face_digests(one), face_digests(other)])
-    groups = duplicate_faces(digests, sides)
+    digests = np.concatenate([identity.face_digests(one), identity.face_digests(other)])
+    groups = identity.duplicate_faces(digests, sides)
     if rows := {row for group in groups for row in group.tolist() if row < len(one)}:
         faces = counted(len(rows), "face")
         found.append(f"{faces} also in {other.path}, by their image or all labels")
@@ -180,15 +173,15 @@ def _check_values(report: CheckReport, dataset: FaceDataset) -> None:
 def _check_people(report: CheckReport, dataset: FaceDataset) -> None:
     """Whether one person may have several names."""
     for kind, texts in (("subject", dataset.subjects), ("video", dataset.videos)):
-        for written in spellings(texts):
+        for written in identity.spellings(texts):
             report.warnings.append(
                 f"taken as one {kind}: {', '.join(map(repr, written))}, which differ in case, "
                 "spaces, hyphens or the like"
             )
-    by, names = people_names(dataset, strict=False)
-    if groups := list(duplicate_faces(face_digests(dataset), names)):
+    by, names = identity.people_names(dataset, strict=False)
+    if groups := list(identity.duplicate_faces(identity.face_digests(dataset), names)):
         rows = sorted({row for group in groups for row in group.tolist()})
-        pairs = {tuple(sorted(set(map(shown_name, names[group])))) for group in groups}
+        pairs = {tuple(sorted(set(map(identity.shown_name, names[group])))) for group in groups}
         same = _first_three([" = ".join(filter(None, pair)) for pair in sorted(pairs)])
         report.warnings.append(
             f"{len(rows)} samples hold faces that have several {by} names ({same}), "

@@ -12,12 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mlx_faceau.core.geometry import (
-    invert,
-    standard_crop_matrix,
-    transform_global_params,
-    transform_points,
-)
+from mlx_faceau.core import geometry
 from mlx_faceau.core.pdm import OPEN_PDM, OPEN_PDM_NOISE, PDM, fit_pdm, read_pdm
 from mlx_faceau.errors import BackendError
 from mlx_faceau.video.results import Frame
@@ -98,9 +93,9 @@ class MediaPipeLabeller:
         scores = np.stack([self._mesh.scores(mesh) for mesh in meshes.values()])
         units = read_action_units(points.astype(np.float32), scores)
         landmarks = points[:, IBUG, :2]
-        crops = np.stack([standard_crop_matrix(each) for each in landmarks])
-        fit = fit_pdm(self.pdm, transform_points(crops, landmarks), OPEN_PDM_NOISE)
-        poses = transform_global_params(invert(crops), fit.global_params)
+        crops = np.stack([geometry.standard_crop_matrix(each) for each in landmarks])
+        fit = fit_pdm(self.pdm, geometry.transform_points(crops, landmarks), OPEN_PDM_NOISE)
+        poses = geometry.transform_global_params(geometry.invert(crops), fit.global_params)
         return [
             FaceLabels(
                 landmarks[row],
