@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from timing import RESULTS, Row, write_csv
 
-from mlx_faceau.convert.exported_model import ExportedModel, open_exported
+from mlx_faceau.convert.check import ExportedModel, open_exported
 from mlx_faceau.core.architectures import CONFIGS
 from mlx_faceau.core.artifact_metadata import COREML_SUFFIX, ONNX_SUFFIX, read_exported_metadata
 from mlx_faceau.core.checkpoint import file_hash, find_checkpoint, read_metadata

@@ -24,8 +24,7 @@ try:
 except ModuleNotFoundError as error:
     raise MissingDependency(str(error.name), extra="export") from error
 
-from .check import CalibrationFaces, Check, verify_export
-from .exported_model import network_input
+from .check import CalibrationFaces, Check, network_input, verify_export
 from .onnx_graph import INPUT_NAME, pool_globally, quantise, store_half, take_uint8, to_float16
 from .source_model import CombinedModel, SourceModel, read_source
 from .variants import DEFAULT_OPSET, DYNAMIC, HALF_WEIGHTS, Variant

@@ -13,7 +13,7 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 from mlx_faceau.convert import check as check_module  # noqa: E402
-from mlx_faceau.convert import exported_model as exported  # noqa: E402
+from mlx_faceau.convert import check as exported  # noqa: E402
 from mlx_faceau.convert.check import (  # noqa: E402
     CalibrationFaces,
     check_export,

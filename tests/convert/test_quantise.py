@@ -19,9 +19,9 @@ from mlx_faceau.convert.check import (  # noqa: E402
     CheckFailed,
     check_export,
     measure_change,
+    network_input,
 )
 from mlx_faceau.convert.export_onnx import export_to_onnx  # noqa: E402
-from mlx_faceau.convert.exported_model import network_input  # noqa: E402
 from mlx_faceau.convert.onnx_graph import float_blocks  # noqa: E402
 from mlx_faceau.convert.source_model import SourceModel, read_source  # noqa: E402
 from mlx_faceau.convert.variants import Variant  # noqa: E402
