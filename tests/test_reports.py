@@ -103,12 +103,25 @@ def test_a_unit_has_a_timeline_if_its_maximum_as_shown_is_above_the_limit(
 def test_the_peak_of_a_unit_has_a_picture_and_its_time(tmp_path: Path) -> None:
     text = video_page(tmp_path, [frame(i, f) for i, f in enumerate(moving(50))])
     peaks = re.findall(r"<b>([\d.]+)</b> at ([\d.]+) s<br>([^<]*)<", text)
-    # A new maximum replaces the picture where it is clearly higher: within 0.1 + a step of 0.08.
-    ((value, time, unit),) = peaks
-    assert unit == "AU12 Lip Corner Puller"
-    assert float(value) >= 3.8
-    assert float(time) >= 4.7
+    assert peaks == [("4.0", "4.9", "AU12 Lip Corner Puller")]
     assert text.count("data:image/jpeg") == 1
+
+
+def test_a_peak_has_the_maximum_that_its_timeline_names(tmp_path: Path) -> None:
+    """However little it exceeds an earlier one."""
+    units = [np.r_[np.zeros(8), value, np.zeros(8)] for value in (2.5, 1.0, 2.56, 1.0)]
+    text = video_page(tmp_path, [frame(i, face(au_intensities=aus)) for i, aus in enumerate(units)])
+    assert re.findall(r"maximum [\d.]+", text) == ["maximum 2.6"]
+    assert re.findall(r"<b>([\d.]+)</b> at ([\d.]+) s", text) == [("2.6", "0.2")]
+
+
+def test_frames_without_success_count_in_no_mean_or_maximum(tmp_path: Path) -> None:
+    aus = [np.full(17, value) for value in (1.0, 2.0, 3.0, 5.0)]
+    faces = [face(au_intensities=units, success=units[0] < 4) for units in aus]
+    text = video_page(tmp_path, [frame(i, each) for i, each in enumerate(faces)])
+    assert set(re.findall(r"mean [\d.]+, maximum [\d.]+", text)) == {"mean 2.0, maximum 3.0"}
+    text = video_page(tmp_path, [frame(0, faces[-1])])
+    assert "mean" not in text.split("<svg")[1]
 
 
 def test_several_people_have_a_chart_of_who_is_visible_when(tmp_path: Path) -> None:
@@ -168,9 +181,24 @@ def test_a_page_of_photographs_shows_each_with_its_faces_and_no_timelines(tmp_pa
     assert "frame" not in text.split("<body>")[1]
 
 
+def test_a_strip_of_a_picture_has_its_card(tmp_path: Path) -> None:
+    report = ImageReport("photos", ABOUT)
+    report.add(FrameResult(Frame(0, 0.0, np.zeros((2, 3000, 3), np.uint8)), (), "strip.png"))
+    report.write(tmp_path / "a.html")
+    assert "strip.png" in (tmp_path / "a.html").read_text("utf-8")
+
+
 def test_the_length_of_a_part_is_its_own(tmp_path: Path) -> None:
     text = video_page(tmp_path, [frame(100 + i, f) for i, f in enumerate(moving(50))])
     assert re.search(r"\b4\.9 s, 50 frames", text)
+
+
+def test_the_charts_of_a_part_span_the_part_alone(tmp_path: Path) -> None:
+    results = [frame(600 + i, f, face(1)) for i, f in enumerate(moving(50))]
+    text = video_page(tmp_path, results)
+    ticks = [float(tick) for tick in re.findall(r">(\d+(?:\.\d+)?)</text>", text)]
+    assert {60.0, 61.0, 62.0, 63.0, 64.0} <= set(ticks)
+    assert not [tick for tick in ticks if 30 < tick < 60]
 
 
 def test_means_and_maxima_of_a_long_video_are_those_of_its_frames(tmp_path: Path) -> None:
@@ -195,3 +223,7 @@ def test_a_timeline_of_a_long_video_has_few_points_its_means_and_its_gap() -> No
     kept = np.delete(found, gap, axis=0)
     np.testing.assert_allclose(kept[:, 1:], 7)
     assert np.all(np.diff(kept[:, 0]) > 0)
+    rows[::2, 3] = rows[10_000:10_100, 3] = np.nan  # in frames without success
+    known = timeline(rows.ravel().tolist())[:, 3]
+    assert set(np.unique(known[np.isfinite(known)])) == {7}
+    assert 2 <= np.isnan(known).sum() <= 6

@@ -25,7 +25,6 @@ _COLUMNS = NUM_AUS + 6  # of a person's values
 _MOST_POINTS = 2000  # of a timeline
 _MOST_FACES = 12  # those seen longest are shown
 _MOST_IMAGES = 500  # of a contact sheet
-_NEW_PEAK = 0.1  # intensity by which a new peak must exceed the old one to replace its picture
 _PEAKS_SHOWN = 6
 _ACTIVE = 1.0  # intensity from which an action unit is called active (FACS: trace, A)
 _QUIET = 0.5  # intensity that an action unit must exceed to get a timeline
@@ -75,7 +74,7 @@ class VideoReport:
             person.values.extend((time, *aus.tolist(), *angles, face.confidence, face.success))
             if face.success:
                 best = np.array([person.peaks.get(i, (0.0,))[0] for i in range(NUM_AUS)])
-                new = np.flatnonzero((aus > best + _NEW_PEAK) & (aus >= _ACTIVE)).tolist()
+                new = np.flatnonzero((aus > best) & (aus >= _ACTIVE)).tolist()
                 picture = _thumbnail(result, face) if new else ""
                 person.peaks |= {i: (float(aus[i]), time, picture) for i in new}
 
@@ -83,7 +82,7 @@ class VideoReport:
         """Write the page, whole or not at all."""
         by_length = sorted(self._people.items(), key=lambda item: -len(item[1].values))
         shown = dict(sorted(by_length[:_MOST_FACES]))
-        seconds = max(self._seconds, 1e-3)
+        span = self._start, max(self._seconds, self._start + 1e-3)
         facts = {
             "length": f"{self._seconds - self._start:.1f} s, {counted(self._frames, 'frame')}",
             "frames without a face": f"{self._faceless}",
@@ -96,19 +95,20 @@ class VideoReport:
             "video_report.html",
             **self._page,
             facts=facts,
-            visibility=_visibility_chart(times, seconds) if len(shown) > 1 else None,
+            visibility=_visibility_chart(times, span) if len(shown) > 1 else None,
             people=[
-                {"id": i, **_person(person, seconds, self._calibration.offsets(i))}
+                {"id": i, **_person(person, span, self._calibration.offsets(i))}
                 for i, person in shown.items()
             ],
         )
 
 
-def _person(person: _Person, seconds: float, offsets: np.ndarray) -> dict[str, Any]:
+def _person(person: _Person, span: tuple[float, float], offsets: np.ndarray) -> dict[str, Any]:
     """What the template shows of one face, whose neutral intensities are subtracted."""
     rows = np.array(person.values, np.float64).reshape(-1, _COLUMNS)
     aus = rows[:, 1 : 1 + NUM_AUS]
     aus[:] = np.clip(aus - offsets, 0, MAX_INTENSITY)
+    aus[rows[:, -1] == 0] = np.nan  # without success they measure something else
     has_aus = bool(np.isfinite(aus).any())
     # By the value that the page shows: a maximum of 0.54 reads 0.5, which is not above it.
     highest = np.round(np.nanmax(aus, axis=0), 1) if has_aus else np.zeros(NUM_AUS)
@@ -121,7 +121,7 @@ def _person(person: _Person, seconds: float, offsets: np.ndarray) -> dict[str, A
         "frames": counted(len(successes), "frame"),
         "success": f"{100 * sum(successes) / len(successes):.0f} %",
         "has_aus": has_aus,
-        "chart": _face_chart(timeline(rows), aus, np.flatnonzero(active).tolist(), seconds),
+        "chart": _face_chart(timeline(rows), aus, np.flatnonzero(active).tolist(), span),
         "moves": bool(active.any()),
         "quiet": [name for name, moves in zip(names, active, strict=True) if not moves],
         "quiet_below": _QUIET,
@@ -140,8 +140,8 @@ def _person(person: _Person, seconds: float, offsets: np.ndarray) -> dict[str, A
 def timeline(values: Sequence[float] | np.ndarray) -> np.ndarray:
     """A person's values as (points, columns) float64, at most 2000 points and the gaps.
 
-    Neighbours of a longer video are averaged. Wherever the face was not visible for long there is
-    a row of NaN, so that lines break.
+    Neighbours of a longer video are averaged, where they are known. Wherever the face was not
+    visible for long there is a row of NaN, so that lines break.
     """
     rows = np.array(values, np.float64).reshape(-1, _COLUMNS)
     steps = np.diff(rows[:, 0])
@@ -149,18 +149,24 @@ def timeline(values: Sequence[float] | np.ndarray) -> np.ndarray:
     gaps = np.flatnonzero(steps > max(5 * usual, 0.5)) + 1
     size = -(-len(rows) // _MOST_POINTS)
     starts = np.unique(np.r_[np.arange(0, len(rows), size), gaps])
-    means = np.add.reduceat(rows, starts) / np.diff(np.r_[starts, len(rows)])[:, None]
+    known = np.isfinite(rows)
+    with np.errstate(invalid="ignore"):
+        means = np.add.reduceat(np.where(known, rows, 0), starts)
+        means /= np.add.reduceat(known.astype(float), starts)
     return np.insert(means, np.searchsorted(starts, gaps), np.nan, axis=0)
 
 
-def _face_chart(rows: np.ndarray, intensities: np.ndarray, shown: list[int], seconds: float) -> str:
-    """The timelines of one face, one below the other, over the ``seconds`` of the video.
+def _face_chart(
+    rows: np.ndarray, intensities: np.ndarray, shown: list[int], span: tuple[float, float]
+) -> str:
+    """The timelines of one face, one below the other, over the ``span`` in seconds.
 
     One for each action unit ``shown``, by number, scaled to its data, beside it its range on the
     scale of 0 to 5; then the head pose in degrees, and the confidence, marked where the share of
     success is below a half. ``rows`` (N, 23) are seconds, 17 intensities, pitch, yaw and roll in
     degrees, confidence, and success; NaN where the face was not visible. Means and ranges are of
-    the ``intensities`` of every frame, (F, 17): the rows of a long video are averages.
+    the ``intensities`` of every frame, (F, 17), NaN without success: the rows of a long video are
+    averages.
     """
     times, aus, angles, confidence, success = np.split(rows, (1, 18, 21, 22), axis=1)
     times, confidence, success = times[:, 0], confidence[:, 0], success[:, 0]
@@ -206,7 +212,7 @@ def _face_chart(rows: np.ndarray, intensities: np.ndarray, shown: list[int], sec
         quality.set_title("Confidence, 0 to 1", loc="left", fontsize=9, pad=2)
         quality.set(ylim=(0, 1.05), yticks=[0, 0.5, 1])
         for axes in grid[:, 0]:
-            axes.set_xlim(0, seconds)
+            axes.set_xlim(span)
             _tidy_axes(axes, last=axes is quality)
         for axes in (pose, *([quality] if failed.any() else [])):
             axes.legend(
@@ -215,7 +221,7 @@ def _face_chart(rows: np.ndarray, intensities: np.ndarray, shown: list[int], sec
         return svg(figure)
 
 
-def _visibility_chart(people: Mapping[int, np.ndarray], seconds: float) -> str:
+def _visibility_chart(people: Mapping[int, np.ndarray], span: tuple[float, float]) -> str:
     """When each face is visible: times of its frames (NaN between appearances) by id."""
     with page_style():
         figure = new_figure(_WIDTH, 0.6 + 0.28 * len(people))
@@ -225,7 +231,7 @@ def _visibility_chart(people: Mapping[int, np.ndarray], seconds: float) -> str:
                 axes, times, np.where(np.isnan(times), np.nan, row), PALETTE[row % 7], width=6
             )
         axes.set_yticks(range(len(people)), [f"face {i}" for i in people])
-        axes.set(xlim=(0, seconds), ylim=(len(people) - 0.5, -0.5))
+        axes.set(xlim=span, ylim=(len(people) - 0.5, -0.5))
         _tidy_axes(axes, last=True)
         return svg(figure)
 
@@ -308,7 +314,8 @@ def _scaled_drawing(result: FrameResult) -> str:
     """The drawn image, reduced before its faces are drawn, so that lines stay clear."""
     image = result.frame.image
     scale = min(1.0, _SHEET_WIDTH / max(image.shape[:2]))
-    small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    size = [max(1, round(scale * side)) for side in image.shape[1::-1]]  # a strip keeps a row
+    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     faces = tuple(replace(face, landmarks=face.landmarks * scale) for face in result.faces)
     return _jpeg(draw(FrameResult(replace(result.frame, image=small), faces), text=False))
 
