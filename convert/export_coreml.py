@@ -139,12 +139,12 @@ def _finish(package: Path, source: SourceModel | CombinedModel, variant: Variant
     path.write_bytes(model.SerializeToString(deterministic=True))
     # The manifest's items get identifiers made from their paths; coremltools' are random.
     manifest_path = package / "Manifest.json"
-    manifest = json.loads(manifest_path.read_text())
+    manifest = json.loads(manifest_path.read_text("utf-8"))
     items = manifest["itemInfoEntries"]
     names = {old: str(uuid.uuid5(uuid.NAMESPACE_URL, item["path"])) for old, item in items.items()}
     manifest["itemInfoEntries"] = {names[old]: item for old, item in items.items()}
     manifest["rootModelIdentifier"] = names[manifest["rootModelIdentifier"]]
-    manifest_path.write_text(json.dumps(manifest, indent=4, sort_keys=True))
+    manifest_path.write_text(json.dumps(manifest, indent=4, sort_keys=True), "utf-8")
 
 
 @contextlib.contextmanager

@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
             print(f"{limit.name:20}{limit.default!s:>7}  {limit.metadata['help']}")
         return 0
     if args.report:
-        _check_report(Path(args.report))
+        _check_report(Path(args.report), Path(args.output))
     settings = GeneratorSettings(
         args.labels, args.frame_step, args.pdm, _limits(args.limit), args.label_model
     )
@@ -246,10 +246,12 @@ def _copies(files: Sequence["InputFile"]) -> list[str]:
 _REPORT = ("video", "labeller", "frames", "damaged", "faceless", "kept", "error")  # its columns
 
 
-def _check_report(path: Path) -> None:
+def _check_report(path: Path, output: Path) -> None:
     """Refuse, before the work, what is no report of an earlier run, such as OpenFace's labels."""
     from mlx_faceau.data.format.row_io import check_target
 
+    if path.resolve() == output.resolve():
+        raise UsageError(f"--report {path}: is --output too; name another file")
     check_target(path)
     if path.is_file() and path.stat().st_size:
         with path.open("rb") as file:

@@ -150,6 +150,7 @@ def main(arguments: list[str] | None = None) -> int:
         build_parser("").print_help(sys.stderr)
         sys.exit(2)
     verbose = False
+    _replace_closed_streams()
     try:
         # No flag before the subcommand takes a value, but for one that ends the program.
         command = next((word for word in given if not word.startswith("-")), "")
@@ -175,6 +176,19 @@ def main(arguments: list[str] | None = None) -> int:
             traceback.print_exception(error)
         print(f"mlx-faceau: {text}", file=sys.stderr)
         return status
+
+
+def _replace_closed_streams() -> None:
+    """Put the null device in the place of standard streams that are closed, as a service's may be.
+
+    A result's file would else get the number of one, and with it what libraries write there.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, io.TextIOWrapper(io.FileIO(os.devnull, "w"), "utf-8"))
 
 
 def explain(error: Exception) -> tuple[int, str]:

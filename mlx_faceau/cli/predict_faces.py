@@ -4,8 +4,9 @@ import argparse
 import logging
 import math
 import sys
+import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import takewhile
@@ -22,7 +23,13 @@ from mlx_faceau.core.provenance import pdm_of
 from mlx_faceau.errors import CheckpointError, FaceauError, FunctionError, UsageError, counted
 from mlx_faceau.inference.backends.choice import find_files
 from mlx_faceau.output import openface_csv
-from mlx_faceau.output.result_files import FORMATS, OutputFiles, Summary, write_results
+from mlx_faceau.output.result_files import (
+    CROP_NAME,
+    FORMATS,
+    OutputFiles,
+    Summary,
+    write_results,
+)
 from mlx_faceau.output.run_record import run_record
 from mlx_faceau.video.overlay import VIDEO_SUFFIXES as OVERLAY_SUFFIXES
 from mlx_faceau.video.overlay import LiveWindow
@@ -335,7 +342,24 @@ def _jobs(inputs: list[Input], args: argparse.Namespace, layout: openface_csv.La
             subtract_neutral=args.subtract_neutral and not group[0].is_image,
         )
         jobs.append(Job(name, [source for source in group if source in taken], files))
+    _check_inputs_stay(inputs, jobs)
     return jobs
+
+
+def _check_inputs_stay(inputs: Sequence[Input], jobs: Sequence[Job]) -> None:
+    """Raise UsageError if an overlay or a crop would replace an input."""
+    drawn = _resolved(job.files.overlay for job in jobs)
+    cut = _resolved(job.files.aligned_faces for job in jobs)
+    for path in [source.path.resolve() for source in inputs if source.path and (drawn or cut)]:
+        crop = CROP_NAME.fullmatch(path.name)
+        if path in drawn or (crop and {path.parent, path.with_name(crop[1])} & cut):
+            flag = "--output" if path in drawn else "--aligned-faces"
+            raise UsageError(f"{path}: is an input and would be replaced; give another {flag}")
+
+
+def _resolved(places: Iterable[Path | Mapping[str, Path] | None]) -> set[Path]:
+    found = [[place] if isinstance(place, Path) else (place or {}).values() for place in places]
+    return {path.resolve() for paths in found for path in paths}
 
 
 def _beside(
@@ -359,14 +383,21 @@ def _beside(
 
 def _distinct_stems(names: Sequence[tuple[str, str]], what: str) -> list[str]:
     """Of each name its stem, both of which are given; or the name itself where stems repeat."""
-    shared = Counter(stem for _, stem in names)
-    distinct = [stem if shared[stem] == 1 else name for name, stem in names]
-    double, count = Counter(distinct).most_common(1)[0]
-    if count > 1:
+    shared = Counter(_file_key(stem) for _, stem in names)
+    distinct = [stem if shared[_file_key(stem)] == 1 else name for name, stem in names]
+    used = Counter(map(_file_key, distinct))
+    if double := next((name for name in distinct if used[_file_key(name)] > 1), None):
         raise UsageError(
             f"{double}: two {what} of this name; name each file once, and run folders separately"
         )
     return distinct
+
+
+def _file_key(name: str) -> str:
+    """Equal where the system takes two names for one file's."""
+    if sys.platform not in ("darwin", "win32"):
+        return name
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _check_replaceable(files: OutputFiles) -> None:

@@ -18,7 +18,7 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
         OSError: if the system refuses, or ``path`` is a folder or a device; it names ``path``.
     """
     path = Path(os.path.realpath(path))
-    prefix = f".{path.name}."
+    prefix = f".{path.name[:40]}."  # no name may be longer than 255 bytes
     try:
         if path.exists() and not path.is_file():
             raise OSError(errno.EINVAL, "is not a regular file", str(path))

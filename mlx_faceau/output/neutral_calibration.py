@@ -100,5 +100,9 @@ class NeutralCalibration:
 @contextlib.contextmanager
 def _rewriting(path: Path) -> Iterator[tuple[IO[str], IO[str]]]:
     """The old and the new text of a file that is replaced when the block ends well."""
-    with path.open() as old, atomic_file(path) as temporary, temporary.open("w") as new:
+    with (
+        path.open(encoding="utf-8") as old,
+        atomic_file(path) as temporary,
+        temporary.open("w", encoding="utf-8", newline="\n") as new,  # as the rows were written
+    ):
         yield old, new

@@ -27,6 +27,7 @@ from .run_record import as_facts
 from .smoothing import smoothed
 
 FORMATS = ("csv", "jsonl", "parquet")
+CROP_NAME = re.compile(r"(.+)_face_\d{2,}\.png")  # of an image, or of a frame
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,7 @@ def _prepare_crops(target: Path | Mapping[str, Path]) -> Path:
     folder = target if isinstance(target, Path) else next(iter(target.values())).parent
     folder.mkdir(parents=True, exist_ok=True)
     for path in folder.iterdir():
-        crop = re.fullmatch(r"(.+)_face_\d{2,}\.png", path.name)
+        crop = CROP_NAME.fullmatch(path.name)
         if crop and (crop[1] in images or (not images and re.fullmatch(r"frame_\d{6,}", crop[1]))):
             path.unlink()
     return folder

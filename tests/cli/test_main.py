@@ -270,6 +270,29 @@ def test_a_reader_that_goes_away_ends_the_program_quietly():
     assert (result.returncode, result.stderr) == (0, "")
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows closes no standard streams so")
+def test_closed_standard_streams_are_no_error_and_no_file_gets_their_number(tmp_path):
+    code = """
+import os, sys
+from types import SimpleNamespace
+from mlx_faceau.cli import main as command_line
+
+def run(args):
+    print("lost")
+    sys.stderr.write("lost")
+    with open("result", "w") as file:
+        file.write(str(file.fileno() > 2))
+    return 0
+
+fake = SimpleNamespace(add_arguments=lambda parser: None, run=run)
+command_line.import_module = lambda name, package: fake
+sys.exit(command_line.main(["info"]))
+"""
+    command = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, "-c", code]
+    assert subprocess.run(command, cwd=tmp_path).returncode == 0
+    assert (tmp_path / "result").read_text() == "True"
+
+
 def test_the_version_is_the_package_s(capsys):
     from importlib.metadata import version
 

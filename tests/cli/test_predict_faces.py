@@ -770,3 +770,43 @@ def test_videos_whose_names_in_full_and_in_part_are_alike_share_no_table(
     assert "clip.mov: two inputs of this name" in capsys.readouterr().err
     assert predict("clip.mp4", "clip.mov") == 0
     assert {path.name for path in tmp_path.glob("*.csv")} == {"clip.mp4.csv", "clip.mov.csv"}
+
+
+def test_inputs_named_like_overlays_or_crops_of_others_are_not_replaced(
+    tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip(tmp_path / "clip.mp4", 2)
+    clip(tmp_path / "clip.overlay.mp4", 3)
+    (photos / "d, e.png").rename(photos / "a_face_00.png")
+    before = {path: path.read_bytes() for path in (*tmp_path.glob("*.mp4"), *photos.iterdir())}
+    assert predict("clip.mp4", "clip.overlay.mp4", "--overlay") == 2
+    assert "clip.overlay.mp4: is an input and would be replaced" in capsys.readouterr().err
+    assert predict("wedding", "--aligned-faces", "wedding") == 2
+    assert "a_face_00.png: is an input and would be replaced" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in before} == before
+    assert not list(tmp_path.glob("*.csv"))
+    assert predict("clip.mp4", "clip.overlay.mp4", "--overlay", "--output", "out/") == 0
+    assert predict("wedding", "--aligned-faces", "crops") == 1
+
+
+def test_videos_whose_names_are_one_to_macos_share_no_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("Clip.mp4", "clip.mov", "\u00e9.mp4", "e\u0301.mov")
+    for name in names:
+        clip(tmp_path / f"in-{name}.mp4", 1).rename(tmp_path / name)
+    monkeypatch.setattr(predict_faces.sys, "platform", "darwin")
+    assert predict(*names) == 0
+    assert {path.name for path in tmp_path.glob("*.csv")} == {f"{name}.csv" for name in names}
+    (tmp_path / "other").mkdir()
+    clip(tmp_path / "other" / "in.mp4", 1).rename(tmp_path / "other" / "CLIP.mp4")
+    assert predict("Clip.mp4", "other/CLIP.mp4") == 2
+    assert "Clip.mp4: two inputs of this name" in capsys.readouterr().err
+
+
+def test_an_output_may_have_the_longest_name_of_the_system(tmp_path: Path) -> None:
+    image = cv2.imencode(".png", draw_frame([Blob(70, 80, 30)]))[1].tobytes()
+    (tmp_path / "a.png").write_bytes(image)
+    table = tmp_path / ("\u65e5" * 78 + ".csv")
+    assert predict("a.png", "--output", table) == 0
+    assert {path.name for path in tmp_path.glob("*.json")} == {f"{table.stem}.run.json"}

@@ -488,3 +488,11 @@ def test_a_process_that_dies_between_two_videos_is_replaced(tmp_path, monkeypatc
     shards = [Shard.of(tmp_path, [file], settings) for file in files]
     found = generate_files._process_in_pool(shards, settings, 1, lambda *_: None)
     assert [shard for shard, _ in found] == shards
+
+
+def test_a_report_that_is_the_training_file_too_is_refused(tmp_path, capsys):
+    good_video(tmp_path, "a", 3)
+    output = tmp_path / "out.csv"
+    assert generate(tmp_path, "--output", output, "--report", output, "--workers", 0) == 2
+    assert f"--report {output}: is --output too" in capsys.readouterr().err
+    assert not output.exists()
