@@ -1,7 +1,6 @@
 """``mlx-faceau predict --aligned``: both nets on images that are 112x112 crops already."""
 
 import argparse
-import csv
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -14,7 +13,7 @@ from mlx_faceau.core.atomic_io import atomic_file
 from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.core.preprocess import CROP_SHAPE
 from mlx_faceau.errors import FaceauError, UsageError, counted
-from mlx_faceau.output.openface_csv import GROUPS
+from mlx_faceau.output.openface_csv import GROUPS, quoted
 from mlx_faceau.output.run_record import run_record
 from mlx_faceau.video.images import IMAGE_SUFFIXES, read_image
 
@@ -121,10 +120,10 @@ def _write_json(rows: Iterator[dict[str, Any]], file: TextIO) -> None:
 
 
 def _write_csv(rows: Iterator[dict[str, Any]], file: TextIO) -> None:
-    writer = csv.writer(file, lineterminator="\n")
     for number, row in enumerate(rows):
         outputs = [name for name in COLUMNS if name in row]
         if number == 0:
-            writer.writerow(["file", *(column for name in outputs for column in COLUMNS[name])])
+            columns = [column for name in outputs for column in COLUMNS[name]]
+            file.write(",".join(["file", *columns]) + "\n")
         values = np.concatenate([row[name].T.ravel() for name in outputs])
-        writer.writerow([row["file"], *(f"{value:.6g}" for value in values)])
+        file.write(",".join([quoted(row["file"]), *(f"{value:.6g}" for value in values)]) + "\n")

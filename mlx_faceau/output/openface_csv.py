@@ -92,7 +92,7 @@ class Layout:
         return [", ".join(self._cells(result, face)) for face in result.faces or [None]]
 
     def _cells(self, result: FrameResult, face: FaceResult | None) -> list[str]:
-        cells = [_quoted(result.source)] if self.file_column else []
+        cells = [quoted(result.source)] if self.file_column else []
         number, time = str(result.frame.index + 1), f"{result.frame.timestamp:.3f}"
         if face is None:
             cells += [number, "0", time, "0.00", "0"]
@@ -133,7 +133,8 @@ def presences(intensities: Sequence[str], thresholds: Sequence[float]) -> list[s
     return [f"{float(float(cell) >= threshold):.2f}" for cell, threshold in both]
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """A cell of a CSV, in quotes where a reader needs them."""
     plain = not set(text) & set('",\n\r') and text == text.strip()
     return text if plain else '"' + text.replace('"', '""') + '"'
 

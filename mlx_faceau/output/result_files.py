@@ -77,13 +77,16 @@ class OutputFiles:
     def is_done(self) -> bool:
         """Whether an earlier run finished it, with the report and the overlay asked for.
 
-        Of images one drawn one suffices: those that cannot be read have none.
+        Of images one drawn one suffices: those that cannot be read have none. A video's crops count
+        as well; images without a face have none.
         """
         if not (is_complete(Path(self.rows)) and Path(self.table).is_file()):
             return False
         if self.report is not None and not self.report.is_file():
             return False
-        drawn = self.overlay
+        drawn, crops = self.overlay, self.aligned_faces
+        if isinstance(crops, Path) and not crops.is_dir():
+            return False
         if isinstance(drawn, Mapping):
             return any(path.is_file() for path in drawn.values())
         return drawn is None or drawn.is_file()

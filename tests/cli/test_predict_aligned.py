@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 
 import cv2
 import numpy as np
@@ -49,6 +50,19 @@ def test_csv_has_a_row_a_crop_in_openface_s_names(crops, models, capsys):
     units = reference_outputs(AU, images)["au_intensities"].clip(0, 5)
     got = [[float(row[name]) for name in AU_NAMES] for row in rows]
     np.testing.assert_allclose(got, units, rtol=0, atol=1e-4)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such names")
+def test_csv_has_one_row_for_a_name_with_a_carriage_return(crops, models, tmp_path):
+    folder, _ = crops
+    odd = folder / "a\rb.png"
+    (folder / "0.png").rename(odd)
+    target = tmp_path / "faces.csv"
+    assert main(["predict", "--aligned", str(odd), *models, "--output", str(target)]) == 0
+    with target.open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["file"] == str(odd)
+    assert len(row) == 194
 
 
 def test_json_by_the_ending_of_the_output(crops, models, tmp_path):

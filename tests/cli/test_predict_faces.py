@@ -406,17 +406,18 @@ def test_resume_takes_up_what_is_missing_or_unfinished(tmp_path: Path) -> None:
     assert frames_in(out / "c.csv") == 4
 
 
-def test_resume_makes_the_overlay_and_the_report_that_an_earlier_run_left_out(
+def test_resume_makes_the_overlay_report_and_crops_that_an_earlier_run_left_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     video = clip(tmp_path / "a.mp4", 4)
-    for more in ([], ["--overlay"], ["--report"]):
+    for more in ([], ["--overlay"], ["--report"], ["--aligned-faces", "crops"]):
         assert predict(video, "--output", "out", *more, "--resume") == 0
         assert "4 frames" in capsys.readouterr().out
         assert predict(video, "--output", "out", *more, "--resume") == 0
         assert capsys.readouterr().err == "nothing left to do: the tables are complete\n"
     assert (tmp_path / "out" / "a.overlay.mp4").is_file()
     assert (tmp_path / "out" / "a.report.html").is_file()
+    assert (tmp_path / "crops" / "a").is_dir()
 
 
 def test_resume_makes_the_drawn_images_that_an_earlier_run_left_out(
