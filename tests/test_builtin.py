@@ -246,7 +246,7 @@ def test_info_and_benchmark_know_the_name(
     from mlx_faceau.cli import benchmark
 
     monkeypatch.setattr(benchmark, "_SECONDS_EACH", 0.01)
-    assert main(["benchmark", "builtin", "--batch", "2"]) == 0
+    assert main(["benchmark", "--batch", "2"]) == 0  # builtin is the default
     printed = capsys.readouterr().out
     assert [line for line in printed.splitlines() if "builtin" in line] == [
         "landmark_pose, builtin",

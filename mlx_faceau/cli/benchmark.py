@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "models",
         nargs="*",
         metavar="MODEL",
-        help="model files or folders, or builtin, to time (default: untrained nets)",
+        help="model files or folders to time (default: builtin)",
     )
     parser.add_argument(
         "--verify",
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="compare both nets on MLX's device with the CPU: one training step and one prediction",
     )
     parser.add_argument(
-        "--width-mult", type=float, default=1.0, help="of untrained nets (default: %(default)s)"
+        "--width-mult", type=float, metavar="MULT", help="time untrained nets of this width instead"
     )
     parser.add_argument(
         "--batch", type=int, default=32, help="faces in a batch (default: %(default)s)"
@@ -53,11 +53,12 @@ def run(args: argparse.Namespace) -> int:
     if args.batch < 1:
         raise UsageError(f"--batch is {args.batch}, expected at least 1")
     crops = np.random.default_rng(0).integers(0, 256, (args.batch, 112, 112, 3), np.uint8)
-    for model in args.models:
+    models = args.models or (["builtin"] if args.width_mult is None else [])
+    for model in models:
         for metadata in read_models(model):
             kind = metadata["kind"]
             _print_table(f"{kind}, {model}", model, kind, crops)
-    if not args.models:
+    if not models:
         with tempfile.TemporaryDirectory() as folder:
             for kind, config_class in CONFIGS.items():
                 untrained = write_untrained(config_class(args.width_mult), Path(folder) / kind)
