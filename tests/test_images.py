@@ -1,6 +1,7 @@
 """Pictures of every kind: formats, bits, colours, frames, orientation."""
 
 import struct
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -260,10 +261,26 @@ def test_cases_from_the_field(
 
 def test_threads_that_read_images_leave_opencv_its_messages(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), drawn())
-    before = cv2.utils.logging.getLogLevel()
+    log = getattr(cv2.utils, "logging", cv2)
+    before = log.getLogLevel()
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(read_image, [tmp_path / "a.png"] * 200))
-    assert cv2.utils.logging.getLogLevel() == before
+    assert log.getLogLevel() == before
+
+
+def test_images_are_read_with_the_log_functions_of_an_older_opencv(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), drawn())
+    code = """
+import sys, cv2
+if log := cv2.utils.__dict__.pop("logging", None):  # as before OpenCV 4.13
+    cv2.getLogLevel, cv2.setLogLevel = log.getLogLevel, log.setLogLevel
+    del sys.modules["cv2.utils.logging"]
+from mlx_faceau.video.images import read_image
+print(read_image(sys.argv[1]).shape)
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "a.png")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout.strip() == str(drawn().shape), done.stderr
 
 
 def test_a_tiff_whose_second_page_has_no_size_is_no_internal_error(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import cv2
 
-_LOG = cv2.utils.logging
-ERRORS, NOTHING = _LOG.LOG_LEVEL_ERROR, _LOG.LOG_LEVEL_SILENT
+_LOG = getattr(cv2.utils, "logging", cv2)  # before OpenCV 4.13 cv2 itself has both functions
+ERRORS, NOTHING = 2, 0  # LOG_LEVEL_ERROR, LOG_LEVEL_SILENT
 _lock = threading.Lock()
 _before: list[int] = []  # levels that open blocks found, of all threads
 
