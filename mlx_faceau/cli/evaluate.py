@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
 def _evaluate(args: argparse.Namespace, output: Path | None, metadata: dict[str, Any]) -> int:
     from mlx_faceau.core.architectures import CONFIGS
     from mlx_faceau.core.atomic_io import prepare_output_folder
-    from mlx_faceau.core.provenance import training_hashes
+    from mlx_faceau.core.provenance import pdm_of, training_hashes
     from mlx_faceau.data.format.dataset import FaceDataset
     from mlx_faceau.errors import CheckpointError
     from mlx_faceau.evaluation.evaluate import evaluate
@@ -95,6 +95,7 @@ def _evaluate(args: argparse.Namespace, output: Path | None, metadata: dict[str,
         None if recorded is None else TargetStatistics.from_json(recorded, args.model, shapes),
         boxes=args.boxes,
         trained_on=training_hashes(metadata),
+        pdm=pdm_of(metadata),
     )
     title = f"{args.model} ({predictor.backend}) on {args.data}"
     print(f"{title}\n{as_text(evaluation)}")

@@ -11,9 +11,11 @@ import numpy as np
 from mlx_faceau.core.facs import AU_NAMES, MAX_INTENSITY
 from mlx_faceau.core.landmarks import OUTER_EYE_CORNERS
 from mlx_faceau.core.metrics import MINIMUM_SUPPORT, au_metrics, landmark_pose_metrics, nme
+from mlx_faceau.core.provenance import pdm_of
 from mlx_faceau.data.format.check import check_intensities
 from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.data.format.identity import shares_faces
+from mlx_faceau.data.format.label_provenance import labellers
 from mlx_faceau.errors import CheckpointError, DatasetError
 from mlx_faceau.train.target_statistics import TargetStatistics
 
@@ -98,6 +100,7 @@ class Evaluation:
     subjects_by: str  # what names them: "subject", "video" or "face"
     means_from: str  # "training", or "evaluation" where the net does not record its means
     trained_on: bool  # whether the net was trained on faces of this file
+    other_pdm: str  # name of the labels' PDM where it is not the net's; empty if so, or unknown
     net: dict[str, Any]  # its metrics on standard crops
     jittered: dict[str, Any]  # its metrics on jittered crops
     # ``name``, ``about`` and ``metrics`` on crops cut from a detector's boxes, or None
@@ -145,6 +148,7 @@ def evaluate(
     *,
     boxes: str = "auto",
     trained_on: Collection[str] = (),
+    pdm: Mapping[str, str] | None = None,
 ) -> Evaluation:
     """Evaluate a net of a kind on all faces of a file.
 
@@ -152,7 +156,7 @@ def evaluate(
     the net's training targets the means of these very faces are used, which flatters the constant
     predictor a little. ``boxes``: see :func:`.crops.box_crops`. ``trained_on``: hashes of the
     files that the net was trained on, with or without the faces that lie outside the crop, and of
-    some of its faces, where they are known.
+    some of its faces, where they are known; ``pdm``: the net's, see ``provenance.pdm_of``.
 
     Raises:
         CheckpointError: if the net's output is NaN or infinite on any crop.
@@ -191,6 +195,9 @@ def evaluate(
 
     metrics = {name: measure(truths[name], predictions[name]) for name in predictions}
     subjects_by, subjects = subjects_of(dataset)
+    theirs = pdm_of({"data": {"labellers": labellers(dataset.path)}}) or pdm or {}
+    own = pdm or theirs
+    key = "hash" if theirs.get("hash") and own.get("hash") else "name"
     net = predictions["net"]
     if kind == "au_prediction":
         intensities = labels["au_intensities"], net["au_intensities"]
@@ -213,6 +220,7 @@ def evaluate(
         subjects_by=subjects_by,
         means_from="evaluation" if statistics is None else "training",
         trained_on=not dataset.hashes().isdisjoint(trained_on) or shares_faces(dataset, trained_on),
+        other_pdm=theirs["name"] if theirs.get(key) != own.get(key) else "",
         net=metrics["net"],
         jittered=metrics["jittered"],
         boxes=detector

@@ -92,6 +92,11 @@ def notes(evaluation: Evaluation) -> list[str]:
             "without the mean face: shifted faces lie farther from it, which raises r; do not "
             "compare the columns"
         )
+        if evaluation.other_pdm:
+            lines.append(
+                f"the labels' PDM ({evaluation.other_pdm}) is not the net's: do not compare local "
+                "parameters, and scale and pose only roughly"
+            )
     elif evaluation.net["constant"]:
         lines.append(f"outputs that never change: {', '.join(evaluation.net['constant'])}")
     if evaluation.left_out:

@@ -73,7 +73,13 @@ def test_a_file_that_records_nothing_has_no_labellers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["[1]", '{"a": 1}', '[{"video": "x"}]', '[{"video": "", "kept": 1, "labeller": "", "pdm": 5}]'],
+    [
+        "[1]",
+        '{"a": 1}',
+        '[{"video": "x"}]',
+        '[{"video": "", "kept": 1, "labeller": "", "pdm": 5}]',
+        '[{"video": "", "kept": 1, "labeller": "x", "pdm": {"name": "open"}}]',
+    ],
 )
 def test_malformed_reports_are_one_line_and_status_2(tmp_path, capsys, text) -> None:
     path = write(tmp_path / "faces.h5", arrays())

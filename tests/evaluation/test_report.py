@@ -1,5 +1,6 @@
 """Tables of an evaluation, and the text, page and picture made of them."""
 
+import json
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -11,9 +12,11 @@ import pytest
 
 pytest.importorskip("h5py")
 
+import h5py
 from labelled_faces import Oracle, move_every_second_outside, write_faces
 
 from mlx_faceau.data.format.dataset import FaceDataset
+from mlx_faceau.data.format.label_provenance import GENERATION
 from mlx_faceau.evaluation.evaluate import TARGETS, Evaluation, evaluate
 from mlx_faceau.evaluation.report import as_text, draw_evaluation, tables, write_report
 from mlx_faceau.train.target_statistics import TargetStatistics
@@ -155,6 +158,26 @@ def test_a_file_the_net_was_trained_on_is_named_as_such(tmp_path: Path) -> None:
     text = as_text(evaluation)
     assert "THE NET WAS TRAINED ON FACES OF THIS FILE" in text
     assert "records no training means" in text
+
+
+@pytest.mark.parametrize(
+    ("net", "differs"),
+    [
+        ({"name": "open", "hash": "ab"}, True),
+        ({"name": "openface", "hash": "cd"}, False),  # the labels' hash is not known
+        (None, False),
+    ],
+)
+def test_labels_of_another_pdm_are_named_as_such(
+    net: dict[str, str] | None, differs: bool, tmp_path: Path
+) -> None:
+    dataset = FaceDataset(write_faces(tmp_path / "faces.h5", people=4))
+    pdm = {"name": "openface", "hash": ""}
+    report = {"video": "a.mp4", "kept": 1, "labeller": "openface-csv", "pdm": pdm}
+    with h5py.File(dataset.path, "a") as file:
+        file[GENERATION] = json.dumps([report])
+    evaluation = evaluate(Oracle(dataset), dataset, "landmark_pose", None, boxes="none", pdm=net)
+    assert ("the labels' PDM (openface) is not the net's" in as_text(evaluation)) == differs
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -70,9 +70,12 @@ def video_reports(path: Path) -> list[dict[str, Any]]:
 def _is_report(value: Any) -> bool:
     kinds = {"video": str, "kept": int, "labeller": str, "licence": str, "pdm": dict}
     older = {"licence": "", "pdm": {}}  # files may lack these
-    return isinstance(value, dict) and all(
-        isinstance({**older, **value}.get(name), kind) for name, kind in kinds.items()
-    )
+    if not isinstance(value, dict):
+        return False
+    value = {**older, **value}
+    typed = all(isinstance(value.get(name), kind) for name, kind in kinds.items())
+    named = typed and all(isinstance(value["pdm"].get(key), str) for key in ("name", "hash"))
+    return typed and (named or not value["pdm"])
 
 
 def copy_provenance(
