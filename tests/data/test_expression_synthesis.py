@@ -10,7 +10,7 @@ from mlx_faceau.core.geometry import standard_crop_matrix
 from mlx_faceau.data.labels.facs_reading import align
 from mlx_faceau.data.labels.mediapipe import IBUG
 from mlx_faceau.data.synthetic.expression_render import head_turn, make_face, move_mesh
-from mlx_faceau.data.synthetic.expression_sampling import sample_expression
+from mlx_faceau.data.synthetic.expression_synthesis import sample_expression
 from mlx_faceau.data.synthetic.mesh_points import EYES, LOWER_LIP, MOUTH, UPPER_LIP
 
 
