@@ -35,7 +35,8 @@ TENSORBOARD_FOLDER = "tensorboard"
 
 def write_json(path: Path | str, content: Mapping[str, Any]) -> None:
     """Write JSON: complete under its name, or what stood there before. NaN becomes null."""
-    text = json.dumps(_plain(content), indent=1, allow_nan=False)
+    plain = json.loads(json.dumps(content), parse_constant=lambda _: None)
+    text = json.dumps(plain, indent=1)
     with atomic_file(path) as temporary:
         temporary.write_text(text + "\n", "utf-8")
 
@@ -89,16 +90,6 @@ def epoch_line(entry: Mapping[str, Any], epochs: int, best: bool) -> str:
         f"  validation {entry['validation']['loss']:.4f}{' (best)' if best else ''}  {figures}"
         f"  {entry['images_per_second']:.0f} images/s  {entry['seconds']:.0f} s"
     )
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def load_tensorboard() -> Any:
