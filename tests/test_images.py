@@ -162,7 +162,8 @@ def test_samples_of_32_bits_are_refused_without_opencv_s_own_words(
 
 
 def test_floating_point_pictures_are_read_from_0_to_1(tmp_path: Path) -> None:
-    cv2.imwrite(str(tmp_path / "a.tif"), drawn().astype(np.float32) / 255)
+    exact = [cv2.IMWRITE_TIFF_COMPRESSION, 1]  # none: OpenCV 4 rounds them by default
+    cv2.imwrite(str(tmp_path / "a.tif"), drawn().astype(np.float32) / 255, exact)
     np.testing.assert_allclose(read_image(tmp_path / "a.tif").astype(int), drawn(), atol=1)
     cv2.imwrite(str(tmp_path / "b.tif"), drawn().astype(np.float32))
     with pytest.raises(VideoError, match=r"b\.tif: samples of type float32 up to 200"):
@@ -268,19 +269,25 @@ def test_threads_that_read_images_leave_opencv_its_messages(tmp_path: Path) -> N
     assert log.getLogLevel() == before
 
 
-def test_images_are_read_with_the_log_functions_of_an_older_opencv(tmp_path: Path) -> None:
-    cv2.imwrite(str(tmp_path / "a.png"), drawn())
+def test_an_older_opencv_reads_images_and_turns_webp_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name in ("a.png", "a.webp"):
+        pil().resize((60, 40)).save(tmp_path / name, exif=exif)
     code = """
 import sys, cv2
 if log := cv2.utils.__dict__.pop("logging", None):  # as before OpenCV 4.13
     cv2.getLogLevel, cv2.setLogLevel = log.getLogLevel, log.setLogLevel
     del sys.modules["cv2.utils.logging"]
+    decode, cv2.__version__ = cv2.imdecode, "4.12.0"
+    as_stored = {b"RI": cv2.IMREAD_IGNORE_ORIENTATION}
+    cv2.imdecode = lambda data, flags: decode(data, flags | as_stored.get(bytes(data[:2]), 0))
 from mlx_faceau.video.images import read_image
-print(read_image(sys.argv[1]).shape)
+print(*[read_image(path).shape for path in sys.argv[1:]])
 """
-    command = [sys.executable, "-c", code, str(tmp_path / "a.png")]
+    command = [sys.executable, "-c", code, str(tmp_path / "a.png"), str(tmp_path / "a.webp")]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.stdout.strip() == str(drawn().shape), done.stderr
+    assert done.stdout == "(60, 40, 3) (60, 40, 3)\n", done.stderr
 
 
 def test_a_tiff_whose_second_page_has_no_size_is_no_internal_error(tmp_path: Path) -> None:

@@ -24,12 +24,13 @@ IMAGE_SUFFIXES = (
     ".avif", ".heic", ".heif", ".hif", ".jp2", ".ppm", ".pgm", ".pnm", ".tga",
 )  # fmt: skip
 
-# First bytes of what OpenCV reads.
-_PNG, _JPEG, _TIFF = b"\x89PNG\r\n\x1a\n", b"\xff\xd8", (b"II*\0", b"MM\0*")
-_OPENCV = (_PNG, _JPEG, b"BM", *_TIFF, b"RIFF")
+# First bytes of what OpenCV reads; WebP it turns upright from 4.13 on, Pillow always.
+_PNG, _JPEG, _TIFF, _WEBP = b"\x89PNG\r\n\x1a\n", b"\xff\xd8", (b"II*\0", b"MM\0*"), b"RIFF"
+_TURNS_WEBP = tuple(map(int, cv2.__version__.split(".")[:2])) >= (4, 13)
+_OPENCV = (_PNG, _JPEG, b"BM", *_TIFF, *([_WEBP] if _TURNS_WEBP else []))
 _WHITE, _SAMPLES, _PLANES = 262, 277, 284  # tags of TIFF: which number is white, how colours lie
 # Read by Pillow where OpenCV does not. Never EPS or PDF: other programs would run on them.
-_PILLOW_FORMATS = ("AVIF", "GIF", "HEIF", "JPEG2000", "PPM", "TGA")
+_PILLOW_FORMATS = ("AVIF", "GIF", "HEIF", "JPEG2000", "PPM", "TGA", "WEBP")
 _OPENCV_FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")  # their headers and frames
 _MAX_PIXELS = 1 << 28
 _FREE_PIXELS, _PIXELS_A_BYTE = 1 << 24, 10_000  # what a small file may claim; deflate's limit
