@@ -1,5 +1,6 @@
 """The MLX backend: same results in pieces, from threads, and as the net itself."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -100,3 +101,40 @@ def test_it_describes_itself(opened):
 def test_a_missing_file_is_a_checkpoint_error(tmp_path):
     with pytest.raises(CheckpointError):
         MLXBackend(tmp_path / "none.safetensors")
+
+
+FORKED = """
+import os, sys
+import numpy as np
+from mlx_faceau.errors import BackendError
+from mlx_faceau.inference.backends.mlx_backend import MLXBackend
+
+images = np.zeros((1, 112, 112, 3), np.float32)
+if sys.argv[2] == "before":
+    backend = MLXBackend(sys.argv[1])
+if child := os.fork():
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+if sys.argv[2] == "after":
+    MLXBackend(sys.argv[1]).run(images)
+    os._exit(0)
+for use in (lambda: backend.run(images), lambda: MLXBackend(sys.argv[1])):
+    try:
+        use()
+        os._exit(1)
+    except BackendError as error:
+        assert "spawn" in str(error)
+os._exit(0)  # as multiprocessing ends its processes: MLX would wait for its threads here too
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows does not fork")
+@pytest.mark.parametrize("opened", ["before", "after"])
+def test_a_forked_process_is_refused_where_mlx_would_wait_for_ever(tmp_path, opened):
+    path = write_checkpoint(tmp_path / "a.safetensors", BOTH[0])
+    command = [sys.executable, "-W", "ignore", "-c", FORKED, str(path), opened]
+    with subprocess.Popen(command, start_new_session=True) as process:
+        try:
+            assert process.wait(timeout=60) == 0
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, 9)
+            raise

@@ -1,5 +1,8 @@
 """PyTorch: checkpoints and the original tool's files, folded BatchNorm, devices."""
 
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -120,3 +123,31 @@ def test_the_original_tool_s_own_files_give_its_outputs(shared_folder, kind):
     backend = TorchBackend(stem.with_suffix(".pt"), device="cpu")
     outputs = backend.run(to_network_input(recorded["images_bgr"]))
     assert_close(outputs, {name: recorded[name] for name in BY_KIND[kind].output_shapes})
+
+
+FORKED = """
+import os, sys
+import numpy as np
+from mlx_faceau.inference.backends.torch_backend import TorchBackend
+
+images = np.random.default_rng(0).random((4, 112, 112, 3), np.float32)
+backend = TorchBackend(sys.argv[1], device="cpu")
+expected = backend.run(images)["landmarks"]
+if child := os.fork():
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+for each in (backend, TorchBackend(sys.argv[1], device="cpu")):
+    np.testing.assert_allclose(each.run(images)["landmarks"], expected, rtol=0, atol=1e-3)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows does not fork")
+def test_a_forked_process_predicts_as_well(tmp_path):
+    path = saved(tmp_path / "a.safetensors", LANDMARK, model=0)
+    command = [sys.executable, "-W", "ignore", "-c", FORKED, str(path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    with subprocess.Popen(command, env=environment, start_new_session=True) as process:
+        try:
+            assert process.wait(timeout=60) == 0
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, 9)
+            raise

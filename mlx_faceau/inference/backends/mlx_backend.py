@@ -1,5 +1,7 @@
 """Runs a checkpoint with MLX: Metal on Apple Silicon, CUDA, or the CPU."""
 
+import os
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from mlx_faceau.core import blas
 from mlx_faceau.core.architectures import IMAGE_SIZE
 from mlx_faceau.core.checkpoint import load_checkpoint
 from mlx_faceau.core.preprocess import fill_batch, padded_size
+from mlx_faceau.errors import BackendError
 from mlx_faceau.models import build, mx
 from mlx_faceau.models.depthwise import device_name
 from mlx_faceau.models.mlx_thread import in_worker_thread
@@ -29,6 +32,7 @@ class MLXBackend(Backend):
     name = "mlx"
 
     def __init__(self, path: Path | str) -> None:
+        _check_process()
         checkpoint = load_checkpoint(path)
         self.library = f"mlx {metadata.version('mlx')}"
         self.path, self.config = checkpoint.path, checkpoint.config
@@ -41,6 +45,7 @@ class MLXBackend(Backend):
         self.run(np.zeros((1, IMAGE_SIZE, IMAGE_SIZE, 3), np.float32))  # compiles what it needs
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        _check_process()
         count = len(images)
         if self.device != "cpu":  # a GPU compiles the net anew for every size
             images = fill_batch(images, padded_size(count))
@@ -58,3 +63,17 @@ class MLXBackend(Backend):
         about = super().describe()
         own = about.pop("metadata")
         return {**about, "blas": blas.prepare(), "metadata": own}
+
+
+@cache
+def _first_process() -> int:
+    return os.getpid()
+
+
+def _check_process() -> None:
+    """Raise BackendError where MLX would wait for ever: its threads do not survive a fork."""
+    if _first_process() != os.getpid():
+        raise BackendError(
+            "MLX ran before this process was forked and cannot run in it; start processes with "
+            'multiprocessing.get_context("spawn"), or open predictors in them alone'
+        )

@@ -1,5 +1,6 @@
 """Runs a checkpoint, or a ``.pt`` file of the original tool, with PyTorch on CPU, CUDA or MPS."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,10 @@ from mlx_faceau.torch_fallback.device import pick_device
 from mlx_faceau.torch_fallback.layers import ConvNorm
 
 from . import Backend
+
+# OpenMP's threads do not survive a fork, and a forked process would wait for them for ever.
+if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 class TorchBackend(Backend):
