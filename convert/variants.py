@@ -1,6 +1,7 @@
 """Which exported files exist; docs/export.md has the table."""
 
 from dataclasses import dataclass
+from numbers import Integral
 
 from mlx_faceau.errors import ExportError, UsageError
 
@@ -38,6 +39,9 @@ class Variant:
         for name, default in _DEFAULTS.get(self.form, {}).items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, default)
+        for name in ("batch", "opset"):  # of NumPy's too, but none that JSON does not know
+            if isinstance(value := getattr(self, name), Integral) and not isinstance(value, bool):
+                object.__setattr__(self, name, int(value))
         for name, known in (("form", FORMATS), ("input", INPUTS), ("precision", PRECISIONS)):
             if (value := getattr(self, name)) not in known:
                 raise UsageError(f"{name} is {value!r}, expected one of {', '.join(known)}")

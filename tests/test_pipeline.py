@@ -526,7 +526,20 @@ def test_a_result_names_its_file_or_camera_and_its_action_units(tmp_path: Path) 
     assert "array" not in repr(found)
 
 
-@pytest.mark.parametrize("options", [{"detect_every": 0}, {"max_faces": 0}, {"min_confidence": 2}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"detect_every": 0},
+        {"detect_every": "3"},
+        {"detect_every": float("nan")},
+        {"max_faces": 0},
+        {"max_faces": "1"},
+        {"min_confidence": 2},
+        {"min_confidence": "0.5"},
+        {"camera": (500, 500, 320, 240)},
+        {"pdm": "open_pdm.txt"},
+    ],
+)
 def test_settings_out_of_range_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="expected"):
         pipeline(**options)

@@ -119,6 +119,7 @@ def test_what_is_no_crop_is_refused_with_what_came(kind, crop, message):
         (CROP, "use predict for one crop"),
         ([CROP, None], "got NoneType"),
         (np.zeros((2, 112, 112, 1), np.uint8), r"shape \(2, 112, 112, 1\)"),
+        (np.zeros((2, 112, 112), np.uint8), r"shape \(2, 112, 112\), expected"),
         (np.zeros((0,)), r"shape \(0,\)"),
     ],
 )

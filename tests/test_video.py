@@ -113,7 +113,18 @@ def test_a_span_begins_and_ends_at_the_exact_time_of_a_frame(tmp_path: Path) -> 
     assert [frame.index for frame in video.frames(Span(end=0.2))] == [0, 1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("span", [{"start": -1}, {"every": 0}, {"start": 2, "end": 2}])
+@pytest.mark.parametrize(
+    "span",
+    [
+        {"start": -1},
+        {"every": 0},
+        {"start": 2, "end": 2},
+        {"every": 2.5},
+        {"every": "2"},
+        {"start": "1"},
+        {"end": "9"},
+    ],
+)
 def test_an_impossible_span_is_refused(span: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="0 <= start < end"):
         Span(**span)  # type: ignore[arg-type]

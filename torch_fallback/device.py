@@ -12,12 +12,13 @@ from mlx_faceau.errors import BackendError
 MEMORY_FORMAT = torch.channels_last
 
 
-def pick_device(name: str) -> torch.device:
+def pick_device(name: str | torch.device) -> torch.device:
     """The torch device that a name means here, or BackendError.
 
     Names are ``"auto"`` (CUDA, then MPS, then the CPU), ``"gpu"`` (CUDA or MPS), ``"cpu"``,
     ``"mps"`` and ``"cuda"``, also ``"cuda:1"``.
     """
+    name = str(name)
     there = [kind for kind in ("cuda", "mps") if getattr(torch, kind).is_available()]
     there.append("cpu")
     wanted = there if name == "auto" else there[:-1] if name == "gpu" else [name]

@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import math
 import sys
 import unicodedata
 from collections import Counter
@@ -243,13 +242,12 @@ def _camera(text: str | None) -> Camera | None:
     if text is None:
         return None
     try:
-        camera = Camera(*(float(value) for value in text.split(",")))
+        return Camera(*(float(value) for value in text.split(",")))
     except (TypeError, ValueError):
-        raise UsageError(f"--camera-intrinsics {text}: expected FX,FY,CX,CY in pixels") from None
-    finite = all(map(math.isfinite, vars(camera).values()))
-    if not (finite and camera.focal_x > 0 and camera.focal_y > 0):
-        raise UsageError(f"--camera-intrinsics {text}: focal lengths are positive, all are finite")
-    return camera
+        raise UsageError(
+            f"--camera-intrinsics {text}: expected FX,FY,CX,CY in pixels; focal lengths are "
+            "positive, all are finite"
+        ) from None
 
 
 def _pdm(args: argparse.Namespace) -> PDM | None:

@@ -91,10 +91,11 @@ class _Predictor:
                     f"predict takes one crop {CROP_SHAPE}; use predict_batch for lists"
                 )
             crops = np.concatenate([_NO_CROPS, *map(check_crops, crops)])
-        if getattr(crops, "ndim", None) == 4 - batch:
-            other = "predict for one crop" if batch else "predict_batch for several"
-            raise UsageError(f"got shape {np.shape(crops)}; use {other}")
+        shape = np.shape(crops)
         crops = check_crops(crops)  # type: ignore[arg-type]  # which refuses all but arrays
+        if len(shape) == 4 - batch:
+            other = "predict for one crop" if batch else "predict_batch for several"
+            raise UsageError(f"got shape {shape}; use {other}")
         count, size = len(crops), self._backend.max_batch
         if count == 0:  # a blank face shows the shapes
             crops = np.zeros((1, *CROP_SHAPE), np.uint8)

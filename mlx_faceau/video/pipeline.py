@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,12 +85,19 @@ class FacePipeline:
         camera: Camera | None = None,
         pdm: PDM | None = None,
     ) -> None:
-        if detect_every < 1 or (max_faces is not None and max_faces < 1):
+        numbers: tuple[Any, ...] = (detect_every, 1 if max_faces is None else max_faces)
+        if not all(isinstance(number, Real) and float(number) >= 1 for number in numbers):
             raise UsageError(
-                f"detect_every {detect_every} and max_faces {max_faces}: expected at least 1"
+                f"detect_every {detect_every!r} and max_faces {max_faces!r}: expected at least 1"
             )
-        if not 0 <= min_confidence <= 1:
-            raise UsageError(f"min_confidence {min_confidence}: expected a number in [0, 1]")
+        trust: Any = min_confidence
+        if not (isinstance(trust, Real) and 0 <= float(trust) <= 1):
+            raise UsageError(f"min_confidence {min_confidence!r}: expected a number in [0, 1]")
+        if not (isinstance(camera, Camera | None) and isinstance(pdm, PDM | None)):
+            raise UsageError(
+                f"camera is {camera!r}, pdm is {pdm!r}: expected a mlx_faceau.video.pose.Camera "
+                "and a mlx_faceau.core.pdm.PDM"
+            )
         if landmark_model is None and au_model is None:
             landmark_model = au_model = BUILTIN
         if landmark_model is None:

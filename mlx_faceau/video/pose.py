@@ -5,23 +5,31 @@ that is all there is; with it, the pose is refined so that the perspective pictu
 meets the landmarks.
 """
 
+import math
 from dataclasses import dataclass
+from numbers import Real
 
 import cv2
 import numpy as np
 
 from mlx_faceau.core.geometry import euler_to_matrix, matrix_to_euler
 from mlx_faceau.core.pdm import PDM
+from mlx_faceau.errors import UsageError
 
 
 @dataclass(frozen=True)
 class Camera:
-    """Focal lengths and principal point in pixels."""
+    """Focal lengths and principal point in pixels; ValueError unless they can be a camera's."""
 
     focal_x: float
     focal_y: float
     centre_x: float
     centre_y: float
+
+    def __post_init__(self) -> None:
+        finite = all(isinstance(n, Real) and math.isfinite(n) for n in vars(self).values())
+        if not (finite and self.focal_x > 0 and self.focal_y > 0):
+            raise UsageError(f"{self}: focal lengths are positive, all are finite numbers")
 
     @classmethod
     def from_size(cls, width: int, height: int) -> "Camera":

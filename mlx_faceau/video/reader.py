@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,10 +49,12 @@ class Span:
 
     def __post_init__(self) -> None:
         end = math.inf if self.end is None else self.end
-        if not (self.every >= 1 and 0 <= self.start < end):  # of NaN as well
+        numbers: tuple[Any, ...] = (self.start, end, self.every)
+        whole = all(isinstance(n, Real) for n in numbers) and self.every % 1 == 0
+        if not (whole and self.every >= 1 and 0 <= self.start < end):  # of NaN as well
             raise UsageError(
-                f"start {self.start}, end {self.end}, every {self.every}: expected "
-                "0 <= start < end (--start, --end; seconds) and every >= 1 (--frame-step)"
+                f"start {self.start!r}, end {self.end!r}, every {self.every!r}: expected "
+                "0 <= start < end (--start, --end; seconds) and a whole every >= 1 (--frame-step)"
             )
 
     def ends(self, seconds: float) -> bool:

@@ -7,11 +7,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from random_nets import AU, LANDMARK, write_checkpoint
+from random_nets import AU, LANDMARK, random_weights, write_checkpoint
 from wire import write_mlpackage, write_onnx
 
-from mlx_faceau.core.checkpoint import describe, file_hash
-from mlx_faceau.errors import BackendError, CheckpointError
+from mlx_faceau.core.checkpoint import describe, file_hash, save_checkpoint
+from mlx_faceau.errors import BackendError, CheckpointError, UsageError
 from mlx_faceau.inference import backends
 from mlx_faceau.inference.backends import open_backend
 from mlx_faceau.inference.backends.choice import (
@@ -179,10 +179,6 @@ def test_exports_of_another_checkpoint_than_the_one_beside_them_are_passed_over(
 
 
 def test_exports_of_the_file_that_the_checkpoint_came_from_are_good(tmp_path):
-    from random_nets import random_weights
-
-    from mlx_faceau.core.checkpoint import save_checkpoint
-
     arrays = {f"model.{name}": value for name, value in random_weights(AU).items()}
     save_checkpoint(tmp_path / "checkpoint_best.safetensors", arrays, describe(AU, source_hash="1"))
     write_onnx(tmp_path / "au_prediction.onnx", describe(AU, source_hash="1"))
@@ -207,6 +203,15 @@ def test_weights_alone_serve_a_folder_without_a_checkpoint(tmp_path):
     assert (files["mlx"], files["torch"], files["onnx"]) == (weights, weights, onnx)
     best = write_checkpoint(tmp_path / "checkpoint_best.safetensors", AU)
     assert find_files(tmp_path, "au_prediction")["mlx"] == best
+
+
+def test_an_export_of_another_source_than_the_weights_beside_it_is_passed_over(tmp_path):
+    arrays = {f"model.{name}": value for name, value in random_weights(AU).items()}
+    weights = tmp_path / "au_prediction.safetensors"
+    save_checkpoint(weights, arrays, describe(AU, source_hash="1"))
+    for source, found in (("1", True), (file_hash(weights), True), ("2", False)):
+        write_onnx(tmp_path / "au_prediction.onnx", describe(AU, source_hash=source))
+        assert ("onnx" in found_in(find_files(tmp_path, "au_prediction"))) is found
 
 
 def test_damaged_exports_are_passed_over_with_the_reason(folder):
@@ -262,6 +267,9 @@ def test_a_single_file_goes_to_the_backends_that_read_it(tmp_path, name, readers
 
 
 def test_what_is_no_model_is_refused(tmp_path):
+    for path in (5, None, b"runs", ["runs"]):
+        with pytest.raises(UsageError, match="a model is 'builtin' or a path, got"):
+            find_files(path, "au_prediction")
     (tmp_path / "a.txt").touch()
     with pytest.raises(CheckpointError, match=r"a\.txt: not a model file; expected one of \.mlp"):
         find_files(tmp_path / "a.txt", "au_prediction")
@@ -314,6 +322,23 @@ def test_auto_passes_over_a_library_that_is_installed_but_does_not_load(
     assert backend.path == folder / "checkpoint_best.safetensors"
     assert "ONNX Runtime passed over: onnxruntime is installed but does not load" in caplog.text
     assert f"PyTorch runs {backend.path}" in caplog.text
+
+
+def unreadable(path, **options):
+    raise CheckpointError(f"{path}: not a readable ONNX file: opset 99 is not known")
+
+
+@pytest.mark.usefixtures("on_linux")
+def test_auto_passes_over_a_file_that_its_library_cannot_read(folder, monkeypatch, caplog):
+    replace_backends(monkeypatch, onnx=unreadable, torch=Opened)
+    with caplog.at_level(logging.INFO):
+        backend = open_backend(folder, "au_prediction")
+    assert backend.path == folder / "checkpoint_best.safetensors"
+    assert "ONNX Runtime passed over:" in caplog.text
+    assert "opset 99 is not known" in caplog.text
+    for path, backend_name in ((folder, "onnx"), (folder / "au_prediction.onnx", None)):
+        with pytest.raises(CheckpointError, match="opset 99"):
+            open_backend(path, "au_prediction", backend_name)
 
 
 @pytest.mark.usefixtures("on_linux")

@@ -115,6 +115,9 @@ def test_a_provider_that_is_not_there_names_the_build_that_has_it():
         pick_providers([CPU], [CUDA])
     with pytest.raises(ValueError, match="no execution provider"):
         pick_providers([CPU], [])
+    for wrong in (5, [5], [None], {"cpu": {}}, [("cpu",)]):
+        with pytest.raises(ValueError, match="expected names, or pairs of name and options"):
+            pick_providers([CPU], wrong)
 
 
 @KINDS

@@ -107,8 +107,9 @@ def test_threads_reach_the_runtime_and_change_no_result(model_folders):
         rtol=0,
         atol=1e-5,
     )
-    with pytest.raises(ValueError, match="threads 0: expected at least 1"):
-        load_au_predictor(folder, "onnx", threads=0)
+    for threads in (0, 2.5, "2"):
+        with pytest.raises(ValueError, match=f"threads {threads!r}: expected at least 1"):
+            load_au_predictor(folder, "onnx", threads=threads)
 
 
 def test_other_backends_take_no_heed_of_threads(model_folders):

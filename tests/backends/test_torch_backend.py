@@ -107,11 +107,12 @@ def test_the_automatic_device_is_cuda_then_mps_then_the_cpu(monkeypatch, cuda, m
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.mps, "is_available", lambda: mps)
     assert pick_device("auto").type == expected
+    assert pick_device(torch.device("cpu")).type == "cpu"
 
 
 def test_devices_that_are_not_there_are_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    for name in ("cuda:1", "tpu"):
+    for name in ("cuda:1", "tpu", 5):
         with pytest.raises(BackendError, match=f"no {name} device for torch here; available: "):
             pick_device(name)
 

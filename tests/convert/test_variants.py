@@ -1,7 +1,9 @@
 """The table of exported files: what it answers, and that the docs show it."""
 
 import itertools
+import json
 
+import numpy as np
 import pytest
 from conftest import REPOSITORY
 
@@ -61,6 +63,12 @@ def test_a_refusal_names_the_file_and_the_reason():
 def test_values_that_no_format_knows_are_refused_by_name(asked, message):
     with pytest.raises(ValueError, match=message):
         Variant(**{"form": "onnx", **asked})
+
+
+def test_numpy_s_whole_numbers_are_written_as_python_s():
+    variant = Variant("onnx", batch=np.int64(4), opset=np.int32(18))
+    assert variant == Variant("onnx", batch=4, opset=18)
+    assert json.loads(json.dumps(variant.describe()))["batch"] == 4
 
 
 def test_formats_have_their_own_defaults():

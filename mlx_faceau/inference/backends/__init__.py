@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Sequence
 from importlib import import_module
+from numbers import Integral
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from mlx_faceau.core.architectures import ModelConfig
 from mlx_faceau.core.libraries import LOAD_ERRORS, library_error
-from mlx_faceau.errors import UsageError
+from mlx_faceau.errors import CheckpointError, UsageError
 from mlx_faceau.weights import builtin
 
 from .choice import (
@@ -80,8 +81,8 @@ def open_backend(
         if requested not in (None, AUTO, "onnx"):
             raise UsageError(f"providers are of ONNX Runtime, but the backend is {requested!r}")
         requested = "onnx"
-    if threads is not None and threads < 1:
-        raise UsageError(f"threads {threads}: expected at least 1, or None for all cores")
+    if threads is not None and not (isinstance(threads, Integral) and threads >= 1):
+        raise UsageError(f"threads {threads!r}: expected at least 1, or None for all cores")
     machine, files = this_machine(), find_files(path, kind)
     libraries = installed_libraries(machine)
     while True:
@@ -96,6 +97,11 @@ def open_backend(
                 choice.path, **(own if choice.backend == "onnx" else options)
             )
             break
+        except CheckpointError as error:  # such as a file that is newer than the library
+            rest = {n: str(error) if f == choice.path else f for n, f in files.items()}
+            if requested not in (None, AUTO) or not any(isinstance(f, Path) for f in rest.values()):
+                raise
+            files = rest
         except LOAD_ERRORS as error:
             if (problem := library_error(error)) is None:
                 raise

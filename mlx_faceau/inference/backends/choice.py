@@ -181,6 +181,8 @@ def find_files(path: str | os.PathLike[str], kind: str) -> Files:
         # ``open_backend`` checks the file that it opens.
         onnx = builtin.onnx_file(kind)
         return {"coreml": own, "mlx": checkpoint, "onnx": onnx, "torch": checkpoint}
+    if not isinstance(path, (str, Path)):
+        raise UsageError(f"a model is {builtin.BUILTIN!r} or a path, got {path!r}")
     path = Path(path)
     if path.is_dir() and path.suffix != COREML_SUFFIX:
         return _directory_files(path, kind)
@@ -212,7 +214,9 @@ def _directory_files(folder: Path, kind: str) -> Files:
         except CheckpointError as error:
             own = str(error)
     if holds == kind:
-        own, sources = checkpoint, None if checkpoint == weights else _hashes(checkpoint)
+        own = checkpoint
+        if checkpoint != weights or read_metadata(weights).get("source_hash"):
+            sources = _hashes(checkpoint)
     onnx, both = (folder / f"{name}{ONNX_SUFFIX}" for name in (kind, COMBINED))
     if both.is_file() and not onnx.exists():
         onnx = both
@@ -251,8 +255,8 @@ def _exported_file(path: Path, sources: set[str] | None, kind: str = "") -> Path
     recorded = (nets.get(kind) or {}).get("source_hash")
     if sources is not None and recorded not in sources:
         return (
-            f"{path} was exported from another checkpoint than the {BEST_NAME} beside it; "
-            "export it again"
+            f"{path} was exported from another checkpoint than the weights beside it; export it "
+            "again"
         )
     return path
 

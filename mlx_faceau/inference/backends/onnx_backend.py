@@ -63,8 +63,11 @@ def pick_providers(
     if not requested:
         raise UsageError("no execution provider is given; leave providers out to take the best")
     providers: list[Provider] = []
-    alone = isinstance(requested, str) or isinstance(requested[-1], dict)
-    wanted: Sequence[Any] = [requested] if alone else requested
+    wanted: Any = [requested] if _is_provider(requested) else requested
+    if not (isinstance(wanted, Sequence) and all(map(_is_provider, wanted))):
+        raise UsageError(
+            f"providers are {requested!r}, expected names, or pairs of name and options, best first"
+        )
     for provider in wanted:
         name = provider if isinstance(provider, str) else provider[0]
         full = name.lower().removesuffix(_ENDING.lower()) + _ENDING.lower()
@@ -79,6 +82,13 @@ def pick_providers(
         else:
             providers.append((CUDA, dict(CUDA_OPTIONS)) if name == CUDA else name)
     return providers
+
+
+def _is_provider(value: object) -> bool:
+    """Whether a value has the form of one provider: a name, or a pair of name and options."""
+    if isinstance(value, (tuple, list)) and len(value) == 2 and isinstance(value[1], dict):
+        value = value[0]
+    return isinstance(value, str)
 
 
 class ONNXBackend(Backend):
