@@ -671,6 +671,17 @@ def test_frames_of_containers_without_times_of_display_have_their_own(
     assert [f.index for f in read(path, Span(start=0.9))] == list(range(21, 40))
 
 
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize(("name", "step"), [("a.avi", 2), ("a.mxf", 1)])
+def test_reordered_frames_without_times_of_display_are_evenly_spaced(
+    tmp_path: Path, name: str, step: int
+) -> None:
+    """An AVI whose rate is that of fields, and an MXF whose index tells no order of display."""
+    times = range(0, 40 * step, step)
+    path = write(tmp_path / name, numbered(40), rate=25 * step, times=times, bf="2", g="12")
+    check_all_there(path, 40)
+
+
 def test_a_late_part_is_reached_without_decoding_what_is_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

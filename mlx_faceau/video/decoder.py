@@ -29,7 +29,7 @@ _DEMUXERS = (
 )
 # Containers whose header tells the duration, rounded at most; other durations are estimates.
 _WITH_DURATION = {"matroska,webm", "flv", "asf"}
-_UNTIMED = ("avi", "asf")  # which have times of decoding alone
+_UNTIMED = ("avi", "asf", "mxf")  # which have times of decoding alone; of MXF some files
 _BROADCAST = ("mpegts", "mpeg")  # transport and program streams
 _STILL_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1")
 _MAX_PIXELS = 1 << 26  # of a frame; 8K has half of it
@@ -126,6 +126,7 @@ class Decoder:
         """All frames that the decoder gives without complaint, in display order."""
         index = 0 if self._start is None else self._start.index
         newest = shown = None  # times of the packets so far, and of the frames
+        step = 0  # the least between two of these
         begun, untimed = False, self._container.format.name in _UNTIMED
         turn = matrix = None  # degrees, and the display matrix that says so
         aspect = 1.0  # of a pixel
@@ -141,8 +142,14 @@ class Decoder:
                 self._complain()
                 continue
             for frame in frames:
-                # Times of decoding are as far apart as those of display.
-                shown = frame.dts if frame.pts is None and untimed else frame.pts
+                time = frame.pts
+                if time is None and untimed:
+                    # Times of decoding are as far apart as those of display. The last frames lack
+                    # them, and the file's rate may be that of fields.
+                    time = shown + step if frame.dts is None and step else frame.dts
+                if time is not None and shown is not None and time > shown:
+                    step = min(step or time - shown, time - shown)
+                shown = time
                 begin = None if self._start is None else self._start.pts
                 begun |= begin is None or (shown is not None and shown >= begin)
                 if not begun:
@@ -392,7 +399,10 @@ def _demux(container: Any) -> Iterator[Packet]:
             # There are no times of display, and of these PyAV makes up wrong ones.
             if untimed and packet.stream.type == "video" and packet.stream.name in ("h264", "hevc"):
                 reorders = packet.stream.codec_context.has_b_frames
-                packet.pts = None if reorders else packet.dts
+                # An MXF that has them shows the first frame later than it is decoded.
+                untimed = container.format.name != "mxf" or packet.pts == packet.dts
+                if untimed:
+                    packet.pts = None if reorders else packet.dts
             yield packet
 
 
