@@ -215,7 +215,7 @@ def _spread(metadata: Mapping[str, Any]) -> str:
     if metadata["kind"] == "landmark_pose" and "global_params" in statistics:
         pose = statistics["global_params"]
         turns = zip(ANGLES, pose["mean"][1:4], pose["deviation"][1:4], strict=True)
-        shown = (f"{n} {math.degrees(m):.0f} ± {math.degrees(d):.0f}" for n, m, d in turns)
+        shown = (f"{n} {math.degrees(m):z.0f} ± {math.degrees(d):.0f}" for n, m, d in turns)
         return f"Head pose in degrees, mean ± standard deviation: {', '.join(shown)}."
     if metadata["kind"] == "au_prediction" and "au_intensities" in statistics:
         aus = statistics["au_intensities"]
