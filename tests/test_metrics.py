@@ -155,6 +155,12 @@ def test_an_output_that_wavers_by_rounding_alone_is_constant_in_every_figure() -
     assert table["correlation"] == pytest.approx(16 / 17)
 
 
+def test_a_unit_of_constant_labels_does_not_count_in_the_mean_correlation() -> None:
+    truth = np.random.default_rng(3).uniform(0, 5, (100, 17))
+    truth[:, 2] = 3.0
+    assert metrics.mean_au_correlation(truth, truth) == pytest.approx(1.0)
+
+
 def test_without_a_supported_au_there_is_no_mean_correlation() -> None:
     assert np.isnan(metrics.mean_au_correlation(np.zeros((5, 17)), np.zeros((5, 17))))
 

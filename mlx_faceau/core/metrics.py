@@ -193,10 +193,10 @@ def au_support(truth: np.ndarray) -> np.ndarray:
 def mean_au_correlation(truth: np.ndarray, prediction: np.ndarray) -> float:
     """Mean of the per-AU Pearson r over the action units with at least 50 faces above 1.
 
-    Both sides are intensities (N, 17) in [0, 5]. A constant prediction counts as 0; the result is
-    NaN where no action unit has so many faces.
+    Both sides are intensities (N, 17) in [0, 5]. A constant prediction counts as 0, an action unit
+    of constant labels not at all; the result is NaN where none is left.
     """
-    counted = au_support(truth) >= MINIMUM_SUPPORT
+    counted = (au_support(truth) >= MINIMUM_SUPPORT) & moves(truth)
     if not counted.any():
         return float("nan")
     return float(np.nan_to_num(pearson(truth, prediction)[counted]).mean())

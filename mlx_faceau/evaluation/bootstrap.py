@@ -69,7 +69,8 @@ def au_intervals(
 
     ``correlation``, ``mae`` and by action unit ``r``, ``ccc``, ``icc31``, ``mae``: each is
     [low, high]; there are none where all ``subjects`` (N,) are one. Which action units count in
-    the mean correlation is decided once, on all faces.
+    the mean correlation is decided once, on all faces; a resample leaves out those whose label is
+    constant in it.
     """
     if len(np.unique(subjects)) < 2:
         return {}
@@ -80,7 +81,9 @@ def au_intervals(
     moments = Moments.of_means(np.stack(parts))
     samples = {"r": moments.pearson(), "ccc": moments.ccc(), "icc31": moments.icc31(), "mae": mae}
     counted = au_support(truth) >= MINIMUM_SUPPORT
-    overall = np.nan_to_num(samples["r"][:, counted]).mean(1) if counted.any() else np.empty(0)
+    measured = moments.truth_moves[:, counted].sum(1)
+    with np.errstate(invalid="ignore"):
+        overall = np.nan_to_num(samples["r"][:, counted]).sum(1) / measured
     return {
         "correlation": confidence_interval(overall),
         "mae": confidence_interval(mae.mean(1)),

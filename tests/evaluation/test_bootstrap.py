@@ -8,6 +8,7 @@ import pytest
 from mlx_faceau.core.metrics import (
     Moments,
     au_metrics,
+    au_support,
     landmark_correlation,
     mean_absolute_error,
     mean_au_correlation,
@@ -115,6 +116,23 @@ def test_au_intervals_are_percentiles_of_the_resampled_statistics(
     np.testing.assert_allclose(found["correlation"], np.nanpercentile(means, [2.5, 97.5]))
     whole = au_metrics(*aus)
     assert found["mae"][0] < whole["mae"] < found["mae"][1]
+
+
+@pytest.mark.usefixtures("_fewer_resamples")
+def test_a_unit_that_is_constant_in_a_resample_does_not_lower_its_mean_correlation(
+    aus: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlx_faceau.evaluation.bootstrap.MINIMUM_SUPPORT", 3)
+    truth, prediction = aus
+    truth[PEOPLE != "fay", :9] = 0.0  # coded in one person
+    counted = au_support(truth) >= 3
+    assert 0 < counted[:9].sum() < counted.sum()
+    pairs = truth[:, counted], prediction[:, counted]
+    samples = [pearson(pairs[0][r], pairs[1][r]) for r in drawn_rows(RESAMPLES, 11)]
+    expected = np.percentile(np.nanmean(samples, axis=1), [2.5, 97.5])
+    assert np.isnan(samples).any()
+    found = au_intervals(truth, prediction, PEOPLE)
+    np.testing.assert_allclose(found["correlation"], expected, rtol=1e-9)
 
 
 @pytest.mark.usefixtures("_fewer_resamples")
