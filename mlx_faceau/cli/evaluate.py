@@ -121,16 +121,9 @@ def _evaluate(args: argparse.Namespace, output: Path | None, metadata: dict[str,
 def _write(folder: Path, title: str, evaluation: "Evaluation", about: dict[str, Any]) -> None:
     from mlx_faceau.core.atomic_io import atomic_file
     from mlx_faceau.core.libraries import package_version
+    from mlx_faceau.evaluation import report
     from mlx_faceau.evaluation.crops import ROLL, SCALE, SHIFT
     from mlx_faceau.evaluation.evaluate import JITTER_SEED
-    from mlx_faceau.evaluation.report import (
-        as_text,
-        draw_evaluation,
-        header,
-        notes,
-        tables,
-        write_report,
-    )
     from mlx_faceau.output.model_card import EVALUATION_NAME
     from mlx_faceau.train.history import write_json
 
@@ -139,15 +132,15 @@ def _write(folder: Path, title: str, evaluation: "Evaluation", about: dict[str, 
         "package_version": package_version(),
         "jitter": {"shift": SHIFT, "scale": SCALE, "roll": ROLL, "seed": JITTER_SEED},
         **evaluation.to_json(),
-        "summary": header(evaluation),
-        "tables": [vars(table) for table in tables(evaluation)],
-        "notes": notes(evaluation),
+        "summary": report.header(evaluation),
+        "tables": [vars(table) for table in report.tables(evaluation)],
+        "notes": report.notes(evaluation),
     }
     text, picture, page = (folder / name for name in _RENDERED)
     write_json(folder / EVALUATION_NAME, record)
     with atomic_file(text) as temporary:
-        temporary.write_text(f"{title}\n{as_text(evaluation)}\n", "utf-8")
-    write_report(evaluation, title, page, draw_evaluation(evaluation, picture))
+        temporary.write_text(f"{title}\n{report.as_text(evaluation)}\n", "utf-8")
+    report.write_report(evaluation, title, page, report.draw_evaluation(evaluation, picture))
     for path in (folder / EVALUATION_NAME, text, picture, page):
         if path.exists():
             print(f"written: {path}")
