@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlx_faceau.errors import UsageError
+from mlx_faceau.errors import BackendError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,7 +82,6 @@ def write_untrained(config: "ModelConfig", folder: Path) -> Path:
 
 def _print_table(title: str, model: Path | str, kind: str, crops: "np.ndarray") -> None:
     """The two times of each backend, or why it has none."""
-    from mlx_faceau.errors import BackendError
     from mlx_faceau.inference.backends.choice import BACKENDS
     from mlx_faceau.inference.predictor import load_au_predictor, load_predictor
 

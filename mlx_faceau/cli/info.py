@@ -19,7 +19,7 @@ from mlx_faceau.core.libraries import (
     opencv_conflict,
     package_version,
 )
-from mlx_faceau.errors import MissingDependency
+from mlx_faceau.errors import BackendError, CheckpointError, MissingDependency
 
 LIBRARIES = (
     "numpy", *OPENCV, "av", "pillow", "pillow-heif", "safetensors", "mlx", "torch", "onnx",
@@ -72,7 +72,6 @@ def _models(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Name and description of each net of a path: kind, width, origin, and what runs it here."""
     from mlx_faceau.core.artifact_metadata import net_metadata
     from mlx_faceau.core.provenance import pdm_of
-    from mlx_faceau.errors import BackendError
     from mlx_faceau.inference.backends import choice
 
     from .model_metadata import read_models
@@ -209,7 +208,6 @@ def _detector_states(system: str, problems: dict[str, str]) -> dict[str, str]:
 
 def _builtin_state() -> str:
     """Name of the built-in pair, or what is wrong with it."""
-    from mlx_faceau.errors import CheckpointError
     from mlx_faceau.weights import builtin
 
     try:

@@ -17,7 +17,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mlx_faceau.core.libraries import import_library, library_error
+from mlx_faceau.core.libraries import import_library, library_error, package_version
 from mlx_faceau.errors import CheckpointError, FaceauError, FunctionError, printable
 
 # Subcommand, which is its module's name too -> what it does; the order is the order of --help.
@@ -116,8 +116,6 @@ class _ShowVersion(argparse.Action):
     """Reads the version only when it is asked for: that alone takes longer than all the flags."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        from mlx_faceau.core.libraries import package_version
-
         print(f"mlx-faceau {package_version()}")
         parser.exit()
 
