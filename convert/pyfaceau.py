@@ -5,6 +5,7 @@ its keys, the width from its shapes. Nothing in it is run: torch's restricted re
 tensors, plain containers and the NumPy scalars of the training history, and refuses the rest.
 """
 
+import io
 import math
 import pickle
 import pickletools
@@ -107,8 +108,10 @@ def write_pyfaceau(
         "train_history": [],
         "val_history": [],
     }
+    file = io.BytesIO()  # torch's own writer takes a full disk for a defect
+    torch.save(checkpoint, file)
     with atomic_file(path) as temporary:
-        torch.save(checkpoint, temporary)
+        temporary.write_bytes(file.getvalue())
 
 
 def _read_state(path: Path) -> dict[str, np.ndarray]:

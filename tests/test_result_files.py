@@ -82,6 +82,25 @@ def test_a_recording_writes_rows_overlay_and_report(tmp_path: Path) -> None:
     assert json.loads(written[2].read_text()) == RECORD
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc which files are open")
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_no_file_is_open_when_it_is_replaced_which_windows_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    move = os.replace
+
+    def replace_closed(source: Path, target: Path) -> None:
+        links = [f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd")]
+        used = {os.readlink(link) for link in links if os.path.lexists(link)}
+        assert not used & {str(source), str(target)}
+        move(source, target)
+
+    monkeypatch.setattr(os, "replace", replace_closed)
+    files = OutputFiles(tmp_path / f"a.{form}", form, subtract_neutral=True, record=RECORD)
+    write_results(results(), files, "a")
+    assert is_complete(tmp_path / f"a.{form}")
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("broke")])
 def test_finished_rows_stay_when_the_source_breaks_and_count_as_unfinished(
     tmp_path: Path, error: BaseException

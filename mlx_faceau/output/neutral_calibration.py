@@ -101,8 +101,8 @@ class NeutralCalibration:
 def _rewriting(path: Path) -> Iterator[tuple[IO[str], IO[str]]]:
     """The old and the new text of a file that is replaced when the block ends well."""
     with (
+        atomic_file(path) as temporary,  # the last to end: Windows replaces no open file
         path.open(encoding="utf-8") as old,
-        atomic_file(path) as temporary,
         temporary.open("w", encoding="utf-8", newline="\n") as new,  # as the rows were written
     ):
         yield old, new

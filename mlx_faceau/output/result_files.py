@@ -161,6 +161,7 @@ def write_results(
                 summary.faces += len(result.faces)
                 summary.faceless += not result.faces
                 progress(result)
+            rows.end()
             if calibration is not None and csv:
                 calibration.rewrite_csv(Path(files.rows), files.layout.presence_thresholds)
             elif calibration is not None:

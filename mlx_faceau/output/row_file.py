@@ -81,13 +81,17 @@ class RowFile:
             os.ftruncate(self._file.fileno(), start)
             raise OSError(error.errno, error.strerror, str(self.path)) from None
 
+    def end(self) -> None:
+        """Take no more lines, so that the file can be replaced before it is complete."""
+        if self.path is not None:
+            self._file.close()
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self.path is not None:
-            self._file.close()
-            self._release(complete=kind is None)
+        self.end()
+        self._release(complete=kind is None)
 
     def _release(self, complete: bool) -> None:
         """Unlock the marker, and remove it where the file is complete."""

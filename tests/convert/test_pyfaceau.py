@@ -328,6 +328,22 @@ def test_a_missing_file_is_one_clear_error(tmp_path):
         read_pyfaceau(tmp_path / "none.pt")
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no limit of file sizes")
+def test_a_full_disk_is_the_system_s_error_and_leaves_nothing_behind(tmp_path):
+    import resource
+
+    config = AUPredictionConfig(0.25)
+    weights = random_weights(config)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            write_pyfaceau(tmp_path / "a.pt", config, weights)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())
+
+
 def test_wrong_weights_leave_nothing_behind(tmp_path):
     config = AUPredictionConfig(width_mult=0.25)
     weights = random_weights(AUPredictionConfig(width_mult=0.5))
