@@ -9,6 +9,7 @@ import io
 import logging
 import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Iterable
@@ -153,6 +154,8 @@ def main(arguments: list[str] | None = None) -> int:
         # No flag before the subcommand takes a value, but for one that ends the program.
         command = next((word for word in given if not word.startswith("-")), "")
         args = build_parser(command).parse_args(given)
+        if arguments is None and command != "train":  # which saves, or is one of several ranks
+            _end_as_ctrl_c()
         verbose = hasattr(args, "verbose")
         level = logging.INFO if verbose else logging.WARNING
         if isinstance(sys.stdout, io.TextIOWrapper):  # a name may have letters that it cannot write
@@ -174,6 +177,14 @@ def main(arguments: list[str] | None = None) -> int:
             traceback.print_exception(error)
         print(f"mlx-faceau: {text}", file=sys.stderr)
         return status
+
+
+def _end_as_ctrl_c() -> None:
+    """Let what ends the program (a shutdown, a closed terminal) leave no temporary files either."""
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has one of them
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores it
+            signal.signal(number, signal.default_int_handler)
 
 
 def _replace_closed_streams() -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import glob
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -18,7 +19,7 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
         OSError: if the system refuses, or ``path`` is a folder or a device; it names ``path``.
     """
     path = Path(os.path.realpath(path))
-    prefix = f".{path.name[:40]}."  # no name may be longer than 255 bytes
+    prefix = _prefix(path)
     try:
         if path.exists() and not path.is_file():
             raise OSError(errno.EINVAL, "is not a regular file", str(path))
@@ -41,6 +42,18 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
         if error.errno is None or not ours:
             raise
         raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _prefix(path: Path) -> str:
+    return f".{path.name[:40]}."  # no name may be longer than 255 bytes
+
+
+def clear_unfinished(path: Path) -> None:
+    """Remove what killed programs left of an atomic file; none may be writing it now."""
+    path = Path(os.path.realpath(path))
+    random = "?" * 8  # as mkstemp's
+    for left in path.parent.glob(f"{glob.escape(_prefix(path))}{random}{glob.escape(path.suffix)}"):
+        left.unlink()
 
 
 def check_output_folder(path: Path | str) -> None:

@@ -72,7 +72,9 @@ class TrainingLoop:
     stopped: str | None = None
 
     def __post_init__(self) -> None:
-        self._stop_request = StopRequest()
+        # SIGTERM ends a machine that is lent; to several ranks it says that one of them failed.
+        alone = self.trainer.ranks.size == 1
+        self._stop_request = StopRequest(signal.SIGINT, *[signal.SIGTERM] * alone)
         self._watchdog = Watchdog(self.trainer.ranks, self.config.rank_timeout)
         self._last_save = time.monotonic()
 
@@ -218,23 +220,24 @@ class TrainingLoop:
 
 
 class StopRequest:
-    """Ctrl-C as a request to stop after the running step; a second one raises KeyboardInterrupt.
+    """A signal as a request to stop after the running step; a second one: KeyboardInterrupt.
 
     Outside the main thread, where Python delivers no signals, it is never ``requested``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *signals: signal.Signals) -> None:
         self.requested = False
-        self._main = threading.current_thread() is threading.main_thread()
+        self._signals = signals
+        if threading.current_thread() is not threading.main_thread():
+            self._signals = ()
 
     def __enter__(self) -> "StopRequest":
-        if self._main:
-            self._previous = signal.signal(signal.SIGINT, self._handle)
+        self._previous = {each: signal.signal(each, self._handle) for each in self._signals}
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._main:
-            signal.signal(signal.SIGINT, self._previous)
+        for each, handler in self._previous.items():
+            signal.signal(each, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.requested:

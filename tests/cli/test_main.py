@@ -1,6 +1,7 @@
 """The command line's frame: exit status, errors on one line, what --help costs."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -291,6 +292,36 @@ sys.exit(command_line.main(["info"]))
     command = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, "-c", code]
     assert subprocess.run(command, cwd=tmp_path).returncode == 0
     assert (tmp_path / "result").read_text() == "True"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows ends programs at once")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_program_that_is_ended_leaves_no_temporary_file(tmp_path, name):
+    code = """
+import sys, time
+from types import SimpleNamespace
+from mlx_faceau.cli import main as command_line
+from mlx_faceau.core.atomic_io import atomic_file
+
+def run(args):
+    with atomic_file("result"):
+        print("ready", flush=True)
+        time.sleep(60)
+
+fake = SimpleNamespace(add_arguments=lambda parser: None, run=run)
+command_line.import_module = lambda name, package: fake
+sys.argv[1:] = ["info"]
+sys.exit(command_line.main())
+"""
+    command = [sys.executable, "-c", code]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=tmp_path, text=True, **pipes) as process:
+        assert process.stdout.readline() == "ready\n"
+        assert len(list(tmp_path.iterdir())) == 1
+        process.send_signal(signal.Signals[name])
+        assert process.communicate() == ("", "interrupted\n")
+    assert process.returncode == 130
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_version_is_the_package_s(capsys):

@@ -496,3 +496,16 @@ def test_a_report_that_is_the_training_file_too_is_refused(tmp_path, capsys):
     assert generate(tmp_path, "--output", output, "--report", output, "--workers", 0) == 2
     assert f"--report {output}: is --output too" in capsys.readouterr().err
     assert not output.exists()
+
+
+def test_what_a_killed_run_left_of_the_file_is_removed(tmp_path):
+    good_video(tmp_path, "a", 3)
+    output, left = tmp_path / "out.h5", tmp_path / ".out.h5.ab_c12x3.h5"
+    other = tmp_path / ".out.h5.swp"
+    for path in (left, other):
+        path.touch()
+    assert generate(tmp_path, "--output", output, "--workers", 0) == 0
+    assert (left.exists(), other.exists()) == (False, True)
+    left.touch()
+    TrainingDataWriter(output).close()
+    assert not left.exists()

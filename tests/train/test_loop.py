@@ -149,15 +149,16 @@ def test_the_history_tells_each_epoch(faces_file: Path, tmp_path: Path) -> None:
     assert history["stopped"] == "finished"
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_finishes_the_step_saves_and_the_run_goes_on_from_there(
-    faces_file: Path, tmp_path: Path
+    faces_file: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     whole = make_loop(faces_file, tmp_path / "whole", [3.0, 2.0, 1.0], epochs=3)
     whole.run()
 
     broken = make_loop(faces_file, tmp_path / "broken", [3.0], epochs=3)
     broken.trainer.on_step = lambda step: (
-        signal.raise_signal(signal.SIGINT) if step == BATCHES + 2 else None
+        signal.raise_signal(number) if step == BATCHES + 2 else None
     )
     assert broken.run() == "interrupted"
     checkpoint = find_resumable(tmp_path / "broken")

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from mlx_faceau.core.atomic_io import clear_unfinished
 from mlx_faceau.core.file_lock import Lock
 from mlx_faceau.errors import DatasetError, UsageError
 
@@ -52,6 +53,7 @@ class TrainingDataWriter:
         busy = DatasetError(f"{self.path}: another writer has it open; wait until it is done")
         self._lock = Lock(Path(f"{self._file}.lock"), busy)
         try:
+            clear_unfinished(self._file)
             self._existing = [self._file] if self._file.exists() else []
             self._rows = sum(map(_count_rows, self._existing))
             for path in self._existing:  # its labels are checked now, not after all the work

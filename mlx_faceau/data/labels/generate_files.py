@@ -26,6 +26,7 @@ from pathlib import Path
 
 import cv2
 
+from mlx_faceau.core.atomic_io import clear_unfinished
 from mlx_faceau.core.file_lock import Lock
 from mlx_faceau.data.format.columns import batch_of_one, checked_block
 from mlx_faceau.data.format.dataset import FaceDataset
@@ -124,6 +125,7 @@ def generate_file(
     busy = DatasetError(f"{output}: another program is writing it; wait until it is done")
     lock = Lock(Path(f"{output}.lock"), busy)
     try:
+        clear_unfinished(output)
         existing = [output] if output.exists() else []
         reports: dict[str, VideoReport] = {}
         for each in itertools.chain(*map(_read_reports, existing)):
