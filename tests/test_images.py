@@ -151,6 +151,23 @@ def test_deep_colour_keeps_its_colours(tmp_path: Path, suffix: str) -> None:
     np.testing.assert_allclose(image, drawn() * 16.0 * 255 / 4095, atol=0.51)
 
 
+@pytest.mark.parametrize("colours", [1, 3])
+@pytest.mark.parametrize("bits", [10, 12])
+def test_jpeg_2000_is_stretched_by_the_bits_in_use(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, bits: int, colours: int
+) -> None:
+    """Lossy compression may put samples a little beyond these bits."""
+    pytest.importorskip("PIL.Image")
+    shades = np.linspace(0, 1.0, 80)[None, :, None].repeat(60, axis=0)
+    most = (1 << bits) - 1
+    deep = (shades * most).round().astype(np.uint16).repeat(colours, axis=2)
+    deep[20:40, 20:40] = most
+    cv2.imwrite(str(tmp_path / "a.jp2"), deep, [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 200])
+    image = read_image(tmp_path / "a.jp2").astype(int)
+    np.testing.assert_allclose(image, deep.repeat(3 // colours, axis=2) * (255 / most), atol=5)
+    assert f"read as {bits} bits" in caplog.text
+
+
 def test_samples_of_32_bits_are_refused_without_opencv_s_own_words(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

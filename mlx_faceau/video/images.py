@@ -38,6 +38,7 @@ _MAX_SCANS = 200  # of a JPEG: real progressive files have about ten, each a pas
 # What Pillow raises on files that it cannot read; TypeError where a TIFF's page has no size.
 _PILLOW_ERRORS = (OSError, ValueError, SyntaxError, RuntimeError, TypeError, struct.error)
 _DEPTHS = (8, 10, 12, 14, 16)  # bits a sample that cameras and scanners store in 16
+_OVERSHOOT = 1.03  # of samples beyond their bits, from lossy compression
 
 
 def read_image(path: Path | str) -> np.ndarray:
@@ -161,7 +162,7 @@ def _as_bytes(path: Path, image: np.ndarray) -> np.ndarray:
         return image
     most = float(image.max())
     if image.dtype == np.uint16:
-        bits = next(depth for depth in _DEPTHS if most < 1 << depth)
+        bits = next(depth for depth in _DEPTHS if most < (1 << depth) * _OVERSHOOT)
         if bits < 16:
             logger.warning("%s: read as %d bits a sample, its largest is %.0f", path, bits, most)
         return cv2.convertScaleAbs(image, alpha=255 / ((1 << bits) - 1))
@@ -196,7 +197,7 @@ def _read_with_pillow(path: Path, data: bytes) -> np.ndarray:
             else:
                 image = np.ascontiguousarray(np.asarray(upright.convert("RGB"))[..., ::-1])
                 # Pillow reduces deep colours by the largest that the header allows.
-                deep = _decoded(data) if picture.format == "PPM" else None
+                deep = _decoded(data) if picture.format in ("PPM", "JPEG2000") else None
                 if deep is not None and deep.dtype == np.uint16:
                     image = _as_bytes(path, deep)
     except _PILLOW_ERRORS:
