@@ -1,5 +1,7 @@
 """Merging training files: every column arrives, people stay who they are."""
 
+from pathlib import Path
+
 import h5py
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from training_files import COMMON, arrays, texts, write
 
 from mlx_faceau.cli.main import main
 from mlx_faceau.core import geometry
+from mlx_faceau.core.file_lock import Lock
 from mlx_faceau.data.format.dataset import FaceDataset
 from mlx_faceau.data.format.merge import merge_files
 from mlx_faceau.errors import DatasetError
@@ -113,3 +116,22 @@ def test_the_command_joins_compressed_files_that_pass_the_check(tmp_path, capsys
     assert main(["data", "check", output]) == 0
     with h5py.File(output) as file:
         assert file["images"].compression == "lzf"
+
+
+def test_a_file_that_another_program_is_writing_is_refused_and_not_replaced(tmp_path, capsys):
+    source, output = write(tmp_path / "1.h5", arrays(40)), tmp_path / "parts" / "train.h5"
+    output.parent.mkdir()
+    left = output.with_name(".train.h5.ab_c12x3.h5")
+    left.touch()
+    lock = Lock(Path(f"{output}.lock"), DatasetError("held"))
+    for arguments in (
+        ["split", source, "--output", output.parent],
+        ["merge", source, "--output", output],
+        ["synth", "--count", "8", "--output", output],
+    ):
+        assert main(["data", *map(str, arguments)]) == 2
+        assert f"{output}: another program is writing it; wait" in capsys.readouterr().err
+    assert sorted(path.name for path in output.parent.iterdir()) == [left.name, "train.h5.lock"]
+    lock.release()
+    assert main(["data", "split", str(source), "--output", str(output.parent)]) == 0
+    assert sorted(path.name for path in output.parent.iterdir()) == ["train.h5", "val.h5"]

@@ -14,7 +14,7 @@ from .columns import HOG, LABELS
 from .dataset import FaceDataset
 from .identity import subject_key
 from .label_provenance import check_same_labels, copy_provenance, labellers
-from .row_io import check_new, create_file, read_blocks
+from .row_io import create_new_file, read_blocks
 from .schema import has_hog
 
 
@@ -55,7 +55,6 @@ def merge_files(
             "leave one out, or allow it with --mixed-labels",
         )
     datasets = [FaceDataset(path, keep_outside) for path in paths]
-    check_new(output, sum(map(len, datasets)))
     report = MergeReport()
     exclude = set()
     lacking = [has_hog(path) for path in paths].count(False)
@@ -67,7 +66,7 @@ def merge_files(
     if shared := sum(map(len, names)) - len(set().union(*names)):
         report.notes.append(f"{shared} {kind} of the same name are taken for the same")
     seen: set[bytes] = set()
-    with create_file(output, compression) as file:
+    with create_new_file(output, sum(map(len, datasets)), compression) as file:
         for dataset in datasets:
             if pdm is not None:
                 _fit_unplaced(dataset, pdm)
@@ -106,8 +105,7 @@ def write_subset(
     output: Path, dataset: FaceDataset, indices: np.ndarray, compression: str | None = None
 ) -> None:
     """Write some samples of a data set to a new file."""
-    check_new(output, len(indices))
-    with create_file(output, compression) as file:
+    with create_new_file(output, len(indices), compression) as file:
         for block in read_blocks(dataset, indices):
             file.append(block)
         every = dataset.videos is None or len(indices) == len(dataset)

@@ -12,8 +12,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from mlx_faceau.core.atomic_io import atomic_file
+from mlx_faceau.core.atomic_io import atomic_file, clear_unfinished
 from mlx_faceau.core.facs import AU_NAMES
+from mlx_faceau.core.file_lock import Lock
 from mlx_faceau.core.libraries import package_version
 from mlx_faceau.errors import DatasetError, counted
 
@@ -145,6 +146,29 @@ def check_new(path: Path, expected_samples: int | None = None) -> None:
     if os.path.lexists(path):
         raise DatasetError(f"{path}: exists already; choose another name or move it away")
     check_target(path, expected_samples)
+
+
+@contextlib.contextmanager
+def create_new_file(
+    path: Path, expected_samples: int, compression: str | None = None
+) -> Iterator[RowWriter]:
+    """:func:`create_file`, where no file may be: two programs at once never replace each other's.
+
+    It raises DatasetError if there is one, or another program is writing it.
+    """
+    check_new(path, expected_samples)
+    busy = DatasetError(f"{path}: another program is writing it; wait until it is done")
+    try:
+        lock = Lock(Path(f"{path}.lock"), busy)
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be written ({error.strerror})") from error
+    try:
+        check_new(path)
+        clear_unfinished(path)
+        with create_file(path, compression) as file:
+            yield file
+    finally:
+        lock.release()
 
 
 def copy_files(sources: Sequence[Path], file: RowWriter) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 from mlx_faceau.core import geometry
 from mlx_faceau.core.facs import AU_NAMES, MAX_INTENSITY, NUM_AUS
 from mlx_faceau.data.format.columns import checked_block
-from mlx_faceau.data.format.row_io import check_new, create_file
+from mlx_faceau.data.format.row_io import create_new_file
 from mlx_faceau.errors import UsageError
 
 from .shape import BRUISE, marks, shape_model
@@ -283,8 +283,7 @@ def write_synthetic(
 
     It raises DatasetError if the file exists or cannot be written.
     """
-    check_new(Path(path), count)
-    with create_file(Path(path)) as file:
+    with create_new_file(Path(path), count) as file:
         for block in _blocks(count, seed, people):
             names = [f"synthetic-{seed}-{number:05d}" for number in block.pop("person")]
             frames = list(range(file.rows, file.rows + len(names)))
