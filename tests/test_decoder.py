@@ -84,6 +84,31 @@ def test_containers_and_codecs_are_read(
         np.testing.assert_allclose(colour, (160, 90, 40), atol=6)
 
 
+@pytest.mark.parametrize("bits", [10, 12, 16])
+@pytest.mark.parametrize(("name", "codec"), [("a.mkv", "ffv1"), ("a.mov", "png")])
+def test_grey_of_16_bits_is_stretched_by_the_bits_in_use(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, codec: str, bits: int
+) -> None:
+    import av
+
+    pixels = "gray16le" if codec == "ffv1" else "gray16be"
+    shades = np.linspace(0, 1, 128)[None].repeat(96, axis=0)
+    with av.open(str(tmp_path / name), "w") as file:
+        stream = file.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = 128, 96, pixels
+        samples = (shades * ((1 << bits) - 1)).round().astype(np.uint16)
+        for index in range(3):
+            frame = av.VideoFrame.from_ndarray(samples, "gray16le").reformat(format=pixels)
+            frame.pts, frame.time_base = index, Fraction(1, 25)
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
+    frames = read(tmp_path / name)
+    assert len(frames) == 3
+    for frame in frames:
+        np.testing.assert_allclose(frame.image[..., 1], shades * 255, atol=2)
+    assert [f"read as {bits} bits" in text for text in caplog.messages] == [True] * (bits < 16)
+
+
 @pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize("name", ["a.m2ts", "a.mts"])
 def test_a_transport_stream_of_192_byte_packets_is_read(tmp_path: Path, name: str) -> None:

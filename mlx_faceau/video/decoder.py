@@ -3,6 +3,7 @@
 packets -> decoder -> deinterlacer (where a frame is interlaced) -> BGR as displayed
 """
 
+import logging
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -17,6 +18,10 @@ from av.filter import Graph
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from mlx_faceau.errors import VideoError
+
+from .sample_depth import bits_in_use
+
+logger = logging.getLogger(__name__)
 
 Packet = Any  # PyAV has one class for each kind of stream
 
@@ -117,6 +122,7 @@ class Decoder:
             seconds = float(container.duration - begin) / av.time_base
         self.count = max(1, round(seconds * self.rate)) if seconds else None
         self._end = 0.0  # seconds, of the last packet of any stream
+        self._bits = 0  # in use in grey samples of 16, so far
         self._converter = VideoReformatter()
 
     def close(self) -> None:
@@ -146,7 +152,7 @@ class Decoder:
                 if time is None and untimed:
                     # Times of decoding are as far apart as those of display. The last frames lack
                     # them, and the file's rate may be that of fields.
-                    time = shown + step if frame.dts is None and step else frame.dts
+                    time = frame.dts if shown is None or frame.dts is not None else shown + step
                 if time is not None and shown is not None and time > shown:
                     step = min(step or time - shown, time - shown)
                 shown = time
@@ -252,6 +258,8 @@ class Decoder:
             raise VideoError(
                 f"{self.name}: frames of {width} x {frame.height} pixels are too large"
             )
+        if frame.format.name.startswith("gray16"):
+            frame = self._stretched(frame)
         # Another format than the frame's own: else the decoder's buffer would be handed out.
         target = "rgb24" if frame.format.name == "bgr24" else "bgr24"
         mode = Interpolation.BILINEAR if width == frame.width else Interpolation.BICUBIC
@@ -269,6 +277,19 @@ class Decoder:
         if target == "rgb24":
             image = image[..., ::-1]
         return _upright(np.ascontiguousarray(image), decoded.matrix)
+
+    def _stretched(self, frame: av.VideoFrame) -> av.VideoFrame:
+        """Grey of 16 bits by the most bits in use so far, as cameras store 10 to 14."""
+        samples = frame.to_ndarray(format="gray16le")
+        if (bits := bits_in_use(samples.max())) > self._bits:
+            self._bits = bits
+            if bits < 16:
+                logger.warning("%s: read as %d bits a sample", self.name, bits)
+        most = (1 << self._bits) - 1
+        scaled = np.minimum(samples, most) * (65535 / most)
+        stretched = av.VideoFrame.from_ndarray(scaled.astype(np.uint16), "gray16le")
+        stretched.color_range = frame.color_range
+        return stretched
 
 
 def find_key_frame(decoder: Decoder, first: DecodedFrame, seconds: float) -> KeyFrame | None:

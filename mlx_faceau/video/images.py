@@ -15,6 +15,7 @@ import numpy as np
 from mlx_faceau.errors import MissingDependency, VideoError
 
 from .opencv_log import NOTHING, opencv_log_level
+from .sample_depth import bits_in_use
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +38,6 @@ _FREE_PIXELS, _PIXELS_A_BYTE = 1 << 24, 10_000  # what a small file may claim; d
 _MAX_SCANS = 200  # of a JPEG: real progressive files have about ten, each a pass over all pixels
 # What Pillow raises on files that it cannot read; TypeError where a TIFF's page has no size.
 _PILLOW_ERRORS = (OSError, ValueError, SyntaxError, RuntimeError, TypeError, struct.error)
-_DEPTHS = (8, 10, 12, 14, 16)  # bits a sample that cameras and scanners store in 16
-_OVERSHOOT = 1.03  # of samples beyond their bits, from lossy compression
 
 
 def read_image(path: Path | str) -> np.ndarray:
@@ -162,7 +161,7 @@ def _as_bytes(path: Path, image: np.ndarray) -> np.ndarray:
         return image
     most = float(image.max())
     if image.dtype == np.uint16:
-        bits = next(depth for depth in _DEPTHS if most < (1 << depth) * _OVERSHOOT)
+        bits = bits_in_use(most)
         if bits < 16:
             logger.warning("%s: read as %d bits a sample, its largest is %.0f", path, bits, most)
         return cv2.convertScaleAbs(image, alpha=255 / ((1 << bits) - 1))
