@@ -832,3 +832,16 @@ def test_a_real_clip_in_four_forms_has_the_same_landmarks(
         models / "prototype_landmark_pose.pt", None, models / "yunet_n_640_640.onnx"
     )
     check_same_landmarks(pipeline, four_forms(tmp_path, pictures), len(pictures))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows removes no open file")
+def test_a_file_that_is_removed_while_it_is_read_gives_all_its_frames(
+    tmp_path: Path, quiet: None
+) -> None:
+    path = write(tmp_path / "a.mp4", numbered(12))
+    frames = Video(path).frames()
+    next(frames)
+    path.unlink()
+    assert [number_of(frame.image) for frame in frames] == list(range(1, 12))
+    with pytest.raises(VideoError, match="no such file"):
+        Video(path)

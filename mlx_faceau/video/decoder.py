@@ -226,7 +226,7 @@ class Decoder:
 
     def _count_missing(self) -> int:
         """Frames that the file promises behind its own end."""
-        size = self.path.stat().st_size
+        size = self._container.size  # of the open file, which may have been moved since
         entries = self.stream.index_entries
         if len(entries) and entries[-1].pos + entries[-1].size > size:
             beyond = [entry for entry in entries if entry.pos + entry.size > size]
@@ -373,8 +373,11 @@ def _deinterlacer(frame: av.VideoFrame) -> Graph:
 
 
 def _open(path: Path, name: Path) -> Any:
-    with path.open("rb") as file:
-        head = file.read(12)
+    try:
+        with path.open("rb") as file:
+            head = file.read(12)
+    except OSError as error:  # it was moved since it was first opened, or its disk is gone
+        raise VideoError(f"{name}: {error.strerror}") from None
     if head[4:8] == b"ftyp" and head[8:12] in _STILL_BRANDS:
         raise VideoError(f"{name}: an image, not a video; name it .avif or .heic to read it")
     try:

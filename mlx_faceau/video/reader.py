@@ -103,10 +103,13 @@ class Video:
         self.path = Path(path)
         if not self.path.is_file():
             raise VideoError(f"{path}: {'a folder' if self.path.is_dir() else 'no such file'}")
-        if self.path.stat().st_size == 0:
-            raise VideoError(f"{path}: the file is empty")
-        if is_text(self.path):
-            raise VideoError(f"{path}: cannot be read as a video; it is plain text")
+        try:
+            if self.path.stat().st_size == 0:
+                raise VideoError(f"{path}: the file is empty")
+            if is_text(self.path):
+                raise VideoError(f"{path}: cannot be read as a video; it is plain text")
+        except OSError as error:  # no permission, or its disk is gone
+            raise VideoError(f"{path}: {error.strerror}") from None
         try:
             from . import decoder
         except ModuleNotFoundError:

@@ -25,6 +25,7 @@ from mlx_faceau.inference import predictor
 from mlx_faceau.output.openface_csv import read_openface_csv
 from mlx_faceau.output.result_files import OutputFiles
 from mlx_faceau.output.row_file import RowFile, is_complete, marker_of
+from mlx_faceau.video import reader
 from mlx_faceau.video.reader import Span, Webcam
 from mlx_faceau.video.results import Frame, FrameResult, ResultStream
 
@@ -256,6 +257,23 @@ def test_a_folder_gives_a_file_each_and_a_bad_one_ends_nothing(
     assert "in: 1 other file skipped (notes.txt)" in error
     assert "b.mp4: cannot be read" in error
     assert "1 of 3 inputs" in error
+
+
+def test_a_video_that_may_not_be_read_ends_no_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        clip(tmp_path / name, 3)
+
+    def is_text(path: Path) -> bool:
+        if path.name == "a.mp4":
+            raise PermissionError(13, "Permission denied", str(path))
+        return False
+
+    monkeypatch.setattr(reader, "is_text", is_text)
+    assert predict("a.mp4", "b.mp4") == 1
+    assert "mlx-faceau: a.mp4: Permission denied\n" in capsys.readouterr().err
+    assert frames_in(tmp_path / "b.csv") == 3
 
 
 @pytest.mark.parametrize("span", [["--start", 9], ["--start", 9, "--end", 10]], ids=len)
