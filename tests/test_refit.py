@@ -186,15 +186,34 @@ def test_jittered_crops_count_too_and_settings_of_training_alone_do_not(
     assert 0.01 < np.abs(intensities(both, crops) - intensities(standard, crops)).mean() < 0.5
 
 
-def test_moved_files_are_named(
-    training: Path, refit: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_moved_files_are_named_and_the_result_says_that_it_is_refitted(
+    training: Path,
+    refit: Checkpoint,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr("mlx_faceau.train.refit._AUGMENTS", (None,))
     moved, path = [tmp_path / "moved.h5", tmp_path / "val.h5"], tmp_path / "hog.safetensors"
     for file, name in zip(moved, ("faces.h5", "others.h5"), strict=True):
         file.write_bytes((training / name).read_bytes())
     command = ["export", str(training / "run"), "--hog-head", "--to", "safetensors"]
+    assert main([*command, "--output", str(path)]) == 0
+    assert not is_said_to_be_refitted(path, capsys)
     assert main([*command, "--output", str(path), "--refit", *map(str, moved)]) == 0
+    assert is_said_to_be_refitted(path, capsys)
     found, expected = load_checkpoint(path).weights(), with_hog_head(refit)[1]
     for name, array in expected.items():
         np.testing.assert_array_equal(found[name], array, err_msg=name)
+    assert main(["export", str(path), "--output", str(tmp_path / "again.onnx")]) == 0
+    assert is_said_to_be_refitted(tmp_path / "again.onnx", capsys)
+
+
+def is_said_to_be_refitted(path: Path, capsys: pytest.CaptureFixture[str]) -> bool:
+    """Whether ``info`` says so of a file, and the model card beside it just as well."""
+    capsys.readouterr()
+    assert main(["info", str(path)]) == 0
+    found = "refitted" in capsys.readouterr().out
+    card = (path.parent / "MODEL_CARD.md").read_text("utf-8")
+    assert ("with a refitted HOG head" in card) is found
+    return found

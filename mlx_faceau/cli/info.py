@@ -82,9 +82,9 @@ def _models(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
         for metadata in read_models(path)
         for kind in metadata.get("nets") or [metadata["kind"]]
     ]
-    keys = ("builtin", "kind", "model", "package_version", "crop", "color_order", "licence_note")
+    keys = ("builtin", "kind", "model", "refitted", "package_version", "crop", "color_order")
     for metadata in models:
-        about = {key: metadata[key] for key in keys if key in metadata}
+        about = {key: metadata[key] for key in (*keys, "licence_note") if key in metadata}
         if pdm := pdm_of(metadata):
             about["pdm"] = f"{pdm['name']}, SHA-256 {pdm['hash'] or 'unknown'}"
         files = choice.find_files(path, metadata["kind"])

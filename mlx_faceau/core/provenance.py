@@ -47,7 +47,7 @@ def carried_metadata(checkpoint: Checkpoint) -> dict[str, Any]:
     carried = provenance(checkpoint.metadata)
     for key in (
         *("crop", "target_statistics", "confidence", PRESENCE_KEY),
-        *("builtin", "licence_note"),
+        *("builtin", "licence_note", "refitted"),
     ):
         if checkpoint.metadata.get(key):
             carried[key] = checkpoint.metadata[key]

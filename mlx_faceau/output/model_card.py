@@ -144,7 +144,7 @@ def _section(
 ) -> str:
     net, predicts = _NETS[config.kind]
     if isinstance(config, HOGHeadConfig):
-        net += " with a HOG head"
+        net += f" with a {'refitted ' if metadata.get('refitted') else ''}HOG head"
     # Of weights that were taken out of a checkpoint, the checkpoint's evaluation and files as well.
     sources = {own, metadata.get("source_hash", own)}
     trainings = training_stages(metadata)

@@ -134,7 +134,8 @@ def refitted(checkpoint: Checkpoint, data: Sequence[str] = ()) -> Checkpoint:
     fitted[:, :NUM_AUS] += change
     means[:NUM_AUS] += offset + models.centre @ change
     arrays[AU_MODELS + "weights"], arrays[AU_MODELS + "means"] = fitted, means
-    return replace(checkpoint, arrays=auxiliary_head.with_auxiliary_prefix(arrays))
+    arrays = auxiliary_head.with_auxiliary_prefix(arrays)
+    return replace(checkpoint, arrays=arrays, metadata={**checkpoint.metadata, "refitted": True})
 
 
 def _batches(faces: TrainingData, epoch: int, title: str) -> Iterator[Batch]:
