@@ -302,10 +302,12 @@ def test_the_exported_files_of_this_net_are_listed_with_their_hash(checkpoint: P
     own = write_onnx(folder / "au_prediction.onnx", describe(AU, source_hash=file_hash(checkpoint)))
     write_onnx(folder / "landmark_pose.onnx", describe(LANDMARK, source_hash="0" * 64))
     (folder / "other.onnx").write_bytes(b"\x00" * 40)
+    (folder / ".au_prediction.onnx.k1l.onnx").write_bytes(own.read_bytes())  # of a killed export
     text = write_model_card(checkpoint, folder).read_text()
     assert f"| `au_prediction.onnx` | ONNX | float32 | `{file_hash(own)}` |" in text
     assert "landmark_pose.onnx" not in text
     assert "other.onnx" not in text
+    assert "k1l" not in text
 
 
 def test_both_nets_in_one_folder_get_one_card_and_renewing_one_keeps_the_other(

@@ -191,6 +191,8 @@ def _exported_files(kind: str, sources: Collection[str], folder: Path) -> list[d
     """The exported files in the folder whose weights are this checkpoint's."""
     rows = []
     for path in sorted(path for path in folder.iterdir() if path.suffix in _FORMATS):
+        if path.name.startswith("."):  # left by an export that was killed, or in its hands
+            continue
         try:
             read = read_metadata if path.suffix == WEIGHTS_SUFFIX else read_exported_metadata
             metadata = read(path) or {}
