@@ -1,5 +1,7 @@
 """Threads that run ahead: order, errors, bounds, leaving early."""
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -140,3 +142,26 @@ def test_a_slow_consumer_gets_the_newest_item() -> None:
     assert [first, *rest] == sorted({first, *rest})
     assert [first, *rest][-1] == 50
     assert len(rest) <= 3
+
+
+def test_a_program_that_ends_within_the_block_closes_what_is_read() -> None:
+    code = """
+import time
+from mlx_faceau.video.prefetch import prefetch
+
+def items():
+    try:
+        while True:
+            yield time.sleep(0.01)
+    finally:
+        print("closed")
+
+def passed_on():
+    with prefetch(items()) as read:
+        yield from read
+
+block = prefetch(passed_on())
+next(block.__enter__())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "closed\n", "")

@@ -1,5 +1,6 @@
 """Run an iterator in a background thread that feeds its consumer through a bounded queue."""
 
+import atexit
 import contextlib
 import logging
 import queue
@@ -11,6 +12,7 @@ Item = TypeVar("Item")
 
 logger = logging.getLogger(__name__)
 _POLL = 0.1  # seconds after which a waiting thread checks whether the other side has ended
+_AT_EXIT = 5.0  # seconds that a program which ends waits for an item: a camera may give none
 
 
 @contextlib.contextmanager
@@ -22,7 +24,8 @@ def prefetch(
     An error of the producer is raised in the consumer, after the items before it. Leaving the
     block stops the producer at its next item and waits for it, so that files it reads are closed.
     An error that the consumer then never came to, of closing or of items that nobody took, is
-    logged: whether an item behind the last one was tried at all is chance.
+    logged: whether an item behind the last one was tried at all is chance. A program that ends
+    within the block stops it too: a thread that the interpreter kills in native code aborts it.
 
     Args:
         items: consumed in the thread only; a generator is closed there too.
@@ -65,6 +68,8 @@ def prefetch(
             try:  # with a limit, because Windows cannot interrupt a wait without one
                 item = waiting.get(timeout=_POLL)
             except queue.Empty:
+                if stopped.is_set():
+                    break
                 continue
             if item is end:
                 break
@@ -72,13 +77,18 @@ def prefetch(
         if errors:
             raise errors.pop(0)
 
+    def stop(seconds: float | None = None) -> None:
+        stopped.set()
+        thread.join(seconds)
+
     thread = threading.Thread(target=produce, daemon=True)
     thread.start()
+    atexit.register(stop, _AT_EXIT)
     try:
         yield consume()
     finally:
-        stopped.set()
-        thread.join()
+        atexit.unregister(stop)
+        stop()
         for error in errors:
             logger.warning("error behind the last item that was taken: %r", error)
 
