@@ -11,7 +11,7 @@ from mlx_faceau.errors import UsageError, counted, printable
 from mlx_faceau.video.images import IMAGE_SUFFIXES, is_image
 from mlx_faceau.video.reader import VIDEO_SUFFIXES, is_text
 
-_NAMED = 5  # of the files in a folder that are skipped
+_NAMED = 5  # of the files or folders in a folder that are skipped
 _KINDS = {"images": IMAGE_SUFFIXES, "videos": VIDEO_SUFFIXES}
 # Endings that no text has; TypeScript and Go use two of videos' endings.
 _NEVER_TEXT = {*IMAGE_SUFFIXES, *VIDEO_SUFFIXES} - {".ts", ".mod"}
@@ -48,8 +48,10 @@ def _expand(name: str, suffixes: Sequence[str]) -> list[Input]:
     is_folder = path.is_dir()
     if path.is_file():
         return [Input(path)]
+    folders: list[Path] = []
     if is_folder:
-        files = [p for p in sorted(path.iterdir()) if _is_input(p) and p.name[0] != "."]
+        entries = [p for p in sorted(path.iterdir()) if p.name[0] != "."]
+        files, folders = list(filter(_is_input, entries)), [p for p in entries if p.is_dir()]
     elif webcam := re.fullmatch(r"webcam:?|(?:webcam:)?([0-9]+)", name):
         return [Input(None, int(webcam[1] or 0))]
     else:
@@ -70,15 +72,25 @@ def _expand(name: str, suffixes: Sequence[str]) -> list[Input]:
     if not paths:
         where = "in this folder" if is_folder else "among these files"
         hint = "; images need --label-model" if kinds == ["videos"] else ""
+        hint += f"; {counted(len(folders), 'folder')} not searched" if folders else ""
         raise UsageError(f"{name}: no {' or '.join(kinds)} {where}{hint}")
     if is_folder and kinds == ["videos"]:  # OpenFace's files lie beside them
         skipped = [file for file in skipped if file.suffix.lower() not in (".csv", ".hog")]
+    where = str(path) if is_folder else name
     if skipped:
-        names = ", ".join(printable(file.name) for file in skipped[:_NAMED])
-        names += ", ..." * (len(skipped) > _NAMED)
-        where = str(path) if is_folder else name
-        sys.stderr.write(f"{where}: {counted(len(skipped), 'other file')} skipped ({names})\n")
+        sys.stderr.write(
+            f"{where}: {counted(len(skipped), 'other file')} skipped ({_named(skipped)})\n"
+        )
+    if folders:
+        sys.stderr.write(
+            f"{where}: {counted(len(folders), 'folder')} not searched ({_named(folders)})\n"
+        )
     return [Input(path) for path in paths]
+
+
+def _named(paths: Sequence[Path]) -> str:
+    names = ", ".join(printable(path.name) for path in paths[:_NAMED])
+    return names + ", ..." * (len(paths) > _NAMED)
 
 
 def _is_input(path: Path) -> bool:

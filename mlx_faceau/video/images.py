@@ -21,8 +21,8 @@ logger = logging.getLogger(__name__)
 
 # What is looked for in folders; a file that is named itself may have any ending. GIF is a video.
 IMAGE_SUFFIXES = (
-    ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".tif", ".tiff", ".webp",
-    ".avif", ".heic", ".heif", ".hif", ".jp2", ".ppm", ".pgm", ".pnm", ".tga",
+    ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".bmp", ".dib", ".tif", ".tiff",
+    ".webp", ".avif", ".heic", ".heif", ".hif", ".jp2", ".ppm", ".pgm", ".pnm", ".tga",
 )  # fmt: skip
 
 # First bytes of what OpenCV reads; WebP it turns upright from 4.13 on, Pillow always.

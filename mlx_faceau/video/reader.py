@@ -26,11 +26,11 @@ logger = logging.getLogger(__name__)
 
 # What is looked for in folders; a file that is named itself may have any ending.
 VIDEO_SUFFIXES = (
-    ".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".f4v", ".mkv", ".webm", ".avi", ".divx",
-    ".wmv", ".asf", ".flv", ".ts", ".mts", ".m2ts", ".m2t", ".mpg", ".mpeg", ".mpe", ".m1v",
-    ".m2v", ".mod", ".vob", ".mxf", ".gxf", ".dv", ".dif", ".ogv", ".ogm", ".rm", ".rmvb",
-    ".nut", ".wtv", ".gif", ".h264", ".264", ".h265", ".265", ".hevc", ".obu", ".ivf",
-    ".mjpg", ".mjpeg", ".y4m",
+    ".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".f4v", ".mkv", ".mk3d", ".webm", ".avi",
+    ".divx", ".wmv", ".asf", ".flv", ".ts", ".mts", ".m2ts", ".m2t", ".trp", ".mpg", ".mpeg",
+    ".mpe", ".m1v", ".m2v", ".mod", ".tod", ".vob", ".mxf", ".gxf", ".dv", ".dif", ".ogv", ".ogm",
+    ".rm", ".rmvb", ".nut", ".wtv", ".gif", ".h264", ".264", ".h265", ".265", ".hevc", ".obu",
+    ".ivf", ".mjpg", ".mjpeg", ".y4m",
 )  # fmt: skip
 
 _LEAST_STEP = 0.001  # seconds between frames, as CSV files write them

@@ -21,6 +21,7 @@ from blobs import Blob, BlobAUs, BlobLandmarks, boxes_of, draw_frame, write_vide
 from mlx_faceau.cli import predict_faces
 from mlx_faceau.cli.inputs import Input, find_inputs, shard
 from mlx_faceau.cli.main import main
+from mlx_faceau.errors import UsageError
 from mlx_faceau.inference import predictor
 from mlx_faceau.output.openface_csv import read_openface_csv
 from mlx_faceau.output.result_files import OutputFiles
@@ -341,6 +342,18 @@ def test_a_folder_s_other_files_are_counted_and_some_are_named(
     assert found == ["a.MTS", "b.m2ts", "c.heic", "d.avif", "e.3gp"]
     error = capsys.readouterr().err
     assert error == "in: 7 other files skipped (0.txt, 1.txt, 2.txt, 3.txt, 4.txt, ...)\n"
+
+
+def test_folders_in_a_folder_are_said_not_to_be_searched(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in" / "tuesday").mkdir(parents=True)
+    (tmp_path / "in" / ".cache").mkdir()
+    with pytest.raises(UsageError, match="in this folder; 1 folder not searched"):
+        find_inputs(["in"])
+    (tmp_path / "in" / "a.mpo").touch()
+    assert [source.name for source in find_inputs(["in"])] == ["a.mpo"]
+    assert capsys.readouterr().err == "in: 1 folder not searched (tuesday)\n"
 
 
 @pytest.mark.parametrize("name", ["in", "in/*"])
