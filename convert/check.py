@@ -409,7 +409,10 @@ def _open_onnx(path: Path) -> ExportedModel:
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3  # errors: float16 on a CPU is no news
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    # Not by its path: the library takes names of UTF-8 alone.
+    session = onnxruntime.InferenceSession(
+        path.read_bytes(), options, providers=["CPUExecutionProvider"]
+    )
     inputs, outputs = (
         tuple(Port(v.name, _DTYPES.get(v.type, v.type), tuple(v.shape)) for v in values)
         for values in (session.get_inputs(), session.get_outputs())

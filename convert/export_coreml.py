@@ -74,6 +74,10 @@ def export_to_coreml(
         raise UsageError("faces to measure on are for int8, which needs them")
     if path.exists() and not (path / "Manifest.json").is_file():
         raise ExportError(f"{path}: exists and is not a Core ML package; move it away")
+    try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError:
+        raise ExportError(f"{path}: coremltools opens no file of such a name; rename it") from None
     source = read_source(model_or_checkpoint)
     with _atomic_package(path) as temporary:
         try:

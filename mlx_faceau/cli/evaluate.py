@@ -139,7 +139,9 @@ def _write(folder: Path, title: str, evaluation: "Evaluation", about: dict[str, 
     text, picture, page = (folder / name for name in _RENDERED)
     write_json(folder / EVALUATION_NAME, record)
     with atomic_file(text) as temporary:
-        temporary.write_text(f"{title}\n{report.as_text(evaluation)}\n", "utf-8")
+        temporary.write_text(
+            f"{title}\n{report.as_text(evaluation)}\n", "utf-8", "backslashreplace"
+        )
     report.write_report(evaluation, title, page, report.draw_evaluation(evaluation, picture))
     for path in (folder / EVALUATION_NAME, text, picture, page):
         if path.exists():

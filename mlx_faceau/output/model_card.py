@@ -111,7 +111,9 @@ def write_model_card(
     section = _section(config, metadata, own, path, folder).strip()
     section = f"{_START.format(config.kind)}\n{section}\n{_END.format(config.kind)}"
     with atomic_file(card) as temporary:
-        temporary.write_bytes(_with_section(old, config.kind, section).encode())
+        temporary.write_bytes(
+            _with_section(old, config.kind, section).encode(errors="backslashreplace")
+        )
     return card
 
 

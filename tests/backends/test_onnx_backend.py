@@ -1,7 +1,9 @@
 """ONNX Runtime: our files and the original tool's, providers, large batches, threads."""
 
 import json
+import os
 import shutil
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -187,3 +189,12 @@ def test_missing_and_damaged_files_are_refused_in_one_line(model_folders, tmp_pa
         assert "\n" not in str(caught.value)
     with pytest.raises(CheckpointError, match="no such file"):
         ONNXBackend(tmp_path / "none.onnx")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems' names are Unicode")
+def test_a_file_whose_name_is_no_utf_8_is_read(model_folders, tmp_path):
+    good = model_folders["au_prediction"] / "au_prediction.onnx"
+    copy = shutil.copy(good, tmp_path / os.fsdecode(b"caf\xe9.onnx"))
+    crops = to_network_input(random_crops(2))
+    outputs = [ONNXBackend(path).run(crops)["au_intensities"] for path in (good, copy)]
+    np.testing.assert_array_equal(*outputs)

@@ -1,6 +1,8 @@
 """What ``mlx-faceau evaluate`` finds out about a model before it is opened."""
 
+import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -100,3 +102,17 @@ def test_what_cannot_be_written_is_told_before_the_evaluation(
         error = capsys.readouterr().err.strip()
         assert named in error
         assert "\n" not in error
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems' names are Unicode")
+def test_names_that_are_no_utf_8_are_evaluated_and_described(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    best, faces = folder / "checkpoint_best.safetensors", folder / "faces.h5"
+    write_checkpoint(best, AU)
+    assert main(["data", "synth", "--output", str(faces), "--count", "16"]) == 0
+    assert main(["export", str(folder)]) == 0
+    exported = folder / "au_prediction.onnx"
+    assert main(["evaluate", str(exported), "--data", str(faces), "--output", str(folder)]) == 0
+    assert "caf\\udce9" in (folder / "evaluation.txt").read_text("utf-8")
+    assert (folder / "MODEL_CARD.md").is_file()

@@ -1,7 +1,9 @@
 """One Core ML package a net: its interface, its bytes, and safe replacement."""
 
+import os
 import platform
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -175,6 +177,13 @@ def test_a_package_that_cannot_be_put_in_place_leaves_the_older_one(tmp_path, mo
         export_to_coreml(random_net(AU), target)
     assert contents(target) == {"Manifest.json": b"{}"}
     assert [path.name for path in tmp_path.iterdir()] == ["a.mlpackage"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems' names are Unicode")
+def test_a_name_that_is_no_utf_8_is_refused_in_one_line(tmp_path):
+    path = tmp_path / os.fsdecode(b"caf\xe9.mlpackage")
+    with pytest.raises(ExportError, match="opens no file of such a name"):
+        export_to_coreml("not read", path)
 
 
 @pytest.mark.usefixtures("au_conversion")

@@ -1,6 +1,7 @@
 """Runs an exported ``.onnx`` file with ONNX Runtime, on the CPU or on CUDA where its build can."""
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -149,9 +150,12 @@ class ONNXBackend(Backend):
             raise CheckpointError(f"{self.path}: no such file")
         check_self_contained(self.path)
         providers = pick_providers(onnxruntime.get_available_providers(), requested)
+        model: str | bytes = str(self.path)
+        if os.fsencode(model) != str(self.path).encode(errors="replace"):
+            model = self.path.read_bytes()  # the library takes names of UTF-8 alone
         try:
             session = onnxruntime.InferenceSession(
-                str(self.path), session_options(threads), providers=providers
+                model, session_options(threads), providers=providers
             )
         except _OPEN_ERRORS as error:
             reason = " ".join(str(error).split())[:300] or type(error).__name__
