@@ -545,6 +545,15 @@ def test_settings_out_of_range_are_refused(options: dict[str, Any]) -> None:
         pipeline(**options)
 
 
+def test_a_result_keeps_its_image_when_the_next_frame_is_read_into_the_same_array() -> None:
+    image = draw_frame([Blob(100, 100, 40)])
+    result = pipeline().image(image)
+    drawn, (crop,) = result.draw(), result.aligned_faces()
+    image[:] = 0
+    np.testing.assert_array_equal(result.draw(), drawn)
+    np.testing.assert_array_equal(result.aligned_faces()[0], crop)
+
+
 def test_a_predictor_of_the_other_kind_is_refused() -> None:
     nets = load_predictor(), load_au_predictor()
     for options in ({"landmark_model": nets[1]}, {"landmark_model": nets[0], "au_model": nets[0]}):

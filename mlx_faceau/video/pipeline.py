@@ -236,8 +236,9 @@ def to_bgr(image: Any) -> np.ndarray:
     if isinstance(image, (str, Path)):
         return read_image(image)
     if not hasattr(image, "convert"):
-        array: np.ndarray = image  # FrameCrops checks it
-        return array
+        # A copy: the result keeps it, and the caller may read the next frame into the same array.
+        array: np.ndarray = image.copy() if isinstance(image, np.ndarray) else image
+        return array  # FrameCrops checks it
     from PIL import ImageOps
 
     upright: Any = ImageOps.exif_transpose(image)
