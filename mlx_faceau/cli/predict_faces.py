@@ -1,6 +1,8 @@
 """``mlx-faceau predict`` on whole images, videos, folders and webcams."""
 
 import argparse
+import csv
+import json
 import logging
 import sys
 import unicodedata
@@ -30,6 +32,7 @@ from mlx_faceau.output.result_files import (
     write_results,
 )
 from mlx_faceau.output.run_record import run_record
+from mlx_faceau.video.images import read_image
 from mlx_faceau.video.overlay import VIDEO_SUFFIXES as OVERLAY_SUFFIXES
 from mlx_faceau.video.overlay import LiveWindow
 from mlx_faceau.video.pipeline import FacePipeline
@@ -76,7 +79,7 @@ def run_faces(args: argparse.Namespace, settings: dict[str, Any], note: str) -> 
     jobs = _jobs(find_inputs(args.inputs), args, layout)
     for job in jobs:
         _check_replaceable(job.files)
-    jobs = [job for job in jobs if not (args.resume and job.files.is_done)]
+    jobs = [job for job in jobs if not (args.resume and _is_done(job))]
     if not jobs:
         sys.stderr.write("nothing left to do: the tables are complete\n")
         return 0
@@ -124,6 +127,38 @@ def run_faces(args: argparse.Namespace, settings: dict[str, Any], note: str) -> 
     if failed:
         sys.stderr.write(f"{len(failed)} of {total} inputs could not be read\n")
     return 0 if not failed else 1 if len(failed) < total else 2
+
+
+def _is_done(job: Job) -> bool:
+    """Whether an earlier run finished it, of images all that can be read."""
+    if not job.files.is_done:
+        return False
+    if not job.files.layout.file_column:
+        return True
+    with Path(job.files.rows).open(encoding="utf-8", newline="") as rows:
+        if job.files.format == "jsonl":
+            listed = {
+                _printable(json.loads(line).get(openface_csv.FILE_COLUMN, "")) for line in rows
+            }
+        else:
+            listed = {row[0] for row in csv.reader(rows) if row}
+    return not any(
+        _can_be_read(source.path)
+        for source in job.inputs
+        if source.path and _printable(str(source.path)) not in listed
+    )
+
+
+def _printable(name: str) -> str:
+    """As tables have it: names of files may hold bytes that are no UTF-8."""
+    return name.encode(errors="backslashreplace").decode()
+
+
+def _can_be_read(path: Path) -> bool:
+    with suppress(FaceauError):
+        read_image(path)
+        return True
+    return False
 
 
 def _run_job(

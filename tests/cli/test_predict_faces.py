@@ -437,6 +437,24 @@ def test_resume_takes_up_what_is_missing_or_unfinished(tmp_path: Path) -> None:
     assert frames_in(out / "c.csv") == 4
 
 
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_resume_takes_up_images_that_are_not_in_the_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str
+) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("a, 1.png", "b.png"):
+        cv2.imwrite(str(tmp_path / "in" / name), draw_frame([Blob(70, 80, 30)]))
+    resume = ("in", "--output", "out/", "--format", form, "--resume")
+    assert predict(*resume) == 0
+    capsys.readouterr()
+    assert predict(*resume) == 0
+    assert "nothing left to do" in capsys.readouterr().err
+    (tmp_path / "in" / "c.png").write_bytes((tmp_path / "in" / "b.png").read_bytes())
+    assert predict(*resume) == 0
+    assert "in: 3 images" in capsys.readouterr().out
+    assert "c.png" in (tmp_path / "out" / f"in.{form}").read_text()
+
+
 def test_resume_makes_the_overlay_report_and_crops_that_an_earlier_run_left_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
