@@ -1,10 +1,12 @@
 """The wheel and the source archive: everything needed is in them, nothing else, and they run."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from importlib.metadata import distribution, distributions, files
 from pathlib import Path
@@ -17,6 +19,7 @@ from mlx_faceau.core.architectures import CONFIGS
 pytest.importorskip("build")
 
 WEIGHTS = "mlx_faceau/weights/"
+BESIDE = ("CHANGELOG.md", "constraints.txt")
 FOLDERS = {"mlx_faceau": "", "convert": "mlx_faceau/", "torch_fallback": "mlx_faceau/"}
 
 
@@ -27,8 +30,10 @@ def tree(tmp_path_factory) -> Path:
     for name in FOLDERS:
         ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
         shutil.copytree(REPOSITORY / name, tree / name, ignore=ignored)
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", *BESIDE):
         shutil.copy(REPOSITORY / name, tree)
+    (tree / "tests").mkdir()
+    shutil.copy(__file__, tree / "tests")
     return tree
 
 
@@ -39,6 +44,7 @@ def built(tmp_path_factory, tree) -> Path:
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(target), str(tree)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert "would be ignored" not in done.stdout + done.stderr
     return target
 
 
@@ -67,8 +73,16 @@ def test_the_archive_builds_without_the_repository(built):
     with tarfile.open(archive) as file:
         names = file.getnames()
     (root,) = {name.split("/")[0] for name in names}
-    for name in ("pyproject.toml", "LICENSE", "convert/check.py", "mlx_faceau/cli/main.py"):
+    code = ("convert/check.py", "mlx_faceau/cli/main.py")
+    for name in ("pyproject.toml", "README.md", "LICENSE", *BESIDE, *code):
         assert f"{root}/{name}" in names
+    assert not [name for name in names if name.startswith(f"{root}/tests")]
+
+
+def test_no_upload_while_the_readme_has_relative_links():
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["project"]
+    links = re.findall(r"\]\((?!https:|#)", (REPOSITORY / "README.md").read_text("utf-8"))
+    assert ("Private :: Do Not Upload" in project["classifiers"]) == bool(links)
 
 
 def test_an_installed_wheel_predicts_and_tells_about_itself(built, tmp_path):

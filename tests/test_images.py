@@ -182,7 +182,7 @@ def test_floating_point_pictures_are_read_from_0_to_1(tmp_path: Path) -> None:
     exact = [cv2.IMWRITE_TIFF_COMPRESSION, 1]  # none: OpenCV 4 rounds them by default
     cv2.imwrite(str(tmp_path / "a.tif"), drawn().astype(np.float32) / 255, exact)
     np.testing.assert_allclose(read_image(tmp_path / "a.tif").astype(int), drawn(), atol=1)
-    cv2.imwrite(str(tmp_path / "b.tif"), drawn().astype(np.float32))
+    cv2.imwrite(str(tmp_path / "b.tif"), drawn().astype(np.float32), exact)
     with pytest.raises(VideoError, match=r"b\.tif: samples of type float32 up to 200"):
         read_image(tmp_path / "b.tif")
 

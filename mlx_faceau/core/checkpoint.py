@@ -156,7 +156,7 @@ def save_checkpoint(
     path: Path | str, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]
 ) -> None:
     """Write arrays by prefixed name, and JSON metadata: complete under the name, or not at all."""
-    save = import_library("safetensors.numpy", "cpu").save
+    save = import_library("safetensors.numpy").save
     plain = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     data = save(plain, metadata={FORMAT: json.dumps(metadata, sort_keys=True, allow_nan=False)})
     with atomic_file(path) as temporary:
@@ -167,7 +167,7 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     """Read a checkpoint, a directory's best one, or raise CheckpointError."""
     path = find_checkpoint(path)
     metadata = read_metadata(path)
-    safetensors = import_library("safetensors.numpy", "cpu")
+    safetensors = import_library("safetensors.numpy")
     try:
         arrays = safetensors.load_file(path)
     except (import_library("safetensors").SafetensorError, KeyError, ValueError, OSError) as error:
