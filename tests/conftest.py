@@ -1,8 +1,9 @@
 """Fixtures shared by all tests."""
 
+import logging
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +18,16 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")  # it would hide what parity tests look for
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def log_levels() -> Iterator[None]:
+    """A test that trains through the command line leaves the logs as loud as they were."""
+    loggers = [logging.getLogger(name) for name in ("mlx_faceau", "mlx_faceau.train")]
+    levels = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 # What converts to Core ML: one worker's work, since each has to import coremltools for it.
