@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -117,16 +116,15 @@ class Video:
         self._av = decoder
         self._decoder: Decoder = decoder.Decoder(self.path, threaded=True)
         self.rate, self.count = self._decoder.rate, self._decoder.count
-        self._frames = self._decoded()
-        first = next(self._frames, None)
+        first = next(self._decoded(), None)
+        self.pixel_aspect = self._decoder.pixel_aspect
+        self._decoder.close()
         if first is None:
-            self._decoder.close()
             raise VideoError(
                 f"{path}: not one frame can be decoded; the file is damaged, or contains none"
             )
         self._first: DecodedFrame = first
-        self.pixel_aspect = self._decoder.pixel_aspect
-        self._read = self._reading = False
+        self._reading = False
 
     @property
     def damaged(self) -> int:
@@ -149,14 +147,15 @@ class Video:
         """
         if self._reading:
             raise UsageError(f"{self.path}: is being read; open another Video to read it twice")
-        if self._read:
-            self._reopen(threaded=True)
-            self._frames = self._decoded()
-            self._first = next(self._frames, self._first)
-        found, seconds = False, 0.0
-        self._read = self._reading = True
+        found, seconds, key = False, 0.0, None
+        self._reading = True
         try:
-            for decoded, seconds in self._timed(self._av.deinterlaced(self._from(span))):
+            self._open()
+            if span.start > 0:
+                key = self._av.find_key_frame(self._decoder, self._first, span.start)
+            if key is not None:
+                self._open(start=key)
+            for decoded, seconds in self._timed(self._av.deinterlaced(self._decoded(key))):
                 if span.ends(seconds):
                     break
                 if span.takes(decoded.index, seconds):
@@ -183,17 +182,7 @@ class Video:
             self._decoder.close()
             self._reading = False
 
-    def _from(self, span: Span) -> Iterator["DecodedFrame"]:
-        """All frames, or those from the last key frame before the span on."""
-        key = None
-        if span.start > 0:
-            key = self._av.find_key_frame(self._decoder, self._first, span.start)
-        if key is None:
-            return chain([self._first], self._frames)
-        self._reopen(threaded=True, start=key)
-        return self._decoded(key)
-
-    def _reopen(self, threaded: bool, start: "KeyFrame | None" = None) -> None:
+    def _open(self, threaded: bool = True, start: "KeyFrame | None" = None) -> None:
         self._decoder.close()
         self._decoder = self._av.Decoder(self._decoder.path, threaded, start, self.path)
 
@@ -208,7 +197,7 @@ class Video:
                 last = decoded.index
         except self._av.DecoderError:
             # From the key frame again, where it was found: from the file's start numbers differ.
-            self._reopen(threaded=False, start=None if last < 0 else start)
+            self._open(threaded=False, start=None if last < 0 else start)
             for decoded in self._decoder.frames():
                 if decoded.index > last:
                     yield decoded
