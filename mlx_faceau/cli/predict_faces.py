@@ -7,7 +7,7 @@ import logging
 import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import takewhile
@@ -31,6 +31,7 @@ from mlx_faceau.output.result_files import (
     Summary,
     write_results,
 )
+from mlx_faceau.output.row_file import is_complete
 from mlx_faceau.output.run_record import run_record
 from mlx_faceau.video.images import read_image
 from mlx_faceau.video.overlay import VIDEO_SUFFIXES as OVERLAY_SUFFIXES
@@ -79,7 +80,7 @@ def run_faces(args: argparse.Namespace, settings: dict[str, Any], note: str) -> 
     jobs = _jobs(find_inputs(args.inputs), args, layout)
     for job in jobs:
         _check_replaceable(job.files)
-    jobs = [job for job in jobs if not (args.resume and _is_done(job))]
+    jobs = [job for job in jobs if not (args.resume and _is_made(job.files) and _is_whole(job))]
     if not jobs:
         sys.stderr.write("nothing left to do: the tables are complete\n")
         return 0
@@ -129,17 +130,27 @@ def run_faces(args: argparse.Namespace, settings: dict[str, Any], note: str) -> 
     return 0 if not failed else 1 if len(failed) < total else 2
 
 
-def _is_done(job: Job) -> bool:
-    """Whether an earlier run finished it, of images all that can be read."""
-    if not job.files.is_done:
-        return False
+def _is_made(files: OutputFiles) -> bool:
+    """Whether an earlier run finished the files. Of drawn images one suffices, since those that
+    cannot be read have none; of images' crops none, since those without a face have none."""
+    drawn, crops = _paths(files.overlay), files.aligned_faces
+    return (
+        is_complete(Path(files.rows))
+        and Path(files.table).is_file()
+        and (files.report is None or files.report.is_file())
+        and (not drawn or any(path.is_file() for path in drawn))
+        and (not isinstance(crops, Path) or crops.is_dir())
+    )
+
+
+def _is_whole(job: Job) -> bool:
+    """Whether a finished table has all images that can be read."""
     if not job.files.layout.file_column:
         return True
     with Path(job.files.rows).open(encoding="utf-8", newline="") as rows:
         if job.files.format == "jsonl":
-            listed = {
-                _printable(json.loads(line).get(openface_csv.FILE_COLUMN, "")) for line in rows
-            }
+            named = (json.loads(line).get(openface_csv.FILE_COLUMN, "") for line in rows)
+            listed = set(map(_printable, named))
         else:
             listed = {row[0] for row in csv.reader(rows) if row}
     return not any(
@@ -248,13 +259,10 @@ def _print_summary(job: Job, summary: Summary, record: dict[str, Any]) -> None:
     frames = counted(summary.frames, "image" if job.inputs[0].is_image else "frame")
     without = f", {summary.faceless} without a face" if summary.faceless else ""
     drawn = [path for path in summary.written if path.name.endswith(".overlay.png")]
-    several = set(drawn) if len(drawn) > 1 else set()
-    files = [
-        f"{path}/" if path.is_dir() else str(path)
-        for path in summary.written
-        if path not in several
-    ]
-    if several:  # all in one folder
+    several = set(drawn) if len(drawn) > 1 else set()  # all in one folder
+    named = [path for path in summary.written if path not in several]
+    files = [f"{path}/" if path.is_dir() else str(path) for path in named]
+    if several:
         files.append(f"{drawn[0].with_name('*.overlay.png')} ({len(drawn)} files)")
     files = files or ["standard output"]
     models = sorted({str(model["name"]) for model in record["models"].values()})
@@ -325,9 +333,8 @@ def _jobs(inputs: list[Input], args: argparse.Namespace, layout: openface_csv.La
         )
     folder_named = len(args.inputs) == 1 and Path(args.inputs[0]).is_dir()
     alone = args.file_per_image or (len(images) == 1 and not folder_named)
-    by_themselves = [source for source in inputs if alone or not source.is_image]
-    groups = [[source] for source in by_themselves]
-    names = [(source.name, Path(source.name).stem) for source in by_themselves]
+    groups = [[source] for source in inputs if alone or not source.is_image]
+    names = [(source.name, Path(source.name).stem) for (source,) in groups]
     if images and not alone:
         # Named after the one folder that was given, whose name has no ending.
         name = Path(args.inputs[0]).resolve().name if folder_named else "images"
@@ -381,8 +388,8 @@ def _jobs(inputs: list[Input], args: argparse.Namespace, layout: openface_csv.La
 
 def _check_inputs_stay(inputs: Sequence[Input], jobs: Sequence[Job]) -> None:
     """Raise UsageError if an overlay or a crop would replace an input."""
-    drawn = _resolved(job.files.overlay for job in jobs)
-    cut = _resolved(job.files.aligned_faces for job in jobs)
+    drawn = {path.resolve() for job in jobs for path in _paths(job.files.overlay)}
+    cut = {path.resolve() for job in jobs for path in _paths(job.files.aligned_faces)}
     for path in [source.path.resolve() for source in inputs if source.path and (drawn or cut)]:
         crop = CROP_NAME.fullmatch(path.name)
         if path in drawn or (crop and {path.parent, path.with_name(crop[1])} & cut):
@@ -390,9 +397,8 @@ def _check_inputs_stay(inputs: Sequence[Input], jobs: Sequence[Job]) -> None:
             raise UsageError(f"{path}: is an input and would be replaced; give another {flag}")
 
 
-def _resolved(places: Iterable[Path | Mapping[str, Path] | None]) -> set[Path]:
-    found = [[place] if isinstance(place, Path) else (place or {}).values() for place in places]
-    return {path.resolve() for paths in found for path in paths}
+def _paths(place: Path | Mapping[str, Path] | None) -> list[Path]:
+    return [place] if isinstance(place, Path) else [*(place or {}).values()]
 
 
 def _beside(
@@ -435,20 +441,18 @@ def _file_key(name: str) -> str:
 
 def _check_replaceable(files: OutputFiles) -> None:
     """Rows may replace older ones of ours, not a file with columns that we never write."""
-    rows = Path(files.rows)
-    if str(rows) == "-":
+    rows, problem = Path(files.rows), ""
+    if str(rows) == "-" or not rows.is_file():
         return
     if files.format == "jsonl":
-        head = b""  # a run that was killed may have left the beginning of a line
-        if rows.is_file():
-            with rows.open("rb") as file:
-                head = file.read(len(_FIRST_KEYS[0]))
-        foreign = not any(key.startswith(head) or head.startswith(key) for key in _FIRST_KEYS)
-        problem = "it does not begin as ours do"
-    else:
-        names = openface_csv.foreign_columns(rows)
-        foreign, problem = bool(names), f"column {names[0]!r} is none of ours" if names else ""
-    if foreign:
+        with rows.open("rb") as file:
+            head = file.read(len(_FIRST_KEYS[0]))
+        # A run that was killed may have left the beginning of a line.
+        if not any(key.startswith(head) or head.startswith(key) for key in _FIRST_KEYS):
+            problem = "it does not begin as ours do"
+    elif names := openface_csv.foreign_columns(rows):
+        problem = f"column {names[0]!r} is none of ours"
+    if problem:
         raise UsageError(
             f"{rows}: another program's file ({problem}), which would be replaced; move it, or "
             "give another folder with --output"

@@ -146,8 +146,6 @@ def _fixed(values: np.ndarray, decimals: int) -> list[str]:
 
 def foreign_columns(path: Path) -> list[str]:
     """Columns of a text file's first line that no :class:`Layout` writes, gaze for example."""
-    if not path.is_file():
-        return []
     with path.open(encoding="utf-8-sig", errors="replace") as file:
         names = [name.strip() for name in file.readline(_LONGEST_HEADER).split(",")]
     ours = {FILE_COLUMN, *FIRST_COLUMNS, *(name for group in GROUPS.values() for name in group)}

@@ -22,7 +22,7 @@ from mlx_faceau.video.results import FrameResult, write_picture
 from .neutral_calibration import NeutralCalibration
 from .openface_csv import FILE_COLUMN, Layout
 from .report import ImageReport, VideoReport
-from .row_file import RowFile, is_complete
+from .row_file import RowFile
 from .run_record import as_facts
 from .smoothing import smoothed
 
@@ -72,24 +72,6 @@ class OutputFiles:
     def rows(self) -> Path | str:
         """The file that grows with the results: for Parquet, the CSV beside it."""
         return Path(self.table).with_suffix(".csv") if self.format == "parquet" else self.table
-
-    @property
-    def is_done(self) -> bool:
-        """Whether an earlier run finished it, with the report and the overlay asked for.
-
-        Of images one drawn one suffices: those that cannot be read have none. A video's crops count
-        as well; images without a face have none.
-        """
-        if not (is_complete(Path(self.rows)) and Path(self.table).is_file()):
-            return False
-        if self.report is not None and not self.report.is_file():
-            return False
-        drawn, crops = self.overlay, self.aligned_faces
-        if isinstance(crops, Path) and not crops.is_dir():
-            return False
-        if isinstance(drawn, Mapping):
-            return any(path.is_file() for path in drawn.values())
-        return drawn is None or drawn.is_file()
 
 
 @dataclass
