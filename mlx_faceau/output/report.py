@@ -35,8 +35,6 @@ _LEAST_TOP = 1.0  # intensity: a timeline reaches at least so high, so that nois
 
 @dataclass
 class _Person:
-    """One face."""
-
     # Of each frame: time, 17 action units (NaN without a net for them), 3 angles in degrees,
     # confidence, success; 10 MB for an hour.
     values: "array[float]" = field(default_factory=lambda: array("f"))
@@ -89,13 +87,12 @@ class VideoReport:
             "people": f"{len(self._people)}"
             + (f" ({len(shown)} shown)" if len(shown) < len(self._people) else ""),
         }
-        times = {i: timeline(p.values)[:, 0] for i, p in shown.items()}
         write_page(
             path,
             "video_report.html",
             **self._page,
             facts=facts,
-            visibility=_visibility_chart(times, span) if len(shown) > 1 else None,
+            visibility=_visibility_chart(shown, span) if len(shown) > 1 else None,
             people=[
                 {"id": i, **_person(person, span, self._calibration.offsets(i))}
                 for i, person in shown.items()
@@ -112,26 +109,19 @@ def _person(person: _Person, span: tuple[float, float], offsets: np.ndarray) -> 
     has_aus = bool(np.isfinite(aus).any())
     # By the value that the page shows: a maximum of 0.54 reads 0.5, which is not above it.
     highest = np.round(np.nanmax(aus, axis=0), 1) if has_aus else np.zeros(NUM_AUS)
-    active = highest > _QUIET
-    names = [name.removesuffix("_r") for name in AU_NAMES]
-    successes = person.values[_COLUMNS - 1 :: _COLUMNS]
+    active = np.flatnonzero(highest > _QUIET).tolist()
     peaks = [(value - offsets[i], i, t, image) for i, (value, t, image) in person.peaks.items()]
     peaks = sorted((p for p in peaks if p[0] >= _ACTIVE), key=lambda peak: -peak[0])
     return {
-        "frames": counted(len(successes), "frame"),
-        "success": f"{100 * sum(successes) / len(successes):.0f} %",
+        "frames": counted(len(rows), "frame"),
+        "success": f"{100 * rows[:, -1].mean():.0f} %",
         "has_aus": has_aus,
-        "chart": _face_chart(timeline(rows), aus, np.flatnonzero(active).tolist(), span),
-        "moves": bool(active.any()),
-        "quiet": [name for name, moves in zip(names, active, strict=True) if not moves],
+        "chart": _face_chart(timeline(rows), aus, active, span),
+        "moves": bool(active),
+        "quiet": [n.removesuffix("_r") for i, n in enumerate(AU_NAMES) if i not in active],
         "quiet_below": _QUIET,
         "peaks": [
-            {
-                "image": image,
-                "unit": au_label(AU_NAMES[i]),
-                "value": f"{value:.1f}",
-                "time": f"{time:.1f}",
-            }
+            (image, au_label(AU_NAMES[i]), f"{value:.1f}", f"{time:.1f}")
             for value, i, time, image in peaks[:_PEAKS_SHOWN]
         ],
     }
@@ -221,15 +211,13 @@ def _face_chart(
         return svg(figure)
 
 
-def _visibility_chart(people: Mapping[int, np.ndarray], span: tuple[float, float]) -> str:
-    """When each face is visible: times of its frames (NaN between appearances) by id."""
+def _visibility_chart(people: Mapping[int, _Person], span: tuple[float, float]) -> str:
     with page_style():
         figure = new_figure(_WIDTH, 0.6 + 0.28 * len(people))
         axes = figure.subplots()
-        for row, times in enumerate(people.values()):
-            _draw_line(
-                axes, times, np.where(np.isnan(times), np.nan, row), PALETTE[row % 7], width=6
-            )
+        for row, person in enumerate(people.values()):
+            times = timeline(person.values)[:, 0]  # NaN between appearances
+            _draw_line(axes, times, 0 * times + row, PALETTE[row % 7], width=6)
         axes.set_yticks(range(len(people)), [f"face {i}" for i in people])
         axes.set(xlim=span, ylim=(len(people) - 0.5, -0.5))
         _tidy_axes(axes, last=True)
@@ -281,7 +269,7 @@ class ImageReport:
                 if len(faces) > 1 or max(face.bbox[2:]) < size / 4:
                     text["image"] = _thumbnail(result, face)
             card = {"name": Path(result.source).name, "path": result.source, "faces": faces}
-            self._cards.append({**card, "image": _scaled_drawing(result)})
+            self._cards.append(card | {"image": _scaled_drawing(result)})
 
     def write(self, path: Path | str) -> None:
         """Write the page, whole or not at all."""
@@ -334,6 +322,5 @@ def _thumbnail(result: FrameResult, face: FaceResult) -> str:
 
 
 def _jpeg(image: np.ndarray) -> str:
-    """A picture as a page embeds it."""
     encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 85])[1]
     return b64encode(encoded.tobytes()).decode()
