@@ -139,21 +139,15 @@ def _draw_landmarks(image: np.ndarray, face: "FaceResult", colour: Colour, size:
 
 def _draw_axes(image: np.ndarray, face: "FaceResult", size: float) -> None:
     """The head's own x, y and (towards the camera) -z axes, from between the eyes."""
-    start = face.landmarks[27]
-    rotation = euler_to_matrix(face.global_params[1:4])
-    width = max(2, round(size / 90))
-    for axis in (0, 1, 2):
-        direction = rotation[:2, axis] * (-1 if axis == 2 else 1)
-        ends = np.rint(np.stack([start, start + 0.45 * size * direction]) * 16).astype(int)
-        (x0, y0), (x1, y1) = np.clip(ends, -(1 << 24), 1 << 24).tolist()
-        for stroke, shade in ((width + 2, _DARK), (width, _AXES[axis])):
-            cv2.line(image, (x0, y0), (x1, y1), shade, stroke, cv2.LINE_AA, shift=4)
+    axes = 0.45 * size * euler_to_matrix(face.global_params[1:4])[:2] * (1, 1, -1)
+    for axis, colour in zip(axes.T, _AXES, strict=True):
+        _line(image, face.landmarks[27] + [(0, 0), axis], colour, max(2, round(size / 90)))
 
 
 def _draw_panel(image: np.ndarray, face: "FaceResult", panel: _Panel, colour: Colour) -> None:
     """A row an action unit: name, bar and value on a darkened ground."""
-    (x, y, right, bottom), row, names = panel.box, panel.row, panel.names
-    x0, y0, x1, y1 = (max(0, round(value)) for value in (x, y, right, bottom))
+    (x, y, *_), row, names = panel.box, panel.row, panel.names
+    x0, y0, x1, y1 = (max(0, round(value)) for value in panel.box)
     image[y0:y1, x0:x1] //= 3
     cv2.rectangle(image, (x0, y0), (x1 - 1, y1 - 1), colour, 1)
     font = row / 34
@@ -177,9 +171,13 @@ def _join(image: np.ndarray, face: Box, panel: _Panel, colour: Colour) -> None:
     near = np.clip(centre, panel.box[:2], panel.box[2:])
     edge = np.clip(near, face[:2], face[2:])
     if np.hypot(*(near - edge)) > 3 * panel.row:
-        start, end = np.rint(np.clip([near, edge], -1e4, 1e5)).astype(int).tolist()
-        for stroke, shade in ((3, _DARK), (1, colour)):
-            cv2.line(image, start, end, shade, stroke, cv2.LINE_AA)
+        _line(image, np.rint([near, edge]), colour, 1)
+
+
+def _line(image: np.ndarray, points: np.ndarray, colour: Colour, width: int) -> None:
+    start, end = np.rint(np.clip(16 * points, -(1 << 24), 1 << 24)).astype(int).tolist()
+    for stroke, shade in ((width + 2, _DARK), (width, colour)):
+        cv2.line(image, start, end, shade, stroke, cv2.LINE_AA, shift=4)
 
 
 def _panel_places(size: tuple[int, int], faces: list[Box], taken: list[Box]) -> list[_Panel]:
