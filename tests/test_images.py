@@ -221,6 +221,13 @@ def test_pictures_are_upright_by_their_exif(tmp_path: Path, suffix: str, orienta
     assert np.abs(image.astype(int) - shown).mean() < 8
 
 
+def test_a_picture_of_floating_point_numbers_is_stretched_and_not_black(tmp_path: Path) -> None:
+    path, levels = tmp_path / "a.pfm", np.linspace(0, 1, 16, dtype="<f4")
+    path.write_bytes(b"Pf\n16 2\n-1.0\n" + np.tile(levels, 2).tobytes())
+    expected = np.repeat(np.tile(np.arange(0, 256, 17), (2, 1))[..., None], 3, axis=2)
+    np.testing.assert_array_equal(read_image(path), expected)
+
+
 def test_a_file_is_a_picture_by_its_bytes_where_its_ending_tells_nothing(tmp_path: Path) -> None:
     for form in ("PNG", "JPEG", "WEBP", "AVIF", "TIFF"):
         pil().save(tmp_path / form, format=form)

@@ -50,6 +50,19 @@ def test_results_compare_and_hash_as_objects(pipeline: FacePipeline) -> None:
     assert len({found.frame, found.faces[0], found.faces[0].pose}) == 3
 
 
+def test_deep_grey_gives_the_same_from_a_file_and_a_pil_image(
+    tmp_path: Path, pipeline: FacePipeline
+) -> None:
+    """Pillow's own reduction to 8 bits leaves white: it keeps what lies under 256."""
+    image = pytest.importorskip("PIL.Image")
+    path = tmp_path / "a.png"
+    cv2.imwrite(str(path), np.tile(np.arange(0, 4096, 16, dtype=np.uint16), (100, 1)))
+    with image.open(path) as deep:
+        found = pipeline.image(deep).frame.image
+    np.testing.assert_array_equal(found, pipeline.image(path).frame.image)
+    assert found[0, ::85, 0].tolist() == [0, 85, 169, 254]
+
+
 def test_files_arrays_and_pil_images_give_the_same(tmp_path: Path, pipeline: FacePipeline) -> None:
     image = pytest.importorskip("PIL.Image")
     path = tmp_path / "a.png"

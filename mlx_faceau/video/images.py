@@ -155,7 +155,7 @@ def _opened(path: Path, data: bytes, formats: tuple[str, ...]) -> Iterator[Any]:
         raise VideoError(f"{path}: it claims too many pixels") from None
 
 
-def _as_bytes(path: Path, image: np.ndarray) -> np.ndarray:
+def _as_bytes(path: object, image: np.ndarray) -> np.ndarray:
     """Samples reduced to 8 bits: integers by the bits in use, floats from [0, 1]."""
     if image.dtype == np.uint8:
         return image
@@ -189,16 +189,21 @@ def _read_with_pillow(path: Path, data: bytes) -> np.ndarray:
         pillow_heif.register_heif_opener()
     try:
         with _opened(path, data, _PILLOW_FORMATS) as picture:
-            upright: Any = ImageOps.exif_transpose(picture)
-            if upright.mode.startswith("I"):
-                samples = np.asarray(upright).clip(0, 65535).astype(np.uint16)
-                image = cv2.cvtColor(_as_bytes(path, samples), cv2.COLOR_GRAY2BGR)
-            else:
-                image = np.ascontiguousarray(np.asarray(upright.convert("RGB"))[..., ::-1])
-                # Pillow reduces deep colours by the largest that the header allows.
-                deep = _decoded(data) if picture.format in ("PPM", "JPEG2000") else None
-                if deep is not None and deep.dtype == np.uint16:
-                    image = _as_bytes(path, deep)
+            # Pillow reduces deep colours by the largest that the header allows.
+            colours = picture.mode[0] not in "IF" and picture.format in ("PPM", "JPEG2000")
+            deep = _decoded(data) if colours else None
+            if deep is not None and deep.dtype == np.uint16:
+                return _as_bytes(path, deep)
+            return pixels_of(ImageOps.exif_transpose(picture), path)
     except _PILLOW_ERRORS:
         raise VideoError(f"{path}: not a readable image") from None
-    return image
+
+
+def pixels_of(picture: Any, name: object) -> np.ndarray:
+    """Pillow's image, which is upright, as :func:`read_image` gives it; the name is for errors."""
+    if picture.mode[0] not in "IF":
+        return np.ascontiguousarray(np.asarray(picture.convert("RGB"))[..., ::-1])
+    samples = np.asarray(picture)  # grey, of which Pillow would keep what lies under 256
+    if picture.mode != "F":
+        samples = samples.clip(0, 65535).astype(np.uint16)
+    return cv2.cvtColor(_as_bytes(name, samples), cv2.COLOR_GRAY2BGR)

@@ -24,7 +24,7 @@ from mlx_faceau.weights.builtin import BUILTIN, is_builtin, pdm_for
 from .confidence import ConfidenceCurves
 from .detectors import Detector, PhotographDetector, open_detector
 from .fitting import Predictor
-from .images import IMAGE_SUFFIXES, read_image
+from .images import IMAGE_SUFFIXES, pixels_of, read_image
 from .pose import Camera
 from .prefetch import batched, prefetch
 from .reader import WHOLE, Span, Video, Webcam
@@ -235,14 +235,13 @@ def to_bgr(image: Any) -> np.ndarray:
     """A file, array or PIL image as an array; PIL images are turned upright by their EXIF."""
     if isinstance(image, (str, Path)):
         return read_image(image)
-    if not hasattr(image, "convert"):
-        # A copy: the result keeps it, and the caller may read the next frame into the same array.
-        array: np.ndarray = image.copy() if isinstance(image, np.ndarray) else image
-        return array  # FrameCrops checks it
-    from PIL import ImageOps
+    if hasattr(image, "convert"):
+        from PIL import ImageOps
 
-    upright: Any = ImageOps.exif_transpose(image)
-    return np.ascontiguousarray(np.asarray(upright.convert("RGB"))[..., ::-1])
+        return pixels_of(ImageOps.exif_transpose(image), "the PIL image")
+    # A copy: the result keeps it, and the caller may read the next frame into the same array.
+    array: np.ndarray = image.copy() if isinstance(image, np.ndarray) else image
+    return array  # FrameCrops checks it
 
 
 def _open(model: Model, kind: str, backend: str, providers: Sequence[Any] | None) -> Predictor:
