@@ -9,11 +9,9 @@ Reference:
     automatic Action Unit detection, FERA at FG 2015.
 """
 
-import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
@@ -22,7 +20,7 @@ from mlx_faceau.core.facs import AU_NAMES, MAX_INTENSITY, NUM_AUS
 from mlx_faceau.errors import counted
 from mlx_faceau.video.results import FrameResult
 
-from .openface_csv import FIRST_COLUMNS, PRESENCE_NAMES, presences
+from .openface_csv import PRESENCE_NAMES, Layout, presences
 
 _QUANTILE = 0.3  # of a person's successful frames: below the median, which a smile may reach
 MIN_FRAMES = 30  # with fewer nothing is subtracted
@@ -68,41 +66,33 @@ class NeutralCalibration:
         """(17,) intensities in [0, 5] above the person's own neutral face."""
         return np.asarray(np.clip(intensities - self.offsets(face_id), 0.0, MAX_INTENSITY))
 
-    def rewrite_csv(self, path: Path, thresholds: Sequence[float]) -> None:
-        """Correct a finished OpenFace CSV; it is replaced whole, or not at all."""
-        with _rewriting(path) as (old, new):
-            header = old.readline()
-            names = [name.strip() for name in header.split(",")]
-            first, presence = names.index(AU_NAMES[0]), names.index(PRESENCE_NAMES[0])
-            face_id = FIRST_COLUMNS.index("face_id")
-            new.write(header)
-            for line in old:
-                cells = line.rstrip("\n").split(", ")
-                values = np.array(cells[first : first + NUM_AUS], np.float64)
-                if values.any():  # zeros stay what they are, those of a frame without a face too
-                    written = [f"{v:.2f}" for v in self.corrected(int(cells[face_id]), values)]
-                    cells[first : first + NUM_AUS] = written
-                    cells[presence : presence + NUM_AUS] = presences(written, thresholds)
-                new.write(", ".join(cells) + "\n")
+    def rewrite(self, path: Path, layout: Layout, csv: bool) -> None:
+        """Correct a finished table of CSV or JSON lines; it is replaced whole, or not at all."""
+        corrected = partial(self._csv_line, layout) if csv else self._json_line
+        with (
+            atomic_file(path) as temporary,  # the last to end: Windows replaces no open file
+            path.open(encoding="utf-8") as old,
+            temporary.open("w", encoding="utf-8", newline="\n") as new,  # as the rows were written
+        ):
+            new.write(old.readline() if csv else "")  # the header
+            new.writelines(map(corrected, old))
 
-    def rewrite_jsonl(self, path: Path) -> None:
-        """Correct finished JSON lines; the file is replaced whole, or not at all."""
-        with _rewriting(path) as (old, new):
-            for line in old:
-                row = json.loads(line)
-                if "au_intensities" in row:
-                    values = np.array([row["au_intensities"][name] for name in AU_NAMES])
-                    values = np.round(self.corrected(row["face_id"], values), 4)
-                    row["au_intensities"] = dict(zip(AU_NAMES, values.tolist(), strict=True))
-                new.write(json.dumps(row) + "\n")
+    def _csv_line(self, layout: Layout, line: str) -> str:
+        cells = line.rstrip("\n").split(", ")
+        names = layout.columns
+        first, presence = names.index(AU_NAMES[0]), names.index(PRESENCE_NAMES[0])
+        values = np.array(cells[first : first + NUM_AUS], np.float64)
+        if values.any():  # zeros stay what they are, those of a frame without a face too
+            face_id = int(cells[names.index("face_id")])
+            written = [f"{value:.2f}" for value in self.corrected(face_id, values)]
+            cells[first : first + NUM_AUS] = written
+            cells[presence : presence + NUM_AUS] = presences(written, layout.presence_thresholds)
+        return ", ".join(cells) + "\n"
 
-
-@contextlib.contextmanager
-def _rewriting(path: Path) -> Iterator[tuple[IO[str], IO[str]]]:
-    """The old and the new text of a file that is replaced when the block ends well."""
-    with (
-        atomic_file(path) as temporary,  # the last to end: Windows replaces no open file
-        path.open(encoding="utf-8") as old,
-        temporary.open("w", encoding="utf-8", newline="\n") as new,  # as the rows were written
-    ):
-        yield old, new
+    def _json_line(self, line: str) -> str:
+        row = json.loads(line)
+        if "au_intensities" in row:
+            values = np.array([row["au_intensities"][name] for name in AU_NAMES])
+            values = np.round(self.corrected(row["face_id"], values), 4)
+            row["au_intensities"] = dict(zip(AU_NAMES, values.tolist(), strict=True))
+        return json.dumps(row) + "\n"

@@ -59,7 +59,7 @@ _ZEROS = {
 class Layout:
     """Which columns a file has; UsageError for an unknown group, or ``3d`` without a PDM."""
 
-    groups: Sequence[str] = ("pose", "2d", "params", "aus")  # of GROUPS, whose order counts
+    groups: Sequence[str] = ("pose", "2d", "params", "aus")  # of GROUPS, which orders them
     pdm: PDM | None = None  # of the landmark net; gives the ``3d`` group
     # (17,) intensities from which ``AUxx_c`` is 1
     presence_thresholds: Sequence[float] = (PRESENCE_THRESHOLD,) * NUM_AUS
@@ -71,17 +71,13 @@ class Layout:
             raise UsageError(f"no column groups {sorted(unknown)}; there are {', '.join(GROUPS)}")
         if "3d" in self.groups and self.pdm is None:
             raise UsageError("the 3d columns need the PDM of the shape parameters (--pdm)")
-
-    @property
-    def ordered(self) -> list[str]:
-        """The groups in OpenFace's order."""
-        return [name for name in GROUPS if name in self.groups]
+        object.__setattr__(self, "groups", [name for name in GROUPS if name in self.groups])
 
     @property
     def columns(self) -> list[str]:
         """All column names in order."""
         first = [FILE_COLUMN] if self.file_column else []
-        return [*first, *FIRST_COLUMNS, *(name for g in self.ordered for name in GROUPS[g])]
+        return [*first, *FIRST_COLUMNS, *(name for g in self.groups for name in GROUPS[g])]
 
     def header(self) -> str:
         """The file's first line."""
@@ -92,18 +88,18 @@ class Layout:
         return [", ".join(self._cells(result, face)) for face in result.faces or [None]]
 
     def _cells(self, result: FrameResult, face: FaceResult | None) -> list[str]:
-        cells = [quoted(result.source)] if self.file_column else []
+        source = [quoted(result.source)] if self.file_column else []
         number, time = str(result.frame.index + 1), f"{result.frame.timestamp:.3f}"
         if face is None:
-            cells += [number, "0", time, "0.00", "0"]
+            first = [number, "0", time, "0.00", "0"]
         else:
-            cells += [number, str(face.face_id), time]
-            cells += [f"{face.confidence:.2f}", str(int(face.success))]
-        for group in self.ordered:
-            cells += _ZEROS[group] if face is None else self._group(group, face)
-        return cells
+            success = str(int(face.success))
+            first = [number, str(face.face_id), time, f"{face.confidence:.2f}", success]
+        return [*source, *first, *(cell for g in self.groups for cell in self._group(g, face))]
 
-    def _group(self, group: str, face: FaceResult) -> list[str]:
+    def _group(self, group: str, face: FaceResult | None) -> list[str]:
+        if face is None:
+            return _ZEROS[group]
         if group == "pose":
             return [*_fixed(face.pose.position, 1), *_fixed(face.pose.angles, 3)]
         if group == "2d":

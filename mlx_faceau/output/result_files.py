@@ -144,10 +144,8 @@ def write_results(
                 summary.faceless += not result.faces
                 progress(result)
             rows.end()
-            if calibration is not None and csv:
-                calibration.rewrite_csv(Path(files.rows), files.layout.presence_thresholds)
-            elif calibration is not None:
-                calibration.rewrite_jsonl(Path(files.rows))
+            if calibration is not None:
+                calibration.rewrite(Path(files.rows), files.layout, csv)
             if files.report is not None:
                 report.write(files.report)
                 summary.written.insert(0, files.report)

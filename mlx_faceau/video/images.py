@@ -15,6 +15,7 @@ import numpy as np
 from mlx_faceau.errors import MissingDependency, VideoError
 
 from .opencv_log import NOTHING, opencv_log_level
+from .reader import VIDEO_SUFFIXES
 from .sample_depth import bits_in_use
 
 logger = logging.getLogger(__name__)
@@ -81,12 +82,8 @@ def _decoded(data: bytes) -> np.ndarray | None:
 def is_image(path: Path) -> bool:
     """Whether a file is an image, by its ending; by its first bytes where that is unknown."""
     suffix = path.suffix.lower()
-    if suffix in IMAGE_SUFFIXES:
-        return True
-    from .reader import VIDEO_SUFFIXES
-
-    if suffix in VIDEO_SUFFIXES:
-        return False
+    if suffix in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES):
+        return suffix in IMAGE_SUFFIXES
     with path.open("rb") as file:
         head = file.read(12)
     starts = (b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ")
