@@ -10,7 +10,7 @@ import json
 import logging
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -189,8 +189,8 @@ def _section(
     )
 
 
-def _exported_files(kind: str, sources: Collection[str], folder: Path) -> list[dict[str, str]]:
-    """The exported files in the folder whose weights are this checkpoint's."""
+def _exported_files(kind: str, sources: Collection[str], folder: Path) -> Sequence[tuple[str, ...]]:
+    """Name, format, precision and hash of the exported files in the folder that are of this net."""
     rows = []
     for path in sorted(path for path in folder.iterdir() if path.suffix in _FORMATS):
         if path.name.startswith("."):  # left by an export that was killed, or in its hands
@@ -202,14 +202,9 @@ def _exported_files(kind: str, sources: Collection[str], folder: Path) -> list[d
             continue
         own = (metadata.get("nets") or {}).get(kind) or metadata
         if own.get("source_hash") in sources:
-            rows.append(
-                {
-                    "name": path.name,
-                    "format": _FORMATS[path.suffix],
-                    "precision": metadata.get("precision", "float32"),
-                    "hash": f"`{file_hash(path)}`" if path.is_file() else "(a folder)",
-                }
-            )
+            precision = metadata.get("precision", "float32")
+            file = f"`{file_hash(path)}`" if path.is_file() else "(a folder)"
+            rows.append((path.name, _FORMATS[path.suffix], precision, file))
     return rows
 
 

@@ -102,12 +102,11 @@ def write_results(
         VideoError: from the source or the overlay, likewise; or if there is no frame.
     """
     summary = Summary()
-    images = files.layout.file_column
     about = as_facts(files.record) if files.record else {}
     calibration = NeutralCalibration() if files.subtract_neutral else None
-    report: ImageReport | VideoReport = (
-        ImageReport(title, about) if images else VideoReport(title, about, calibration)
-    )
+    report: ImageReport | VideoReport = VideoReport(title, about, calibration)
+    if files.layout.file_column:
+        report = ImageReport(title, about)
     csv = files.format != "jsonl"
     with prefetch(smoothed(results) if files.smooth else iter(results)) as ready:
         first = next(ready, None)  # before any older result is replaced
@@ -146,18 +145,16 @@ def write_results(
             rows.end()
             if calibration is not None:
                 calibration.rewrite(Path(files.rows), files.layout, csv)
+                summary.notes = [f"{title}: {note}" for note in calibration.notes()]
             if files.report is not None:
                 report.write(files.report)
-                summary.written.insert(0, files.report)
-            if files.format == "parquet":
-                _write_parquet(Path(files.rows), Path(files.table), files.record)
-                summary.written.insert(0, Path(files.table))
-            if rows.path is not None:
-                summary.written.insert(0, rows.path)
+            parquet = Path(files.table) if files.format == "parquet" else None
+            if parquet is not None:
+                _write_parquet(Path(files.rows), parquet, files.record)
+    first_named = (rows.path, parquet, files.report)
+    summary.written[:0] = [path for path in first_named if path is not None]
     if drawn is not None:
         summary.written.append(drawn.path)
-    if calibration is not None:
-        summary.notes += [f"{title}: {note}" for note in calibration.notes()]
     return summary
 
 

@@ -251,9 +251,7 @@ def _open(model: Model, kind: str, backend: str, providers: Sequence[Any] | None
         return model
     from mlx_faceau.inference import predictor
 
-    load: Any = {
-        "landmark_pose": predictor.load_predictor,
-        "au_prediction": predictor.load_au_predictor,
-    }[kind]
+    is_aus = kind == "au_prediction"
+    load: Any = predictor.load_au_predictor if is_aus else predictor.load_predictor
     opened: Predictor = load(model, backend=backend, providers=providers, threads=_NET_THREADS)
     return opened

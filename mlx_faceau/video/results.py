@@ -253,8 +253,7 @@ def _rows(found: FrameResult) -> Iterator[list[Any]]:
     """The cells of ``_COLUMNS``, a row a face; None is missing."""
     frame = [found.source, found.frame.index, found.frame.timestamp]
     if not found.faces:
-        empty = [None] * (len(_COLUMNS) - 6)
-        yield [*frame, None, 0.0, False, *empty]
+        yield [*frame, None, 0.0, False, *[None] * (len(_COLUMNS) - 6)]
     for face in found.faces:
         pose, aus = face.pose, face.aus
         yield [
