@@ -8,9 +8,9 @@ and not the crop. Where detections disagree a little with it, it is moved toward
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from itertools import combinations
+from itertools import combinations, count
 
 import cv2
 import numpy as np
@@ -122,7 +122,7 @@ class Tracker:
         self._region_side = int(getattr(self.detector, "region_side", 0))
         self._cuts = SceneCuts()
         self._detected = NEVER
-        self._next_id = 0
+        self._ids = count()
         self._others: list[Square] = []  # faces that the last detection had no room for
 
     @property
@@ -188,10 +188,9 @@ class Tracker:
         self._others = []
         for found in sorted(detections, key=lambda d: -d.score):
             if self._has_room():
-                track = Track(self._next_id, SquareFilter(found.square), found.appearance, index)
+                track = Track(next(self._ids), SquareFilter(found.square), found.appearance, index)
                 self._place(track, found, index)
                 self.tracks.append(track)
-                self._next_id += 1
             else:
                 self._others.append(found.square)
 
@@ -235,22 +234,20 @@ class Tracker:
         """
         placed = [t for t in tracks if t.placed == index]
         due = [t for t in tracks if t not in placed and self._is_agreement_due(t, index)]
-        first = self._fit_squares(frame, index, [(t, t.square) for t in tracks], due)
-        again = [(t, first[t.face_id].square) for t in placed if first[t.face_id].usable]
-        second = self._fit_squares(frame, index, again, [t for t, _ in again])
-        third = []
-        for track, square in again:
-            if not second[track.face_id].usable:
-                continue
-            own = second[track.face_id].square
-            kept = ((track.agreement.gain - _SEES) / (_BLIND - _SEES)).clip(0.0, 1.0)
-            track.offset = kept * square.displacement(track.square)
-            track.filter = SquareFilter(own.moved(kept * own.displacement(track.square)))
-            if track.square.distance(square) > _SAME_CROP:
-                third.append((track, track.square))
+        first = self._fit_squares(frame, index, {t: t.square for t in tracks}, due)
+        again = {t: first[t].square for t in placed if first[t].usable}
+        second = self._fit_squares(frame, index, again, [*again])
+        third = {}
+        for track, fit in second.items():
+            if fit.usable:
+                kept = ((track.agreement.gain - _SEES) / (_BLIND - _SEES)).clip(0.0, 1.0)
+                track.offset = kept * again[track].displacement(track.square)
+                moved = kept * fit.square.displacement(track.square)
+                track.filter = SquareFilter(fit.square.moved(moved))
+                if track.square.distance(again[track]) > _SAME_CROP:
+                    third[track] = track.square
         fits = first | second | self._fit_squares(frame, index, third)
-        for track in tracks:
-            fit = fits[track.face_id]
+        for track, fit in fits.items():
             track.lost = not fit.usable
             if track.lost:
                 continue
@@ -267,21 +264,18 @@ class Tracker:
         self,
         frame: FrameCrops,
         index: int,
-        wanted: Sequence[tuple[Track, Square]],
+        squares: Mapping[Track, Square],
         due: Sequence[Track] = (),
-    ) -> dict[int, LandmarkFit]:
-        """Fits by ``face_id``, in one pass; of the tracks that are due, also the agreement."""
-        squares = {track.face_id: square for track, square in wanted}
-        second = [squares[track.face_id].moved() for track in due]
+    ) -> dict[Track, LandmarkFit]:
+        """Fits of squares, in one pass; of the tracks that are due, also the agreement."""
+        second = [squares[track].moved() for track in due]
         found = fit_landmarks(self.predictor, frame, [*squares.values(), *second])
         fits = dict(zip(squares, found, strict=False))
         for track, other in zip(due, found[len(squares) :], strict=True):
-            own = fits[track.face_id]
+            own = fits[track]
             if own.usable and other.usable:
                 track.agreed = index
-                track.agreement = agreement_of(
-                    own.landmarks, other.landmarks, squares[track.face_id]
-                )
+                track.agreement = agreement_of(own.landmarks, other.landmarks, squares[track])
         return fits
 
     def _is_agreement_due(self, track: Track, index: int) -> bool:
@@ -292,11 +286,10 @@ class Tracker:
 
     def _hide_duplicates(self) -> None:
         """Of two tracks on one face, the less similar one becomes lost: its face is hidden."""
-        for pair in combinations(self.active, 2):
-            one, other = pair
-            both = not (one.lost or other.lost)
-            if both and one.fit.square.distance(other.fit.square) < _DUPLICATES:
-                hidden = min(pair, key=lambda t: (float(t.appearance @ t.seen), -t.face_id))
+        for one, two in combinations(self.active, 2):
+            distance = one.fit.square.distance(two.fit.square)
+            if distance < _DUPLICATES and not (one.lost or two.lost):
+                hidden = min(one, two, key=lambda t: (float(t.appearance @ t.seen), -t.face_id))
                 hidden.lost = True
 
     # Confidence, and the next frame's square
