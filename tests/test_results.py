@@ -50,6 +50,14 @@ def test_results_compare_and_hash_as_objects(pipeline: FacePipeline) -> None:
     assert len({found.frame, found.faces[0], found.faces[0].pose}) == 3
 
 
+def test_numpy_scores_and_thresholds_leave_results_that_json_takes() -> None:
+    """As from a detector of the user's own, and a quantile for ``min_confidence``."""
+    detector, least = BlobDetector(np.float32(0.9)), np.float64(0.5)  # type: ignore[arg-type]
+    own = FacePipeline(BlobLandmarks(), BlobAUs(), detector, min_confidence=least)
+    faces = json.loads(json.dumps(own.image(FRAME).to_dict()))["faces"]
+    assert [face["success"] for face in faces] == [True, True]
+
+
 def test_deep_grey_gives_the_same_from_a_file_and_a_pil_image(
     tmp_path: Path, pipeline: FacePipeline
 ) -> None:

@@ -296,8 +296,9 @@ class Tracker:
 
     def _finish(self, track: Track, index: int, size: tuple[int, int]) -> FaceResult:
         fit = track.fit
-        confidence = self._confidence(track, index) * share_inside(fit.landmarks, size)
-        success = confidence >= self.min_confidence
+        # Scores and thresholds of the user's own may be NumPy's, which JSON does not take.
+        confidence = float(self._confidence(track, index) * share_inside(fit.landmarks, size))
+        success = bool(confidence >= self.min_confidence)
         self._advance(track, index, success, size)
         return FaceResult(
             face_id=track.face_id,
