@@ -165,3 +165,31 @@ next(block.__enter__())
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "closed\n", "")
+
+
+def test_a_daemon_thread_does_not_take_what_came_before_the_program_ended_for_all() -> None:
+    code = """
+import atexit, threading, time
+from mlx_faceau.video.prefetch import prefetch
+
+atexit.register(time.sleep, 1)  # runs last
+
+def passed_on(items):
+    with prefetch(items) as read:
+        yield from read
+
+def consume():
+    with prefetch(passed_on(passed_on(iter(lambda: time.sleep(0.2), 1)))) as read:
+        try:
+            for _ in read:
+                taken.set()
+            print("all")
+        finally:
+            print("ended")
+
+taken = threading.Event()
+threading.Thread(target=consume, daemon=True).start()
+taken.wait()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ended\n", "")

@@ -26,6 +26,7 @@ def prefetch(
     An error that the consumer then never came to, of closing or of items that nobody took, is
     logged: whether an item behind the last one was tried at all is chance. A program that ends
     within the block stops it too: a thread that the interpreter kills in native code aborts it.
+    A consumer in a daemon thread then gets SystemExit, lest it takes the items for all.
 
     Args:
         items: consumed in the thread only; a generator is closed there too.
@@ -34,7 +35,7 @@ def prefetch(
             sources need it.
     """
     waiting: queue.Queue[Any] = queue.Queue(size)
-    stopped, end = threading.Event(), object()
+    stopped, ending, end = threading.Event(), threading.Event(), object()
     errors: list[BaseException] = []  # of the producer, until somebody raises them
 
     def put(item: Any, replace: bool) -> bool:
@@ -68,8 +69,8 @@ def prefetch(
             try:  # with a limit, because Windows cannot interrupt a wait without one
                 item = waiting.get(timeout=_POLL)
             except queue.Empty:
-                if stopped.is_set():
-                    break
+                if ending.is_set():
+                    raise SystemExit from None
                 continue
             if item is end:
                 break
@@ -77,19 +78,21 @@ def prefetch(
         if errors:
             raise errors.pop(0)
 
-    def stop(seconds: float | None = None) -> None:
+    def end_with_program() -> None:
+        ending.set()
         stopped.set()
-        thread.join(seconds)
+        thread.join(_AT_EXIT)
 
     thread = threading.Thread(target=produce, daemon=True)
     thread.start()
-    atexit.register(stop, _AT_EXIT)
+    atexit.register(end_with_program)
     try:
         yield consume()
     finally:
-        atexit.unregister(stop)
-        stop()
-        for error in errors:
+        atexit.unregister(end_with_program)
+        stopped.set()
+        thread.join()
+        for error in errors if not ending.is_set() else ():
             logger.warning("error behind the last item that was taken: %r", error)
 
 
