@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -9,7 +10,7 @@ from safetensors.numpy import save_file
 
 from mlx_faceau.core.architectures import AUPredictionConfig, LandmarkPoseConfig, initial_weights
 from mlx_faceau.core.artifact_metadata import parse_metadata
-from mlx_faceau.core.atomic_io import atomic_file
+from mlx_faceau.core.atomic_io import atomic_file, clear_unfinished
 from mlx_faceau.core.checkpoint import describe, load_checkpoint, read_metadata, save_checkpoint
 from mlx_faceau.errors import CheckpointError
 
@@ -180,6 +181,17 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None
         write_half()
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
     assert path.read_text() == "old"
+
+
+def test_clearing_leaves_the_unfinished_files_of_longer_and_of_similar_names(tmp_path: Path) -> None:
+    long = "recordings_of_a_long_study_2024-01-15_camera"
+    names = ["a.h5", "a.h5.h5", f"{long}_left.h5", f"{long}_right.h5"]
+    with contextlib.ExitStack() as stack:
+        opened = {name: stack.enter_context(atomic_file(tmp_path / name)) for name in names}
+        for name, own in opened.items():
+            clear_unfinished(tmp_path / name)
+            assert [opened[n] for n in names if not opened[n].exists()] == [own]
+            own.touch()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX modes")

@@ -5,6 +5,7 @@ import errno
 import glob
 import os
 import tempfile
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -45,7 +46,11 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
 
 
 def _prefix(path: Path) -> str:
-    return f".{path.name[:40]}."  # no name may be longer than 255 bytes
+    """Of the names of a file's temporary siblings, and of no other file's."""
+    name = path.name
+    if len(name) > 40:  # no name may be longer than 255 bytes
+        name = f"{name[:32]}{zlib.crc32(os.fsencode(name)):08x}"
+    return f".{name}."
 
 
 def clear_unfinished(path: Path) -> None:
