@@ -183,7 +183,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None
     assert path.read_text() == "old"
 
 
-def test_clearing_leaves_the_unfinished_files_of_longer_and_of_similar_names(tmp_path: Path) -> None:
+def test_clearing_leaves_the_unfinished_files_of_similar_names(tmp_path: Path) -> None:
     long = "recordings_of_a_long_study_2024-01-15_camera"
     names = ["a.h5", "a.h5.h5", f"{long}_left.h5", f"{long}_right.h5"]
     with contextlib.ExitStack() as stack:

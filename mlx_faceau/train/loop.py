@@ -131,7 +131,14 @@ class TrainingLoop:
         with bar, closing(batches.epoch(state.epoch, start=first)) as source:
             while state.batch < len(batches):
                 asked = time.monotonic()
-                batch = next(source)
+                try:
+                    batch = next(source)
+                except FaceauError:
+                    # A SIGTERM to all processes of a job ends those that augment faces too.
+                    if self.trainer.ranks.size > 1 or not self._stop_request.requested:
+                        raise
+                    self._save()
+                    break
                 waited += time.monotonic() - asked
                 rate = learning_rate(done + state.batch, total_steps, config.lr)
                 state.losses.append(self.trainer.step(batch, rate))
@@ -220,9 +227,11 @@ class TrainingLoop:
 
 
 class StopRequest:
-    """A signal as a request to stop after the running step; a second one: KeyboardInterrupt.
+    """Ctrl-C or SIGTERM as a request to stop after the running step.
 
-    Outside the main thread, where Python delivers no signals, it is never ``requested``.
+    A second Ctrl-C raises KeyboardInterrupt; schedulers repeat SIGTERM, which changes nothing. A
+    SIGTERM that the program handles itself stays its own. Outside the main thread, where Python
+    delivers no signals, it is never ``requested``.
     """
 
     def __init__(self, *signals: signal.Signals) -> None:
@@ -232,7 +241,11 @@ class StopRequest:
             self._signals = ()
 
     def __enter__(self) -> "StopRequest":
-        self._previous = {each: signal.signal(each, self._handle) for each in self._signals}
+        self._previous = {
+            each: signal.signal(each, self._handle)
+            for each in self._signals
+            if each == signal.SIGINT or signal.getsignal(each) == signal.SIG_DFL
+        }
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -240,6 +253,6 @@ class StopRequest:
             signal.signal(each, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+        if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.requested = True

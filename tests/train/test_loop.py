@@ -174,6 +174,45 @@ def test_ctrl_c_finishes_the_step_saves_and_the_run_goes_on_from_there(
     assert losses[0] == losses[1]
 
 
+def test_a_repeated_sigterm_does_not_keep_it_from_saving(faces_file: Path, tmp_path: Path) -> None:
+    loop = make_loop(faces_file, tmp_path, [3.0], epochs=3)
+    loop.trainer.on_step = lambda step: [signal.raise_signal(signal.SIGTERM) for _ in range(2)]
+    assert loop.run() == "interrupted"
+    assert find_resumable(tmp_path).metadata["progress"]["batch"] == 1
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_sigterm_that_the_program_handles_itself_stays_its_own(
+    faces_file: Path, tmp_path: Path
+) -> None:
+    received: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
+    try:
+        loop = make_loop(faces_file, tmp_path, [3.0], epochs=1)
+        loop.trainer.on_step = lambda step: signal.raise_signal(signal.SIGTERM)
+        assert loop.run() == "finished"
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert received == [signal.SIGTERM] * BATCHES
+
+
+def test_a_sigterm_that_ends_the_augmenting_processes_first_still_saves(
+    faces_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = make_loop(faces_file, tmp_path, [3.0], epochs=3)
+    whole = type(loop.data.batches).epoch
+
+    def until_killed(batches: Any, epoch: int, start: int = 0) -> Any:
+        source = whole(batches, epoch, start)
+        yield next(source)
+        signal.raise_signal(signal.SIGTERM)
+        raise FaceauError("an augmentation process was killed")
+
+    monkeypatch.setattr(type(loop.data.batches), "epoch", until_killed)
+    assert loop.run() == "interrupted"
+    assert find_resumable(tmp_path).metadata["progress"]["batch"] == 1
+
+
 def test_a_total_that_is_reached_already_is_said(
     faces_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
