@@ -342,6 +342,21 @@ def test_auto_passes_over_a_file_that_its_library_cannot_read(folder, monkeypatc
 
 
 @pytest.mark.usefixtures("on_linux")
+@pytest.mark.parametrize("damaged", ["checkpoint_best.safetensors", "au_prediction.onnx"])
+def test_auto_warns_of_a_damaged_file_that_another_is_taken_for(
+    folder, monkeypatch, caplog, damaged
+):
+    replace_backends(monkeypatch, onnx=lambda path, **_: Opened(path), torch=Opened)
+    open_backend(folder, "au_prediction")
+    assert " is taken" not in caplog.text
+    (folder / damaged).write_bytes(b"\x0b")
+    backend = open_backend(folder, "au_prediction")
+    (line,) = (line for line in caplog.messages if line.endswith(" is taken"))
+    assert line.startswith(f"{folder / damaged}: ")
+    assert line.endswith(f"; {backend.path} is taken")
+
+
+@pytest.mark.usefixtures("on_linux")
 def test_an_explicit_library_that_does_not_load_raises(folder, monkeypatch):
     replace_backends(monkeypatch, onnx=half_a_library)
     with pytest.raises(

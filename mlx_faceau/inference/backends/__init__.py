@@ -21,6 +21,7 @@ from mlx_faceau.weights import builtin
 from .choice import (
     AUTO,
     BACKENDS,
+    Damaged,
     check_kind,
     choose,
     find_files,
@@ -98,7 +99,7 @@ def open_backend(
             )
             break
         except CheckpointError as error:  # such as a file that is newer than the library
-            rest = {n: str(error) if f == choice.path else f for n, f in files.items()}
+            rest = {n: Damaged(error) if f == choice.path else f for n, f in files.items()}
             if requested not in (None, AUTO) or not any(isinstance(f, Path) for f in rest.values()):
                 raise
             files = rest
@@ -110,6 +111,8 @@ def open_backend(
     check_kind(choice.path, description["kind"], kind)
     for name, reason in choice.passed_over:
         logger.info("%s passed over: %s", BACKENDS[name].title, reason)
+    for damage in dict.fromkeys(found for found in files.values() if isinstance(found, Damaged)):
+        logger.warning("%s; %s is taken", damage, choice.path)
     logger.info("%s runs %s", BACKENDS[choice.backend].title, choice.path)
     crop = (description.get("metadata") or {"crop": "unknown"})["crop"]
     if crop != "standard":

@@ -68,6 +68,12 @@ class Machine:
         return self.system == "Darwin" and self.processor == "arm64"
 
 
+class Damaged(str):
+    """Why a file that is there is passed over: none of ours is so."""
+
+    __slots__ = ()
+
+
 # By backend the file of a model that it would open, or why it would open none.
 Files = Mapping[str, Path | str]
 
@@ -212,7 +218,7 @@ def _directory_files(folder: Path, kind: str) -> Files:
             holds = read_metadata(checkpoint).get("kind")
             own = f"{checkpoint} holds a net of kind {holds}, expected {kind}"
         except CheckpointError as error:
-            own = str(error)
+            own = Damaged(error)
     if holds == kind:
         own = checkpoint
         if checkpoint != weights or read_metadata(weights).get("source_hash"):
@@ -250,7 +256,7 @@ def _exported_file(path: Path, sources: set[str] | None, kind: str = "") -> Path
     try:
         metadata = read_exported_metadata(path) or {}
     except CheckpointError as error:
-        return str(error)
+        return Damaged(error)
     nets = metadata.get("nets") or {kind: metadata}  # of a file that holds both, or one
     recorded = (nets.get(kind) or {}).get("source_hash")
     if sources is not None and recorded not in sources:
