@@ -190,13 +190,18 @@ def au_support(truth: np.ndarray) -> np.ndarray:
     return np.asarray((np.asarray(truth) > SUPPORT_THRESHOLD).sum(0))
 
 
+def counted_aus(truth: np.ndarray) -> np.ndarray:
+    """Which action units the mean correlation counts: (N, 17) intensities in, (17,) bool out."""
+    return np.asarray((au_support(truth) >= MINIMUM_SUPPORT) & moves(truth))
+
+
 def mean_au_correlation(truth: np.ndarray, prediction: np.ndarray) -> float:
     """Mean of the per-AU Pearson r over the action units with at least 50 faces above 1.
 
     Both sides are intensities (N, 17) in [0, 5]. A constant prediction counts as 0, an action unit
     of constant labels not at all; the result is NaN where none is left.
     """
-    counted = (au_support(truth) >= MINIMUM_SUPPORT) & moves(truth)
+    counted = counted_aus(truth)
     if not counted.any():
         return float("nan")
     return float(np.nan_to_num(pearson(truth, prediction)[counted]).mean())

@@ -10,7 +10,7 @@ import numpy as np
 
 from mlx_faceau.core.facs import AU_NAMES, MAX_INTENSITY
 from mlx_faceau.core.landmarks import OUTER_EYE_CORNERS
-from mlx_faceau.core.metrics import MINIMUM_SUPPORT, au_metrics, landmark_pose_metrics, nme
+from mlx_faceau.core.metrics import au_metrics, counted_aus, landmark_pose_metrics, nme
 from mlx_faceau.core.provenance import pdm_of
 from mlx_faceau.data.format.check import check_intensities
 from mlx_faceau.data.format.dataset import FaceDataset
@@ -29,7 +29,7 @@ CURVE_END = 0.20  # largest NME of the cumulative error distributions
 BOUNDS = (0.08, 0.10)
 YAW_EDGES = (0, 10, 20, 30, 45, math.inf)  # degrees to either side
 # What is shown of a part, by its heading in a table. ``pose``: mean error of the angles;
-# ``counted``: how many action units have enough active faces for the mean correlation.
+# ``counted``: of how many action units the mean correlation is.
 HEADINGS = {
     "landmark_pose": {
         "mae": "MAE px",
@@ -299,8 +299,7 @@ def _breakdown(
             found = measure(true, predicted)
             found["constant_mae"] = measure(true, same)["mae"]
             if kind == "au_prediction":
-                supports = [unit["support"] for unit in found["aus"].values()]
-                found["counted"] = sum(support >= MINIMUM_SUPPORT for support in supports)
+                found["counted"] = int(counted_aus(true["au_intensities"]).sum())
             else:
                 found["pose"] = found["pose"].get("mean", math.nan)
             figures = {name: found[name] for name in figures}

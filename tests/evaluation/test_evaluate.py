@@ -154,6 +154,20 @@ def test_the_breakdown_names_the_files_groups(
     assert rows["street"]["mae"] == pytest.approx(0.7, abs=1e-5)
 
 
+def test_the_breakdown_counts_the_units_that_its_mean_correlation_is_of(
+    dataset: FaceDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups = np.array(["studio", "street"], object)[np.arange(len(dataset)) % 2]
+    intensities = np.random.default_rng(0).uniform(1.1, 5, (len(dataset), 17)).astype(np.float32)
+    intensities[groups == "street", :3] = 2.0  # these three have no correlation there
+    monkeypatch.setattr(dataset, "groups", groups)
+    monkeypatch.setitem(dataset.labels, "au_intensities", intensities)
+    report = evaluate(Oracle(dataset), dataset, "au_prediction", None)
+    rows = [row for row in report.breakdown if row["by"] == "group"]
+    assert {row["part"]: row["counted"] for row in rows} == {"studio": 17, "street": 14}
+    assert [row["correlation"] for row in rows] == [pytest.approx(1.0)] * 2
+
+
 def test_the_error_curve_is_the_share_of_faces_below_each_bound(dataset: FaceDataset) -> None:
     report = evaluate(Oracle(dataset, landmark_error=2.0), dataset, "landmark_pose", None)
     errors = nme(dataset.labels["landmarks"], dataset.labels["landmarks"] + np.float32(2.0))
