@@ -147,12 +147,17 @@ def _is_whole(job: Job) -> bool:
     """Whether a finished table has all images that can be read."""
     if not job.files.layout.file_column:
         return True
-    with Path(job.files.rows).open(encoding="utf-8", newline="") as rows:
-        if job.files.format == "jsonl":
-            named = (json.loads(line).get(openface_csv.FILE_COLUMN, "") for line in rows)
-            listed = set(map(_printable, named))
-        else:
-            listed = {row[0] for row in csv.reader(rows) if row}
+    try:
+        with Path(job.files.rows).open(encoding="utf-8", newline="") as rows:
+            if job.files.format == "jsonl":
+                listed = {_printable(json.loads(line)[openface_csv.FILE_COLUMN]) for line in rows}
+            else:
+                listed = {row[0] for row in csv.reader(rows) if row}
+    except (ValueError, TypeError, KeyError, csv.Error) as error:
+        raise UsageError(
+            f"{job.files.rows}: not as it was written ({error}); leave out --resume to replace it, "
+            "or give another --output"
+        ) from None
     return not any(
         _can_be_read(source.path)
         for source in job.inputs

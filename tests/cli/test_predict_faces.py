@@ -455,6 +455,25 @@ def test_resume_takes_up_images_that_are_not_in_the_table(
     assert "c.png" in (tmp_path / "out" / f"in.{form}").read_text()
 
 
+@pytest.mark.parametrize(
+    ("form", "edited"),
+    [("csv", b"\xe4.png, 1\n"), ("jsonl", b'{"file": "a'), ("jsonl", b"\n"), ("jsonl", b"[]\n")],
+)
+def test_resume_refuses_a_table_of_images_that_was_edited(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str, edited: bytes
+) -> None:
+    (tmp_path / "in").mkdir()
+    cv2.imwrite(str(tmp_path / "in" / "a.png"), draw_frame([Blob(70, 80, 30)]))
+    resume = ("in", "--output", "out/", "--format", form, "--resume")
+    assert predict(*resume) == 0
+    table = tmp_path / "out" / f"in.{form}"
+    table.write_bytes(table.read_bytes() + edited)
+    before = table.read_bytes()
+    assert predict(*resume) == 2
+    assert f"in.{form}: not as it was written (" in capsys.readouterr().err
+    assert table.read_bytes() == before
+
+
 def test_resume_makes_the_overlay_report_and_crops_that_an_earlier_run_left_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
