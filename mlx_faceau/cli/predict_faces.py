@@ -392,7 +392,6 @@ def _jobs(inputs: list[Input], args: argparse.Namespace, layout: openface_csv.La
 
 
 def _check_inputs_stay(inputs: Sequence[Input], jobs: Sequence[Job]) -> None:
-    """Raise UsageError if an overlay or a crop would replace an input."""
     drawn = {path.resolve() for job in jobs for path in _paths(job.files.overlay)}
     cut = {path.resolve() for job in jobs for path in _paths(job.files.aligned_faces)}
     for path in [source.path.resolve() for source in inputs if source.path and (drawn or cut)]:

@@ -149,14 +149,10 @@ def timeline(values: Sequence[float] | np.ndarray) -> np.ndarray:
 def _face_chart(
     rows: np.ndarray, intensities: np.ndarray, shown: list[int], span: tuple[float, float]
 ) -> str:
-    """The timelines of one face, one below the other, over the ``span`` in seconds.
+    """The action units ``shown``, each with its range on the scale of 0 to 5; pose; confidence.
 
-    One for each action unit ``shown``, by number, scaled to its data, beside it its range on the
-    scale of 0 to 5; then the head pose in degrees, and the confidence, marked where the share of
-    success is below a half. ``rows`` (N, 23) are seconds, 17 intensities, pitch, yaw and roll in
-    degrees, confidence, and success; NaN where the face was not visible. Means and ranges are of
-    the ``intensities`` of every frame, (F, 17), NaN without success: the rows of a long video are
-    averages.
+    ``rows`` (N, 23) are those of :func:`timeline`. Means and ranges are of the ``intensities`` of
+    every frame, (F, 17), NaN without success: the rows of a long video are averages.
     """
     times, aus, angles, confidence, success = np.split(rows, (1, 18, 21, 22), axis=1)
     times, confidence, success = times[:, 0], confidence[:, 0], success[:, 0]
@@ -284,7 +280,6 @@ class ImageReport:
 
 
 def _face(face: FaceResult) -> dict[str, Any]:
-    """What the contact sheet says about a face: pose, and the active units, strongest first."""
     pose = face.pose
     units = [] if face.au_intensities is None else zip(AU_NAMES, face.au_intensities, strict=True)
     active = sorted((u for u in units if u[1] >= _ACTIVE), key=lambda unit: -unit[1])

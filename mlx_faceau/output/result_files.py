@@ -159,7 +159,7 @@ def write_results(
 
 
 def _prepare_crops(target: Path | Mapping[str, Path]) -> Path:
-    """Make the folder of the crops, without those of an earlier run; returns the folder."""
+    """The crops' folder, made where it is missing, without those of an earlier run."""
     images = set() if isinstance(target, Path) else {start.name for start in target.values()}
     folder = target if isinstance(target, Path) else next(iter(target.values())).parent
     folder.mkdir(parents=True, exist_ok=True)
@@ -171,7 +171,6 @@ def _prepare_crops(target: Path | Mapping[str, Path]) -> Path:
 
 
 def _write_crops(result: FrameResult, target: Path | Mapping[str, Path]) -> None:
-    """The aligned crops of a frame's faces; the names sort by frame and face."""
     number = result.frame.index + 1
     start = target / f"frame_{number:06}" if isinstance(target, Path) else target[result.source]
     for face, crop in zip(result.faces, result.aligned_faces(), strict=True):

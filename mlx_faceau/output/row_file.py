@@ -94,7 +94,6 @@ class RowFile:
         self._release(complete=kind is None)
 
     def _release(self, complete: bool) -> None:
-        """Unlock the marker, and remove it where the file is complete."""
         if self._marker is None or self.path is None:
             return
         if sys.platform == "win32":  # which removes no open file

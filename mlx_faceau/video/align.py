@@ -129,7 +129,6 @@ class FrameCrops:
         )
 
     def _blurred_region(self, centre: tuple[float, float], reach: float, sigma: float) -> _Region:
-        """The part of the frame around a centre."""
         margin = math.ceil(_REACH * sigma) + 2
         height, width = self.frame.shape[:2]
         left, right = _span(centre[0] - reach, centre[0] + reach, margin, width)

@@ -216,7 +216,6 @@ class FacePipeline:
         return ResultStream(results(), source.rate / span.every)
 
     def _add_aus(self, tracked: Sequence[TrackedFrame]) -> list[FrameResult]:
-        """The frames' faces with their action units, all in one batch."""
         crops = np.concatenate([frame.crops for frame in tracked])
         results = [frame.result for frame in tracked]
         if self._aus is None or not len(crops):

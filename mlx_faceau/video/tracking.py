@@ -200,7 +200,6 @@ class Tracker:
         return np.inf if other else lost_cost(track, found)
 
     def _near(self, frame: FrameCrops, track: Track) -> FaceDetection | None:
-        """The detection near a track, where the detector is quick there."""
         if not self._region_side:
             return None
         with self.lock:
