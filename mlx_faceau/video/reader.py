@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -116,14 +117,16 @@ class Video:
         self._av = decoder
         self._decoder: Decoder = decoder.Decoder(self.path, threaded=True)
         self.rate, self.count = self._decoder.rate, self._decoder.count
-        first = next(self._decoded(), None)
-        self.pixel_aspect = self._decoder.pixel_aspect
-        self._decoder.close()
+        frames = self._decoded()
+        first = next(frames, None)
         if first is None:
+            self._decoder.close()
             raise VideoError(
                 f"{path}: not one frame can be decoded; the file is damaged, or contains none"
             )
         self._first: DecodedFrame = first
+        self._opened: Iterator[DecodedFrame] | None = chain([first], frames)  # until they are read
+        self.pixel_aspect = self._decoder.pixel_aspect
         self._reading = False
 
     @property
@@ -147,15 +150,17 @@ class Video:
         """
         if self._reading:
             raise UsageError(f"{self.path}: is being read; open another Video to read it twice")
-        found, seconds, key = False, 0.0, None
-        self._reading = True
+        self._reading, found, seconds = True, False, 0.0
+        frames, self._opened = self._opened, None
         try:
-            self._open()
-            if span.start > 0:
-                key = self._av.find_key_frame(self._decoder, self._first, span.start)
-            if key is not None:
+            if frames is None:
+                self._open()
+                frames = self._decoded()
+            find_key_frame = self._av.find_key_frame
+            if span.start and (key := find_key_frame(self._decoder, self._first, span.start)):
                 self._open(start=key)
-            for decoded, seconds in self._timed(self._av.deinterlaced(self._decoded(key))):
+                frames = self._decoded(key)
+            for decoded, seconds in self._timed(self._av.deinterlaced(frames)):
                 if span.ends(seconds):
                     break
                 if span.takes(decoded.index, seconds):
