@@ -52,6 +52,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.batch < 1:
         raise UsageError(f"--batch is {args.batch}, expected at least 1")
+    if args.models and args.width_mult is not None:
+        raise UsageError("--width-mult times untrained nets; leave out it or the models")
     crops = np.random.default_rng(0).integers(0, 256, (args.batch, 112, 112, 3), np.uint8)
     models = args.models or (["builtin"] if args.width_mult is None else [])
     for model in models:

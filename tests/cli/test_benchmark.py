@@ -57,3 +57,8 @@ def test_backends_are_timed_or_reported_missing(monkeypatch, capsys) -> None:
 def test_a_batch_below_one_is_bad_usage(capsys) -> None:
     assert main(["benchmark", "--batch", "0"]) == 2
     assert "--batch is 0" in capsys.readouterr().err
+
+
+def test_a_width_for_models_that_have_one_is_bad_usage(capsys) -> None:
+    assert main(["benchmark", "builtin", "--width-mult", "0.5"]) == 2
+    assert "--width-mult times untrained nets" in capsys.readouterr().err
