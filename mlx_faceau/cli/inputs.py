@@ -1,5 +1,6 @@
 """The images, videos and webcams that a command line names."""
 
+import contextlib
 import glob
 import re
 import sys
@@ -64,7 +65,7 @@ def _expand(name: str, suffixes: Sequence[str]) -> list[Input]:
         # Of a folder overlays of an earlier run are not measured again.
         foreign = is_folder and (suffix not in suffixes or ".overlay" in file.suffixes[-2:])
         # Nobody named the file itself: it may be plain text, such as pyvenv.cfg and go.mod.
-        if foreign or (suffix not in _NEVER_TEXT and file.is_file() and is_text(file)):
+        if foreign or (suffix not in _NEVER_TEXT and _begins_as_text(file)):
             skipped.append(file)
         else:
             paths.append(file)
@@ -86,6 +87,12 @@ def _expand(name: str, suffixes: Sequence[str]) -> list[Input]:
             f"{where}: {counted(len(folders), 'folder')} not searched ({_named(folders)})\n"
         )
     return [Input(path) for path in paths]
+
+
+def _begins_as_text(path: Path) -> bool:
+    with contextlib.suppress(OSError):  # may not be read: what reads it says so
+        return path.is_file() and is_text(path)
+    return False
 
 
 def _named(paths: Sequence[Path]) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from blobs import Blob, BlobAUs, BlobLandmarks, boxes_of, draw_frame, write_video
 
-from mlx_faceau.cli import predict_faces
+from mlx_faceau.cli import inputs, predict_faces
 from mlx_faceau.cli.inputs import Input, find_inputs, shard
 from mlx_faceau.cli.main import main
 from mlx_faceau.errors import UsageError
@@ -263,17 +263,20 @@ def test_a_folder_gives_a_file_each_and_a_bad_one_ends_nothing(
 def test_a_video_that_may_not_be_read_ends_no_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("a.mp4", "b.mp4"):
+    for name in ("a.mp4", "b.mp4", "c.ts"):
         clip(tmp_path / name, 3)
 
     def is_text(path: Path) -> bool:
-        if path.name == "a.mp4":
+        if path.name != "b.mp4":
             raise PermissionError(13, "Permission denied", str(path))
         return False
 
     monkeypatch.setattr(reader, "is_text", is_text)
-    assert predict("a.mp4", "b.mp4") == 1
-    assert "mlx-faceau: a.mp4: Permission denied\n" in capsys.readouterr().err
+    monkeypatch.setattr(inputs, "is_text", is_text)
+    assert predict(".") == 1
+    error = capsys.readouterr().err
+    assert "mlx-faceau: a.mp4: Permission denied\n" in error
+    assert "mlx-faceau: c.ts: Permission denied\n" in error
     assert frames_in(tmp_path / "b.csv") == 3
 
 
