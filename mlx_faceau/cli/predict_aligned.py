@@ -93,10 +93,10 @@ def _rows(
 ) -> Iterator[dict[str, Any]]:
     """File and predictions of each crop; those that cannot be read are reported and collected."""
     for start in range(0, len(paths), _BATCH):
-        crops: dict[Path, np.ndarray] = {}
+        crops: list[tuple[Path, np.ndarray]] = []
         for path in paths[start : start + _BATCH]:
             try:
-                crops[path] = read_crop(path)
+                crops.append((path, read_crop(path)))
             except FaceauError as error:
                 if len(paths) == 1:
                     raise
@@ -104,11 +104,11 @@ def _rows(
                 failed.append(path)
         if not crops:
             continue
-        images = np.stack(list(crops.values()))
+        images = np.stack([crop for _, crop in crops])
         predictions: dict[str, Any] = {}
         for predictor in predictors:
             predictions |= predictor.predict_batch(images)
-        for index, path in enumerate(crops):
+        for index, (path, _) in enumerate(crops):
             own = {name: predictions[name][index] for name in COLUMNS if name in predictions}
             yield {"file": str(path), **own}
     if len(failed) == len(paths):

@@ -65,6 +65,13 @@ def test_csv_has_one_row_for_a_name_with_a_carriage_return(crops, models, tmp_pa
     assert len(row) == 194
 
 
+def test_a_crop_that_is_named_twice_has_two_rows(crops, models, capsys):
+    crop = str(crops[0] / "0.png")
+    assert main(["predict", "--aligned", crop, crop, *models]) == 0
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert [row["file"] for row in rows] == [crop, crop]
+
+
 def test_json_by_the_ending_of_the_output(crops, models, tmp_path):
     folder, images = crops
     target = tmp_path / "faces.json"
