@@ -338,23 +338,19 @@ def _jobs(inputs: list[Input], args: argparse.Namespace, layout: openface_csv.La
         )
     folder_named = len(args.inputs) == 1 and Path(args.inputs[0]).is_dir()
     alone = args.file_per_image or (len(images) == 1 and not folder_named)
-    groups = [[source] for source in inputs if alone or not source.is_image]
-    names = [(source.name, Path(source.name).stem) for (source,) in groups]
+    by_themselves = [source for source in inputs if alone or not source.is_image]
+    groups = [(source.name, Path(source.name).stem, [source]) for source in by_themselves]
     if images and not alone:
         # Named after the one folder that was given, whose name has no ending.
         name = Path(args.inputs[0]).resolve().name if folder_named else "images"
         name += "" if args.shard is None else f"-{args.shard.replace('/', '-of-')}"
-        groups.append(images)
-        names.append((name, name))
+        groups.append((name, name, images))
         if args.smooth or args.subtract_neutral:
             sys.stderr.write("--smooth and --subtract-neutral change videos alone, not images\n")
-    stems = _distinct_stems(names, "inputs")
+    stems = _distinct_stems([(name, stem) for name, stem, _ in groups], "inputs")
     taken = set(shard(inputs, args.shard))
-    of_shard = [
-        (name, stem, group)
-        for (name, _), stem, group in zip(names, stems, groups, strict=True)
-        if not taken.isdisjoint(group)
-    ]
+    named = ((name, stem, group) for (name, _, group), stem in zip(groups, stems, strict=True))
+    of_shard = [each for each in named if not taken.isdisjoint(each[2])]
     single = args.output == "-" or ending in FORMATS
     if single and len(of_shard) > 1:
         raise UsageError(f"--output {args.output}: {len(of_shard)} tables need a folder")
@@ -372,12 +368,9 @@ def _jobs(inputs: list[Input], args: argparse.Namespace, layout: openface_csv.La
             Path(made).mkdir(parents=True, exist_ok=True)
     jobs = []
     for name, stem, group in of_shard:
-        base = folder / stem
-        table = args.output if single else Path(f"{base}.{form}")
-        if single and args.output != "-":
-            base = Path(args.output).with_suffix("")
+        base = Path(args.output).with_suffix("") if ending in FORMATS else folder / stem
         files = OutputFiles(
-            table,
+            args.output if single else Path(f"{base}.{form}"),
             form,
             replace(layout, file_column=group[0].is_image),
             overlay=_beside(base, group, taken, *_OVERLAY_ENDINGS) if args.overlay else None,

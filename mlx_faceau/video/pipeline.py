@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -135,10 +135,18 @@ class FacePipeline:
         It is a file (VideoError if it cannot be read), an (H, W, 3) uint8 BGR array (UsageError for
         another), or a PIL image.
         """
-        source = str(image) if isinstance(image, (str, Path)) else ""
+        source, pixels = "", cast("Any", image)
+        if isinstance(image, (str, Path)):
+            source, pixels = str(image), read_image(image)
+        elif hasattr(image, "convert"):
+            from PIL import ImageOps
+
+            pixels = pixels_of(ImageOps.exif_transpose(pixels), "the PIL image")
+        elif isinstance(image, np.ndarray):
+            pixels = image.copy()  # the caller may read the next frame into the same array
         detector = PhotographDetector(self.detector, self._landmarks)
         tracker = self._tracker(detector=detector, source=source)
-        return self._add_aus([tracker.update(Frame(0, 0.0, to_bgr(image)))])[0]
+        return self._add_aus([tracker.update(Frame(0, 0.0, pixels))])[0]  # which checks them
 
     def images(
         self, images: "str | Path | Iterable[str | Path | np.ndarray | Image]"
@@ -228,19 +236,6 @@ class FacePipeline:
             )
             for result in results
         ]
-
-
-def to_bgr(image: Any) -> np.ndarray:
-    """A file, array or PIL image as an array; PIL images are turned upright by their EXIF."""
-    if isinstance(image, (str, Path)):
-        return read_image(image)
-    if hasattr(image, "convert"):
-        from PIL import ImageOps
-
-        return pixels_of(ImageOps.exif_transpose(image), "the PIL image")
-    # A copy: the result keeps it, and the caller may read the next frame into the same array.
-    array: np.ndarray = image.copy() if isinstance(image, np.ndarray) else image
-    return array  # FrameCrops checks it
 
 
 def _open(model: Model, kind: str, backend: str, providers: Sequence[Any] | None) -> Predictor:
