@@ -31,18 +31,17 @@ def run_record(description: Mapping[str, Any], settings: Mapping[str, Any]) -> d
     }
     running = [*(m["backend"] for m in models.values()), description.get("detector")]
     runtimes = [name for part in running for name in _LIBRARIES.get(part, ())]
-    libraries = dict.fromkeys(("numpy", *OPENCV, "av", *runtimes))
-    versions = {name: installed_version(name) for name in libraries}
+    versions = {"python": platform.python_version()}
+    for name in ("numpy", *OPENCV, "av", *runtimes):
+        if (version := installed_version(name)) is not None:
+            versions[name] = version
     return {
         "package_version": package_version(),
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "models": models,
         **({"detector": description["detector"]} if "detector" in description else {}),
         "settings": dict(settings),
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version for name, version in versions.items() if version is not None},
-        },
+        "versions": versions,
     }
 
 
