@@ -81,12 +81,7 @@ class HOGLayer(nn.Module):
             self.register_buffer(name, torch.from_numpy(array), persistent=False)
 
     def forward(self, images: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
-        weights = {
-            "template": self.template,
-            "shift.weight": self.shift.weight,
-            "shift.bias": self.shift.bias,
-        }
-        constants = dict(self.named_buffers())
+        weights, constants = dict(self.named_parameters()), dict(self.named_buffers())
         grey = (images * constants["luminance"][:, None, None]).sum(1)
         features: torch.Tensor = hog_features(grey, points, weights, constants, sample)
         return features

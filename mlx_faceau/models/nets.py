@@ -54,11 +54,7 @@ class HOGLayer(Layer):
         self._constants = {name: mx.array(array) for name, array in hog_constants().items()}
 
     def __call__(self, images: mx.array, points: mx.array) -> mx.array:
-        weights = {
-            "template": self.template,
-            "shift.weight": self.shift.weight,
-            "shift.bias": self.shift.bias,
-        }
+        weights = dict(tree_flatten(self.parameters()))
         grey = (images * self._constants["luminance"]).sum(3)
         return hog_features(grey, points, weights, self._constants)
 
