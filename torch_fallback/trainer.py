@@ -15,6 +15,7 @@ from mlx_faceau.core.preprocess import PIXEL_MAX
 from mlx_faceau.core.trainer import (
     CLIP_NORM,
     Arrays,
+    Ranks,
     Trainer,
     TrainerSettings,
     dropout_seed,
@@ -30,16 +31,13 @@ Tensors = dict[str, torch.Tensor]
 
 
 @dataclass
-class TorchRanks:
+class TorchRanks(Ranks):
     """This process in the group that ``torchrun`` started, or alone."""
 
     rank: int = 0
     size: int = 1
 
-    def any(self, flag: bool) -> bool:
-        """Whether any rank says yes; all must ask together. FaceauError if one is gone."""
-        if self.size == 1:
-            return flag
+    def _vote(self, flag: bool) -> bool:
         votes = torch.tensor(float(flag))
         with self._exchange():
             distributed.all_reduce(votes)
@@ -55,12 +53,6 @@ class TorchRanks:
         totals = torch.split(flat, [tensor.numel() for tensor in tensors])
         for tensor, total in zip(tensors, totals, strict=True):
             tensor.copy_(total.view_as(tensor) / self.size)
-
-    def all_rows(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The rows of all ranks in their order; gradients flow into this rank's own."""
-        if self.size == 1:
-            return tensors
-        return {name: self._gather(values) for name, values in tensors.items()}
 
     def _gather(self, values: torch.Tensor) -> torch.Tensor:
         own = values.detach().contiguous()

@@ -7,7 +7,7 @@ References:
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +31,7 @@ LOSSES: dict[type[architectures.ModelConfig], Callable[..., Any]] = {
 }
 
 
-class Ranks(Protocol):
+class Ranks:
     """A process among those that train together."""
 
     rank: int  # counted from 0
@@ -39,6 +39,19 @@ class Ranks(Protocol):
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on any rank; all ranks must call this together."""
+        return flag if self.size == 1 else self._vote(flag)
+
+    def all_rows(self, arrays: dict[str, Any]) -> dict[str, Any]:
+        """The rows of all ranks in their order; gradients flow into this rank's own."""
+        if self.size == 1:
+            return arrays
+        return {name: self._gather(values) for name, values in arrays.items()}
+
+    def _vote(self, flag: bool) -> bool:
+        raise NotImplementedError
+
+    def _gather(self, values: Any) -> Any:
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)

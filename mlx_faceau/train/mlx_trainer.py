@@ -17,6 +17,7 @@ from mlx_faceau.core.preprocess import PIXEL_MAX
 from mlx_faceau.core.trainer import (
     CLIP_NORM,
     Arrays,
+    Ranks,
     Trainer,
     TrainerSettings,
     dropout_seed,
@@ -49,7 +50,7 @@ class AdamW(optim.Adam):  # type: ignore[misc]
         return updated
 
 
-class MLXRanks:
+class MLXRanks(Ranks):
     """This process in the group that ``mlx.launch`` started; a group of one without it."""
 
     def __init__(self) -> None:
@@ -57,22 +58,13 @@ class MLXRanks:
         self.rank = self.group.rank()
         self.size = self.group.size()
 
-    def any(self, flag: bool) -> bool:
-        """See :class:`mlx_faceau.core.trainer.Ranks`."""
-        if self.size == 1:
-            return flag
+    def _vote(self, flag: bool) -> bool:
         votes = mx.distributed.all_sum(mx.array(float(flag)), group=self.group, stream=mx.cpu)
         return bool(votes.item())
 
     def mean(self, tree: Any) -> Any:
         """The mean of every array over the ranks."""
         return nn.average_gradients(tree, self.group) if self.size > 1 else tree
-
-    def all_rows(self, arrays: dict[str, mx.array]) -> dict[str, mx.array]:
-        """The rows of all ranks in their order; gradients flow into this rank's own."""
-        if self.size == 1:
-            return arrays
-        return {name: self._gather(values) for name, values in arrays.items()}
 
     def _gather(self, values: mx.array) -> mx.array:
         rows, stop = len(values), mx.stop_gradient
