@@ -11,6 +11,7 @@ Reference:
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -129,14 +130,8 @@ def read_exported_metadata(path: Path | str) -> dict[str, Any] | None:
     path = Path(path)
     package = path.suffix == COREML_SUFFIX and path.is_dir()
     file_path, fields = (find_mlmodel(path), _COREML_PATH) if package else (path, _ONNX_PATH)
-    try:
-        with file_path.open("rb") as file:
-            text = dict(_pairs(file, 0, file_path.stat().st_size, fields)).get(METADATA_KEY)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
-    except (ValueError, UnicodeDecodeError) as error:
-        kind = "Core ML package" if package else "ONNX file"
-        raise CheckpointError(f"{path}: not a readable {kind}: {error}") from None
+    with _opened(file_path, path, "Core ML package" if package else "ONNX file") as (file, size):
+        text = dict(_pairs(file, 0, size, fields)).get(METADATA_KEY)
     return None if text is None else parse_metadata(text, path)
 
 
@@ -161,18 +156,24 @@ def check_self_contained(path: Path | str) -> None:
 
     ONNX Runtime would open the other files that it names.
     """
-    path = Path(path)
-    try:
-        with path.open("rb") as file:
-            outside = _names_a_file(file, 0, path.stat().st_size, "model")
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: not a readable ONNX file: {error}") from None
+    with _opened(Path(path), path, "ONNX file") as (file, size):
+        outside = _names_a_file(file, 0, size, "model")
     if outside:
         raise CheckpointError(
             f"{path}: its weights are in another file; save it with all data in one file"
         )
+
+
+@contextmanager
+def _opened(file_path: Path, path: Path | str, kind: str) -> Iterator[tuple[BinaryIO, int]]:
+    """A protocol buffer and its size; CheckpointError, naming ``path``, if it cannot be read."""
+    try:
+        with file_path.open("rb") as file:
+            yield file, file_path.stat().st_size
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: not a readable {kind}: {error}") from None
 
 
 def _names_a_file(file: BinaryIO, start: int, end: int, kind: str) -> bool:
