@@ -12,7 +12,6 @@ import numpy as np
 
 from mlx_faceau.core.architectures import IMAGE_SIZE
 from mlx_faceau.core.facs import AU_NAMES, NUM_AUS
-from mlx_faceau.core.provenance import pdm_of
 from mlx_faceau.data.format import identity
 from mlx_faceau.data.format.check import absent_units, check_intensities
 from mlx_faceau.data.format.dataset import ConcatDataset, FaceDataset, LabelledFaces
@@ -76,11 +75,6 @@ class TrainingData:
             "split_by": self.split.by,
             "fingerprint": identity.fingerprint(self.dataset, self.split.train),
         }
-
-    @property
-    def pdm(self) -> dict[str, str] | None:
-        """The point distribution model of the labels; see ``provenance.pdm_of``."""
-        return pdm_of({"data": {"labellers": self._labellers()}})
 
     def _training_files(self) -> list[FaceDataset]:
         """The files that the training side takes faces from."""

@@ -129,7 +129,7 @@ def prepare(
     data = open_data(config, (ranks.rank, ranks.size), au_models)
     described = data.describe()
     if checkpoint is None:
-        weights = first_weights(config, init, data.statistics, data.pdm)
+        weights = first_weights(config, init, data.statistics, pdm_of({"data": described}))
     else:
         check_same_data(checkpoint, described, config)
         arrays = without_auxiliary_prefix(checkpoint.arrays)
