@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,7 +123,7 @@ def open_data(
     if isinstance(config, AUTrainConfig):
         _check_units(dataset.labels["au_intensities"], split, config)
         if config.auxiliary_weight:
-            with _naming_options(config):
+            try:
                 if au_models is None:
                     # With --overfit the training side is too small to fit linear models.
                     seen = np.arange(len(dataset)) if config.overfit else rows
@@ -138,6 +137,11 @@ def open_data(
                     config.horizontal_flip,
                     config.relabel_flipped,
                 )
+            except DatasetError as error:
+                more = " and --relabel-flipped" if config.relabel_flipped else ""
+                raise DatasetError(
+                    f"{', '.join(config.data)}: {error}; leave --auxiliary-weight{more} out"
+                ) from None
     batches = Batches(
         dataset,
         indices,
@@ -150,18 +154,6 @@ def open_data(
         transform=BatchTransform(config.epochs, config.initial_image_size, auxiliary),
     )
     return TrainingData(dataset, split, statistics, batches, config.batch_size, au_models)
-
-
-@contextmanager
-def _naming_options(config: AUTrainConfig) -> Iterator[None]:
-    """A DatasetError in it names the files, and the options to leave out."""
-    try:
-        yield
-    except DatasetError as error:
-        more = " and --relabel-flipped" if config.relabel_flipped else ""
-        raise DatasetError(
-            f"{', '.join(config.data)}: {error}; leave --auxiliary-weight{more} out"
-        ) from None
 
 
 def _split(dataset: ConcatDataset, config: TrainConfig) -> Split:
