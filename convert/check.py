@@ -397,7 +397,10 @@ def open_exported(path: Path) -> list[ExportedModel]:
                 from PIL import Image
 
                 value = Image.fromarray(batch[0].transpose(1, 2, 0).astype(np.uint8))
-            outputs = predict({image.name: value})
+            try:
+                outputs = predict({image.name: value})
+            except Exception as error:  # coremltools raises the base class itself
+                raise ExportError(f"{path}: Core ML cannot run it: {error}") from None
             return [outputs[name] for name in names]
 
         opened.append(ExportedModel("Core ML", program.inputs, program.outputs, run_core_ml))

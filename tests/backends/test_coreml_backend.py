@@ -21,18 +21,20 @@ from mlx_faceau.errors import BackendError, CheckpointError
 class FakeModel:
     """Answers each image with its red channel's first pixel, and remembers how it was called."""
 
+    refusal: Exception = RuntimeError("compiler error")
+
     def __init__(self, path: str, compute_units: object) -> None:
-        if "refused" in path:
-            raise RuntimeError("compiler error")
         self.path, self.units, self.calls = path, compute_units, []
 
     def predict(self, inputs: list[dict[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
+        if "refused" in self.path:  # coremltools opens such a file with a warning
+            raise self.refusal
         self.calls.append(inputs)
         red = [entry["image"][0, 0, 0, 0] for entry in inputs]
         return [
             {
                 name: np.full((1, *shape), value, np.float16)
-                for name, shape in LANDMARK.output_shapes.items()
+                for name, shape in {**LANDMARK.output_shapes, **AU.output_shapes}.items()
             }
             for value in red
         ]
@@ -53,6 +55,7 @@ def backend_class(monkeypatch):
 
 def test_a_batch_is_a_list_of_single_rgb_images_with_channels_first(backend_class, tmp_path):
     backend = backend_class(write_mlpackage(tmp_path / "a.mlpackage", describe(LANDMARK)))
+    backend._model.calls.clear()  # what opening it has tried
     images = to_network_input(random_crops(6))
     outputs = backend.run(images)
     sent = np.concatenate([e["image"] for call in backend._model.calls for e in call])
@@ -83,7 +86,9 @@ def test_packages_of_other_tools_are_refused(backend_class, tmp_path):
         backend_class(package)
 
 
-def test_what_core_ml_refuses_is_one_line(backend_class, tmp_path):
+@pytest.mark.parametrize("kind", [RuntimeError, Exception])
+def test_what_core_ml_refuses_is_one_line(backend_class, tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(FakeModel, "refusal", kind("compiler error"))
     package = write_mlpackage(tmp_path / "refused.mlpackage", describe(AU))
     with pytest.raises(BackendError, match="Core ML cannot load it: compiler error"):
         backend_class(package)

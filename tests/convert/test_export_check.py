@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 from functools import cache
 
 import numpy as np
@@ -23,6 +24,7 @@ from mlx_faceau.convert.mil import Port, read_mlpackage  # noqa: E402
 from mlx_faceau.convert.source_model import SourceModel  # noqa: E402
 from mlx_faceau.core.artifact_metadata import METADATA_KEY  # noqa: E402
 from mlx_faceau.core.checkpoint import describe  # noqa: E402
+from mlx_faceau.errors import ExportError  # noqa: E402
 
 BY_KIND = {config.kind: config for config in BOTH}
 read_once = cache(read_mlpackage)
@@ -112,6 +114,15 @@ def test_a_core_ml_package_passes_on_given_crops(core_ml_packages, kind):
     assert check.passed
     assert check.precision == {"landmark_pose": "float32", "au_prediction": "float16"}[kind]
     assert check.rows[0].runtime == "MIL evaluator"
+
+
+def test_what_core_ml_refuses_to_run_is_an_export_error(core_ml_packages, monkeypatch):
+    if sys.platform == "darwin":
+        pytest.skip("Core ML runs it")
+    monkeypatch.setattr(check_module.platform, "system", lambda: "Darwin")
+    package = core_ml_packages["au_prediction"]
+    with pytest.raises(ExportError, match="Core ML cannot run it"):
+        check_export(package, package.parent / "net.safetensors", random_crops(1))
 
 
 def test_float16_outputs_of_an_onnx_file_fail(model_folders, tmp_path):

@@ -7,6 +7,7 @@ from typing import Any
 import coremltools
 import numpy as np
 
+from mlx_faceau.core.architectures import IMAGE_SIZE
 from mlx_faceau.core.artifact_metadata import read_exported_metadata
 from mlx_faceau.core.checkpoint import config_of
 from mlx_faceau.core.preprocess import fill_batch, to_crops
@@ -38,11 +39,13 @@ class CoreMLBackend(Backend):
         self._images = self.metadata.get("input") == "image"
         units = coremltools.ComputeUnit.ALL
         self.device = units.name
+        self._lock = threading.Lock()  # Apple promises nothing about one model in two threads
         try:
             self._model = coremltools.models.MLModel(str(self.path), compute_units=units)
-        except (RuntimeError, OSError) as error:
+            # Only predicting tells that Core ML refused it: opening merely warns.
+            self.run(np.zeros((1, IMAGE_SIZE, IMAGE_SIZE, 3), np.float32))
+        except Exception as error:  # coremltools raises the base class itself
             raise BackendError(f"{self.path}: Core ML cannot load it: {error}") from None
-        self._lock = threading.Lock()  # Apple promises nothing about one model in two threads
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
         # Core ML batches over a list of inputs, each of as many faces as the package takes.
