@@ -2,6 +2,8 @@
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -226,6 +228,37 @@ class FakeVision:
         )
 
 
+@pytest.fixture
+def pools(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """pyobjc's autorelease pools, as they are opened and closed."""
+    events: list[str] = []
+
+    @contextmanager
+    def autorelease_pool() -> Iterator[None]:
+        events.append("opened")
+        yield
+        events.append("closed")
+
+    fake = SimpleNamespace(autorelease_pool=autorelease_pool)
+    monkeypatch.setitem(sys.modules, "objc", fake)  # type: ignore[arg-type]
+    return events
+
+
+def test_vision_s_memory_is_freed_after_every_frame(pools: list[str]) -> None:
+    detector = VisionDetector(FakeVision())
+    for _ in range(2):
+        detector.detect(draw_frame([]))
+    assert pools == ["opened", "closed"] * 2
+
+
+def test_dlib_on_a_mac_is_not_in_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detect.platform, "system", lambda: "Darwin")
+    monkeypatch.setitem(sys.modules, "dlib", None)
+    with pytest.raises(MissingDependency, match="pip install dlib-bin"):
+        open_detector("dlib")
+
+
+@pytest.mark.usefixtures("pools")
 def test_vision_boxes_are_turned_into_pixels_from_the_upper_left() -> None:
     vision = FakeVision()
     frame = draw_frame([Blob(99, 99, 40)], (200, 400))
@@ -235,6 +268,7 @@ def test_vision_boxes_are_turned_into_pixels_from_the_upper_left() -> None:
     np.testing.assert_array_equal(vision.seen, frame)
 
 
+@pytest.mark.usefixtures("pools")
 def test_a_failure_of_vision_is_an_error() -> None:
     with pytest.raises(BackendError, match="reason"):
         VisionDetector(FakeVision(done=False)).detect(draw_frame([]))

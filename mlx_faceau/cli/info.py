@@ -27,7 +27,7 @@ LIBRARIES = (
     "tqdm", "dlib-bin", "ai-edge-litert", "pyarrow", "tensorboardX", "shtab",
 )  # fmt: skip
 # Modules of compiled code beside the backends' libraries, which may be installed and not load.
-_MODULES = ("cv2", "safetensors", "h5py", "matplotlib", "dlib", "pyarrow")
+_MODULES = ("cv2", "safetensors", "h5py", "matplotlib", "dlib", "Vision", "pyarrow")
 # What a fresh interpreter runs: for a backend it prints what that would compute on, of another
 # library it only imports the module.
 _PROBES = {
@@ -200,7 +200,9 @@ def _detector_states(system: str, problems: dict[str, str]) -> dict[str, str]:
         if name == "vision" and system != "Darwin":
             continue
         if find_spec(module) is None:
-            states[name] = str(MissingDependency(module, extra="detect"))
+            by_hand = name == "dlib" and system == "Darwin"  # where the extra brings Vision
+            missing = MissingDependency("dlib-bin") if by_hand else None
+            states[name] = str(missing or MissingDependency(module, extra="detect"))
         else:
             states[name] = problems.get("cv2") or problems.get(module, "usable")
     return states

@@ -127,7 +127,12 @@ class DlibDetector:
     region_side = 192
 
     def __init__(self) -> None:
-        dlib = import_library("dlib", "detect")
+        try:
+            dlib = import_library("dlib", "detect")
+        except MissingDependency:
+            if platform.system() == "Darwin":  # where the extra brings Vision
+                raise MissingDependency("dlib-bin") from None
+            raise
         self._find = dlib.get_frontal_face_detector()
 
     def detect(self, frame: np.ndarray) -> list[Detection]:
@@ -205,6 +210,11 @@ class VisionDetector:
         return _merged(self.detect(frame) + enlarged)
 
     def _pass(self, frame: np.ndarray, small: np.ndarray) -> list[Detection]:
+        # A pool of its own: outside an event loop nothing else frees what Vision leaves behind.
+        with import_library("objc", "detect").autorelease_pool():
+            return self._found(frame, small)
+
+    def _found(self, frame: np.ndarray, small: np.ndarray) -> list[Detection]:
         encoded = cv2.imencode(".bmp", small)[1].tobytes()
         vision = self._vision
         request = vision.VNDetectFaceRectanglesRequest.alloc().init()

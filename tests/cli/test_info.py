@@ -74,6 +74,15 @@ def test_training_without_its_extra_names_the_line_that_installs_it(
     assert state == 'h5py is not installed; run: pip install "mlx-faceau[train]"'
 
 
+def test_a_mac_s_detectors_have_the_remedies_of_a_mac(monkeypatch) -> None:
+    monkeypatch.setattr(info, "find_spec", lambda name: None)
+    states = info._detector_states("Darwin", {})
+    assert "mlx-faceau[detect]" in states["vision"]
+    assert states["dlib"].endswith("run: pip install dlib-bin")
+    monkeypatch.setattr(info, "find_spec", lambda name: object())
+    assert info._detector_states("Darwin", {"Vision": "broken"})["vision"] == "broken"
+
+
 @pytest.mark.parametrize(
     ("question", "answer"),
     [
