@@ -46,22 +46,23 @@ _STRETCHED = 0.3  # share of faces that are stretched
 _INSIDE = (2.0, 110.0)  # where moved landmarks may lie: the sigmoid cannot reach 0 and 112
 
 
-def _limit(light: float, strong: float) -> Any:
-    return field(metadata={"light": light, "strong": strong})
+def _limit(light: float, strong: float, jitter: float = 0.0) -> Any:
+    """A limit of each level; jitter is the light level's similarity alone."""
+    return field(metadata={"light": light, "strong": strong, "jitter": jitter})
 
 
 @dataclass(frozen=True)
 class Level:
     """How far a face moves and each step goes, and in which share of the samples it happens."""
 
-    rotation: float = _limit(np.radians(10), np.radians(20))  # largest angle, radians, either way
-    scale: float = _limit(1.1, 1.2)  # largest factor; at least its inverse
-    shift: float = _limit(5.6, 9.0)  # largest shift in x and in y, pixels, either way
-    stretch: float = _limit(1.15, 1.3)  # largest factor of width to height; at least its inverse
+    rotation: float = _limit(*np.radians((10, 20, 10)))  # largest angle, radians, either way
+    scale: float = _limit(1.1, 1.2, 1.1)  # largest factor; at least its inverse
+    shift: float = _limit(5.6, 9.0, 5.6)  # largest shift in x and in y, pixels, either way
+    stretch: float = _limit(1.15, 1.3, 1.0)  # largest width / height; at least its inverse
     brightness: float = _limit(0.08, 0.15)  # largest offset, as a share of white
-    contrast: float = _limit(1.2, 1.5)  # largest factor around mid-grey; at least its inverse
-    gamma: float = _limit(1.2, 1.6)  # largest exponent; at least its inverse
-    tint: float = _limit(1.06, 1.1)  # largest factor of one colour channel; at least its inverse
+    contrast: float = _limit(1.2, 1.5, 1.0)  # largest factor around mid-grey; at least its inverse
+    gamma: float = _limit(1.2, 1.6, 1.0)  # largest exponent; at least its inverse
+    tint: float = _limit(1.06, 1.1, 1.0)  # largest factor of one channel; at least its inverse
     saturation: float = _limit(0.3, 0.6)  # largest relative change of the distance from grey
     grey: float = _limit(0.1, 0.25)  # share of samples without colour
     blur: float = _limit(0.1, 0.3)  # share of samples blurred, as by defocus or by motion
@@ -87,12 +88,7 @@ def _level(name: str) -> Level:
 # Light: the jitter of an evaluation's crops (10 degrees, 10 %, 5 %), and good photographs. Strong:
 # tilted heads, loose detector boxes, and poor video; the face can still be read by eye.
 LEVELS = {"none": None, "light": _level("light"), "strong": _level("strong")}
-_NO_FACTORS: dict[str, Any] = dict.fromkeys(("stretch", "contrast", "gamma", "tint"), 1.0)
-_NO_SHARES: dict[str, Any] = dict.fromkeys(
-    ("brightness", "saturation", "grey", "blur", "coarse", "noise", "jpeg", "edges"), 0.0
-)
-# The light level's similarity alone.
-JITTER = replace(_level("light"), **_NO_FACTORS, **_NO_SHARES)
+JITTER = _level("jitter")
 
 
 def change_appearance(image: np.ndarray, level: Level, rng: np.random.Generator) -> np.ndarray:
