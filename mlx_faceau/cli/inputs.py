@@ -78,14 +78,9 @@ def _expand(name: str, suffixes: Sequence[str]) -> list[Input]:
     if is_folder and kinds == ["videos"]:  # OpenFace's files lie beside them
         skipped = [file for file in skipped if file.suffix.lower() not in (".csv", ".hog")]
     where = str(path) if is_folder else name
-    if skipped:
-        sys.stderr.write(
-            f"{where}: {counted(len(skipped), 'other file')} skipped ({_named(skipped)})\n"
-        )
-    if folders:
-        sys.stderr.write(
-            f"{where}: {counted(len(folders), 'folder')} not searched ({_named(folders)})\n"
-        )
+    for left, noun, done in (skipped, "other file", "skipped"), (folders, "folder", "not searched"):
+        if left:
+            print(f"{where}: {counted(len(left), noun)} {done} ({_named(left)})", file=sys.stderr)
     return [Input(path) for path in paths]
 
 
