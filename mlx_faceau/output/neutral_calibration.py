@@ -10,6 +10,7 @@ Reference:
 """
 
 import json
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -68,7 +69,11 @@ class NeutralCalibration:
 
     def rewrite(self, path: Path, layout: Layout, csv: bool) -> None:
         """Correct a finished table of CSV or JSON lines; it is replaced whole, or not at all."""
-        corrected = partial(self._csv_line, layout) if csv else self._json_line
+        corrected: Callable[[str], str] = self._json_line
+        if csv:
+            firsts = (AU_NAMES[0], PRESENCE_NAMES[0], "face_id")
+            places = [layout.columns.index(name) for name in firsts]
+            corrected = partial(self._csv_line, places, layout.presence_thresholds)
         with (
             atomic_file(path) as temporary,  # the last to end: Windows replaces no open file
             path.open(encoding="utf-8") as old,
@@ -77,16 +82,14 @@ class NeutralCalibration:
             new.write(old.readline() if csv else "")  # the header
             new.writelines(map(corrected, old))
 
-    def _csv_line(self, layout: Layout, line: str) -> str:
-        cells = line.rstrip("\n").split(", ")
-        names = layout.columns
-        first, presence = names.index(AU_NAMES[0]), names.index(PRESENCE_NAMES[0])
+    def _csv_line(self, places: Sequence[int], thresholds: Sequence[float], line: str) -> str:
+        cells, (first, presence, face_id) = line.rstrip("\n").split(", "), places
         values = np.array(cells[first : first + NUM_AUS], np.float64)
         if values.any():  # zeros stay what they are, those of a frame without a face too
-            face_id = int(cells[names.index("face_id")])
-            written = [f"{value:.2f}" for value in self.corrected(face_id, values)]
+            above = self.corrected(int(cells[face_id]), values)
+            written = [f"{value:.2f}" for value in above]
             cells[first : first + NUM_AUS] = written
-            cells[presence : presence + NUM_AUS] = presences(written, layout.presence_thresholds)
+            cells[presence : presence + NUM_AUS] = presences(written, thresholds)
         return ", ".join(cells) + "\n"
 
     def _json_line(self, line: str) -> str:
