@@ -46,7 +46,6 @@ HEADINGS = {
         "counted": "over AUs",
     },
 }
-MISSED, UNMEASURED = "missed", "unmeasured"
 _BATCH = 32
 _WORST = 10
 _CROPS = {"net": "standard crops", "jittered": "jittered crops", "boxes": "crops from boxes"}
@@ -65,14 +64,17 @@ class Target:
     aim: float | None  # None: there is no aim beyond the bound
     higher: bool  # whether more is better
 
-    def grade(self, value: float) -> str:
-        """``"aim"``, ``"must"`` or ``"missed"``; ``"unmeasured"`` for NaN."""
+    def grade(self, value: float, constant: float = math.nan) -> str:
+        """``"aim"``, ``"must"`` or ``"missed"``; ``"unmeasured"`` for NaN, and ``"unbeaten"`` for
+        one that is no better, to three decimals, than the constant predictor's."""
         if math.isnan(value):
-            return UNMEASURED
+            return "unmeasured"
+        if round(value - constant if self.higher else constant - value, 3) <= 0:
+            return "unbeaten"
         for name, bound in (("aim", self.aim), ("must", self.must)):
             if bound is not None and (value > bound if self.higher else value < bound):
                 return name
-        return MISSED
+        return "missed"
 
 
 TARGETS = {
@@ -124,7 +126,10 @@ class Evaluation:
 
     def grades(self) -> dict[str, str]:
         """Grade of each target, by metric; the landmarks' MAE counts under jitter too."""
-        grades = {t.metric: t.grade(self.net[t.metric]) for t in TARGETS[self.kind]}
+        grades = {
+            t.metric: t.grade(self.net[t.metric], self.constant[t.metric])
+            for t in TARGETS[self.kind]
+        }
         if self.kind == "landmark_pose":
             grades[JITTERED_MAE.metric] = JITTERED_MAE.grade(self.jittered["mae"])
         return grades
@@ -132,8 +137,8 @@ class Evaluation:
     @property
     def passed(self) -> bool:
         """Whether every target is reached, on faces that the net was not trained on."""
-        failed = {MISSED, UNMEASURED} & set(self.grades().values())
-        return not failed and not self.trained_on
+        reached = set(self.grades().values()) <= {"aim", "must"}
+        return reached and not self.trained_on
 
     def to_json(self) -> dict[str, Any]:
         """Everything, as JSON values."""

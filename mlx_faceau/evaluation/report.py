@@ -25,6 +25,7 @@ VERDICTS = {
     "must": "pass (must)",
     "missed": "FAIL",
     "unmeasured": "FAIL (not measurable)",
+    "unbeaten": "FAIL (no better than constant)",
 }
 _COLOURS = {"net": "#0072b2", "jittered": "#e69f00", "constant": "#999999"}
 _BOXES = "#009e73"

@@ -1,6 +1,7 @@
 """Evaluation with predictors whose quality is known."""
 
 import math
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,25 @@ def test_a_correlation_that_no_action_unit_supports_is_not_passed(tmp_path: Path
     report = evaluate(Oracle(few), few, "au_prediction", None)
     assert math.isnan(report.net["correlation"])
     assert report.grades() == {"correlation": "unmeasured", "mae": "aim"}
+    assert not report.passed
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_passes_that_is_no_better_than_the_constant_predictor(
+    dataset: FaceDataset, kind: str
+) -> None:
+    alike = deepcopy(dataset)  # faces so alike that their mean meets the targets
+    for name, values in alike.labels.items():
+        alike.labels[name] = values.mean(axis=0) + (values - values.mean(axis=0)) / 20
+    means = {name: values.mean(axis=0) for name, values in alike.labels.items()}
+
+    def predict(images: np.ndarray) -> dict[str, np.ndarray]:
+        return {name: np.repeat(mean[None], len(images), 0) for name, mean in means.items()}
+
+    report = evaluate(predict, alike, kind, None, boxes="none")
+    grades = report.grades()
+    assert grades["mae"] == "unbeaten"
+    assert {"aim", "must"}.isdisjoint(grades[target.metric] for target in TARGETS[kind])
     assert not report.passed
 
 
