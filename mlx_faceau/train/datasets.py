@@ -1,7 +1,7 @@
 """The data of a training: its files, their two sides, the training side's batches and targets."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ class TrainingData:
     # Of the training side; one holds the faces of a whole optimizer step, or this rank's part.
     batches: Batches
     batch_size: int  # faces in one forward pass
+    fingerprint: Sequence[str]  # of the training side's faces
     au_models: OpenFaceAUModels | None = None  # of the labels, for an auxiliary head
 
     def validation_images(self) -> Iterator[np.ndarray]:
@@ -72,7 +73,7 @@ class TrainingData:
             "training": len(self.split.train),
             "validation": len(self.split.validation),
             "split_by": self.split.by,
-            "fingerprint": identity.fingerprint(self.dataset, self.split.train),
+            "fingerprint": self.fingerprint,
         }
 
     def _training_files(self) -> list[FaceDataset]:
@@ -103,7 +104,8 @@ def open_data(
         )
     check_intensities(dataset.labels["au_intensities"], ", ".join(files))
     step = config.batch_size * config.accumulate * part[1]
-    split = _split(dataset, config)
+    digests = identity.face_digests(dataset)
+    split = _split(dataset, config, digests)
     if len(split.validation) < 2:
         raise DatasetError(
             f"{', '.join(config.val_data or config.data)}: one face to validate on, expected at "
@@ -153,10 +155,13 @@ def open_data(
         part=part,
         transform=BatchTransform(config.epochs, config.initial_image_size, auxiliary),
     )
-    return TrainingData(dataset, split, statistics, batches, config.batch_size, au_models)
+    fingerprint = identity.fingerprint(digests[rows])
+    return TrainingData(
+        dataset, split, statistics, batches, config.batch_size, fingerprint, au_models
+    )
 
 
-def _split(dataset: ConcatDataset, config: TrainConfig) -> Split:
+def _split(dataset: ConcatDataset, config: TrainConfig, digests: np.ndarray) -> Split:
     """Two sides; with ``--overfit``, evenly spaced faces that are on both."""
     files = ", ".join(config.data)
     if config.overfit:
@@ -167,7 +172,6 @@ def _split(dataset: ConcatDataset, config: TrainConfig) -> Split:
             )
         chosen = np.linspace(0, len(dataset) - 1, config.overfit).astype(np.int64)
         return Split(chosen, chosen, "nothing: the same faces on both sides")
-    digests = identity.face_digests(dataset)
     if config.val_data:
         return split_at(dataset, int(dataset.starts[len(config.data)]), digests)
     # Names that are taken for one person, who stays on one side.

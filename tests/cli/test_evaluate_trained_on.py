@@ -16,7 +16,7 @@ pytest.importorskip("h5py")
 from mlx_faceau.cli.main import main
 from mlx_faceau.core.checkpoint import describe, save_checkpoint
 from mlx_faceau.data.format.dataset import FaceDataset
-from mlx_faceau.data.format.identity import fingerprint
+from mlx_faceau.data.format.identity import face_digests, fingerprint
 from mlx_faceau.data.synthetic.people import write_synthetic
 from mlx_faceau.evaluation import report
 
@@ -72,7 +72,7 @@ def test_a_part_of_the_training_faces_is_recognised_and_the_part_held_out_is_not
     data = {
         "hash": "of all",
         "files": ["of all"],
-        "fingerprint": fingerprint(dataset, rows),
+        "fingerprint": fingerprint(face_digests(dataset)[rows]),
         "faces": 40,
     }
     data |= {"training": len(rows), "validation": 40 - len(rows), "split_by": "subject"}

@@ -116,13 +116,17 @@ def shown_name(key: str) -> str:
 
 
 def face_digests(faces: LabelledFaces) -> np.ndarray:
-    """(N, 2) digests of each sample's image and of its labels; reads all images once."""
-    rows = np.arange(len(faces))
-    images: list[str] = []
-    for start in range(0, len(rows), _BATCH):
-        batch = faces.read_images(rows[start : start + _BATCH])
-        images += [blake2b(i.tobytes(), digest_size=16).hexdigest() for i in batch]
-    return np.array([images, label_digests(faces, rows)]).T
+    """(N, 2) hexadecimal digests of each sample's image and of its labels; reads all images."""
+    labels = [np.ascontiguousarray(faces.labels[name]) for name in sorted(faces.labels)]
+    digests = []
+    for start in range(0, len(labels[0]), _BATCH):
+        rows = range(start, min(start + _BATCH, len(labels[0])))
+        for row, image in zip(rows, faces.read_images(np.array(rows)), strict=True):
+            label = blake2b(b"".join(column[row].tobytes() for column in labels), digest_size=8)
+            digests.append(
+                (blake2b(image.tobytes(), digest_size=16).hexdigest(), label.hexdigest())
+            )
+    return np.array(digests)
 
 
 def duplicate_faces(digests: np.ndarray, names: np.ndarray) -> Iterator[np.ndarray]:
@@ -155,19 +159,11 @@ def merge_names(names: np.ndarray, digests: np.ndarray) -> np.ndarray:
     return np.array([root(name) for name in names.tolist()], names.dtype)
 
 
-def label_digests(faces: LabelledFaces, rows: np.ndarray) -> list[str]:
-    """One hexadecimal digest of all labels for each sample of ``rows`` (n,)."""
-    columns = [np.ascontiguousarray(faces.labels[name]) for name in sorted(faces.labels)]
-    found = (b"".join(column[row].tobytes() for column in columns) for row in rows.tolist())
-    return [blake2b(face, digest_size=8).hexdigest() for face in found]
+def fingerprint(digests: np.ndarray) -> list[str]:
+    """Of (N, 2) digests of faces the 256 smallest of the images, then of the labels, ascending."""
+    return [d for column in digests.T for d in np.unique(column)[:FINGERPRINT_SIZE].tolist()]
 
 
-def fingerprint(faces: LabelledFaces, rows: np.ndarray) -> list[str]:
-    """The 256 smallest digests of the labels of samples ``rows`` (n,), ascending."""
-    return sorted(set(label_digests(faces, rows)))[:FINGERPRINT_SIZE]
-
-
-def shares_faces(faces: LabelledFaces, digests: Collection[str]) -> bool:
+def shares_faces(faces: LabelledFaces, known: Collection[str]) -> bool:
     """Whether a data set holds any face of a fingerprint; other texts in it are ignored."""
-    every = np.arange(len(faces.labels["landmarks"]))
-    return not set(digests).isdisjoint(label_digests(faces, every))
+    return not set(known).isdisjoint(face_digests(faces).ravel().tolist())
