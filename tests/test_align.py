@@ -56,6 +56,13 @@ def test_a_turned_crop_has_them_too() -> None:
     )
 
 
+@pytest.mark.parametrize("side", [1e6, 1e9, 1e12])
+def test_a_box_far_larger_than_its_frame_gives_a_crop(side: float) -> None:
+    crop = FaceAligner().align(FRAME, (-side / 2, -side / 2, side, side))
+    assert crop.shape == (112, 112, 3)
+    assert abs(crop.mean() - FRAME.mean()) < 20  # of noise: its mean, blurred
+
+
 def test_boxes_and_landmarks_of_one_face_give_one_crop() -> None:
     blob = Blob(100, 80, 40)
     frame = draw_frame([blob])

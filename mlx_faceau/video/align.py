@@ -106,6 +106,7 @@ class FrameCrops:
         square = a * a + b * b
         shrink = square**-0.5
         sigma = 0.5 * (shrink * shrink - 1) ** 0.5 if shrink > _BLUR_FROM else 0.0
+        sigma = min(sigma, max(self.frame.shape))  # a kernel that takes the whole frame in
         # The crop's middle in the frame (the inverse similarity), and how far its corners reach.
         x, y = CROP_CENTRE - dx, CROP_CENTRE - dy
         centre = ((a * x + b * y) / square, (a * y - b * x) / square)
