@@ -188,6 +188,16 @@ def test_a_file_that_is_no_yunet_is_refused(tmp_path: Path) -> None:
         YuNetDetector(tmp_path / "bad.onnx")
 
 
+def test_a_yunet_file_with_damaged_weights_is_named(shared_folder: Path, tmp_path: Path) -> None:
+    content = bytearray((shared_folder / "models" / "yunet_n_640_640.onnx").read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 4000] = bytes(each ^ 0x55 for each in content[middle : middle + 4000])
+    (tmp_path / "yunet.onnx").write_bytes(content)
+    photograph = np.random.default_rng(0).integers(0, 256, (320, 320, 3), np.uint8)
+    with pytest.raises(BackendError, match=r"yunet\.onnx: finds boxes without an area"):
+        YuNetDetector(tmp_path / "yunet.onnx").detect(photograph)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems' names are text")
 def test_a_yunet_file_whose_name_is_no_text_is_refused_before_opencv_crashes_at_it(
     tmp_path: Path,

@@ -86,6 +86,7 @@ class YuNetDetector:
     region_side = 128  # px of a region around one face, where it is quick
 
     def __init__(self, path: Path | str) -> None:
+        self._path = path
         if not Path(path).is_file():
             raise BackendError(f"{path}: no such file; YuNet needs its .onnx model")
         try:
@@ -112,6 +113,8 @@ class YuNetDetector:
             rows = self._net.detect(small)[1]
         if rows is None:
             return []
+        if not (np.isfinite(rows).all() and (rows[:, 2:4] > 0).all()):
+            raise BackendError(f"{self._path}: finds boxes without an area: it is damaged")
         return [_detection(row[:4], float(row[14]), scale, row[4:14]) for row in rows]
 
 
