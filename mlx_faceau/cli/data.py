@@ -220,11 +220,14 @@ def _merge(args: argparse.Namespace) -> int:
 
 
 def _split(args: argparse.Namespace) -> int:
+    from mlx_faceau.core.atomic_io import check_output_folder
     from mlx_faceau.data.format.dataset import FaceDataset
     from mlx_faceau.data.format.merge import write_subset
     from mlx_faceau.data.format.row_io import check_new
     from mlx_faceau.data.format.split import partition_by_list, partition_dataset
 
+    folder = Path(args.output)
+    check_output_folder(folder)
     dataset = FaceDataset(args.file, keep_outside=not args.drop_outside)
     if args.list:
         partition = partition_by_list(dataset, Path(args.list))
@@ -232,7 +235,6 @@ def _split(args: argparse.Namespace) -> int:
         shares = {"train": 1 - args.val - args.test, "val": args.val, "test": args.test}
         used = {name: share for name, share in shares.items() if share != 0}
         partition = partition_dataset(dataset, used, seed=args.seed)
-    folder = Path(args.output)
     folder.mkdir(parents=True, exist_ok=True)
     for name in partition.parts:
         check_new(folder / f"{name}.h5")

@@ -45,10 +45,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from mlx_faceau.core.atomic_io import check_output_folder
     from mlx_faceau.weights.builtin import is_builtin
 
     from .model_metadata import read_models
 
+    if args.output:
+        check_output_folder(args.output)
     statuses = []
     for metadata in read_models(args.model):
         output = Path(args.output) if args.output else None

@@ -250,6 +250,7 @@ def _targets(
     checkpoint: Path, output: str | None, formats: list[str], name: str
 ) -> dict[str, Path]:
     """The file of each format, of this name where ``output`` names a folder."""
+    from mlx_faceau.core.atomic_io import check_output_folder
     from mlx_faceau.core.checkpoint import BEST_NAME
 
     target = Path(output or (checkpoint if checkpoint.is_dir() else checkpoint.parent))
@@ -258,6 +259,8 @@ def _targets(
         if [target.suffix] != [SUFFIXES[form] for form in formats]:
             raise UsageError(f"--output {target} is not the one file of --to {','.join(formats)}")
         targets = {formats[0]: target}
+    else:
+        check_output_folder(target)
     source = checkpoint / BEST_NAME if checkpoint.is_dir() else checkpoint
     for path in targets.values():
         if path.exists() and path.samefile(source):

@@ -9,6 +9,14 @@ import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from mlx_faceau.errors import UsageError
+
+# Endings of what this package writes, by which a folder is meant to be a file.
+_FILES = (
+    *(".csv", ".json", ".jsonl", ".parquet", ".html", ".txt", ".md", ".png", ".jpg", ".pdf"),
+    *(".h5", ".hdf5", ".safetensors", ".pt", ".onnx", ".mlpackage"),
+)
+
 
 @contextlib.contextmanager
 def atomic_file(path: Path | str) -> Iterator[Path]:
@@ -62,10 +70,12 @@ def clear_unfinished(path: Path) -> None:
 
 
 def check_output_folder(path: Path | str) -> None:
-    """Raise NotADirectoryError, before long work, unless a path is a folder or free for one."""
+    """Raise an error, before long work, unless a path is a folder, or free and named as one."""
     path = Path(path)
     if path.exists() and not path.is_dir():
         raise NotADirectoryError(f"{path}: is a file; name a folder with --output")
+    if path.suffix.lower() in _FILES and not path.exists():
+        raise UsageError(f"--output {path}: names a folder here; leave {path.suffix} out")
 
 
 def prepare_output_folder(path: Path | str, names: Iterable[str]) -> None:

@@ -80,11 +80,22 @@ def test_a_trained_net_is_evaluated_and_the_result_is_written(
 
 
 def test_an_output_that_is_a_file_is_refused_before_anything_is_computed(
-    trained: Path, faces_file: Path, capsys: pytest.CaptureFixture[str]
+    trained: Path,
+    faces_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     arguments = ["evaluate", str(trained), "--data", str(faces_file), "--output", str(faces_file)]
     assert main(arguments) == 2
     assert "is a file; name a folder with --output" in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)
+    for words in (arguments[:-1], ["export", str(trained), "--output"],
+                  ["data", "split", str(faces_file), "--output"],
+                  ["train", "au", "--data", str(faces_file), "--output"]):  # fmt: skip
+        assert main([*words, "Results.html"]) == 2
+        assert "leave .html out" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_file_of_both_nets_is_not_evaluated(
