@@ -160,11 +160,11 @@ def _stats(args: argparse.Namespace) -> int:
         groups = sorted(report["groups"].items())
         print(", ".join(f"{count} {name or 'of no group'}" for name, count in groups))
     low_x, low_y, high_x, high_y = report["landmark_box"]
-    print(f"landmarks: x {low_x:.1f} to {high_x:.1f}, y {low_y:.1f} to {high_y:.1f} px")
+    print(f"landmarks: x {low_x:z.1f} to {high_x:z.1f}, y {low_y:z.1f} to {high_y:z.1f} px")
     columns = ("mean", "std", "min", "max")
     rows = []
     for name, row in {**report["pose"], **report["action_units"], **report["quality"]}.items():
-        figures = [f"{row[key]:.3f}" for key in columns]
+        figures = [f"{row[key]:z.3f}" for key in columns]
         rows.append([name, *figures, str(row.get("above_1", ""))])
     print(Table(["", *columns, "above 1"], rows).text())
     print("angles in degrees, scale in pixels per unit of the shape model")

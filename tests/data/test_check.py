@@ -160,6 +160,13 @@ def test_a_single_face_is_counted_in_the_singular(tmp_path, capsys):
     assert "1 samples" not in printed
 
 
+def test_stats_print_no_minus_before_a_zero(tmp_path, capsys):
+    data = arrays()
+    data["global_params"][:, 1:4] = -1e-6
+    assert main(["data", "stats", str(write(tmp_path / "faces.h5", data))]) == 0
+    assert "-0.000 " not in capsys.readouterr().out
+
+
 def test_synth_check_stats_and_preview_work_together(tmp_path, capsys):
     faces, sheet = tmp_path / "faces.h5", tmp_path / "sheet.png"
     command = ["data", "synth", "--output", str(faces), "--count", "12", "--people", "3"]
