@@ -80,18 +80,26 @@ def test_python_programs_get_the_same_error(tmp_path):
 def test_info_shows_what_does_not_load_and_a_training_that_cannot_run(tmp_path):
     install(tmp_path, "cv2", FAILURES["system library"])
     install(tmp_path, "h5py", FAILURES["another NumPy"])
+    install(tmp_path, "av", FAILURES["system library"])
     for large in ("torch", "coremltools", "matplotlib", "onnxruntime"):  # slow to load, not asked
         install(tmp_path, large, "")
     result = run(tmp_path, "-m", "mlx_faceau", "info", "--json")
     assert result.returncode == 0, result.stderr
     report = json.loads(result.stdout)
     assert NO_GL in report["problems"]["cv2"]
+    assert NO_GL in report["problems"]["av"]
     assert "numpy.dtype size changed" in report["problems"]["h5py"]
     for state in report["training"].values():
         assert "h5py is installed but does not load" in state or "is not installed" in state
     assert "OpenCV is installed but does not load" in report["face detectors"]["yunet"]
     shown = " ".join("\n".join(_lines(report)).split())
     assert "OpenCV is installed but does not load" in shown
+
+
+def test_a_library_is_reinstalled_by_the_distribution_that_has_its_files():
+    pytest.importorskip("dlib")
+    reinstall = str(libraries.broken("dlib", "no AVX")).rpartition("--force-reinstall ")[2]
+    assert libraries.installed_version(reinstall)
 
 
 @pytest.mark.parametrize("failure", SOME.values(), ids=SOME)

@@ -27,7 +27,7 @@ LIBRARIES = (
     "tqdm", "dlib-bin", "ai-edge-litert", "pyarrow", "tensorboardX", "shtab",
 )  # fmt: skip
 # Modules of compiled code beside the backends' libraries, which may be installed and not load.
-_MODULES = ("cv2", "safetensors", "h5py", "matplotlib", "dlib", "Vision", "pyarrow")
+_MODULES = ("cv2", "av", "PIL", "safetensors", "h5py", "matplotlib", "dlib", "Vision", "pyarrow")
 # What a fresh interpreter runs: for a backend it prints what that would compute on, of another
 # library it only imports the module.
 _PROBES = {

@@ -65,15 +65,20 @@ def _anew() -> str:
 
 def broken(library: str, reason: object) -> BrokenLibrary:
     """The error for an installed library, by the name that is imported, that does not load."""
-    from importlib.metadata import packages_distributions
+    from importlib.metadata import distributions
 
     text = " ".join(str(reason).split())[:300] or type(reason).__name__
     if library == "cv2":
         return BrokenLibrary(f"OpenCV is installed but does not load ({text}); {_anew()}")
-    names = " ".join(sorted(set(packages_distributions().get(library, [library]))))
+    # By their files: dlib-bin does not say that it brings dlib.
+    names = sorted(
+        each.name
+        for each in distributions()
+        if any(file.parts[0].partition(".")[0] == library for file in each.files or ())
+    )
     return BrokenLibrary(
         f"{library} is installed but does not load ({text}); run: "
-        f"pip install --force-reinstall {names}"
+        f"pip install --force-reinstall {' '.join(names) or library}"
     )
 
 
