@@ -41,7 +41,7 @@ def flag(name: str) -> str:
 def read_object(path: Path | str, example: Mapping[str, Any]) -> dict[str, Any]:
     """The JSON object that a file given on the command line holds; the error has an example."""
     try:
-        values = json.loads(Path(path).read_text("utf-8"))
+        values = json.loads(Path(path).read_text("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path}: not a JSON file: {error}") from None
     if not isinstance(values, dict):

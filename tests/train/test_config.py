@@ -125,6 +125,8 @@ def test_settings_come_from_a_json_file(tmp_path: Path) -> None:
     path = tmp_path / "recipe.json"
     path.write_text('{"epochs": 3}')
     assert read_settings(path) == {"epochs": 3}
+    path.write_text('{"epochs": 3}', "utf-8-sig")  # as Windows' editors write it
+    assert read_settings(path) == {"epochs": 3}
     path.write_text("[3]")
     with pytest.raises(ValueError, match="expected a JSON object"):
         read_settings(path)
