@@ -120,6 +120,20 @@ def test_a_csv_without_a_needed_group_names_openfaces_flag(tmp_path, groups, mes
         next(TrainingDataGenerator().process_video(video))
 
 
+@pytest.mark.parametrize("wrong", ["nan", "1e300"])
+@pytest.mark.parametrize("column", ["frame", "face_id"])
+def test_a_csv_whose_numbers_of_frames_or_faces_are_none_is_refused(tmp_path, column, wrong):
+    faces = moving_face(3)
+    video = film(tmp_path / "clip.mp4", faces)
+    table = write_csv(tmp_path / "clip.csv", faces, face_id=True)
+    head, first, *rest = table.read_text().splitlines()
+    cells = first.split(",")
+    cells[[name.strip() for name in head.split(",")].index(column)] = wrong
+    table.write_text("\n".join([head, ",".join(cells), *rest]) + "\n")
+    with pytest.raises(DatasetError, match=f"{column} is no whole number in every row"):
+        next(TrainingDataGenerator().process_video(video))
+
+
 def ring_pdm():
     """A shape model of the drawn faces: a ring of 68 points that can be made wider."""
     turn = np.linspace(0, 2 * np.pi, 68, endpoint=False)

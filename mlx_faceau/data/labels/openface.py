@@ -32,6 +32,7 @@ _USED = {*FIRST_COLUMNS, *GROUPS["2d"], *GROUPS["params"], *AU_NAMES}
 _MAX_LATE = 0.6  # frames between a frame's time and its number, before frames may be missing
 _OTHER_COUNT = 2  # frames by which the CSV of a video may be longer or shorter: decoders differ
 _OTHER_LENGTH = 0.02  # share of the frames by which it is of another video, if no sample came of it
+_LARGEST = 2**31 - 1  # number of a frame or face
 _INSIDE = 0.5  # share of the points that must lie in the frame
 
 
@@ -99,6 +100,9 @@ class _Table:
         count = len(columns["frame"])
         if count == 0:
             raise DatasetError(f"{path}: it holds no rows")
+        for name in ("frame", "face_id"):
+            if not (np.abs(columns.get(name, 0)) <= _LARGEST).all():
+                raise DatasetError(f"{path}: {name} is no whole number in every row; write it anew")
         self._landmarks = _group(path, columns, "2d").reshape(count, 2, 68).transpose(0, 2, 1)
         units = _group(path, columns, "aus")
         low, high = np.nanmin(units, initial=0), np.nanmax(units, initial=0)
