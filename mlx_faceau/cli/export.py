@@ -116,7 +116,7 @@ def _formats(args: argparse.Namespace) -> list[str]:
     formats = list(dict.fromkeys(name.strip() for name in args.to.split(",")))
     if unknown := [name for name in formats if name not in SUFFIXES]:
         raise UsageError(f"--to {args.to}: unknown {unknown[0]!r}, expected {', '.join(SUFFIXES)}")
-    if args.combine and "safetensors" in formats:
+    if args.combine is not None and "safetensors" in formats:
         raise UsageError("--combine: a checkpoint holds one net; leave safetensors out of --to")
     if args.refit is not None and not args.hog_head:
         raise UsageError("--refit is for --hog-head")

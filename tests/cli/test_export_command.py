@@ -177,6 +177,9 @@ def test_both_nets_go_into_one_file(model_folders, tmp_path, capsys):
     assert "got au_prediction and landmark_pose" in capsys.readouterr().err
     assert main(["export", "--combine", *folders, "--to", "safetensors"]) == 2
     assert "a checkpoint holds one net" in capsys.readouterr().err
+    words = ["export", "builtin", "--combine", "--to", "safetensors", "--output", target]
+    assert main(words) == 2
+    assert "a checkpoint holds one net" in capsys.readouterr().err
 
 
 def test_int8_is_calibrated_and_measured_on_people_of_the_file(
