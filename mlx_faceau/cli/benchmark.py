@@ -58,8 +58,8 @@ def run(args: argparse.Namespace) -> int:
     models = args.models or (["builtin"] if args.width_mult is None else [])
     for model in models:
         for metadata in read_models(model):
-            kind = metadata["kind"]
-            _print_table(f"{kind}, {model}", model, kind, crops)
+            for kind in metadata.get("nets") or [metadata["kind"]]:
+                _print_table(f"{kind}, {model}", model, kind, crops)
     if not models:
         with tempfile.TemporaryDirectory() as folder:
             for kind, config_class in CONFIGS.items():

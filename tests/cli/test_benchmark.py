@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from random_nets import AU, LANDMARK
 
 pytest.importorskip("mlx_faceau.models", exc_type=ImportError)
 
@@ -52,6 +53,16 @@ def test_backends_are_timed_or_reported_missing(monkeypatch, capsys) -> None:
         assert len(timed) == 2
         assert all(float(row[1]) > 0 and float(row[2]) > 0 for row in timed)
     assert sum(row[:3] == ["coreml", "-", "-"] for row in rows) == 2
+
+
+def test_both_nets_of_a_combined_file_are_timed(onnx_file, monkeypatch, capsys) -> None:
+    both = str(onnx_file(LANDMARK, AU))
+    monkeypatch.setattr(benchmark, "_SECONDS_EACH", 0.01)
+    assert main(["benchmark", both, "--batch", "2"]) == 0
+    printed = capsys.readouterr().out
+    titles = [line for line in printed.splitlines() if line.endswith(f", {both}")]
+    assert sorted(titles) == [f"au_prediction, {both}", f"landmark_pose, {both}"]
+    assert sum(row.split()[0] == "onnx" for row in printed.splitlines()) == 2
 
 
 def test_a_batch_below_one_is_bad_usage(capsys) -> None:
