@@ -133,6 +133,19 @@ def test_a_video_becomes_a_table_with_a_row_a_face(tmp_path: Path, pipeline: Fac
     assert float(rows[0]["AU12"]) == table.AU12.iloc[0]
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.json", "a.mp4"])
+def test_a_consumed_stream_is_not_saved_as_an_empty_file(
+    tmp_path: Path, pipeline: FacePipeline, name: str
+) -> None:
+    stream = pipeline.video(write_video(tmp_path / "clip.mp4", [FRAME] * 4))
+    with pytest.raises(UsageError, match="saved as"):
+        stream.save(tmp_path / "a.txt")
+    assert len(list(stream)) == 4  # a wrong ending costs no frame
+    with pytest.raises(UsageError, match=f"{name}: no frame is left to save"):
+        stream.save(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
+
+
 def test_results_are_saved_by_their_ending(tmp_path: Path, pipeline: FacePipeline) -> None:
     found = pipeline.image(FRAME)
     found.save(tmp_path / "a.png")

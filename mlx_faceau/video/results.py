@@ -209,17 +209,26 @@ class ResultStream(Iterator[FrameResult]):
     def save(self, path: Path | str) -> None:
         """Write the drawn video (``.mp4``, ``.mkv``) or the numbers (``.csv``, ``.json``).
 
-        Another ending raises UsageError, a video that cannot be written VideoError.
+        Another ending raises UsageError, as does a stream without a frame left; a video that
+        cannot be written VideoError.
         """
         from .overlay import VIDEO_SUFFIXES, OverlayVideo
 
         path = Path(path)
         if path.suffix.lower() not in VIDEO_SUFFIXES:
-            _write_table(path, self)
+            _write_table(path, self._remaining(path))
             return
         with OverlayVideo(path, self.rate) as video:
-            for found in self:
+            for found in self._remaining(path):
                 video.add(found)
+
+    def _remaining(self, path: Path) -> Iterator[FrameResult]:
+        """The results for a file, which must not be written without one."""
+        first = next(self, None)
+        if first is None:
+            raise UsageError(f"{path}: no frame is left to save; a stream is consumed only once")
+        yield first
+        yield from self
 
 
 def write_picture(path: Path, image: np.ndarray) -> None:
