@@ -338,3 +338,8 @@ def test_calibration_without_a_file_or_action_units_is_refused() -> None:
         OutputFiles("a.csv", layout=Layout(("2d",)), subtract_neutral=True)
     with pytest.raises(ValueError, match="none of csv, jsonl, parquet"):
         OutputFiles("a.xls", "xls")
+
+
+def test_a_neutral_face_is_not_subtracted_of_single_images() -> None:
+    with pytest.raises(ValueError, match="not of single images"):
+        OutputFiles("a.csv", layout=Layout(file_column=True), subtract_neutral=True)

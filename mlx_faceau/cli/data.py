@@ -1,12 +1,12 @@
 """``mlx-faceau data``: make, check, describe and preview training files."""
 
 import argparse
-import json
 import sys
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
+from mlx_faceau.core.atomic_io import json_text
 from mlx_faceau.errors import UsageError, counted
 from mlx_faceau.train.config import AUGMENTATIONS
 
@@ -124,7 +124,7 @@ def _check(args: argparse.Namespace) -> int:
     if args.json:
         histogram = dict(zip(AU_NAMES, counts, strict=False))
         found = {**vars(report), "histogram_edges": HISTOGRAM_EDGES, "histogram": histogram}
-        print(json.dumps(found, indent=1))
+        print(json_text(found))
         return 1 if report.failures else 0
     for text in report.failures:
         print(f"failed   {text}")
@@ -152,7 +152,7 @@ def _stats(args: argparse.Namespace) -> int:
     if args.output:
         draw_statistics(dataset, Path(args.output))
     if args.json:
-        print(json.dumps(report, indent=1))
+        print(json_text(report))
         return 0
     counts = [counted(report[f"{noun}s"], noun) for noun in ("sample", "subject", "video")]
     print(f"{', '.join(counts)}, {report['outside']} with landmarks outside the crop")

@@ -122,13 +122,12 @@ def _evaluate(args: argparse.Namespace, output: Path | None, metadata: dict[str,
 
 
 def _write(folder: Path, title: str, evaluation: "Evaluation", about: dict[str, Any]) -> None:
-    from mlx_faceau.core.atomic_io import atomic_file
+    from mlx_faceau.core.atomic_io import atomic_file, write_json
     from mlx_faceau.core.libraries import package_version
     from mlx_faceau.evaluation import report
     from mlx_faceau.evaluation.crops import ROLL, SCALE, SHIFT
     from mlx_faceau.evaluation.evaluate import JITTER_SEED
     from mlx_faceau.output.model_card import EVALUATION_NAME
-    from mlx_faceau.train.history import write_json
 
     record = {
         **about,

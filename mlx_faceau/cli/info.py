@@ -1,7 +1,6 @@
 """``mlx-faceau info``: what is installed, what can run here, and why the rest cannot."""
 
 import argparse
-import json
 import os
 import shutil
 import subprocess
@@ -12,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from typing import Any
 
+from mlx_faceau.core.atomic_io import json_text
 from mlx_faceau.core.libraries import (
     OPENCV,
     broken,
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         report = installation()
         lines = list(_lines(report))
-    print(json.dumps(report, indent=1) if args.json else "\n".join(lines))
+    print(json_text(report) if args.json else "\n".join(lines))
     return 0
 
 

@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from mlx_faceau.core.atomic_io import atomic_file
+from mlx_faceau.core.atomic_io import atomic_file, write_json
 from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.core.preprocess import CROP_SHAPE
 from mlx_faceau.errors import FaceauError, UsageError, counted
@@ -68,8 +68,7 @@ def run_aligned(args: argparse.Namespace, note: str) -> int:
             write(rows, file)
         described = {role: predictor.describe() for role, predictor in predictors.items()}
         record_path = Path(args.output).with_suffix(".run.json")
-        with atomic_file(record_path) as temporary:
-            temporary.write_text(json.dumps(run_record(described, {}), indent=1) + "\n", "utf-8")
+        write_json(record_path, run_record(described, {}))
         print(f"{counted(len(paths) - len(failed), 'crop')} -> {args.output}, {record_path}")
     if failed:
         sys.stderr.write(f"{len(failed)} of {len(paths)} crops could not be read\n")

@@ -1,13 +1,15 @@
-"""Atomic writing of files, and checks of output folders before long work."""
+"""Atomic writing of files, JSON among them, and checks of output folders before long work."""
 
 import contextlib
 import errno
 import glob
+import json
 import os
 import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from mlx_faceau.errors import UsageError
 
@@ -51,6 +53,19 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
         if error.errno is None or not ours:
             raise
         raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def json_text(content: Any) -> str:
+    """Indented JSON; NaN and infinities, which it does not know, become null."""
+    plain = json.loads(json.dumps(content), parse_constant=lambda _: None)
+    return json.dumps(plain, indent=1)
+
+
+def write_json(path: Path | str, content: Any) -> None:
+    """Write :func:`json_text`: complete under its name, or what stood there before."""
+    text = json_text(content)
+    with atomic_file(path) as temporary:
+        temporary.write_text(text + "\n", "utf-8")
 
 
 def _prefix(path: Path) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mlx_faceau.core.atomic_io import atomic_file
+from mlx_faceau.core.atomic_io import atomic_file, write_json
 from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.core.libraries import import_library
 from mlx_faceau.errors import UsageError, VideoError
@@ -57,6 +57,8 @@ class OutputFiles:
                 "standard output takes csv or jsonl without neutral calibration: both that and "
                 "parquet are made of the finished file; give --output"
             )
+        if self.subtract_neutral and self.layout.file_column:
+            raise UsageError("a neutral face is subtracted of a video, not of single images")
         if self.subtract_neutral and "aus" not in self.layout.groups:
             raise UsageError("there are no action units to calibrate; give --au-model")
         if self.format == "parquet" and Path(self.rows) == Path(self.table):
@@ -121,8 +123,7 @@ def write_results(
                 summary.written.append(_prepare_crops(files.aligned_faces))
             if files.record and rows.path is not None:
                 record_path = rows.path.with_suffix(".run.json")
-                with atomic_file(record_path) as temporary:
-                    temporary.write_text(json.dumps(files.record, indent=1) + "\n", "utf-8")
+                write_json(record_path, files.record)
                 summary.written.append(record_path)
             for result in itertools.chain([first], ready):
                 rows.write(files.layout.lines(result) if csv else json_lines(result, files.layout))

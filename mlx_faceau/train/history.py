@@ -7,7 +7,6 @@ null for random weights), ``epochs`` (one object an epoch), ``stopped`` (why tra
 while it runs) and ``exports``.
 """
 
-import json
 import logging
 import math
 import platform
@@ -31,14 +30,6 @@ _LOG = logging.getLogger(__name__)
 HISTORY_NAME = "training_history.json"
 CURVES_NAME = "training_curves.png"
 TENSORBOARD_FOLDER = "tensorboard"
-
-
-def write_json(path: Path | str, content: Mapping[str, Any]) -> None:
-    """Write JSON: complete under its name, or what stood there before. NaN becomes null."""
-    plain = json.loads(json.dumps(content), parse_constant=lambda _: None)
-    text = json.dumps(plain, indent=1)
-    with atomic_file(path) as temporary:
-        temporary.write_text(text + "\n", "utf-8")
 
 
 def history(

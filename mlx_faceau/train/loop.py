@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from mlx_faceau.core.atomic_io import write_json
 from mlx_faceau.core.auxiliary_head import with_auxiliary_prefix
 from mlx_faceau.core.metrics import au_metrics, landmark_pose_metrics
 from mlx_faceau.core.trainer import Trainer
@@ -28,7 +29,7 @@ from .checkpoints import AU_MODELS, LAST_NAME, RunFolder, TrainingState
 from .config import TrainConfig
 from .datasets import TrainingData
 from .distributed import Watchdog
-from .history import HISTORY_NAME, epoch_line, history, write_json, write_scalars
+from .history import HISTORY_NAME, epoch_line, history, write_scalars
 
 _LOG = logging.getLogger(__name__)
 

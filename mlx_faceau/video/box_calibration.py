@@ -1,13 +1,12 @@
 """How each detector's box maps to the standard crop, measured on openly labelled faces."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from mlx_faceau.core.atomic_io import atomic_file
+from mlx_faceau.core.atomic_io import write_json
 from mlx_faceau.errors import UsageError
 
 
@@ -52,6 +51,4 @@ CALIBRATIONS: dict[str, BoxCalibration] = {
 
 def save_calibrations(path: Path) -> None:
     """Write every calibration as JSON, for programs without this package."""
-    table = {name: asdict(calibration) for name, calibration in CALIBRATIONS.items()}
-    with atomic_file(path) as part:
-        part.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+    write_json(path, {name: asdict(calibration) for name, calibration in CALIBRATIONS.items()})

@@ -3,6 +3,7 @@
 import json
 
 import cv2
+import h5py
 import numpy as np
 import pytest
 from training_files import COMMON, OURS, arrays, texts, write
@@ -165,6 +166,23 @@ def test_stats_print_no_minus_before_a_zero(tmp_path, capsys):
     data["global_params"][:, 1:4] = -1e-6
     assert main(["data", "stats", str(write(tmp_path / "faces.h5", data))]) == 0
     assert "-0.000 " not in capsys.readouterr().out
+
+
+def test_statistics_of_a_damaged_file_are_still_json(tmp_path, capsys):
+    data = arrays()
+    path = write(tmp_path / "faces.h5", data)
+    with h5py.File(path, "r+") as file:
+        file["metadata/quality_scores"][3] = np.nan
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    assert main(["data", "stats", str(path), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out, parse_constant=refuse)
+    assert report["quality"]["score"]["mean"] is None
+    assert report["action_units"]["AU12_r"]["mean"] == pytest.approx(
+        data["au_intensities"][:, 8].mean()
+    )
 
 
 def test_synth_check_stats_and_preview_work_together(tmp_path, capsys):

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from mlx_faceau.core.atomic_io import write_json
 from mlx_faceau.core.facs import AU_NAMES
-from mlx_faceau.train.history import epoch_line, write_json
+from mlx_faceau.train.history import epoch_line
 
 
 def test_a_number_that_is_none_becomes_null(tmp_path: Path) -> None:
