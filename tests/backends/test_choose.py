@@ -324,12 +324,12 @@ def test_auto_passes_over_a_library_that_is_installed_but_does_not_load(
     assert f"PyTorch runs {backend.path}" in caplog.text
 
 
-def unreadable(path, **options):
-    raise CheckpointError(f"{path}: not a readable ONNX file: opset 99 is not known")
-
-
 @pytest.mark.usefixtures("on_linux")
-def test_auto_passes_over_a_file_that_its_library_cannot_read(folder, monkeypatch, caplog):
+@pytest.mark.parametrize("error", [CheckpointError, BackendError])
+def test_auto_passes_over_a_file_that_its_library_refuses(folder, monkeypatch, caplog, error):
+    def unreadable(path, **options):
+        raise error(f"{path}: not a readable ONNX file: opset 99 is not known")
+
     replace_backends(monkeypatch, onnx=unreadable, torch=Opened)
     with caplog.at_level(logging.INFO):
         backend = open_backend(folder, "au_prediction")
@@ -337,7 +337,7 @@ def test_auto_passes_over_a_file_that_its_library_cannot_read(folder, monkeypatc
     assert "ONNX Runtime passed over:" in caplog.text
     assert "opset 99 is not known" in caplog.text
     for path, backend_name in ((folder, "onnx"), (folder / "au_prediction.onnx", None)):
-        with pytest.raises(CheckpointError, match="opset 99"):
+        with pytest.raises(error, match="opset 99"):
             open_backend(path, "au_prediction", backend_name)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from mlx_faceau.core.architectures import ModelConfig
 from mlx_faceau.core.libraries import LOAD_ERRORS, library_error
-from mlx_faceau.errors import CheckpointError, UsageError
+from mlx_faceau.errors import BackendError, CheckpointError, UsageError
 from mlx_faceau.weights import builtin
 
 from .choice import (
@@ -98,7 +98,8 @@ def open_backend(
                 choice.path, **(own if choice.backend == "onnx" else options)
             )
             break
-        except CheckpointError as error:  # such as a file that is newer than the library
+        # Such as a file that is newer than the library, or a package that Core ML refuses.
+        except (BackendError, CheckpointError) as error:
             rest = {n: Damaged(error) if f == choice.path else f for n, f in files.items()}
             if requested not in (None, AUTO) or not any(isinstance(f, Path) for f in rest.values()):
                 raise
