@@ -27,6 +27,7 @@ from mlx_faceau import AU_NAMES, FacePipeline, load_au_predictor, load_predictor
 from mlx_faceau.core.geometry import standard_crop_matrix, to_frame
 from mlx_faceau.core.landmarks import FIVE_POINTS
 from mlx_faceau.errors import UsageError, VideoError
+from mlx_faceau.video import reader
 from mlx_faceau.video.detectors import Detection
 from mlx_faceau.video.reader import Span, Webcam
 from mlx_faceau.video.results import Frame, FrameResult
@@ -357,7 +358,22 @@ def test_a_camera_that_disappears_ends_the_stream_after_its_last_picture(
     assert capture.released.is_set()
 
 
-def test_a_camera_that_is_not_there_or_gives_nothing_is_an_error() -> None:
+def test_a_camera_may_take_a_moment_for_its_first_picture() -> None:
+    class Slow(FakeCapture):
+        refusals = 3
+
+        def read(self) -> tuple[bool, np.ndarray | None]:
+            self.refusals -= 1
+            return (False, None) if self.refusals >= 0 else super().read()
+
+    frames = list(Webcam(capture=Slow(2)).frames())
+    assert [(frame.index, frame.timestamp > 0) for frame in frames] == [(0, False), (1, True)]
+
+
+def test_a_camera_that_is_not_there_or_gives_nothing_is_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reader, "_WARM_UP", 0.2)
     with pytest.raises(VideoError, match="not there"):
         pipeline().live(FakeCapture(0, opened=False))
     with pytest.raises(VideoError, match="gives no frames"):

@@ -3,6 +3,7 @@
 import codecs
 import logging
 import math
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -36,6 +37,8 @@ VIDEO_SUFFIXES = (
 _LEAST_STEP = 0.001  # seconds between frames, as CSV files write them
 _CLOCK_RESET = 1.0  # seconds by which a file's times fall back where its clock begins anew
 _USUAL_RATE = 30.0  # frames a second of a camera
+_WARM_UP = 5.0  # seconds in which a camera that opened may give no image yet
+_PAUSE = 0.05  # seconds until it is asked again
 _MOST_CAMERAS = 1 << 16  # with OpenCV's hundreds for the interface
 
 
@@ -264,11 +267,15 @@ class Webcam:
     def frames(self, span: Span = WHOLE) -> Iterator[Frame]:
         """Frames with the seconds since the first; a camera that disappears ends them."""
         start = index = 0
+        patience = time.monotonic() + _WARM_UP
         try:
             while True:
                 ok, image = self._capture.read()
                 if not ok or image is None:
-                    break
+                    if start or time.monotonic() > patience:
+                        break
+                    time.sleep(_PAUSE)
+                    continue
                 now = cv2.getTickCount()
                 start = start or now  # a camera may need seconds for its first frame
                 seconds = (now - start) / cv2.getTickFrequency()
