@@ -59,6 +59,8 @@ def csv_columns(
     names = ["frame", *(["face_id"] if face_id else []), "timestamp", "confidence", "success"]
     if "2d" in groups:
         names += [f"{axis}_{i}" for axis in "xy" for i in range(68)]
+    if "3d" in groups:
+        names += [f"{axis}_{i}" for axis in "XYZ" for i in range(68)]
     if "params" in groups:
         names += ["p_scale", "p_rx", "p_ry", "p_rz", "p_tx", "p_ty"]
         names += [f"p_{i}" for i in range(34)]
@@ -72,6 +74,10 @@ def csv_columns(
             found = 1 if blob else 0
             row = [frame + 1, *person, frame / 25, 0.98 * found, found]
             row += labels["landmarks"].T.ravel().tolist() if "2d" in groups else []
+            if "3d" in groups:  # by a camera whose centre is that of a 320 x 240 image
+                depth = 500 + 40 * np.sin(np.arange(68.0))
+                rays = (labels["landmarks"] - (160, 120)) / 400
+                row += [*(rays.T * depth).ravel(), *depth]
             if "params" in groups:
                 row += [*labels["global_params"], *labels["local_params"]]
             if "aus" in groups:

@@ -94,10 +94,10 @@ def test_the_real_video_and_its_csv_agree(shared_folder):
 
 
 def test_the_old_real_csv_is_read_whole(shared_folder, tmp_path):
-    """No face_id, other columns; its video is not here, so a grey one of its length stands in."""
+    """No face_id, other columns; its video is not here, a grey one of its size stands in."""
     text = (shared_folder / "data" / "csv" / "openface_v1_style.csv").read_text()
     (tmp_path / "old.csv").write_text(text)
-    video = write_video(tmp_path / "old.mp4", [np.full((480, 640, 3), 127, np.uint8)] * 5)
+    video = write_video(tmp_path / "old.mp4", [np.full((360, 640, 3), 127, np.uint8)] * 5)
     limits = quality.Limits(min_confidence=0, min_sharpness=0, min_change=0)
     samples = list(TrainingDataGenerator(limits=limits).process_video(video))
     names, first = (line.split(",") for line in text.splitlines()[:2])
@@ -170,6 +170,19 @@ def test_a_csv_of_a_video_of_another_size_is_refused(tmp_path):
     video = film(tmp_path / "clip.mp4", moving_face(3))
     write_csv(tmp_path / "clip.csv", faces)
     with pytest.raises(DatasetError, match="outside the 320 x 240 image"):
+        next(TrainingDataGenerator().process_video(video))
+
+
+@pytest.mark.parametrize("size", [(480, 640), (300, 320)])
+def test_a_csv_of_a_smaller_video_is_refused_by_its_3d_points(tmp_path, size):
+    """Its landmarks lie in the image all the same."""
+    faces = moving_face(3)
+    write_csv(tmp_path / "clip.csv", faces, groups="2d 3d params aus")
+    video = film(tmp_path / "clip.mp4", faces)
+    for frame, sample in enumerate(TrainingDataGenerator().process_video(video)):
+        check_sample(sample, faces[frame][0], frame)
+    film(video, faces, size)
+    with pytest.raises(DatasetError, match=f"an image of 320 x 240 pixels, not {size[1]} x"):
         next(TrainingDataGenerator().process_video(video))
 
 

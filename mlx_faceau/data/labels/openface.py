@@ -28,12 +28,16 @@ LICENCE = (
     "so are nets trained on them"
 )
 _FLAGS = {"2d": "-2Dfp", "aus": "-aus"}  # of FeatureExtraction, which writes the group
-_USED = {*FIRST_COLUMNS, *GROUPS["2d"], *GROUPS["params"], *AU_NAMES}
+# Points whose 3-d places give the image's centre: of the face's outline, the brows, nose and eyes.
+_SIZED = (0, 8, 16, 21, 30, 36, 45)
+_SPACE = [f"{axis}_{i}" for axis in "XYZ" for i in _SIZED]
+_USED = {*FIRST_COLUMNS, *GROUPS["2d"], *GROUPS["params"], *AU_NAMES, *_SPACE}
 _MAX_LATE = 0.6  # frames between a frame's time and its number, before frames may be missing
 _OTHER_COUNT = 2  # frames by which the CSV of a video may be longer or shorter: decoders differ
 _OTHER_LENGTH = 0.02  # share of the frames by which it is of another video, if no sample came of it
 _LARGEST = 2**31 - 1  # number of a frame or face
 _INSIDE = 0.5  # share of the points that must lie in the frame
+_OFF_CENTRE = 0.15  # share of half the frame's size by which a camera's centre may lie beside it
 
 
 def find_csv(video: Path) -> Path | None:
@@ -111,6 +115,9 @@ class _Table:
                 f"{path}: AU intensities reach {low:g}..{high:g}, expected [0, {MAX_INTENSITY:g}]"
             )
         self._units = units.clip(0, MAX_INTENSITY)
+        self._space: np.ndarray | None = None  # (N, 3, 7) of the points _SIZED, mm
+        if all(name in columns for name in _SPACE):
+            self._space = np.stack([columns[name] for name in _SPACE], axis=1).reshape(count, 3, -1)
         self._params: np.ndarray | None = None
         if all(name in columns for name in GROUPS["params"]):
             self._params = _group(path, columns, "params")
@@ -183,7 +190,7 @@ class _Table:
         )
 
     def _check_place(self, frame: Frame, row: int) -> None:
-        """Detect a video that was rotated or resized after OpenFace ran on it."""
+        """Detect a video that was rotated, cropped or resized after OpenFace ran on it."""
         height, width = frame.image.shape[:2]
         points = self._landmarks[row]
         inside = float(((points >= 0) & (points < (width, height))).all(axis=1).mean())
@@ -193,7 +200,28 @@ class _Table:
                 f"outside the {width} x {height} image; the CSV is of a video of another size or "
                 "rotation"
             )
+        size = self._image_size(row)
+        if size is not None and (np.abs(size / (width, height) - 1) > _OFF_CENTRE).any():
+            raise DatasetError(
+                f"{self._path}: the 3-d points of frame {frame.index + 1} belong to an image of "
+                f"{size[0]:.0f} x {size[1]:.0f} pixels, not {width} x {height}; run OpenFace on "
+                "this video"
+            )
         self._place_checked = True
+
+    def _image_size(self, row: int) -> np.ndarray | None:
+        """Width and height of the image around a camera's centre, by the points in 2-d and 3-d.
+
+        A point is seen at centre + focal length (X, Y) / Z; OpenFace's centre is the image's, if it
+        is not given.
+        """
+        if self._space is None or not (self._space[row, 2] > 0).all():
+            return None
+        rays = self._space[row, :2] / self._space[row, 2]  # (2, 7)
+        points = self._landmarks[row, list(_SIZED)].T
+        centred = rays - rays.mean(axis=1, keepdims=True)
+        focal = (centred * points).sum() / (centred**2).sum()
+        return np.asarray(2 * (points - focal * rays).mean(axis=1))
 
     def _check_number(self, frame: Frame) -> None:
         """Refuse frames whose time does not fit their number.
