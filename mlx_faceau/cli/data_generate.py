@@ -248,11 +248,11 @@ _REPORT = ("video", "labeller", "frames", "damaged", "faceless", "kept", "error"
 
 def _check_report(path: Path, output: Path) -> None:
     """Refuse, before the work, what is no report of an earlier run, such as OpenFace's labels."""
-    from mlx_faceau.data.format.row_io import check_target
+    from mlx_faceau.data.format.row_io import check_folder
 
     if path.resolve() == output.resolve():
         raise UsageError(f"--report {path}: is --output too; name another file")
-    check_target(path)
+    check_folder(path)
     if path.is_file() and path.stat().st_size:
         with path.open("rb") as file:
             ours = file.readline().startswith(",".join(_REPORT).encode())

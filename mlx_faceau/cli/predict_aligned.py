@@ -14,6 +14,7 @@ from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.core.preprocess import CROP_SHAPE
 from mlx_faceau.errors import FaceauError, UsageError, counted
 from mlx_faceau.output.openface_csv import GROUPS, quoted
+from mlx_faceau.output.row_file import check_replaceable
 from mlx_faceau.output.run_record import run_record
 from mlx_faceau.video.images import IMAGE_SUFFIXES, read_image
 
@@ -44,6 +45,7 @@ def run_aligned(args: argparse.Namespace, note: str) -> int:
         raise UsageError(
             f"--output {args.output}: contradicts --format {args.format}; leave one out"
         )
+    check_replaceable(args.output or "-", form)
     inputs = find_inputs(args.inputs, IMAGE_SUFFIXES)
     paths = [source.path for source in inputs if source.path is not None]
     if len(paths) < len(inputs):

@@ -4,6 +4,7 @@ import argparse
 import csv
 import json
 import logging
+import os
 import sys
 import unicodedata
 from collections import Counter
@@ -31,7 +32,7 @@ from mlx_faceau.output.result_files import (
     Summary,
     write_results,
 )
-from mlx_faceau.output.row_file import is_complete
+from mlx_faceau.output.row_file import check_replaceable, is_complete
 from mlx_faceau.output.run_record import run_record
 from mlx_faceau.video.images import read_image
 from mlx_faceau.video.overlay import VIDEO_SUFFIXES as OVERLAY_SUFFIXES
@@ -47,7 +48,7 @@ from .model_metadata import read_model
 
 logger = logging.getLogger(__name__)
 
-_FIRST_KEYS = (b'{"frame"', b'{"file"')  # of JSON lines of videos, of images
+_LONGEST_NAME = 255  # bytes of a file's, on every common file system
 _OVERLAY_ENDINGS = f".overlay{OVERLAY_SUFFIXES[0]}", ".overlay.png"  # of a video, of an image
 
 
@@ -79,7 +80,8 @@ def run_faces(args: argparse.Namespace, settings: dict[str, Any], note: str) -> 
     camera = _camera(args.camera_intrinsics)
     jobs = _jobs(find_inputs(args.inputs), args, layout)
     for job in jobs:
-        _check_replaceable(job.files)
+        _check_names(job.files)
+        check_replaceable(job.files.rows, job.files.format)
     jobs = [job for job in jobs if not (args.resume and _is_made(job.files) and _is_whole(job))]
     if not jobs:
         sys.stderr.write("nothing left to do: the tables are complete\n")
@@ -328,6 +330,8 @@ def _jobs(inputs: list[Input], args: argparse.Namespace, layout: openface_csv.La
         raise UsageError(
             f"--output {args.output}: contradicts --format {args.format}; leave one out"
         )
+    if not ending and Path(args.output or "").name.lower().lstrip(".") in FORMATS:
+        raise UsageError(f"--output {args.output}: has no name before its ending")
     form = args.format or (ending if ending in FORMATS else "csv")
     images = [source for source in inputs if source.is_image]
     if images and Span(args.start, args.end, args.frame_step) != WHOLE:
@@ -436,21 +440,11 @@ def _file_key(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
-def _check_replaceable(files: OutputFiles) -> None:
-    """Rows may replace older ones of ours, not a file with columns that we never write."""
-    rows, problem = Path(files.rows), ""
-    if str(rows) == "-" or not rows.is_file():
-        return
-    if files.format == "jsonl":
-        with rows.open("rb") as file:
-            head = file.read(len(_FIRST_KEYS[0]))
-        # A run that was killed may have left the beginning of a line.
-        if not any(key.startswith(head) or head.startswith(key) for key in _FIRST_KEYS):
-            problem = "it does not begin as ours do"
-    elif names := openface_csv.foreign_columns(rows):
-        problem = f"column {names[0]!r} is none of ours"
-    if problem:
-        raise UsageError(
-            f"{rows}: another program's file ({problem}), which would be replaced; move it, or "
-            "give another folder with --output"
-        )
+def _check_names(files: OutputFiles) -> None:
+    """Inputs with the longest names that systems take leave no room for endings of ours."""
+    crops = [path.with_name(f"{path.name}_face_00.png") for path in _paths(files.aligned_faces)]
+    made = [Path(files.rows).with_suffix(".run.json"), *_paths(files.overlay), *crops]
+    made += [files.report] if files.report else []
+    for path in made:
+        if len(os.fsencode(path.name)) > _LONGEST_NAME:
+            raise UsageError(f"{path.name}: too long a name to be written; rename the input")

@@ -13,8 +13,8 @@ from typing import Any
 
 from mlx_faceau.errors import UsageError
 
-# Endings of what this package writes, by which a folder is meant to be a file.
-_FILES = (
+# Endings of what this package writes, by which a folder, or another file, is meant to be one.
+FILE_SUFFIXES = (
     *(".csv", ".json", ".jsonl", ".parquet", ".html", ".txt", ".md", ".png", ".jpg", ".pdf"),
     *(".h5", ".hdf5", ".safetensors", ".pt", ".onnx", ".mlpackage"),
 )
@@ -89,7 +89,7 @@ def check_output_folder(path: Path | str) -> None:
     path = Path(path)
     if path.exists() and not path.is_dir():
         raise NotADirectoryError(f"{path}: is a file; name a folder with --output")
-    if path.suffix.lower() in _FILES and not path.exists():
+    if path.suffix.lower() in FILE_SUFFIXES and not path.exists():
         raise UsageError(f"--output {path}: names a folder here; leave {path.suffix} out")
 
 

@@ -11,6 +11,10 @@ import sys
 from pathlib import Path
 from typing import IO, BinaryIO, Self
 
+from mlx_faceau.errors import UsageError
+
+from .openface_csv import foreign_columns
+
 if sys.platform == "win32":
     import msvcrt
 
@@ -23,7 +27,32 @@ else:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+# Of JSON lines of videos, of images; of JSON of crops.
+_BEGINNINGS = {"jsonl": (b'{"frame"', b'{"file"'), "json": (b'[\n {\n  "file"',)}
 _LOCKED = (errno.EACCES, errno.EAGAIN, errno.EWOULDBLOCK, errno.EDEADLK)
+
+
+def check_replaceable(path: Path | str, format: str) -> None:
+    """Raise UsageError if a file of rows is not one of ours, which alone may be replaced.
+
+    The format is ``csv`` (of ``parquet`` as well), ``jsonl``, or ``json``.
+    """
+    path, problem = Path(path), ""
+    if str(path) == "-" or not path.is_file():
+        return
+    if format in _BEGINNINGS:
+        with path.open("rb") as file:
+            head = file.read(16)
+        # A run that was killed may have left the beginning of a line.
+        if not any(own.startswith(head) or head.startswith(own) for own in _BEGINNINGS[format]):
+            problem = "it does not begin as ours do"
+    elif names := foreign_columns(path):
+        problem = f"column {names[0]!r} is none of ours"
+    if problem:
+        raise UsageError(
+            f"{path}: another program's file ({problem}), which would be replaced; move it, or "
+            "give another --output"
+        )
 
 
 def marker_of(path: Path) -> Path:

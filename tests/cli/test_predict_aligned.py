@@ -83,6 +83,20 @@ def test_json_by_the_ending_of_the_output(crops, models, tmp_path):
     assert np.shape(row["au_intensities"]) == (17,)
 
 
+@pytest.mark.parametrize(
+    ("name", "foreign"), [("a.csv", "file,valence\n"), ("a.json", '[{"file": 1, "valence": 2}]')]
+)
+def test_another_program_s_file_is_not_replaced(crops, models, tmp_path, capsys, name, foreign):
+    path = tmp_path / name
+    command = ["predict", "--aligned", str(crops[0] / "0.png"), *models, "--output", str(path)]
+    for _ in range(2):  # our own is
+        assert main(command) == 0
+    path.write_text(foreign)
+    assert main(command) == 2
+    assert f"{name}: another program's file" in capsys.readouterr().err
+    assert path.read_text() == foreign
+
+
 def test_the_ending_decides_and_a_dash_is_standard_output(crops, models, tmp_path, capsys):
     folder, _ = crops
     crop = ["predict", "--aligned", str(folder / "0.png"), *models, "--output"]
@@ -165,7 +179,7 @@ def test_bad_crops_are_named_and_the_rest_is_done(crops, models, tmp_path, capsy
 
 def test_without_one_good_crop_nothing_is_written(models, tmp_path, capsys):
     target = tmp_path / "faces.csv"
-    target.write_text("older")
+    target.write_text(older := "file,x_0,y_0\n")
     bad = [tmp_path / name for name in ("a.png", "b.png")]
     for path in bad:
         path.write_bytes(b"no picture")
@@ -174,4 +188,4 @@ def test_without_one_good_crop_nothing_is_written(models, tmp_path, capsys):
     assert "none of the 2 crops could be read" in capsys.readouterr().err
     assert main([*command, str(bad[0])]) == 2
     assert capsys.readouterr().err.count("\n") == 1
-    assert target.read_text() == "older"
+    assert target.read_text() == older

@@ -694,6 +694,33 @@ def test_another_program_s_json_lines_are_not_replaced(
         assert "annotation" in table.read_text()
 
 
+@pytest.mark.parametrize("flags", [["--overlay"], ["--report"], ["--aligned-faces", "crops"], []])
+def test_a_name_too_long_for_our_endings_is_refused_before_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str]
+) -> None:
+    cv2.imwrite(str(tmp_path / "p.png"), draw_frame([]))
+    os.rename("p.png", long := "p" * 251 + ".png")
+    assert predict(long, *flags, "--output", "long.csv") == 0  # the only image: by the table's
+    clip(tmp_path / "clip.mp4", 2)
+    os.rename("clip.mp4", long := "v" * 250 + ".mp4")
+    capsys.readouterr()
+    made = {path.name for path in tmp_path.iterdir()} | {"crops"}
+    assert predict(long, *flags) == 2
+    error = capsys.readouterr().err
+    assert "too long a name to be written; rename the input" in error
+    assert error.count("\n") == 1
+    assert {path.name for path in tmp_path.iterdir()} <= made
+
+
+def test_an_output_without_a_name_before_its_ending_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip(tmp_path / "clip.mp4", 2)
+    assert predict("clip.mp4", "--output", ".csv") == 2
+    assert "--output .csv: has no name before its ending" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
+
+
 @pytest.mark.parametrize("more", [(), ("--resume",), ("--format", "parquet")])
 def test_another_program_s_csv_is_neither_replaced_nor_taken_for_a_result(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], more: tuple[str, ...]

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from mlx_faceau.cli.main import main
 from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.core.landmarks import MIRROR
 from mlx_faceau.data.format.dataset import FaceDataset
@@ -100,6 +101,18 @@ def test_pictures_of_a_person_share_its_shape_but_not_its_pose():
 def test_numbers_out_of_range_are_refused(arguments):
     with pytest.raises(ValueError, match="expected"):
         synthesize(*arguments)
+
+
+@pytest.mark.parametrize("ending", [".csv", ".PNG", ".safetensors"])
+def test_a_file_of_another_format_s_ending_is_not_written(tmp_path, capsys, ending):
+    source, target = str(tmp_path / "a.h5"), str(tmp_path / f"faces{ending}")
+    assert main(["data", "synth", "--count", "2", "--output", source]) == 0
+    capsys.readouterr()
+    for words in (["synth", "--count", "2"], ["merge", source], ["convert", source]):
+        assert main(["data", *words, "--output", target]) == 2
+        error = capsys.readouterr().err
+        assert f"faces{ending}: a training file is HDF5; end its name with .h5" in error
+    assert [path.name for path in tmp_path.iterdir()] == ["a.h5"]
 
 
 def test_the_written_file_holds_the_same_faces(tmp_path, faces):

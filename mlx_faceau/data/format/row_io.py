@@ -12,7 +12,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from mlx_faceau.core.atomic_io import atomic_file, clear_unfinished
+from mlx_faceau.core.atomic_io import FILE_SUFFIXES, atomic_file, clear_unfinished
 from mlx_faceau.core.facs import AU_NAMES
 from mlx_faceau.core.file_lock import Lock
 from mlx_faceau.core.libraries import package_version
@@ -128,9 +128,11 @@ def _discard(file: h5py.File) -> None:
 
 
 def check_target(path: Path, expected_samples: int | None = None) -> None:
-    """Raise DatasetError if the folder of a new file does not exist or its disk lacks room."""
-    if not path.parent.is_dir():
-        raise DatasetError(f"{path}: folder {path.parent} does not exist; make it first")
+    """Raise DatasetError if a new file is named as one of another format, its folder does not
+    exist, or its disk lacks room."""
+    if path.suffix.lower() in set(FILE_SUFFIXES) - schema.SUFFIXES:
+        raise DatasetError(f"{path}: a training file is HDF5; end its name with .h5")
+    check_folder(path)
     if expected_samples is None:
         return
     needed, free = expected_samples * _BYTES_PER_SAMPLE, shutil.disk_usage(path.parent).free
@@ -139,6 +141,12 @@ def check_target(path: Path, expected_samples: int | None = None) -> None:
             f"{path}: {expected_samples} samples need {needed / 1e9:.1f} GB, "
             f"{free / 1e9:.1f} GB are free; choose another disk"
         )
+
+
+def check_folder(path: Path) -> None:
+    """Raise DatasetError if the folder of a new file does not exist."""
+    if not path.parent.is_dir():
+        raise DatasetError(f"{path}: folder {path.parent} does not exist; make it first")
 
 
 def check_new(path: Path, expected_samples: int | None = None) -> None:

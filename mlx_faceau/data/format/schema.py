@@ -24,6 +24,7 @@ from .columns import COLUMNS, HOG, LABELS
 
 CHUNK_ROWS = 16
 PARTIAL = ".partial"  # ending of the folder of shards of an unfinished file
+SUFFIXES = {".h5", ".hdf5"}  # any ending will do but those of other formats
 
 TEXTS = ("subjects", "video_names", "groups")  # of each sample, under metadata/
 # Root attribute -> its value, and what to do with a file of another one. The original tool's files
