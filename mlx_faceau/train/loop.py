@@ -8,7 +8,9 @@ References:
 
 import logging
 import math
+import os
 import signal
+import stat
 import threading
 import time
 from collections.abc import Mapping
@@ -35,6 +37,8 @@ _LOG = logging.getLogger(__name__)
 
 WARMUP_SHARE = 0.05  # of all steps
 FINAL_SHARE = 0.01  # of the peak, at the last step
+_HANGUP = getattr(signal, "SIGHUP", None)  # Windows has none
+_ENDS = [signal.SIGTERM, *([_HANGUP] if _HANGUP else [])]
 _CLOCK_TICK = 1e-9  # seconds; a coarse clock may show the same time twice
 
 
@@ -73,9 +77,9 @@ class TrainingLoop:
     stopped: str | None = None
 
     def __post_init__(self) -> None:
-        # SIGTERM ends a machine that is lent; to several ranks it says that one of them failed.
-        alone = self.trainer.ranks.size == 1
-        self._stop_request = StopRequest(signal.SIGINT, *[signal.SIGTERM] * alone)
+        # A machine that is lent ends, or a terminal; to several ranks SIGTERM says that one failed.
+        ends = _ENDS if self.trainer.ranks.size == 1 else ()
+        self._stop_request = StopRequest(signal.SIGINT, *ends)
         self._watchdog = Watchdog(self.trainer.ranks, self.config.rank_timeout)
         self._last_save = time.monotonic()
 
@@ -228,11 +232,11 @@ class TrainingLoop:
 
 
 class StopRequest:
-    """Ctrl-C or SIGTERM as a request to stop after the running step.
+    """Ctrl-C, SIGTERM or SIGHUP as a request to stop after the running step.
 
     A second Ctrl-C raises KeyboardInterrupt; schedulers repeat SIGTERM, which changes nothing. A
-    SIGTERM that the program handles itself stays its own. Outside the main thread, where Python
-    delivers no signals, it is never ``requested``.
+    signal that the program handles itself, or that nohup ignores, stays so. Outside the main
+    thread, where Python delivers no signals, it is never ``requested``.
     """
 
     def __init__(self, *signals: signal.Signals) -> None:
@@ -254,6 +258,17 @@ class StopRequest:
             signal.signal(each, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if number == _HANGUP:
+            _leave_terminal()
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.requested = True
+
+
+def _leave_terminal() -> None:
+    """Let what is printed go nowhere: writing to a terminal that was closed is an error."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        if stat.S_ISCHR(os.fstat(stream).st_mode):
+            os.dup2(nowhere, stream)
+    os.close(nowhere)

@@ -1,7 +1,9 @@
 """Epochs, early stopping, checkpoints and interruption, with a trainer that needs no framework."""
 
 import json
+import os
 import signal
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -172,6 +174,27 @@ def test_ctrl_c_finishes_the_step_saves_and_the_run_goes_on_from_there(
     assert resumed.trainer.rates[BATCHES + 2 :] == whole.trainer.rates[BATCHES + 2 :]
     losses = [[e["training"]["loss"] for e in loop.state.epochs] for loop in (whole, resumed)]
     assert losses[0] == losses[1]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no terminals that hang up")
+def test_a_terminal_that_is_closed_ends_a_training_that_can_be_resumed(tmp_path: Path) -> None:
+    import pty
+
+    faces, folder = write_faces(tmp_path / "faces.h5"), tmp_path / "run"
+    settings = ["--width-mult", "0.1", "--batch-size", "4", "--val-split", "0.17", "--no-export"]
+    words = ["train", "au", "--data", str(faces), "--output", str(folder), *settings]
+    process, terminal = pty.fork()
+    if process == 0:
+        os.execv(sys.executable, [sys.executable, "-m", "mlx_faceau", *words, "--epochs", "100000"])
+    seen = b""
+    while b"epoch 3/" not in seen:  # its progress bar
+        seen += os.read(terminal, 1 << 16)
+    os.close(terminal)
+    _, status = os.waitpid(process, 0)
+    assert os.waitstatus_to_exitcode(status) == 130
+    assert json.loads((folder / "training_history.json").read_text())["stopped"] == "interrupted"
+    progress = find_resumable(folder).metadata["progress"]
+    assert (progress["epoch"], progress["batch"]) >= (2, 1)
 
 
 def test_a_repeated_sigterm_does_not_keep_it_from_saving(faces_file: Path, tmp_path: Path) -> None:
