@@ -330,10 +330,10 @@ def run_in_subprocess(
     end = f"hung for {seconds:.0f} seconds"
     try:
         if receiver.poll(seconds):
-            error, result = receiver.recv()
-            if error is not None:
-                raise error
-            return result  # type: ignore[no-any-return]
+            found = receiver.recv()
+            if isinstance(found, Exception):
+                raise found
+            return found  # type: ignore[no-any-return]
     except EOFError:
         process.join()
         status = process.exitcode or 0
@@ -352,8 +352,6 @@ def _call(sender: Connection, function: Callable[..., Any], *arguments: Any) -> 
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # the caller handles it
     logging.basicConfig(format="%(message)s")
     try:
-        result = function(*arguments)
+        sender.send(function(*arguments))
     except Exception as error:  # raised again by the caller
-        sender.send((error, None))
-    else:
-        sender.send((None, result))
+        sender.send(error)

@@ -132,8 +132,11 @@ def _checked_column(column: Column, values: Any) -> np.ndarray:
     name = column.singular
     if column.dtype is object:
         for value in values:
-            empty = value in (None, "") and name != "video_name"
-            if not empty and not _is_text(value):
+            if value in (None, "") and name != "video_name":
+                continue
+            # HDF5 stores no more; names of files may hold bytes that are no UTF-8.
+            text = isinstance(value, str) and value != "" and "\0" not in value
+            if not text or value != value.encode(errors="replace").decode():
                 raise UsageError(f"{name} is {value!r}, expected a text in UTF-8, not empty")
         return np.array([value or "" for value in values], object)
     if name == "frame_index":
@@ -154,13 +157,6 @@ def _checked_column(column: Column, values: Any) -> np.ndarray:
     if array.dtype == np.float32:
         _refuse(~np.isfinite(array), f"{name} holds NaN or inf")
     return array
-
-
-def _is_text(value: Any) -> bool:
-    """Whether HDF5 can store it; names of files may hold bytes that are no UTF-8."""
-    if not isinstance(value, str) or "\0" in value or not value:
-        return False
-    return value == value.encode(errors="replace").decode()
 
 
 def _refuse(wrong: np.ndarray, message: str) -> None:

@@ -16,6 +16,7 @@ References:
 
 import hashlib
 import io
+import math
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -49,7 +50,6 @@ _CHECKED = 4 / 3  # region in which the detector verifies a face / region of the
 # Mean distance of these points between both nets, in sides of the face's region: of photographs 99
 # in 100 are below the first, and what is no face begins at the second.
 _DISAGREEMENT = (0.06, 0.18)
-_REDUCED = 2.0  # an image is halved until a net's input shows it less than so many times smaller
 
 # The points that the blendshape net reads, in its order.
 _SCORED_POINTS = np.fromstring(
@@ -190,19 +190,18 @@ class Pyramid:
     """An image, (H, W, 3) uint8 BGR, and its halves, so that small copies show no moire."""
 
     def __init__(self, image: np.ndarray) -> None:
-        self._levels = [image]
         self.size: tuple[int, int] = image.shape[1::-1]  # width and height, px
+        self._levels = [image]
+        while min(image.shape[:2]) > 1:
+            half = (image.shape[1] // 2, image.shape[0] // 2)
+            image = cv2.resize(image, half, interpolation=cv2.INTER_AREA)
+            self._levels.append(image)
 
     def warp(self, matrix: np.ndarray, size: int) -> np.ndarray:
         """(size, size, 3) uint8 RGB of a map from the image to it; edges replicate."""
-        level, ratio = 0, 1 / float(np.hypot(matrix[0, 0], matrix[1, 0]))
-        while ratio >= _REDUCED and min(self._levels[level].shape[:2]) > 1:
-            level, ratio = level + 1, ratio / 2
-            if level == len(self._levels):
-                last = self._levels[-1]
-                half = (max(1, last.shape[1] // 2), max(1, last.shape[0] // 2))
-                self._levels.append(cv2.resize(last, half, interpolation=cv2.INTER_AREA))
-        image = self._levels[level]
+        ratio = 1 / float(np.hypot(matrix[0, 0], matrix[1, 0]))
+        halvings = max(0, math.frexp(ratio)[1] - 1)  # until it is shown less than 2 times smaller
+        image = self._levels[min(halvings, len(self._levels) - 1)]
         fx, fy = (a / b for a, b in zip(self.size, image.shape[1::-1], strict=True))
         # Centre x of the level lies at (x + 0.5) f - 0.5 of the image.
         enlarge = np.array([[fx, 0, (fx - 1) / 2], [0, fy, (fy - 1) / 2], [0, 0, 1]])
