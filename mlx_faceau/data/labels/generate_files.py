@@ -280,8 +280,17 @@ def _all_shards(
                 yield shard, reports
             else:
                 missing.append(shard)
-    process = _process_in_pool if workers else _process_here
-    yield from process(missing, settings, workers, progress)
+    if workers:
+        yield from _process_in_pool(missing, settings, workers, progress)
+        return
+    files = frames = 0
+    for shard in missing:
+        progress(files, frames)
+        reports = make_shard(shard, settings, lambda: None)
+        files += len(reports)
+        frames += sum(report.frames for report in reports)
+        yield shard, reports
+    progress(files, frames)
 
 
 @cache
@@ -319,20 +328,6 @@ def make_shard(
             reports.append(replace(about, file_hashes=_file_hashes(source.path)))
         file.write_text(GENERATION, json.dumps(list(map(vars, reports))))
     return reports
-
-
-def _process_here(
-    shards: Sequence[Shard], settings: GeneratorSettings, workers: int, progress: Progress
-) -> Finished:
-    """Shards one after another, in this process."""
-    files = frames = 0
-    for shard in shards:
-        progress(files, frames)
-        reports = make_shard(shard, settings, lambda: None)
-        files += len(reports)
-        frames += sum(report.frames for report in reports)
-        yield shard, reports
-    progress(files, frames)
 
 
 class _StoppedError(Exception):
