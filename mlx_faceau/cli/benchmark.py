@@ -13,8 +13,6 @@ from mlx_faceau.errors import BackendError, UsageError
 if TYPE_CHECKING:
     import numpy as np
 
-    from mlx_faceau.core.architectures import ModelConfig
-
 _SECONDS_EACH = 2.0
 _MOST_CALLS = 50
 
@@ -46,7 +44,9 @@ def run(args: argparse.Namespace) -> int:
         return print_comparison()
     import numpy as np
 
-    from mlx_faceau.core.architectures import CONFIGS
+    from mlx_faceau.core.architectures import CONFIGS, initial_weights
+    from mlx_faceau.core.checkpoint import BEST_NAME, describe, save_checkpoint
+    from mlx_faceau.train.exports import export_best
 
     from .model_metadata import read_models
 
@@ -63,23 +63,14 @@ def run(args: argparse.Namespace) -> int:
     if not models:
         with tempfile.TemporaryDirectory() as folder:
             for kind, config_class in CONFIGS.items():
-                untrained = write_untrained(config_class(args.width_mult), Path(folder) / kind)
+                config, untrained = config_class(args.width_mult), Path(folder) / kind
+                untrained.mkdir()
+                weights = {f"model.{name}": v for name, v in initial_weights(config, 0).items()}
+                save_checkpoint(untrained / BEST_NAME, weights, describe(config))
+                export_best(untrained, kind)
                 title = f"{kind}, width {args.width_mult:g}, untrained weights"
                 _print_table(title, untrained, kind, crops)
     return 0
-
-
-def write_untrained(config: "ModelConfig", folder: Path) -> Path:
-    """Make a model folder with untrained weights in every format that can be written here."""
-    from mlx_faceau.core.architectures import initial_weights
-    from mlx_faceau.core.checkpoint import BEST_NAME, describe, save_checkpoint
-    from mlx_faceau.train.exports import export_best
-
-    folder.mkdir()
-    arrays = {f"model.{name}": value for name, value in initial_weights(config, 0).items()}
-    save_checkpoint(folder / BEST_NAME, arrays, describe(config))
-    export_best(folder, config.kind)
-    return folder
 
 
 def _print_table(title: str, model: Path | str, kind: str, crops: "np.ndarray") -> None:
